@@ -1,1 +1,14 @@
-//! To be described.
+//! What both ends of a 2ptth tunnel must do identically.
+//!
+//! Admission: both binaries call it **and** must behave the same. Two copies of header hygiene that
+//! drift apart would be a way to smuggle requests.
+
+pub mod body;
+pub mod cork;
+pub mod goaway;
+pub mod headers;
+pub mod keepalive;
+pub mod limits;
+pub mod pump;
+pub mod tcp;
+pub mod window;
