@@ -112,10 +112,13 @@ fn strip(fields: &mut HeaderMap, also: impl Fn(&str) -> bool) {
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         .filter(|name| !is_protected(name))
         .collect();
+    let te_trailers = keep_te_trailers(fields);
     let doomed = |name: &HeaderName| {
-        HOP_BY_HOP.contains(name) || named.contains(name) || also(name.as_str())
+        HOP_BY_HOP.contains(name)
+            || named.contains(name)
+            || (*name == header::TE && !te_trailers)
+            || also(name.as_str())
     };
-    keep_te_trailers(fields);
     if !fields.keys().any(doomed) {
         return;
     }
@@ -137,8 +140,8 @@ fn is_protected(name: &HeaderName) -> bool {
         || is_identity(name.as_str())
 }
 
-/// The one value of TE that crosses is `trailers` (RFC 9113 §8.2.2).
-fn keep_te_trailers(fields: &mut HeaderMap) {
+/// The one value of TE that crosses is `trailers` (RFC 9113 §8.2.2). False where nothing of it crosses.
+fn keep_te_trailers(fields: &mut HeaderMap) -> bool {
     let wants_trailers = fields
         .get_all(header::TE)
         .iter()
@@ -147,9 +150,8 @@ fn keep_te_trailers(fields: &mut HeaderMap) {
         .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
     if wants_trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
-    } else {
-        fields.remove(header::TE);
     }
+    wants_trailers
 }
 
 fn is_identity(name: &str) -> bool {
@@ -244,7 +246,7 @@ mod tests {
             [("trailers", Some("trailers")), ("gzip", None), ("deflate, TRAILERS", Some("trailers"))]
         {
             let mut fields = map(&[("te", value)]);
-            keep_te_trailers(&mut fields);
+            strip(&mut fields, |_| false);
             assert_eq!(fields.get("te").map(|v| v.to_str().unwrap()), left, "{value}");
         }
     }
