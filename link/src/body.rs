@@ -51,19 +51,22 @@ impl std::error::Error for BodyError {
 ///
 /// The bytes in between are counted against `budget`.
 pub fn split(stream: RecvStream, budget: Arc<Budget>) -> (Inflow, Body) {
-    if stream.is_end_stream() {
-        return (Inflow { stream: None, shared: Shared::new(Some(Ok(()))) }, Body::empty());
+    let ended = stream.is_end_stream();
+    let shared = Shared::new(ended.then_some(Ok(())));
+    let mut inflow =
+        Inflow { stream: None, budget, shared: shared.clone(), taken: 0, complete: ended };
+    if ended {
+        return (inflow, Body::empty());
     }
-    let shared = Shared::new(None);
     let mut stream = stream;
-    let credit = stream.flow_control().clone();
     let body = Body {
-        shared: Some(shared.clone()),
-        credit: Some(credit),
-        budget: Some(budget.clone()),
+        shared: Some(shared),
+        credit: Some(stream.flow_control().clone()),
+        budget: Some(inflow.budget.clone()),
         length: None,
     };
-    (Inflow { stream: Some((stream, budget)), shared }, body)
+    inflow.stream = Some(stream);
+    (inflow, body)
 }
 
 /// Takes frames off the stream until it ends or the [`Body`] is dropped. Must be polled for the body to move.
@@ -72,62 +75,82 @@ pub fn split(stream: RecvStream, budget: Arc<Budget>) -> (Inflow, Body) {
 #[derive(Debug)]
 #[must_use = "the body doesn't move unless this is polled"]
 pub struct Inflow {
-    stream: Option<(RecvStream, Arc<Budget>)>,
+    stream: Option<RecvStream>,
+    budget: Arc<Budget>,
     shared: Arc<Mutex<Shared>>,
+    taken: u64,
+    complete: bool,
 }
 
 impl Inflow {
-    /// Whether there is nothing left to take.
-    pub fn is_finished(&self) -> bool {
-        self.stream.is_none()
+    /// Whether the whole body came through.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
-    fn finish(&mut self, end: Result<(), BodyError>) -> Poll<()> {
-        self.stream = None;
-        lock(&self.shared).finish(end);
-        Poll::Ready(())
+    /// Bytes taken off the stream so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Gives up: the body fails, and the stream is returned, whose drop resets it.
+    pub fn abandon(&mut self) -> Option<RecvStream> {
+        let stream = self.stream.take();
+        if stream.is_some() {
+            lock(&self.shared).finish(Err(BodyError::Abandoned));
+        }
+        stream
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
+        loop {
+            let Some(stream) = &mut self.stream else { return Poll::Pending };
+            match ready!(stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    self.taken += data.len() as u64;
+                    lock(&self.shared).push(data, &self.budget);
+                }
+                Some(Err(err)) => return Poll::Ready(Err(err)),
+                None => return stream.poll_trailers(cx),
+            }
+        }
     }
 }
 
+/// Ready when the stream has ended, one way or the other, or when nobody reads the body any more; the
+/// stream is then still there, for [`Inflow::abandon`].
 impl Future for Inflow {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        loop {
-            let Some((stream, budget)) = &mut this.stream else { return Poll::Ready(()) };
-            {
-                let mut shared = lock(&this.shared);
-                if shared.unread {
-                    drop(shared);
-                    return this.finish(Err(BodyError::Abandoned));
-                }
-                shared.inflow = Some(cx.waker().clone());
-            }
-            let err = match ready!(stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    lock(&this.shared).push(data, budget);
-                    continue;
-                }
-                Some(Err(err)) => err,
-                None => match ready!(stream.poll_trailers(cx)) {
-                    Ok(trailers) => {
-                        lock(&this.shared).trailers = trailers;
-                        return this.finish(Ok(()));
-                    }
-                    Err(err) => err,
-                },
-            };
-            return this.finish(Err(BodyError::Sender(err)));
+        if self.stream.is_none() {
+            return Poll::Ready(());
         }
+        {
+            let mut shared = lock(&self.shared);
+            if shared.unread {
+                return Poll::Ready(());
+            }
+            shared.inflow = Some(cx.waker().clone());
+        }
+        let end = ready!(self.poll_end(cx));
+        self.stream = None;
+        self.complete = end.is_ok();
+        let mut shared = lock(&self.shared);
+        match end {
+            Ok(trailers) => {
+                shared.trailers = trailers;
+                shared.finish(Ok(()));
+            }
+            Err(err) => shared.finish(Err(BodyError::Sender(err))),
+        }
+        Poll::Ready(())
     }
 }
 
 impl Drop for Inflow {
     fn drop(&mut self) {
-        if self.stream.is_some() {
-            let _ = self.finish(Err(BodyError::Abandoned));
-        }
+        drop(self.abandon());
     }
 }
 

@@ -50,6 +50,11 @@ impl Keepalive {
         self.timer.as_mut().reset(Instant::now() + PROBE_TIMEOUT);
     }
 
+    /// Whether the last PING was answered.
+    pub fn is_answered(&self) -> bool {
+        !self.outstanding
+    }
+
     fn ping(&mut self, received: u64) {
         self.received = received;
         // An error means that one is under way already, which serves as well.

@@ -10,5 +10,6 @@ pub mod headers;
 pub mod keepalive;
 pub mod limits;
 pub mod pump;
+pub mod shutdown;
 pub mod tcp;
 pub mod window;
