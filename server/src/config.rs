@@ -25,7 +25,7 @@ pub use error::ConfigError;
 
 /// The gateway of 2ptth: one public TLS port for visitors and for the backends that dial in.
 #[derive(Debug, Default, FromArgs)]
-#[argh(help_triggers("-h", "--help", "help"))]
+#[argh(help_triggers("-h", "--help"), usage = "[options]")]
 pub struct Args {
     /// address for visitors and backends, like `443`, `0.0.0.0:443` or `[::1]:0`; repeatable
     /// [LISTEN, separated by commas; default [::]:443, which takes IPv4 too]
