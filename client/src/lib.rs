@@ -1,1 +1,4 @@
-//! To be described.
+//! The 2ptth client.
+
+pub mod config;
+pub mod tls;

@@ -1,1 +1,5 @@
-//! To be described.
+//! The 2ptth gateway.
+
+pub mod auth;
+pub mod config;
+pub mod tls;

@@ -1,0 +1,382 @@
+//! Flags, environment variables and files become checked [`Options`].
+//!
+//! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the default.
+//! Out: [`Options`], or one sentence that says what is wrong and what to do.
+
+mod error;
+mod origin;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use argh::FromArgs;
+use log::LevelFilter;
+use rustls::pki_types::ServerName;
+
+use ptth_link::alpn;
+use ptth_link::crypto;
+use ptth_link::env::{self, Env};
+use ptth_link::token::Token;
+
+pub use error::ConfigError;
+pub use origin::{HostHeader, OriginAddress};
+
+/// The client of 2ptth: dials a gateway and lets it ask the origin, a web server near you.
+#[derive(Debug, Default, FromArgs)]
+#[argh(
+    help_triggers("-h", "--help"),
+    usage = "[options] GATEWAY[:PORT] [ORIGIN]"
+)]
+pub struct Args {
+    /// the gateway to dial, with port 443 if none is said [GATEWAY], and the web server to show:
+    /// `8080`, `host:port`, `http://…`, `https://…` or `unix:/path` [ORIGIN; default: a built-in
+    /// demo]
+    #[argh(positional, arg_name = "gateway [origin]")]
+    pub addresses: Vec<String>,
+
+    /// file with the token that the gateway asks for [TOKEN_FILE, or TOKEN for the text itself]
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
+
+    /// public host to serve [PUBLIC_HOST; default: the gateway's name]
+    #[argh(option, arg_name = "name")]
+    pub host: Option<String>,
+
+    /// know the gateway by certificates in this PEM file instead of the system's [CA]
+    #[argh(option, arg_name = "file")]
+    pub ca: Option<PathBuf>,
+
+    /// know the gateway by its certificate's `sha256:HEX`, which it prints [PIN]
+    #[argh(option, arg_name = "pin")]
+    pub pin: Option<String>,
+
+    /// don't check who the gateway is: for experiments only [INSECURE=1]
+    #[argh(switch)]
+    pub insecure: bool,
+
+    /// answer for hosts that the gateway's certificate doesn't cover, too [ANY_HOST=1]
+    #[argh(switch)]
+    pub any_host: bool,
+
+    /// parallel tunnels [TUNNELS; default 2]
+    #[argh(option, arg_name = "n")]
+    pub tunnels: Option<String>,
+
+    /// the Host that the origin sees: `keep` the visitor's, the `origin`'s own, or a value
+    /// [HOST_HEADER; default keep]
+    #[argh(option, arg_name = "host")]
+    pub host_header: Option<String>,
+
+    /// ALPN label by which the gateway knows a backend, %HH for odd bytes [ALPN; default 2ptth]
+    #[argh(option, arg_name = "label")]
+    pub alpn: Option<String>,
+
+    /// off, error, warn, info, debug or trace [LOG; default info]
+    #[argh(option, arg_name = "level")]
+    pub log: Option<String>,
+
+    /// print the version and exit
+    #[argh(switch)]
+    pub version: bool,
+}
+
+/// What the binary was told, checked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// The library's half.
+    pub config: Config,
+    /// Who answers the requests.
+    pub origin: OriginAddress,
+    /// The Host that the origin sees.
+    pub host_header: HostHeader,
+    /// How much to log.
+    pub log: LevelFilter,
+    /// What the user should hear, though it stops nothing; a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// What it takes to hold tunnels to a gateway.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where to dial.
+    pub gateway: Gateway,
+    /// The public host to serve, sent as SNI; the gateway's certificate must cover it.
+    pub host: String,
+    /// What the gateway admits us by; without one, only an open gateway does.
+    pub token: Option<Token>,
+    /// How to know the gateway.
+    pub trust: Trust,
+    /// Answer for hosts that the gateway's certificate doesn't cover.
+    pub any_host: bool,
+    /// Parallel tunnels, 1 to [`MAX_TUNNELS`].
+    pub tunnels: usize,
+    /// The ALPN label that means "backend".
+    pub alpn: Vec<u8>,
+    /// Stands in for a token, so that an open gateway can tell that tunnels belong together.
+    stand_in: Token,
+}
+
+/// The address of a gateway.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Gateway {
+    /// A DNS name in lower case, or an IP address without brackets.
+    pub host: String,
+    /// Its TCP port.
+    pub port: u16,
+}
+
+/// How the client knows that it talks to its gateway.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Trust {
+    /// By the system's trust store, or a bundled one where there is none.
+    System,
+    /// By the certificates in a PEM file.
+    Ca(PathBuf),
+    /// By the SHA-256 of its certificate.
+    Pin([u8; 32]),
+    /// Not at all.
+    Insecure,
+}
+
+impl Config {
+    /// The defaults for a gateway.
+    pub fn new(gateway: Gateway) -> Self {
+        Self {
+            host: gateway.host.trim_end_matches('.').to_owned(),
+            gateway,
+            token: None,
+            trust: Trust::System,
+            any_host: false,
+            tunnels: 2,
+            alpn: alpn::PTTH.to_vec(),
+            stand_in: Token::generate(),
+        }
+    }
+
+    /// The key that the tunnels of this configuration have in common: the token, or one made up.
+    pub(crate) fn identity(&self) -> &Token {
+        self.token.as_ref().unwrap_or(&self.stand_in)
+    }
+}
+
+impl Gateway {
+    /// Reads `example.com`, `example.com:8443`, `[::1]:8443`, `::1`, or an `https://` URL of a
+    /// gateway, as a browser shows it.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let text = text.trim();
+        let error = |why| ConfigError::Gateway {
+            text: text.to_owned(),
+            why,
+        };
+        let rest = match origin::scheme(text) {
+            None => text,
+            Some(("https", rest)) => rest,
+            Some(_) => {
+                return Err(error(
+                    "a gateway speaks TLS, so only https:// can stand there",
+                ));
+            }
+        };
+        let authority = origin::bare_authority(rest).map_err(error)?;
+        let (host, port) = origin::host_and_port(authority).map_err(error)?;
+        Ok(Self {
+            host,
+            port: port.unwrap_or(HTTPS),
+        })
+    }
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.parse::<Ipv6Addr>() {
+            Ok(ip) => write!(f, "[{ip}]:{}", self.port),
+            Err(_) => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl Options {
+    /// Checks flags, variables and the token file. The file of `--ca` is checked by
+    /// [`crate::tls::connector`].
+    pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
+        let mut warnings = Vec::new();
+        let mut addresses = args.addresses.iter().cloned();
+        let (gateway, origin) = (addresses.next(), addresses.next());
+        if let Some(text) = addresses.next() {
+            return Err(ConfigError::Surplus(text));
+        }
+        let gateway = match setting(&gateway, env, "GATEWAY", "GATEWAY")? {
+            Some((_, text)) => Gateway::parse(&text)?,
+            None => return Err(ConfigError::NoGateway),
+        };
+        let origin = match setting(&origin, env, "ORIGIN", "ORIGIN")? {
+            Some((_, text)) => OriginAddress::parse(&text)?,
+            None => OriginAddress::Demo,
+        };
+        let host_header = match setting(&args.host_header, env, "--host-header", "HOST_HEADER")? {
+            Some((_, text)) => HostHeader::parse(&text)?,
+            None => HostHeader::Keep,
+        };
+        let log = match setting(&args.log, env, "--log", "LOG")? {
+            Some((flag, text)) => text
+                .trim()
+                .parse()
+                .map_err(|_| ConfigError::Log { flag, text })?,
+            None => LevelFilter::Info,
+        };
+        let mut config = Config::new(gateway);
+        config.trust = trust(&args, env)?;
+        config.token = token(&args, env, &mut warnings)?;
+        config.any_host = args.any_host || env::switch(env, "ANY_HOST")?;
+        if let Some((flag, text)) = setting(&args.host, env, "--host", "PUBLIC_HOST")? {
+            config.host = public_host(flag, &text)?;
+        }
+        if let Some((flag, text)) = setting(&args.tunnels, env, "--tunnels", "TUNNELS")? {
+            let number = text
+                .trim()
+                .parse()
+                .ok()
+                .filter(|n| (1..=MAX_TUNNELS).contains(n));
+            config.tunnels = number.ok_or(ConfigError::Tunnels { flag, text })?;
+        }
+        if let Some((_, text)) = setting(&args.alpn, env, "--alpn", "ALPN")? {
+            config.alpn = alpn::parse_label(&text).map_err(ConfigError::Alpn)?;
+        }
+        Ok(Self {
+            config,
+            origin,
+            host_header,
+            log,
+            warnings,
+        })
+    }
+}
+
+/// The text of a setting and where it came from: the flag, else the variable.
+fn setting(
+    flag: &Option<String>,
+    env: &Env<'_>,
+    flag_name: &'static str,
+    variable: &'static str,
+) -> Result<Option<(&'static str, String)>, ConfigError> {
+    match flag {
+        Some(text) => Ok(Some((flag_name, text.clone()))),
+        None => Ok(env::text(env, variable)?.map(|text| (variable, text))),
+    }
+}
+
+/// One of three ways at most, and those of the command line before those of the environment.
+fn trust(args: &Args, env: &Env<'_>) -> Result<Trust, ConfigError> {
+    let mut ways = (args.ca.clone(), args.pin.clone(), args.insecure);
+    if ways == (None, None, false) {
+        let ca = env::required(env, "CA")?.map(PathBuf::from);
+        ways = (
+            ca,
+            env::required(env, "PIN")?,
+            env::switch(env, "INSECURE")?,
+        );
+    }
+    match ways {
+        (None, None, false) => Ok(Trust::System),
+        (Some(path), None, false) => Ok(Trust::Ca(path)),
+        (None, Some(pin), false) => crypto::parse_pin(&pin)
+            .map(Trust::Pin)
+            .ok_or(ConfigError::Pin),
+        (None, None, true) => Ok(Trust::Insecure),
+        _ => Err(ConfigError::TrustTwice),
+    }
+}
+
+fn token(
+    args: &Args,
+    env: &Env<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Token>, ConfigError> {
+    let file = match &args.token_file {
+        Some(path) => Some(path.clone()),
+        None => env::required(env, "TOKEN_FILE")?.map(PathBuf::from),
+    };
+    match (file, env::required(env, "TOKEN")?) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) if args.token_file.is_none() => Err(ConfigError::TokenTwice),
+        (Some(path), _) => {
+            let token = token_in(&path)?;
+            warnings.extend(exposed(&path));
+            Ok(Some(token))
+        }
+        (None, Some(text)) => Token::parse(&text).map(Some).map_err(ConfigError::Token),
+    }
+}
+
+/// The one token in a file; blank lines and lines that begin with `#` don't count.
+fn token_in(path: &Path) -> Result<Token, ConfigError> {
+    let unreadable = |why: String| ConfigError::Unreadable {
+        path: path.to_owned(),
+        why,
+    };
+    let bytes = fs::read(path).map_err(|err| unreadable(err.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| unreadable("it isn't text".to_owned()))?;
+    let text = text.trim_start_matches('\u{feff}');
+    let mut lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim());
+    let lines = lines
+        .by_ref()
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>();
+    let bad = |why| ConfigError::TokenFile {
+        path: path.to_owned(),
+        why,
+    };
+    match lines.as_slice() {
+        [] => Token::parse("").map_err(bad),
+        [line] => Token::parse(line).map_err(bad),
+        _ => Err(ConfigError::ManyTokens(path.to_owned())),
+    }
+}
+
+/// A warning if others on the machine can read the token.
+#[cfg(unix)]
+fn exposed(path: &Path) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o004 != 0).then(|| {
+        format!(
+            "everybody on this machine can read the token in {}; `chmod 600` it",
+            path.display()
+        )
+    })
+}
+
+#[cfg(not(unix))]
+fn exposed(_: &Path) -> Option<String> {
+    None
+}
+
+/// A name or an address that can stand in SNI or in a certificate.
+fn public_host(flag: &'static str, text: &str) -> Result<String, ConfigError> {
+    let host = text.trim().trim_end_matches('.').to_ascii_lowercase();
+    let bare = host.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let host = bare
+        .filter(|t| t.parse::<IpAddr>().is_ok())
+        .unwrap_or(&host);
+    match ServerName::try_from(host) {
+        Ok(_) => Ok(host.to_owned()),
+        Err(_) => Err(ConfigError::Host {
+            flag,
+            text: text.to_owned(),
+        }),
+    }
+}
+
+/// The most tunnels that one client asks for: more cost memory at both ends and speed nothing up.
+pub const MAX_TUNNELS: usize = 64;
+
+/// The port of HTTPS.
+const HTTPS: u16 = 443;

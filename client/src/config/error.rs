@@ -1,0 +1,150 @@
+//! What can be wrong with what the user said.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use ptth_link::alpn::LabelError;
+use ptth_link::env::EnvError;
+use ptth_link::token::TokenError;
+
+use super::MAX_TUNNELS;
+
+/// Why the client can't start. Each is one sentence for the user, causes included.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ConfigError {
+    /// Nothing to dial.
+    NoGateway,
+    /// A third address.
+    Surplus(String),
+    /// The gateway's address.
+    Gateway {
+        /// What it says.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The origin's address.
+    Origin {
+        /// What it says.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The Host for the origin.
+    HostHeader {
+        /// What it says.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The public host.
+    Host {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// More than one way to know the gateway.
+    TrustTwice,
+    /// Not a pin.
+    Pin,
+    /// A number of tunnels.
+    Tunnels {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// Not a level of logging.
+    Log {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// The label that means "backend".
+    Alpn(LabelError),
+    /// TOKEN and TOKEN_FILE.
+    TokenTwice,
+    /// The text of TOKEN.
+    Token(TokenError),
+    /// The text of a token file.
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: TokenError,
+    },
+    /// More than one token in a file.
+    ManyTokens(PathBuf),
+    /// A token file that can't be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
+    /// A variable.
+    Env(EnvError),
+}
+
+impl From<EnvError> for ConfigError {
+    fn from(err: EnvError) -> Self {
+        Self::Env(err)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoGateway => f.write_str(
+                "no gateway: say which one to dial, like `2ptth-client example.com 8080` (or set GATEWAY)",
+            ),
+            Self::Surplus(text) => {
+                write!(f, "{text:?} is one address too many; write a gateway and one origin")
+            }
+            Self::Gateway { text, why } => {
+                write!(f, "the gateway {text:?}: {why}; write it like `example.com` or `192.0.2.1:8443`")
+            }
+            Self::Origin { text, why } => {
+                write!(f, "the origin {text:?}: {why}; write it like `8080` or `http://localhost:8080`")
+            }
+            Self::HostHeader { text, why } => {
+                write!(f, "--host-header {text:?}: {why}; write `keep`, `origin` or a host")
+            }
+            Self::Host { flag, text } => write!(
+                f,
+                "{flag} {text:?} is neither a host name nor an IP address; write it without scheme and port, like `www.example.com`"
+            ),
+            Self::TrustTwice => f.write_str("--ca, --pin and --insecure exclude each other; keep one"),
+            Self::Pin => f.write_str(
+                "--pin (PIN) must be `sha256:` and 64 hexadecimal digits; copy it from the gateway's output",
+            ),
+            Self::Tunnels { flag, text } => {
+                write!(f, "{flag} {text:?} isn't a number of tunnels; write 1 to {MAX_TUNNELS}")
+            }
+            Self::Log { flag, text } => {
+                write!(f, "{flag} {text:?} isn't a level; write off, error, warn, info, debug or trace")
+            }
+            Self::Alpn(why) => write!(f, "--alpn (ALPN): {why}"),
+            Self::TokenTwice => {
+                f.write_str("the variables TOKEN and TOKEN_FILE are both set; unset one of them")
+            }
+            Self::Token(why) => write!(f, "the variable TOKEN: {why}"),
+            Self::TokenFile { path, why } => write!(f, "the token file {}: {why}", path.display()),
+            Self::ManyTokens(path) => write!(
+                f,
+                "the token file {} holds more than one line; leave the token of this client only",
+                path.display()
+            ),
+            Self::Unreadable { path, why } => write!(
+                f,
+                "the token file {} can't be read ({why}); check its path and that this user may read it",
+                path.display()
+            ),
+            Self::Env(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,201 @@
+//! Addresses as users write them: the origin's, and the parts that the gateway's shares with it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+
+use rustls::pki_types::ServerName;
+
+use super::ConfigError;
+
+/// Who answers the requests. It comes from the command line alone; no request can change it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum OriginAddress {
+    /// The built-in demo.
+    Demo,
+    /// HTTP/1.1 over TCP.
+    Http {
+        /// A name in lower case, or an IP address without brackets.
+        host: String,
+        /// Its TCP port.
+        port: u16,
+    },
+    /// HTTP/1.1 over TLS.
+    Https {
+        /// A name in lower case, or an IP address without brackets.
+        host: String,
+        /// Its TCP port.
+        port: u16,
+    },
+    /// HTTP/1.1 over a Unix domain socket.
+    Unix(PathBuf),
+}
+
+impl OriginAddress {
+    /// Reads `8080`, `host:port`, `http://host[:port]`, `https://host[:port]` or `unix:/path`.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let text = text.trim();
+        let error = |why| ConfigError::Origin {
+            text: text.to_owned(),
+            why,
+        };
+        if let Some(path) = text.strip_prefix("unix:") {
+            // `unix:///path`, as other programs write it, is the same file.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path {
+                "" => Err(error("after unix: there must be the path of a socket")),
+                path => Ok(Self::Unix(path.into())),
+            };
+        }
+        match scheme(text) {
+            None => {
+                let (host, port) = match text.strip_prefix(':').unwrap_or(text) {
+                    port if port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty() => (
+                        "localhost".to_owned(),
+                        Some(parse_port(port).map_err(error)?),
+                    ),
+                    _ => host_and_port(bare_authority(text).map_err(error)?).map_err(error)?,
+                };
+                let port =
+                    port.ok_or_else(|| error("the port is missing, like in localhost:8080"))?;
+                Ok(Self::Http { host, port })
+            }
+            Some((scheme, rest)) => {
+                let authority = bare_authority(rest).map_err(error)?;
+                let (host, port) = host_and_port(authority).map_err(error)?;
+                match scheme {
+                    "http" => Ok(Self::Http {
+                        host,
+                        port: port.unwrap_or(80),
+                    }),
+                    "https" => Ok(Self::Https {
+                        host,
+                        port: port.unwrap_or(443),
+                    }),
+                    _ => Err(error("only http://, https:// and unix: can stand there")),
+                }
+            }
+        }
+    }
+
+    /// What a client of this origin puts into Host (RFC 9110 §7.2): without the scheme's own port.
+    pub fn authority(&self) -> String {
+        match self {
+            Self::Demo | Self::Unix(_) => "localhost".to_owned(),
+            Self::Http { host, port: 80 } | Self::Https { host, port: 443 } => bracketed(host),
+            Self::Http { host, port } | Self::Https { host, port } => {
+                format!("{}:{port}", bracketed(host))
+            }
+        }
+    }
+}
+
+impl fmt::Display for OriginAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Demo => f.write_str("the built-in demo"),
+            Self::Http { host, port } => write!(f, "http://{}:{port}", bracketed(host)),
+            Self::Https { host, port } => write!(f, "https://{}:{port}", bracketed(host)),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The Host that the origin sees. Development servers often know only their own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum HostHeader {
+    /// The visitor's.
+    Keep,
+    /// [`OriginAddress::authority`].
+    Origin,
+    /// This.
+    Value(String),
+}
+
+impl HostHeader {
+    /// Reads `keep`, `origin` or a host with or without a port.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        match text.trim() {
+            "keep" => Ok(Self::Keep),
+            "origin" => Ok(Self::Origin),
+            value => match host_and_port(value) {
+                Ok((host, None)) => Ok(Self::Value(bracketed(&host))),
+                Ok((host, Some(port))) => Ok(Self::Value(format!("{}:{port}", bracketed(&host)))),
+                Err(why) => Err(ConfigError::HostHeader {
+                    text: value.to_owned(),
+                    why,
+                }),
+            },
+        }
+    }
+}
+
+/// The scheme in lower case and what follows its `://`, if there is one.
+pub(super) fn scheme(text: &str) -> Option<(&'static str, &str)> {
+    let (scheme, rest) = text.split_once("://")?;
+    let known = ["http", "https"]
+        .into_iter()
+        .find(|known| scheme.eq_ignore_ascii_case(known));
+    Some((known.unwrap_or("another"), rest))
+}
+
+/// The authority of a URL that has nothing else, but for a bare `/` as browsers add it.
+pub(super) fn bare_authority(rest: &str) -> Result<&str, &'static str> {
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    match authority
+        .find(['/', '?', '#', '@'])
+        .map(|at| authority.as_bytes().get(at))
+    {
+        None => Ok(authority),
+        Some(Some(b'@')) => Err("a user name or password can't stand there"),
+        Some(_) => Err("a path or query can't stand there; requests keep their own"),
+    }
+}
+
+/// Takes `host`, `host:port`, `[v6]:port`, `[v6]` or `v6` apart.
+pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
+    if let Ok(ip) = authority.parse::<Ipv6Addr>() {
+        return Ok((ip.to_string(), None));
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, _)) if authority.ends_with(']') && host.starts_with('[') => (authority, None),
+        Some((host, port)) => (host, Some(parse_port(port)?)),
+        None => (authority, None),
+    };
+    if let Some(bracketed) = host.strip_prefix('[') {
+        let ip = bracketed
+            .strip_suffix(']')
+            .and_then(|ip| ip.parse::<Ipv6Addr>().ok());
+        let ip = ip.ok_or("what stands in brackets must be an IPv6 address")?;
+        return Ok((ip.to_string(), port));
+    }
+    if host.is_empty() {
+        return Err("the host is missing");
+    }
+    if !host.is_ascii() {
+        return Err("write a name in another alphabet in its xn--… form");
+    }
+    let host = host.to_ascii_lowercase();
+    let well_formed = host.parse::<IpAddr>().is_ok() || ServerName::try_from(host.as_str()).is_ok();
+    if well_formed {
+        Ok((host, port))
+    } else {
+        Err("that is neither a host name nor an IP address")
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, &'static str> {
+    // `parse` alone would take "+80".
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let port = if digits { text.parse().ok() } else { None };
+    port.filter(|port| *port != 0)
+        .ok_or("the port must be a number from 1 to 65535")
+}
+
+fn bracketed(host: &str) -> String {
+    if host.parse::<Ipv6Addr>().is_ok() {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
+}

@@ -1,0 +1,177 @@
+//! TLS of a tunnel: the label, the client's certificate, and how the gateway is known.
+
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, RootCertStore, version};
+
+use ptth_link::crypto;
+use ptth_link::token::TokenError;
+
+use crate::config::{Config, Trust};
+use verify::Shortcut;
+
+pub use verify::PinMismatch;
+
+/// Makes the TLS configuration of one tunnel. `common_name` is the tunnel's name for the gateway.
+///
+/// Offers the one label of `config`, so the gateway must agree to it or end the handshake. Reads
+/// the trust store or the file of `--ca`, so it blocks.
+pub fn connector(config: &Config, common_name: &str) -> Result<Arc<ClientConfig>, TlsError> {
+    let (certificate, key) = config
+        .identity()
+        .certificate(common_name)
+        .map_err(TlsError::Certificate)?;
+    let mut tls = ClientConfig::builder_with_provider(crypto::provider())
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .map_err(TlsError::Rustls)?
+        // "Dangerous" is rustls' name for any verifier that the caller brings, its own one too.
+        .dangerous()
+        .with_custom_certificate_verifier(verifier(&config.trust)?)
+        .with_client_auth_cert(vec![certificate], key)
+        .map_err(TlsError::Rustls)?;
+    tls.alpn_protocols = vec![config.alpn.clone()];
+    // Each connection proves the key anew; the gateway gives no tickets anyway.
+    tls.resumption = Resumption::disabled();
+    Ok(Arc::new(tls))
+}
+
+/// The name that the gateway's certificate is checked for, and SNI unless it is an address.
+pub fn server_name(config: &Config) -> Result<ServerName<'static>, TlsError> {
+    let name = ServerName::try_from(config.host.trim_end_matches('.').to_owned());
+    name.map_err(|_| TlsError::Name(config.host.clone()))
+}
+
+/// How the gateway is known, for the log.
+pub fn how_verified(trust: &Trust) -> &'static str {
+    match trust {
+        Trust::System => "by the system's trust store",
+        Trust::Ca(_) => "by the certificates of --ca",
+        Trust::Pin(_) => "by its pin",
+        Trust::Insecure => "not at all (--insecure)",
+    }
+}
+
+/// Whether a certificate is good for `host`, which may have a port, brackets, upper case and a
+/// trailing dot: an `:authority`, as a visitor sent it.
+pub fn covers(certificate: &CertificateDer<'_>, host: &str) -> bool {
+    let Some(name) = without_port(host) else {
+        return false;
+    };
+    let Ok(name) = ServerName::try_from(name) else {
+        return false;
+    };
+    let Ok(certificate) = ParsedCertificate::try_from(certificate) else {
+        return false;
+    };
+    verify_server_name(&certificate, &name).is_ok()
+}
+
+/// The host of an authority: no port, no brackets, no trailing dot.
+fn without_port(authority: &str) -> Option<&str> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (ip, port) = rest.split_once(']')?;
+        return (port.is_empty() || port.starts_with(':')).then_some(ip);
+    }
+    let host = match authority.split_once(':') {
+        // More than one colon: an IPv6 address that lacks its brackets.
+        Some((_, rest)) if rest.contains(':') => return None,
+        Some((host, _)) => host,
+        None => authority,
+    };
+    Some(host.strip_suffix('.').unwrap_or(host))
+}
+
+fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let roots = match trust {
+        Trust::Pin(pin) => return Ok(Arc::new(Shortcut::pin(*pin))),
+        Trust::Insecure => return Ok(Arc::new(Shortcut::anything())),
+        Trust::System => system_roots(),
+        Trust::Ca(path) => file_roots(path)?,
+    };
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), crypto::provider());
+    // The only error left is an empty store, and neither of the two gives one.
+    Ok(verifier
+        .build()
+        .map_err(|why| TlsError::Roots(why.to_string()))?)
+}
+
+/// The system's roots, or Mozilla's where there are none: an image from scratch has no store.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    let (usable, _) = roots.add_parsable_certificates(native.certs);
+    if usable == 0 {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
+
+fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let error = |why: &str| TlsError::Ca {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    };
+    let found =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.map_err(|why| match why {
+        pem::Error::Io(why) => error(&format!("can't be read ({why})")),
+        _ => error("isn't proper PEM"),
+    })?;
+    if found.is_empty() {
+        return Err(error(
+            "holds no certificate; it must have `-----BEGIN CERTIFICATE-----` in it",
+        ));
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in found {
+        roots
+            .add(certificate)
+            .map_err(|why| error(&format!("holds a bad certificate ({why})")))?;
+    }
+    Ok(roots)
+}
+
+/// Why no tunnel can be tried. Each is one sentence for the user, causes included.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TlsError {
+    /// The file of `--ca`.
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No usable root.
+    Roots(String),
+    /// The client's own certificate.
+    Certificate(TokenError),
+    /// The public host can't be a TLS name.
+    Name(String),
+    /// rustls refuses the configuration.
+    Rustls(rustls::Error),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ca { path, why } => write!(f, "--ca: {} {why}", path.display()),
+            Self::Roots(why) => write!(f, "no certificate to know the gateway by: {why}"),
+            Self::Certificate(why) => write!(f, "no certificate can be made of the token: {why}"),
+            Self::Name(name) => write!(f, "{name:?} is neither a host name nor an IP address"),
+            Self::Rustls(why) => write!(f, "TLS can't be set up: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}

@@ -1,0 +1,179 @@
+//! The ALPN labels that say what is on the other end of a connection.
+//!
+//! Labels of drafts change; all of them live here, and `--backend-alpn` replaces the list.
+
+use std::fmt;
+
+use crate::crypto::hex_value;
+
+/// This project's own label, as the ancestor of 2017 spoke it.
+pub const PTTH: &[u8] = b"2ptth";
+/// draft-thomson-ptth-potato-00.
+pub const POTATO_00: &[u8] = b"rh2";
+/// draft-thomson-ptth-potato-01.
+pub const POTATO_01: &[u8] = b"ph2";
+/// draft-thomson-ptth-potato-02: "h2" upside down, in UTF-8.
+pub const POTATO_02: &[u8] = &[0xd5, 0x87, 0xc9, 0xa5];
+/// HTTP/2 over TLS (RFC 9113 §3.1).
+pub const H2: &[u8] = b"h2";
+/// HTTP/1.1 over TLS (RFC 7301 §6).
+pub const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// The labels that mean "I'm a backend", in the gateway's order of preference.
+pub const BACKEND_LABELS: [&[u8]; 4] = [PTTH, POTATO_02, POTATO_01, POTATO_00];
+
+/// [`BACKEND_LABELS`] as a configuration holds them.
+pub fn backend_labels() -> Vec<Vec<u8>> {
+    BACKEND_LABELS.iter().map(|label| label.to_vec()).collect()
+}
+
+/// Reads a list of backend labels: separated by commas, blanks around each ignored.
+///
+/// `%HH` stands for the byte HH, as in the `ALPN` header field (RFC 7639 §2.2); UTF-8 text stands
+/// for its bytes. So a comma is `%2C` and a per cent sign `%25`. What is there twice counts once.
+pub fn parse_labels(list: &str) -> Result<Vec<Vec<u8>>, LabelError> {
+    let mut labels = Vec::new();
+    for text in list.split(',') {
+        let label = parse_label(text)?;
+        if !labels.contains(&label) {
+            labels.push(label);
+        }
+    }
+    Ok(labels)
+}
+
+/// Reads one backend label, written as in [`parse_labels`].
+pub fn parse_label(text: &str) -> Result<Vec<u8>, LabelError> {
+    let text = text.trim();
+    let label = unescape(text).ok_or_else(|| LabelError::Escape(text.to_owned()))?;
+    match label.len() {
+        0 => Err(LabelError::Empty),
+        _ if label == H2 || label == HTTP_1_1 => Err(LabelError::Visitors(text.to_owned())),
+        1..=MAX_LABEL => Ok(label),
+        length => Err(LabelError::TooLong(length)),
+    }
+}
+
+/// Writes a label so that [`parse_label`] reads it back and a terminal can show it.
+pub fn display(label: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in label {
+        match byte {
+            b'%' | b',' => text.push_str(&format!("%{byte:02X}")),
+            b'!'..=b'~' => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut label = Vec::new();
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        label.push(match byte {
+            b'%' => hex_value(bytes.next()?)? << 4 | hex_value(bytes.next()?)?,
+            byte => byte,
+        });
+    }
+    Some(label)
+}
+
+/// RFC 7301 §3.1: the length of a label is one byte.
+const MAX_LABEL: usize = 255;
+
+/// Why a list of labels can't be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LabelError {
+    /// Nothing between two commas, or nothing at all.
+    Empty,
+    /// Longer than TLS can say: its length.
+    TooLong(usize),
+    /// `h2` or `http/1.1`: every browser would be taken for a backend.
+    Visitors(String),
+    /// A per cent sign without two hexadecimal digits after it.
+    Escape(String),
+}
+
+impl fmt::Display for LabelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(
+                f,
+                "an ALPN label is empty; write one or more, like `2ptth,ph2`"
+            ),
+            Self::TooLong(length) => {
+                write!(
+                    f,
+                    "an ALPN label of {length} bytes is too long; TLS allows {MAX_LABEL}"
+                )
+            }
+            Self::Visitors(label) => write!(
+                f,
+                "`{label}` can't mean a backend, since browsers offer it; choose another ALPN label"
+            ),
+            Self::Escape(label) => write!(
+                f,
+                "{label:?} has a `%` without two hexadecimal digits after it; write `%25` for the sign itself"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LabelError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read() {
+        let table: [(&str, &[&[u8]]); 6] = [
+            ("2ptth", &[PTTH]),
+            (" 2ptth , ph2 ", &[PTTH, POTATO_01]),
+            ("%d5%87%C9%A5", &[POTATO_02]),
+            ("\u{0547}\u{0265}", &[POTATO_02]),
+            ("a%2Cb,%25", &[b"a,b", b"%"]),
+            ("rh2,rh2,ph2,rh2", &[POTATO_00, POTATO_01]),
+        ];
+        for (text, labels) in table {
+            assert_eq!(parse_labels(text).unwrap(), labels, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lists_that_make_no_sense_are_refused() {
+        let long = "x".repeat(256);
+        let table = [
+            ("", LabelError::Empty),
+            ("2ptth,", LabelError::Empty),
+            (",", LabelError::Empty),
+            ("2ptth,h2", LabelError::Visitors("h2".into())),
+            ("http%2f1.1", LabelError::Visitors("http%2f1.1".into())),
+            ("%", LabelError::Escape("%".into())),
+            ("a%1", LabelError::Escape("a%1".into())),
+            ("%+1", LabelError::Escape("%+1".into())),
+            (&long, LabelError::TooLong(256)),
+        ];
+        for (text, error) in table {
+            assert_eq!(parse_labels(text).unwrap_err(), error, "{text:?}");
+        }
+        assert_eq!(parse_label(&long[1..]).unwrap().len(), 255);
+    }
+
+    #[test]
+    fn display_is_read_back() {
+        assert_eq!(display(PTTH), "2ptth");
+        assert_eq!(display(HTTP_1_1), "http/1.1");
+        assert_eq!(display(POTATO_02), "%D5%87%C9%A5");
+        let every: Vec<u8> = (1..=255).collect();
+        assert_eq!(parse_label(&display(&every)).unwrap(), every);
+        assert!(display(&every).is_ascii());
+    }
+
+    #[test]
+    fn the_defaults_can_be_written_as_a_flag() {
+        let flag: Vec<String> = BACKEND_LABELS.iter().map(|label| display(label)).collect();
+        assert_eq!(parse_labels(&flag.join(",")).unwrap(), backend_labels());
+    }
+}

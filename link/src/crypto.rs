@@ -1,0 +1,198 @@
+//! The cryptography that both ends use, chosen in one place.
+//!
+//! Nothing here or elsewhere relies on rustls' process-wide default provider: a program that embeds
+//! our libraries may have set another one, or two features may have left none.
+
+use std::hint::black_box;
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::ProducesTickets;
+use rustls::{CipherSuite, SupportedCipherSuite};
+
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs as backing;
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+use rustls::crypto::ring as backing;
+#[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+compile_error!("ptth-link needs one of the features `aws-lc-rs` and `ring`");
+
+/// The provider of all TLS in this project, TLS_AES_128_GCM_SHA256 first.
+///
+/// AES-128 costs about a quarter less per byte than AES-256, which rustls would choose, and a
+/// tunnel encrypts every byte twice.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = backing::default_provider();
+        // Stable, so that the rest keeps rustls' own order.
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| match suite.suite() {
+                CipherSuite::TLS13_AES_128_GCM_SHA256 => 0,
+                CipherSuite::TLS13_AES_256_GCM_SHA384
+                | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => 1,
+                CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 2,
+                _ => 3,
+            });
+        Arc::new(provider)
+    });
+    Arc::clone(&PROVIDER)
+}
+
+/// Makes the tickets by which a visitor resumes; the keys rotate by themselves.
+pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    backing::Ticketer::new()
+}
+
+/// Fills an array with bytes that nobody can predict.
+///
+/// # Panics
+/// If the system has no randomness. Going on without would be worse.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    provider()
+        .secure_random
+        .fill(&mut bytes)
+        .expect("the system gives random bytes");
+    bytes
+}
+
+/// The SHA-256 of `data`.
+pub fn sha256(data: &[u8]) -> [u8; 32] {
+    // The hash that this cipher suite is named after; the provider has no shorter way to it.
+    let hash = match backing::cipher_suite::TLS13_AES_128_GCM_SHA256 {
+        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+        SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+    };
+    let mut digest = [0; 32];
+    digest.copy_from_slice(hash.hash(data).as_ref());
+    digest
+}
+
+/// Compares in a time that depends on the lengths only.
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    let differing = a
+        .iter()
+        .zip(b)
+        .fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));
+    a.len() == b.len() && black_box(differing) == 0
+}
+
+/// Writes the pin of a certificate as users see it: `sha256:` and 64 hexadecimal digits.
+pub fn pin_text(digest: &[u8; 32]) -> String {
+    let mut text = String::from(PIN_PREFIX);
+    text.push_str(&hex(digest));
+    text
+}
+
+/// Reads what [`pin_text`] wrote; upper case and colons between the bytes, as `openssl x509
+/// -fingerprint` prints them, are accepted too.
+pub fn parse_pin(text: &str) -> Option<[u8; 32]> {
+    let text = text.trim();
+    let prefix = text.get(..PIN_PREFIX.len())?;
+    if !prefix.eq_ignore_ascii_case(PIN_PREFIX) {
+        return None;
+    }
+    let digits: Vec<u8> = text
+        .bytes()
+        .skip(PIN_PREFIX.len())
+        .filter(|b| *b != b':')
+        .collect();
+    let (pairs, rest) = digits.as_chunks::<2>();
+    if pairs.len() != 32 || !rest.is_empty() {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+        *byte = hex_value(*high)? << 4 | hex_value(*low)?;
+    }
+    Some(digest)
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('?');
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
+}
+
+/// The value of one hexadecimal digit.
+pub(crate) fn hex_value(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
+}
+
+const PIN_PREFIX: &str = "sha256:";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aes_128_comes_first_and_nothing_is_lost() {
+        let ours = provider();
+        assert_eq!(
+            ours.cipher_suites[0].suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+        );
+        assert_eq!(
+            ours.cipher_suites.len(),
+            backing::default_provider().cipher_suites.len()
+        );
+    }
+
+    #[test]
+    fn sha256_is_sha256() {
+        // FIPS 180-2, appendix B.1.
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hex(&sha256(b"abc")), expected);
+    }
+
+    #[test]
+    fn two_random_arrays_differ() {
+        assert_ne!(random::<16>(), random::<16>());
+    }
+
+    #[test]
+    fn same_compares_every_byte_and_the_length() {
+        assert!(same(b"", b""));
+        assert!(same(b"abc", b"abc"));
+        for other in [&b"abd"[..], b"bbc", b"ab", b"abcd", b""] {
+            assert!(!same(b"abc", other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn pins_are_read_as_printed_here_and_by_openssl() {
+        let digest = sha256(b"abc");
+        let text = pin_text(&digest);
+        assert_eq!(text.len(), 7 + 64);
+        assert_eq!(parse_pin(&text), Some(digest));
+        assert_eq!(
+            parse_pin(&format!(" {} \n", text.to_uppercase())),
+            Some(digest)
+        );
+        let colons: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+        assert_eq!(
+            parse_pin(&format!("SHA256:{}", colons.join(":"))),
+            Some(digest)
+        );
+        let missing = &text[..text.len() - 1];
+        for bad in [
+            "",
+            "sha256:",
+            "sha256:00",
+            &text[7..],
+            missing,
+            &format!("{missing}g"),
+            "é",
+        ] {
+            assert_eq!(parse_pin(bad), None, "{bad:?}");
+        }
+        assert_eq!(parse_pin(&format!("{text}00")), None);
+    }
+}

@@ -1,0 +1,76 @@
+//! Token files: the keys that a gateway knows, one a line.
+
+use std::fmt;
+
+use crate::token::{Half, PublicKey, TokenError, parse_half, trim};
+
+/// Reads the file of a gateway: one key a line, either half. What follows a `#` is a comment;
+/// blank lines, CRLF and a byte order mark are fine. A key that is there twice counts once.
+///
+/// A file without a key is an error: it would lock everybody out, and is never what was meant.
+pub fn parse_keys(text: &str) -> Result<Vec<PublicKey>, KeysError> {
+    let mut keys = Vec::new();
+    for (line, word) in words(text) {
+        let key = match parse_half(word).map_err(|why| KeysError::Line { line, why })? {
+            Half::Private(token) => token.public(),
+            Half::Public(key) => key,
+        };
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    if keys.is_empty() {
+        Err(KeysError::NoKey)
+    } else {
+        Ok(keys)
+    }
+}
+
+/// Whether a token file holds a private half, so that others shouldn't read it.
+pub fn holds_secret(text: &str) -> bool {
+    words(text).any(|(_, word)| matches!(parse_half(word), Ok(Half::Private(_))))
+}
+
+/// Each line's number, from 1, and what is on it beside blanks and comments.
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.split('\n').enumerate();
+    // `#` isn't in the alphabet of base64url, so it can't be part of a key.
+    lines
+        .map(|(index, line)| (index + 1, trim(line.split('#').next().unwrap_or_default())))
+        .filter(|(_, word)| !word.is_empty())
+}
+
+/// Why a token file can't be used. Never contains any of its text.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum KeysError {
+    /// No line of it holds a key.
+    NoKey,
+    /// A line isn't a key.
+    Line {
+        /// Its number, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: TokenError,
+    },
+}
+
+impl KeysError {
+    /// The number of the line, from 1, if one is to blame.
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            Self::NoKey => None,
+            Self::Line { line, .. } => Some(*line),
+        }
+    }
+}
+
+impl fmt::Display for KeysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKey => f.write_str("there is no key in it; write one a line"),
+            Self::Line { line, why } => write!(f, "line {line}: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for KeysError {}

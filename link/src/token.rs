@@ -1,0 +1,235 @@
+//! The token that admits a backend: an Ed25519 key pair, written as one word.
+//!
+//! The private half (`2ptth_…`) is what a user copies to the client; the public half (`2ptth_pub_…`)
+//! is all that the gateway needs. No secret crosses the wire: the client proves in the TLS handshake
+//! that it holds the key, by a certificate that it signs itself.
+//!
+//! Invariant: nothing here prints the private half but [`Token::reveal`].
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ED25519};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::crypto;
+
+/// The subject's organization in each certificate that [`Token::certificate`] makes. It tells the
+/// gateway that the backend is this project's client; it proves nothing.
+pub const ORGANIZATION: &str = "2ptth-client";
+
+/// The private half: who holds it may be the backend.
+#[derive(Clone)]
+pub struct Token {
+    seed: [u8; 32],
+    public: PublicKey,
+}
+
+impl Token {
+    /// Makes a new one.
+    pub fn generate() -> Self {
+        Self::from_seed(crypto::random()).expect("every 32 bytes are an Ed25519 seed (RFC 8032)")
+    }
+
+    /// Reads a token, blanks, line ends and a byte order mark around it ignored.
+    pub fn parse(text: &str) -> Result<Self, TokenError> {
+        match parse_half(trim(text))? {
+            Half::Private(token) => Ok(token),
+            Half::Public(_) => Err(TokenError::PublicHalf),
+        }
+    }
+
+    /// The token in full. It goes to the user who asked for it, nowhere else.
+    pub fn reveal(&self) -> String {
+        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.seed))
+    }
+
+    /// The half that the gateway needs.
+    pub fn public(&self) -> PublicKey {
+        self.public
+    }
+
+    /// Makes a certificate for this key, signed by itself, and gives the key along.
+    ///
+    /// `common_name` names the tunnel; `O` is [`ORGANIZATION`]. The dates are as wide as can be: a
+    /// laptop whose clock is wrong must get in, and the gateway looks at the key alone.
+    pub fn certificate(
+        &self,
+        common_name: &str,
+    ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TokenError> {
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::OrganizationName, ORGANIZATION);
+        subject.push(DnType::CommonName, common_name);
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject;
+        params.not_before = rcgen::date_time_ymd(1975, 1, 1);
+        // RFC 5280 §4.1.2.5: "no well-defined expiration date".
+        params.not_after = rcgen::date_time_ymd(9999, 12, 31);
+        let pair = key_pair(&self.seed)?;
+        let certificate = params.self_signed(&pair).map_err(TokenError::Crypto)?;
+        Ok((certificate.into(), pkcs8(&self.seed).into()))
+    }
+
+    fn from_seed(seed: [u8; 32]) -> Result<Self, TokenError> {
+        let pair = key_pair(&seed)?;
+        let public = pair
+            .public_key_raw()
+            .try_into()
+            .map_err(|_| TokenError::Malformed)?;
+        Ok(Self {
+            seed,
+            public: PublicKey(public),
+        })
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+impl PartialEq for Token {
+    fn eq(&self, other: &Self) -> bool {
+        crypto::same(&self.seed, &other.seed)
+    }
+}
+
+impl Eq for Token {}
+
+/// The public half: it may be shown, logged and stored anywhere.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// Reads a public half, blanks, line ends and a byte order mark around it ignored.
+    pub fn parse(text: &str) -> Result<Self, TokenError> {
+        match parse_half(trim(text))? {
+            Half::Public(key) => Ok(key),
+            Half::Private(_) => Err(TokenError::PrivateHalf),
+        }
+    }
+
+    /// The key of a SubjectPublicKeyInfo, if it is an Ed25519 key.
+    pub fn from_spki(der: &[u8]) -> Option<Self> {
+        // DER has one encoding for each value, and RFC 8410 §3 forbids parameters: with the length
+        // of the key known, all but the key itself is constant, and comparing it is parsing it.
+        der.strip_prefix(&SPKI_PREFIX)?.try_into().ok().map(Self)
+    }
+
+    /// The 32 bytes of RFC 8032.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{PUBLIC}{}", URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Either half, where both will do.
+pub(crate) enum Half {
+    Private(Token),
+    Public(PublicKey),
+}
+
+/// Tells the halves apart by their length first: one private half in 2²⁴ begins with `2ptth_pub_`.
+pub(crate) fn parse_half(word: &str) -> Result<Half, TokenError> {
+    if word.is_empty() {
+        return Err(TokenError::Empty);
+    }
+    let rest = word.strip_prefix(PREFIX).ok_or(TokenError::Prefix)?;
+    match (rest.len(), rest.strip_prefix(PUBLIC)) {
+        (ENCODED, _) => Ok(Half::Private(Token::from_seed(decode(rest)?)?)),
+        (_, Some(key)) if key.len() == ENCODED => Ok(Half::Public(PublicKey(decode(key)?))),
+        _ => Err(TokenError::Malformed),
+    }
+}
+
+/// Takes away what editors, shells and Windows put around a word.
+pub(crate) fn trim(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+}
+
+fn decode(text: &str) -> Result<[u8; 32], TokenError> {
+    // The cause is dropped on purpose: it quotes a byte of the secret.
+    let bytes = URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| TokenError::Malformed)?;
+    bytes.try_into().map_err(|_| TokenError::Malformed)
+}
+
+fn key_pair(seed: &[u8; 32]) -> Result<KeyPair, TokenError> {
+    KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8(seed), &PKCS_ED25519).map_err(TokenError::Crypto)
+}
+
+fn pkcs8(seed: &[u8; 32]) -> PrivatePkcs8KeyDer<'static> {
+    PrivatePkcs8KeyDer::from([&PKCS8_PREFIX, &seed[..]].concat())
+}
+
+const PREFIX: &str = "2ptth_";
+const PUBLIC: &str = "pub_";
+/// 32 bytes in base64 without padding.
+const ENCODED: usize = 43;
+
+/// RFC 8410 §7: PKCS#8 version 1, the algorithm, and the head of two octet strings around the seed.
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+
+/// RFC 8410 §4: the algorithm 1.3.101.112, and the head of the bit string around the key.
+const SPKI_PREFIX: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
+
+/// Why something isn't a token. Never contains any of its text.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TokenError {
+    /// There is nothing.
+    Empty,
+    /// It doesn't begin as a token does.
+    Prefix,
+    /// It begins as a token does, but characters are missing, left over or not base64url.
+    Malformed,
+    /// A public half, where the private one is needed.
+    PublicHalf,
+    /// A private half, where only a public one should be.
+    PrivateHalf,
+    /// The cryptographic library refused.
+    Crypto(rcgen::Error),
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the token is empty",
+            Self::Prefix => "that isn't a token; a token begins with `2ptth_`",
+            Self::Malformed => "the token is damaged; copy it again, in full",
+            Self::PublicHalf => {
+                "that is the public half, for the gateway; the client needs the token that begins with `2ptth_` without `pub_`"
+            }
+            Self::PrivateHalf => {
+                "that is the private half; only the one that begins with `2ptth_pub_` belongs here"
+            }
+            Self::Crypto(_) => "the cryptographic library refused the token",
+        })
+    }
+}
+
+impl std::error::Error for TokenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Crypto(cause) => Some(cause),
+            _ => None,
+        }
+    }
+}

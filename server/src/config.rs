@@ -1,0 +1,386 @@
+//! Flags, environment variables and files become one checked [`Config`].
+//!
+//! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the default.
+//! Out: a [`Config`], or one sentence that says what is wrong and what to do.
+
+mod error;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use argh::FromArgs;
+use log::LevelFilter;
+
+use ptth_link::alpn;
+use ptth_link::env::{self, Env};
+use ptth_link::keys::{holds_secret, parse_keys};
+use ptth_link::token::{PublicKey, Token};
+
+pub use error::ConfigError;
+
+/// The gateway of 2ptth: one public TLS port for visitors and for the backends that dial in.
+#[derive(Debug, Default, FromArgs)]
+#[argh(help_triggers("-h", "--help"), usage = "[options]")]
+pub struct Args {
+    /// address for visitors and backends, like `443`, `0.0.0.0:443` or `[::1]:0`; repeatable
+    /// [LISTEN, separated by commas; default [::]:443, which takes IPv4 too]
+    #[argh(option, arg_name = "addr")]
+    pub listen: Vec<String>,
+
+    /// certificate chain, PEM, the server's own first; read again when it changes [CERT]
+    #[argh(option, arg_name = "file")]
+    pub cert: Option<PathBuf>,
+
+    /// private key of the certificate, PEM, not encrypted [KEY]
+    #[argh(option, arg_name = "file")]
+    pub key: Option<PathBuf>,
+
+    /// make a certificate at start, for localhost, this machine and each --name [SELF_SIGNED=1]
+    #[argh(switch)]
+    pub self_signed: bool,
+
+    /// a further name or address in the --self-signed certificate; repeatable [NAMES, separated
+    /// by commas]
+    #[argh(option)]
+    pub name: Vec<String>,
+
+    /// keys of the backends to admit, one a line, public (`2ptth_pub_…`) or private [TOKEN_FILE,
+    /// or TOKEN for the text itself; default: a token made at start and shown once]
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
+
+    /// admit any backend, one at a time: for experiments only [OPEN=1]
+    #[argh(switch)]
+    pub open: bool,
+
+    /// ALPN labels that mean "backend", separated by commas, %HH for odd bytes [BACKEND_ALPN;
+    /// default 2ptth,%D5%87%C9%A5,ph2,rh2]
+    #[argh(option, arg_name = "list")]
+    pub backend_alpn: Option<String>,
+
+    /// how long a response may take to begin [HEAD_TIMEOUT; default 120]
+    #[argh(option, arg_name = "seconds")]
+    pub head_timeout: Option<String>,
+
+    /// how long nothing may move in a response under way [STALL_TIMEOUT; default 300]
+    #[argh(option, arg_name = "seconds")]
+    pub stall_timeout: Option<String>,
+
+    /// connections at a time [MAX_CONNECTIONS; default 0.8 × the descriptor limit]
+    #[argh(option, arg_name = "n")]
+    pub max_connections: Option<String>,
+
+    /// connections at a time from one address [MAX_CONNECTIONS_PER_ADDRESS; default a quarter of
+    /// --max-connections]
+    #[argh(option, arg_name = "n")]
+    pub max_connections_per_address: Option<String>,
+
+    /// how long running responses may go on after SIGTERM [GRACE; default 30]
+    #[argh(option, arg_name = "seconds")]
+    pub grace: Option<String>,
+
+    /// off, error, warn, info, debug or trace [LOG; default info]
+    #[argh(option, arg_name = "level")]
+    pub log: Option<String>,
+
+    /// print the version and exit
+    #[argh(switch)]
+    pub version: bool,
+}
+
+/// Everything that the gateway was told, checked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where to listen. An IPv6 wildcard takes IPv4 as well.
+    pub listen: Vec<SocketAddr>,
+    /// What the gateway shows to visitors and backends.
+    pub certificate: CertificateSource,
+    /// Which backends may come in.
+    pub admission: Admission,
+    /// The ALPN labels that mean "backend", in order of preference.
+    pub backend_alpn: Vec<Vec<u8>>,
+    /// How long and how many.
+    pub limits: Limits,
+    /// How much to log. Only the binary looks at it.
+    pub log: LevelFilter,
+    /// What the operator should hear, though it stops nothing; a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CertificateSource {
+    /// PEM files, read again by [`crate::tls::Tls::reload`].
+    Files {
+        /// The chain, the server's own certificate first.
+        cert: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// Made at start.
+    SelfSigned {
+        /// Names and addresses beside those of the machine.
+        names: Vec<String>,
+    },
+}
+
+/// Which backends may come in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Admission {
+    /// Those that prove to hold one of these keys.
+    Keys {
+        /// The public halves.
+        keys: Vec<PublicKey>,
+        /// Where they were read, if in a file; read again by [`crate::tls::Tls::reload`].
+        file: Option<PathBuf>,
+        /// The token made at start, if nobody brought one; to be shown once.
+        made: Option<Token>,
+    },
+    /// Any, one at a time.
+    Open,
+}
+
+impl Admission {
+    /// A fresh token, as without `--token-file`.
+    pub fn make() -> Self {
+        let token = Token::generate();
+        Self::Keys {
+            keys: vec![token.public()],
+            file: None,
+            made: Some(token),
+        }
+    }
+}
+
+/// How long and how many, where that is the operator's to say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// From the request's head to the response's.
+    pub head: Duration,
+    /// Without a byte in a response under way.
+    pub stall: Duration,
+    /// Connections at a time; `None` means a share of the descriptor limit.
+    pub connections: Option<usize>,
+    /// Connections at a time from one address; `None` means a share of all.
+    pub connections_per_address: Option<usize>,
+    /// For running responses, once asked to stop.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Long reports and long polls are legal.
+            head: Duration::from_secs(120),
+            // Server-sent events pause.
+            stall: Duration::from_secs(300),
+            connections: None,
+            connections_per_address: None,
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    /// The defaults, beside what has none.
+    pub fn new(certificate: CertificateSource, admission: Admission) -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, parse::PORT))],
+            certificate,
+            admission,
+            backend_alpn: alpn::backend_labels(),
+            limits: Limits::default(),
+            log: LevelFilter::Info,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Checks flags, variables and the token file. The certificate's files are checked by
+    /// [`crate::tls::Tls::new`].
+    pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
+        let mut warnings = Vec::new();
+        let certificate = certificate(&args, env)?;
+        let admission = admission(&args, env, &mut warnings)?;
+        let mut config = Self::new(certificate, admission);
+        config.warnings = warnings;
+        let listen = match env::text(env, "LISTEN")? {
+            Some(list) if args.listen.is_empty() => split(&list),
+            _ => args.listen,
+        };
+        if !listen.is_empty() {
+            config.listen = listen
+                .iter()
+                .map(|text| parse::listen(text))
+                .collect::<Result<_, _>>()?;
+        }
+        if let Some((_, list)) = setting(args.backend_alpn, env, "--backend-alpn", "BACKEND_ALPN")?
+        {
+            config.backend_alpn = alpn::parse_labels(&list).map_err(ConfigError::Alpn)?;
+        }
+        if let Some((flag, text)) = setting(args.log, env, "--log", "LOG")? {
+            config.log = text
+                .trim()
+                .parse()
+                .map_err(|_| ConfigError::log(flag, text))?;
+        }
+        let limits = &mut config.limits;
+        if let Some((flag, text)) =
+            setting(args.head_timeout, env, "--head-timeout", "HEAD_TIMEOUT")?
+        {
+            limits.head = parse::timeout(flag, &text)?;
+        }
+        if let Some((flag, text)) =
+            setting(args.stall_timeout, env, "--stall-timeout", "STALL_TIMEOUT")?
+        {
+            limits.stall = parse::timeout(flag, &text)?;
+        }
+        if let Some((flag, text)) = setting(args.grace, env, "--grace", "GRACE")? {
+            limits.grace = parse::seconds(flag, &text)?;
+        }
+        if let Some((flag, text)) = setting(
+            args.max_connections,
+            env,
+            "--max-connections",
+            "MAX_CONNECTIONS",
+        )? {
+            limits.connections = Some(parse::count(flag, &text)?);
+        }
+        if let Some((flag, text)) = setting(
+            args.max_connections_per_address,
+            env,
+            "--max-connections-per-address",
+            "MAX_CONNECTIONS_PER_ADDRESS",
+        )? {
+            limits.connections_per_address = Some(parse::count(flag, &text)?);
+        }
+        Ok(config)
+    }
+}
+
+/// The text of a setting and where it came from: the flag, else the variable.
+fn setting(
+    flag: Option<String>,
+    env: &Env<'_>,
+    flag_name: &'static str,
+    variable: &'static str,
+) -> Result<Option<(&'static str, String)>, ConfigError> {
+    match flag {
+        Some(text) => Ok(Some((flag_name, text))),
+        None => Ok(env::text(env, variable)?.map(|text| (variable, text))),
+    }
+}
+
+fn certificate(args: &Args, env: &Env<'_>) -> Result<CertificateSource, ConfigError> {
+    let files_by_flag = args.cert.is_some() || args.key.is_some();
+    if args.self_signed && files_by_flag {
+        return Err(ConfigError::CertificateTwice);
+    }
+    // A flag beats a variable here too: `--self-signed` with CERT set is a choice, not a conflict.
+    let path = |flag: &Option<PathBuf>, variable| match flag {
+        Some(path) => Ok(Some(path.clone())),
+        None if args.self_signed => Ok(None),
+        None => env::required(env, variable).map(|path| path.map(PathBuf::from)),
+    };
+    let (cert, key) = (path(&args.cert, "CERT")?, path(&args.key, "KEY")?);
+    let self_signed = args.self_signed || !files_by_flag && env::switch(env, "SELF_SIGNED")?;
+    let names = match env::text(env, "NAMES")? {
+        Some(list) if args.name.is_empty() => split(&list),
+        _ => args.name.clone(),
+    };
+    match (cert, key, self_signed) {
+        (None, None, true) => {
+            for name in &names {
+                parse::name(name)?;
+            }
+            Ok(CertificateSource::SelfSigned { names })
+        }
+        (Some(_), _, true) | (_, Some(_), true) => Err(ConfigError::CertificateTwice),
+        (Some(_), Some(_), false) if !args.name.is_empty() => Err(ConfigError::NameWithFiles),
+        (Some(cert), Some(key), false) => Ok(CertificateSource::Files { cert, key }),
+        (Some(cert), None, false) => Err(ConfigError::KeyMissing { cert }),
+        (None, Some(key), false) => Err(ConfigError::CertMissing { key }),
+        (None, None, false) => Err(ConfigError::NoCertificate),
+    }
+}
+
+fn admission(
+    args: &Args,
+    env: &Env<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Admission, ConfigError> {
+    let inline = env::required(env, "TOKEN")?;
+    let file = match &args.token_file {
+        Some(path) => Some(path.clone()),
+        None => env::required(env, "TOKEN_FILE")?.map(PathBuf::from),
+    };
+    let open = args.open || env::switch(env, "OPEN")?;
+    match (file, inline, open) {
+        (None, None, false) => Ok(Admission::make()),
+        (None, None, true) => Ok(Admission::Open),
+        // No precedence here: guessing wrong would let everybody in.
+        (_, _, true) => Err(ConfigError::OpenWithToken),
+        (Some(_), Some(_), false) if args.token_file.is_none() => Err(ConfigError::TokenTwice),
+        (Some(path), _, false) => {
+            let text = read_token_file(&path)?;
+            warnings.extend(exposed(&path, &text));
+            let keys = parse_keys(&text).map_err(|why| ConfigError::TokenFile {
+                path: path.clone(),
+                why,
+            })?;
+            Ok(Admission::Keys {
+                keys,
+                file: Some(path),
+                made: None,
+            })
+        }
+        (None, Some(text), false) => {
+            let keys = parse_keys(&text).map_err(ConfigError::Token)?;
+            Ok(Admission::Keys {
+                keys,
+                file: None,
+                made: None,
+            })
+        }
+    }
+}
+
+/// Reads a token file; also for [`crate::tls::Tls::reload`].
+pub(crate) fn read_token_file(path: &Path) -> Result<String, ConfigError> {
+    let bytes = fs::read(path).map_err(|err| ConfigError::unreadable(path, &err))?;
+    String::from_utf8(bytes).map_err(|_| ConfigError::NotText {
+        path: path.to_owned(),
+    })
+}
+
+/// A warning if others on the machine can read a private half.
+#[cfg(unix)]
+fn exposed(path: &Path, text: &str) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o004 != 0 && holds_secret(text)).then(|| {
+        format!(
+            "{} holds a private token and everybody on this machine can read it; `chmod 600` it, or keep only the public half there",
+            path.display()
+        )
+    })
+}
+
+#[cfg(not(unix))]
+fn exposed(_: &Path, _: &str) -> Option<String> {
+    None
+}
+
+/// The parts of a list in a variable, which commas or blanks separate.
+fn split(list: &str) -> Vec<String> {
+    let parts = list.split(|c: char| c == ',' || c.is_whitespace());
+    parts
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
+}

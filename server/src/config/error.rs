@@ -1,0 +1,169 @@
+//! What can be wrong with what the operator said.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ptth_link::alpn::LabelError;
+use ptth_link::env::EnvError;
+use ptth_link::keys::KeysError;
+
+/// Why the gateway can't start. Each is one sentence for the operator, causes included.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ConfigError {
+    /// Neither a certificate nor `--self-signed`.
+    NoCertificate,
+    /// Both.
+    CertificateTwice,
+    /// `--name` is for `--self-signed` only.
+    NameWithFiles,
+    /// A certificate without its key.
+    KeyMissing {
+        /// The certificate's file.
+        cert: PathBuf,
+    },
+    /// A key without its certificate.
+    CertMissing {
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// A `--name` that no certificate can hold.
+    Name(String),
+    /// An address that can't be listened on.
+    Listen(String),
+    /// Not a number of seconds.
+    Seconds {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// Not a number of things.
+    Count {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// Not a level of logging.
+    Log {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// The list of backend labels.
+    Alpn(LabelError),
+    /// Admit anybody, and only some.
+    OpenWithToken,
+    /// TOKEN and TOKEN_FILE.
+    TokenTwice,
+    /// The text of TOKEN.
+    Token(KeysError),
+    /// The text of a token file.
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: KeysError,
+    },
+    /// A token file that isn't text.
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A token file that can't be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
+    /// A variable.
+    Env(EnvError),
+}
+
+impl ConfigError {
+    pub(super) fn log(flag: &'static str, text: String) -> Self {
+        Self::Log { flag, text }
+    }
+
+    pub(super) fn unreadable(path: &Path, err: &io::Error) -> Self {
+        Self::Unreadable {
+            path: path.to_owned(),
+            why: err.to_string(),
+        }
+    }
+}
+
+impl From<EnvError> for ConfigError {
+    fn from(err: EnvError) -> Self {
+        Self::Env(err)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCertificate => f.write_str(
+                "no certificate: give --cert FILE and --key FILE (or CERT and KEY), or --self-signed to try it out",
+            ),
+            Self::CertificateTwice => {
+                f.write_str("--cert and --key contradict --self-signed; give one or the other")
+            }
+            Self::NameWithFiles => f.write_str(
+                "--name is for --self-signed; the names of a certificate from a file are in the file",
+            ),
+            Self::KeyMissing { cert } => write!(
+                f,
+                "the certificate {} needs its private key: give --key FILE (or KEY), the same file if it holds both",
+                cert.display()
+            ),
+            Self::CertMissing { key } => write!(
+                f,
+                "the key {} needs its certificate: give --cert FILE (or CERT), the same file if it holds both",
+                key.display()
+            ),
+            Self::Name(name) => write!(
+                f,
+                "--name {name:?} is neither a DNS name nor an IP address; write it like `example.com` (`xn--…` for other alphabets)"
+            ),
+            Self::Listen(text) => write!(
+                f,
+                "--listen {text:?} isn't an address; write a port, or an IP address and a port, like `443`, `0.0.0.0:443` or `[::1]:8443`"
+            ),
+            Self::Seconds { flag, text } => {
+                write!(f, "{flag} {text:?} isn't a time; write seconds, more than 0 and up to a year")
+            }
+            Self::Count { flag, text } => {
+                write!(f, "{flag} {text:?} isn't a number of connections; write 1 or more")
+            }
+            Self::Log { flag, text } => {
+                write!(f, "{flag} {text:?} isn't a level; write off, error, warn, info, debug or trace")
+            }
+            Self::Alpn(why) => write!(f, "--backend-alpn (BACKEND_ALPN): {why}"),
+            Self::OpenWithToken => f.write_str(
+                "--open admits any backend, so it contradicts --token-file, TOKEN_FILE and TOKEN; remove one of them",
+            ),
+            Self::TokenTwice => {
+                f.write_str("the variables TOKEN and TOKEN_FILE are both set; unset one of them")
+            }
+            Self::Token(KeysError::Line { why, .. }) => write!(f, "the variable TOKEN: {why}"),
+            Self::Token(why) => write!(f, "the variable TOKEN: {why}"),
+            Self::TokenFile { path, why } => write!(f, "the token file {}: {why}", path.display()),
+            Self::NotText { path } => write!(
+                f,
+                "the token file {} isn't UTF-8 text; write one key a line",
+                path.display()
+            ),
+            Self::Unreadable { path, why } => write!(
+                f,
+                "the token file {} can't be read ({why}); check its path and that this user may read it",
+                path.display()
+            ),
+            Self::Env(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,82 @@
+//! The values of single flags and variables.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+
+use super::ConfigError;
+
+/// `443`, `:443`, `*:443`, `0.0.0.0:443`, `[::]:443`, or an address alone.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, ConfigError> {
+    let text = text.trim();
+    let error = || ConfigError::Listen(text.to_owned());
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|t| t.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(SocketAddr::from((ip, PORT)));
+    }
+    let port = text
+        .strip_prefix("*:")
+        .or(text.strip_prefix(':'))
+        .unwrap_or(text);
+    // `parse` alone would take "+443".
+    if !port.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(error());
+    }
+    Ok(SocketAddr::from((
+        Ipv6Addr::UNSPECIFIED,
+        port.parse().map_err(|_| error())?,
+    )))
+}
+
+/// A number of seconds, fractions allowed.
+pub(super) fn seconds(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    let number = text.trim().parse().ok().filter(|n| *n <= LONGEST);
+    number
+        .and_then(|n| Duration::try_from_secs_f64(n).ok())
+        .ok_or_else(|| ConfigError::Seconds {
+            flag,
+            text: text.to_owned(),
+        })
+}
+
+/// A number of seconds, not zero.
+pub(super) fn timeout(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    match seconds(flag, text)? {
+        Duration::ZERO => Err(ConfigError::Seconds {
+            flag,
+            text: text.to_owned(),
+        }),
+        duration => Ok(duration),
+    }
+}
+
+/// A whole number from 1.
+pub(super) fn count(flag: &'static str, text: &str) -> Result<usize, ConfigError> {
+    let number = text.trim().parse().ok().filter(|n| *n > 0);
+    number.ok_or_else(|| ConfigError::Count {
+        flag,
+        text: text.to_owned(),
+    })
+}
+
+/// A name or an address that a certificate can hold, `*.` in front allowed.
+pub(super) fn name(text: &str) -> Result<(), ConfigError> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    match ServerName::try_from(name) {
+        Ok(_) if !name.ends_with('.') => Ok(()),
+        _ => Err(ConfigError::Name(text.to_owned())),
+    }
+}
+
+/// The port of HTTPS.
+pub(super) const PORT: u16 = 443;
+
+/// A year in seconds: longer is a mistake in the unit, and the clock's arithmetic has ends.
+const LONGEST: f64 = 31_536_000.0;

@@ -1,0 +1,278 @@
+//! Where the gateway's certificate comes from: files, checked, or made on the spot.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+use ptth_link::crypto;
+
+use super::TlsError;
+
+/// A certificate that can be shown.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) key: Arc<CertifiedKey>,
+    /// Of the files' contents; zeros if it was made.
+    pub(super) digest: [u8; 32],
+    pub(super) warnings: Vec<String>,
+}
+
+/// The contents of the two files, not checked yet.
+pub(super) struct Files {
+    cert: (PathBuf, Vec<u8>),
+    key: (PathBuf, Vec<u8>),
+}
+
+impl Files {
+    /// Changes when either file does.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let digests = [crypto::sha256(&self.cert.1), crypto::sha256(&self.key.1)];
+        crypto::sha256(digests.as_flattened())
+    }
+}
+
+/// Reads both files.
+pub(super) fn read(cert: &Path, key: &Path) -> Result<Files, TlsError> {
+    let read = |path: &Path| match fs::read(path) {
+        Ok(bytes) => Ok((path.to_owned(), bytes)),
+        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
+            Err(TlsError::Denied(path.to_owned()))
+        }
+        Err(err) => Err(TlsError::Unreadable {
+            path: path.to_owned(),
+            why: err.to_string(),
+        }),
+    };
+    Ok(Files {
+        cert: read(cert)?,
+        key: read(key)?,
+    })
+}
+
+/// Takes certificate and key out of the files and sees that they can be used.
+pub(super) fn check(files: Files) -> Result<Loaded, TlsError> {
+    let digest = files.digest();
+    let (cert_path, key_path) = (&files.cert.0, &files.key.0);
+    let chain = chain(cert_path, &files.cert.1)?;
+    let key = private_key(key_path, &files.key.1)?;
+    let provider = crypto::provider();
+    let signer = provider.key_provider.load_private_key(key);
+    let signer = signer.map_err(|_| TlsError::KeyType(key_path.clone()))?;
+    matches(&chain, &signer, cert_path, key_path)?;
+    let warnings = dates_and_order(&chain, cert_path)?;
+    Ok(Loaded {
+        key: Arc::new(CertifiedKey::new(chain, signer)),
+        digest,
+        warnings,
+    })
+}
+
+fn chain(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|why| malformed(path, &why))?;
+    if !chain.is_empty() {
+        return Ok(chain);
+    }
+    Err(match PrivateKeyDer::from_pem_slice(bytes) {
+        Ok(_) => TlsError::Swapped(path.to_owned()),
+        Err(_) => TlsError::NoCertificate(path.to_owned()),
+    })
+}
+
+fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    // RFC 7468 §11, and the older way of OpenSSL, RFC 1421 §4.6.1.1.
+    let encrypted = [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----",
+        "Proc-Type: 4,ENCRYPTED",
+    ];
+    if encrypted
+        .iter()
+        .any(|mark| contains(bytes, mark.as_bytes()))
+    {
+        return Err(TlsError::Encrypted(path.to_owned()));
+    }
+    match PrivateKeyDer::from_pem_slice(bytes) {
+        Ok(key) => Ok(key),
+        Err(pem::Error::NoItemsFound) => match CertificateDer::from_pem_slice(bytes) {
+            Ok(_) => Err(TlsError::Swapped(path.to_owned())),
+            Err(_) => Err(TlsError::NoKey(path.to_owned())),
+        },
+        Err(why) => Err(malformed(path, &why)),
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// The parser's errors may quote lines of the file, and the file may be a key: so only their kind.
+fn malformed(path: &Path, why: &pem::Error) -> TlsError {
+    let why = match why {
+        pem::Error::MissingSectionEnd { .. } => "an END line is missing",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is broken",
+        pem::Error::Base64Decode(_) => "its base64 is broken",
+        _ => "it isn't proper PEM",
+    };
+    TlsError::Malformed {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    }
+}
+
+/// The key must be the first certificate's; if it is a later one's, the order is what is wrong.
+fn matches(
+    chain: &[CertificateDer<'static>],
+    signer: &Arc<dyn rustls::sign::SigningKey>,
+    cert: &Path,
+    key: &Path,
+) -> Result<(), TlsError> {
+    for (index, candidate) in chain.iter().enumerate() {
+        let pair = CertifiedKey::new(vec![candidate.clone()], Arc::clone(signer));
+        match (pair.keys_match(), index) {
+            (Ok(()), 0) => return Ok(()),
+            (Ok(()), _) => {
+                return Err(TlsError::Order {
+                    cert: cert.to_owned(),
+                    position: index + 1,
+                });
+            }
+            (Err(rustls::Error::InvalidCertificate(why)), 0) => {
+                return Err(TlsError::Malformed {
+                    path: cert.to_owned(),
+                    why: why.to_string(),
+                });
+            }
+            (Err(_), _) => {}
+        }
+    }
+    Err(TlsError::Mismatch {
+        cert: cert.to_owned(),
+        key: key.to_owned(),
+    })
+}
+
+fn dates_and_order(
+    chain: &[CertificateDer<'static>],
+    path: &Path,
+) -> Result<Vec<String>, TlsError> {
+    let parsed = chain
+        .iter()
+        .map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed));
+    let parsed = parsed
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|why| TlsError::Malformed {
+            path: path.to_owned(),
+            why: why.to_string(),
+        })?;
+    let mut warnings = Vec::new();
+    if let Some(own) = parsed.first() {
+        let (validity, now) = (own.validity(), ASN1Time::now());
+        if now > validity.not_after {
+            let since = validity.not_after.to_string();
+            return Err(TlsError::Expired {
+                cert: path.to_owned(),
+                since,
+            });
+        }
+        if now < validity.not_before {
+            let from = validity.not_before.to_string();
+            return Err(TlsError::NotYetValid {
+                cert: path.to_owned(),
+                from,
+            });
+        }
+        if validity.not_after.timestamp() - now.timestamp() < SOON {
+            warnings.push(format!(
+                "the certificate in {} expires on {}; see that it is renewed",
+                path.display(),
+                validity.not_after
+            ));
+        }
+    }
+    // Not an error: most peers find their way through a chain in any order.
+    let unordered = parsed.windows(2).any(|pair| match pair {
+        [cert, issuer] => cert.issuer().as_raw() != issuer.subject().as_raw(),
+        _ => false,
+    });
+    if unordered {
+        warnings.push(format!(
+            "the certificates in {} aren't in order, each followed by its issuer; some visitors may refuse them",
+            path.display()
+        ));
+    }
+    Ok(warnings)
+}
+
+/// A renewal every 60 days of 90 leaves 30; with a week left it failed for long.
+const SOON: i64 = 7 * 86_400;
+
+/// Makes a certificate for this machine and `names`.
+pub(super) fn make(names: &[String]) -> Result<Loaded, TlsError> {
+    let made = |why: &dyn ToString| TlsError::Made(why.to_string());
+    let mut all = BTreeSet::from(["localhost".to_owned()]);
+    all.extend([
+        Ipv4Addr::LOCALHOST.to_string(),
+        Ipv6Addr::LOCALHOST.to_string(),
+    ]);
+    // What the machine calls itself need not be a name that a certificate can hold.
+    all.extend(host_name().filter(|name| ServerName::try_from(name.as_str()).is_ok()));
+    all.extend(own_addresses().iter().map(IpAddr::to_string));
+    all.extend(names.iter().map(|name| name.to_ascii_lowercase()));
+
+    let mut params = CertificateParams::new(all.into_iter().collect::<Vec<_>>());
+    let params = params.as_mut().map_err(|why| made(why))?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "2ptth-server --self-signed");
+    // Apple's systems refuse more than 825 days even if the user trusts the certificate.
+    let now = SystemTime::now();
+    params.not_before = (now - Duration::from_secs(86_400)).into();
+    params.not_after = (now + Duration::from_secs(800 * 86_400)).into();
+    let pair = KeyPair::generate().map_err(|why| made(&why))?;
+    let certificate = params.self_signed(&pair).map_err(|why| made(&why))?;
+    let key = CertifiedKey::from_der(vec![certificate.into()], pair.into(), &crypto::provider());
+    let key = Arc::new(key.map_err(TlsError::Rustls)?);
+    Ok(Loaded {
+        key,
+        digest: [0; 32],
+        warnings: Vec::new(),
+    })
+}
+
+fn host_name() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or(env::var("HOSTNAME").ok())?;
+    let name = name.trim().to_ascii_lowercase();
+    (!name.is_empty()).then_some(name)
+}
+
+/// The addresses that this machine would dial out from. Connecting a UDP socket asks the routing
+/// table and sends nothing; the targets are for documentation (RFC 5737, RFC 3849) all the same.
+fn own_addresses() -> Vec<IpAddr> {
+    let probe = |bind: IpAddr, target: IpAddr| {
+        let socket = UdpSocket::bind(SocketAddr::from((bind, 0))).ok()?;
+        socket.connect(SocketAddr::from((target, 443))).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+    };
+    let v4 = probe(
+        Ipv4Addr::UNSPECIFIED.into(),
+        Ipv4Addr::new(192, 0, 2, 1).into(),
+    );
+    let v6 = probe(
+        Ipv6Addr::UNSPECIFIED.into(),
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    );
+    v4.into_iter().chain(v6).collect()
+}
