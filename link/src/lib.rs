@@ -17,4 +17,5 @@ pub mod pump;
 pub mod shutdown;
 pub mod tcp;
 pub mod token;
+pub mod websocket;
 pub mod window;

@@ -52,35 +52,40 @@ pub struct Window {
     budget: Arc<Budget>,
     announced: u32,
     changed: Instant,
+    received: u64,
 }
 
 impl Window {
-    /// Starts at [`Window::initial`].
-    pub fn new(budget: Arc<Budget>) -> Self {
-        let announced = Self::initial(&budget);
-        Self { budget, announced, changed: Instant::now() }
+    /// Starts at `announced`, which the first SETTINGS frame of the connection carries.
+    pub fn new(budget: Arc<Budget>, announced: u32) -> Self {
+        Self { budget, announced, changed: Instant::now(), received: 0 }
     }
 
-    /// What the first SETTINGS frame of a connection announces.
-    pub fn initial(budget: &Budget) -> u32 {
+    /// A first window as wide as the budget allows: for a tunnel, which is few and long-lived.
+    pub fn widest(budget: &Budget) -> u32 {
         budget.share(SHARES)
     }
 
-    /// The window to announce now that `streams` are open, where it differs enough from the last one.
+    /// The window to announce now that `streams` are open and so many bytes were `received` on the
+    /// connection in all, where it differs enough from the last one.
     ///
-    /// Lowered at once, since memory can't wait; raised once a second at most, so that a connection
-    /// whose streams come and go doesn't answer each of them with a SETTINGS frame.
-    pub fn adjust(&mut self, streams: usize) -> Option<u32> {
+    /// Lowered at once, since memory can't wait. Raised where the peer used up the window since the last
+    /// change, and once a second at most, so that a connection whose streams come and go doesn't answer
+    /// each of them with a SETTINGS frame.
+    pub fn adjust(&self, streams: usize, received: u64) -> Option<u32> {
         let wanted = self.budget.share(streams);
         let lower = wanted <= self.announced / 2;
-        let raise = wanted > self.announced && self.changed.elapsed() >= RAISE_INTERVAL;
+        let raise = wanted > self.announced
+            && received.saturating_sub(self.received) >= u64::from(self.announced)
+            && self.changed.elapsed() >= RAISE_INTERVAL;
         (lower || raise).then_some(wanted)
     }
 
     /// To be called when the peer was sent the window that [`Window::adjust`] returned.
-    pub fn announce(&mut self, window: u32) {
+    pub fn announce(&mut self, window: u32, received: u64) {
         self.announced = window;
         self.changed = Instant::now();
+        self.received = received;
     }
 }
 
@@ -99,18 +104,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_window_follows_what_is_left() {
         let budget = Budget::new(64 << 20);
-        let mut window = Window::new(budget.clone());
+        let mut window = Window::new(budget.clone(), Window::widest(&budget));
         assert_eq!(window.announced, WIDEST);
-        assert_eq!(window.adjust(1), None);
-        assert_eq!(window.adjust(64), Some(1 << 20), "lowered at once");
-        window.announce(1 << 20);
-        assert_eq!(window.adjust(1), None, "not raised within the second");
+        assert_eq!(window.adjust(1, 0), None);
+        assert_eq!(window.adjust(64, 0), Some(1 << 20), "lowered at once");
+        window.announce(1 << 20, 0);
+        assert_eq!(window.adjust(1, 1 << 20), None, "not raised within the second");
         tokio::time::advance(RAISE_INTERVAL).await;
-        assert_eq!(window.adjust(1), Some(WIDEST));
+        assert_eq!(window.adjust(1, 1000), None, "not raised while it isn't the limit");
+        assert_eq!(window.adjust(1, 1 << 20), Some(WIDEST));
         budget.take(64 << 20);
-        assert_eq!(window.adjust(1), Some(NARROWEST), "nothing is left");
+        assert_eq!(window.adjust(1, 1 << 20), Some(NARROWEST), "nothing is left");
         budget.give_back(32 << 20);
-        assert_eq!(window.adjust(1), Some(8 << 20));
+        assert_eq!(window.adjust(1, 1 << 20), Some(8 << 20));
     }
 
     #[test]

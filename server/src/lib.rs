@@ -1,5 +1,7 @@
-//! The 2ptth gateway.
+//! To be described.
 
-pub mod auth;
-pub mod config;
-pub mod tls;
+/// What visitors speak. Public for the fuzz targets only; nothing outside this crate may rely on it.
+#[doc(hidden)]
+pub mod public {
+    pub mod strict;
+}

@@ -150,11 +150,11 @@ where
         identity: Identity,
     ) -> Result<(Self, Arc<Tunnel>), Ended> {
         let (io, driver) = cork(io);
-        let window = Window::new(home.budget.clone());
+        let widest = Window::widest(&home.budget);
         // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
         let (sender, mut connection) = h2::client::Builder::new()
             .enable_push(false)
-            .initial_window_size(Window::initial(&home.budget))
+            .initial_window_size(widest)
             .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
             .max_header_list_size(TUNNEL_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
@@ -171,6 +171,7 @@ where
         let pings = connection.ping_pong().expect("it is taken once, here");
         let mut keepalive = Keepalive::new(pings);
         keepalive.probe(0);
+        let window = Window::new(home.budget.clone(), widest);
         let mut engine = Self { connection, driver, keepalive, window };
         poll_fn(|cx| match engine.poll(cx, 0) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
@@ -183,10 +184,11 @@ where
 
     /// Ready when the connection has ended. `streams`: how many are open.
     fn poll(&mut self, cx: &mut Context<'_>, streams: usize) -> Poll<Ended> {
-        if let Some(window) = self.window.adjust(streams) {
+        let received = self.driver.received();
+        if let Some(window) = self.window.adjust(streams, received) {
             // Fails while the last SETTINGS frame isn't acknowledged; then the next poll tries again.
             if self.connection.set_initial_window_size(window).is_ok() {
-                self.window.announce(window);
+                self.window.announce(window, received);
             }
         }
         let ended = Pin::new(&mut self.connection).poll(cx);
