@@ -194,7 +194,7 @@ const HEAD_ONLY_PREFIXES: [&str; 4] = ["2ptth-", "if-", "proxy-", "x-forwarded-"
 
 /// What 64 bits take.
 const MAX_SIZE_DIGITS: usize = 16;
-/// Nobody reads chunk extensions. A signature of one chunk, the longest in use, has 81 bytes.
+/// Hardly anybody sends extensions; the longest known of, a signature of the chunk, has 81 bytes.
 const MAX_LINE_EXTENSIONS: usize = 256;
 /// All extensions of a body: they cost work and deliver nothing (CVE-2023-39326). hyper gives up
 /// at 16 KiB, and must never be the first to.

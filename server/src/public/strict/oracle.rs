@@ -1,6 +1,8 @@
-//! A second opinion on accepted heads, for the tests and the fuzz targets, which share this file.
+//! A second opinion on what was accepted, for the tests and the fuzz targets, which share this file.
 //!
 //! It is httparse, the parser inside hyper, and the framing rules written down once more.
+
+use httparse::Status;
 
 /// Panics if httparse reads the head `raw` otherwise than as one whole head with this framing.
 pub(super) fn agree(raw: &[u8], length: Option<u64>, chunked: bool) {
@@ -8,7 +10,7 @@ pub(super) fn agree(raw: &[u8], length: Option<u64>, chunked: bool) {
     let mut request = httparse::Request::new(&mut fields);
     assert_eq!(
         request.parse(raw),
-        Ok(httparse::Status::Complete(raw.len())),
+        Ok(Status::Complete(raw.len())),
         "{raw:?}"
     );
     let method = request.method.unwrap_or_default();
@@ -60,5 +62,29 @@ pub(super) fn agree(raw: &[u8], length: Option<u64>, chunked: bool) {
             http::HeaderValue::from_bytes(field.value).is_ok(),
             "{raw:?}"
         );
+    }
+}
+
+/// Panics if httparse doesn't read `raw` as one whole chunked body with its trailers.
+pub(super) fn agree_chunked(raw: &[u8]) {
+    let text = raw.escape_ascii();
+    let mut rest = raw;
+    loop {
+        let Ok(Status::Complete((line, size))) = httparse::parse_chunk_size(rest) else {
+            panic!("another chunk line: {text}");
+        };
+        rest = &rest[line..];
+        if size == 0 {
+            break;
+        }
+        let (_, after) = rest
+            .split_at_checked(size as usize)
+            .expect("data as long as said");
+        rest = after.strip_prefix(b"\r\n").expect("a CRLF after the data");
+    }
+    let mut fields = [httparse::EMPTY_HEADER; 100];
+    match httparse::parse_headers(rest, &mut fields) {
+        Ok(Status::Complete((len, _))) => assert_eq!(len, rest.len(), "{text}"),
+        other => panic!("other trailers: {other:?}: {text}"),
     }
 }

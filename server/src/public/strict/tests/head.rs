@@ -141,6 +141,9 @@ fn field_lines_have_one_spelling() {
             "GET / HTTP/1.1\r\n\tX: a\r\n",
         ],
     );
+    // A folded line is no token either; its reason should say what it is.
+    let folded = refusal(get("X: a\r\n b\r\n").as_bytes()).map(|refusal| refusal.reason);
+    assert!(folded.is_some_and(|reason| reason.contains("folded")));
     for byte in (0..=u8::MAX).filter(|b| b.is_ascii_control() && *b != b'\t') {
         let mut raw = b"GET / HTTP/1.1\r\nHost: a\r\nX: a".to_vec();
         raw.extend_from_slice(&[byte, b'b', b'\r', b'\n', b'\r', b'\n']);
