@@ -20,7 +20,7 @@ use http_body::Body as HttpBody;
 use log::debug;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::headers;
-use ptth_link::pump::{Patience, PumpError, pump};
+use ptth_link::pump::{Patience, PumpError};
 use ptth_link::window::Budget;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -86,6 +86,7 @@ where
         // A backend that can't do it sees an ordinary request; RFC 9110 §7.8 lets it ignore the wish.
         let body = body.as_ref().filter(|_| upgrade.is_none() || extended);
         let end = body.is_none();
+        let wants_extended = head.method == Method::CONNECT;
         let opened = sender.send_request(Request::from_parts(head, ()), end);
         let (response, stream) = match opened {
             Ok(opened) => opened,
@@ -103,7 +104,7 @@ where
             let patience = Patience { receiver: Some(way.stall_timeout), body: None };
             Upload::new(body, stream, patience, expects)
         });
-        let exchange = Exchange(Some(Open { response, upload, lease }));
+        let exchange = Exchange(Some(Open { response, upload, lease, extended: extended && wants_extended }));
         match exchange.head(way, informational).await {
             Ok(done) => return Ok(done),
             Err(Failed::ForGood(err)) => return Err(err),
@@ -136,6 +137,7 @@ struct Open {
     response: ResponseFuture,
     upload: Option<Upload>,
     lease: Lease,
+    extended: bool,
 }
 
 impl Exchange {
@@ -160,13 +162,16 @@ impl Exchange {
                 return Err(failed);
             }
         };
-        let Some(Open { upload, lease, .. }) = self.0.take() else {
+        let Some(Open { upload, lease, extended, .. }) = self.0.take() else {
             return Err(Failed::ForGood(ExchangeError::Backend("no stream")));
         };
         let (head, stream) = response.into_parts();
         let (inflow, body) = split(stream, way.budget.clone());
         let stall = Some(Stillness::new(way.stall_timeout));
-        let carry = Carry(Some(Moving { inflow, upload, lease, stall }));
+        let moving = Some(Moving { inflow, upload, lease, stall });
+        let mut carry = Carry { moving, extended };
+        // A small response is often here as a whole already; then nothing is left to carry.
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut carry).poll(cx).is_ready())).await;
         Ok((Response::from_parts(head, body), carry))
     }
 
@@ -252,7 +257,10 @@ fn classify(err: h2::Error) -> Failed {
 /// Ready when both are done. Dropping it before resets the stream, as the tunnel's rate allows.
 #[must_use = "neither body moves unless this is polled"]
 #[derive(Debug)]
-pub struct Carry(Option<Moving>);
+pub struct Carry {
+    moving: Option<Moving>,
+    extended: bool,
+}
 
 #[derive(Debug)]
 struct Moving {
@@ -266,15 +274,20 @@ impl Carry {
     /// Lifts the limit on stillness: an upgraded connection may be silent for days (SECURITY).
     #[must_use]
     pub fn patient(mut self) -> Self {
-        if let Some(moving) = &mut self.0 {
+        if let Some(moving) = &mut self.moving {
             moving.stall = None;
         }
         self
     }
 
+    /// Whether the request crossed as extended CONNECT, so that a success makes two byte streams of it.
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
     /// Whether nothing is left to do.
     pub fn is_finished(&self) -> bool {
-        self.0.is_none()
+        self.moving.is_none()
     }
 }
 
@@ -282,7 +295,7 @@ impl Future for Carry {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(moving) = &mut self.0 else { return Poll::Ready(()) };
+        let Some(moving) = &mut self.moving else { return Poll::Ready(()) };
         let received = Pin::new(&mut moving.inflow).poll(cx).is_ready();
         let sent = match &mut moving.upload {
             None => true,
@@ -295,7 +308,7 @@ impl Future for Carry {
         }
         if received && sent {
             // Nothing is reset by dropping what has ended on both sides.
-            self.0 = None;
+            self.moving = None;
             return Poll::Ready(());
         }
         let moved =
@@ -313,7 +326,7 @@ impl Future for Carry {
 
 impl Carry {
     fn bury(&mut self) {
-        if let Some(Moving { mut inflow, upload, lease, .. }) = self.0.take() {
+        if let Some(Moving { mut inflow, upload, lease, .. }) = self.moving.take() {
             let stream = inflow.abandon();
             let upload = upload.map(|mut upload| {
                 upload.abandon();

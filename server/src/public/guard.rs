@@ -10,17 +10,17 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::strict::{Checker, Head, Next, Place, Refusal};
+use super::strict::{BodyKind, Checker, Head, Next, Place, Refusal};
 
 /// What the guard thinks of one head.
 pub(super) type Verdict = Result<Head, Refusal>;
@@ -135,8 +135,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
             Next::More => return Ok(false),
             Next::End => return Ok(false),
             Next::Body { len } => self.approved = len,
-            Next::Head { len, head } => {
+            Next::Head { len, mut head } => {
                 self.approved = len;
+                // An upgrade after a body would have to wait for it; nobody does that.
+                head.upgrade &= head.body == BodyKind::None;
                 if head.upgrade {
                     self.mode = Mode::Undecided;
                 }
@@ -177,11 +179,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut chunk = [0; CHUNK];
-        let mut buf = ReadBuf::new(&mut chunk);
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
-        self.raw.extend_from_slice(buf.filled());
-        Poll::Ready(Ok(buf.filled().len()))
+        self.raw.reserve(CHUNK);
+        let polled = pin!(self.io.read_buf(&mut self.raw)).poll(cx);
+        if polled.is_pending() && self.raw.is_empty() {
+            // An idle connection holds no buffer.
+            self.raw = BytesMut::new();
+        }
+        polled
     }
 
     /// Between the head that asks for an upgrade and the answer, only an end is looked for.
@@ -192,7 +196,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
                 match state.upgrade {
                     Some(accepted) => {
                         self.mode = if accepted { Mode::Raw } else { Mode::Http };
-                        self.clock = Clock::first();
+                        self.clock.fresh = false;
                         return Poll::Ready(Ok(()));
                     }
                     None => state.reader = Some(cx.waker().clone()),
@@ -305,7 +309,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
             this.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
         }
-        if matches!(this.mode, Mode::Ended | Mode::Raw) || this.checker.place() == Place::Between {
+        let clean = this.checker.place() == Place::Between && this.raw.is_empty();
+        if matches!(this.mode, Mode::Ended | Mode::Raw) || clean {
             return Poll::Ready(Ok(()));
         }
         loop {

@@ -6,4 +6,4 @@ mod graveyard;
 mod h2;
 
 pub use graveyard::Graveyard;
-pub use self::h2::{Ended, attach};
+pub use self::h2::{Ended, Home, attach};
