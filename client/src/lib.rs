@@ -1,4 +1,67 @@
-//! The 2ptth client.
+//! The 2ptth client: dials a gateway and answers HTTP/2 on the connection that it opened.
+//!
+//! ```text
+//! retry ─> dial ─(2ptth)─> serve ─> h2 stream ─> origin ─> http://127.0.0.1:8080
+//!   ^                        │ connection lost
+//!   └────────────────────────┘
+//! ```
+//!
+//! The binary answers from an [`origin`]; a program of yours answers by itself, with any
+//! [`tower_service::Service`], and needs no listening port at all:
+//!
+//! ```no_run
+//! # use ptth_client::{Body, config::{Config, Gateway}};
+//! # async fn example<S>(service: S) -> Result<(), Box<dyn std::error::Error>>
+//! # where
+//! #     S: tower_service::Service<http::Request<Body>, Response = http::Response<String>>
+//! #         + Clone + Send + 'static,
+//! #     S::Error: std::fmt::Display + Send,
+//! #     S::Future: Send,
+//! # {
+//! let config = Config::new(Gateway::parse("example.com")?);
+//! ptth_client::serve(config, service).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod config;
+pub mod demo;
+pub mod dial;
+pub mod journal;
+pub mod origin;
+pub mod retry;
+pub mod serve;
 pub mod tls;
+pub mod tunnels;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use ptth_link::shutdown;
+use tower_service::Service;
+
+pub use ptth_link::body::Body;
+pub use serve::Early;
+pub use tunnels::{Process, Stopped};
+
+/// Holds tunnels to a gateway and answers its requests with `service`, until it is dropped.
+///
+/// An extended CONNECT (RFC 8441; a WebSocket) arrives as such: method CONNECT, and
+/// [`h2::ext::Protocol`] among the extensions. A 200 accepts it, and the two bodies are the two
+/// directions. 1xx responses go through [`Early`], found among the extensions, too.
+///
+/// # Errors
+/// [`Stopped`], when the gateway refuses this client or can't be trusted; never because it can't be
+/// reached.
+pub async fn serve<S, B>(config: config::Config, service: S) -> Result<(), Stopped>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: std::fmt::Display + Send,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display + Send,
+{
+    let process = Process::new(config, journal::Journal::default())?;
+    let (_running, shutdown) = shutdown::channel();
+    process.hold(0..process.slots(), dial::Tcp, service, shutdown).await
+}

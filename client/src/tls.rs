@@ -46,6 +46,21 @@ pub fn connector(config: &Config, common_name: &str) -> Result<Arc<ClientConfig>
     Ok(Arc::new(tls))
 }
 
+/// The TLS configuration for an origin. A `local` one may sign for itself.
+///
+/// # Errors
+/// [`TlsError`], if there is no usable root.
+pub fn origin(local: bool) -> Result<Arc<ClientConfig>, TlsError> {
+    let trust = if local { Trust::Insecure } else { Trust::System };
+    let tls = ClientConfig::builder_with_provider(crypto::provider())
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .map_err(TlsError::Rustls)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier(&trust)?)
+        .with_no_client_auth();
+    Ok(Arc::new(tls))
+}
+
 /// The name that the gateway's certificate is checked for, and SNI unless it is an address.
 pub fn server_name(config: &Config) -> Result<ServerName<'static>, TlsError> {
     let name = ServerName::try_from(config.host.trim_end_matches('.').to_owned());

@@ -56,7 +56,7 @@ where
 }
 
 fn builder() -> Builder {
-    let mut builder = h2::server::Builder::new();
+    let mut builder = Builder::new();
     builder
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)

@@ -1,0 +1,262 @@
+//! Answers from an HTTP server near the client: one stream becomes one HTTP/1.1 request.
+//!
+//! Invariant: the address that is dialled comes from the command line alone; nothing that a request
+//! says can change it.
+
+mod leg;
+mod upgrade;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use log::debug;
+use ptth_link::body::Body;
+use tower_service::Service;
+
+use crate::config::{HostHeader, OriginAddress};
+use crate::serve::Early;
+
+use leg::{Answer, Legs};
+use upgrade::Spliced;
+
+/// The service that asks an origin. One for each runtime, whose connections it keeps.
+#[derive(Clone, Debug)]
+pub struct Origin(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    legs: Legs,
+    host: Option<HeaderValue>,
+}
+
+/// Why the origin gave no response; each becomes a status code.
+#[derive(Debug)]
+pub enum OriginError {
+    /// It isn't listening, or not reachable.
+    Connect(io::Error),
+    /// It broke off before its response, or what it sent is no response.
+    Response(hyper::Error),
+    /// It answered an upgrade with a wrong key.
+    Upgrade(&'static str),
+    /// The request can't be put into HTTP/1.1.
+    Request,
+}
+
+impl OriginError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Connect(err) if err.kind() == io::ErrorKind::TimedOut => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Connect(_) | Self::Response(_) | Self::Upgrade(_) => StatusCode::BAD_GATEWAY,
+            Self::Request => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// What visitors read: which leg failed, and nothing about addresses.
+    fn explanation(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "The server behind this gateway is not listening.",
+            Self::Response(_) => "The server behind this gateway gave no valid response.",
+            Self::Upgrade(_) => "The server behind this gateway botched the upgrade.",
+            Self::Request => "This request can't be passed on over HTTP/1.1.",
+        }
+    }
+}
+
+impl fmt::Display for OriginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(err) => write!(f, "can't connect: {err}"),
+            Self::Response(err) => {
+                write!(f, "no valid response: {err}")?;
+                let cause = std::error::Error::source(err);
+                cause.map_or(Ok(()), |cause| write!(f, ": {cause}"))
+            }
+            Self::Upgrade(why) => write!(f, "upgrade: {why}"),
+            Self::Request => f.write_str("the request can't be expressed in HTTP/1.1"),
+        }
+    }
+}
+
+impl std::error::Error for OriginError {}
+
+impl Origin {
+    /// An origin at `address`.
+    pub fn new(address: OriginAddress, host_header: &HostHeader) -> Self {
+        let host = match host_header {
+            HostHeader::Keep => None,
+            HostHeader::Origin => HeaderValue::from_str(&address.authority()).ok(),
+            HostHeader::Value(value) => HeaderValue::from_str(value).ok(),
+        };
+        Self(Arc::new(Inner { legs: Legs::new(address), host }))
+    }
+
+    /// What the origin says to `HEAD /`: a first look, before anybody else does.
+    ///
+    /// # Errors
+    /// [`OriginError`].
+    pub async fn look(&self) -> Result<StatusCode, OriginError> {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = Method::HEAD;
+        let host = HeaderValue::from_str(&self.0.legs.address().authority());
+        request.headers_mut().insert(HOST, host.map_err(|_| OriginError::Request)?);
+        Ok(self.0.legs.ask(request).await?.response.status())
+    }
+
+    async fn answer(self, request: Request<Body>) -> Result<Response<OriginBody>, OriginError> {
+        let early = request.extensions().get::<Early>().cloned();
+        let protocol = request.extensions().get::<h2::ext::Protocol>().cloned();
+        let (head, body) = request.into_parts();
+        let mut request = Request::new(body.with_length(declared_length(&head.headers)));
+        *request.method_mut() = head.method;
+        *request.version_mut() = Version::HTTP_11;
+        let host = head.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+        let host = self.0.host.clone().or(host).ok_or(OriginError::Request)?;
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() = Uri::try_from(path).map_err(|_| OriginError::Request)?;
+        *request.headers_mut() = head.headers;
+        request.headers_mut().insert(HOST, host);
+        if let Some(early) = early {
+            hyper::ext::on_informational(&mut request, move |response| {
+                early.send(response.status(), response.headers());
+            });
+        }
+        if request.method() == Method::CONNECT {
+            let protocol = protocol.ok_or(OriginError::Request)?;
+            return upgrade::ask(&self.0.legs, request, protocol.as_str()).await;
+        }
+        let Answer { response, leg } = self.0.legs.ask(request).await?;
+        let mut response = response.map(|body| OriginBody(Kind::Http { body, leg: Some(leg) }));
+        frame_once(response.headers_mut());
+        Ok(response)
+    }
+}
+
+/// A length that frames nothing here would contradict the DATA frames (RFC 9112 §6.3).
+fn frame_once(fields: &mut HeaderMap) {
+    let several = fields.get_all(CONTENT_LENGTH).iter().count() > 1;
+    if several || fields.contains_key(TRANSFER_ENCODING) {
+        fields.remove(CONTENT_LENGTH);
+    }
+}
+
+fn declared_length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+impl Service<Request<Body>> for Origin {
+    type Response = Response<OriginBody>;
+    type Error = OriginError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, OriginError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), OriginError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let origin = self.clone();
+        Box::pin(async move {
+            origin.answer(request).await.or_else(|err| {
+                debug!("origin: {err}");
+                let text = format!("{} {}\n", err.status().as_u16(), err.explanation());
+                let mut response = Response::new(OriginBody(Kind::Page(Some(text.into()))));
+                *response.status_mut() = err.status();
+                Ok(response)
+            })
+        })
+    }
+}
+
+/// A response's body on its way from the origin. Dropping it closes the origin's connection, unless the
+/// response was whole.
+#[derive(Debug)]
+pub struct OriginBody(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Http { body: hyper::body::Incoming, leg: Option<leg::Leg> },
+    Upgraded(Spliced),
+    Page(Option<Bytes>),
+}
+
+/// Why a response's body broke off.
+#[derive(Debug)]
+pub enum OriginBodyError {
+    /// HTTP: truncated, malformed, reset.
+    Http(hyper::Error),
+    /// After an upgrade.
+    Io(io::Error),
+}
+
+impl fmt::Display for OriginBodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(err) => write!(f, "the origin's response broke off: {err}"),
+            Self::Io(err) => write!(f, "the upgraded connection to the origin broke: {err}"),
+        }
+    }
+}
+
+impl std::error::Error for OriginBodyError {}
+
+impl HttpBody for OriginBody {
+    type Data = Bytes;
+    type Error = OriginBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, OriginBodyError>>> {
+        match &mut self.0 {
+            Kind::Http { body, leg } => {
+                let frame = Pin::new(&mut *body).poll_frame(cx).map_err(OriginBodyError::Http);
+                if matches!(frame, Poll::Ready(None)) || body.is_end_stream() {
+                    // Whole: the connection may serve the next request.
+                    if let Some(leg) = leg.take() {
+                        leg.keep();
+                    }
+                }
+                frame
+            }
+            Kind::Upgraded(spliced) => spliced.poll_read(cx).map_err(OriginBodyError::Io),
+            Kind::Page(page) => Poll::Ready(page.take().map(|page| Ok(Frame::data(page)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Http { body, .. } => body.is_end_stream(),
+            Kind::Upgraded(_) => false,
+            Kind::Page(page) => page.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Http { body, .. } => body.size_hint(),
+            Kind::Upgraded(_) => SizeHint::new(),
+            Kind::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64),
+        }
+    }
+}
+
+impl Drop for OriginBody {
+    fn drop(&mut self) {
+        // A response without a body is never polled.
+        if let Kind::Http { body, leg } = &mut self.0
+            && body.is_end_stream()
+            && let Some(leg) = leg.take()
+        {
+            leg.keep();
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Holds the tunnels: dials each, dials again when it is lost, and renews it before its streams run out.
+//!
+//! ```text
+//! retry ─> dial ─(2ptth)─> answer ─> service
+//!   ^                        │ lost
+//!   └────────────────────────┘
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body as HttpBody;
+use log::{info, warn};
+use ptth_link::body::Body;
+use ptth_link::crypto;
+use ptth_link::limits::BODY_BUDGET;
+use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
+use ptth_link::window::Budget;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::select;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tower_service::Service;
+
+use crate::config::{Config, Trust};
+use crate::dial::{DialError, Network, dial};
+use crate::journal::Journal;
+use crate::retry::{Backoff, Loss};
+use crate::serve::{Answering, Ended, answer};
+use crate::tls::{self, TlsError, how_verified};
+
+/// Why there will be no tunnel, however often it is tried.
+#[derive(Debug)]
+pub enum Stopped {
+    /// The gateway refuses us.
+    Refused(DialError),
+    /// The gateway is open and has its one backend.
+    Taken,
+    /// The gateway isn't the one that it should be, on the very first dial.
+    Unknown(DialError),
+    /// TLS can't be set up.
+    Tls(TlsError),
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(err) | Self::Unknown(err) => write!(f, "{err}"),
+            Self::Taken => f.write_str(
+                "the gateway refuses this client: it is open and already serves another backend",
+            ),
+            Self::Tls(err) => write!(f, "{err}"),
+        }
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// One process's tunnels: what they have in common.
+#[derive(Clone, Debug)]
+pub struct Process {
+    config: Arc<Config>,
+    name: ServerName<'static>,
+    /// One TLS configuration for each slot, since the certificate names it.
+    slots: Vec<Arc<ClientConfig>>,
+    budget: Arc<Budget>,
+    journal: Journal,
+}
+
+impl Process {
+    /// Makes the certificates and reads the trust store. Blocks.
+    ///
+    /// # Errors
+    /// [`Stopped::Tls`].
+    pub fn new(config: Config, journal: Journal) -> Result<Self, Stopped> {
+        let name = tls::server_name(&config).map_err(Stopped::Tls)?;
+        let instance = instance();
+        let slots = (0..config.tunnels)
+            .map(|slot| tls::connector(&config, &format!("{instance}.{slot}")))
+            .collect::<Result<_, _>>()
+            .map_err(Stopped::Tls)?;
+        let budget = Budget::new(BODY_BUDGET);
+        Ok(Self { config: Arc::new(config), name, slots, budget, journal })
+    }
+
+    /// How many tunnels there are to hold.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them.
+    ///
+    /// # Errors
+    /// [`Stopped`], when trying again would be no use.
+    pub async fn hold<N, S, B>(
+        &self,
+        slots: impl Iterator<Item = usize>,
+        network: N,
+        service: S,
+        shutdown: Shutdown,
+    ) -> Result<(), Stopped>
+    where
+        N: Network,
+        S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+        S::Error: fmt::Display + Send,
+        S::Future: Send,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: fmt::Display + Send,
+    {
+        let mut held = JoinSet::new();
+        for slot in slots {
+            let Some(tls) = self.slots.get(slot).cloned() else { continue };
+            let slot = Slot {
+                number: slot,
+                process: self.clone(),
+                tls,
+                network: network.clone(),
+                service: service.clone(),
+                shutdown: shutdown.clone(),
+                up_before: false,
+                complained: None,
+            };
+            held.spawn(slot.hold());
+        }
+        while let Some(done) = held.join_next().await {
+            match done {
+                Ok(result) => result?,
+                Err(err) => warn!("tunnel: its task ended: {err}"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name for this process: readable in front, unique behind.
+fn instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim().split('.').next().unwrap_or_default();
+    let host: String =
+        host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
+    format!("{host}-{}", crypto::hex(&crypto::random::<6>()))
+}
+
+/// One tunnel's place, and whatever tunnel is in it.
+struct Slot<N, S> {
+    number: usize,
+    process: Process,
+    tls: Arc<ClientConfig>,
+    network: N,
+    service: S,
+    shutdown: Shutdown,
+    /// Whether the gateway was ever known and willing.
+    up_before: bool,
+    complained: Option<(String, Instant)>,
+}
+
+/// A tunnel that is up.
+struct Live {
+    drain: Trigger,
+    ended: oneshot::Receiver<Ended>,
+    since: Instant,
+}
+
+impl<N, S, B> Slot<N, S>
+where
+    N: Network,
+    S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
+    S::Error: fmt::Display + Send,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: fmt::Display + Send,
+{
+    async fn hold(mut self) -> Result<(), Stopped> {
+        let mut backoff = Backoff::default();
+        let mut tunnels = JoinSet::new();
+        // While one is renewed there are two; the old one leaves when the new one is up.
+        let mut old: Option<Live> = None;
+        let mut stop = self.shutdown.clone();
+        let mut stopping = self.shutdown.clone();
+        loop {
+            let dialled = select! {
+                dialled = self.dial(&mut tunnels) => dialled,
+                () = stop.reached(Phase::Draining) => break,
+            };
+            let loss = match dialled {
+                Ok(mut live) => {
+                    if let Some(old) = old.take() {
+                        old.drain.advance(Phase::Draining);
+                    }
+                    let renewal = live.since + RENEWAL.mul_f64(0.9 + 0.1 * random());
+                    let ended = select! {
+                        ended = &mut live.ended => ended.unwrap_or(Ended::Closed),
+                        () = sleep_until(renewal) => {
+                            info!("tunnel: {} is renewed", self.number);
+                            old = Some(live);
+                            continue;
+                        }
+                        () = stopping.reached(Phase::Draining) => {
+                            live.drain.advance(Phase::Draining);
+                            break;
+                        }
+                    };
+                    let lived = live.since.elapsed();
+                    self.lost(ended, lived)?
+                }
+                Err(loss) => loss?,
+            };
+            let pause = backoff.pause(loss, random());
+            select! {
+                () = sleep(pause) => {}
+                () = stop.reached(Phase::Draining) => break,
+            }
+        }
+        // What runs may finish; whoever gave the order also cuts it short.
+        while tunnels.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// One attempt: dials, and waits until the gateway asks. Not cancel safe: it spawns into `tunnels`.
+    async fn dial(&mut self, tunnels: &mut JoinSet<()>) -> Result<Live, Result<Loss, Stopped>> {
+        let config = self.process.config.clone();
+        let name = self.process.name.clone();
+        let dialled = match dial(&self.network, &config.gateway, name, self.tls.clone()).await {
+            Ok(dialled) => dialled,
+            Err(err) => return Err(self.failed(err)),
+        };
+        info!(
+            "tunnel: {} dialled gateway={} tls={} verified={:?}",
+            self.number,
+            dialled.address,
+            dialled.version.map_or("?", version_text),
+            how_verified(&config.trust),
+        );
+        let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
+        let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);
+        let answering = Answering {
+            service: self.service.clone(),
+            journal: self.process.journal.clone(),
+            budget: self.process.budget.clone(),
+            covers,
+        };
+        let (drain, draining) = channel();
+        let (up, is_up) = oneshot::channel();
+        let (end, mut ended) = oneshot::channel();
+        tunnels.spawn(async move {
+            let _ = end.send(answer(dialled.stream, answering, draining, up).await);
+        });
+        while tunnels.try_join_next().is_some() {}
+        if is_up.await.is_err() {
+            let why = (&mut ended).await.unwrap_or(Ended::Closed);
+            return Err(self.lost(why, Duration::ZERO));
+        }
+        info!("tunnel: {} up; inverted: from here on the gateway asks and this side answers", self.number);
+        self.up_before = true;
+        self.complained = None;
+        Ok(Live { drain, ended, since: Instant::now() })
+    }
+
+    /// What to do about a tunnel that didn't come up.
+    fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
+        match err {
+            DialError::Refused(_) => return Err(Stopped::Refused(err)),
+            // Whoever was right once may be behind a captive portal now.
+            DialError::Unknown(_) | DialError::NoGateway if !self.up_before => {
+                return Err(Stopped::Unknown(err));
+            }
+            _ => {}
+        }
+        self.complain(err.to_string());
+        Ok(if matches!(err, DialError::Unreachable(_)) { Loss::Unreachable } else { Loss::Failed })
+    }
+
+    /// What to do about a tunnel that is no more.
+    fn lost(&mut self, ended: Ended, lived: Duration) -> Result<Loss, Stopped> {
+        match ended {
+            Ended::Refused(err) => Err(Stopped::Refused(err)),
+            Ended::Taken => Err(Stopped::Taken),
+            ended => {
+                self.complain(format!("lost: {ended}"));
+                Ok(Loss::Lost(lived))
+            }
+        }
+    }
+
+    /// Says it once, and then once a minute: an outage of a night isn't worth ten thousand lines.
+    fn complain(&mut self, what: String) {
+        let now = Instant::now();
+        let again = match &self.complained {
+            Some((last, when)) => *last != what || now - *when >= COMPLAINT_INTERVAL,
+            None => true,
+        };
+        if again {
+            warn!("tunnel: {} {what}; trying again, for ever", self.number);
+            self.complained = Some((what, now));
+        }
+    }
+}
+
+fn version_text(version: rustls::ProtocolVersion) -> &'static str {
+    match version {
+        rustls::ProtocolVersion::TLSv1_3 => "1.3",
+        rustls::ProtocolVersion::TLSv1_2 => "1.2",
+        _ => "?",
+    }
+}
+
+/// Uniform in 0..1.
+fn random() -> f64 {
+    f64::from(u32::from_ne_bytes(crypto::random())) / f64::from(u32::MAX)
+}
+
+/// A tunnel has 2³⁰ streams (RFC 9113 §5.1.1): six hours at 50,000 requests a second.
+const RENEWAL: Duration = Duration::from_secs(4 * 3600);
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
