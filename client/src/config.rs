@@ -3,6 +3,7 @@
 //! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the default.
 //! Out: [`Options`], or one sentence that says what is wrong and what to do.
 
+mod args;
 mod error;
 mod origin;
 #[cfg(test)]
@@ -13,76 +14,17 @@ use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use argh::FromArgs;
 use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use ptth_link::alpn;
 use ptth_link::crypto;
 use ptth_link::env::{self, Env};
-use ptth_link::token::Token;
+use ptth_link::token::{self, Token};
 
+pub use args::Args;
 pub use error::ConfigError;
 pub use origin::{HostHeader, OriginAddress};
-
-/// The client of 2ptth: dials a gateway and lets it ask the origin, a web server near you.
-#[derive(Debug, Default, FromArgs)]
-#[argh(
-    help_triggers("-h", "--help"),
-    usage = "[options] GATEWAY[:PORT] [ORIGIN]"
-)]
-pub struct Args {
-    /// the gateway to dial, with port 443 if none is said [GATEWAY], and the web server to show:
-    /// `8080`, `host:port`, `http://…`, `https://…` or `unix:/path` [ORIGIN; default: a built-in
-    /// demo]
-    #[argh(positional, arg_name = "gateway [origin]")]
-    pub addresses: Vec<String>,
-
-    /// file with the token that the gateway asks for [TOKEN_FILE, or TOKEN for the text itself]
-    #[argh(option, arg_name = "file")]
-    pub token_file: Option<PathBuf>,
-
-    /// public host to serve [PUBLIC_HOST; default: the gateway's name]
-    #[argh(option, arg_name = "name")]
-    pub host: Option<String>,
-
-    /// know the gateway by certificates in this PEM file instead of the system's [CA]
-    #[argh(option, arg_name = "file")]
-    pub ca: Option<PathBuf>,
-
-    /// know the gateway by its certificate's `sha256:HEX`, which it prints [PIN]
-    #[argh(option, arg_name = "pin")]
-    pub pin: Option<String>,
-
-    /// don't check who the gateway is: for experiments only [INSECURE=1]
-    #[argh(switch)]
-    pub insecure: bool,
-
-    /// answer for hosts that the gateway's certificate doesn't cover, too [ANY_HOST=1]
-    #[argh(switch)]
-    pub any_host: bool,
-
-    /// parallel tunnels [TUNNELS; default 2]
-    #[argh(option, arg_name = "n")]
-    pub tunnels: Option<String>,
-
-    /// the Host that the origin sees: `keep` the visitor's, the `origin`'s own, or a value
-    /// [HOST_HEADER; default keep]
-    #[argh(option, arg_name = "host")]
-    pub host_header: Option<String>,
-
-    /// ALPN label by which the gateway knows a backend, %HH for odd bytes [ALPN; default 2ptth]
-    #[argh(option, arg_name = "label")]
-    pub alpn: Option<String>,
-
-    /// off, error, warn, info, debug or trace [LOG; default info]
-    #[argh(option, arg_name = "level")]
-    pub log: Option<String>,
-
-    /// print the version and exit
-    #[argh(switch)]
-    pub version: bool,
-}
 
 /// What the binary was told, checked.
 #[derive(Clone, Debug)]
@@ -206,6 +148,14 @@ impl Options {
     /// [`crate::tls::connector`].
     pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
         let mut warnings = Vec::new();
+        // A token by mistake in an address's place: no message may quote it.
+        if args
+            .addresses
+            .iter()
+            .any(|text| token::begins_like_one(text))
+        {
+            return Err(ConfigError::TokenAsAddress);
+        }
         let mut addresses = args.addresses.iter().cloned();
         let (gateway, origin) = (addresses.next(), addresses.next());
         if let Some(text) = addresses.next() {
@@ -302,6 +252,13 @@ fn token(
         Some(path) => Some(path.clone()),
         None => env::required(env, "TOKEN_FILE")?.map(PathBuf::from),
     };
+    let mistaken = |path: &PathBuf| path.to_str().is_some_and(token::begins_like_one);
+    if file
+        .as_ref()
+        .is_some_and(|path| mistaken(path) && !path.exists())
+    {
+        return Err(ConfigError::TokenAsFile);
+    }
     match (file, env::required(env, "TOKEN")?) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) if args.token_file.is_none() => Err(ConfigError::TokenTwice),

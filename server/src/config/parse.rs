@@ -36,34 +36,24 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 /// A number of seconds, fractions allowed.
-pub(super) fn seconds(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
+pub(super) fn seconds(flag: &'static str, text: String) -> Result<Duration, ConfigError> {
     let number = text.trim().parse().ok().filter(|n| *n <= LONGEST);
-    number
-        .and_then(|n| Duration::try_from_secs_f64(n).ok())
-        .ok_or_else(|| ConfigError::Seconds {
-            flag,
-            text: text.to_owned(),
-        })
+    let duration = number.and_then(|n| Duration::try_from_secs_f64(n).ok());
+    duration.ok_or(ConfigError::Seconds { flag, text })
 }
 
 /// A number of seconds, not zero.
-pub(super) fn timeout(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
-    match seconds(flag, text)? {
-        Duration::ZERO => Err(ConfigError::Seconds {
-            flag,
-            text: text.to_owned(),
-        }),
+pub(super) fn timeout(flag: &'static str, text: String) -> Result<Duration, ConfigError> {
+    match seconds(flag, text.clone())? {
+        Duration::ZERO => Err(ConfigError::Seconds { flag, text }),
         duration => Ok(duration),
     }
 }
 
 /// A whole number from 1.
-pub(super) fn count(flag: &'static str, text: &str) -> Result<usize, ConfigError> {
+pub(super) fn count(flag: &'static str, text: String) -> Result<usize, ConfigError> {
     let number = text.trim().parse().ok().filter(|n| *n > 0);
-    number.ok_or_else(|| ConfigError::Count {
-        flag,
-        text: text.to_owned(),
-    })
+    number.ok_or(ConfigError::Count { flag, text })
 }
 
 /// A name or an address that a certificate can hold, `*.` in front allowed.
