@@ -46,18 +46,23 @@ impl Files {
 pub(super) fn read(cert: &Path, key: &Path) -> Result<Files, TlsError> {
     let read = |path: &Path| match fs::read(path) {
         Ok(bytes) => Ok((path.to_owned(), bytes)),
-        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
-            Err(TlsError::Denied(path.to_owned()))
-        }
-        Err(err) => Err(TlsError::Unreadable {
-            path: path.to_owned(),
-            why: err.to_string(),
-        }),
+        Err(err) => Err(unreadable(path, &err)),
     };
     Ok(Files {
         cert: read(cert)?,
         key: read(key)?,
     })
+}
+
+/// A key that only root may read is what containers meet most, so it gets advice of its own.
+pub(super) fn unreadable(path: &Path, err: &io::Error) -> TlsError {
+    match err.kind() {
+        io::ErrorKind::PermissionDenied => TlsError::Denied(path.to_owned()),
+        _ => TlsError::Unreadable {
+            path: path.to_owned(),
+            why: err.to_string(),
+        },
+    }
 }
 
 /// Takes certificate and key out of the files and sees that they can be used.
