@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256};
 use rustls::{AlertDescription, CipherSuite, HandshakeKind, ProtocolVersion};
 use x509_parser::der_parser;
@@ -21,7 +23,8 @@ const NONE: &[&[u8]] = &[];
 fn the_label_decides_the_side_and_the_protocol() {
     let token = Token::generate();
     let tls = gateway(&[&token]);
-    let mut table: Vec<(Vec<&[u8]>, Side, Option<&[u8]>)> = vec![
+    type Row<'a> = (Vec<&'a [u8]>, Side, Option<&'a [u8]>);
+    let mut table: Vec<Row<'_>> = vec![
         (
             vec![alpn::H2, alpn::HTTP_1_1],
             Side::Visitor,
@@ -421,7 +424,7 @@ fn keys_of_every_kind_are_read() {
         // RFC 5208 §5: the third part of PKCS#8 is what SEC1 or PKCS#1 would write.
         let (_, parsed) = der_parser::parse_der(pair.serialized_der()).unwrap();
         let inner = parsed.as_sequence().unwrap()[2].as_slice().unwrap();
-        let base64 = base64(inner);
+        let base64 = STANDARD.encode(inner);
         let key = format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n");
         let params = CertificateParams::new(vec!["example.com".to_owned()]).unwrap();
         let cert = params.self_signed(pair).unwrap().pem();
@@ -430,29 +433,6 @@ fn keys_of_every_kind_are_read() {
             Tls::new(&files(&scratch, &cert, &key)).unwrap_or_else(|e| panic!("{label}: {e}"));
         assert!(shake(&tls, client(BOTH[1], NONE, Arc::default()), "example.com").done());
     }
-}
-
-/// Base64, 64 characters a line, as PEM wants it.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for (index, group) in bytes.chunks(3).enumerate() {
-        let value = (0..3).fold(0, |sum, n| {
-            sum << 8 | u32::from(*group.get(n).unwrap_or(&0))
-        });
-        for digit in 0..4 {
-            let index = (value >> (18 - 6 * digit)) as usize & 63;
-            text.push(if digit > group.len() {
-                '='
-            } else {
-                ALPHABET[index].into()
-            });
-        }
-        if index % 16 == 15 {
-            text.push('\n');
-        }
-    }
-    text
 }
 
 #[test]
