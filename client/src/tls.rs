@@ -1,6 +1,8 @@
 //! TLS of a tunnel: the label, the client's certificate, and how the gateway is known.
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod verify;
 

@@ -64,112 +64,6 @@ fn gateways_are_written_in_many_ways() {
     assert_eq!(ok("[::1]:8443", &[]).config.host, "::1");
 }
 
-#[test]
-fn origins_are_written_in_many_ways() {
-    let table = [
-        ("8080", "http://localhost:8080", "localhost:8080"),
-        (":8080", "http://localhost:8080", "localhost:8080"),
-        ("localhost:80", "http://localhost:80", "localhost"),
-        ("192.0.2.1:8080", "http://192.0.2.1:8080", "192.0.2.1:8080"),
-        ("[::1]:8080", "http://[::1]:8080", "[::1]:8080"),
-        ("http://App.local", "http://app.local:80", "app.local"),
-        (
-            "http://localhost:8080/",
-            "http://localhost:8080",
-            "localhost:8080",
-        ),
-        ("HTTPS://[::1]", "https://[::1]:443", "[::1]"),
-        (
-            "https://localhost:80",
-            "https://localhost:80",
-            "localhost:80",
-        ),
-        ("unix:/run/app.sock", "unix:/run/app.sock", "localhost"),
-        ("unix:///run/app.sock", "unix:/run/app.sock", "localhost"),
-        ("unix:app.sock", "unix:app.sock", "localhost"),
-    ];
-    for (text, shown, authority) in table {
-        let origin = OriginAddress::parse(text).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(origin.to_string(), shown, "{text}");
-        assert_eq!(origin.authority(), authority, "{text}");
-        assert_eq!(OriginAddress::parse(shown).unwrap(), origin, "{text}");
-    }
-    assert_eq!(ok("g", &[]).origin.authority(), "localhost");
-}
-
-#[test]
-fn bad_addresses_are_refused_with_the_reason() {
-    let origins = [
-        ("", "missing"),
-        ("localhost", "port is missing"),
-        ("0", "1 to 65535"),
-        ("65536", "1 to 65535"),
-        ("localhost:", "1 to 65535"),
-        ("localhost:+80", "1 to 65535"),
-        (":", "1 to 65535"),
-        ("::1", "port is missing"),
-        ("[::1]", "port is missing"),
-        ("[::1:80", "brackets"),
-        ("[localhost]:80", "brackets"),
-        ("http://", "host is missing"),
-        ("http://localhost:8080/app", "path"),
-        ("http://localhost?x", "path or query"),
-        ("localhost:8080/app", "path"),
-        ("http://user:password@localhost", "user name"),
-        ("http://localhost//", "path"),
-        ("ftp://localhost", "only http://"),
-        ("ws://localhost", "only http://"),
-        ("unix:", "path of a socket"),
-        ("my host:80", "neither a host name"),
-        ("käse.de:80", "xn--"),
-    ];
-    for (text, part) in origins {
-        let sentence = OriginAddress::parse(text).unwrap_err().to_string();
-        assert!(
-            sentence.contains(part),
-            "{text}: {part:?} isn't in {sentence:?}"
-        );
-    }
-    let gateways = [
-        ("", "missing"),
-        ("http://example.com", "TLS"),
-        ("example.com/path", "path"),
-        ("https://me@example.com", "user name"),
-        ("example.com:0", "1 to 65535"),
-        ("example.com:443:443", "neither"),
-        ("unix:/path", "path"),
-        ("*.example.com", "neither"),
-    ];
-    for (text, part) in gateways {
-        let sentence = Gateway::parse(text).unwrap_err().to_string();
-        assert!(
-            sentence.contains(part),
-            "{text}: {part:?} isn't in {sentence:?}"
-        );
-    }
-}
-
-#[test]
-fn host_headers_are_words_or_values() {
-    let value = |text: &str| HostHeader::Value(text.to_owned());
-    let table = [
-        ("keep", HostHeader::Keep),
-        ("origin", HostHeader::Origin),
-        ("App.local:8080", value("app.local:8080")),
-        ("[::1]:80", value("[::1]:80")),
-        ("::1", value("[::1]")),
-    ];
-    for (text, expected) in table {
-        assert_eq!(HostHeader::parse(text).unwrap(), expected, "{text}");
-    }
-    for bad in ["", "a b", "http://a", "a\r\nb", "a:b", "a/"] {
-        assert!(
-            matches!(HostHeader::parse(bad), Err(ConfigError::HostHeader { .. })),
-            "{bad:?}"
-        );
-    }
-}
-
 /// Each setting by its flag, by its variable, and by both, where the flag wins.
 #[test]
 fn flag_beats_variable_beats_default() {
@@ -370,7 +264,7 @@ fn a_token_that_others_can_read_is_a_warning() {
     }
 }
 
-/// What `--help` promises is what is tested here: each variable in its brackets.
+/// What `--help` promises is what is tested here: each variable in its parentheses.
 #[test]
 fn every_documented_variable_is_tested() {
     let help = Args::parse(["--help".to_owned()]).unwrap_err();

@@ -5,7 +5,6 @@ use std::ops::DerefMut;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::client::ClientConnection;
 use rustls::pki_types::PrivateKeyDer;
-use rustls::server::ResolvesServerCert;
 use rustls::sign::CertifiedKey;
 use rustls::{
     AlertDescription, CertificateError, ConnectionCommon, ServerConfig, ServerConnection, SideData,
@@ -15,6 +14,7 @@ use rustls::{
 use ptth_link::alpn;
 use ptth_link::token::{PublicKey, Token};
 
+use super::testing::*;
 use super::*;
 use crate::config::Gateway;
 
@@ -35,59 +35,6 @@ fn certificate(names: &[&str]) -> (CertificateDer<'static>, KeyPair) {
         .self_signed(&key)
         .unwrap();
     (certificate.into(), key)
-}
-
-/// Shows one certificate with one key, that of another too.
-#[derive(Debug)]
-struct Always(Arc<CertifiedKey>);
-
-impl ResolvesServerCert for Always {
-    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
-}
-
-/// Takes any client certificate, so that the tests see which one came.
-#[derive(Debug)]
-struct AnyClient(Shortcut);
-
-impl rustls::server::danger::ClientCertVerifier for AnyClient {
-    fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::server::danger::ClientCertVerified, rustls::Error> {
-        Ok(rustls::server::danger::ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        self.0
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        self.0
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
 }
 
 fn gateway(
@@ -393,30 +340,4 @@ fn covers_looks_at_the_host_alone() {
         assert!(!covers(&certificate, host), "{host}");
     }
     assert!(!covers(&CertificateDer::from(vec![0x30]), "example.com"));
-}
-
-/// A PEM file that goes when the test does.
-struct Pem(PathBuf);
-
-impl Pem {
-    fn new(certificates: &[&CertificateDer<'static>]) -> Self {
-        let texts = certificates.iter().map(|der| {
-            let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
-            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
-        });
-        Self::with(&texts.collect::<String>())
-    }
-
-    fn with(contents: &str) -> Self {
-        let name = format!("2ptth-test-{}.pem", crypto::hex(&crypto::random::<8>()));
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, contents).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Pem {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.0).ok();
-    }
 }

@@ -70,3 +70,39 @@ pub(super) const PORT: u16 = 443;
 
 /// A year in seconds: longer is a mistake in the unit, and the clock's arithmetic has ends.
 const LONGEST: f64 = 31_536_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_addresses_are_written_in_many_ways() {
+        let table = [
+            ("443", "[::]:443"),
+            (":8443", "[::]:8443"),
+            ("*:8443", "[::]:8443"),
+            ("0", "[::]:0"),
+            ("0.0.0.0:443", "0.0.0.0:443"),
+            ("[::]:0", "[::]:0"),
+            ("[::1]", "[::1]:443"),
+            ("::1", "[::1]:443"),
+            ("127.0.0.1", "127.0.0.1:443"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(listen(text).unwrap().to_string(), expected, "{text}");
+        }
+        for bad in [
+            "",
+            ":",
+            "+443",
+            "65536",
+            "-1",
+            "localhost:443",
+            "1.2.3.4:",
+            "[::1]:x",
+            "1.2.3:4",
+        ] {
+            assert_eq!(listen(bad), Err(ConfigError::Listen(bad.into())));
+        }
+    }
+}

@@ -136,6 +136,16 @@ fn certificates_come_by_flag_or_variable() {
 }
 
 #[test]
+fn several_addresses_are_repeated_or_listed() {
+    let both = ok("--listen 80 --listen 1.2.3.4:5", &[("LISTEN", "7")]).listen;
+    assert_eq!(
+        both,
+        ["[::]:80".parse().unwrap(), "1.2.3.4:5".parse().unwrap()]
+    );
+    assert_eq!(ok("", &[("LISTEN", "80, 1.2.3.4:5")]).listen, both);
+}
+
+#[test]
 fn admission_is_by_keys_unless_told_otherwise() {
     let scratch = Scratch::new();
     let path = scratch.write("keys", format!("\u{feff}# mine\r\n{KEY}\r\n"));
@@ -166,43 +176,6 @@ fn admission_is_by_keys_unless_told_otherwise() {
     assert_eq!(ok("--open", &[]).admission, Admission::Open);
     assert_eq!(ok("", &[("OPEN", "1")]).admission, Admission::Open);
     assert_ne!(ok("", &[("OPEN", "0")]).admission, Admission::Open);
-}
-
-#[test]
-fn listening_addresses_are_written_in_many_ways() {
-    let table = [
-        ("443", "[::]:443"),
-        (":8443", "[::]:8443"),
-        ("*:8443", "[::]:8443"),
-        ("0", "[::]:0"),
-        ("0.0.0.0:443", "0.0.0.0:443"),
-        ("[::]:0", "[::]:0"),
-        ("[::1]", "[::1]:443"),
-        ("::1", "[::1]:443"),
-        ("127.0.0.1", "127.0.0.1:443"),
-    ];
-    for (text, expected) in table {
-        assert_eq!(parse::listen(text).unwrap().to_string(), expected, "{text}");
-    }
-    for bad in [
-        "",
-        ":",
-        "+443",
-        "65536",
-        "-1",
-        "localhost:443",
-        "1.2.3.4:",
-        "[::1]:x",
-        "1.2.3:4",
-    ] {
-        assert_eq!(parse::listen(bad), Err(ConfigError::Listen(bad.into())));
-    }
-    let both = ok("--listen 80 --listen 1.2.3.4:5", &[("LISTEN", "7")]).listen;
-    assert_eq!(
-        both,
-        ["[::]:80".parse().unwrap(), "1.2.3.4:5".parse().unwrap()]
-    );
-    assert_eq!(ok("", &[("LISTEN", "80, 1.2.3.4:5")]).listen, both);
 }
 
 /// A part of the command line, variables, and what the sentence must contain.
@@ -381,7 +354,7 @@ fn a_private_half_that_others_can_read_is_a_warning() {
     }
 }
 
-/// What `--help` promises is what is tested here: each variable in its brackets.
+/// What `--help` promises is what is tested here: each variable in its parentheses.
 #[test]
 fn every_documented_variable_is_tested() {
     let help = Args::parse(["--help".to_owned()]).unwrap_err();
@@ -395,7 +368,7 @@ fn every_documented_variable_is_tested() {
     let other_words = ["ALPN", "PEM", "SIGTERM", "TLS"];
     let known = variables.split_whitespace().chain(other_words).collect();
     assert_eq!(documented, known);
-    for flag in ["--version", "--open", "--backend-alpn <list>"] {
+    for flag in ["--version", "--open", "--backend-alpn"] {
         assert!(help.output.contains(flag), "{}", help.output);
     }
 }

@@ -1,5 +1,8 @@
 //! Where the gateway's certificate comes from: files, checked, or made on the spot.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
