@@ -26,7 +26,8 @@ use verify::{Listed, Shortcut};
 
 pub use verify::PinMismatch;
 
-/// Makes the TLS configuration of one tunnel. `common_name` is the tunnel's name for the gateway.
+/// Makes the TLS configuration of one tunnel. `common_name` is the tunnel's name for the gateway,
+/// at most 64 characters, `<instance>.<slot>`.
 ///
 /// Offers the one label of `config`, so the gateway must agree to it or end the handshake. Reads
 /// the trust store or the file of `--ca`, so it blocks.

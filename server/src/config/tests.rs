@@ -258,6 +258,11 @@ fn each_mistake_gets_one_clear_sentence() {
             &["--stall-timeout"],
         ),
         ("--self-signed", &[("GRACE", "1e99")], &["GRACE", "year"]),
+        (
+            "--self-signed",
+            &[("GRACE", "31536001")],
+            &["GRACE", "year"],
+        ),
         ("--self-signed", &[("GRACE", "NaN")], &["GRACE"]),
         (
             "--self-signed --max-connections 0",
