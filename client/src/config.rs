@@ -113,7 +113,7 @@ impl Gateway {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let text = text.trim();
         let error = |why| ConfigError::Gateway {
-            text: text.to_owned(),
+            text: origin::quotable(text),
             why,
         };
         let rest = match origin::scheme(text) {
@@ -148,27 +148,7 @@ impl Options {
     /// [`crate::tls::connector`].
     pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
         let mut warnings = Vec::new();
-        // A token by mistake in an address's place: no message may quote it.
-        if args
-            .addresses
-            .iter()
-            .any(|text| token::begins_like_one(text))
-        {
-            return Err(ConfigError::TokenAsAddress);
-        }
-        let mut addresses = args.addresses.iter().cloned();
-        let (gateway, origin) = (addresses.next(), addresses.next());
-        if let Some(text) = addresses.next() {
-            return Err(ConfigError::Surplus(text));
-        }
-        let gateway = match setting(&gateway, env, "GATEWAY", "GATEWAY")? {
-            Some((_, text)) => Gateway::parse(&text)?,
-            None => return Err(ConfigError::NoGateway),
-        };
-        let origin = match setting(&origin, env, "ORIGIN", "ORIGIN")? {
-            Some((_, text)) => OriginAddress::parse(&text)?,
-            None => OriginAddress::Demo,
-        };
+        let (gateway, origin) = addresses(&args, env)?;
         let host_header = match setting(&args.host_header, env, "--host-header", "HOST_HEADER")? {
             Some((_, text)) => HostHeader::parse(&text)?,
             None => HostHeader::Keep,
@@ -206,6 +186,24 @@ impl Options {
             warnings,
         })
     }
+}
+
+/// The gateway and the origin.
+fn addresses(args: &Args, env: &Env<'_>) -> Result<(Gateway, OriginAddress), ConfigError> {
+    let mut addresses = args.addresses.iter().cloned();
+    let (gateway, origin) = (addresses.next(), addresses.next());
+    if let Some(text) = addresses.next() {
+        return Err(ConfigError::Surplus(origin::quotable(&text)));
+    }
+    let gateway = match setting(&gateway, env, "GATEWAY", "GATEWAY")? {
+        Some((_, text)) => Gateway::parse(&text)?,
+        None => return Err(ConfigError::NoGateway),
+    };
+    let origin = match setting(&origin, env, "ORIGIN", "ORIGIN")? {
+        Some((_, text)) => OriginAddress::parse(&text)?,
+        None => OriginAddress::Demo,
+    };
+    Ok((gateway, origin))
 }
 
 /// The text of a setting and where it came from: the flag, else the variable.

@@ -64,8 +64,6 @@ pub enum ConfigError {
     },
     /// The label that means "backend".
     Alpn(LabelError),
-    /// A token where an address should be.
-    TokenAsAddress,
     /// A token where its file's path should be.
     TokenAsFile,
     /// TOKEN and TOKEN_FILE.
@@ -131,9 +129,6 @@ impl fmt::Display for ConfigError {
                 write!(f, "{flag} {text:?} isn't a level; write off, error, warn, info, debug or trace")
             }
             Self::Alpn(why) => write!(f, "--alpn (ALPN): {why}"),
-            Self::TokenAsAddress => f.write_str(
-                "a token stands where the gateway or the origin should; give it by the variable TOKEN or by --token-file, where other users don't see it",
-            ),
             Self::TokenAsFile => f.write_str(
                 "--token-file (TOKEN_FILE) takes a path, not the token itself; give the token by the variable TOKEN, where other users don't see it",
             ),

@@ -188,6 +188,8 @@ fn each_mistake_gets_one_clear_sentence() {
             &["TOKEN_FILE", "variable TOKEN"],
         ),
         ("g 2ptth_secret", &[], &["token", "TOKEN"]),
+        ("g 80 2ptth_secret", &[], &["too many"]),
+        ("", &[("GATEWAY", "2ptth_secret")], &["token", "TOKEN"]),
         ("2ptth_secret", &[], &["token", "TOKEN"]),
         ("g --pin x", &[], &["--pin", "64 hexadecimal"]),
         ("g", &[("PIN", "")], &["PIN", "empty"]),

@@ -16,7 +16,7 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, Validity, X509Certificate};
 
 use ptth_link::crypto;
 
@@ -170,6 +170,7 @@ fn matches(
     })
 }
 
+/// Refuses a certificate whose time isn't now; gives warnings for the rest.
 fn dates_and_order(
     chain: &[CertificateDer<'static>],
     path: &Path,
@@ -185,28 +186,7 @@ fn dates_and_order(
         })?;
     let mut warnings = Vec::new();
     if let Some(own) = parsed.first() {
-        let (validity, now) = (own.validity(), ASN1Time::now());
-        if now > validity.not_after {
-            let since = validity.not_after.to_string();
-            return Err(TlsError::Expired {
-                cert: path.to_owned(),
-                since,
-            });
-        }
-        if now < validity.not_before {
-            let from = validity.not_before.to_string();
-            return Err(TlsError::NotYetValid {
-                cert: path.to_owned(),
-                from,
-            });
-        }
-        if validity.not_after.timestamp() - now.timestamp() < SOON {
-            warnings.push(format!(
-                "the certificate in {} expires on {}; see that it is renewed",
-                path.display(),
-                validity.not_after
-            ));
-        }
+        warnings.extend(dates(own.validity(), path)?);
     }
     // Not an error: most peers find their way through a chain in any order.
     let unordered = parsed.windows(2).any(|pair| match pair {
@@ -220,6 +200,30 @@ fn dates_and_order(
         ));
     }
     Ok(warnings)
+}
+
+fn dates(validity: &Validity, path: &Path) -> Result<Option<String>, TlsError> {
+    let (cert, now) = (path.to_owned(), ASN1Time::now());
+    if now > validity.not_after {
+        return Err(TlsError::Expired {
+            cert,
+            since: validity.not_after.to_string(),
+        });
+    }
+    if now < validity.not_before {
+        return Err(TlsError::NotYetValid {
+            cert,
+            from: validity.not_before.to_string(),
+        });
+    }
+    let left = validity.not_after.timestamp() - now.timestamp();
+    Ok((left < SOON).then(|| {
+        format!(
+            "the certificate in {} expires on {}; see that it is renewed",
+            path.display(),
+            validity.not_after
+        )
+    }))
 }
 
 /// A renewal every 60 days of 90 leaves 30; with a week left it failed for long.
