@@ -117,11 +117,15 @@ fn authorities(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, TlsErr
         .map_err(|why| TlsError::Roots(why.to_string()))
 }
 
-/// The system's roots, or Mozilla's where there are none: an image from scratch has no store.
 fn system_roots() -> RootCertStore {
+    or_bundled(rustls_native_certs::load_native_certs().certs)
+}
+
+/// These roots, or Mozilla's where there are none: an image from scratch has no store.
+fn or_bundled(native: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    let (usable, _) = roots.add_parsable_certificates(native.certs);
+    // A store may hold old roots that webpki can't read; they hinder nobody.
+    let (usable, _) = roots.add_parsable_certificates(native);
     if usable == 0 {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }

@@ -233,7 +233,7 @@ fn token_files_hold_one_token() {
     };
     for contents in [
         &format!("\u{feff}{TOKEN}\r\n"),
-        &format!("# mine\n\n {TOKEN} # laptop\n"),
+        &format!("\u{feff}# mine\n\n {TOKEN} # laptop\n"),
     ] {
         assert_eq!(
             read(contents).unwrap().config.token.unwrap().reveal(),

@@ -284,6 +284,12 @@ fn an_address_is_a_name_without_sni() {
 
 #[test]
 fn the_system_or_the_bundle_has_roots() {
+    let bundled = webpki_roots::TLS_SERVER_ROOTS.len();
+    let (own, _) = certificate(&["authority.example"]);
+    let unreadable = CertificateDer::from(vec![0x30]);
+    assert_eq!(or_bundled(vec![own, unreadable.clone()]).len(), 1);
+    assert_eq!(or_bundled(vec![unreadable]).len(), bundled);
+    assert_eq!(or_bundled(Vec::new()).len(), bundled);
     assert!(system_roots().len() > 10);
     assert!(connector(&config(Trust::System), "x").is_ok());
 }
