@@ -1,7 +1,21 @@
 //! What both ends of a 2ptth tunnel must do identically.
+//!
+//! Admission: both binaries call it **and** must behave the same. Two copies of header hygiene that
+//! drift apart would be a way to smuggle requests.
 
 pub mod alpn;
+pub mod body;
+pub mod cork;
 pub mod crypto;
 pub mod env;
+pub mod goaway;
+pub mod headers;
+pub mod keepalive;
 pub mod keys;
+pub mod limits;
+pub mod pump;
+pub mod shutdown;
+pub mod tcp;
 pub mod token;
+pub mod websocket;
+pub mod window;

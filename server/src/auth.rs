@@ -83,6 +83,24 @@ impl Identity {
         identity
     }
 
+    /// Whether a tunnel of `other` takes the place of one of this: the same key, process and slot.
+    pub fn is_same_tunnel(&self, other: &Self) -> bool {
+        self.key.is_some() && !self.name.is_empty() && self.key == other.key && self.name == other.name
+    }
+
+    /// Whether both belong to one process, which may hold several tunnels.
+    pub fn is_same_backend(&self, other: &Self) -> bool {
+        self.key.is_some()
+            && !self.instance.is_empty()
+            && self.key == other.key
+            && self.instance == other.instance
+    }
+
+    /// The key as logs show it.
+    pub fn key_text(&self) -> String {
+        self.key.map_or_else(|| "none".to_owned(), |key| key.to_string())
+    }
+
     fn claimed(certificate: &CertificateDer<'_>) -> Self {
         let key = Key::of(certificate).ok();
         let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {

@@ -1,5 +1,25 @@
-//! The 2ptth gateway.
+//! The 2ptth gateway: one public TLS port, HTTP/2 turned around behind it.
+//!
+//! ```text
+//!                           ┌ visitor, http/1.1 ─> public::h1 ┐
+//! socket ─> listener ─> tls ┤ visitor, h2 ───────> public::h2 ┴─> forward ─> pool ─> h2 stream
+//!             (task)  demux └ backend, 2ptth ────> tunnel::attach ─────────> pool
+//! ```
+//!
+//! One thread a core, each with a runtime, listening sockets and tunnels of its own ([`gateway`]).
 
 pub mod auth;
+pub mod caps;
 pub mod config;
+pub mod demux;
+pub mod error;
+pub mod forward;
+pub mod gateway;
+pub mod listener;
+pub mod pool;
+pub mod public;
 pub mod tls;
+pub mod tunnel;
+pub mod upload;
+
+pub use gateway::{Gateway, Order, StartError};

@@ -1,0 +1,342 @@
+//! A message body that comes off an HTTP/2 stream, decoupled from whoever reads it.
+//!
+//! In:  an h2 `RecvStream`, whose frames [`Inflow`] takes at once, whether or not anybody reads.
+//! Out: a [`Body`], which gives flow-control credit back as its reader takes bytes.
+//!
+//! Invariant: h2 never keeps frames for a slow reader. On a connection that many share, h2 counts its
+//! own backlog of small frames against the *connection* and ends it; here the backlog is one stream's,
+//! merged, and bounded by the window that the sender was given.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use h2::{FlowControl, Reason, RecvStream};
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+
+use crate::window::Budget;
+
+/// Why a body ended before its end.
+#[derive(Debug)]
+pub enum BodyError {
+    /// The sender reset the stream, or its connection broke.
+    Sender(h2::Error),
+    /// Whoever fed the body gave up on it.
+    Abandoned,
+}
+
+impl std::fmt::Display for BodyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sender(_) => "the sender cut the body short",
+            Self::Abandoned => "the body was abandoned",
+        })
+    }
+}
+
+impl std::error::Error for BodyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Sender(err) => Some(err),
+            Self::Abandoned => None,
+        }
+    }
+}
+
+/// Splits a received stream into the part that takes frames off it and the part that reads them.
+///
+/// The bytes in between are counted against `budget`.
+pub fn split(stream: RecvStream, budget: Arc<Budget>) -> (Inflow, Body) {
+    let ended = stream.is_end_stream();
+    let shared = Shared::new(ended.then_some(Ok(())));
+    let mut inflow =
+        Inflow { stream: None, budget, shared: shared.clone(), taken: 0, complete: ended };
+    if ended {
+        return (inflow, Body::empty());
+    }
+    let mut stream = stream;
+    let body = Body {
+        shared: Some(shared),
+        credit: Some(stream.flow_control().clone()),
+        budget: Some(inflow.budget.clone()),
+        length: None,
+    };
+    inflow.stream = Some(stream);
+    (inflow, body)
+}
+
+/// Takes frames off the stream until it ends or the [`Body`] is dropped. Must be polled for the body to move.
+///
+/// Dropping it before its end makes the body fail, so that a cut never looks like an end.
+#[derive(Debug)]
+#[must_use = "the body doesn't move unless this is polled"]
+pub struct Inflow {
+    stream: Option<RecvStream>,
+    budget: Arc<Budget>,
+    shared: Arc<Mutex<Shared>>,
+    taken: u64,
+    complete: bool,
+}
+
+impl Inflow {
+    /// Whether the whole body came through.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Bytes taken off the stream so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Gives up: the body fails, and the stream is returned, whose drop resets it.
+    pub fn abandon(&mut self) -> Option<RecvStream> {
+        let stream = self.stream.take();
+        if stream.is_some() {
+            lock(&self.shared).finish(Err(BodyError::Abandoned));
+        }
+        stream
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
+        loop {
+            let Some(stream) = &mut self.stream else { return Poll::Pending };
+            match ready!(stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    self.taken += data.len() as u64;
+                    lock(&self.shared).push(data, &self.budget);
+                }
+                Some(Err(err)) => return Poll::Ready(Err(err)),
+                None => return stream.poll_trailers(cx),
+            }
+        }
+    }
+}
+
+/// Ready when the stream has ended, one way or the other, or when nobody reads the body any more; the
+/// stream is then still there, for [`Inflow::abandon`].
+impl Future for Inflow {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.stream.is_none() {
+            return Poll::Ready(());
+        }
+        {
+            let mut shared = lock(&self.shared);
+            if shared.unread {
+                return Poll::Ready(());
+            }
+            shared.inflow = Some(cx.waker().clone());
+        }
+        let end = ready!(self.poll_end(cx));
+        self.stream = None;
+        self.complete = end.is_ok();
+        let mut shared = lock(&self.shared);
+        match end {
+            Ok(trailers) => {
+                shared.trailers = trailers;
+                shared.finish(Ok(()));
+            }
+            Err(err) => shared.finish(Err(BodyError::Sender(err))),
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Inflow {
+    fn drop(&mut self) {
+        drop(self.abandon());
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    chunks: VecDeque<Bytes>,
+    /// Small chunks that came while others waited, merged.
+    tail: BytesMut,
+    trailers: Option<HeaderMap>,
+    end: Option<Result<(), BodyError>>,
+    unread: bool,
+    reader: Option<Waker>,
+    inflow: Option<Waker>,
+}
+
+impl Shared {
+    fn new(end: Option<Result<(), BodyError>>) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            chunks: VecDeque::new(),
+            tail: BytesMut::new(),
+            trailers: None,
+            end,
+            unread: false,
+            reader: None,
+            inflow: None,
+        }))
+    }
+
+    fn push(&mut self, data: Bytes, budget: &Budget) {
+        if self.unread {
+            // The reader left a moment ago. h2 takes the credit back when the stream is dropped.
+            return;
+        }
+        budget.take(data.len());
+        let waiting = !self.chunks.is_empty() || !self.tail.is_empty();
+        if waiting && data.len() < SMALL {
+            if self.tail.len() + data.len() > MERGED {
+                self.seal();
+            }
+            self.tail.extend_from_slice(&data);
+        } else if !data.is_empty() {
+            self.seal();
+            self.chunks.push_back(data);
+        }
+        self.wake_reader();
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(self.tail.split().freeze());
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        if self.chunks.is_empty() {
+            self.seal();
+        }
+        self.chunks.pop_front()
+    }
+
+    fn finish(&mut self, end: Result<(), BodyError>) {
+        self.end = Some(end);
+        self.wake_reader();
+    }
+
+    fn wake_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+/// The reading side. Bytes that its reader took are credited to their sender.
+#[derive(Debug)]
+pub struct Body {
+    shared: Option<Arc<Mutex<Shared>>>,
+    credit: Option<FlowControl>,
+    budget: Option<Arc<Budget>>,
+    length: Option<u64>,
+}
+
+impl Body {
+    /// A body without a byte.
+    pub fn empty() -> Self {
+        Self { shared: None, credit: None, budget: None, length: Some(0) }
+    }
+
+    /// States the length that the head declared, so that an HTTP/1.1 peer isn't sent chunks.
+    #[must_use]
+    pub fn with_length(mut self, length: Option<u64>) -> Self {
+        if self.shared.is_some() {
+            self.length = length;
+        }
+        self
+    }
+
+    fn took(&mut self, bytes: usize) {
+        if let Some(budget) = &self.budget {
+            budget.give_back(bytes);
+        }
+        if let Some(credit) = &mut self.credit {
+            // Fails only on a stream that is gone, whose credit h2 has given back itself.
+            let _ = credit.release_capacity(bytes);
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(shared) = self.shared.clone() else { return Poll::Ready(None) };
+        let mut shared = lock(&shared);
+        if let Some(data) = shared.pop() {
+            drop(shared);
+            self.took(data.len());
+            self.length = self.length.map(|length| length.saturating_sub(data.len() as u64));
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if let Some(trailers) = shared.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        match &shared.end {
+            None => {
+                shared.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(Ok(())) => Poll::Ready(None),
+            // It stays failed: nobody may take a second look for the end.
+            Some(Err(_)) => {
+                let end = shared.end.replace(Err(BodyError::Abandoned));
+                Poll::Ready(end.and_then(Result::err).map(Err))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let Some(shared) = &self.shared else { return true };
+        let shared = lock(shared);
+        matches!(shared.end, Some(Ok(())))
+            && shared.chunks.is_empty()
+            && shared.tail.is_empty()
+            && shared.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared.take() else { return };
+        let mut shared = lock(&shared);
+        shared.unread = true;
+        let rest = shared.chunks.iter().map(Bytes::len).sum::<usize>() + shared.tail.len();
+        shared.chunks.clear();
+        shared.tail = BytesMut::new();
+        let inflow = shared.inflow.take();
+        drop(shared);
+        // Without this, each aborted download would take its bytes out of the connection's window for good.
+        self.took(rest);
+        self.credit = None;
+        if let Some(inflow) = inflow {
+            inflow.wake();
+        }
+    }
+}
+
+/// `h2::Reason` that says why a body failed, for the stream that carried it on.
+pub fn reset_reason(err: &BodyError) -> Reason {
+    match err {
+        BodyError::Sender(err) => err.reason().unwrap_or(Reason::CANCEL),
+        BodyError::Abandoned => Reason::CANCEL,
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A chunk below this is copied into the tail rather than kept, since each kept one costs about 100 bytes.
+const SMALL: usize = 2048;
+/// What merged chunks grow to: one DATA frame, one TLS record.
+const MERGED: usize = 16 * 1024;

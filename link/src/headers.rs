@@ -1,0 +1,262 @@
+//! Which header fields cross, in both directions and at both ends.
+//!
+//! Invariant: what a stranger wrote never takes the place of what the gateway says about him. A field
+//! that the gateway sets is dropped from his message first, under every spelling that an origin might
+//! take for it (CGI turns `-` into `_`, and so can't tell the two apart).
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Connection fields: they concern one hop and never cross (RFC 9110 §7.6.1, RFC 9113 §8.2.2).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("proxy-authentication-info"),
+];
+
+/// Fields that only the gateway sets on a request; from a visitor they are dropped. Lower case, with `-`.
+const IDENTITY: [&str; 10] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-real-ip",
+    "forwarded",
+    "via",
+    "client-cert",
+    "client-cert-chain",
+];
+
+/// What may not stand in trailers, besides the above. Lower case.
+const HEAD_ONLY: [&str; 10] = [
+    "content-length",
+    "host",
+    "te",
+    "trailer",
+    "authorization",
+    "cookie",
+    "set-cookie",
+    "content-encoding",
+    "content-type",
+    "content-range",
+];
+
+/// Everything with this prefix is ours (WIRE: our own fields).
+const OURS: &str = "2ptth-";
+
+/// Who sent a request, as the gateway knows it from the socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Origination<'a> {
+    /// The visitor's address.
+    pub address: IpAddr,
+    /// What the visitor called us: `Host` or `:authority`.
+    pub host: &'a str,
+    /// The HTTP version of the visitor's request, as Via writes it (RFC 9110 §7.6.3).
+    pub version: &'static str,
+}
+
+/// Makes a visitor's request fields fit to cross: strips what concerns his hop, drops what he may not
+/// say about himself, and says it for him.
+pub fn request(fields: &mut HeaderMap, from: Origination<'_>) {
+    strip(fields, is_identity);
+    let address = from.address.to_canonical();
+    let node = match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        // RFC 7239 §6: an IPv6 address stands in brackets, and so in quotes.
+        IpAddr::V6(v6) => format!("\"[{v6}]\""),
+    };
+    let forwarded = format!("for={node};host=\"{}\";proto=https", from.host);
+    set(fields, "x-forwarded-for", &address.to_string());
+    set(fields, "x-real-ip", &address.to_string());
+    set(fields, "x-forwarded-proto", "https");
+    set(fields, "x-forwarded-host", from.host);
+    set(fields, "forwarded", &forwarded);
+    set(fields, "via", &format!("{} 2ptth", from.version));
+}
+
+/// Makes a response's fields fit to cross towards the visitor.
+pub fn response(fields: &mut HeaderMap) {
+    strip(fields, |name| name.starts_with(OURS));
+}
+
+/// Removes from trailers what may only stand in a head, where it would have decided something already
+/// (RFC 9110 §6.5.1).
+pub fn trailers(fields: &mut HeaderMap) {
+    strip(fields, |name| is_identity(name) || HEAD_ONLY.contains(&name));
+}
+
+fn set(fields: &mut HeaderMap, name: &'static str, value: &str) {
+    // Every value is made of an address and of a host that was checked, so this can't fail; if it did,
+    // the field would be absent, not forged.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        fields.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// Removes the connection fields, those that `Connection` names (but for the ones that frame or route),
+/// and those that `also` matches. Rebuilds the map, since removing one field from it reorders the rest.
+fn strip(fields: &mut HeaderMap, also: impl Fn(&str) -> bool) {
+    let named: Vec<HeaderName> = fields
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| !is_protected(name))
+        .collect();
+    let te_trailers = keep_te_trailers(fields);
+    let doomed = |name: &HeaderName| {
+        HOP_BY_HOP.contains(name)
+            || named.contains(name)
+            || (*name == header::TE && !te_trailers)
+            || also(name.as_str())
+    };
+    if !fields.keys().any(doomed) {
+        return;
+    }
+    let mut kept = HeaderMap::with_capacity(fields.keys_len());
+    let mut last = None;
+    for (name, value) in std::mem::take(fields) {
+        // A name stands before the first of its values only.
+        last = name.or(last);
+        if let Some(name) = last.as_ref().filter(|name| !doomed(name)) {
+            kept.append(name, value);
+        }
+    }
+    *fields = kept;
+}
+
+/// `Connection: host` or `Connection: content-length` must not make the next hop see another request.
+fn is_protected(name: &HeaderName) -> bool {
+    [header::HOST, header::CONTENT_LENGTH, header::CACHE_CONTROL, header::TE].contains(name)
+        || is_identity(name.as_str())
+}
+
+/// The one value of TE that crosses is `trailers` (RFC 9113 §8.2.2). False where nothing of it crosses.
+fn keep_te_trailers(fields: &mut HeaderMap) -> bool {
+    let wants_trailers = fields
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    if wants_trailers {
+        fields.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    wants_trailers
+}
+
+fn is_identity(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    name.starts_with(OURS) || IDENTITY.contains(&name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        map
+    }
+
+    fn text(map: &HeaderMap) -> Vec<(String, String)> {
+        map.iter()
+            .map(|(name, value)| {
+                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into())
+            })
+            .collect()
+    }
+
+    const VISITOR: Origination<'_> =
+        Origination { address: IpAddr::V4(Ipv4Addr::LOCALHOST), host: "example.com", version: "2" };
+
+    /// A4
+    #[test]
+    fn hop_by_hop_fields_do_not_cross() {
+        let mut fields = map(&[
+            ("connection", "close, x-mine , content-length, host"),
+            ("connection", "x-forwarded-for"),
+            ("x-mine", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("proxy-authorization", "Basic eA=="),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABk"),
+            ("te", "gzip, Trailers;q=1"),
+            ("content-length", "3"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("empty", ""),
+            ("latin", "caf\u{e9}"),
+        ]);
+        response(&mut fields);
+        let left = text(&fields);
+        let expected = [
+            ("content-length", "3"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("empty", ""),
+            ("latin", "caf\u{e9}"),
+        ];
+        let expected: Vec<_> = expected.map(|(n, v)| (n.to_string(), v.to_string())).into();
+        assert_eq!(left, expected);
+    }
+
+    /// A5: whatever a visitor forges, the origin sees what it sees of an honest one.
+    #[test]
+    fn forged_identity_changes_nothing() {
+        let mut honest = HeaderMap::new();
+        request(&mut honest, VISITOR);
+        let mut forged = HeaderMap::new();
+        for name in IDENTITY.iter().map(ToString::to_string).chain(["2ptth-anything".to_string()]) {
+            for spelling in [name.clone(), name.replace('-', "_")] {
+                let name = HeaderName::from_bytes(spelling.as_bytes()).unwrap();
+                forged.append(&name, HeaderValue::from_static("203.0.113.9"));
+                forged.append(name, HeaderValue::from_static("evil"));
+            }
+        }
+        // Nor can he have what we set taken away again on the next hop.
+        forged.append("connection", HeaderValue::from_static("x-forwarded-for, via, forwarded"));
+        request(&mut forged, VISITOR);
+        assert_eq!(text(&forged), text(&honest));
+        assert_eq!(honest["forwarded"], "for=127.0.0.1;host=\"example.com\";proto=https");
+        assert_eq!(honest["x-forwarded-for"], "127.0.0.1");
+        assert_eq!(honest["via"], "2 2ptth");
+    }
+
+    #[test]
+    fn te_keeps_only_trailers() {
+        for (value, left) in
+            [("trailers", Some("trailers")), ("gzip", None), ("deflate, TRAILERS", Some("trailers"))]
+        {
+            let mut fields = map(&[("te", value)]);
+            strip(&mut fields, |_| false);
+            assert_eq!(fields.get("te").map(|v| v.to_str().unwrap()), left, "{value}");
+        }
+    }
+
+    /// D1: a trailer never becomes part of the head.
+    #[test]
+    fn trailers_frame_and_route_nothing() {
+        let mut fields =
+            map(&[("content-length", "3"), ("host", "x"), ("x-forwarded-for", "1"), ("sum", "9")]);
+        trailers(&mut fields);
+        assert_eq!(text(&fields), [("sum".to_string(), "9".to_string())]);
+    }
+}

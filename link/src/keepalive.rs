@@ -1,0 +1,64 @@
+//! Tells whether the peer of a tunnel is still there.
+//!
+//! Invariant: a peer from which nothing came for two intervals is dead, though the socket says nothing.
+//! Any byte counts as a sign of life, not the PONG alone: on a slow link that sits behind the data.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use h2::{Ping, PingPong};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::limits::{PING_INTERVAL, PROBE_TIMEOUT};
+
+/// Sends PING (RFC 9113 §6.7) and watches what comes back. Polled beside the connection, in its task.
+#[derive(Debug)]
+pub struct Keepalive {
+    pings: PingPong,
+    timer: Pin<Box<Sleep>>,
+    outstanding: bool,
+    received: u64,
+}
+
+impl Keepalive {
+    /// Starts the clock.
+    pub fn new(pings: PingPong) -> Self {
+        let timer = Box::pin(sleep_until(Instant::now() + PING_INTERVAL));
+        Self { pings, timer, outstanding: false, received: 0 }
+    }
+
+    /// Ready when the peer is dead. `received` counts the bytes that came from it so far.
+    pub fn poll_dead(&mut self, cx: &mut Context<'_>, received: u64) -> Poll<()> {
+        if let Poll::Ready(Ok(_)) = self.pings.poll_pong(cx) {
+            self.outstanding = false;
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if self.outstanding && received == self.received {
+                return Poll::Ready(());
+            }
+            self.ping(received);
+            self.timer.as_mut().reset(Instant::now() + PING_INTERVAL);
+        }
+        Poll::Pending
+    }
+
+    /// Asks now, and takes silence of [`PROBE_TIMEOUT`] for death. For a tunnel that was replaced: either
+    /// the peer renews it while it works, or it has been gone for some time.
+    pub fn probe(&mut self, received: u64) {
+        self.ping(received);
+        self.timer.as_mut().reset(Instant::now() + PROBE_TIMEOUT);
+    }
+
+    /// Whether the last PING was answered.
+    pub fn is_answered(&self) -> bool {
+        !self.outstanding
+    }
+
+    fn ping(&mut self, received: u64) {
+        self.received = received;
+        // An error means that one is under way already, which serves as well.
+        let _ = self.pings.send_ping(Ping::opaque());
+        self.outstanding = true;
+    }
+}

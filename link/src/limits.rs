@@ -1,0 +1,36 @@
+//! The numbers that both ends of a tunnel must agree on, each with its reason.
+
+use std::time::Duration;
+
+/// Streams that a backend lets the gateway open at once on one tunnel (SETTINGS_MAX_CONCURRENT_STREAMS).
+/// Libraries default to 100–200, which two hundred open WebSockets use up for everybody else.
+pub const TUNNEL_STREAMS: u32 = 2048;
+
+/// A PING is sent this often; a peer from which not one byte came for two intervals is dead.
+/// Two of them stay under the 30 s after which people reload a page.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a tunnel that was replaced may take to answer one PING before it counts as dead.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The kernel gives up on unacknowledged bytes after this long; its own default is 15 minutes.
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Bytes that may wait unsent in the kernel: PING and heads queue behind them.
+pub const TCP_NOTSENT_LOWAT: u32 = 128 * 1024;
+
+/// Header list of one request or response on a tunnel: what the visitor may send (32 KiB) plus what the
+/// gateway adds, and as much for an origin's cookies.
+pub const TUNNEL_HEADER_LIST: u32 = 128 * 1024;
+
+/// Flow-control window of a whole tunnel. The budget of [`crate::window`] bounds what streams hold;
+/// this one only has to be larger than any such sum, or one stalled stream would block all.
+pub const TUNNEL_CONNECTION_WINDOW: u32 = 1 << 30;
+
+/// Bytes that h2 keeps for one stream because the socket is busy. Enough for a full TLS record more than
+/// the kernel takes at once; the visitors' windows, not this, carry the bandwidth-delay product.
+pub const SEND_BUFFER: usize = 256 * 1024;
+
+/// Bytes that the requests and responses of one process may hold for readers that are slower than
+/// their senders. See [`crate::window`].
+pub const BODY_BUDGET: usize = 64 * 1024 * 1024;

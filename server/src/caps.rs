@@ -1,0 +1,145 @@
+//! How many connections there may be, in all and from one address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::Limits;
+
+/// Counts the connections of all shards.
+#[derive(Clone, Debug)]
+pub struct Caps(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    visitors: usize,
+    all: usize,
+    per_address: usize,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    addresses: HashMap<IpAddr, usize>,
+}
+
+/// A connection's place. Dropping it frees the place.
+#[derive(Debug)]
+pub struct Place {
+    caps: Caps,
+    address: IpAddr,
+    number: usize,
+}
+
+impl Caps {
+    /// What the operator said, or what the process's descriptors allow.
+    pub fn new(limits: &Limits) -> Self {
+        let descriptors = descriptor_limit();
+        let visitors = limits.connections.unwrap_or(descriptors * 8 / 10);
+        let per_address = limits.connections_per_address.unwrap_or(visitors.div_ceil(4));
+        // Visitors can't take the last places: a backend that comes back must find one.
+        let all = visitors + RESERVE.min(descriptors / 10);
+        Self(Arc::new(Inner { visitors, all, per_address, counts: Mutex::default() }))
+    }
+
+    /// A place for a connection from `address`, if there is one.
+    pub fn take(&self, address: IpAddr) -> Option<Place> {
+        let address = network(address);
+        let mut counts = self.lock();
+        if counts.all >= self.0.all {
+            return None;
+        }
+        let here = counts.addresses.entry(address).or_default();
+        if *here >= self.0.per_address {
+            return None;
+        }
+        *here += 1;
+        counts.all += 1;
+        Some(Place { caps: self.clone(), address, number: counts.all })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Whether it is one of those kept for backends.
+    pub fn is_reserved(&self) -> bool {
+        self.number > self.caps.0.visitors
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.caps.lock();
+        counts.all = counts.all.saturating_sub(1);
+        if let Some(here) = counts.addresses.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                counts.addresses.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// One subscriber has a whole /64 of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
+/// The soft limit on open files. There is no other way to read it without unsafe code.
+fn descriptor_limit() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    soft.and_then(|soft| soft.parse().ok()).unwrap_or(USUAL_DESCRIPTORS)
+}
+
+const USUAL_DESCRIPTORS: usize = 1024;
+const RESERVE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caps(connections: usize, per_address: usize) -> Caps {
+        Caps::new(&Limits {
+            connections: Some(connections),
+            connections_per_address: Some(per_address),
+            ..Limits::default()
+        })
+    }
+
+    #[test]
+    fn an_address_gets_its_share_and_no_more() {
+        let caps = caps(10, 2);
+        let one: IpAddr = "192.0.2.1".parse().unwrap();
+        let _a = caps.take(one).unwrap();
+        let b = caps.take("::ffff:192.0.2.1".parse().unwrap()).unwrap();
+        assert!(caps.take(one).is_none());
+        assert!(caps.take("192.0.2.2".parse().unwrap()).is_some());
+        drop(b);
+        assert!(caps.take(one).is_some());
+        let v6 = ["2001:db8::1", "2001:db8::2", "2001:db8::3"].map(|a| caps.take(a.parse().unwrap()));
+        assert!(v6[1].is_some() && v6[2].is_none(), "one /64 is one address");
+    }
+
+    #[test]
+    fn backends_have_a_reserve() {
+        let caps = caps(2, 100);
+        let places: Vec<_> =
+            (0..4).filter_map(|n| caps.take(IpAddr::from([192, 0, 2, n]))).collect();
+        let reserved: Vec<_> = places.iter().map(Place::is_reserved).collect();
+        assert_eq!(reserved, [false, false, true, true]);
+    }
+
+    #[test]
+    fn this_process_has_a_limit() {
+        assert!(descriptor_limit() >= 64);
+    }
+}

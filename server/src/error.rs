@@ -1,0 +1,158 @@
+//! Who is at fault when an exchange fails, and what the visitor is told.
+//!
+//! One variant per party, because the party decides the status code; this is the only place where a
+//! failure becomes one. The page names the leg that failed and a request id that is in the log too,
+//! and not a word about internals.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use crate::pool::{NoTunnel, RETRY_AFTER_SECONDS};
+
+/// Why the gateway answers by itself.
+#[derive(Debug)]
+pub enum ExchangeError {
+    /// The request breaks HTTP, or a limit. The connection it came on is not to be trusted further.
+    Request(StatusCode, &'static str),
+    /// CONNECT, or something else that the gateway doesn't do for strangers.
+    Method,
+    /// A WebSocket over HTTP/2, and a backend that doesn't speak RFC 8441.
+    NoExtendedConnect,
+    /// The request's body broke off or was malformed: the visitor's doing.
+    VisitorBody,
+    /// The request's body came too slowly.
+    VisitorSlow,
+    /// No backend is connected, or all are full.
+    NoTunnel(NoTunnel),
+    /// The backend held the stream open without answering.
+    BackendTimeout(Duration),
+    /// The tunnel broke before the response's head arrived.
+    Tunnel(h2::Error),
+    /// The backend answered with something that is not a response.
+    Backend(&'static str),
+}
+
+impl ExchangeError {
+    /// The status code that says who is at fault.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Request(status, _) => *status,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoExtendedConnect => StatusCode::NOT_IMPLEMENTED,
+            Self::VisitorBody => StatusCode::BAD_REQUEST,
+            Self::VisitorSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::NoTunnel(NoTunnel::Full) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BackendTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoTunnel(NoTunnel::Absent) | Self::Tunnel(_) | Self::Backend(_) => {
+                StatusCode::BAD_GATEWAY
+            }
+        }
+    }
+
+    /// What the visitor may know.
+    fn explanation(&self) -> &'static str {
+        match self {
+            Self::Request(_, reason) => reason,
+            Self::Method => "This method is not available here.",
+            Self::NoExtendedConnect => "The server behind this gateway has no WebSockets over HTTP/2.",
+            Self::VisitorBody => "The request's body was malformed or broke off.",
+            Self::VisitorSlow => "The request's body came too slowly.",
+            Self::NoTunnel(NoTunnel::Absent) => "There is no upstream available",
+            Self::NoTunnel(NoTunnel::Full) => "Every way to the server behind this gateway is busy.",
+            Self::BackendTimeout(_) => "The server behind this gateway did not answer in time.",
+            Self::Tunnel(_) => "The connection to the server behind this gateway broke.",
+            Self::Backend(_) => "The server behind this gateway gave no valid response.",
+        }
+    }
+
+    /// Whether the visitor's connection must close because its framing can't be trusted any more.
+    pub fn ends_connection(&self) -> bool {
+        matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow)
+    }
+
+    /// The response: plain text, or RFC 9457's problem+json where the visitor accepts it.
+    pub fn page(&self, request: &HeaderMap, id: RequestId) -> Response<String> {
+        let status = self.status();
+        let accepts_json = request
+            .get_all(ACCEPT)
+            .iter()
+            .filter_map(|accept| accept.to_str().ok())
+            .any(|accept| accept.contains("application/problem+json"));
+        let explanation = self.explanation();
+        let (kind, text) = if accepts_json {
+            let json = format!(
+                "{{\"title\":\"{explanation}\",\"status\":{},\"instance\":\"urn:request:{id}\"}}\n",
+                status.as_u16()
+            );
+            ("application/problem+json", json)
+        } else {
+            let code = status.as_str();
+            ("text/plain; charset=utf-8", format!("{code} {explanation}\nRequest id: {id}\n"))
+        };
+        let mut response = Response::new(text);
+        *response.status_mut() = status;
+        let fields = response.headers_mut();
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if self.ends_connection() {
+            // HTTP/1.1 only; the HTTP/2 side takes it off again.
+            fields.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl fmt::Display for ExchangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(_, reason) => write!(f, "request refused: {reason}"),
+            Self::Method => f.write_str("method refused"),
+            Self::NoExtendedConnect => f.write_str("the backend has no extended CONNECT"),
+            Self::VisitorBody => f.write_str("the visitor's body broke off or was malformed"),
+            Self::VisitorSlow => f.write_str("the visitor's body came too slowly"),
+            Self::NoTunnel(NoTunnel::Absent) => f.write_str("no backend is connected"),
+            Self::NoTunnel(NoTunnel::Full) => f.write_str("all tunnels are full"),
+            Self::BackendTimeout(after) => {
+                write!(f, "the backend did not answer within {} s", after.as_secs())
+            }
+            Self::Tunnel(err) => write!(f, "the tunnel broke: {err}"),
+            Self::Backend(what) => write!(f, "the backend broke the protocol: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for ExchangeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Tunnel(err) => Some(err),
+            _ => None,
+        }
+    }
+}
+
+/// Names one exchange in the log, on the error page and at the origin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// The next one. They are unique within a process and can't be guessed from outside.
+    pub fn next(seed: u64) -> Self {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        // An odd factor makes the product a permutation of all u64: no two are equal.
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(seed ^ count.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}

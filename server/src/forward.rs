@@ -1,0 +1,373 @@
+//! One exchange over one stream of one tunnel, under deadlines.
+//!
+//! In:  a visitor's request whose head was checked and cleaned, and its body.
+//! Out: the response's head and body, and a [`Carry`] that moves both bodies and must be polled.
+//!
+//! Invariant: every exchange ends, and it runs at most once: another tunnel is tried only if the first
+//! one surely did nothing with it (RFC 9113 §8.7) and no byte of the body was taken.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::client::ResponseFuture;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
+use log::debug;
+use ptth_link::body::{Body, Inflow, split};
+use ptth_link::headers;
+use ptth_link::pump::{Patience, PumpError};
+use ptth_link::window::Budget;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::error::ExchangeError;
+use crate::pool::{Lease, Pool};
+use crate::upload::{Upload, Watched};
+
+/// What an exchange needs of the gateway.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// The tunnels.
+    pub pool: Arc<Pool>,
+    /// The thread that this runs on.
+    pub shard: usize,
+    /// What bodies may hold.
+    pub budget: Arc<Budget>,
+    /// From the last sign of the upload to the response's head.
+    pub head_timeout: Duration,
+    /// For a response under way of which nothing moves.
+    pub stall_timeout: Duration,
+}
+
+/// The upgrade that a visitor asks for, and how it would cross (RFC 8441).
+#[derive(Clone, Debug)]
+pub struct Upgrade(pub h2::ext::Protocol);
+
+/// Receives 1xx responses on their way to the visitor.
+pub type Informational<'a> = &'a mut (dyn FnMut(StatusCode, &HeaderMap) + Send);
+
+/// Sends `request` through a tunnel and waits for the response's head. Cancel safe: dropping it resets
+/// the stream.
+///
+/// A request with an [`Upgrade`] among its extensions crosses as extended CONNECT.
+///
+/// # Errors
+/// [`ExchangeError`] names who is at fault.
+pub async fn forward<B>(
+    way: &Way,
+    request: Request<B>,
+    informational: Informational<'_>,
+) -> Result<(Response<Body>, Carry), ExchangeError>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+{
+    let (mut head, body) = request.into_parts();
+    let expects_continue = head.headers.contains_key(http::header::EXPECT);
+    let upgrade = head.extensions.remove::<Upgrade>();
+    let body = (!body.is_end_stream() || upgrade.is_some()).then(|| Watched::new(body));
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let lease = way.pool.acquire(way.shard).await.map_err(ExchangeError::NoTunnel)?;
+        let mut sender = lease.sender();
+        let mut head = head.clone();
+        let extended = sender.is_extended_connect_protocol_enabled();
+        if !extended && head.method == Method::CONNECT {
+            return Err(ExchangeError::NoExtendedConnect);
+        }
+        if let Some(Upgrade(protocol)) = upgrade.as_ref().filter(|_| extended) {
+            head.method = Method::CONNECT;
+            head.extensions.insert(protocol.clone());
+        }
+        // A backend that can't do it sees an ordinary request; RFC 9110 §7.8 lets it ignore the wish.
+        let body = body.as_ref().filter(|_| upgrade.is_none() || extended);
+        let end = body.is_none();
+        let wants_extended = head.method == Method::CONNECT;
+        let opened = sender.send_request(Request::from_parts(head, ()), end);
+        let (response, stream) = match opened {
+            Ok(opened) => opened,
+            Err(err) if is_local_mistake(&err) => return Err(ExchangeError::Tunnel(err)),
+            Err(err) if attempts == ATTEMPTS => return Err(ExchangeError::Tunnel(err)),
+            Err(err) => {
+                // This tunnel takes no more; nothing was sent, so any other one may be tried.
+                debug!("tunnel: {} refused a stream: {err}", lease.tunnel().id);
+                lease.tunnel().drain();
+                continue;
+            }
+        };
+        let upload = body.cloned().map(|body| {
+            let expects = expects_continue && upgrade.is_none();
+            let patience = Patience { receiver: Some(way.stall_timeout), body: None };
+            Upload::new(body, stream, patience, expects)
+        });
+        let exchange = Exchange(Some(Open { response, upload, lease, extended: extended && wants_extended }));
+        match exchange.head(way, informational).await {
+            Ok(done) => return Ok(done),
+            Err(Failed::ForGood(err)) => return Err(err),
+            Err(Failed::Unprocessed(err)) => {
+                if attempts == ATTEMPTS || body.is_some_and(Watched::is_touched) {
+                    return Err(ExchangeError::Tunnel(err));
+                }
+                debug!("exchange: not processed, trying again: {err}");
+            }
+        }
+    }
+}
+
+/// Neither the peer nor the socket: the head itself is one that h2 won't send.
+fn is_local_mistake(err: &h2::Error) -> bool {
+    !err.is_io() && !err.is_go_away() && !err.is_reset()
+}
+
+enum Failed {
+    /// The backend surely did nothing with the request.
+    Unprocessed(h2::Error),
+    /// Somebody is at fault.
+    ForGood(ExchangeError),
+}
+
+/// A stream before its response's head. Dropping it hands the stream to the tunnel's graveyard.
+struct Exchange(Option<Open>);
+
+struct Open {
+    response: ResponseFuture,
+    upload: Option<Upload>,
+    lease: Lease,
+    extended: bool,
+}
+
+impl Exchange {
+    async fn head(
+        mut self,
+        way: &Way,
+        informational: Informational<'_>,
+    ) -> Result<(Response<Body>, Carry), Failed> {
+        let mut wait = Stillness::new(way.head_timeout);
+        let mut early = 0;
+        let result = poll_fn(|cx| match &mut self.0 {
+            Some(open) => open.poll_head(cx, &mut wait, &mut early, informational),
+            None => Poll::Pending,
+        })
+        .await;
+        let response = match result {
+            Ok(response) => response,
+            Err(failed) => {
+                if matches!(&failed, Failed::ForGood(ExchangeError::Tunnel(err)) if err.is_library()) {
+                    self.strike();
+                }
+                return Err(failed);
+            }
+        };
+        let Some(Open { upload, lease, extended, .. }) = self.0.take() else {
+            return Err(Failed::ForGood(ExchangeError::Backend("no stream")));
+        };
+        let (head, stream) = response.into_parts();
+        let (inflow, body) = split(stream, way.budget.clone());
+        let stall = Some(Stillness::new(way.stall_timeout));
+        let moving = Some(Moving { inflow, upload, lease, stall });
+        let mut carry = Carry { moving, extended };
+        // A small response is often here as a whole already; then nothing is left to carry.
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut carry).poll(cx).is_ready())).await;
+        Ok((Response::from_parts(head, body), carry))
+    }
+
+    fn strike(&self) {
+        if let Some(open) = &self.0 {
+            open.lease.tunnel().strike();
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(mut open) = self.0.take() {
+            if let Some(upload) = &mut open.upload {
+                upload.abandon();
+            }
+            let tunnel = open.lease.tunnel().clone();
+            tunnel.graveyard.bury(Box::new(open));
+        }
+    }
+}
+
+impl Open {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        wait: &mut Stillness,
+        early: &mut usize,
+        informational: Informational<'_>,
+    ) -> Poll<Result<Response<h2::RecvStream>, Failed>> {
+        while let Poll::Ready(Some(Ok(response))) = self.response.poll_informational(cx) {
+            if response.status() == StatusCode::CONTINUE
+                && let Some(upload) = &mut self.upload
+            {
+                upload.proceed();
+            }
+            *early += 1;
+            if *early <= INFORMATIONAL_RESPONSES {
+                let mut fields = response.headers().clone();
+                headers::response(&mut fields);
+                informational(response.status(), &fields);
+            }
+        }
+        if let Poll::Ready(result) = Pin::new(&mut self.response).poll(cx) {
+            return Poll::Ready(result.map_err(classify));
+        }
+        let timeout = ExchangeError::BackendTimeout(wait.patience);
+        let Some(upload) = &mut self.upload else {
+            return wait.poll(cx, 0).map(|()| Err(Failed::ForGood(timeout)));
+        };
+        match upload.poll(cx) {
+            Poll::Ready(Err(PumpError::Body(()))) => {
+                return Poll::Ready(Err(Failed::ForGood(ExchangeError::VisitorBody)));
+            }
+            Poll::Ready(Err(PumpError::Stalled(after) | PumpError::Silent(after))) => {
+                let err = ExchangeError::BackendTimeout(after);
+                return Poll::Ready(Err(Failed::ForGood(err)));
+            }
+            // The receiver stopped the upload: its response, or the error, is on its way.
+            Poll::Ready(Ok(_) | Err(PumpError::Receiver(_))) | Poll::Pending => {}
+        }
+        if upload.is_too_slow(cx) {
+            return Poll::Ready(Err(Failed::ForGood(ExchangeError::VisitorSlow)));
+        }
+        wait.poll(cx, upload.moved()).map(|()| Err(Failed::ForGood(timeout)))
+    }
+}
+
+/// RFC 9113 §8.7: a stream above GOAWAY's last id, or REFUSED_STREAM, was not processed.
+fn classify(err: h2::Error) -> Failed {
+    let refused = err.is_reset() && err.is_remote() && err.reason() == Some(Reason::REFUSED_STREAM);
+    // h2 gives GOAWAY's error to exactly those streams that it says weren't processed.
+    let above = err.is_go_away() && err.is_remote() && err.reason() == Some(Reason::NO_ERROR);
+    if refused || above {
+        Failed::Unprocessed(err)
+    } else {
+        Failed::ForGood(ExchangeError::Tunnel(err))
+    }
+}
+
+/// Moves the bodies of an exchange whose response has begun: the two directions joined, not raced.
+///
+/// Ready when both are done. Dropping it before resets the stream, as the tunnel's rate allows.
+#[must_use = "neither body moves unless this is polled"]
+#[derive(Debug)]
+pub struct Carry {
+    moving: Option<Moving>,
+    extended: bool,
+}
+
+#[derive(Debug)]
+struct Moving {
+    inflow: Inflow,
+    upload: Option<Upload>,
+    lease: Lease,
+    stall: Option<Stillness>,
+}
+
+impl Carry {
+    /// Lifts the limit on stillness: an upgraded connection may be silent for days (SECURITY).
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        if let Some(moving) = &mut self.moving {
+            moving.stall = None;
+        }
+        self
+    }
+
+    /// Whether the request crossed as extended CONNECT, so that a success makes two byte streams of it.
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_finished(&self) -> bool {
+        self.moving.is_none()
+    }
+}
+
+impl Future for Carry {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(moving) = &mut self.moving else { return Poll::Ready(()) };
+        let received = Pin::new(&mut moving.inflow).poll(cx).is_ready();
+        let sent = match &mut moving.upload {
+            None => true,
+            Some(upload) => upload.poll(cx).is_ready(),
+        };
+        if received && !moving.inflow.is_complete() {
+            // The response broke off or nobody reads it, so nobody waits for the rest of the request.
+            self.bury();
+            return Poll::Ready(());
+        }
+        if received && sent {
+            // Nothing is reset by dropping what has ended on both sides.
+            self.moving = None;
+            return Poll::Ready(());
+        }
+        let moved =
+            moving.inflow.taken() + moving.upload.as_ref().map_or(0, Upload::moved);
+        if let Some(stall) = &mut moving.stall
+            && stall.poll(cx, moved).is_ready()
+        {
+            debug!("exchange: nothing moved for {} s", stall.patience.as_secs());
+            self.bury();
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl Carry {
+    fn bury(&mut self) {
+        if let Some(Moving { mut inflow, upload, lease, .. }) = self.moving.take() {
+            let stream = inflow.abandon();
+            let upload = upload.map(|mut upload| {
+                upload.abandon();
+                upload
+            });
+            let tunnel = lease.tunnel().clone();
+            tunnel.graveyard.bury(Box::new((stream, upload, lease)));
+        }
+    }
+}
+
+impl Drop for Carry {
+    fn drop(&mut self) {
+        self.bury();
+    }
+}
+
+/// A deadline that begins anew whenever something moved.
+#[derive(Debug)]
+struct Stillness {
+    patience: Duration,
+    timer: Pin<Box<Sleep>>,
+    moved: u64,
+}
+
+impl Stillness {
+    fn new(patience: Duration) -> Self {
+        let timer = Box::pin(sleep_until(Instant::now() + patience));
+        Self { patience, timer, moved: 0 }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
+        if moved != self.moved {
+            self.moved = moved;
+            self.timer.as_mut().reset(Instant::now() + self.patience);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+}
+
+/// 1xx responses that reach the visitor before the final one; those beyond are dropped.
+const INFORMATIONAL_RESPONSES: usize = 10;
+/// Tunnels that one request may try.
+const ATTEMPTS: usize = 4;

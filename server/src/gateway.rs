@@ -1,0 +1,334 @@
+//! The wiring: a thread for each core, the sockets that they share, and the one that gives orders.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use log::{error, info, warn};
+use ptth_link::crypto;
+use ptth_link::limits::BODY_BUDGET;
+use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
+use ptth_link::window::Budget;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::{interval, timeout};
+
+use crate::auth::Attempts;
+use crate::caps::Caps;
+use crate::config::{Admission, Config, Limits};
+use crate::forward::Way;
+use crate::listener::{self, Tunnel};
+use crate::pool::Pool;
+use crate::public::Visitor;
+use crate::tls::{Tls, TlsError};
+use crate::tunnel::Home;
+
+/// What all shards share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Certificates and keys.
+    pub tls: Tls,
+    /// The live tunnels.
+    pub pool: Arc<Pool>,
+    /// What bodies may hold.
+    pub budget: Arc<Budget>,
+    /// Failed admissions, by address.
+    pub attempts: Attempts,
+    /// How many connections there may be.
+    pub caps: Caps,
+    limits: Limits,
+    open: bool,
+    seed: u64,
+    shards: Vec<mpsc::UnboundedSender<Tunnel>>,
+}
+
+/// One thread's view of the gateway.
+#[derive(Debug)]
+pub struct Shard {
+    /// Which one it is.
+    pub index: usize,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+    shared: Arc<Shared>,
+}
+
+impl std::ops::Deref for Shard {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Shard {
+    /// Where a tunnel driven by shard `index` belongs.
+    pub fn home(&self, index: usize) -> Home {
+        Home {
+            pool: self.pool.clone(),
+            shard: index,
+            budget: self.budget.clone(),
+            open: self.open,
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// A visitor on this shard.
+    pub fn visitor(&self, address: IpAddr, sni: Option<&str>) -> Visitor {
+        Visitor {
+            address,
+            sni: sni.map(str::to_owned),
+            way: Way {
+                pool: self.pool.clone(),
+                shard: self.index,
+                budget: self.budget.clone(),
+                head_timeout: self.limits.head,
+                stall_timeout: self.limits.stall,
+            },
+            seed: self.seed,
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// Has shard `index` drive a tunnel.
+    pub fn hand_over(&self, index: usize, tunnel: Tunnel) {
+        if let Some(shard) = self.shards.get(index) {
+            // Fails only when that thread is gone, which is the end of the process.
+            let _ = shard.send(tunnel);
+        }
+    }
+}
+
+/// Why the gateway can't start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Certificate or keys.
+    Tls(TlsError),
+    /// The address can't be listened on.
+    Listen(SocketAddr, io::Error),
+    /// No thread, or no runtime for it.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tls(err) => write!(f, "{err}"),
+            Self::Listen(address, err) => {
+                write!(f, "can't listen on {address}: {err}")?;
+                match err.kind() {
+                    io::ErrorKind::PermissionDenied => f.write_str(
+                        "; ports below 1024 want root, CAP_NET_BIND_SERVICE, or another port by --listen",
+                    ),
+                    io::ErrorKind::AddrInUse => {
+                        f.write_str("; another program has that port, stop it or choose another by --listen")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Thread(err) => write!(f, "can't start a thread: {err}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// What the operator tells a running gateway.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Order {
+    /// Read certificate and token file again, now.
+    Reload,
+    /// Finish what runs, within the grace, and end.
+    Stop,
+    /// End now.
+    Abort,
+}
+
+/// A gateway that listens and doesn't accept yet.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    shards: Vec<(Vec<Socket>, mpsc::UnboundedReceiver<Tunnel>)>,
+    shutdown: (Trigger, Shutdown),
+}
+
+impl Gateway {
+    /// Loads the certificate and binds the sockets. Blocks.
+    ///
+    /// # Errors
+    /// [`StartError`], one sentence.
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let tls = Tls::new(config).map_err(StartError::Tls)?;
+        let mut addresses = Vec::new();
+        let mut sockets: Vec<Vec<Socket>> = (0..threads).map(|_| Vec::new()).collect();
+        for &wanted in &config.listen {
+            let mut address = wanted;
+            for shard in &mut sockets {
+                let socket = bind(address).map_err(|err| StartError::Listen(address, err))?;
+                // Port 0 is whatever the first one got.
+                if let Some(bound) = socket.local_addr().ok().and_then(|bound| bound.as_socket()) {
+                    address = bound;
+                }
+                shard.push(socket);
+            }
+            addresses.push(address);
+        }
+        let mut senders = Vec::new();
+        let mut shards = Vec::new();
+        for sockets in sockets {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            senders.push(sender);
+            shards.push((sockets, receiver));
+        }
+        let shared = Arc::new(Shared {
+            tls,
+            pool: Pool::new(threads),
+            budget: Budget::new(BODY_BUDGET),
+            attempts: Attempts::default(),
+            caps: Caps::new(&config.limits),
+            limits: config.limits.clone(),
+            open: config.admission == Admission::Open,
+            seed: u64::from_ne_bytes(crypto::random()),
+            shards: senders,
+        });
+        Ok(Self { shared, addresses, shards, shutdown: channel() })
+    }
+
+    /// What it listens on, ports filled in.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The certificates and keys in use.
+    pub fn tls(&self) -> &Tls {
+        &self.shared.tls
+    }
+
+    /// Serves until told to stop. Blocks; the threads that it starts end with it.
+    ///
+    /// # Errors
+    /// [`StartError`], if it can't begin.
+    pub fn run(self, orders: mpsc::UnboundedReceiver<Order>) -> Result<(), StartError> {
+        let Self { shared, shards, shutdown: (trigger, shutdown), .. } = self;
+        let (drained, all_drained) = mpsc::channel(1);
+        let control = runtime()?;
+        thread::scope(|scope| {
+            for (index, (sockets, tunnels)) in shards.into_iter().enumerate() {
+                let runtime = runtime()?;
+                let shard =
+                    Arc::new(Shard { index, shutdown: shutdown.clone(), shared: shared.clone() });
+                let drained = drained.clone();
+                let serve = move || {
+                    runtime.block_on(async {
+                        match listeners(sockets) {
+                            Ok(listeners) => listener::run(shard, listeners, tunnels, drained).await,
+                            Err(err) => error!("listener: can't accept: {err}"),
+                        }
+                    });
+                };
+                let builder = thread::Builder::new().name(format!("shard {index}"));
+                builder.spawn_scoped(scope, serve).map_err(StartError::Thread)?;
+            }
+            drop(drained);
+            control.block_on(command(&shared, orders, &trigger, all_drained));
+            // Whatever ends this ends the shards, too.
+            trigger.advance(Phase::Closing);
+            Ok(())
+        })
+    }
+}
+
+/// Carries out orders, and looks after the files meanwhile.
+async fn command(
+    shared: &Shared,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    trigger: &Trigger,
+    mut all_drained: mpsc::Receiver<()>,
+) {
+    let mut look = interval(RELOAD_INTERVAL);
+    let mut last_error = String::new();
+    loop {
+        let asked = select! {
+            order = orders.recv() => match order {
+                Some(Order::Reload) => true,
+                Some(Order::Stop) => break,
+                Some(Order::Abort) | None => return,
+            },
+            _ = look.tick() => false,
+            _ = all_drained.recv() => return,
+        };
+        reload(shared, asked, &mut last_error);
+    }
+    info!("gateway: stopping; running exchanges have {} s", shared.limits.grace.as_secs());
+    trigger.advance(Phase::Draining);
+    let finished = async {
+        select! {
+            _ = all_drained.recv() => {}
+            _ = orders.recv() => {}
+        }
+    };
+    if timeout(shared.limits.grace, finished).await.is_err() {
+        warn!("gateway: the grace is over; what still runs is cut off");
+    }
+}
+
+/// Reads the files again, if they changed; drains the tunnels whose key is no longer known.
+fn reload(shared: &Shared, asked: bool, last_error: &mut String) {
+    match shared.tls.reload() {
+        Ok(changed) => {
+            last_error.clear();
+            if changed || asked {
+                info!("gateway: certificate and tokens are up to date pin={}", shared.tls.pin());
+            }
+        }
+        Err(err) => {
+            let text = err.to_string();
+            // The same error every few seconds would bury everything else.
+            if asked || text != *last_error {
+                error!("gateway: the old certificate and tokens stay in use: {text}");
+            }
+            *last_error = text;
+        }
+    }
+    for tunnel in shared.pool.all() {
+        let admitted = tunnel.identity.key.is_none_or(|key| shared.tls.admits(&key));
+        if !admitted && !tunnel.is_draining() {
+            warn!("tunnel: {} drained: its key was withdrawn", tunnel.id);
+            tunnel.drain();
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // Both families, whatever the system's default is.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    // Each shard has a socket of its own; the kernel spreads the connections.
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn listeners(sockets: Vec<Socket>) -> io::Result<Vec<TcpListener>> {
+    sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect()
+}
+
+/// Changed files are noticed within this.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+/// A burst of a thousand visitors isn't refused by the kernel.
+const BACKLOG: i32 = 4096;

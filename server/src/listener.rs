@@ -1,0 +1,322 @@
+//! Accepts connections, shakes hands, and hands each to whoever speaks its protocol.
+//!
+//! Invariant: nothing that a peer does or leaves undone holds up the accept loop: the TLS handshake
+//! and the admission of a backend run in the connection's own task, under a deadline.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use log::{debug, info, warn};
+use ptth_link::shutdown::Phase;
+use ptth_link::{alpn, tcp};
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::auth::Identity;
+use crate::caps::Place;
+use crate::demux::Peer;
+use crate::gateway::Shard;
+use crate::public::{serve_h1, serve_h2};
+use crate::tls::Side;
+use crate::tunnel::{Ended, Home, attach};
+
+/// A tunnel on its way to the shard that will drive it.
+pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Serves one shard until the end of the process: accepts visitors and backends from `listeners`, and
+/// drives the tunnels that come by `tunnels`.
+pub async fn run(
+    shard: Arc<Shard>,
+    listeners: Vec<TcpListener>,
+    mut tunnels: mpsc::UnboundedReceiver<Tunnel>,
+    drained: mpsc::Sender<()>,
+) {
+    let (mut draining, mut closing) = (shard.shutdown.clone(), shard.shutdown.clone());
+    let mut connections = JoinSet::new();
+    let mut driven = JoinSet::new();
+    let mut listeners = Some(listeners);
+    let mut drained = Some(drained);
+    loop {
+        select! {
+            accepted = accept(listeners.as_deref().unwrap_or_default()), if listeners.is_some() => {
+                match accepted {
+                    Ok((socket, peer)) => admit(&shard, socket, peer, &mut connections),
+                    // EMFILE and friends last until some connection closes; spinning would only make
+                    // the log longer. Nothing that `accept` returns is a reason to stop serving.
+                    Err(err) => {
+                        warn!("listener: accept failed: {err}");
+                        sleep(ACCEPT_BACKOFF).await;
+                    }
+                }
+            }
+            Some(tunnel) = tunnels.recv() => {
+                driven.spawn(tunnel);
+            }
+            Some(done) = connections.join_next() => report(done),
+            Some(done) = driven.join_next() => report(done),
+            () = draining.reached(Phase::Draining), if listeners.is_some() => listeners = None,
+            () = closing.reached(Phase::Closing), if drained.is_none() && driven.is_empty() => return,
+        }
+        if listeners.is_none() && (connections.is_empty() || closing.is(Phase::Closing)) {
+            connections.abort_all();
+            drained = None;
+        }
+    }
+}
+
+/// The next connection of any listener. Cancel safe.
+async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|cx| {
+        let ready = listeners.iter().map(|listener| listener.poll_accept(cx));
+        ready.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
+fn admit(
+    shard: &Arc<Shard>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    connections: &mut JoinSet<()>,
+) {
+    let Some(place) = shard.caps.take(peer.ip()) else {
+        debug!("listener: {peer} refused: too many connections");
+        return;
+    };
+    if let Err(err) = tcp::tune(&socket) {
+        debug!("listener: {peer} is gone: {err}");
+        return;
+    }
+    let shard = shard.clone();
+    connections.spawn(async move { connection(shard, Socket::Here(socket), peer, place).await });
+}
+
+fn report(done: Result<(), JoinError>) {
+    if let Err(err) = done
+        && err.is_panic()
+    {
+        log::error!("listener: a connection's task panicked: {err}");
+    }
+}
+
+async fn connection(shard: Arc<Shard>, socket: Socket, peer: SocketAddr, place: Place) {
+    match accept_tls(&shard, socket, peer, &place).await {
+        Some(Accepted::Visitor(stream, kind)) => {
+            serve_visitor(&shard, *stream, kind, peer).await;
+        }
+        Some(Accepted::Backend(mut stream, identity)) => {
+            let target = shard.pool.emptiest_shard(shard.index);
+            if target != shard.index
+                && let Err(err) = stream.get_mut().0.leave()
+            {
+                return debug!("listener: {peer} is gone: {err}");
+            }
+            let home = shard.home(target);
+            let tunnel = Box::pin(async move {
+                if let Err(err) = stream.get_mut().0.arrive() {
+                    return debug!("listener: {peer} is gone: {err}");
+                }
+                info!("tunnel: admitted from={peer}");
+                serve_backend(*stream, identity, home, peer).await;
+                drop(place);
+            });
+            shard.hand_over(target, tunnel);
+        }
+        None => {}
+    }
+}
+
+/// A connection after its TLS handshake.
+pub enum Accepted<IO> {
+    /// Somebody who asks.
+    Visitor(Box<TlsStream<IO>>, Peer),
+    /// Somebody who proved a key, or whom an open gateway lets in, and wants to be asked.
+    Backend(Box<TlsStream<IO>>, Identity),
+}
+
+impl<IO> std::fmt::Debug for Accepted<IO> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Visitor(..) => "Visitor",
+            Self::Backend(..) => "Backend",
+        })
+    }
+}
+
+/// Shakes hands, under a deadline. `None` and a line in the log for those who can't or may not.
+pub async fn accept_tls<IO>(
+    shard: &Shard,
+    io: IO,
+    peer: SocketAddr,
+    place: &Place,
+) -> Option<Accepted<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let address = peer.ip();
+    let hello = timeout(HANDSHAKE, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
+    let hello = match hello {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(err)) => return note(peer, &err),
+        Err(_) => return note(peer, &"no ClientHello in time"),
+    };
+    let (side, config) = shard.tls.side(&hello.client_hello());
+    let backend = side == Side::Backend;
+    if backend {
+        // Guessing a 256-bit key is hopeless; this keeps the attempts from costing us.
+        sleep(shard.attempts.delay(address, now())).await;
+    } else if place.is_reserved() {
+        return note(peer, &"too many connections");
+    }
+    let stream = match timeout(HANDSHAKE, hello.into_stream(config)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(err)) if backend => {
+            shard.attempts.failed(address, now());
+            warn!("tunnel: refused from={peer}: {err}");
+            return None;
+        }
+        Ok(Err(err)) => return note(peer, &err),
+        Err(_) => return note(peer, &"the handshake took too long"),
+    };
+    let connection = stream.get_ref().1;
+    let kind = Peer::of(side, connection.alpn_protocol());
+    debug!(
+        "listener: {peer} speaks {} over {:?}",
+        connection.alpn_protocol().map_or_else(|| "no ALPN".to_owned(), alpn::display),
+        connection.protocol_version()
+    );
+    if kind == Peer::Backend {
+        shard.attempts.succeeded(address);
+        let identity = Identity::of(connection);
+        return Some(Accepted::Backend(Box::new(stream), identity));
+    }
+    Some(Accepted::Visitor(Box::new(stream), kind))
+}
+
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
+    debug!("listener: {peer} dropped: {why}");
+    None
+}
+
+/// Serves a visitor to the end of his connection.
+pub async fn serve_visitor<IO>(shard: &Shard, stream: TlsStream<IO>, kind: Peer, peer: SocketAddr)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let visitor = shard.visitor(peer.ip(), stream.get_ref().1.server_name());
+    match kind {
+        Peer::VisitorH2 => serve_h2(visitor, stream).await,
+        _ => serve_h1(visitor, stream).await,
+    }
+}
+
+/// Drives a backend's tunnel to its end.
+pub async fn serve_backend<IO>(
+    stream: TlsStream<IO>,
+    identity: Identity,
+    home: Home,
+    peer: SocketAddr,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match attach(stream, identity, home).await {
+        ended @ (Ended::Silent | Ended::Taken) => warn!("tunnel: refused from={peer}: {ended}"),
+        ended => debug!("tunnel: from={peer} is over: {ended}"),
+    }
+}
+
+/// A TCP connection that can change the thread whose reactor it waits on.
+#[derive(Debug)]
+pub enum Socket {
+    /// It waits on this thread.
+    Here(TcpStream),
+    /// It is between two threads.
+    Moving(Option<std::net::TcpStream>),
+}
+
+impl Socket {
+    /// Takes it off this thread's reactor.
+    fn leave(&mut self) -> io::Result<()> {
+        if let Self::Here(socket) = std::mem::replace(self, Self::Moving(None)) {
+            *self = Self::Moving(Some(socket.into_std()?));
+        }
+        Ok(())
+    }
+
+    /// Puts it on this thread's reactor. No-op if it never left.
+    fn arrive(&mut self) -> io::Result<()> {
+        if let Self::Moving(socket) = self {
+            let socket = socket.take().ok_or(io::ErrorKind::NotConnected)?;
+            *self = Self::Here(TcpStream::from_std(socket)?);
+        }
+        Ok(())
+    }
+
+    fn here(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        match self {
+            Self::Here(socket) => Ok(Pin::new(socket)),
+            Self::Moving(_) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.here()?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.here()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.here()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.here()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.here()?.poll_shutdown(cx)
+    }
+}
+
+/// Accepted to TLS done: once for the ClientHello, once for the rest.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Descriptors that ran out come back within this or never.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);

@@ -1,0 +1,333 @@
+//! The live tunnels: who is in, which one takes the next request, and who takes out the dead.
+//!
+//! In:  a [`Tunnel`] that was admitted and has answered a PING.
+//! Out: a [`Lease`]: the right to one stream of one tunnel.
+//!
+//! Invariant: nobody opens a stream without a lease, so that a peer's limit on concurrent streams is
+//! never exceeded; beyond it h2 would queue without a bound and without a word.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use ptth_link::limits::PROBE_TIMEOUT;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::auth::Identity;
+use crate::tunnel::Graveyard;
+
+/// Names a tunnel in logs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TunnelId(u64);
+
+impl fmt::Display for TunnelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "t{}", self.0)
+    }
+}
+
+/// One live tunnel, as requests see it.
+pub struct Tunnel {
+    /// Its name in logs.
+    pub id: TunnelId,
+    /// The thread that drives it.
+    pub shard: usize,
+    /// Who holds the other end.
+    pub identity: Identity,
+    sender: SendRequest<Bytes>,
+    in_flight: AtomicUsize,
+    draining: AtomicBool,
+    strikes: AtomicU32,
+    probe: AtomicBool,
+    answered: Notify,
+    /// Wakes the tunnel's driver: it was replaced, struck, or its key was withdrawn.
+    pub attention: Notify,
+    /// Streams that were given up while no reset may be sent.
+    pub graveyard: Graveyard,
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Tunnel {
+    /// A tunnel over `sender`, driven by `shard`.
+    pub fn new(shard: usize, identity: Identity, sender: SendRequest<Bytes>) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let graveyard = Graveyard::new(identity.ours);
+        Arc::new(Self {
+            id: TunnelId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            shard,
+            identity,
+            sender,
+            in_flight: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            strikes: AtomicU32::new(0),
+            probe: AtomicBool::new(false),
+            answered: Notify::new(),
+            attention: Notify::new(),
+            graveyard,
+        })
+    }
+
+    /// Streams in use.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// No new requests from here on; those that run may finish, if the backend still answers.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.probe.store(true, Ordering::Relaxed);
+        self.attention.notify_one();
+    }
+
+    /// Whether the backend answers a PING within [`PROBE_TIMEOUT`].
+    pub async fn answers(&self) -> bool {
+        let mut answered = std::pin::pin!(self.answered.notified());
+        answered.as_mut().enable();
+        self.probe.store(true, Ordering::Relaxed);
+        self.attention.notify_one();
+        timeout(PROBE_TIMEOUT, answered).await.is_ok()
+    }
+
+    /// For the driver: whether a PING is wanted, once for each wish.
+    pub fn take_probe(&self) -> bool {
+        self.probe.swap(false, Ordering::Relaxed)
+    }
+
+    /// For the driver: no PING is unanswered.
+    pub fn note_answer(&self) {
+        if !self.probe.load(Ordering::Relaxed) {
+            self.answered.notify_waiters();
+        }
+    }
+
+    /// Whether it takes no new requests.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a breach of protocol by the backend.
+    pub fn strike(&self) {
+        if self.strikes.fetch_add(1, Ordering::Relaxed) + 1 == STRIKES {
+            self.attention.notify_one();
+        }
+    }
+
+    /// Whether the backend broke the protocol too often since the last call.
+    pub fn is_out(&self) -> bool {
+        self.strikes.load(Ordering::Relaxed) >= STRIKES
+    }
+
+    /// Forgets the breaches so far: once an interval.
+    pub fn forgive(&self) {
+        self.strikes.store(0, Ordering::Relaxed);
+    }
+
+    fn has_room(&self) -> bool {
+        !self.is_draining() && self.in_flight() < self.sender.current_max_send_streams()
+    }
+}
+
+/// All tunnels of the gateway, listed by the shard that drives them.
+#[derive(Debug)]
+pub struct Pool {
+    shards: Vec<RwLock<Vec<Arc<Tunnel>>>>,
+    turn: AtomicUsize,
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+/// Why there is no tunnel for a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoTunnel {
+    /// No backend is connected.
+    Absent,
+    /// Every tunnel is full, and stayed so.
+    Full,
+}
+
+impl Pool {
+    /// An empty pool for that many shards.
+    pub fn new(shards: usize) -> Arc<Self> {
+        Arc::new(Self {
+            shards: (0..shards).map(|_| RwLock::default()).collect(),
+            turn: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
+        })
+    }
+
+    /// Adds a tunnel. One of the same key and name is replaced at once, and told: after a network
+    /// change nobody waits for the dead one to be found dead.
+    pub fn register(self: &Arc<Self>, tunnel: Arc<Tunnel>) -> Registration {
+        let replaced: Vec<_> = self
+            .all()
+            .into_iter()
+            .filter(|other| other.identity.is_same_tunnel(&tunnel.identity))
+            .collect();
+        if let Some(shard) = self.shards.get(tunnel.shard) {
+            shard.write().unwrap_or_else(PoisonError::into_inner).push(tunnel.clone());
+        }
+        for other in replaced {
+            log::info!("tunnel: {} replaced by {}", other.id, tunnel.id);
+            other.drain();
+        }
+        self.freed.notify_waiters();
+        Registration { pool: self.clone(), tunnel }
+    }
+
+    /// The tunnels of other backends that an open gateway has to ask whether they are still there.
+    pub fn rivals(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
+        let mut all = self.all();
+        all.retain(|other| !other.is_draining() && !other.identity.is_same_backend(identity));
+        all
+    }
+
+    /// Every tunnel, draining ones included.
+    pub fn all(&self) -> Vec<Arc<Tunnel>> {
+        self.shards.iter().flat_map(|shard| read(shard).clone()).collect()
+    }
+
+    /// The shard that drives the fewest tunnels; `near` if it is one of them.
+    pub fn emptiest_shard(&self, near: usize) -> usize {
+        let count = |shard: &RwLock<Vec<_>>| read(shard).len();
+        (0..self.shards.len())
+            .min_by_key(|&index| (self.shards.get(index).map(count), index != near))
+            .unwrap_or(near)
+    }
+
+    /// A stream for a request that came in on `shard`, at once or not at all.
+    ///
+    /// The shard's own tunnels come first: another one's would cost a lock that two threads want.
+    ///
+    /// # Errors
+    /// [`NoTunnel`].
+    pub fn lease(self: &Arc<Self>, shard: usize) -> Result<Lease, NoTunnel> {
+        let mut any = false;
+        let own = self.shards.get(shard).into_iter();
+        let others = self.shards.iter().enumerate().filter(|(n, _)| *n != shard).map(|(_, s)| s);
+        for tunnels in own.chain(others) {
+            let tunnels = read(tunnels);
+            any |= tunnels.iter().any(|tunnel| !tunnel.is_draining());
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % tunnels.len().max(1);
+            let (before, after) = tunnels.split_at(turn);
+            let free = after.iter().chain(before).filter(|tunnel| tunnel.has_room());
+            if let Some(tunnel) = free.min_by_key(|tunnel| tunnel.in_flight()) {
+                tunnel.in_flight.fetch_add(1, Ordering::Relaxed);
+                return Ok(Lease { pool: self.clone(), tunnel: tunnel.clone() });
+            }
+        }
+        Err(if any { NoTunnel::Full } else { NoTunnel::Absent })
+    }
+
+    /// Like [`Pool::lease`], but waits a while for room. Cancel safe.
+    ///
+    /// # Errors
+    /// [`NoTunnel::Absent`] at once, [`NoTunnel::Full`] after [`QUEUE_TIMEOUT`] or beyond [`QUEUE`].
+    pub async fn acquire(self: &Arc<Self>, shard: usize) -> Result<Lease, NoTunnel> {
+        match self.lease(shard) {
+            Err(NoTunnel::Full) => {}
+            other => return other,
+        }
+        let place = Place::take(&self.waiting).ok_or(NoTunnel::Full)?;
+        let deadline = Instant::now() + QUEUE_TIMEOUT;
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            // From here on a slot that comes free isn't missed; so look once more before waiting.
+            freed.as_mut().enable();
+            match self.lease(shard) {
+                Err(NoTunnel::Full) => {}
+                other => {
+                    drop(place);
+                    return other;
+                }
+            }
+            timeout_at(deadline, freed).await.map_err(|_| NoTunnel::Full)?;
+        }
+    }
+}
+
+fn read(shard: &RwLock<Vec<Arc<Tunnel>>>) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Tunnel>>> {
+    shard.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A place in the queue.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(waiting);
+        (waiting.fetch_add(1, Ordering::Relaxed) < QUEUE).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Proof that a tunnel is in the pool. Dropping it takes the tunnel out again.
+#[must_use = "dropping the registration removes the tunnel at once"]
+#[derive(Debug)]
+pub struct Registration {
+    pool: Arc<Pool>,
+    tunnel: Arc<Tunnel>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(shard) = self.pool.shards.get(self.tunnel.shard) {
+            let mut tunnels = shard.write().unwrap_or_else(PoisonError::into_inner);
+            tunnels.retain(|tunnel| tunnel.id != self.tunnel.id);
+        }
+        // Whoever waits for room must learn that nothing is left to wait for.
+        self.pool.freed.notify_waiters();
+    }
+}
+
+/// The right to one stream of one tunnel, until dropped.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Arc<Pool>,
+    tunnel: Arc<Tunnel>,
+}
+
+impl Lease {
+    /// The tunnel that it is a part of.
+    pub fn tunnel(&self) -> &Arc<Tunnel> {
+        &self.tunnel
+    }
+
+    /// A handle to open the stream with.
+    pub fn sender(&self) -> SendRequest<Bytes> {
+        self.tunnel.sender.clone()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let before = self.tunnel.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.pool.freed.notify_one();
+        if before == 1 && self.tunnel.is_draining() {
+            self.tunnel.attention.notify_one();
+        }
+    }
+}
+
+/// Requests that may wait for a stream: as many as one burst of a thousand.
+const QUEUE: usize = 1000;
+/// A visitor waits about this long before he reloads, which would only lengthen the queue.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Breaches of protocol within one PING interval after which a backend is dropped.
+const STRIKES: u32 = 100;
+/// Kept beside [`QUEUE_TIMEOUT`]: what a refused visitor is told to wait.
+pub const RETRY_AFTER_SECONDS: u64 = 1;

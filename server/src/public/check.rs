@@ -1,0 +1,197 @@
+//! What a request's head must be before it may cross, whatever wire it came on.
+//!
+//! HTTP/1.1 heads went through [`super::strict`] before; HTTP/2 ones through h2, which leaves open
+//! what [`h2`] checks (RFC 9113 §8.2, §8.3).
+
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+
+use crate::error::ExchangeError;
+
+/// Gives the head its target as the tunnel carries it, and returns the host that the visitor named.
+///
+/// An absolute-form target wins over Host (RFC 9112 §3.2.2); Host itself becomes `:authority`.
+pub(super) fn target(head: &mut Parts, sni: Option<&str>) -> Result<String, ExchangeError> {
+    let bad = |why| ExchangeError::Request(StatusCode::BAD_REQUEST, why);
+    let authority = match head.uri.authority() {
+        Some(authority) => authority.clone(),
+        None => {
+            let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+            let host = host.or(sni.map(str::as_bytes)).ok_or(bad("No host was named."))?;
+            Authority::try_from(host).map_err(|_| bad("The host is malformed."))?
+        }
+    };
+    head.headers.remove(HOST);
+    let path = head.uri.path_and_query().cloned();
+    let path = path.unwrap_or(PathAndQuery::from_static("/"));
+    let host = authority.as_str().to_owned();
+    let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path);
+    head.uri = uri.build().map_err(|_| bad("The target is malformed."))?;
+    Ok(host)
+}
+
+/// The verdict on an HTTP/2 head: `Err(None)` is malformed and gets a stream error.
+pub(super) fn h2(head: &mut Parts) -> Result<(), Option<ExchangeError>> {
+    if !is_well_formed(head) {
+        return Err(None);
+    }
+    let too_long = head.uri.path_and_query().is_some_and(|path| path.as_str().len() > MAX_TARGET);
+    if too_long {
+        let status = StatusCode::URI_TOO_LONG;
+        return Err(Some(ExchangeError::Request(status, "The target is longer than 8 KiB.")));
+    }
+    if head.headers.len() > MAX_FIELDS {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Some(ExchangeError::Request(status, "There are more than 100 fields.")));
+    }
+    let expectations = head.headers.get_all(EXPECT);
+    if !expectations.iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        let status = StatusCode::EXPECTATION_FAILED;
+        return Err(Some(ExchangeError::Request(status, "Only 100-continue can be expected.")));
+    }
+    join_cookies(&mut head.headers);
+    Ok(())
+}
+
+fn is_well_formed(head: &Parts) -> bool {
+    let extended = head.extensions.get::<h2::ext::Protocol>().is_some();
+    let path_is_fine = match head.uri.path_and_query().map(PathAndQuery::as_str) {
+        Some("*") => head.method == Method::OPTIONS,
+        Some(path) => path.starts_with('/'),
+        None => head.method == Method::CONNECT && !extended,
+    };
+    let scheme_is_fine =
+        head.uri.scheme().is_none_or(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
+    path_is_fine
+        && scheme_is_fine
+        && has_one_host(head)
+        && head.headers.get_all(CONTENT_LENGTH).iter().count() <= 1
+        && head.headers.values().all(|value| !is_padded(value.as_bytes()))
+}
+
+/// RFC 9113 §8.3.1: no userinfo, and a Host field that says the same or is absent.
+fn has_one_host(head: &Parts) -> bool {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (host, more) = (hosts.next(), hosts.next());
+    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let agree = match (authority, host.map(HeaderValue::as_bytes)) {
+        (Some(authority), Some(host)) => authority.eq_ignore_ascii_case(host),
+        (None, None) => false,
+        _ => true,
+    };
+    let named = authority.or(host.map(HeaderValue::as_bytes)).unwrap_or_default();
+    agree && more.is_none() && !named.is_empty() && !named.contains(&b'@')
+}
+
+/// RFC 9113 §8.2.1: no blank at either end of a value.
+fn is_padded(value: &[u8]) -> bool {
+    let blank = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
+    blank(value.first()) || blank(value.last())
+}
+
+/// RFC 9113 §8.2.3: what HTTP/2 splits into crumbs is one field for everybody else.
+fn join_cookies(fields: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        fields.insert(COOKIE, joined);
+    }
+}
+
+/// SECURITY's bound of a request line.
+const MAX_TARGET: usize = 8 * 1024;
+/// SECURITY's bound of a head's fields.
+const MAX_FIELDS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// D1
+    #[test]
+    fn malformed_http2_heads_are_stream_errors() {
+        let cases: &[(&str, &str, &[(&str, &str)])] = &[
+            ("GET", "https://user@example.com/", &[]),
+            ("GET", "https://example.com/", &[("host", "other.example")]),
+            ("GET", "https://example.com/", &[("host", "example.com"), ("host", "example.com")]),
+            ("GET", "/", &[]),
+            ("GET", "ftp://example.com/", &[]),
+            ("GET", "*", &[("host", "example.com")]),
+            ("POST", "https://example.com/", &[("content-length", "1"), ("content-length", "1")]),
+            ("GET", "https://example.com/", &[("x", " padded")]),
+            ("GET", "https://example.com/", &[("x", "padded\t")]),
+        ];
+        for (method, uri, fields) in cases {
+            let verdict = h2(&mut head(method, uri, fields));
+            assert!(matches!(verdict, Err(None)), "{method} {uri} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn sound_http2_heads_pass() {
+        for (method, uri, fields) in [
+            ("GET", "https://example.com/a%2Fb?x=%20&y=a+b", &[("host", "EXAMPLE.com")][..]),
+            ("GET", "https://example.com//x", &[]),
+            ("GET", "https://example.com/?", &[]),
+            ("OPTIONS", "*", &[("host", "example.com")]),
+            ("BREW", "https://[::1]:8443/", &[("x", "")]),
+        ] {
+            assert!(h2(&mut head(method, uri, fields)).is_ok(), "{method} {uri}");
+        }
+    }
+
+    /// D5
+    #[test]
+    fn limits_are_answered() {
+        let long = format!("https://example.com/{}", "x".repeat(MAX_TARGET));
+        let status = |result: Result<(), Option<ExchangeError>>| result.unwrap_err().unwrap().status();
+        assert_eq!(status(h2(&mut head("GET", &long, &[]))), 414);
+        let many = vec![("a", "b"); MAX_FIELDS + 1];
+        assert_eq!(status(h2(&mut head("GET", "https://example.com/", &many))), 431);
+        let expects = [("expect", "200-ok")];
+        assert_eq!(status(h2(&mut head("GET", "https://example.com/", &expects))), 417);
+    }
+
+    /// A3, A10
+    #[test]
+    fn the_target_crosses_byte_for_byte() {
+        for (uri, host, expected) in [
+            ("/a%2Fb?x=%20&y=a+b", "h", "https://h/a%2Fb?x=%20&y=a+b"),
+            ("//x", "h", "https://h//x"),
+            ("/?", "h", "https://h/?"),
+            ("http://wins.example/p", "loses.example", "https://wins.example/p"),
+            ("/", "[::1]:8443", "https://[::1]:8443/"),
+        ] {
+            let mut head = head("GET", uri, &[("host", host)]);
+            target(&mut head, None).unwrap();
+            assert_eq!(head.uri.to_string(), expected);
+            assert!(!head.headers.contains_key(HOST));
+        }
+        let mut options = head("OPTIONS", "*", &[("host", "h")]);
+        target(&mut options, None).unwrap();
+        assert_eq!(options.uri.path_and_query().unwrap(), "*");
+        assert!(target(&mut head("GET", "/", &[]), None).is_err());
+        assert_eq!(target(&mut head("GET", "/", &[]), Some("sni.example")).unwrap(), "sni.example");
+    }
+
+    #[test]
+    fn cookie_crumbs_are_joined() {
+        let crumbs = [("cookie", "a=1"), ("cookie", "b=2")];
+        let mut head = head("GET", "https://example.com/", &crumbs);
+        h2(&mut head).unwrap();
+        assert_eq!(head.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+}

@@ -1,0 +1,384 @@
+//! Stands between an HTTP/1.1 visitor's TLS stream and hyper: hyper reads only what was approved.
+//!
+//! In:  the visitor's bytes, which [`super::strict`] judges.
+//! Out: to hyper the same bytes, one whole head at a time; to the service a [`Verdict`] for each head,
+//! in order. A refused head is replaced by a blank one, so that the refusal is answered in its turn,
+//! after the responses before it, and nothing that the visitor wrote can pass for a verdict.
+//!
+//! The deadlines of RFC 9112 §9.5 are kept here too, since only here is known what a silence means.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::strict::{BodyKind, Checker, Head, Next, Place, Refusal};
+
+/// What the guard thinks of one head.
+pub(super) type Verdict = Result<Head, Refusal>;
+
+/// What the guard and the service tell each other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gate(Arc<Mutex<GateState>>);
+
+#[derive(Debug, Default)]
+struct GateState {
+    verdicts: VecDeque<Verdict>,
+    /// Requests whose response isn't written yet. While there are any, silence isn't idleness.
+    open: usize,
+    /// Why the body of the last request broke off, if the visitor broke it.
+    body_refusal: Option<Refusal>,
+    upgrade: Option<bool>,
+    reader: Option<Waker>,
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The verdict on the head that hyper has just parsed. `None` can't be, and is to be refused.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        self.lock().verdicts.pop_front()
+    }
+
+    /// Why the visitor's body failed, if that was his doing.
+    pub(super) fn body_refusal(&self) -> Option<Refusal> {
+        self.lock().body_refusal
+    }
+
+    /// Decides on the upgrade that the last head asked for.
+    pub(super) fn upgrade(&self, accepted: bool) {
+        self.change(|state| state.upgrade = Some(accepted));
+    }
+
+    /// An exchange that isn't over before the result is dropped.
+    pub(super) fn exchange(&self) -> Exchange {
+        Exchange(self.clone())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut GateState)) {
+        let mut state = self.lock();
+        change(&mut state);
+        if let Some(reader) = state.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+/// Keeps the idle clock still.
+#[derive(Debug)]
+pub(super) struct Exchange(Gate);
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.change(|state| state.open = state.open.saturating_sub(1));
+    }
+}
+
+/// The stream that hyper is given.
+#[derive(Debug)]
+pub(super) struct Guard<T> {
+    io: T,
+    gate: Gate,
+    checker: Checker,
+    /// What came from the visitor and hyper hasn't seen.
+    raw: BytesMut,
+    /// So many bytes of it are sound.
+    approved: usize,
+    mode: Mode,
+    clock: Clock,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mode {
+    /// HTTP/1.1.
+    Http,
+    /// A head asked for an upgrade. What follows it is held back until somebody decides (RFC 9931).
+    Undecided,
+    /// Upgraded: the bytes are none of our business.
+    Raw,
+    /// Refused: nothing more is read.
+    Refused,
+    /// The visitor has closed his side.
+    Ended,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
+    pub(super) fn new(io: T) -> (Self, Gate) {
+        let gate = Gate::default();
+        let guard = Self {
+            io,
+            gate: gate.clone(),
+            checker: Checker::new(),
+            raw: BytesMut::new(),
+            approved: 0,
+            mode: Mode::Http,
+            clock: Clock::first(),
+            linger: None,
+        };
+        (guard, gate)
+    }
+
+    /// Judges what is there. True if hyper has something to read, or nothing more to come.
+    fn judge(&mut self) -> io::Result<bool> {
+        match self.checker.next(&self.raw) {
+            Next::More => return Ok(false),
+            Next::End => return Ok(false),
+            Next::Body { len } => self.approved = len,
+            Next::Head { len, mut head } => {
+                self.approved = len;
+                // An upgrade after a body would have to wait for it; nobody does that.
+                head.upgrade &= head.body == BodyKind::None;
+                if head.upgrade {
+                    self.mode = Mode::Undecided;
+                }
+                self.pass(Ok(head));
+            }
+            Next::Refuse(refusal) => return self.refuse(refusal),
+        }
+        Ok(true)
+    }
+
+    fn pass(&mut self, verdict: Verdict) {
+        let mut state = self.gate.lock();
+        state.open += 1;
+        state.upgrade = None;
+        state.verdicts.push_back(verdict);
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> io::Result<bool> {
+        let in_body = self.clock.place == Place::Body;
+        self.mode = Mode::Refused;
+        self.raw.clear();
+        if in_body {
+            self.gate.lock().body_refusal = Some(refusal);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, refusal.reason));
+        }
+        self.pass(Err(refusal));
+        self.raw.extend_from_slice(BLANK_HEAD);
+        self.approved = BLANK_HEAD.len();
+        Ok(true)
+    }
+
+    /// Gives hyper what was approved.
+    fn hand_over(&mut self, buf: &mut ReadBuf<'_>) {
+        let len = self.approved.min(buf.remaining());
+        buf.put_slice(self.raw.get(..len).unwrap_or_default());
+        self.raw.advance(len);
+        self.approved -= len;
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.raw.reserve(CHUNK);
+        let polled = pin!(self.io.read_buf(&mut self.raw)).poll(cx);
+        if polled.is_pending() && self.raw.is_empty() {
+            // An idle connection holds no buffer.
+            self.raw = BytesMut::new();
+        }
+        polled
+    }
+
+    /// Between the head that asks for an upgrade and the answer, only an end is looked for.
+    fn poll_undecided(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            {
+                let mut state = self.gate.lock();
+                match state.upgrade {
+                    Some(accepted) => {
+                        self.mode = if accepted { Mode::Raw } else { Mode::Http };
+                        self.clock.fresh = false;
+                        return Poll::Ready(Ok(()));
+                    }
+                    None => state.reader = Some(cx.waker().clone()),
+                }
+            }
+            if self.raw.len() >= CHUNK {
+                return Poll::Pending;
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                self.mode = Mode::Ended;
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// What a silence at this place means, once it has lasted long enough.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let idle = {
+            let mut state = self.gate.lock();
+            state.reader = Some(cx.waker().clone());
+            state.open == 0
+        };
+        match ready!(self.clock.poll(cx, self.checker.place(), idle)) {
+            Place::Head => Poll::Ready(self.refuse(TOO_SLOW)),
+            _ => {
+                self.mode = Mode::Ended;
+                Poll::Ready(Ok(true))
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if this.approved > 0 {
+                this.hand_over(buf);
+                return Poll::Ready(Ok(()));
+            }
+            match this.mode {
+                Mode::Http => {}
+                Mode::Undecided => {
+                    ready!(this.poll_undecided(cx))?;
+                    continue;
+                }
+                Mode::Raw if this.raw.is_empty() => return Pin::new(&mut this.io).poll_read(cx, buf),
+                Mode::Raw => {
+                    this.approved = this.raw.len();
+                    continue;
+                }
+                Mode::Refused => return Poll::Pending,
+                Mode::Ended => return Poll::Ready(Ok(())),
+            }
+            this.clock.place = this.checker.place();
+            if this.judge()? {
+                continue;
+            }
+            let was = this.clock.place;
+            if was == Place::Body && this.checker.place() == Place::Between {
+                // The message ended; what is there already may be the next head.
+                continue;
+            }
+            match this.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => this.mode = Mode::Ended,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(err)) => return Poll::Ready(Err(err)),
+                Poll::Pending => {
+                    ready!(this.poll_silence(cx))?;
+                }
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Says that nothing more comes, then reads on for a moment: closing a socket with unread bytes in
+    /// it resets the connection, and the visitor would lose the response he was just sent (RFC 9112 §9.6).
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            this.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
+        }
+        let clean = this.checker.place() == Place::Between && this.raw.is_empty();
+        if matches!(this.mode, Mode::Ended | Mode::Raw) || clean {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let ended = matches!(this.poll_fill(cx), Poll::Ready(Ok(0) | Err(_)));
+            let late = this.linger.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+            if ended || late {
+                return Poll::Ready(Ok(()));
+            }
+            if this.raw.is_empty() {
+                return Poll::Pending;
+            }
+            this.raw.clear();
+        }
+    }
+}
+
+/// One timer for the three silences that mean something.
+#[derive(Debug)]
+struct Clock {
+    timer: Option<Pin<Box<Sleep>>>,
+    place: Place,
+    /// What the timer was set for.
+    armed: Option<Place>,
+    fresh: bool,
+}
+
+impl Clock {
+    /// For a connection of which nothing has come yet.
+    fn first() -> Self {
+        Self { timer: None, place: Place::Between, armed: None, fresh: true }
+    }
+
+    /// Ready with the place at which the visitor was silent for too long.
+    fn poll(&mut self, cx: &mut Context<'_>, place: Place, idle: bool) -> Poll<Place> {
+        let patience = match place {
+            Place::Between if !idle => None,
+            Place::Between if self.fresh => Some(FIRST_BYTE),
+            Place::Between => Some(IDLE),
+            Place::Head if !idle => None,
+            Place::Head => Some(HEAD),
+            // The pace of a body is watched where it is sent on, until the response begins.
+            Place::Body | Place::Refused => None,
+        };
+        let Some(patience) = patience else {
+            self.armed = None;
+            return Poll::Pending;
+        };
+        if self.armed != Some(place) {
+            self.armed = Some(place);
+            self.fresh = false;
+            self.timer = Some(Box::pin(sleep_until(Instant::now() + patience)));
+        }
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        timer.as_mut().poll(cx).map(|()| place)
+    }
+}
+
+/// What hyper parses in place of a head that was refused.
+const BLANK_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
+const TOO_SLOW: Refusal =
+    Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "The request's head came too slowly." };
+/// From the TLS handshake to the first byte.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// From the first byte of a head to its last.
+const HEAD: Duration = Duration::from_secs(10);
+/// Between two requests.
+const IDLE: Duration = Duration::from_secs(75);
+/// For the visitor to take our last response while he is still sending.
+const LINGER: Duration = Duration::from_secs(2);
+/// One TLS record.
+const CHUNK: usize = 16 * 1024;

@@ -1,0 +1,268 @@
+//! A visitor who speaks HTTP/1.1: hyper behind the [`super::guard`], and exchanges behind hyper.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use log::trace;
+use ptth_link::body::{Body, BodyError};
+use ptth_link::headers;
+use ptth_link::shutdown::Phase;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::error::{ExchangeError, RequestId};
+use crate::forward::{Carry, forward};
+
+use super::guard::{Exchange, Gate, Guard, Verdict};
+use super::stall::{Lift, Stall};
+use super::upgrade::{self, Wish};
+use super::{Visitor, admit};
+
+/// Answers one visitor's HTTP/1.1 connection to its end. Dropping the future cuts it.
+pub async fn serve<IO>(visitor: Visitor, io: IO)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (io, lift) = Stall::new(io);
+    let (io, gate) = Guard::new(io);
+    let (background, mut arriving) = mpsc::unbounded_channel();
+    let mut shutdown = visitor.shutdown.clone();
+    let address = visitor.address;
+    let connection = Arc::new(Connection { visitor, gate, lift, background });
+    let service = service_fn(|request| {
+        let connection = connection.clone();
+        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+    });
+    let mut http = pin!(
+        http1::Builder::new()
+            // A visitor who closes his half is gone: HTTP/1.1 has no other way to say so.
+            .half_close(false)
+            // What the guard lets pass, hyper must not refuse in its own words.
+            .max_header_size(HEAD_ROOM)
+            .max_headers(MAX_FIELDS)
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades()
+    );
+    let mut running = JoinSet::new();
+    let mut open = true;
+    let mut draining = false;
+    loop {
+        select! {
+            result = http.as_mut(), if open => {
+                open = false;
+                if let Err(err) = result {
+                    trace!("visitor: {address} connection ended: {err}");
+                }
+            }
+            Some(work) = arriving.recv() => {
+                running.spawn(work);
+            }
+            Some(_) = running.join_next() => {}
+            () = shutdown.reached(Phase::Draining), if open && !draining => {
+                draining = true;
+                http.as_mut().graceful_shutdown();
+            }
+        }
+        if !open && running.is_empty() && arriving.is_empty() {
+            return;
+        }
+    }
+}
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the requests of one connection share.
+struct Connection {
+    visitor: Visitor,
+    gate: Gate,
+    lift: Lift,
+    /// Bodies that must move on while hyper waits for its socket.
+    background: mpsc::UnboundedSender<Work>,
+}
+
+impl Connection {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+        let verdict = self.gate.verdict();
+        let exchange = self.gate.exchange();
+        let id = RequestId::next(self.visitor.seed);
+        let fields = request.headers().clone();
+        let result = match verdict {
+            Some(Ok(head)) if head.upgrade => self.upgrade(request, id).await,
+            Some(verdict) => self.exchange(request, verdict, id).await,
+            None => Err(ExchangeError::Request(StatusCode::BAD_REQUEST, "Unexpected request.")),
+        };
+        match result {
+            Ok(response) => response.map(|body| Reply { content: Content::Tunnel(body), exchange }),
+            Err(err) => {
+                // A malformed body shows as a failed upload; the guard knows that the visitor broke it.
+                let err = match (err, self.gate.body_refusal()) {
+                    (ExchangeError::VisitorBody, Some(refusal)) => {
+                        ExchangeError::Request(refusal.status, refusal.reason)
+                    }
+                    (err, _) => err,
+                };
+                let page = self.visitor.page(&err, &fields, id);
+                page.map(|text| Reply { content: Content::Page(Some(text.into())), exchange })
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Incoming>,
+        verdict: Verdict,
+        id: RequestId,
+    ) -> Result<Response<Body>, ExchangeError> {
+        let head = verdict.map_err(|refusal| ExchangeError::Request(refusal.status, refusal.reason))?;
+        if request.method() == Method::CONNECT {
+            return Err(ExchangeError::Method);
+        }
+        let (mut parts, body) = request.into_parts();
+        let version = if head.http10 { "1.0" } else { "1.1" };
+        self.visitor.prepare(&mut parts, version, id)?;
+        let method = parts.method.clone();
+        let request = Request::from_parts(parts, body);
+        let (response, carry) = forward(&self.visitor.way, request, &mut |_, _| {}).await?;
+        let (parts, body) = self.finish(response, id)?.into_parts();
+        self.carry(carry);
+        let length = declared_length(&parts.headers).filter(|_| method != Method::HEAD);
+        Ok(Response::from_parts(parts, body.with_length(length)))
+    }
+
+    async fn upgrade(
+        &self,
+        mut request: Request<Incoming>,
+        id: RequestId,
+    ) -> Result<Response<Body>, ExchangeError> {
+        let (body, writer) = upgrade::streams(hyper::upgrade::on(&mut request));
+        let (mut parts, _) = request.into_parts();
+        // However this ends, somebody must tell the guard, who holds the visitor's bytes back.
+        let decision = Decision(&self.gate);
+        let wish = Wish::take(&mut parts);
+        self.visitor.prepare(&mut parts, "1.1", id)?;
+        let request = Request::from_parts(parts, body);
+        let (response, carry) = forward(&self.visitor.way, request, &mut |_, _| {}).await?;
+        let mut response = self.finish(response, id)?;
+        let Some(wish) = wish.filter(|_| response.status().is_success() && carry.is_extended())
+        else {
+            drop(decision);
+            self.carry(carry);
+            let length = declared_length(response.headers());
+            return Ok(response.map(|body| body.with_length(length)));
+        };
+        wish.grant(&mut response);
+        response.headers_mut().remove(CONTENT_LENGTH);
+        decision.accept();
+        self.lift.lift();
+        let (parts, body) = response.into_parts();
+        let work = async move {
+            let (_, result) = tokio::join!(carry.patient(), upgrade::download(body, writer));
+            if let Err(err) = result {
+                trace!("visitor: upgraded connection ended: {err}");
+            }
+        };
+        let _ = self.background.send(Box::pin(work));
+        Ok(Response::from_parts(parts, Body::empty()))
+    }
+
+    fn finish(&self, mut response: Response<Body>, id: RequestId) -> Result<Response<Body>, ExchangeError> {
+        admit(&mut response)?;
+        log::debug!("exchange: {id} visitor={} status={}", self.visitor.address, response.status().as_u16());
+        Ok(response)
+    }
+
+    fn carry(&self, carry: Carry) {
+        if !carry.is_finished() {
+            // Fails only when the connection is gone, and then the drop is what is wanted.
+            let _ = self.background.send(Box::pin(carry));
+        }
+    }
+}
+
+/// Refuses the upgrade unless it is accepted.
+struct Decision<'a>(&'a Gate);
+
+impl Decision<'_> {
+    fn accept(self) {
+        self.0.upgrade(true);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Decision<'_> {
+    fn drop(&mut self) {
+        self.0.upgrade(false);
+    }
+}
+
+/// A Content-Length that frames the body, so that hyper sends no chunks.
+fn declared_length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What hyper writes: a tunnel's body, or a page of ours.
+struct Reply {
+    content: Content,
+    /// Until this is dropped, the exchange is under way.
+    #[allow(dead_code, reason = "held for its drop")]
+    exchange: Exchange,
+}
+
+enum Content {
+    Tunnel(Body),
+    Page(Option<Bytes>),
+}
+
+impl HttpBody for Reply {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.content {
+            Content::Tunnel(body) => Pin::new(body).poll_frame(cx).map_ok(|mut frame| {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::trailers(trailers);
+                }
+                frame
+            }),
+            Content::Page(page) => Poll::Ready(page.take().map(|page| Ok(Frame::data(page)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Tunnel(body) => body.is_end_stream(),
+            Content::Page(page) => page.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Tunnel(body) => body.size_hint(),
+            Content::Page(page) => {
+                SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64)
+            }
+        }
+    }
+}
+
+/// Above the guard's 32 KiB, so that the guard's refusal, and not hyper's, is what the visitor reads.
+const HEAD_ROOM: usize = 64 * 1024;
+const MAX_FIELDS: usize = 128;

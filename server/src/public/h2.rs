@@ -1,0 +1,338 @@
+//! A visitor who speaks HTTP/2.
+//!
+//! Invariant: what is wrong with one of his streams ends that stream; what is wrong with his
+//! conduct ends his connection; neither reaches the tunnel or anybody else.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::header::CONNECTION;
+use http::{HeaderMap, Method, Request, Response};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+use log::{debug, trace};
+use ptth_link::body::{Body, Inflow, split};
+use ptth_link::cork::{Cork, Driver, cork};
+use ptth_link::headers;
+use ptth_link::pump::{Patience, pump};
+use ptth_link::shutdown::Phase;
+use ptth_link::websocket::WEBSOCKET;
+use ptth_link::window::Window;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::select;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::error::{ExchangeError, RequestId};
+use crate::forward::{Carry, forward};
+
+use super::stall::Stall;
+use super::{Visitor, admit, check};
+
+/// Answers one visitor's HTTP/2 connection to its end. Dropping the future cuts it.
+pub async fn serve<IO>(visitor: Visitor, io: IO)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (io, _) = Stall::new(io);
+    let (io, driver) = cork(io);
+    let handshake = driver.flushing(builder().handshake::<_, Bytes>(io));
+    let connection = match timeout(PREFACE, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(err)) => return trace!("visitor: {} HTTP/2 handshake: {err}", visitor.address),
+        Err(_) => return trace!("visitor: {} sent no HTTP/2 preface", visitor.address),
+    };
+    let window = Window::new(visitor.way.budget.clone(), STREAM_WINDOW);
+    let mut engine = Engine { connection, driver, window };
+    run(&mut engine, Arc::new(visitor)).await;
+}
+
+fn builder() -> Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
+        .max_local_error_reset_streams(Some(STREAM_ERRORS))
+        // WebSocket over HTTP/2 (RFC 8441).
+        .enable_connect_protocol();
+    builder
+}
+
+struct Engine<IO> {
+    connection: Connection<Cork<IO>, Bytes>,
+    driver: Driver<IO>,
+    window: Window,
+}
+
+type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        streams: usize,
+    ) -> Poll<Option<Result<Incoming, h2::Error>>> {
+        let received = self.driver.received();
+        if let Some(window) = self.window.adjust(streams.max(1), received)
+            && self.connection.set_initial_window_size(window).is_ok()
+        {
+            self.connection.set_target_window_size(window.saturating_mul(4).max(CONNECTION_WINDOW));
+            self.window.announce(window, received);
+        }
+        let accepted = self.connection.poll_accept(cx);
+        match self.driver.poll_flush(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            _ => accepted,
+        }
+    }
+}
+
+async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visitor: Arc<Visitor>) {
+    let mut shutdown = visitor.shutdown.clone();
+    let mut streams = JoinSet::new();
+    let conduct = Arc::new(Conduct::default());
+    let mut accepted: u64 = 0;
+    let mut ending = false;
+    let mut idle = Instant::now() + FIRST_REQUEST;
+    loop {
+        let open = streams.len();
+        select! {
+            incoming = poll_fn(|cx| engine.poll(cx, open)) => match incoming {
+                Some(Ok((request, respond))) => {
+                    accepted += 1;
+                    let work = exchange(visitor.clone(), request, respond, conduct.clone());
+                    streams.spawn(work);
+                }
+                Some(Err(err)) => {
+                    debug!("visitor: {} connection ended: {err}", visitor.address);
+                    break;
+                }
+                None => break,
+            },
+            Some(_) = streams.join_next() => idle = Instant::now() + IDLE,
+            () = sleep_until(idle), if open == 0 => {
+                if ending {
+                    break;
+                }
+                idle = Instant::now() + FAREWELL;
+                ending = true;
+                engine.connection.graceful_shutdown();
+            }
+            () = shutdown.reached(Phase::Draining), if !ending => {
+                ending = true;
+                engine.connection.graceful_shutdown();
+            }
+        }
+        if conduct.is_bad() {
+            debug!("visitor: {} cancels too much", visitor.address);
+            engine.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            conduct.forgive();
+        }
+        if accepted == LIFETIME_STREAMS && !ending {
+            ending = true;
+            engine.connection.graceful_shutdown();
+        }
+    }
+}
+
+/// Counts the requests that a visitor took back after they had gone to a backend.
+#[derive(Debug, Default)]
+struct Conduct {
+    cancelled: AtomicU32,
+    answered: AtomicU32,
+}
+
+impl Conduct {
+    /// A browser that leaves a page takes back what is under way; an attacker takes back everything.
+    fn is_bad(&self) -> bool {
+        let cancelled = self.cancelled.load(Ordering::Relaxed);
+        cancelled > CANCELLED && cancelled / 4 > self.answered.load(Ordering::Relaxed)
+    }
+
+    fn forgive(&self) {
+        self.cancelled.store(0, Ordering::Relaxed);
+    }
+}
+
+/// One stream, from its head to its end.
+async fn exchange(
+    visitor: Arc<Visitor>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    conduct: Arc<Conduct>,
+) {
+    // Taken back before it was looked at: it isn't sent at all.
+    if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
+        return;
+    }
+    let id = RequestId::next(visitor.seed);
+    let fields = request.headers().clone();
+    let is_head = request.method() == Method::HEAD;
+    let (parts, stream) = request.into_parts();
+    let (mut inflow, body) = split(stream, visitor.way.budget.clone());
+    let request = Request::from_parts(parts, body);
+    match ask(&visitor, request, &mut inflow, &mut respond, id).await {
+        Ok((response, carry)) => {
+            // The request's body goes on while the response comes.
+            let (_, done) = tokio::join!(inflow, reply(respond, response, carry));
+            let counter = if done { &conduct.answered } else { &conduct.cancelled };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(Unanswered::Cancelled) => {
+            conduct.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(Unanswered::Malformed) => respond.send_reset(Reason::PROTOCOL_ERROR),
+        Err(Unanswered::Failed(err)) => {
+            let mut page = visitor.page(&err, &fields, id);
+            page.headers_mut().remove(CONNECTION);
+            let (parts, text) = page.into_parts();
+            let response = Response::from_parts(parts, ());
+            if let Ok(mut stream) = respond.send_response(response, is_head)
+                && !is_head
+            {
+                let _ = stream.send_data(text.into(), true);
+            }
+        }
+    }
+}
+
+/// Why a stream gets no response from a backend.
+enum Unanswered {
+    /// The visitor took it back.
+    Cancelled,
+    /// A stream error (RFC 9113 §8.1.1).
+    Malformed,
+    /// Answered with a page of ours.
+    Failed(ExchangeError),
+}
+
+/// Asks a backend, and stops asking when the visitor takes the request back.
+async fn ask(
+    visitor: &Visitor,
+    request: Request<Body>,
+    inflow: &mut Inflow,
+    respond: &mut SendResponse<Bytes>,
+    id: RequestId,
+) -> Result<(Response<Body>, Carry), Unanswered> {
+    let (mut parts, body) = request.into_parts();
+    check::h2(&mut parts).map_err(|err| err.map_or(Unanswered::Malformed, Unanswered::Failed))?;
+    match parts.extensions.get::<Protocol>() {
+        Some(protocol) if protocol.as_str() != WEBSOCKET => {
+            return Err(Unanswered::Failed(ExchangeError::NoExtendedConnect));
+        }
+        None if parts.method == Method::CONNECT => {
+            return Err(Unanswered::Failed(ExchangeError::Method));
+        }
+        _ => {}
+    }
+    visitor.prepare(&mut parts, "2", id).map_err(Unanswered::Failed)?;
+    // 1xx responses come while the future below holds everything else; they are passed on between its polls.
+    let early = Mutex::new(Vec::new());
+    let mut note = |status, fields: &HeaderMap| {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = fields.clone();
+        early.lock().unwrap_or_else(PoisonError::into_inner).push(response);
+    };
+    let mut asking = pin!(forward(&visitor.way, Request::from_parts(parts, body), &mut note));
+    let (mut response, carry) = poll_fn(|cx| {
+        let _ = Pin::new(&mut *inflow).poll(cx);
+        let answer = asking.as_mut().poll(cx);
+        for response in early.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = respond.send_informational(response);
+        }
+        if answer.is_pending() && respond.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Unanswered::Cancelled));
+        }
+        answer.map_err(Unanswered::Failed)
+    })
+    .await?;
+    admit(&mut response).map_err(Unanswered::Failed)?;
+    let status = response.status().as_u16();
+    debug!("exchange: {id} visitor={} status={status}", visitor.address);
+    Ok((response, carry))
+}
+
+/// Sends the response. False if the visitor didn't take it all.
+async fn reply(
+    mut respond: SendResponse<Bytes>,
+    response: Response<Body>,
+    mut carry: Carry,
+) -> bool {
+    let (parts, body) = response.into_parts();
+    let patience = if carry.is_extended() {
+        carry = carry.patient();
+        Patience::default()
+    } else {
+        Patience { receiver: Some(ZERO_WINDOW), body: None }
+    };
+    let end = body.is_end_stream();
+    let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), end) else {
+        return false;
+    };
+    if end {
+        carry.await;
+        return true;
+    }
+    let body = body.map_frame(|mut frame| {
+        if let Some(trailers) = frame.trailers_mut() {
+            headers::trailers(trailers);
+        }
+        frame
+    });
+    let mut pumping = pin!(pump(body, &mut stream, patience));
+    let mut pumped = false;
+    poll_fn(|cx| {
+        let carried = Pin::new(&mut carry).poll(cx).is_ready();
+        if !pumped {
+            match pumping.as_mut().poll(cx) {
+                Poll::Ready(Ok(_)) => pumped = true,
+                // Dropping the carry resets the stream on the tunnel.
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => {}
+            }
+        }
+        if pumped && carried { Poll::Ready(true) } else { Poll::Pending }
+    })
+    .await
+}
+
+/// Streams of one visitor at a time; browsers open fewer than a hundred.
+const STREAMS: u32 = 100;
+/// What a stream's body may send before anybody read of it; grows while it is what limits an upload.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// As HTTP/1.1's head; h2 answers 431 beyond it.
+const HEADER_LIST: u32 = 32 * 1024;
+/// Of each stream's response, what may wait in h2 for a socket that is full.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that were reset before we looked at them (rapid reset).
+const RESETS_BEFORE_ACCEPT: usize = 20;
+/// Stream errors that a visitor may make us send in the life of a connection (MadeYouReset).
+const STREAM_ERRORS: usize = 100;
+/// Cancelled requests, if they outnumber the answered ones four to one.
+const CANCELLED: u32 = 100;
+/// After this many streams the visitor is asked to come again.
+const LIFETIME_STREAMS: u64 = 1_000_000;
+/// From the TLS handshake to the end of the preface and of the first SETTINGS.
+const PREFACE: Duration = Duration::from_secs(10);
+/// From there to the first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(75);
+/// Without a stream.
+const IDLE: Duration = Duration::from_secs(75);
+/// From our GOAWAY to the close, for a visitor who doesn't answer it.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// For a visitor whose window stays shut.
+const ZERO_WINDOW: Duration = Duration::from_secs(60);

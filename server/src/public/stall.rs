@@ -1,0 +1,127 @@
+//! A visitor who never takes his bytes loses the connection (SECURITY: zero window, 60 s).
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Fails a write that made no progress for [`PATIENCE`]. Reads pass through.
+#[derive(Debug)]
+pub(super) struct Stall<T> {
+    io: T,
+    timer: Option<Pin<Box<Sleep>>>,
+    lifted: Arc<AtomicBool>,
+}
+
+/// Lifts the limit, for an upgraded connection: its peer may sleep as long as its kernel answers.
+#[derive(Clone, Debug)]
+pub(super) struct Lift(Arc<AtomicBool>);
+
+impl Lift {
+    pub(super) fn lift(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<T> Stall<T> {
+    pub(super) fn new(io: T) -> (Self, Lift) {
+        let lifted = Arc::new(AtomicBool::new(false));
+        (Self { io, timer: None, lifted: lifted.clone() }, Lift(lifted))
+    }
+
+    fn watch<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if polled.is_ready() || self.lifted.load(Ordering::Relaxed) {
+            self.timer = None;
+            return polled;
+        }
+        let timer =
+            self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + PATIENCE)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Stall<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.watch(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.watch(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.watch(cx, polled)
+    }
+}
+
+/// Longer than any pause of a network that still works.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// D2
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_who_stops_is_dropped_after_a_minute() {
+        let (near, _far) = tokio::io::duplex(64);
+        let (mut stall, _) = Stall::new(near);
+        let start = Instant::now();
+        let err = stall.write_all(&[0; 1000]).await.unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_secs(), 60);
+    }
+
+    /// D6
+    #[tokio::test(start_paused = true)]
+    async fn an_upgraded_connection_may_pause() {
+        let (near, _far) = tokio::io::duplex(64);
+        let (mut stall, lift) = Stall::new(near);
+        lift.lift();
+        let write = tokio::time::timeout(PATIENCE * 10, stall.write_all(&[0; 1000]));
+        assert!(write.await.is_err(), "it still waits");
+    }
+}

@@ -1,0 +1,135 @@
+//! WebSocket, and any other upgrade, from an HTTP/1.1 visitor: two byte streams after a 101.
+//!
+//! On the tunnel it is extended CONNECT (RFC 8441), whose two bodies these streams become.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use h2::ext::Protocol;
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use ptth_link::websocket::{WEBSOCKET, accept};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::oneshot;
+
+use crate::forward::Upgrade;
+
+type Socket = TokioIo<Upgraded>;
+
+/// The wish, taken off the head before hygiene removes its fields.
+#[derive(Debug)]
+pub(super) struct Wish {
+    token: HeaderValue,
+    key: Option<HeaderValue>,
+}
+
+impl Wish {
+    /// Takes the wish of a head that asks for an upgrade, and marks the head to cross as one.
+    pub(super) fn take(head: &mut Parts) -> Option<Self> {
+        let token = head.headers.get(UPGRADE)?.clone();
+        // The first protocol of the list that isn't h2c, which would be HTTP again.
+        let name = token.to_str().ok()?.split(',').map(str::trim);
+        let name = name.filter(|name| !name.eq_ignore_ascii_case("h2c")).next()?.to_owned();
+        let websocket = name.eq_ignore_ascii_case(WEBSOCKET);
+        let protocol = if websocket { WEBSOCKET } else { name.as_str() };
+        let key = head.headers.get(SEC_WEBSOCKET_KEY).cloned();
+        if websocket {
+            // RFC 8441 §5: HTTP/2 proves nothing by it, so it doesn't cross.
+            head.headers.remove(SEC_WEBSOCKET_KEY);
+        }
+        head.extensions.insert(Upgrade(Protocol::from(protocol)));
+        Some(Self { token: HeaderValue::from_str(&name).ok()?, key: key.filter(|_| websocket) })
+    }
+
+    /// Turns the tunnel's 200 into the 101 that the visitor waits for.
+    pub(super) fn grant<B>(&self, response: &mut Response<B>) {
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let fields = response.headers_mut();
+        fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(UPGRADE, self.token.clone());
+        if let Some(key) = &self.key
+            && let Ok(accept) = HeaderValue::from_str(&accept(key.as_bytes()))
+        {
+            fields.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        }
+    }
+}
+
+/// What the visitor sends once he is upgraded, as a request's body; and the way to write to him.
+pub(super) fn streams(upgraded: OnUpgrade) -> (Upgrading, oneshot::Receiver<WriteHalf<Socket>>) {
+    let (writer, receiver) = oneshot::channel();
+    (Upgrading { state: State::Waiting(upgraded, Some(writer)), buffer: BytesMut::new() }, receiver)
+}
+
+/// A body that begins with the upgrade, and is empty if there is none.
+pub(super) struct Upgrading {
+    state: State,
+    buffer: BytesMut,
+}
+
+enum State {
+    Waiting(OnUpgrade, Option<oneshot::Sender<WriteHalf<Socket>>>),
+    Reading(ReadHalf<Socket>),
+    Ended,
+}
+
+impl Body for Upgrading {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        loop {
+            match &mut this.state {
+                State::Waiting(upgraded, writer) => {
+                    let Ok(socket) = ready!(Pin::new(upgraded).poll(cx)) else {
+                        this.state = State::Ended;
+                        continue;
+                    };
+                    let (read, write) = split(TokioIo::new(socket));
+                    let _ = writer.take().map(|writer| writer.send(write));
+                    this.state = State::Reading(read);
+                }
+                State::Reading(socket) => {
+                    this.buffer.reserve(CHUNK);
+                    let read = ready!(pin!(socket.read_buf(&mut this.buffer)).poll(cx))?;
+                    if read == 0 {
+                        this.state = State::Ended;
+                        continue;
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))));
+                }
+                State::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+/// Copies the response's body to the upgraded visitor. A body that fails cuts him off.
+pub(super) async fn download<B: Body<Data = Bytes>>(
+    body: B,
+    writer: oneshot::Receiver<WriteHalf<Socket>>,
+) -> io::Result<()> {
+    let Ok(mut writer) = writer.await else { return Ok(()) };
+    let mut body = pin!(body);
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let frame = frame.map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))?;
+        if let Ok(data) = frame.into_data() {
+            writer.write_all(&data).await?;
+            writer.flush().await?;
+        }
+    }
+    writer.shutdown().await
+}
+
+const CHUNK: usize = 16 * 1024;

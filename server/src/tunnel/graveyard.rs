@@ -1,0 +1,109 @@
+//! Streams that nobody wants any more, until they may be reset.
+//!
+//! A backend counts the resets that it receives and may end the whole tunnel for too many (Node: 1,000 at
+//! once and 33 a second). Visitors who come and go by the thousand must not be able to make that happen:
+//! what exceeds the rate waits here, unread, and is reset as the rate allows.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+/// Limits the RST_STREAM frames that a tunnel's backend gets.
+#[derive(Debug)]
+pub struct Graveyard(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    buried: VecDeque<Buried>,
+    tokens: f64,
+    filled: Instant,
+    burst: f64,
+    rate: f64,
+}
+
+/// A stream's handles, whatever they are: dropping them resets it.
+pub type Buried = Box<dyn Any + Send>;
+
+impl Graveyard {
+    /// `ours`: the other end is our own client, which sets itself no limit below its number of streams.
+    pub fn new(ours: bool) -> Self {
+        let (burst, rate) = if ours { (OUR_BURST, OUR_RATE) } else { (BURST, RATE) };
+        Self(Mutex::new(Inner {
+            buried: VecDeque::new(),
+            tokens: burst,
+            filled: Instant::now(),
+            burst,
+            rate,
+        }))
+    }
+
+    /// Resets the stream now if the rate allows, else later.
+    pub fn bury(&self, stream: Buried) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !inner.buried.is_empty() || !inner.take() {
+            inner.buried.push_back(stream);
+        }
+        // Otherwise it is dropped at the end of this function, after the lock.
+    }
+
+    /// Resets those whose time has come; true while some are left. To be called every second or so.
+    pub fn exhume(&self) -> bool {
+        let mut due = Vec::new();
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while !inner.buried.is_empty() && inner.take() {
+            due.extend(inner.buried.pop_front());
+        }
+        !inner.buried.is_empty()
+    }
+}
+
+impl Inner {
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let earned = (now - self.filled).as_secs_f64() * self.rate;
+        self.tokens = (self.tokens + earned).min(self.burst);
+        self.filled = now;
+        let allowed = self.tokens >= 1.0;
+        if allowed {
+            self.tokens -= 1.0;
+        }
+        allowed
+    }
+}
+
+/// Below Node's defaults, the strictest of the servers that can be a backend.
+const BURST: f64 = 800.0;
+const RATE: f64 = 30.0;
+/// Our client's accept loop keeps up with any rate; the burst stays below what it lets pend.
+const OUR_BURST: f64 = 8_000.0;
+const OUR_RATE: f64 = 50_000.0;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// B10, LESSONS h2 point 2
+    #[tokio::test(start_paused = true)]
+    async fn a_foreign_backend_is_never_sent_more_resets_than_it_allows() {
+        let graveyard = Graveyard::new(false);
+        let alive = Arc::new(());
+        for _ in 0..5000 {
+            graveyard.bury(Box::new(alive.clone()));
+        }
+        let reset = |alive: &Arc<()>| 5000 - (Arc::strong_count(alive) - 1);
+        assert_eq!(reset(&alive), 800);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(graveyard.exhume());
+        assert_eq!(reset(&alive), 1100);
+        tokio::time::advance(Duration::from_secs(200)).await;
+        while graveyard.exhume() {
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        assert_eq!(reset(&alive), 5000, "every stream is reset in the end");
+    }
+}

@@ -1,0 +1,275 @@
+//! Drives one tunnel: the gateway's side of an HTTP/2 connection that the backend dialled.
+//!
+//! ```text
+//! handshake ─> first PONG ─> registered ─┬─> draining (replaced, withdrawn) ─> idle ─┬─> closed
+//!     │ silent: refused                  ├─> dead (silent for two intervals) ────────┤
+//!     └──────────────────────────────────┴─> the connection ends, too many breaches ─┘
+//! ```
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use log::{info, warn};
+use ptth_link::cork::{Cork, Driver, cork};
+use ptth_link::goaway::{TAKEN, refusal};
+use ptth_link::keepalive::Keepalive;
+use ptth_link::limits::{
+    PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST,
+};
+use ptth_link::shutdown::{Phase, Shutdown};
+use ptth_link::window::{Budget, Window};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::select;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::auth::Identity;
+use crate::pool::{Pool, Registration, Tunnel};
+
+/// Why a tunnel is no more.
+#[derive(Debug)]
+pub enum Ended {
+    /// It said nothing in HTTP/2 after the TLS handshake.
+    Silent,
+    /// The place of an open gateway's one backend was taken.
+    Taken,
+    /// The connection broke, or the backend ended it.
+    Connection(h2::Error),
+    /// The socket failed.
+    Socket(io::Error),
+    /// Nothing came from it for two PING intervals.
+    Dead,
+    /// The backend broke the protocol too often.
+    Struck,
+    /// The backend closed it in order.
+    Closed,
+    /// Replaced, withdrawn or shut down, with nothing left to finish.
+    Drained,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("the backend said nothing after the handshake"),
+            Self::Taken => f.write_str("another backend is connected to this open gateway"),
+            Self::Connection(err) => write!(f, "{err}"),
+            Self::Socket(err) => write!(f, "the socket failed: {err}"),
+            Self::Dead => f.write_str("nothing came from the backend for two ping intervals"),
+            Self::Struck => f.write_str("the backend broke the protocol too often"),
+            Self::Closed => f.write_str("the backend closed it"),
+            Self::Drained => f.write_str("drained"),
+        }
+    }
+}
+
+/// Where a tunnel belongs.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// The tunnels that visitors' requests choose from.
+    pub pool: Arc<Pool>,
+    /// The thread that this runs on.
+    pub shard: usize,
+    /// What bodies may hold in this process.
+    pub budget: Arc<Budget>,
+    /// Whether any backend is admitted, one at a time.
+    pub open: bool,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+}
+
+/// Turns a connection whose TLS handshake admitted `identity` into a tunnel, and drives it to its end.
+///
+/// Dropping the future cuts the tunnel.
+pub async fn attach<IO>(mut io: IO, identity: Identity, home: Home) -> Ended
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if home.open && !is_place_free(&home.pool, &identity).await {
+        let bytes = refusal(TAKEN, "another backend is connected to this open gateway");
+        let _ = timeout(FIRST_PONG, async {
+            io.write_all(&bytes).await?;
+            io.shutdown().await
+        })
+        .await;
+        return Ended::Taken;
+    }
+    match timeout(FIRST_PONG, Engine::start(io, &home, identity)).await {
+        Ok(Ok((engine, tunnel))) => {
+            let id = tunnel.id;
+            info!(
+                "tunnel: {id} up name={:?} key={} shard={}",
+                tunnel.identity.name,
+                tunnel.identity.key_text(),
+                home.shard
+            );
+            let ended = run(engine, tunnel, home).await;
+            match ended {
+                Ended::Closed | Ended::Drained => info!("tunnel: {id} ended: {ended}"),
+                _ => warn!("tunnel: {id} lost: {ended}"),
+            }
+            ended
+        }
+        Ok(Err(ended)) => ended,
+        Err(_) => Ended::Silent,
+    }
+}
+
+/// An open gateway serves one backend, which may hold several tunnels. The one that is there keeps its
+/// place if it answers; one that went away without a word doesn't lock out the next.
+async fn is_place_free(pool: &Pool, identity: &Identity) -> bool {
+    for rival in pool.rivals(identity) {
+        if rival.answers().await {
+            return false;
+        }
+        rival.drain();
+    }
+    true
+}
+
+/// An HTTP/2 connection, its flush, its keepalive and its window: what must be polled together.
+struct Engine<IO> {
+    connection: h2::client::Connection<Cork<IO>, Bytes>,
+    driver: Driver<IO>,
+    keepalive: Keepalive,
+    window: Window,
+}
+
+impl<IO> Engine<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// Asks for the backend's first PONG: then its SETTINGS are known, too, and it is no silent socket.
+    async fn start(
+        io: IO,
+        home: &Home,
+        identity: Identity,
+    ) -> Result<(Self, Arc<Tunnel>), Ended> {
+        let (io, driver) = cork(io);
+        let widest = Window::widest(&home.budget);
+        // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
+        let (sender, mut connection) = h2::client::Builder::new()
+            .enable_push(false)
+            .initial_window_size(widest)
+            .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
+            .max_header_list_size(TUNNEL_HEADER_LIST)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            // Small frames are taken off each stream as they come (link::body), and merged there, so
+            // that one visitor's stream of them isn't counted against the tunnel.
+            .data_frame_budget(usize::MAX)
+            // A backend that breaks the protocol is counted in `Tunnel::strike`, which forgets; h2's
+            // count is for the connection's life, which here is weeks.
+            .max_local_error_reset_streams(None)
+            .handshake(io)
+            .await
+            .map_err(Ended::Connection)?;
+        let pings = connection.ping_pong().expect("it is taken once, here");
+        let mut keepalive = Keepalive::new(pings);
+        keepalive.probe(0);
+        let window = Window::new(home.budget.clone(), widest);
+        let mut engine = Self { connection, driver, keepalive, window };
+        poll_fn(|cx| match engine.poll(cx, 0) {
+            Poll::Ready(ended) => Poll::Ready(Err(ended)),
+            Poll::Pending if engine.keepalive.is_answered() => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        })
+        .await?;
+        Ok((engine, Tunnel::new(home.shard, identity, sender)))
+    }
+
+    /// Ready when the connection has ended. `streams`: how many are open.
+    fn poll(&mut self, cx: &mut Context<'_>, streams: usize) -> Poll<Ended> {
+        let received = self.driver.received();
+        if let Some(window) = self.window.adjust(streams, received) {
+            // Fails while the last SETTINGS frame isn't acknowledged; then the next poll tries again.
+            if self.connection.set_initial_window_size(window).is_ok() {
+                self.window.announce(window, received);
+            }
+        }
+        let ended = Pin::new(&mut self.connection).poll(cx);
+        let flushed = self.driver.poll_flush(cx);
+        if let Poll::Ready(result) = ended {
+            return Poll::Ready(result.map_or_else(Ended::Connection, |()| Ended::Closed));
+        }
+        if let Poll::Ready(Err(err)) = flushed {
+            return Poll::Ready(Ended::Socket(err));
+        }
+        self.keepalive.poll_dead(cx, self.driver.received()).map(|()| Ended::Dead)
+    }
+}
+
+/// Drives a registered tunnel.
+async fn run<IO>(mut engine: Engine<IO>, tunnel: Arc<Tunnel>, home: Home) -> Ended
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut shutdown = home.shutdown.clone();
+    if home.open && !home.pool.rivals(&tunnel.identity).is_empty() {
+        // Another one came first while this one shook hands.
+        return Ended::Taken;
+    }
+    let mut registration: Option<Registration> = Some(home.pool.register(tunnel.clone()));
+    let mut forgive = Instant::now() + PING_INTERVAL;
+    let mut exhume = Instant::now() + EXHUME_INTERVAL;
+    loop {
+        select! {
+            ended = poll_fn(|cx| {
+                let ended = engine.poll(cx, tunnel.in_flight());
+                if engine.keepalive.is_answered() {
+                    tunnel.note_answer();
+                }
+                ended
+            }) => return ended,
+            () = tunnel.attention.notified() => {
+                if tunnel.is_out() {
+                    return Ended::Struck;
+                }
+                if tunnel.take_probe() {
+                    engine.keepalive.probe(engine.driver.received());
+                }
+                if tunnel.is_draining() {
+                    registration = None;
+                }
+            }
+            () = shutdown.reached(Phase::Closing), if registration.is_some() => {
+                registration = None;
+                tunnel.drain();
+            }
+            () = sleep_until(exhume) => {
+                tunnel.graveyard.exhume();
+                exhume = Instant::now() + EXHUME_INTERVAL;
+                if Instant::now() >= forgive {
+                    tunnel.forgive();
+                    forgive = Instant::now() + PING_INTERVAL;
+                }
+            }
+        }
+        if registration.is_none() && tunnel.in_flight() == 0 {
+            return finish(engine, tunnel).await;
+        }
+    }
+}
+
+/// With the last sender gone, h2 says GOAWAY(NO_ERROR) and closes.
+async fn finish<IO>(mut engine: Engine<IO>, tunnel: Arc<Tunnel>) -> Ended
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    drop(tunnel);
+    let _ = timeout(FAREWELL, poll_fn(|cx| engine.poll(cx, 0))).await;
+    Ended::Drained
+}
+
+/// From the end of the TLS handshake to the first PONG: as long as any other first byte.
+const FIRST_PONG: Duration = Duration::from_secs(10);
+/// Streams that we reset and whose late frames must still be told from a breach of protocol.
+const REMEMBERED_RESETS: usize = 4096;
+/// For the last frames to leave.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How often buried streams are looked at.
+const EXHUME_INTERVAL: Duration = Duration::from_secs(1);

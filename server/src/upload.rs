@@ -1,0 +1,182 @@
+//! A request's body on its way into a tunnel, watched: has it been touched, does it move, is it too slow?
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::SendStream;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use ptth_link::headers;
+use ptth_link::pump::{Patience, PumpError, pump};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A visitor's body that a second attempt may take over as long as the first one took nothing of it.
+#[derive(Clone)]
+pub struct Watched(Arc<Mutex<State>>);
+
+struct State {
+    body: Option<UnsyncBoxBody<Bytes, ()>>,
+    touched: bool,
+    moved: u64,
+    /// Since when the visitor lets us wait, and how long he did before.
+    hungry: Option<Instant>,
+    waited: Duration,
+}
+
+impl Watched {
+    /// Watches `body`. What exactly is wrong with it, the visitor's side knows; here it is `()`.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        Self(Arc::new(Mutex::new(State {
+            body: Some(body.map_err(|_| ()).boxed_unsync()),
+            touched: false,
+            moved: 0,
+            hungry: None,
+            waited: Duration::ZERO,
+        })))
+    }
+
+    /// Whether anything was taken from it.
+    pub fn is_touched(&self) -> bool {
+        self.lock().touched
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = ();
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ()>>> {
+        let mut state = self.lock();
+        let Some(body) = &mut state.body else { return Poll::Ready(Some(Err(()))) };
+        let polled = Pin::new(body).poll_frame(cx);
+        let Poll::Ready(frame) = polled else {
+            state.hungry.get_or_insert_with(Instant::now);
+            return Poll::Pending;
+        };
+        state.touched = true;
+        if let Some(since) = state.hungry.take() {
+            state.waited += since.elapsed();
+        }
+        Poll::Ready(frame.map(|frame| {
+            let mut frame = frame?;
+            if let Some(data) = frame.data_ref() {
+                state.moved += data.len() as u64;
+            }
+            if let Some(trailers) = frame.trailers_mut() {
+                headers::trailers(trailers);
+            }
+            Ok(frame)
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lock().body.as_ref().is_some_and(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.lock().body.as_ref().map_or_else(SizeHint::new, Body::size_hint)
+    }
+}
+
+type Pumping = Pin<Box<dyn Future<Output = Result<u64, PumpError<()>>> + Send>>;
+
+/// The copying of a request's body into its stream.
+pub struct Upload {
+    body: Watched,
+    pumping: Option<Pumping>,
+    /// The visitor waits for a 100 (Continue) before he sends; we wait with him, but not for ever.
+    hold: Option<Pin<Box<Sleep>>>,
+    check: Option<Pin<Box<Sleep>>>,
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload").field("done", &self.pumping.is_none()).finish_non_exhaustive()
+    }
+}
+
+impl Upload {
+    /// Copies `body` to `stream`; after the backend said 100 (Continue), where the visitor `expects` it.
+    pub fn new(
+        body: Watched,
+        mut stream: SendStream<Bytes>,
+        patience: Patience,
+        expects: bool,
+    ) -> Self {
+        let source = body.clone();
+        let pumping = Box::pin(async move { pump(source, &mut stream, patience).await });
+        let hold = expects.then(|| Box::pin(sleep_until(Instant::now() + CONTINUE_TIMEOUT)));
+        Self { body, pumping: Some(pumping), hold, check: None }
+    }
+
+    /// Ready once, when the copying has ended; `Ok` at every later call.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, PumpError<()>>> {
+        if let Some(hold) = &mut self.hold {
+            if hold.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.hold = None;
+        }
+        let Some(pumping) = &mut self.pumping else { return Poll::Ready(Ok(0)) };
+        let result = pumping.as_mut().poll(cx);
+        if result.is_ready() {
+            self.pumping = None;
+        }
+        result
+    }
+
+    /// The backend wants the body.
+    pub fn proceed(&mut self) {
+        self.hold = None;
+    }
+
+    /// Bytes taken from the visitor so far.
+    pub fn moved(&self) -> u64 {
+        self.body.lock().moved
+    }
+
+    /// Whether the visitor, given all the time he took, sent less than the slowest honest link would.
+    pub fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.pumping.is_none() || self.hold.is_some() {
+            return false;
+        }
+        let check = self.check.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + RATE_GRACE)));
+        while check.as_mut().poll(cx).is_ready() {
+            check.as_mut().reset(Instant::now() + RATE_INTERVAL);
+            let state = self.body.lock();
+            let waited = state.waited + state.hungry.map_or(Duration::ZERO, |since| since.elapsed());
+            if waited >= RATE_GRACE && (state.moved as f64) < waited.as_secs_f64() * SLOWEST_RATE {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gives the visitor's body back to its connection: nothing more is taken from it.
+    pub fn abandon(&mut self) {
+        self.body.lock().body = None;
+    }
+}
+
+/// How long a backend that knows nothing of 100 (Continue) delays an upload; curl's own patience.
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes a second of the slowest body that is not an attack (Apache's mod_reqtimeout draws it near).
+const SLOWEST_RATE: f64 = 240.0;
+const RATE_GRACE: Duration = Duration::from_secs(30);
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
