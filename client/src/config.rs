@@ -3,6 +3,7 @@
 //! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the default.
 //! Out: [`Options`], or one sentence that says what is wrong and what to do.
 
+mod args;
 mod error;
 mod origin;
 #[cfg(test)]
@@ -13,76 +14,17 @@ use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use argh::FromArgs;
 use log::LevelFilter;
 use rustls::pki_types::ServerName;
 
 use ptth_link::alpn;
 use ptth_link::crypto;
 use ptth_link::env::{self, Env};
-use ptth_link::token::Token;
+use ptth_link::token::{self, Token};
 
+pub use args::Args;
 pub use error::ConfigError;
 pub use origin::{HostHeader, OriginAddress};
-
-/// The client of 2ptth: dials a gateway and lets it ask the origin, a web server near you.
-#[derive(Debug, Default, FromArgs)]
-#[argh(
-    help_triggers("-h", "--help"),
-    usage = "[options] GATEWAY[:PORT] [ORIGIN]"
-)]
-pub struct Args {
-    /// the gateway to dial, with port 443 if none is said [GATEWAY], and the web server to show:
-    /// `8080`, `host:port`, `http://…`, `https://…` or `unix:/path` [ORIGIN; default: a built-in
-    /// demo]
-    #[argh(positional, arg_name = "gateway [origin]")]
-    pub addresses: Vec<String>,
-
-    /// file with the token that the gateway asks for [TOKEN_FILE, or TOKEN for the text itself]
-    #[argh(option, arg_name = "file")]
-    pub token_file: Option<PathBuf>,
-
-    /// public host to serve [PUBLIC_HOST; default: the gateway's name]
-    #[argh(option, arg_name = "name")]
-    pub host: Option<String>,
-
-    /// know the gateway by certificates in this PEM file instead of the system's [CA]
-    #[argh(option, arg_name = "file")]
-    pub ca: Option<PathBuf>,
-
-    /// know the gateway by its certificate's `sha256:HEX`, which it prints [PIN]
-    #[argh(option, arg_name = "pin")]
-    pub pin: Option<String>,
-
-    /// don't check who the gateway is: for experiments only [INSECURE=1]
-    #[argh(switch)]
-    pub insecure: bool,
-
-    /// answer for hosts that the gateway's certificate doesn't cover, too [ANY_HOST=1]
-    #[argh(switch)]
-    pub any_host: bool,
-
-    /// parallel tunnels [TUNNELS; default 2]
-    #[argh(option, arg_name = "n")]
-    pub tunnels: Option<String>,
-
-    /// the Host that the origin sees: `keep` the visitor's, the `origin`'s own, or a value
-    /// [HOST_HEADER; default keep]
-    #[argh(option, arg_name = "host")]
-    pub host_header: Option<String>,
-
-    /// ALPN label by which the gateway knows a backend, %HH for odd bytes [ALPN; default 2ptth]
-    #[argh(option, arg_name = "label")]
-    pub alpn: Option<String>,
-
-    /// off, error, warn, info, debug or trace [LOG; default info]
-    #[argh(option, arg_name = "level")]
-    pub log: Option<String>,
-
-    /// print the version and exit
-    #[argh(switch)]
-    pub version: bool,
-}
 
 /// What the binary was told, checked.
 #[derive(Clone, Debug)]
@@ -171,7 +113,7 @@ impl Gateway {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let text = text.trim();
         let error = |why| ConfigError::Gateway {
-            text: text.to_owned(),
+            text: origin::quotable(text),
             why,
         };
         let rest = match origin::scheme(text) {
@@ -206,19 +148,7 @@ impl Options {
     /// [`crate::tls::connector`].
     pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
         let mut warnings = Vec::new();
-        let mut addresses = args.addresses.iter().cloned();
-        let (gateway, origin) = (addresses.next(), addresses.next());
-        if let Some(text) = addresses.next() {
-            return Err(ConfigError::Surplus(text));
-        }
-        let gateway = match setting(&gateway, env, "GATEWAY", "GATEWAY")? {
-            Some((_, text)) => Gateway::parse(&text)?,
-            None => return Err(ConfigError::NoGateway),
-        };
-        let origin = match setting(&origin, env, "ORIGIN", "ORIGIN")? {
-            Some((_, text)) => OriginAddress::parse(&text)?,
-            None => OriginAddress::Demo,
-        };
+        let (gateway, origin) = addresses(&args, env)?;
         let host_header = match setting(&args.host_header, env, "--host-header", "HOST_HEADER")? {
             Some((_, text)) => HostHeader::parse(&text)?,
             None => HostHeader::Keep,
@@ -256,6 +186,24 @@ impl Options {
             warnings,
         })
     }
+}
+
+/// The gateway and the origin.
+fn addresses(args: &Args, env: &Env<'_>) -> Result<(Gateway, OriginAddress), ConfigError> {
+    let mut addresses = args.addresses.iter().cloned();
+    let (gateway, origin) = (addresses.next(), addresses.next());
+    if let Some(text) = addresses.next() {
+        return Err(ConfigError::Surplus(origin::quotable(&text)));
+    }
+    let gateway = match setting(&gateway, env, "GATEWAY", "GATEWAY")? {
+        Some((_, text)) => Gateway::parse(&text)?,
+        None => return Err(ConfigError::NoGateway),
+    };
+    let origin = match setting(&origin, env, "ORIGIN", "ORIGIN")? {
+        Some((_, text)) => OriginAddress::parse(&text)?,
+        None => OriginAddress::Demo,
+    };
+    Ok((gateway, origin))
 }
 
 /// The text of a setting and where it came from: the flag, else the variable.
@@ -302,6 +250,13 @@ fn token(
         Some(path) => Some(path.clone()),
         None => env::required(env, "TOKEN_FILE")?.map(PathBuf::from),
     };
+    let mistaken = |path: &PathBuf| path.to_str().is_some_and(token::begins_like_one);
+    if file
+        .as_ref()
+        .is_some_and(|path| mistaken(path) && !path.exists())
+    {
+        return Err(ConfigError::TokenAsFile);
+    }
     match (file, env::required(env, "TOKEN")?) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) if args.token_file.is_none() => Err(ConfigError::TokenTwice),

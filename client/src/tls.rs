@@ -1,10 +1,13 @@
 //! TLS of a tunnel: the label, the client's certificate, and how the gateway is known.
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod verify;
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,11 +22,12 @@ use ptth_link::crypto;
 use ptth_link::token::TokenError;
 
 use crate::config::{Config, Trust};
-use verify::Shortcut;
+use verify::{Listed, Shortcut};
 
 pub use verify::PinMismatch;
 
-/// Makes the TLS configuration of one tunnel. `common_name` is the tunnel's name for the gateway.
+/// Makes the TLS configuration of one tunnel. `common_name` is the tunnel's name for the gateway,
+/// at most 64 characters, `<instance>.<slot>`.
 ///
 /// Offers the one label of `config`, so the gateway must agree to it or end the handshake. Reads
 /// the trust store or the file of `--ca`, so it blocks.
@@ -92,67 +96,76 @@ pub fn covers(certificate: &CertificateDer<'_>, host: &str) -> bool {
     verify_server_name(&certificate, &name).is_ok()
 }
 
-/// The host of an authority: no port, no brackets, no trailing dot.
+/// The host of an authority, without port and brackets.
 fn without_port(authority: &str) -> Option<&str> {
-    if let Some(rest) = authority.strip_prefix('[') {
-        let (ip, port) = rest.split_once(']')?;
-        return (port.is_empty() || port.starts_with(':')).then_some(ip);
-    }
-    let host = match authority.split_once(':') {
-        // More than one colon: an IPv6 address that lacks its brackets.
-        Some((_, rest)) if rest.contains(':') => return None,
-        Some((host, _)) => host,
-        None => authority,
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (ip, port) = rest.split_once(']')?;
+            // Only IPv6 addresses stand in brackets (RFC 3986 §3.2.2).
+            ip.parse::<Ipv6Addr>().ok()?;
+            (ip, port)
+        }
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
-    Some(host.strip_suffix('.').unwrap_or(host))
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    let well_formed = port.is_empty() || port.starts_with(':');
+    (well_formed && digits.bytes().all(|b| b.is_ascii_digit())).then_some(host)
 }
 
 fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
-    let roots = match trust {
-        Trust::Pin(pin) => return Ok(Arc::new(Shortcut::pin(*pin))),
-        Trust::Insecure => return Ok(Arc::new(Shortcut::anything())),
-        Trust::System => system_roots(),
-        Trust::Ca(path) => file_roots(path)?,
-    };
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), crypto::provider());
-    // The only error left is an empty store, and neither of the two gives one.
-    Ok(verifier
-        .build()
-        .map_err(|why| TlsError::Roots(why.to_string()))?)
+    match trust {
+        Trust::Pin(pin) => Ok(Arc::new(Shortcut::pin(*pin))),
+        Trust::Insecure => Ok(Arc::new(Shortcut::anything())),
+        Trust::System => Ok(authorities(system_roots())?),
+        Trust::Ca(path) => {
+            let listed = file_certificates(path)?;
+            let authorities = authorities(file_roots(path, &listed)?)?;
+            Ok(Arc::new(Listed::new(authorities, listed)))
+        }
+    }
 }
 
-/// The system's roots, or Mozilla's where there are none: an image from scratch has no store.
+fn authorities(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), crypto::provider());
+    verifier
+        .build()
+        .map_err(|why| TlsError::Roots(why.to_string()))
+}
+
 fn system_roots() -> RootCertStore {
+    or_bundled(rustls_native_certs::load_native_certs().certs)
+}
+
+/// These roots, or Mozilla's where there are none: an image from scratch has no store.
+fn or_bundled(native: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    let (usable, _) = roots.add_parsable_certificates(native.certs);
+    // A store may hold old roots that webpki can't read; they hinder nobody.
+    let (usable, _) = roots.add_parsable_certificates(native);
     if usable == 0 {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     roots
 }
 
-fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let error = |why: &str| TlsError::Ca {
-        path: path.to_owned(),
-        why: why.to_owned(),
-    };
+fn file_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found =
         CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found = found.map_err(|why| match why {
-        pem::Error::Io(why) => error(&format!("can't be read ({why})")),
-        _ => error("isn't proper PEM"),
+        pem::Error::Io(why) => TlsError::ca(path, format!("can't be read ({why})")),
+        _ => TlsError::ca(path, "isn't proper PEM"),
     })?;
     if found.is_empty() {
-        return Err(error(
-            "holds no certificate; it must have `-----BEGIN CERTIFICATE-----` in it",
-        ));
+        let why = "holds no certificate; it must have `-----BEGIN CERTIFICATE-----` in it";
+        return Err(TlsError::ca(path, why));
     }
+    Ok(found)
+}
+
+fn file_roots(path: &Path, listed: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in found {
-        roots
-            .add(certificate)
-            .map_err(|why| error(&format!("holds a bad certificate ({why})")))?;
+    for certificate in listed {
+        let added = roots.add(certificate.clone());
+        added.map_err(|why| TlsError::ca(path, format!("holds a bad certificate ({why})")))?;
     }
     Ok(roots)
 }
@@ -175,6 +188,15 @@ pub enum TlsError {
     Name(String),
     /// rustls refuses the configuration.
     Rustls(rustls::Error),
+}
+
+impl TlsError {
+    fn ca(path: &Path, why: impl Into<String>) -> Self {
+        Self::Ca {
+            path: path.to_owned(),
+            why: why.into(),
+        }
+    }
 }
 
 impl fmt::Display for TlsError {

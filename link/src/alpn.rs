@@ -169,6 +169,7 @@ mod tests {
         let every: Vec<u8> = (1..=255).collect();
         assert_eq!(parse_label(&display(&every)).unwrap(), every);
         assert!(display(&every).is_ascii());
+        assert_eq!(parse_labels(&display(b"a,b")).unwrap(), [b"a,b"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Environment variables, read the same way by both programs.
+//! Environment variables and flags, read the same way by both programs.
 //!
 //! The environment is a closure, so that tests need not change the process's own. A variable that is
 //! set but empty counts as unset, as in `docker run -e LOG=`; for a secret it is an error, since
@@ -41,6 +41,22 @@ pub fn switch(env: &Env<'_>, name: &'static str) -> Result<bool, EnvError> {
         "0" | "false" | "no" | "off" => Ok(false),
         _ => Err(EnvError::NotSwitch(name)),
     }
+}
+
+/// Takes `--flag=value` apart, which argh knows as two arguments only; up to a `--`.
+pub fn split_equals(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut split = Vec::new();
+    let mut ended = false;
+    for argument in arguments {
+        ended |= argument == "--";
+        match argument.split_once('=') {
+            Some((flag, value)) if !ended && flag.starts_with("--") => {
+                split.extend([flag.to_owned(), value.to_owned()]);
+            }
+            _ => split.push(argument),
+        }
+    }
+    split
 }
 
 /// Why a variable can't be used. Holds its name, never its value.
@@ -107,6 +123,22 @@ mod tests {
         assert_eq!(switch(&env, "ON"), Ok(true));
         assert_eq!(switch(&env, "OFF"), Ok(false));
         assert_eq!(switch(&env, "TEXT"), Err(EnvError::NotSwitch("TEXT")));
+    }
+
+    #[test]
+    fn flags_with_equals_signs_are_two_arguments() {
+        let table: [(&[&str], &[&str]); 4] = [
+            (&["--log=debug", "a=b"], &["--log", "debug", "a=b"]),
+            (&["--key", "a=b"], &["--key", "a=b"]),
+            (&["--key=a=b", "--open"], &["--key", "a=b", "--open"]),
+            (&["--", "--log=debug"], &["--", "--log=debug"]),
+        ];
+        for (given, expected) in table {
+            assert_eq!(
+                split_equals(given.iter().map(|text| text.to_string())),
+                expected
+            );
+        }
     }
 
     #[cfg(unix)]

@@ -74,3 +74,64 @@ impl fmt::Display for KeysError {
 }
 
 impl std::error::Error for KeysError {}
+
+#[cfg(test)]
+mod tests {
+    use crate::token::Token;
+
+    use super::*;
+
+    #[test]
+    fn either_half_comments_and_every_line_end_are_read() {
+        let (a, b) = (Token::generate(), Token::generate());
+        let (public, private) = (a.public(), b.reveal());
+        let table = [
+            (format!("{public}"), vec![a.public()]),
+            (format!("{public}\n"), vec![a.public()]),
+            (
+                format!("\u{feff}{public}\r\n{private}\r\n"),
+                vec![a.public(), b.public()],
+            ),
+            (
+                format!("# keys\n\n  {private} # laptop\n#{public}\n"),
+                vec![b.public()],
+            ),
+            (format!("{public}\n{}\n", a.reveal()), vec![a.public()]),
+        ];
+        for (text, keys) in table {
+            assert_eq!(parse_keys(&text).unwrap(), keys, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_keys_or_with_a_bad_line_is_refused() {
+        let key = Token::generate().reveal();
+        let bad = |line, why| KeysError::Line { line, why };
+        let table = [
+            (String::new(), KeysError::NoKey),
+            ("\u{feff}\r\n# none\n".into(), KeysError::NoKey),
+            (
+                format!("{key}\n\n{}\n", &key[1..]),
+                bad(3, TokenError::Prefix),
+            ),
+            (format!("{key} {key}"), bad(1, TokenError::Malformed)),
+        ];
+        for (text, expected) in table {
+            let error = parse_keys(&text).unwrap_err();
+            assert_eq!(error, expected, "{text:?}");
+            assert!(!format!("{error} {error:?}").contains(&key[6..]));
+        }
+        assert_eq!(bad(3, TokenError::Empty).line(), Some(3));
+    }
+
+    #[test]
+    fn only_a_private_half_is_a_secret() {
+        let token = Token::generate();
+        assert!(holds_secret(&format!("# x\r\n{}\r\n", token.reveal())));
+        assert!(!holds_secret(&format!(
+            "# {}\n{}\n",
+            token.reveal(),
+            token.public()
+        )));
+    }
+}

@@ -155,6 +155,11 @@ pub(crate) fn parse_half(word: &str) -> Result<Half, TokenError> {
     }
 }
 
+/// Whether a text might be a token, so that no message should quote it.
+pub fn begins_like_one(text: &str) -> bool {
+    trim(text).starts_with(PREFIX)
+}
+
 /// Takes away what editors, shells and Windows put around a word.
 pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
@@ -230,6 +235,99 @@ impl std::error::Error for TokenError {
         match self {
             Self::Crypto(cause) => Some(cause),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::server::ParsedCertificate;
+
+    use super::*;
+
+    /// RFC 8032 §7.1, test 1.
+    const SEED: &str = "2ptth_nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
+    const PUBLIC_KEY: &str = "2ptth_pub_11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
+    #[test]
+    fn the_public_half_follows_from_the_private_one() {
+        let token = Token::parse(SEED).unwrap();
+        assert_eq!(token.public().to_string(), PUBLIC_KEY);
+        assert_eq!(PublicKey::parse(PUBLIC_KEY), Ok(token.public()));
+        assert_eq!(token.reveal(), SEED);
+    }
+
+    #[test]
+    fn what_surrounds_a_token_is_ignored() {
+        for text in [
+            &format!("{SEED}\r\n"),
+            &format!("\u{feff} {SEED}"),
+            &format!("\t{SEED}\n\n"),
+        ] {
+            assert_eq!(Token::parse(text).unwrap().reveal(), SEED, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_without_quoting_it() {
+        let changed = |from: &str, to: &str| SEED.replacen(from, to, 1);
+        let table = [
+            ("", TokenError::Empty),
+            (" \r\n", TokenError::Empty),
+            (
+                "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+                TokenError::Prefix,
+            ),
+            (&changed("2ptth_", "2PTTH_"), TokenError::Prefix),
+            (&format!("\"{SEED}\""), TokenError::Prefix),
+            (&SEED[..SEED.len() - 1], TokenError::Malformed),
+            (&format!("{SEED}A"), TokenError::Malformed),
+            (&format!("{SEED}="), TokenError::Malformed),
+            (&changed("_9W", "/9W"), TokenError::Malformed),
+            // Bits beyond the 256th are set: another spelling of the same key.
+            (&changed("f2A", "f2B"), TokenError::Malformed),
+            ("2ptth_", TokenError::Malformed),
+            ("2ptth_pub_", TokenError::Malformed),
+            (PUBLIC_KEY, TokenError::PublicHalf),
+        ];
+        for (text, expected) in table {
+            let error = Token::parse(text).unwrap_err();
+            assert_eq!(error, expected, "{text:?}");
+            assert!(!format!("{error} {error:?}").contains("nWGxne"));
+        }
+        assert_eq!(PublicKey::parse(SEED), Err(TokenError::PrivateHalf));
+    }
+
+    #[test]
+    fn a_private_half_that_looks_public_is_private() {
+        let text = format!("2ptth_pub_{}", "A".repeat(39));
+        assert_eq!(Token::parse(&text).unwrap().reveal(), text);
+    }
+
+    #[test]
+    fn tokens_differ_and_never_show_in_debug_output() {
+        let (one, other) = (Token::generate(), Token::generate());
+        assert_ne!(one, other);
+        assert_eq!(format!("{one:?}"), "Token(redacted)");
+        assert_eq!(Token::parse(&one.reveal()), Ok(one));
+    }
+
+    #[test]
+    fn the_certificate_carries_the_key_and_nothing_else_does() {
+        let token = Token::generate();
+        let (certificate, _) = token.certificate("laptop-x7.0").unwrap();
+        let parsed = ParsedCertificate::try_from(&certificate).unwrap();
+        let spki = parsed.subject_public_key_info();
+        assert_eq!(PublicKey::from_spki(&spki), Some(token.public()));
+
+        for change in 0..12 {
+            let mut other = spki.to_vec();
+            other[change] ^= 1;
+            assert_eq!(PublicKey::from_spki(&other), None, "byte {change}");
+        }
+        let (longer, shorter) = ([&spki[..], &[0]].concat(), &spki[..43]);
+        for other in [&longer[..], shorter, &[&[0][..], &spki[..]].concat(), &[]] {
+            assert_eq!(PublicKey::from_spki(other), None);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the default.
 //! Out: a [`Config`], or one sentence that says what is wrong and what to do.
 
+mod args;
 mod error;
 mod parse;
 #[cfg(test)]
@@ -13,85 +14,15 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use argh::FromArgs;
 use log::LevelFilter;
 
 use ptth_link::alpn;
 use ptth_link::env::{self, Env};
 use ptth_link::keys::{holds_secret, parse_keys};
-use ptth_link::token::{PublicKey, Token};
+use ptth_link::token::{self, PublicKey, Token};
 
+pub use args::Args;
 pub use error::ConfigError;
-
-/// The gateway of 2ptth: one public TLS port for visitors and for the backends that dial in.
-#[derive(Debug, Default, FromArgs)]
-#[argh(help_triggers("-h", "--help"), usage = "[options]")]
-pub struct Args {
-    /// address for visitors and backends, like `443`, `0.0.0.0:443` or `[::1]:0`; repeatable
-    /// [LISTEN, separated by commas; default [::]:443, which takes IPv4 too]
-    #[argh(option, arg_name = "addr")]
-    pub listen: Vec<String>,
-
-    /// certificate chain, PEM, the server's own first; read again when it changes [CERT]
-    #[argh(option, arg_name = "file")]
-    pub cert: Option<PathBuf>,
-
-    /// private key of the certificate, PEM, not encrypted [KEY]
-    #[argh(option, arg_name = "file")]
-    pub key: Option<PathBuf>,
-
-    /// make a certificate at start, for localhost, this machine and each --name [SELF_SIGNED=1]
-    #[argh(switch)]
-    pub self_signed: bool,
-
-    /// a further name or address in the --self-signed certificate; repeatable [NAMES, separated
-    /// by commas]
-    #[argh(option)]
-    pub name: Vec<String>,
-
-    /// keys of the backends to admit, one a line, public (`2ptth_pub_…`) or private [TOKEN_FILE,
-    /// or TOKEN for the text itself; default: a token made at start and shown once]
-    #[argh(option, arg_name = "file")]
-    pub token_file: Option<PathBuf>,
-
-    /// admit any backend, one at a time: for experiments only [OPEN=1]
-    #[argh(switch)]
-    pub open: bool,
-
-    /// ALPN labels that mean "backend", separated by commas, %HH for odd bytes [BACKEND_ALPN;
-    /// default 2ptth,%D5%87%C9%A5,ph2,rh2]
-    #[argh(option, arg_name = "list")]
-    pub backend_alpn: Option<String>,
-
-    /// how long a response may take to begin [HEAD_TIMEOUT; default 120]
-    #[argh(option, arg_name = "seconds")]
-    pub head_timeout: Option<String>,
-
-    /// how long nothing may move in a response under way [STALL_TIMEOUT; default 300]
-    #[argh(option, arg_name = "seconds")]
-    pub stall_timeout: Option<String>,
-
-    /// connections at a time [MAX_CONNECTIONS; default 0.8 × the descriptor limit]
-    #[argh(option, arg_name = "n")]
-    pub max_connections: Option<String>,
-
-    /// connections at a time from one address [MAX_CONNECTIONS_PER_ADDRESS; default a quarter of
-    /// --max-connections]
-    #[argh(option, arg_name = "n")]
-    pub max_connections_per_address: Option<String>,
-
-    /// how long running responses may go on after SIGTERM [GRACE; default 30]
-    #[argh(option, arg_name = "seconds")]
-    pub grace: Option<String>,
-
-    /// off, error, warn, info, debug or trace [LOG; default info]
-    #[argh(option, arg_name = "level")]
-    pub log: Option<String>,
-
-    /// print the version and exit
-    #[argh(switch)]
-    pub version: bool,
-}
 
 /// Everything that the gateway was told, checked.
 #[derive(Clone, Debug)]
@@ -209,6 +140,7 @@ impl Config {
         let admission = admission(&args, env, &mut warnings)?;
         let mut config = Self::new(certificate, admission);
         config.warnings = warnings;
+        config.limits = limits(&args, env)?;
         let listen = match env::text(env, "LISTEN")? {
             Some(list) if args.listen.is_empty() => split(&list),
             _ => args.listen,
@@ -219,45 +151,15 @@ impl Config {
                 .map(|text| parse::listen(text))
                 .collect::<Result<_, _>>()?;
         }
-        if let Some((_, list)) = setting(args.backend_alpn, env, "--backend-alpn", "BACKEND_ALPN")?
+        if let Some((_, list)) = setting(&args.backend_alpn, env, "--backend-alpn", "BACKEND_ALPN")?
         {
             config.backend_alpn = alpn::parse_labels(&list).map_err(ConfigError::Alpn)?;
         }
-        if let Some((flag, text)) = setting(args.log, env, "--log", "LOG")? {
+        if let Some((flag, text)) = setting(&args.log, env, "--log", "LOG")? {
             config.log = text
                 .trim()
                 .parse()
-                .map_err(|_| ConfigError::log(flag, text))?;
-        }
-        let limits = &mut config.limits;
-        if let Some((flag, text)) =
-            setting(args.head_timeout, env, "--head-timeout", "HEAD_TIMEOUT")?
-        {
-            limits.head = parse::timeout(flag, &text)?;
-        }
-        if let Some((flag, text)) =
-            setting(args.stall_timeout, env, "--stall-timeout", "STALL_TIMEOUT")?
-        {
-            limits.stall = parse::timeout(flag, &text)?;
-        }
-        if let Some((flag, text)) = setting(args.grace, env, "--grace", "GRACE")? {
-            limits.grace = parse::seconds(flag, &text)?;
-        }
-        if let Some((flag, text)) = setting(
-            args.max_connections,
-            env,
-            "--max-connections",
-            "MAX_CONNECTIONS",
-        )? {
-            limits.connections = Some(parse::count(flag, &text)?);
-        }
-        if let Some((flag, text)) = setting(
-            args.max_connections_per_address,
-            env,
-            "--max-connections-per-address",
-            "MAX_CONNECTIONS_PER_ADDRESS",
-        )? {
-            limits.connections_per_address = Some(parse::count(flag, &text)?);
+                .map_err(|_| ConfigError::Log { flag, text })?;
         }
         Ok(config)
     }
@@ -265,15 +167,47 @@ impl Config {
 
 /// The text of a setting and where it came from: the flag, else the variable.
 fn setting(
-    flag: Option<String>,
+    flag: &Option<String>,
     env: &Env<'_>,
     flag_name: &'static str,
     variable: &'static str,
 ) -> Result<Option<(&'static str, String)>, ConfigError> {
     match flag {
-        Some(text) => Ok(Some((flag_name, text))),
+        Some(text) => Ok(Some((flag_name, text.clone()))),
         None => Ok(env::text(env, variable)?.map(|text| (variable, text))),
     }
+}
+
+fn limits(args: &Args, env: &Env<'_>) -> Result<Limits, ConfigError> {
+    let mut limits = Limits::default();
+    if let Some((flag, text)) = setting(&args.head_timeout, env, "--head-timeout", "HEAD_TIMEOUT")?
+    {
+        limits.head = parse::timeout(flag, text)?;
+    }
+    if let Some((flag, text)) =
+        setting(&args.stall_timeout, env, "--stall-timeout", "STALL_TIMEOUT")?
+    {
+        limits.stall = parse::timeout(flag, text)?;
+    }
+    if let Some((flag, text)) = setting(&args.grace, env, "--grace", "GRACE")? {
+        limits.grace = parse::seconds(flag, text)?;
+    }
+    if let Some((flag, text)) = setting(
+        &args.max_connections,
+        env,
+        "--max-connections",
+        "MAX_CONNECTIONS",
+    )? {
+        limits.connections = Some(parse::count(flag, text)?);
+    }
+    let (flag, variable) = (
+        "--max-connections-per-address",
+        "MAX_CONNECTIONS_PER_ADDRESS",
+    );
+    if let Some((flag, text)) = setting(&args.max_connections_per_address, env, flag, variable)? {
+        limits.connections_per_address = Some(parse::count(flag, text)?);
+    }
+    Ok(limits)
 }
 
 fn certificate(args: &Args, env: &Env<'_>) -> Result<CertificateSource, ConfigError> {
@@ -320,6 +254,10 @@ fn admission(
         None => env::required(env, "TOKEN_FILE")?.map(PathBuf::from),
     };
     let open = args.open || env::switch(env, "OPEN")?;
+    // A token by mistake in the file's place: no message may quote it.
+    if file.as_deref().is_some_and(holds_token) {
+        return Err(ConfigError::TokenAsFile);
+    }
     match (file, inline, open) {
         (None, None, false) => Ok(Admission::make()),
         (None, None, true) => Ok(Admission::Open),
@@ -348,6 +286,11 @@ fn admission(
             })
         }
     }
+}
+
+/// Whether a path is a token that somebody gave instead of a file with one.
+fn holds_token(path: &Path) -> bool {
+    path.to_str().is_some_and(token::begins_like_one) && !path.exists()
 }
 
 /// Reads a token file; also for [`crate::tls::Tls::reload`].

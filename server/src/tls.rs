@@ -9,6 +9,8 @@
 mod certificate;
 mod error;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;

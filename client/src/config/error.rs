@@ -64,6 +64,8 @@ pub enum ConfigError {
     },
     /// The label that means "backend".
     Alpn(LabelError),
+    /// A token where its file's path should be.
+    TokenAsFile,
     /// TOKEN and TOKEN_FILE.
     TokenTwice,
     /// The text of TOKEN.
@@ -127,6 +129,9 @@ impl fmt::Display for ConfigError {
                 write!(f, "{flag} {text:?} isn't a level; write off, error, warn, info, debug or trace")
             }
             Self::Alpn(why) => write!(f, "--alpn (ALPN): {why}"),
+            Self::TokenAsFile => f.write_str(
+                "--token-file (TOKEN_FILE) takes a path, not the token itself; give the token by the variable TOKEN, where other users don't see it",
+            ),
             Self::TokenTwice => {
                 f.write_str("the variables TOKEN and TOKEN_FILE are both set; unset one of them")
             }

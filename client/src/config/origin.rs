@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
 
+use ptth_link::token;
+
 use super::ConfigError;
 
 /// Who answers the requests. It comes from the command line alone; no request can change it.
@@ -36,7 +38,7 @@ impl OriginAddress {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let text = text.trim();
         let error = |why| ConfigError::Origin {
-            text: text.to_owned(),
+            text: quotable(text),
             why,
         };
         if let Some(path) = text.strip_prefix("unix:") {
@@ -47,34 +49,31 @@ impl OriginAddress {
                 path => Ok(Self::Unix(path.into())),
             };
         }
+        let authority = |rest| host_and_port(bare_authority(rest)?);
         match scheme(text) {
             None => {
                 let (host, port) = match text.strip_prefix(':').unwrap_or(text) {
-                    port if port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty() => (
+                    port if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (
                         "localhost".to_owned(),
                         Some(parse_port(port).map_err(error)?),
                     ),
-                    _ => host_and_port(bare_authority(text).map_err(error)?).map_err(error)?,
+                    _ => authority(text).map_err(error)?,
                 };
                 let port =
                     port.ok_or_else(|| error("the port is missing, like in localhost:8080"))?;
                 Ok(Self::Http { host, port })
             }
-            Some((scheme, rest)) => {
-                let authority = bare_authority(rest).map_err(error)?;
-                let (host, port) = host_and_port(authority).map_err(error)?;
-                match scheme {
-                    "http" => Ok(Self::Http {
-                        host,
-                        port: port.unwrap_or(80),
-                    }),
-                    "https" => Ok(Self::Https {
-                        host,
-                        port: port.unwrap_or(443),
-                    }),
-                    _ => Err(error("only http://, https:// and unix: can stand there")),
-                }
-            }
+            Some((scheme, rest)) => match (scheme, authority(rest).map_err(error)?) {
+                ("http", (host, port)) => Ok(Self::Http {
+                    host,
+                    port: port.unwrap_or(80),
+                }),
+                ("https", (host, port)) => Ok(Self::Https {
+                    host,
+                    port: port.unwrap_or(443),
+                }),
+                _ => Err(error("only http://, https:// and unix: can stand there")),
+            },
         }
     }
 
@@ -172,6 +171,10 @@ pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'
     if host.is_empty() {
         return Err("the host is missing");
     }
+    // As a name it would be looked up, so it would go to every resolver on the way.
+    if token::begins_like_one(host) {
+        return Err("that is a token; give it by the variable TOKEN or by --token-file");
+    }
     if !host.is_ascii() {
         return Err("write a name in another alphabet in its xn--… form");
     }
@@ -181,6 +184,15 @@ pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'
         Ok((host, port))
     } else {
         Err("that is neither a host name nor an IP address")
+    }
+}
+
+/// What a message may quote of an address: neither a password nor a token put there by mistake.
+pub(super) fn quotable(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, rest)) => format!("…@{rest}"),
+        None if token::begins_like_one(text) => "2ptth_…".to_owned(),
+        None => text.to_owned(),
     }
 }
 
@@ -197,5 +209,118 @@ fn bracketed(host: &str) -> String {
         format!("[{host}]")
     } else {
         host.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Gateway;
+    use super::*;
+
+    #[test]
+    fn origins_are_written_in_many_ways() {
+        let table = [
+            ("8080", "http://localhost:8080", "localhost:8080"),
+            (":8080", "http://localhost:8080", "localhost:8080"),
+            ("localhost:80", "http://localhost:80", "localhost"),
+            ("192.0.2.1:8080", "http://192.0.2.1:8080", "192.0.2.1:8080"),
+            ("[::1]:8080", "http://[::1]:8080", "[::1]:8080"),
+            ("http://App.local", "http://app.local:80", "app.local"),
+            (
+                "http://localhost:8080/",
+                "http://localhost:8080",
+                "localhost:8080",
+            ),
+            ("HTTPS://[::1]", "https://[::1]:443", "[::1]"),
+            (
+                "https://localhost:80",
+                "https://localhost:80",
+                "localhost:80",
+            ),
+            ("unix:/run/app.sock", "unix:/run/app.sock", "localhost"),
+            ("unix:///run/app.sock", "unix:/run/app.sock", "localhost"),
+            ("unix:app.sock", "unix:app.sock", "localhost"),
+        ];
+        for (text, shown, authority) in table {
+            let origin = OriginAddress::parse(text).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(origin.to_string(), shown, "{text}");
+            assert_eq!(origin.authority(), authority, "{text}");
+            assert_eq!(OriginAddress::parse(shown).unwrap(), origin, "{text}");
+        }
+        assert_eq!(OriginAddress::Demo.authority(), "localhost");
+    }
+
+    #[test]
+    fn bad_addresses_are_refused_with_the_reason() {
+        let origins = [
+            ("", "missing"),
+            ("localhost", "port is missing"),
+            ("0", "1 to 65535"),
+            ("65536", "1 to 65535"),
+            ("localhost:", "1 to 65535"),
+            ("localhost:+80", "1 to 65535"),
+            (":", "1 to 65535"),
+            ("::1", "port is missing"),
+            ("[::1]", "port is missing"),
+            ("[::1:80", "brackets"),
+            ("[localhost]:80", "brackets"),
+            ("http://", "host is missing"),
+            ("http://localhost:8080/app", "path"),
+            ("http://localhost?x", "path or query"),
+            ("localhost:8080/app", "path"),
+            ("http://user:secret@localhost", "user name"),
+            ("http://localhost//", "path"),
+            ("ftp://localhost", "only http://"),
+            ("ws://localhost", "only http://"),
+            ("unix:", "path of a socket"),
+            ("my host:80", "neither a host name"),
+            ("käse.de:80", "xn--"),
+        ];
+        for (text, part) in origins {
+            let sentence = OriginAddress::parse(text).unwrap_err().to_string();
+            assert!(
+                sentence.contains(part),
+                "{text}: {part:?} isn't in {sentence:?}"
+            );
+        }
+        let gateways = [
+            ("", "missing"),
+            ("http://example.com", "TLS"),
+            ("example.com/path", "path"),
+            ("https://me:secret@example.com", "user name"),
+            ("2ptth_secret", "TOKEN"),
+            ("example.com:0", "1 to 65535"),
+            ("example.com:443:443", "neither"),
+            ("unix:/path", "path"),
+            ("*.example.com", "neither"),
+        ];
+        for (text, part) in gateways {
+            let sentence = Gateway::parse(text).unwrap_err().to_string();
+            assert!(
+                sentence.contains(part),
+                "{text}: {part:?} isn't in {sentence:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn host_headers_are_words_or_values() {
+        let value = |text: &str| HostHeader::Value(text.to_owned());
+        let table = [
+            ("keep", HostHeader::Keep),
+            ("origin", HostHeader::Origin),
+            ("App.local:8080", value("app.local:8080")),
+            ("[::1]:80", value("[::1]:80")),
+            ("::1", value("[::1]")),
+        ];
+        for (text, expected) in table {
+            assert_eq!(HostHeader::parse(text).unwrap(), expected, "{text}");
+        }
+        for bad in ["", "a b", "http://a", "a\r\nb", "a:b", "a/"] {
+            assert!(
+                matches!(HostHeader::parse(bad), Err(ConfigError::HostHeader { .. })),
+                "{bad:?}"
+            );
+        }
     }
 }

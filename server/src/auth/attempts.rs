@@ -4,7 +4,8 @@
 //! time in and does the waiting.
 //!
 //! Keys can't be guessed, so this doesn't guard a secret: it keeps a client that retries in a loop
-//! from buying signatures and log lines.
+//! from buying signatures and log lines. Attempts that run at the same time are the business of the
+//! limit on connections: none of them has failed yet.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -165,8 +166,9 @@ mod tests {
         for _ in 0..50 {
             attempts.failed(address, now);
         }
+        // However many there were, what is remembered drains.
         let quiet = now + WINDOW - Duration::from_millis(1);
-        assert!(attempts.delay(address, quiet) > Duration::ZERO);
+        assert_eq!(attempts.delay(address, quiet), FIRST_DELAY * 2);
         assert_eq!(attempts.delay(address, now + WINDOW), Duration::ZERO);
         attempts.failed(address, now + WINDOW);
         assert_eq!(attempts.delay(address, now + WINDOW), Duration::ZERO);

@@ -58,6 +58,8 @@ pub enum ConfigError {
     OpenWithToken,
     /// TOKEN and TOKEN_FILE.
     TokenTwice,
+    /// A token where its file's path should be.
+    TokenAsFile,
     /// The text of TOKEN.
     Token(KeysError),
     /// The text of a token file.
@@ -84,10 +86,6 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn log(flag: &'static str, text: String) -> Self {
-        Self::Log { flag, text }
-    }
-
     pub(super) fn unreadable(path: &Path, err: &io::Error) -> Self {
         Self::Unreadable {
             path: path.to_owned(),
@@ -148,6 +146,9 @@ impl fmt::Display for ConfigError {
             Self::TokenTwice => {
                 f.write_str("the variables TOKEN and TOKEN_FILE are both set; unset one of them")
             }
+            Self::TokenAsFile => f.write_str(
+                "--token-file (TOKEN_FILE) takes a path, not the token itself; give the token by the variable TOKEN, where other users don't see it",
+            ),
             Self::Token(KeysError::Line { why, .. }) => write!(f, "the variable TOKEN: {why}"),
             Self::Token(why) => write!(f, "the variable TOKEN: {why}"),
             Self::TokenFile { path, why } => write!(f, "the token file {}: {why}", path.display()),

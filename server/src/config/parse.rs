@@ -36,34 +36,24 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 /// A number of seconds, fractions allowed.
-pub(super) fn seconds(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
+pub(super) fn seconds(flag: &'static str, text: String) -> Result<Duration, ConfigError> {
     let number = text.trim().parse().ok().filter(|n| *n <= LONGEST);
-    number
-        .and_then(|n| Duration::try_from_secs_f64(n).ok())
-        .ok_or_else(|| ConfigError::Seconds {
-            flag,
-            text: text.to_owned(),
-        })
+    let duration = number.and_then(|n| Duration::try_from_secs_f64(n).ok());
+    duration.ok_or(ConfigError::Seconds { flag, text })
 }
 
 /// A number of seconds, not zero.
-pub(super) fn timeout(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
-    match seconds(flag, text)? {
-        Duration::ZERO => Err(ConfigError::Seconds {
-            flag,
-            text: text.to_owned(),
-        }),
+pub(super) fn timeout(flag: &'static str, text: String) -> Result<Duration, ConfigError> {
+    match seconds(flag, text.clone())? {
+        Duration::ZERO => Err(ConfigError::Seconds { flag, text }),
         duration => Ok(duration),
     }
 }
 
 /// A whole number from 1.
-pub(super) fn count(flag: &'static str, text: &str) -> Result<usize, ConfigError> {
+pub(super) fn count(flag: &'static str, text: String) -> Result<usize, ConfigError> {
     let number = text.trim().parse().ok().filter(|n| *n > 0);
-    number.ok_or_else(|| ConfigError::Count {
-        flag,
-        text: text.to_owned(),
-    })
+    number.ok_or(ConfigError::Count { flag, text })
 }
 
 /// A name or an address that a certificate can hold, `*.` in front allowed.
@@ -80,3 +70,39 @@ pub(super) const PORT: u16 = 443;
 
 /// A year in seconds: longer is a mistake in the unit, and the clock's arithmetic has ends.
 const LONGEST: f64 = 31_536_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_addresses_are_written_in_many_ways() {
+        let table = [
+            ("443", "[::]:443"),
+            (":8443", "[::]:8443"),
+            ("*:8443", "[::]:8443"),
+            ("0", "[::]:0"),
+            ("0.0.0.0:443", "0.0.0.0:443"),
+            ("[::]:0", "[::]:0"),
+            ("[::1]", "[::1]:443"),
+            ("::1", "[::1]:443"),
+            ("127.0.0.1", "127.0.0.1:443"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(listen(text).unwrap().to_string(), expected, "{text}");
+        }
+        for bad in [
+            "",
+            ":",
+            "+443",
+            "65536",
+            "-1",
+            "localhost:443",
+            "1.2.3.4:",
+            "[::1]:x",
+            "1.2.3:4",
+        ] {
+            assert_eq!(listen(bad), Err(ConfigError::Listen(bad.into())));
+        }
+    }
+}

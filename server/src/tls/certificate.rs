@@ -1,5 +1,8 @@
 //! Where the gateway's certificate comes from: files, checked, or made on the spot.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
@@ -13,7 +16,7 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, Validity, X509Certificate};
 
 use ptth_link::crypto;
 
@@ -46,18 +49,23 @@ impl Files {
 pub(super) fn read(cert: &Path, key: &Path) -> Result<Files, TlsError> {
     let read = |path: &Path| match fs::read(path) {
         Ok(bytes) => Ok((path.to_owned(), bytes)),
-        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
-            Err(TlsError::Denied(path.to_owned()))
-        }
-        Err(err) => Err(TlsError::Unreadable {
-            path: path.to_owned(),
-            why: err.to_string(),
-        }),
+        Err(err) => Err(unreadable(path, &err)),
     };
     Ok(Files {
         cert: read(cert)?,
         key: read(key)?,
     })
+}
+
+/// A key that only root may read is what containers meet most, so it gets advice of its own.
+pub(super) fn unreadable(path: &Path, err: &io::Error) -> TlsError {
+    match err.kind() {
+        io::ErrorKind::PermissionDenied => TlsError::Denied(path.to_owned()),
+        _ => TlsError::Unreadable {
+            path: path.to_owned(),
+            why: err.to_string(),
+        },
+    }
 }
 
 /// Takes certificate and key out of the files and sees that they can be used.
@@ -162,6 +170,7 @@ fn matches(
     })
 }
 
+/// Refuses a certificate whose time isn't now; gives warnings for the rest.
 fn dates_and_order(
     chain: &[CertificateDer<'static>],
     path: &Path,
@@ -177,28 +186,7 @@ fn dates_and_order(
         })?;
     let mut warnings = Vec::new();
     if let Some(own) = parsed.first() {
-        let (validity, now) = (own.validity(), ASN1Time::now());
-        if now > validity.not_after {
-            let since = validity.not_after.to_string();
-            return Err(TlsError::Expired {
-                cert: path.to_owned(),
-                since,
-            });
-        }
-        if now < validity.not_before {
-            let from = validity.not_before.to_string();
-            return Err(TlsError::NotYetValid {
-                cert: path.to_owned(),
-                from,
-            });
-        }
-        if validity.not_after.timestamp() - now.timestamp() < SOON {
-            warnings.push(format!(
-                "the certificate in {} expires on {}; see that it is renewed",
-                path.display(),
-                validity.not_after
-            ));
-        }
+        warnings.extend(dates(own.validity(), path)?);
     }
     // Not an error: most peers find their way through a chain in any order.
     let unordered = parsed.windows(2).any(|pair| match pair {
@@ -212,6 +200,30 @@ fn dates_and_order(
         ));
     }
     Ok(warnings)
+}
+
+fn dates(validity: &Validity, path: &Path) -> Result<Option<String>, TlsError> {
+    let (cert, now) = (path.to_owned(), ASN1Time::now());
+    if now > validity.not_after {
+        return Err(TlsError::Expired {
+            cert,
+            since: validity.not_after.to_string(),
+        });
+    }
+    if now < validity.not_before {
+        return Err(TlsError::NotYetValid {
+            cert,
+            from: validity.not_before.to_string(),
+        });
+    }
+    let left = validity.not_after.timestamp() - now.timestamp();
+    Ok((left < SOON).then(|| {
+        format!(
+            "the certificate in {} expires on {}; see that it is renewed",
+            path.display(),
+            validity.not_after
+        )
+    }))
 }
 
 /// A renewal every 60 days of 90 leaves 30; with a week left it failed for long.

@@ -76,7 +76,7 @@ impl fmt::Display for TlsError {
         match self {
             Self::Denied(path) => write!(
                 f,
-                "this user may not read {}; let the key's group or an ACL (`setfacl -R -m u:UID:rX`) allow it, run a container with `--user` set to the file's owner, or give a copy that it owns",
+                "this user may not read {}, as happens in a container that isn't root's: run it with `--user` set to the file's owner, let an ACL allow it (`setfacl -R -m u:UID:rX` on its directories), or give a copy that it may read",
                 path.display()
             ),
             Self::Unreadable { path, why } => {

@@ -1,0 +1,76 @@
+//! The flags of the client.
+
+use std::path::PathBuf;
+
+use argh::{EarlyExit, FromArgs};
+
+use ptth_link::env;
+
+/// The client of 2ptth: dials a gateway and lets it ask the origin, a web server near you.
+#[derive(Debug, Default, FromArgs)]
+#[argh(
+    help_triggers("-h", "--help"),
+    usage = "[options] GATEWAY[:PORT] [ORIGIN]"
+)]
+pub struct Args {
+    /// the gateway to dial, with port 443 if none is said (GATEWAY), and the web server to show:
+    /// `8080`, `host:port`, `http://…`, `https://…` or `unix:/path` (ORIGIN; default: a built-in
+    /// demo)
+    #[argh(positional, arg_name = "gateway [origin]")]
+    pub addresses: Vec<String>,
+
+    /// file with the token that the gateway asks for (TOKEN_FILE, or TOKEN for the text itself)
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
+
+    /// public host to serve (PUBLIC_HOST; default: the gateway's name)
+    #[argh(option, arg_name = "name")]
+    pub host: Option<String>,
+
+    /// know the gateway by certificates in this PEM file instead of the system's (CA)
+    #[argh(option, arg_name = "file")]
+    pub ca: Option<PathBuf>,
+
+    /// know the gateway by its certificate's `sha256:HEX`, which it prints (PIN)
+    #[argh(option, arg_name = "pin")]
+    pub pin: Option<String>,
+
+    /// don't check who the gateway is: for experiments only (INSECURE=1)
+    #[argh(switch)]
+    pub insecure: bool,
+
+    /// answer for hosts that the gateway's certificate doesn't cover, too (ANY_HOST=1)
+    #[argh(switch)]
+    pub any_host: bool,
+
+    /// parallel tunnels (TUNNELS; default 2)
+    #[argh(option, arg_name = "n")]
+    pub tunnels: Option<String>,
+
+    /// the Host that the origin sees: `keep` the visitor's, the `origin`'s own, or a value
+    /// (HOST_HEADER; default keep)
+    #[argh(option, arg_name = "host")]
+    pub host_header: Option<String>,
+
+    /// ALPN label by which the gateway knows a backend, %HH for odd bytes (ALPN; default 2ptth)
+    #[argh(option, arg_name = "label")]
+    pub alpn: Option<String>,
+
+    /// off, error, warn, info, debug or trace (LOG; default info)
+    #[argh(option, arg_name = "level")]
+    pub log: Option<String>,
+
+    /// print the version and exit
+    #[argh(switch)]
+    pub version: bool,
+}
+
+impl Args {
+    /// Reads the arguments that follow the program's name. `--flag=value` is the same as
+    /// `--flag value`. The error is the text of `--help`, or what is wrong.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, EarlyExit> {
+        let arguments = env::split_equals(arguments);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Self::from_args(&["2ptth-client"], &arguments)
+    }
+}
