@@ -112,25 +112,17 @@ impl Gateway {
     /// gateway, as a browser shows it.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let text = text.trim();
-        let error = |why| ConfigError::Gateway {
-            text: origin::quotable(text),
-            why,
-        };
+        let error = |why| ConfigError::Gateway { text: origin::quotable(text), why };
         let rest = match origin::scheme(text) {
             None => text,
             Some(("https", rest)) => rest,
             Some(_) => {
-                return Err(error(
-                    "a gateway speaks TLS, so only https:// can stand there",
-                ));
+                return Err(error("a gateway speaks TLS, so only https:// can stand there"));
             }
         };
         let authority = origin::bare_authority(rest).map_err(error)?;
         let (host, port) = origin::host_and_port(authority).map_err(error)?;
-        Ok(Self {
-            host,
-            port: port.unwrap_or(HTTPS),
-        })
+        Ok(Self { host, port: port.unwrap_or(HTTPS) })
     }
 }
 
@@ -154,10 +146,9 @@ impl Options {
             None => HostHeader::Keep,
         };
         let log = match setting(&args.log, env, "--log", "LOG")? {
-            Some((flag, text)) => text
-                .trim()
-                .parse()
-                .map_err(|_| ConfigError::Log { flag, text })?,
+            Some((flag, text)) => {
+                text.trim().parse().map_err(|_| ConfigError::Log { flag, text })?
+            }
             None => LevelFilter::Info,
         };
         let mut config = Config::new(gateway);
@@ -168,23 +159,13 @@ impl Options {
             config.host = public_host(flag, &text)?;
         }
         if let Some((flag, text)) = setting(&args.tunnels, env, "--tunnels", "TUNNELS")? {
-            let number = text
-                .trim()
-                .parse()
-                .ok()
-                .filter(|n| (1..=MAX_TUNNELS).contains(n));
+            let number = text.trim().parse().ok().filter(|n| (1..=MAX_TUNNELS).contains(n));
             config.tunnels = number.ok_or(ConfigError::Tunnels { flag, text })?;
         }
         if let Some((_, text)) = setting(&args.alpn, env, "--alpn", "ALPN")? {
             config.alpn = alpn::parse_label(&text).map_err(ConfigError::Alpn)?;
         }
-        Ok(Self {
-            config,
-            origin,
-            host_header,
-            log,
-            warnings,
-        })
+        Ok(Self { config, origin, host_header, log, warnings })
     }
 }
 
@@ -224,18 +205,12 @@ fn trust(args: &Args, env: &Env<'_>) -> Result<Trust, ConfigError> {
     let mut ways = (args.ca.clone(), args.pin.clone(), args.insecure);
     if ways == (None, None, false) {
         let ca = env::required(env, "CA")?.map(PathBuf::from);
-        ways = (
-            ca,
-            env::required(env, "PIN")?,
-            env::switch(env, "INSECURE")?,
-        );
+        ways = (ca, env::required(env, "PIN")?, env::switch(env, "INSECURE")?);
     }
     match ways {
         (None, None, false) => Ok(Trust::System),
         (Some(path), None, false) => Ok(Trust::Ca(path)),
-        (None, Some(pin), false) => crypto::parse_pin(&pin)
-            .map(Trust::Pin)
-            .ok_or(ConfigError::Pin),
+        (None, Some(pin), false) => crypto::parse_pin(&pin).map(Trust::Pin).ok_or(ConfigError::Pin),
         (None, None, true) => Ok(Trust::Insecure),
         _ => Err(ConfigError::TrustTwice),
     }
@@ -251,10 +226,7 @@ fn token(
         None => env::required(env, "TOKEN_FILE")?.map(PathBuf::from),
     };
     let mistaken = |path: &PathBuf| path.to_str().is_some_and(token::begins_like_one);
-    if file
-        .as_ref()
-        .is_some_and(|path| mistaken(path) && !path.exists())
-    {
+    if file.as_ref().is_some_and(|path| mistaken(path) && !path.exists()) {
         return Err(ConfigError::TokenAsFile);
     }
     match (file, env::required(env, "TOKEN")?) {
@@ -271,24 +243,13 @@ fn token(
 
 /// The one token in a file; blank lines and lines that begin with `#` don't count.
 fn token_in(path: &Path) -> Result<Token, ConfigError> {
-    let unreadable = |why: String| ConfigError::Unreadable {
-        path: path.to_owned(),
-        why,
-    };
+    let unreadable = |why: String| ConfigError::Unreadable { path: path.to_owned(), why };
     let bytes = fs::read(path).map_err(|err| unreadable(err.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| unreadable("it isn't text".to_owned()))?;
     let text = text.trim_start_matches('\u{feff}');
-    let mut lines = text
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or_default().trim());
-    let lines = lines
-        .by_ref()
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>();
-    let bad = |why| ConfigError::TokenFile {
-        path: path.to_owned(),
-        why,
-    };
+    let mut lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let lines = lines.by_ref().filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    let bad = |why| ConfigError::TokenFile { path: path.to_owned(), why };
     match lines.as_slice() {
         [] => Token::parse("").map_err(bad),
         [line] => Token::parse(line).map_err(bad),
@@ -318,15 +279,10 @@ fn exposed(_: &Path) -> Option<String> {
 fn public_host(flag: &'static str, text: &str) -> Result<String, ConfigError> {
     let host = text.trim().trim_end_matches('.').to_ascii_lowercase();
     let bare = host.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-    let host = bare
-        .filter(|t| t.parse::<IpAddr>().is_ok())
-        .unwrap_or(&host);
+    let host = bare.filter(|t| t.parse::<IpAddr>().is_ok()).unwrap_or(&host);
     match ServerName::try_from(host) {
         Ok(_) => Ok(host.to_owned()),
-        Err(_) => Err(ConfigError::Host {
-            flag,
-            text: text.to_owned(),
-        }),
+        Err(_) => Err(ConfigError::Host { flag, text: text.to_owned() }),
     }
 }
 

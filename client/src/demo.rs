@@ -102,9 +102,9 @@ impl HttpBody for DemoBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Self::Text(text) => {
-                Poll::Ready(text.take().map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
-            }
+            Self::Text(text) => Poll::Ready(
+                text.take().map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))),
+            ),
             Self::Body(body) => Pin::new(body).poll_frame(cx),
             Self::Echo(echo) => echo.poll_frame(cx),
             Self::Events(counter) => counter.poll_frame(cx),

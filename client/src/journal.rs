@@ -186,7 +186,9 @@ mod tests {
         let journal = Journal::to(Pipe(sender, wait));
         go.send(()).unwrap();
         let request = Request::builder().uri("https://h/a\u{7f}?token=secret");
-        let Ok(request) = request.body(()).or_else(|_| Request::builder().uri("/a?token=secret").body(())) else {
+        let Ok(request) =
+            request.body(()).or_else(|_| Request::builder().uri("/a?token=secret").body(()))
+        else {
             unreachable!()
         };
         let now = Instant::now();

@@ -55,7 +55,11 @@ mod tests {
         let failed = bounds(&[Loss::Failed; 100]);
         assert_eq!(failed[..9], [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
         assert_eq!(failed[99], 30000);
-        assert_eq!(bounds(&[Loss::Unreachable; 100])[99], 1500, "back within two seconds, for ever");
+        assert_eq!(
+            bounds(&[Loss::Unreachable; 100])[99],
+            1500,
+            "back within two seconds, for ever"
+        );
     }
 
     #[test]

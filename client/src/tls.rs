@@ -32,10 +32,8 @@ pub use verify::PinMismatch;
 /// Offers the one label of `config`, so the gateway must agree to it or end the handshake. Reads
 /// the trust store or the file of `--ca`, so it blocks.
 pub fn connector(config: &Config, common_name: &str) -> Result<Arc<ClientConfig>, TlsError> {
-    let (certificate, key) = config
-        .identity()
-        .certificate(common_name)
-        .map_err(TlsError::Certificate)?;
+    let (certificate, key) =
+        config.identity().certificate(common_name).map_err(TlsError::Certificate)?;
     let mut tls = ClientConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .map_err(TlsError::Rustls)?
@@ -127,9 +125,7 @@ fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
 
 fn authorities(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
     let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), crypto::provider());
-    verifier
-        .build()
-        .map_err(|why| TlsError::Roots(why.to_string()))
+    verifier.build().map_err(|why| TlsError::Roots(why.to_string()))
 }
 
 fn system_roots() -> RootCertStore {
@@ -192,10 +188,7 @@ pub enum TlsError {
 
 impl TlsError {
     fn ca(path: &Path, why: impl Into<String>) -> Self {
-        Self::Ca {
-            path: path.to_owned(),
-            why: why.into(),
-        }
+        Self::Ca { path: path.to_owned(), why: why.into() }
     }
 }
 

@@ -255,7 +255,10 @@ where
             let why = (&mut ended).await.unwrap_or(Ended::Closed);
             return Err(self.lost(why, Duration::ZERO));
         }
-        info!("tunnel: {} up; inverted: from here on the gateway asks and this side answers", self.number);
+        info!(
+            "tunnel: {} up; inverted: from here on the gateway asks and this side answers",
+            self.number
+        );
         self.up_before = true;
         self.complained = None;
         Ok(Live { drain, ended, since: Instant::now() })

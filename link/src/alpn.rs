@@ -98,15 +98,9 @@ pub enum LabelError {
 impl fmt::Display for LabelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => write!(
-                f,
-                "an ALPN label is empty; write one or more, like `2ptth,ph2`"
-            ),
+            Self::Empty => write!(f, "an ALPN label is empty; write one or more, like `2ptth,ph2`"),
             Self::TooLong(length) => {
-                write!(
-                    f,
-                    "an ALPN label of {length} bytes is too long; TLS allows {MAX_LABEL}"
-                )
+                write!(f, "an ALPN label of {length} bytes is too long; TLS allows {MAX_LABEL}")
             }
             Self::Visitors(label) => write!(
                 f,

@@ -25,16 +25,15 @@ pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
         let mut provider = backing::default_provider();
         // Stable, so that the rest keeps rustls' own order.
-        provider
-            .cipher_suites
-            .sort_by_key(|suite| match suite.suite() {
-                CipherSuite::TLS13_AES_128_GCM_SHA256 => 0,
-                CipherSuite::TLS13_AES_256_GCM_SHA384
-                | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => 1,
-                CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 2,
-                _ => 3,
-            });
+        provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
+            CipherSuite::TLS13_AES_128_GCM_SHA256 => 0,
+            CipherSuite::TLS13_AES_256_GCM_SHA384 | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => {
+                1
+            }
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 2,
+            _ => 3,
+        });
         Arc::new(provider)
     });
     Arc::clone(&PROVIDER)
@@ -51,10 +50,7 @@ pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
 /// If the system has no randomness. Going on without would be worse.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    provider()
-        .secure_random
-        .fill(&mut bytes)
-        .expect("the system gives random bytes");
+    provider().secure_random.fill(&mut bytes).expect("the system gives random bytes");
     bytes
 }
 
@@ -72,10 +68,7 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
 
 /// Compares in a time that depends on the lengths only.
 pub fn same(a: &[u8], b: &[u8]) -> bool {
-    let differing = a
-        .iter()
-        .zip(b)
-        .fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));
+    let differing = a.iter().zip(b).fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));
     a.len() == b.len() && black_box(differing) == 0
 }
 
@@ -94,11 +87,7 @@ pub fn parse_pin(text: &str) -> Option<[u8; 32]> {
     if !prefix.eq_ignore_ascii_case(PIN_PREFIX) {
         return None;
     }
-    let digits: Vec<u8> = text
-        .bytes()
-        .skip(PIN_PREFIX.len())
-        .filter(|b| *b != b':')
-        .collect();
+    let digits: Vec<u8> = text.bytes().skip(PIN_PREFIX.len()).filter(|b| *b != b':').collect();
     let (pairs, rest) = digits.as_chunks::<2>();
     if pairs.len() != 32 || !rest.is_empty() {
         return None;
@@ -113,17 +102,12 @@ pub fn parse_pin(text: &str) -> Option<[u8; 32]> {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('?');
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The value of one hexadecimal digit.
 pub(crate) fn hex_value(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 const PIN_PREFIX: &str = "sha256:";
@@ -135,14 +119,8 @@ mod tests {
     #[test]
     fn aes_128_comes_first_and_nothing_is_lost() {
         let ours = provider();
-        assert_eq!(
-            ours.cipher_suites[0].suite(),
-            CipherSuite::TLS13_AES_128_GCM_SHA256
-        );
-        assert_eq!(
-            ours.cipher_suites.len(),
-            backing::default_provider().cipher_suites.len()
-        );
+        assert_eq!(ours.cipher_suites[0].suite(), CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert_eq!(ours.cipher_suites.len(), backing::default_provider().cipher_suites.len());
     }
 
     #[test]
@@ -172,25 +150,11 @@ mod tests {
         let text = pin_text(&digest);
         assert_eq!(text.len(), 7 + 64);
         assert_eq!(parse_pin(&text), Some(digest));
-        assert_eq!(
-            parse_pin(&format!(" {} \n", text.to_uppercase())),
-            Some(digest)
-        );
+        assert_eq!(parse_pin(&format!(" {} \n", text.to_uppercase())), Some(digest));
         let colons: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
-        assert_eq!(
-            parse_pin(&format!("SHA256:{}", colons.join(":"))),
-            Some(digest)
-        );
+        assert_eq!(parse_pin(&format!("SHA256:{}", colons.join(":"))), Some(digest));
         let missing = &text[..text.len() - 1];
-        for bad in [
-            "",
-            "sha256:",
-            "sha256:00",
-            &text[7..],
-            missing,
-            &format!("{missing}g"),
-            "é",
-        ] {
+        for bad in ["", "sha256:", "sha256:00", &text[7..], missing, &format!("{missing}g"), "é"] {
             assert_eq!(parse_pin(bad), None, "{bad:?}");
         }
         assert_eq!(parse_pin(&format!("{text}00")), None);

@@ -15,10 +15,7 @@ pub fn text(env: &Env<'_>, name: &'static str) -> Result<Option<String>, EnvErro
     let Some(value) = env(name).filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    value
-        .into_string()
-        .map(Some)
-        .map_err(|_| EnvError::NotText(name))
+    value.into_string().map(Some).map_err(|_| EnvError::NotText(name))
 }
 
 /// The text of a variable that must not be empty if it is set.
@@ -74,10 +71,7 @@ impl fmt::Display for EnvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty(name) => {
-                write!(
-                    f,
-                    "the variable {name} is set but empty; give it a value or unset it"
-                )
+                write!(f, "the variable {name} is set but empty; give it a value or unset it")
             }
             Self::NotText(name) => write!(f, "the variable {name} isn't UTF-8 text"),
             Self::NotSwitch(name) => {
@@ -88,6 +82,15 @@ impl fmt::Display for EnvError {
 }
 
 impl std::error::Error for EnvError {}
+
+/// The arguments behind the program's name.
+///
+/// # Errors
+/// A sentence, if one of them isn't text.
+pub fn arguments() -> Result<Vec<String>, &'static str> {
+    let text = std::env::args_os().skip(1).map(OsString::into_string);
+    text.collect::<Result<_, _>>().map_err(|_| "an argument isn't UTF-8 text")
+}
 
 #[cfg(test)]
 mod tests {
@@ -134,10 +137,7 @@ mod tests {
             (&["--", "--log=debug"], &["--", "--log=debug"]),
         ];
         for (given, expected) in table {
-            assert_eq!(
-                split_equals(given.iter().map(|text| text.to_string())),
-                expected
-            );
+            assert_eq!(split_equals(given.iter().map(|text| text.to_string())), expected);
         }
     }
 

@@ -242,9 +242,11 @@ mod tests {
 
     #[test]
     fn te_keeps_only_trailers() {
-        for (value, left) in
-            [("trailers", Some("trailers")), ("gzip", None), ("deflate, TRAILERS", Some("trailers"))]
-        {
+        for (value, left) in [
+            ("trailers", Some("trailers")),
+            ("gzip", None),
+            ("deflate, TRAILERS", Some("trailers")),
+        ] {
             let mut fields = map(&[("te", value)]);
             strip(&mut fields, |_| false);
             assert_eq!(fields.get("te").map(|v| v.to_str().unwrap()), left, "{value}");

@@ -19,11 +19,7 @@ pub fn parse_keys(text: &str) -> Result<Vec<PublicKey>, KeysError> {
             keys.push(key);
         }
     }
-    if keys.is_empty() {
-        Err(KeysError::NoKey)
-    } else {
-        Ok(keys)
-    }
+    if keys.is_empty() { Err(KeysError::NoKey) } else { Ok(keys) }
 }
 
 /// Whether a token file holds a private half, so that others shouldn't read it.
@@ -88,14 +84,8 @@ mod tests {
         let table = [
             (format!("{public}"), vec![a.public()]),
             (format!("{public}\n"), vec![a.public()]),
-            (
-                format!("\u{feff}{public}\r\n{private}\r\n"),
-                vec![a.public(), b.public()],
-            ),
-            (
-                format!("# keys\n\n  {private} # laptop\n#{public}\n"),
-                vec![b.public()],
-            ),
+            (format!("\u{feff}{public}\r\n{private}\r\n"), vec![a.public(), b.public()]),
+            (format!("# keys\n\n  {private} # laptop\n#{public}\n"), vec![b.public()]),
             (format!("{public}\n{}\n", a.reveal()), vec![a.public()]),
         ];
         for (text, keys) in table {
@@ -110,10 +100,7 @@ mod tests {
         let table = [
             (String::new(), KeysError::NoKey),
             ("\u{feff}\r\n# none\n".into(), KeysError::NoKey),
-            (
-                format!("{key}\n\n{}\n", &key[1..]),
-                bad(3, TokenError::Prefix),
-            ),
+            (format!("{key}\n\n{}\n", &key[1..]), bad(3, TokenError::Prefix)),
             (format!("{key} {key}"), bad(1, TokenError::Malformed)),
         ];
         for (text, expected) in table {
@@ -128,10 +115,6 @@ mod tests {
     fn only_a_private_half_is_a_secret() {
         let token = Token::generate();
         assert!(holds_secret(&format!("# x\r\n{}\r\n", token.reveal())));
-        assert!(!holds_secret(&format!(
-            "# {}\n{}\n",
-            token.reveal(),
-            token.public()
-        )));
+        assert!(!holds_secret(&format!("# {}\n{}\n", token.reveal(), token.public())));
     }
 }

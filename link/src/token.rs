@@ -73,14 +73,8 @@ impl Token {
 
     fn from_seed(seed: [u8; 32]) -> Result<Self, TokenError> {
         let pair = key_pair(&seed)?;
-        let public = pair
-            .public_key_raw()
-            .try_into()
-            .map_err(|_| TokenError::Malformed)?;
-        Ok(Self {
-            seed,
-            public: PublicKey(public),
-        })
+        let public = pair.public_key_raw().try_into().map_err(|_| TokenError::Malformed)?;
+        Ok(Self { seed, public: PublicKey(public) })
     }
 }
 
@@ -167,9 +161,7 @@ pub(crate) fn trim(text: &str) -> &str {
 
 fn decode(text: &str) -> Result<[u8; 32], TokenError> {
     // The cause is dropped on purpose: it quotes a byte of the secret.
-    let bytes = URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|_| TokenError::Malformed)?;
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Malformed)?;
     bytes.try_into().map_err(|_| TokenError::Malformed)
 }
 
@@ -192,9 +184,8 @@ const PKCS8_PREFIX: [u8; 16] = [
 ];
 
 /// RFC 8410 §4: the algorithm 1.3.101.112, and the head of the bit string around the key.
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// Why something isn't a token. Never contains any of its text.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -259,11 +250,8 @@ mod tests {
 
     #[test]
     fn what_surrounds_a_token_is_ignored() {
-        for text in [
-            &format!("{SEED}\r\n"),
-            &format!("\u{feff} {SEED}"),
-            &format!("\t{SEED}\n\n"),
-        ] {
+        for text in [&format!("{SEED}\r\n"), &format!("\u{feff} {SEED}"), &format!("\t{SEED}\n\n")]
+        {
             assert_eq!(Token::parse(text).unwrap().reveal(), SEED, "{text:?}");
         }
     }
@@ -274,10 +262,7 @@ mod tests {
         let table = [
             ("", TokenError::Empty),
             (" \r\n", TokenError::Empty),
-            (
-                "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
-                TokenError::Prefix,
-            ),
+            ("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A", TokenError::Prefix),
             (&changed("2ptth_", "2PTTH_"), TokenError::Prefix),
             (&format!("\"{SEED}\""), TokenError::Prefix),
             (&SEED[..SEED.len() - 1], TokenError::Malformed),

@@ -75,9 +75,7 @@ pub struct Identity {
 impl Identity {
     /// Reads it off a connection whose handshake is done.
     pub fn of(connection: &ServerConnection) -> Self {
-        let certificate = connection
-            .peer_certificates()
-            .and_then(|chain| chain.first());
+        let certificate = connection.peer_certificates().and_then(|chain| chain.first());
         let mut identity = certificate.map(Self::claimed).unwrap_or_default();
         identity.sni = connection.server_name().map(str::to_owned);
         identity
@@ -85,7 +83,10 @@ impl Identity {
 
     /// Whether a tunnel of `other` takes the place of one of this: the same key, process and slot.
     pub fn is_same_tunnel(&self, other: &Self) -> bool {
-        self.key.is_some() && !self.name.is_empty() && self.key == other.key && self.name == other.name
+        self.key.is_some()
+            && !self.name.is_empty()
+            && self.key == other.key
+            && self.name == other.name
     }
 
     /// Whether both belong to one process, which may hold several tunnels.
@@ -104,44 +105,21 @@ impl Identity {
     fn claimed(certificate: &CertificateDer<'_>) -> Self {
         let key = Key::of(certificate).ok();
         let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-            return Self {
-                key,
-                ..Self::default()
-            };
+            return Self { key, ..Self::default() };
         };
         let subject = parsed.subject();
-        let name = subject
-            .iter_common_name()
-            .next()
-            .map(text)
-            .map(|n| bounded(&n));
+        let name = subject.iter_common_name().next().map(text).map(|n| bounded(&n));
         let name = name.unwrap_or_default();
-        let instance = name
-            .rsplit_once('.')
-            .map_or(name.as_str(), |(instance, _)| instance);
+        let instance = name.rsplit_once('.').map_or(name.as_str(), |(instance, _)| instance);
         let ours = subject.iter_organization().any(|o| text(o) == ORGANIZATION);
-        Self {
-            key,
-            instance: instance.to_owned(),
-            name,
-            ours,
-            sni: None,
-        }
+        Self { key, instance: instance.to_owned(), name, ours, sni: None }
     }
 }
 
 /// The text of an attribute, whatever string type it has, without what a terminal would obey.
 fn text(attribute: &AttributeTypeAndValue<'_>) -> String {
     let text = String::from_utf8_lossy(attribute.as_slice());
-    text.chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Cuts a name that is longer than X.520 allows. The digest keeps two that differ in the end
@@ -176,10 +154,9 @@ impl Known {
         match (self, key) {
             (Self::Open, _) => true,
             // Public keys aren't secrets, so how long the look-up takes may tell about them.
-            (Self::Keys(known), Key::Ed25519(key)) => known
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains(key),
+            (Self::Keys(known), Key::Ed25519(key)) => {
+                known.read().unwrap_or_else(PoisonError::into_inner).contains(key)
+            }
             (Self::Keys(_), Key::Other(_)) => false,
         }
     }
@@ -206,10 +183,7 @@ pub(crate) struct Verifier {
 
 impl Verifier {
     pub(crate) fn new(known: Arc<Known>) -> Self {
-        Self {
-            known,
-            algorithms: crypto::provider().signature_verification_algorithms,
-        }
+        Self { known, algorithms: crypto::provider().signature_verification_algorithms }
     }
 }
 

@@ -125,7 +125,8 @@ mod tests {
         assert!(caps.take("192.0.2.2".parse().unwrap()).is_some());
         drop(b);
         assert!(caps.take(one).is_some());
-        let v6 = ["2001:db8::1", "2001:db8::2", "2001:db8::3"].map(|a| caps.take(a.parse().unwrap()));
+        let v6 =
+            ["2001:db8::1", "2001:db8::2", "2001:db8::3"].map(|a| caps.take(a.parse().unwrap()));
         assert!(v6[1].is_some() && v6[2].is_none(), "one /64 is one address");
     }
 

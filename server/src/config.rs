@@ -81,11 +81,7 @@ impl Admission {
     /// A fresh token, as without `--token-file`.
     pub fn make() -> Self {
         let token = Token::generate();
-        Self::Keys {
-            keys: vec![token.public()],
-            file: None,
-            made: Some(token),
-        }
+        Self::Keys { keys: vec![token.public()], file: None, made: Some(token) }
     }
 }
 
@@ -146,20 +142,15 @@ impl Config {
             _ => args.listen,
         };
         if !listen.is_empty() {
-            config.listen = listen
-                .iter()
-                .map(|text| parse::listen(text))
-                .collect::<Result<_, _>>()?;
+            config.listen =
+                listen.iter().map(|text| parse::listen(text)).collect::<Result<_, _>>()?;
         }
         if let Some((_, list)) = setting(&args.backend_alpn, env, "--backend-alpn", "BACKEND_ALPN")?
         {
             config.backend_alpn = alpn::parse_labels(&list).map_err(ConfigError::Alpn)?;
         }
         if let Some((flag, text)) = setting(&args.log, env, "--log", "LOG")? {
-            config.log = text
-                .trim()
-                .parse()
-                .map_err(|_| ConfigError::Log { flag, text })?;
+            config.log = text.trim().parse().map_err(|_| ConfigError::Log { flag, text })?;
         }
         Ok(config)
     }
@@ -192,18 +183,12 @@ fn limits(args: &Args, env: &Env<'_>) -> Result<Limits, ConfigError> {
     if let Some((flag, text)) = setting(&args.grace, env, "--grace", "GRACE")? {
         limits.grace = parse::seconds(flag, text)?;
     }
-    if let Some((flag, text)) = setting(
-        &args.max_connections,
-        env,
-        "--max-connections",
-        "MAX_CONNECTIONS",
-    )? {
+    if let Some((flag, text)) =
+        setting(&args.max_connections, env, "--max-connections", "MAX_CONNECTIONS")?
+    {
         limits.connections = Some(parse::count(flag, text)?);
     }
-    let (flag, variable) = (
-        "--max-connections-per-address",
-        "MAX_CONNECTIONS_PER_ADDRESS",
-    );
+    let (flag, variable) = ("--max-connections-per-address", "MAX_CONNECTIONS_PER_ADDRESS");
     if let Some((flag, text)) = setting(&args.max_connections_per_address, env, flag, variable)? {
         limits.connections_per_address = Some(parse::count(flag, text)?);
     }
@@ -267,23 +252,13 @@ fn admission(
         (Some(path), _, false) => {
             let text = read_token_file(&path)?;
             warnings.extend(exposed(&path, &text));
-            let keys = parse_keys(&text).map_err(|why| ConfigError::TokenFile {
-                path: path.clone(),
-                why,
-            })?;
-            Ok(Admission::Keys {
-                keys,
-                file: Some(path),
-                made: None,
-            })
+            let keys = parse_keys(&text)
+                .map_err(|why| ConfigError::TokenFile { path: path.clone(), why })?;
+            Ok(Admission::Keys { keys, file: Some(path), made: None })
         }
         (None, Some(text), false) => {
             let keys = parse_keys(&text).map_err(ConfigError::Token)?;
-            Ok(Admission::Keys {
-                keys,
-                file: None,
-                made: None,
-            })
+            Ok(Admission::Keys { keys, file: None, made: None })
         }
     }
 }
@@ -296,9 +271,7 @@ fn holds_token(path: &Path) -> bool {
 /// Reads a token file; also for [`crate::tls::Tls::reload`].
 pub(crate) fn read_token_file(path: &Path) -> Result<String, ConfigError> {
     let bytes = fs::read(path).map_err(|err| ConfigError::unreadable(path, &err))?;
-    String::from_utf8(bytes).map_err(|_| ConfigError::NotText {
-        path: path.to_owned(),
-    })
+    String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })
 }
 
 /// A warning if others on the machine can read a private half.
@@ -322,8 +295,5 @@ fn exposed(_: &Path, _: &str) -> Option<String> {
 /// The parts of a list in a variable, which commas or blanks separate.
 fn split(list: &str) -> Vec<String> {
     let parts = list.split(|c: char| c == ',' || c.is_whitespace());
-    parts
-        .filter(|part| !part.is_empty())
-        .map(str::to_owned)
-        .collect()
+    parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }

@@ -57,11 +57,15 @@ impl ExchangeError {
         match self {
             Self::Request(_, reason) => reason,
             Self::Method => "This method is not available here.",
-            Self::NoExtendedConnect => "The server behind this gateway has no WebSockets over HTTP/2.",
+            Self::NoExtendedConnect => {
+                "The server behind this gateway has no WebSockets over HTTP/2."
+            }
             Self::VisitorBody => "The request's body was malformed or broke off.",
             Self::VisitorSlow => "The request's body came too slowly.",
             Self::NoTunnel(NoTunnel::Absent) => "There is no upstream available",
-            Self::NoTunnel(NoTunnel::Full) => "Every way to the server behind this gateway is busy.",
+            Self::NoTunnel(NoTunnel::Full) => {
+                "Every way to the server behind this gateway is busy."
+            }
             Self::BackendTimeout(_) => "The server behind this gateway did not answer in time.",
             Self::Tunnel(_) => "The connection to the server behind this gateway broke.",
             Self::Backend(_) => "The server behind this gateway gave no valid response.",

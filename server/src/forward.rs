@@ -104,7 +104,8 @@ where
             let patience = Patience { receiver: Some(way.stall_timeout), body: None };
             Upload::new(body, stream, patience, expects)
         });
-        let exchange = Exchange(Some(Open { response, upload, lease, extended: extended && wants_extended }));
+        let exchange =
+            Exchange(Some(Open { response, upload, lease, extended: extended && wants_extended }));
         match exchange.head(way, informational).await {
             Ok(done) => return Ok(done),
             Err(Failed::ForGood(err)) => return Err(err),
@@ -156,7 +157,8 @@ impl Exchange {
         let response = match result {
             Ok(response) => response,
             Err(failed) => {
-                if matches!(&failed, Failed::ForGood(ExchangeError::Tunnel(err)) if err.is_library()) {
+                if matches!(&failed, Failed::ForGood(ExchangeError::Tunnel(err)) if err.is_library())
+                {
                     self.strike();
                 }
                 return Err(failed);
@@ -311,8 +313,7 @@ impl Future for Carry {
             self.moving = None;
             return Poll::Ready(());
         }
-        let moved =
-            moving.inflow.taken() + moving.upload.as_ref().map_or(0, Upload::moved);
+        let moved = moving.inflow.taken() + moving.upload.as_ref().map_or(0, Upload::moved);
         if let Some(stall) = &mut moving.stall
             && stall.poll(cx, moved).is_ready()
         {

@@ -210,6 +210,11 @@ impl Gateway {
         &self.shared.tls
     }
 
+    /// The tunnels.
+    pub fn pool(&self) -> Arc<Pool> {
+        self.shared.pool.clone()
+    }
+
     /// Serves until told to stop. Blocks; the threads that it starts end with it.
     ///
     /// # Errors
@@ -227,7 +232,9 @@ impl Gateway {
                 let serve = move || {
                     runtime.block_on(async {
                         match listeners(sockets) {
-                            Ok(listeners) => listener::run(shard, listeners, tunnels, drained).await,
+                            Ok(listeners) => {
+                                listener::run(shard, listeners, tunnels, drained).await
+                            }
                             Err(err) => error!("listener: can't accept: {err}"),
                         }
                     });

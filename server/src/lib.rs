@@ -15,6 +15,7 @@ pub mod demux;
 pub mod error;
 pub mod forward;
 pub mod gateway;
+pub mod greeting;
 pub mod listener;
 pub mod pool;
 pub mod public;

@@ -85,12 +85,7 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)
     .await
 }
 
-fn admit(
-    shard: &Arc<Shard>,
-    socket: TcpStream,
-    peer: SocketAddr,
-    connections: &mut JoinSet<()>,
-) {
+fn admit(shard: &Arc<Shard>, socket: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>) {
     let Some(place) = shard.caps.take(peer.ip()) else {
         debug!("listener: {peer} refused: too many connections");
         return;
@@ -117,7 +112,8 @@ async fn connection(shard: Arc<Shard>, socket: Socket, peer: SocketAddr, place: 
             serve_visitor(&shard, *stream, kind, peer).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
-            let target = shard.pool.emptiest_shard(shard.index);
+            let booking = shard.pool.emptiest_shard(shard.index);
+            let target = booking.shard;
             if target != shard.index
                 && let Err(err) = stream.get_mut().0.leave()
             {
@@ -130,7 +126,7 @@ async fn connection(shard: Arc<Shard>, socket: Socket, peer: SocketAddr, place: 
                 }
                 info!("tunnel: admitted from={peer}");
                 serve_backend(*stream, identity, home, peer).await;
-                drop(place);
+                drop((place, booking));
             });
             shard.hand_over(target, tunnel);
         }

@@ -1,2 +1,66 @@
-//! Entry point.
-fn main() {}
+//! `2ptth-server`: arguments, logging, signals, exit code.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use log::warn;
+use ptth_link::signals::{self, Signal};
+use ptth_link::{env, logging};
+use ptth_server::config::{Args, Config};
+use ptth_server::{Gateway, Order, greeting};
+use tokio::sync::mpsc;
+
+fn main() -> ExitCode {
+    let args = match env::arguments().map(Args::parse) {
+        Ok(Ok(args)) => args,
+        Ok(Err(exit)) if exit.status.is_ok() => return say(&exit.output),
+        Ok(Err(exit)) => return fail(&exit.output),
+        Err(err) => return fail(&err),
+    };
+    if args.version {
+        return say(&concat!("2ptth-server ", env!("CARGO_PKG_VERSION")));
+    }
+    let config = match Config::from(args, &|name| std::env::var_os(name)) {
+        Ok(config) => config,
+        Err(err) => return fail(&err),
+    };
+    logging::start(config.log);
+    let gateway = match Gateway::bind(&config) {
+        Ok(gateway) => gateway,
+        Err(err) => return fail(&err),
+    };
+    for warning in config.warnings.iter().chain(&gateway.tls().warnings()) {
+        warn!("gateway: {warning}");
+    }
+    let (orders, receiver) = mpsc::unbounded_channel();
+    let stopping = AtomicBool::new(false);
+    let obey = move |signal| {
+        let order = match signal {
+            Signal::Reload => Order::Reload,
+            Signal::Stop if stopping.swap(true, Ordering::Relaxed) => Order::Abort,
+            Signal::Stop => Order::Stop,
+        };
+        let _ = orders.send(order);
+    };
+    if let Err(err) = signals::watch(obey) {
+        return fail(&format!("can't listen for signals: {err}"));
+    }
+    say(&greeting::lines(&config, &gateway));
+    match gateway.run(receiver) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => fail(&err),
+    }
+}
+
+fn say(text: &dyn Display) -> ExitCode {
+    // Whoever closed our stdout doesn't want to read it.
+    let _ = writeln!(io::stdout(), "{}", text.to_string().trim_end());
+    ExitCode::SUCCESS
+}
+
+fn fail(why: &dyn Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "2ptth-server: {}", why.to_string().trim_end());
+    ExitCode::FAILURE
+}

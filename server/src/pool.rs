@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -143,6 +143,26 @@ pub struct Pool {
     turn: AtomicUsize,
     waiting: AtomicUsize,
     freed: Notify,
+    changed: Notify,
+    /// Tunnels of each shard, from the end of their TLS handshake on.
+    booked: Mutex<Vec<usize>>,
+}
+
+/// A tunnel's place on a shard. Dropping it frees the place.
+#[derive(Debug)]
+pub struct Booking {
+    pool: Arc<Pool>,
+    /// The shard.
+    pub shard: usize,
+}
+
+impl Drop for Booking {
+    fn drop(&mut self) {
+        let mut booked = self.pool.booked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = booked.get_mut(self.shard) {
+            *count = count.saturating_sub(1);
+        }
+    }
 }
 
 /// Why there is no tunnel for a request.
@@ -162,6 +182,8 @@ impl Pool {
             turn: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
+            changed: Notify::new(),
+            booked: Mutex::new(vec![0; shards]),
         })
     }
 
@@ -181,6 +203,7 @@ impl Pool {
             other.drain();
         }
         self.freed.notify_waiters();
+        self.changed.notify_waiters();
         Registration { pool: self.clone(), tunnel }
     }
 
@@ -196,12 +219,28 @@ impl Pool {
         self.shards.iter().flat_map(|shard| read(shard).clone()).collect()
     }
 
-    /// The shard that drives the fewest tunnels; `near` if it is one of them.
-    pub fn emptiest_shard(&self, near: usize) -> usize {
-        let count = |shard: &RwLock<Vec<_>>| read(shard).len();
-        (0..self.shards.len())
-            .min_by_key(|&index| (self.shards.get(index).map(count), index != near))
-            .unwrap_or(near)
+    /// The shard that drives the fewest tunnels, those on their way there included; `near` if it is
+    /// one of them.
+    pub fn emptiest_shard(self: &Arc<Self>, near: usize) -> Booking {
+        let mut booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
+        let fewest = booked.iter().enumerate().min_by_key(|(n, count)| (**count, *n != near));
+        let shard = fewest.map_or(near, |(n, _)| n);
+        if let Some(count) = booked.get_mut(shard) {
+            *count += 1;
+        }
+        Booking { pool: self.clone(), shard }
+    }
+
+    /// Waits until `holds` of the tunnels in the pool. Cancel safe.
+    pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if holds(&self.all()) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// A stream for a request that came in on `shard`, at once or not at all.
@@ -291,6 +330,7 @@ impl Drop for Registration {
         }
         // Whoever waits for room must learn that nothing is left to wait for.
         self.pool.freed.notify_waiters();
+        self.pool.changed.notify_waiters();
     }
 }
 

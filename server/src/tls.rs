@@ -71,10 +71,7 @@ impl Tls {
             Admission::Keys { keys, file, .. } => (Known::keys(keys), file.clone()),
             Admission::Open => (Known::Open, None),
         };
-        let seen = Mutex::new(Seen {
-            certificate: loaded.digest,
-            tokens: None,
-        });
+        let seen = Mutex::new(Seen { certificate: loaded.digest, tokens: None });
         let certificate = Arc::new(Current(RwLock::new(Arc::new(loaded))));
         let known = Arc::new(known);
         Ok(Self {
@@ -104,6 +101,17 @@ impl Tls {
         let current = self.certificate.get();
         let end_entity = current.key.cert.first();
         crypto::pin_text(&crypto::sha256(end_entity.map_or(&[], |der| der.as_ref())))
+    }
+
+    /// The first name of the certificate now in use that a client could dial.
+    pub fn first_name(&self) -> Option<String> {
+        certificate::first_name(self.certificate.get().key.cert.first()?)
+    }
+
+    /// Whether the certificate now in use vouches for itself, so that only its pin does for others.
+    pub fn is_self_signed(&self) -> bool {
+        let current = self.certificate.get();
+        current.key.cert.first().is_some_and(certificate::is_self_signed)
     }
 
     /// What the operator should hear about the certificate now in use; a sentence each.
@@ -152,12 +160,8 @@ impl Tls {
         if digest == seen.tokens {
             return Ok(false);
         }
-        let keys = parse_keys(&text).map_err(|why| {
-            TlsError::Tokens(ConfigError::TokenFile {
-                path: path.clone(),
-                why,
-            })
-        })?;
+        let keys = parse_keys(&text)
+            .map_err(|why| TlsError::Tokens(ConfigError::TokenFile { path: path.clone(), why }))?;
         seen.tokens = digest;
         Ok(self.known.replace(&keys))
     }
@@ -165,9 +169,8 @@ impl Tls {
 
 /// What visitors get: HTTP, tickets, no question about a certificate.
 fn visitor(certificate: &Arc<Current>) -> Result<ServerConfig, TlsError> {
-    let mut config = common()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::clone(certificate) as _);
+    let mut config =
+        common()?.with_no_client_auth().with_cert_resolver(Arc::clone(certificate) as _);
     config.alpn_protocols = vec![alpn::H2.to_vec(), alpn::HTTP_1_1.to_vec()];
     config.ticketer = crypto::ticketer().map_err(TlsError::Rustls)?;
     prefer_ours(&mut config);

@@ -29,6 +29,12 @@ struct State {
     waited: Duration,
 }
 
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watched")
+    }
+}
+
 impl Watched {
     /// Watches `body`. What exactly is wrong with it, the visitor's side knows; here it is `()`.
     pub fn new<B>(body: B) -> Self
@@ -156,11 +162,13 @@ impl Upload {
         if self.pumping.is_none() || self.hold.is_some() {
             return false;
         }
-        let check = self.check.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + RATE_GRACE)));
+        let check =
+            self.check.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + RATE_GRACE)));
         while check.as_mut().poll(cx).is_ready() {
             check.as_mut().reset(Instant::now() + RATE_INTERVAL);
             let state = self.body.lock();
-            let waited = state.waited + state.hungry.map_or(Duration::ZERO, |since| since.elapsed());
+            let waited =
+                state.waited + state.hungry.map_or(Duration::ZERO, |since| since.elapsed());
             if waited >= RATE_GRACE && (state.moved as f64) < waited.as_secs_f64() * SLOWEST_RATE {
                 return true;
             }

@@ -8,10 +8,7 @@ use ptth_link::env;
 
 /// The client of 2ptth: dials a gateway and lets it ask the origin, a web server near you.
 #[derive(Debug, Default, FromArgs)]
-#[argh(
-    help_triggers("-h", "--help"),
-    usage = "[options] GATEWAY[:PORT] [ORIGIN]"
-)]
+#[argh(help_triggers("-h", "--help"), usage = "[options] GATEWAY[:PORT] [ORIGIN]")]
 pub struct Args {
     /// the gateway to dial, with port 443 if none is said (GATEWAY), and the web server to show:
     /// `8080`, `host:port`, `http://…`, `https://…` or `unix:/path` (ORIGIN; default: a built-in

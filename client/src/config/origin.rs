@@ -37,10 +37,7 @@ impl OriginAddress {
     /// Reads `8080`, `host:port`, `http://host[:port]`, `https://host[:port]` or `unix:/path`.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let text = text.trim();
-        let error = |why| ConfigError::Origin {
-            text: quotable(text),
-            why,
-        };
+        let error = |why| ConfigError::Origin { text: quotable(text), why };
         if let Some(path) = text.strip_prefix("unix:") {
             // `unix:///path`, as other programs write it, is the same file.
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -53,10 +50,9 @@ impl OriginAddress {
         match scheme(text) {
             None => {
                 let (host, port) = match text.strip_prefix(':').unwrap_or(text) {
-                    port if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (
-                        "localhost".to_owned(),
-                        Some(parse_port(port).map_err(error)?),
-                    ),
+                    port if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+                        ("localhost".to_owned(), Some(parse_port(port).map_err(error)?))
+                    }
                     _ => authority(text).map_err(error)?,
                 };
                 let port =
@@ -64,14 +60,8 @@ impl OriginAddress {
                 Ok(Self::Http { host, port })
             }
             Some((scheme, rest)) => match (scheme, authority(rest).map_err(error)?) {
-                ("http", (host, port)) => Ok(Self::Http {
-                    host,
-                    port: port.unwrap_or(80),
-                }),
-                ("https", (host, port)) => Ok(Self::Https {
-                    host,
-                    port: port.unwrap_or(443),
-                }),
+                ("http", (host, port)) => Ok(Self::Http { host, port: port.unwrap_or(80) }),
+                ("https", (host, port)) => Ok(Self::Https { host, port: port.unwrap_or(443) }),
                 _ => Err(error("only http://, https:// and unix: can stand there")),
             },
         }
@@ -120,10 +110,7 @@ impl HostHeader {
             value => match host_and_port(value) {
                 Ok((host, None)) => Ok(Self::Value(bracketed(&host))),
                 Ok((host, Some(port))) => Ok(Self::Value(format!("{}:{port}", bracketed(&host)))),
-                Err(why) => Err(ConfigError::HostHeader {
-                    text: value.to_owned(),
-                    why,
-                }),
+                Err(why) => Err(ConfigError::HostHeader { text: value.to_owned(), why }),
             },
         }
     }
@@ -132,19 +119,14 @@ impl HostHeader {
 /// The scheme in lower case and what follows its `://`, if there is one.
 pub(super) fn scheme(text: &str) -> Option<(&'static str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
-    let known = ["http", "https"]
-        .into_iter()
-        .find(|known| scheme.eq_ignore_ascii_case(known));
+    let known = ["http", "https"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known));
     Some((known.unwrap_or("another"), rest))
 }
 
 /// The authority of a URL that has nothing else, but for a bare `/` as browsers add it.
 pub(super) fn bare_authority(rest: &str) -> Result<&str, &'static str> {
     let authority = rest.strip_suffix('/').unwrap_or(rest);
-    match authority
-        .find(['/', '?', '#', '@'])
-        .map(|at| authority.as_bytes().get(at))
-    {
+    match authority.find(['/', '?', '#', '@']).map(|at| authority.as_bytes().get(at)) {
         None => Ok(authority),
         Some(Some(b'@')) => Err("a user name or password can't stand there"),
         Some(_) => Err("a path or query can't stand there; requests keep their own"),
@@ -162,9 +144,7 @@ pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'
         None => (authority, None),
     };
     if let Some(bracketed) = host.strip_prefix('[') {
-        let ip = bracketed
-            .strip_suffix(']')
-            .and_then(|ip| ip.parse::<Ipv6Addr>().ok());
+        let ip = bracketed.strip_suffix(']').and_then(|ip| ip.parse::<Ipv6Addr>().ok());
         let ip = ip.ok_or("what stands in brackets must be an IPv6 address")?;
         return Ok((ip.to_string(), port));
     }
@@ -200,16 +180,11 @@ fn parse_port(text: &str) -> Result<u16, &'static str> {
     // `parse` alone would take "+80".
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let port = if digits { text.parse().ok() } else { None };
-    port.filter(|port| *port != 0)
-        .ok_or("the port must be a number from 1 to 65535")
+    port.filter(|port| *port != 0).ok_or("the port must be a number from 1 to 65535")
 }
 
 fn bracketed(host: &str) -> String {
-    if host.parse::<Ipv6Addr>().is_ok() {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    }
+    if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() }
 }
 
 #[cfg(test)]
@@ -226,17 +201,9 @@ mod tests {
             ("192.0.2.1:8080", "http://192.0.2.1:8080", "192.0.2.1:8080"),
             ("[::1]:8080", "http://[::1]:8080", "[::1]:8080"),
             ("http://App.local", "http://app.local:80", "app.local"),
-            (
-                "http://localhost:8080/",
-                "http://localhost:8080",
-                "localhost:8080",
-            ),
+            ("http://localhost:8080/", "http://localhost:8080", "localhost:8080"),
             ("HTTPS://[::1]", "https://[::1]:443", "[::1]"),
-            (
-                "https://localhost:80",
-                "https://localhost:80",
-                "localhost:80",
-            ),
+            ("https://localhost:80", "https://localhost:80", "localhost:80"),
             ("unix:/run/app.sock", "unix:/run/app.sock", "localhost"),
             ("unix:///run/app.sock", "unix:/run/app.sock", "localhost"),
             ("unix:app.sock", "unix:app.sock", "localhost"),
@@ -278,10 +245,7 @@ mod tests {
         ];
         for (text, part) in origins {
             let sentence = OriginAddress::parse(text).unwrap_err().to_string();
-            assert!(
-                sentence.contains(part),
-                "{text}: {part:?} isn't in {sentence:?}"
-            );
+            assert!(sentence.contains(part), "{text}: {part:?} isn't in {sentence:?}");
         }
         let gateways = [
             ("", "missing"),
@@ -296,10 +260,7 @@ mod tests {
         ];
         for (text, part) in gateways {
             let sentence = Gateway::parse(text).unwrap_err().to_string();
-            assert!(
-                sentence.contains(part),
-                "{text}: {part:?} isn't in {sentence:?}"
-            );
+            assert!(sentence.contains(part), "{text}: {part:?} isn't in {sentence:?}");
         }
     }
 

@@ -22,24 +22,12 @@ const TOKEN: &str = "2ptth_nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
 fn the_defaults_are_those_of_the_documentation() {
     let options = ok("Example.com", &[]);
     let config = options.config;
-    assert_eq!(
-        config.gateway,
-        Gateway {
-            host: "example.com".into(),
-            port: 443
-        }
-    );
+    assert_eq!(config.gateway, Gateway { host: "example.com".into(), port: 443 });
     assert_eq!(config.host, "example.com");
-    assert_eq!(
-        (config.token, config.trust, config.any_host),
-        (None, Trust::System, false)
-    );
+    assert_eq!((config.token, config.trust, config.any_host), (None, Trust::System, false));
     assert_eq!((config.tunnels, config.alpn), (2, alpn::PTTH.to_vec()));
     assert_eq!(options.origin, OriginAddress::Demo);
-    assert_eq!(
-        (options.host_header, options.log),
-        (HostHeader::Keep, LevelFilter::Info)
-    );
+    assert_eq!((options.host_header, options.log), (HostHeader::Keep, LevelFilter::Info));
 }
 
 #[test]
@@ -74,31 +62,17 @@ fn flag_beats_variable_beats_default() {
     let file = scratch.0.to_str().unwrap();
     let other_token = Token::generate().reveal();
     type Seen = fn(&Options) -> String;
-    let token: Seen = |o| {
-        o.config
-            .token
-            .as_ref()
-            .map(Token::reveal)
-            .unwrap_or_default()
-    };
+    let token: Seen = |o| o.config.token.as_ref().map(Token::reveal).unwrap_or_default();
     let trust: Seen = |o| format!("{:?}", o.config.trust);
     let table: [(&str, &str, &str, &str, Seen); 9] = [
         ("--token-file", file, "TOKEN_FILE", "/nonexistent", token),
         ("--token-file", file, "TOKEN", &other_token, token),
-        ("--host", "a.example", "PUBLIC_HOST", "b.example", |o| {
-            o.config.host.clone()
-        }),
+        ("--host", "a.example", "PUBLIC_HOST", "b.example", |o| o.config.host.clone()),
         ("--ca", "a.pem", "CA", "b.pem", trust),
         ("--pin", pin, "PIN", &other_pin, trust),
-        ("--tunnels", "3", "TUNNELS", "4", |o| {
-            o.config.tunnels.to_string()
-        }),
-        ("--alpn", "%d5", "ALPN", "ph2", |o| {
-            format!("{:?}", o.config.alpn)
-        }),
-        ("--host-header", "origin", "HOST_HEADER", "a.b", |o| {
-            format!("{:?}", o.host_header)
-        }),
+        ("--tunnels", "3", "TUNNELS", "4", |o| o.config.tunnels.to_string()),
+        ("--alpn", "%d5", "ALPN", "ph2", |o| format!("{:?}", o.config.alpn)),
+        ("--host-header", "origin", "HOST_HEADER", "a.b", |o| format!("{:?}", o.host_header)),
         ("--log", "debug", "LOG", "off", |o| o.log.to_string()),
     ];
     for (flag, value, variable, other, seen) in table {
@@ -107,17 +81,10 @@ fn flag_beats_variable_beats_default() {
         assert_ne!(by_flag, default, "{flag}");
         if variable != "TOKEN_FILE" {
             let by_variable = seen(&ok("g", &[(variable, other)]));
-            assert!(
-                by_variable != default && by_variable != by_flag,
-                "{variable}"
-            );
+            assert!(by_variable != default && by_variable != by_flag, "{variable}");
         }
         let variable_value = if variable == "TOKEN" { TOKEN } else { value };
-        assert_eq!(
-            seen(&ok("g", &[(variable, variable_value)])),
-            by_flag,
-            "{variable}"
-        );
+        assert_eq!(seen(&ok("g", &[(variable, variable_value)])), by_flag, "{variable}");
         assert_eq!(
             seen(&ok(&format!("{flag}={value} g"), &[(variable, other)])),
             by_flag,
@@ -130,10 +97,7 @@ fn flag_beats_variable_beats_default() {
 fn switches_and_addresses_have_variables_too() {
     assert_eq!(ok("g --insecure", &[]).config.trust, Trust::Insecure);
     assert_eq!(ok("g", &[("INSECURE", "1")]).config.trust, Trust::Insecure);
-    assert_eq!(
-        ok("g --ca x", &[("INSECURE", "1")]).config.trust,
-        Trust::Ca("x".into())
-    );
+    assert_eq!(ok("g --ca x", &[("INSECURE", "1")]).config.trust, Trust::Ca("x".into()));
     assert!(ok("g --any-host", &[]).config.any_host);
     assert!(ok("g", &[("ANY_HOST", "true")]).config.any_host);
     let variables = [("GATEWAY", "a.example:1"), ("ORIGIN", "2")];
@@ -144,10 +108,7 @@ fn switches_and_addresses_have_variables_too() {
     assert_eq!(options.config.gateway.to_string(), "b.example:443");
     assert_eq!(options.origin.to_string(), "http://localhost:3");
     assert_eq!(ok("g --host [::1]", &[]).config.host, "::1");
-    assert_eq!(
-        ok("g --host WWW.example.com.", &[]).config.host,
-        "www.example.com"
-    );
+    assert_eq!(ok("g --host WWW.example.com.", &[]).config.host, "www.example.com");
 }
 
 /// A command line, variables, and what the sentence must contain.
@@ -161,32 +122,12 @@ fn each_mistake_gets_one_clear_sentence() {
         ("g 80 81", &[], &["\"81\"", "too many"]),
         ("g", &[("TOKEN", "")], &["TOKEN", "empty"]),
         ("g", &[("TOKEN_FILE", "")], &["TOKEN_FILE", "empty"]),
-        (
-            "g",
-            &[("TOKEN", "secret")],
-            &["TOKEN", "begins with `2ptth_`"],
-        ),
+        ("g", &[("TOKEN", "secret")], &["TOKEN", "begins with `2ptth_`"]),
         ("g", &[("TOKEN", public)], &["TOKEN", "public half"]),
-        (
-            "g",
-            &[("TOKEN", TOKEN), ("TOKEN_FILE", "x")],
-            &["TOKEN_FILE", "unset"],
-        ),
-        (
-            "g --token-file /nonexistent",
-            &[],
-            &["/nonexistent", "No such file"],
-        ),
-        (
-            "g --token-file 2ptth_secret",
-            &[],
-            &["--token-file", "variable TOKEN"],
-        ),
-        (
-            "g",
-            &[("TOKEN_FILE", "2ptth_secret")],
-            &["TOKEN_FILE", "variable TOKEN"],
-        ),
+        ("g", &[("TOKEN", TOKEN), ("TOKEN_FILE", "x")], &["TOKEN_FILE", "unset"]),
+        ("g --token-file /nonexistent", &[], &["/nonexistent", "No such file"]),
+        ("g --token-file 2ptth_secret", &[], &["--token-file", "variable TOKEN"]),
+        ("g", &[("TOKEN_FILE", "2ptth_secret")], &["TOKEN_FILE", "variable TOKEN"]),
         ("g 2ptth_secret", &[], &["token", "TOKEN"]),
         ("g 80 2ptth_secret", &[], &["too many"]),
         ("", &[("GATEWAY", "2ptth_secret")], &["token", "TOKEN"]),
@@ -195,11 +136,7 @@ fn each_mistake_gets_one_clear_sentence() {
         ("g", &[("PIN", "")], &["PIN", "empty"]),
         ("g --pin x --insecure", &[], &["--pin", "--insecure"]),
         ("g --ca x --pin x", &[], &["--ca", "--pin"]),
-        (
-            "g",
-            &[("CA", "x"), ("INSECURE", "1")],
-            &["--ca", "--insecure"],
-        ),
+        ("g", &[("CA", "x"), ("INSECURE", "1")], &["--ca", "--insecure"]),
         ("g", &[("INSECURE", "maybe")], &["INSECURE", "1 or 0"]),
         ("g --tunnels 0", &[], &["--tunnels \"0\"", "1 to 64"]),
         ("g", &[("TUNNELS", "65")], &["TUNNELS", "1 to 64"]),
@@ -218,10 +155,7 @@ fn each_mistake_gets_one_clear_sentence() {
                 "{line} {variables:?}: {part:?} isn't in {sentence:?}"
             );
         }
-        assert!(
-            !sentence.contains("secret") && !sentence.contains('\n'),
-            "{sentence}"
-        );
+        assert!(!sentence.contains("secret") && !sentence.contains('\n'), "{sentence}");
     }
 }
 
@@ -231,25 +165,16 @@ fn token_files_hold_one_token() {
         let scratch = Scratch::new(contents);
         read(&format!("g --token-file {}", scratch.0.display()), &[])
     };
-    for contents in [
-        &format!("\u{feff}{TOKEN}\r\n"),
-        &format!("\u{feff}# mine\n\n {TOKEN} # laptop\n"),
-    ] {
-        assert_eq!(
-            read(contents).unwrap().config.token.unwrap().reveal(),
-            TOKEN
-        );
+    for contents in
+        [&format!("\u{feff}{TOKEN}\r\n"), &format!("\u{feff}# mine\n\n {TOKEN} # laptop\n")]
+    {
+        assert_eq!(read(contents).unwrap().config.token.unwrap().reveal(), TOKEN);
     }
-    for (contents, part) in [
-        ("", "empty"),
-        ("secret", "begins with"),
-        ("secret\nsecret", "one line"),
-    ] {
+    for (contents, part) in
+        [("", "empty"), ("secret", "begins with"), ("secret\nsecret", "one line")]
+    {
         let sentence = read(contents).unwrap_err().to_string();
-        assert!(
-            sentence.contains(part) && sentence.contains("2ptth-test-"),
-            "{sentence}"
-        );
+        assert!(sentence.contains(part) && sentence.contains("2ptth-test-"), "{sentence}");
         assert!(!sentence.contains("secret"), "{sentence}");
     }
 }
@@ -271,19 +196,14 @@ fn a_token_that_others_can_read_is_a_warning() {
 fn every_documented_variable_is_tested() {
     let help = Args::parse(["--help".to_owned()]).unwrap_err();
     assert_eq!(help.status, Ok(()));
-    let words = help
-        .output
-        .split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+    let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 1).collect();
     let variables = "GATEWAY ORIGIN TOKEN_FILE TOKEN PUBLIC_HOST CA PIN INSECURE ANY_HOST TUNNELS \
         HOST_HEADER ALPN LOG";
     let other_words = ["HEX", "HH", "PEM", "PORT"];
     let known = variables.split_whitespace().chain(other_words).collect();
     assert_eq!(documented, known);
-    assert!(
-        help.output
-            .starts_with("Usage: 2ptth-client [options] GATEWAY[:PORT] [ORIGIN]\n")
-    );
+    assert!(help.output.starts_with("Usage: 2ptth-client [options] GATEWAY[:PORT] [ORIGIN]\n"));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! WebSocket and any other upgrade: extended CONNECT on the tunnel, `Upgrade` at the origin (RFC 8441 §5).
 
+use std::future::Future;
 use std::future::poll_fn;
 use std::io;
-use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 

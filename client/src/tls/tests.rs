@@ -30,10 +30,7 @@ fn config(trust: Trust) -> Config {
 fn certificate(names: &[&str]) -> (CertificateDer<'static>, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
-    let certificate = CertificateParams::new(names)
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
+    let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
     (certificate.into(), key)
 }
 
@@ -44,10 +41,7 @@ fn gateway(
     labels: &[&[u8]],
 ) -> ServerConfig {
     let key = PrivateKeyDer::Pkcs8(key.serialized_der().to_vec().into());
-    let key = crypto::provider()
-        .key_provider
-        .load_private_key(key)
-        .unwrap();
+    let key = crypto::provider().key_provider.load_private_key(key).unwrap();
     let shown = CertifiedKey::new(chain.iter().map(|der| (*der).clone()).collect(), key);
     let mut config = ServerConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[version])
@@ -126,11 +120,7 @@ fn a_pin_knows_one_certificate_whatever_its_name_and_dates() {
             };
             let mismatch = why.0.downcast_ref::<PinMismatch>().unwrap();
             assert_eq!(mismatch.seen, crypto::sha256(&valid));
-            assert!(
-                mismatch
-                    .to_string()
-                    .contains(&crypto::pin_text(&mismatch.seen))
-            );
+            assert!(mismatch.to_string().contains(&crypto::pin_text(&mismatch.seen)));
         }
     }
 }
@@ -191,12 +181,8 @@ fn a_file_may_hold_the_gateways_certificate_itself() {
         let expired = own("gateway.example", 2020);
         let file = Pem::new(&[&good, &other, &expired]);
         for version in BOTH {
-            let seen = |shown| {
-                error(
-                    &Trust::Ca(file.0.clone()),
-                    gateway(version, &[shown], &key, LABELS),
-                )
-            };
+            let seen =
+                |shown| error(&Trust::Ca(file.0.clone()), gateway(version, &[shown], &key, LABELS));
             assert_eq!(seen(&good), None, "{is_ca:?}");
             assert!(seen(&other).is_some(), "{is_ca:?}");
             assert!(seen(&expired).is_some(), "{is_ca:?}");
@@ -208,21 +194,14 @@ fn a_file_may_hold_the_gateways_certificate_itself() {
 fn bad_files_of_authorities_are_named() {
     let cut = "-----BEGIN CERTIFICATE-----\nAAAA\n";
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    for (contents, part) in [
-        ("", "no certificate"),
-        (cut, "PEM"),
-        (garbage, "bad certificate"),
-    ] {
+    for (contents, part) in [("", "no certificate"), (cut, "PEM"), (garbage, "bad certificate")] {
         let file = Pem::with(contents);
-        let sentence = connector(&config(Trust::Ca(file.0.clone())), "x")
-            .unwrap_err()
-            .to_string();
+        let sentence = connector(&config(Trust::Ca(file.0.clone())), "x").unwrap_err().to_string();
         assert!(sentence.contains(part), "{sentence}");
         assert!(sentence.contains(file.0.to_str().unwrap()), "{sentence}");
     }
-    let missing = connector(&config(Trust::Ca("/nonexistent".into())), "x")
-        .unwrap_err()
-        .to_string();
+    let missing =
+        connector(&config(Trust::Ca("/nonexistent".into())), "x").unwrap_err().to_string();
     assert!(missing.contains("/nonexistent can't be read"), "{missing}");
 }
 
@@ -296,12 +275,7 @@ fn the_system_or_the_bundle_has_roots() {
 
 #[test]
 fn covers_looks_at_the_host_alone() {
-    let names = [
-        "example.com",
-        "*.apps.example.com",
-        "192.0.2.1",
-        "2001:db8::1",
-    ];
+    let names = ["example.com", "*.apps.example.com", "192.0.2.1", "2001:db8::1"];
     let (certificate, _) = certificate(&names);
     let covered = [
         "example.com",

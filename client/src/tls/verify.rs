@@ -25,18 +25,12 @@ pub(super) struct Shortcut {
 impl Shortcut {
     /// Accepts the one certificate with this SHA-256.
     pub(super) fn pin(pin: [u8; 32]) -> Self {
-        Self {
-            pin: Some(pin),
-            ..Self::anything()
-        }
+        Self { pin: Some(pin), ..Self::anything() }
     }
 
     /// Accepts any certificate.
     pub(super) fn anything() -> Self {
-        Self {
-            pin: None,
-            algorithms: crypto::provider().signature_verification_algorithms,
-        }
+        Self { pin: None, algorithms: crypto::provider().signature_verification_algorithms }
     }
 }
 
@@ -95,10 +89,7 @@ impl Listed {
         authorities: Arc<WebPkiServerVerifier>,
         listed: Vec<CertificateDer<'static>>,
     ) -> Self {
-        Self {
-            authorities,
-            listed,
-        }
+        Self { authorities, listed }
     }
 }
 
@@ -112,8 +103,7 @@ impl ServerCertVerifier for Listed {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified =
-            self.authorities
-                .verify_server_cert(end_entity, intermediates, name, ocsp, now);
+            self.authorities.verify_server_cert(end_entity, intermediates, name, ocsp, now);
         match verified {
             // `openssl req -x509` marks what it makes as an authority, and webpki takes none for a
             // server, for which rustls has no name (dates have, and come before). But who puts
@@ -134,8 +124,7 @@ impl ServerCertVerifier for Listed {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities
-            .verify_tls12_signature(message, certificate, signature)
+        self.authorities.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -144,8 +133,7 @@ impl ServerCertVerifier for Listed {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities
-            .verify_tls13_signature(message, certificate, signature)
+        self.authorities.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

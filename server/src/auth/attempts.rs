@@ -51,9 +51,7 @@ impl Attempts {
         let failures = level.as_millis().div_ceil(SHARE.as_millis());
         match u32::try_from(failures).unwrap_or(MOST).checked_sub(FREE) {
             None => Duration::ZERO,
-            Some(over) => FIRST_DELAY
-                .saturating_mul(2u32.saturating_pow(over))
-                .min(LONGEST_DELAY),
+            Some(over) => FIRST_DELAY.saturating_mul(2u32.saturating_pow(over)).min(LONGEST_DELAY),
         }
     }
 
@@ -61,23 +59,13 @@ impl Attempts {
     pub fn failed(&self, address: IpAddr, now: Instant) {
         let mut table = self.table();
         let key = source(address);
-        let known = table
-            .entries
-            .get(&key)
-            .copied()
-            .filter(|entry| !entry.forgotten(now));
+        let known = table.entries.get(&key).copied().filter(|entry| !entry.forgotten(now));
         if known.is_none() {
             table.make_room(now);
         }
         let from = known.map_or(now, |entry| entry.empty_at.max(now));
         let empty_at = (from + SHARE).min(now + SHARE * MOST);
-        table.entries.insert(
-            key,
-            Entry {
-                last: now,
-                empty_at,
-            },
-        );
+        table.entries.insert(key, Entry { last: now, empty_at });
     }
 
     /// A backend from `address` was admitted: what came before was a mistake.
@@ -103,9 +91,7 @@ impl Table {
         if self.entries.len() < MAX_ENTRIES {
             return;
         }
-        let due = self
-            .swept
-            .is_none_or(|last| now.saturating_duration_since(last) >= SWEEP);
+        let due = self.swept.is_none_or(|last| now.saturating_duration_since(last) >= SWEEP);
         if due {
             self.swept = Some(now);
             self.entries.retain(|_, entry| !entry.forgotten(now));
@@ -207,11 +193,7 @@ mod tests {
             for _ in 0..6 {
                 attempts.failed(ip(one), now);
             }
-            assert_eq!(
-                attempts.delay(ip(other), now) > Duration::ZERO,
-                same,
-                "{one} {other}"
-            );
+            assert_eq!(attempts.delay(ip(other), now) > Duration::ZERO, same, "{one} {other}");
         }
     }
 

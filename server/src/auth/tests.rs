@@ -25,11 +25,7 @@ fn a_known_key_gets_in_and_is_known_by_it() {
     let (token, other) = (Token::generate(), Token::generate());
     let tls = gateway(&[&other, &token]);
     for version in BOTH {
-        let pair = shake(
-            &tls,
-            client(version, LABEL, Shown::token(&token).into()),
-            "a.example",
-        );
+        let pair = shake(&tls, client(version, LABEL, Shown::token(&token).into()), "a.example");
         assert!(pair.done(), "{:?}", pair.server_error);
         let identity = Identity::of(&pair.server);
         let expected = Identity {
@@ -97,26 +93,10 @@ fn the_right_key_gets_in_with_any_certificate() {
     let tls = gateway(&[&token]);
     type Change = fn(&mut CertificateParams);
     let table: [(&str, Change, &str); 8] = [
-        (
-            "expired",
-            |c| c.not_after = rcgen::date_time_ymd(2001, 1, 1),
-            "odd",
-        ),
-        (
-            "not yet valid",
-            |c| c.not_before = rcgen::date_time_ymd(3001, 1, 1),
-            "odd",
-        ),
-        (
-            "an authority's",
-            |c| c.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
-            "odd",
-        ),
-        (
-            "without a subject",
-            |c| c.distinguished_name = Default::default(),
-            "",
-        ),
+        ("expired", |c| c.not_after = rcgen::date_time_ymd(2001, 1, 1), "odd"),
+        ("not yet valid", |c| c.not_before = rcgen::date_time_ymd(3001, 1, 1), "odd"),
+        ("an authority's", |c| c.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), "odd"),
+        ("without a subject", |c| c.distinguished_name = Default::default(), ""),
         (
             "for a server",
             |c| c.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth],
@@ -130,17 +110,10 @@ fn the_right_key_gets_in_with_any_certificate() {
             },
             "odd",
         ),
-        (
-            "with an empty name",
-            |c| c.distinguished_name.push(DnType::CommonName, ""),
-            "",
-        ),
+        ("with an empty name", |c| c.distinguished_name.push(DnType::CommonName, ""), ""),
         (
             "with control characters",
-            |c| {
-                c.distinguished_name
-                    .push(DnType::CommonName, "a\n\u{1b}[2J\0")
-            },
+            |c| c.distinguished_name.push(DnType::CommonName, "a\n\u{1b}[2J\0"),
             "a\u{fffd}\u{fffd}[2J\u{fffd}",
         ),
     ];
@@ -151,11 +124,7 @@ fn the_right_key_gets_in_with_any_certificate() {
             assert!(pair.done(), "{what}: {:?}", pair.server_error);
             let identity = Identity::of(&pair.server);
             assert_eq!(identity.key, Some(Key::Ed25519(token.public())), "{what}");
-            assert_eq!(
-                (identity.name.as_str(), identity.ours),
-                (name, false),
-                "{what}"
-            );
+            assert_eq!((identity.name.as_str(), identity.ours), (name, false), "{what}");
         }
     }
 }
@@ -167,18 +136,9 @@ fn the_right_key_gets_in_though_somebody_else_signed() {
     let key = token.certificate("").unwrap().1;
     let issuer = rcgen::Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
     let params = CertificateParams::default();
-    let signed = params
-        .signed_by(&KeyPair::try_from(&key).unwrap(), &issuer)
-        .unwrap();
+    let signed = params.signed_by(&KeyPair::try_from(&key).unwrap(), &issuer).unwrap();
     let shown = Shown::new(signed.into(), key);
-    assert!(
-        shake(
-            &gateway(&[&token]),
-            client(BOTH[1], LABEL, shown.into()),
-            "localhost"
-        )
-        .done()
-    );
+    assert!(shake(&gateway(&[&token]), client(BOTH[1], LABEL, shown.into()), "localhost").done());
 }
 
 /// B3
@@ -190,17 +150,8 @@ fn an_open_gateway_takes_any_key_and_none() {
     let p256_shown = || Shown::new(certificate(&p256, |_| {}), p256.clone_key());
     let another_shown = Shown::new(certificate(&another, |_| {}), another);
     let enter = |version, shown: Arc<Shown>| {
-        let pair = shake(
-            &tls,
-            client(version, LABEL, Arc::clone(&shown)),
-            "localhost",
-        );
-        assert!(
-            pair.done(),
-            "{:?} {:?}",
-            pair.server_error,
-            pair.client_error
-        );
+        let pair = shake(&tls, client(version, LABEL, Arc::clone(&shown)), "localhost");
+        assert!(pair.done(), "{:?} {:?}", pair.server_error, pair.client_error);
         assert_eq!(shown.asked(), 1);
         let key = Identity::of(&pair.server).key;
         assert!(key.is_none_or(|key| tls.admits(&key)));
@@ -214,10 +165,7 @@ fn an_open_gateway_takes_any_key_and_none() {
         assert!(matches!(odd, Some(Key::Other(_))));
         assert_eq!(enter(version, p256_shown().into()), odd);
     }
-    assert_ne!(
-        enter(BOTH[1], another_shown.into()),
-        enter(BOTH[1], p256_shown().into())
-    );
+    assert_ne!(enter(BOTH[1], another_shown.into()), enter(BOTH[1], p256_shown().into()));
 }
 
 /// B3
@@ -226,11 +174,7 @@ fn an_open_gateway_wants_proof_of_a_key_all_the_same() {
     let (token, thief) = (Token::generate(), Token::generate());
     let (stolen, _) = token.certificate("").unwrap();
     let shown = Shown::new(stolen, thief.certificate("").unwrap().1);
-    let pair = shake(
-        &with(Admission::Open),
-        client(BOTH[1], LABEL, shown.into()),
-        "localhost",
-    );
+    let pair = shake(&with(Admission::Open), client(BOTH[1], LABEL, shown.into()), "localhost");
     assert!(!pair.done());
 }
 
@@ -251,11 +195,7 @@ fn the_instance_is_the_name_up_to_its_last_dot() {
     }
     let name = |end| Identity::claimed(&token.certificate(&long(end)).unwrap().0).name;
     assert_eq!(name(".0").chars().count(), 64);
-    assert_ne!(
-        name(".0"),
-        name(".1"),
-        "two tunnels would replace each other"
-    );
+    assert_ne!(name(".0"), name(".1"), "two tunnels would replace each other");
     assert_eq!(name(".0"), name(".0"));
 }
 

@@ -87,10 +87,7 @@ pub enum ConfigError {
 
 impl ConfigError {
     pub(super) fn unreadable(path: &Path, err: &io::Error) -> Self {
-        Self::Unreadable {
-            path: path.to_owned(),
-            why: err.to_string(),
-        }
+        Self::Unreadable { path: path.to_owned(), why: err.to_string() }
     }
 }
 

@@ -14,25 +14,16 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, ConfigError> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
     }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|t| t.strip_suffix(']'))
-        .unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     if let Ok(ip) = bare.parse::<IpAddr>() {
         return Ok(SocketAddr::from((ip, PORT)));
     }
-    let port = text
-        .strip_prefix("*:")
-        .or(text.strip_prefix(':'))
-        .unwrap_or(text);
+    let port = text.strip_prefix("*:").or(text.strip_prefix(':')).unwrap_or(text);
     // `parse` alone would take "+443".
     if !port.bytes().all(|b| b.is_ascii_digit()) {
         return Err(error());
     }
-    Ok(SocketAddr::from((
-        Ipv6Addr::UNSPECIFIED,
-        port.parse().map_err(|_| error())?,
-    )))
+    Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.parse().map_err(|_| error())?)))
 }
 
 /// A number of seconds, fractions allowed.
@@ -91,17 +82,9 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(listen(text).unwrap().to_string(), expected, "{text}");
         }
-        for bad in [
-            "",
-            ":",
-            "+443",
-            "65536",
-            "-1",
-            "localhost:443",
-            "1.2.3.4:",
-            "[::1]:x",
-            "1.2.3:4",
-        ] {
+        for bad in
+            ["", ":", "+443", "65536", "-1", "localhost:443", "1.2.3.4:", "[::1]:x", "1.2.3:4"]
+        {
             assert_eq!(listen(bad), Err(ConfigError::Listen(bad.into())));
         }
     }

@@ -25,16 +25,8 @@ const KEY: &str = "2ptth_pub_11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 fn the_defaults_are_those_of_the_documentation() {
     let config = ok("", &[]);
     assert_eq!(config.listen, ["[::]:443".parse().unwrap()]);
-    assert_eq!(
-        config.certificate,
-        CertificateSource::SelfSigned { names: vec![] }
-    );
-    let Admission::Keys {
-        keys,
-        file: None,
-        made: Some(token),
-    } = config.admission
-    else {
+    assert_eq!(config.certificate, CertificateSource::SelfSigned { names: vec![] });
+    let Admission::Keys { keys, file: None, made: Some(token) } = config.admission else {
         panic!("no token was made")
     };
     assert_eq!(keys, [token.public()]);
@@ -42,13 +34,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(config.limits.head.as_secs(), 120);
     assert_eq!(config.limits.stall.as_secs(), 300);
     assert_eq!(config.limits.grace.as_secs(), 30);
-    assert_eq!(
-        (
-            config.limits.connections,
-            config.limits.connections_per_address
-        ),
-        (None, None)
-    );
+    assert_eq!((config.limits.connections, config.limits.connections_per_address), (None, None));
     assert_eq!(config.log, LevelFilter::Info);
     assert!(config.warnings.is_empty());
 }
@@ -69,25 +55,13 @@ fn flag_beats_variable_beats_default() {
     let table: [(&str, &str, &str, &str, Seen); 11] = [
         ("--listen", "1.2.3.4:5", "LISTEN", "6.7.8.9:10", listen),
         ("--name", "a.example", "NAMES", "b.example", names),
-        (
-            "--token-file",
-            file,
-            "TOKEN_FILE",
-            "/nonexistent",
-            admission,
-        ),
+        ("--token-file", file, "TOKEN_FILE", "/nonexistent", admission),
         ("--backend-alpn", "a,b", "BACKEND_ALPN", "c", labels),
         ("--head-timeout", "1", "HEAD_TIMEOUT", "2", limits),
         ("--stall-timeout", "1.5", "STALL_TIMEOUT", "2", limits),
         ("--grace", "0", "GRACE", "2", limits),
         ("--max-connections", "10", "MAX_CONNECTIONS", "20", limits),
-        (
-            "--max-connections-per-address",
-            "10",
-            "MAX_CONNECTIONS_PER_ADDRESS",
-            "20",
-            limits,
-        ),
+        ("--max-connections-per-address", "10", "MAX_CONNECTIONS_PER_ADDRESS", "20", limits),
         ("--log", "debug", "LOG", "OFF", log),
         ("--log", "trace", "LOG", "warn", log),
     ];
@@ -101,20 +75,13 @@ fn flag_beats_variable_beats_default() {
             assert_ne!(by_variable, by_flag, "{variable}");
         }
         assert_eq!(seen(&ok("", &[(variable, value)])), by_flag, "{variable}");
-        assert_eq!(
-            seen(&ok(&format!("{flag}={value}"), &[(variable, other)])),
-            by_flag,
-            "{flag}"
-        );
+        assert_eq!(seen(&ok(&format!("{flag}={value}"), &[(variable, other)])), by_flag, "{flag}");
     }
 }
 
 #[test]
 fn certificates_come_by_flag_or_variable() {
-    let files = CertificateSource::Files {
-        cert: "c".into(),
-        key: "k".into(),
-    };
+    let files = CertificateSource::Files { cert: "c".into(), key: "k".into() };
     let made = CertificateSource::SelfSigned { names: vec![] };
     type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a CertificateSource);
     let table: [Row<'_>; 7] = [
@@ -127,21 +94,14 @@ fn certificates_come_by_flag_or_variable() {
         ("", &[("SELF_SIGNED", "yes")], &made),
     ];
     for (line, variables, expected) in table {
-        assert_eq!(
-            read(line, variables).unwrap().certificate,
-            *expected,
-            "{line} {variables:?}"
-        );
+        assert_eq!(read(line, variables).unwrap().certificate, *expected, "{line} {variables:?}");
     }
 }
 
 #[test]
 fn several_addresses_are_repeated_or_listed() {
     let both = ok("--listen 80 --listen 1.2.3.4:5", &[("LISTEN", "7")]).listen;
-    assert_eq!(
-        both,
-        ["[::]:80".parse().unwrap(), "1.2.3.4:5".parse().unwrap()]
-    );
+    assert_eq!(both, ["[::]:80".parse().unwrap(), "1.2.3.4:5".parse().unwrap()]);
     assert_eq!(ok("", &[("LISTEN", "80, 1.2.3.4:5")]).listen, both);
 }
 
@@ -150,29 +110,15 @@ fn admission_is_by_keys_unless_told_otherwise() {
     let scratch = Scratch::new();
     let path = scratch.write("keys", format!("\u{feff}# mine\r\n{KEY}\r\n"));
     let key = PublicKey::parse(KEY).unwrap();
-    let from_file = Admission::Keys {
-        keys: vec![key],
-        file: Some(path.clone()),
-        made: None,
-    };
-    let inline = Admission::Keys {
-        keys: vec![key],
-        file: None,
-        made: None,
-    };
+    let from_file = Admission::Keys { keys: vec![key], file: Some(path.clone()), made: None };
+    let inline = Admission::Keys { keys: vec![key], file: None, made: None };
     let path = path.to_str().unwrap();
-    assert_eq!(
-        ok(&format!("--token-file {path}"), &[]).admission,
-        from_file
-    );
+    assert_eq!(ok(&format!("--token-file {path}"), &[]).admission, from_file);
     assert_eq!(ok("", &[("TOKEN_FILE", path)]).admission, from_file);
     assert_eq!(ok("", &[("TOKEN", KEY)]).admission, inline);
     let other = Token::generate().reveal();
     let flag = format!("--token-file {path}");
-    assert_eq!(
-        ok(&flag, &[("TOKEN", &other), ("TOKEN_FILE", "x")]).admission,
-        from_file
-    );
+    assert_eq!(ok(&flag, &[("TOKEN", &other), ("TOKEN_FILE", "x")]).admission, from_file);
     assert_eq!(ok("--open", &[]).admission, Admission::Open);
     assert_eq!(ok("", &[("OPEN", "1")]).admission, Admission::Open);
     assert_ne!(ok("", &[("OPEN", "0")]).admission, Admission::Open);
@@ -188,102 +134,38 @@ fn each_mistake_gets_one_clear_sentence() {
         ("--cert c", &[], &["c needs its private key", "--key"]),
         ("--key k", &[], &["k needs its certificate", "--cert"]),
         ("--cert c --key k --self-signed", &[], &["--self-signed"]),
-        (
-            "",
-            &[("CERT", "c"), ("KEY", "k"), ("SELF_SIGNED", "1")],
-            &["--self-signed"],
-        ),
+        ("", &[("CERT", "c"), ("KEY", "k"), ("SELF_SIGNED", "1")], &["--self-signed"]),
         ("--cert c --key k --name n", &[], &["--name"]),
         ("", &[("CERT", ""), ("KEY", "k")], &["CERT", "empty"]),
         ("--cert c", &[("KEY", "")], &["KEY", "empty"]),
         ("--self-signed", &[("TOKEN", "")], &["TOKEN", "empty"]),
         ("--self-signed", &[("TOKEN", "\n")], &["TOKEN", "empty"]),
-        (
-            "--self-signed --open",
-            &[("TOKEN", "")],
-            &["TOKEN", "empty"],
-        ),
-        (
-            "--self-signed",
-            &[("TOKEN_FILE", "")],
-            &["TOKEN_FILE", "empty"],
-        ),
-        (
-            "--self-signed",
-            &[("TOKEN", "secret")],
-            &["TOKEN", "begins with `2ptth_`"],
-        ),
-        (
-            "--self-signed",
-            &[("TOKEN", KEY), ("TOKEN_FILE", "x")],
-            &["TOKEN", "unset"],
-        ),
-        (
-            "--self-signed --open",
-            &[("TOKEN", KEY)],
-            &["--open", "TOKEN"],
-        ),
-        (
-            "--self-signed --open --token-file x",
-            &[],
-            &["--open", "--token-file"],
-        ),
-        (
-            "--self-signed --token-file x",
-            &[("OPEN", "1")],
-            &["--open", "--token-file"],
-        ),
-        (
-            "--self-signed --token-file /nonexistent",
-            &[],
-            &["/nonexistent", "No such file"],
-        ),
+        ("--self-signed --open", &[("TOKEN", "")], &["TOKEN", "empty"]),
+        ("--self-signed", &[("TOKEN_FILE", "")], &["TOKEN_FILE", "empty"]),
+        ("--self-signed", &[("TOKEN", "secret")], &["TOKEN", "begins with `2ptth_`"]),
+        ("--self-signed", &[("TOKEN", KEY), ("TOKEN_FILE", "x")], &["TOKEN", "unset"]),
+        ("--self-signed --open", &[("TOKEN", KEY)], &["--open", "TOKEN"]),
+        ("--self-signed --open --token-file x", &[], &["--open", "--token-file"]),
+        ("--self-signed --token-file x", &[("OPEN", "1")], &["--open", "--token-file"]),
+        ("--self-signed --token-file /nonexistent", &[], &["/nonexistent", "No such file"]),
         ("--self-signed", &[("OPEN", "maybe")], &["OPEN", "1 or 0"]),
         ("--self-signed --name a_b!", &[], &["--name \"a_b!\""]),
         ("--self-signed --name käse.de", &[], &["--name", "xn--"]),
         ("--self-signed", &[("NAMES", "a.de, b.de.")], &["\"b.de.\""]),
-        (
-            "--self-signed --listen localhost:1",
-            &[],
-            &["--listen", "localhost:1"],
-        ),
-        (
-            "--self-signed --head-timeout 0",
-            &[],
-            &["--head-timeout \"0\"", "seconds"],
-        ),
-        (
-            "--self-signed --stall-timeout -1",
-            &[],
-            &["--stall-timeout"],
-        ),
+        ("--self-signed --listen localhost:1", &[], &["--listen", "localhost:1"]),
+        ("--self-signed --head-timeout 0", &[], &["--head-timeout \"0\"", "seconds"]),
+        ("--self-signed --stall-timeout -1", &[], &["--stall-timeout"]),
         ("--self-signed", &[("GRACE", "1e99")], &["GRACE", "year"]),
-        (
-            "--self-signed",
-            &[("GRACE", "31536001")],
-            &["GRACE", "year"],
-        ),
+        ("--self-signed", &[("GRACE", "31536001")], &["GRACE", "year"]),
         ("--self-signed", &[("GRACE", "NaN")], &["GRACE"]),
-        (
-            "--self-signed --max-connections 0",
-            &[],
-            &["--max-connections", "1 or more"],
-        ),
+        ("--self-signed --max-connections 0", &[], &["--max-connections", "1 or more"]),
         (
             "--self-signed",
             &[("MAX_CONNECTIONS_PER_ADDRESS", "x")],
             &["MAX_CONNECTIONS_PER_ADDRESS"],
         ),
-        (
-            "--self-signed --backend-alpn h2",
-            &[],
-            &["--backend-alpn", "browsers"],
-        ),
-        (
-            "--self-signed",
-            &[("LOG", "loud")],
-            &["LOG \"loud\"", "trace"],
-        ),
+        ("--self-signed --backend-alpn h2", &[], &["--backend-alpn", "browsers"]),
+        ("--self-signed", &[("LOG", "loud")], &["LOG \"loud\"", "trace"]),
     ];
     for (line, variables, parts) in table {
         let sentence = read(line, variables).unwrap_err().to_string();
@@ -293,10 +175,7 @@ fn each_mistake_gets_one_clear_sentence() {
                 "{line} {variables:?}: {part:?} isn't in {sentence:?}"
             );
         }
-        assert!(
-            !sentence.contains("secret") && !sentence.contains('\n'),
-            "{sentence}"
-        );
+        assert!(!sentence.contains("secret") && !sentence.contains('\n'), "{sentence}");
     }
 }
 
@@ -313,10 +192,7 @@ fn bad_token_files_are_named_with_the_line() {
         let path = scratch.write("tokens", contents);
         let line = format!("--self-signed --token-file {}", path.display());
         let sentence = read(&line, &[]).unwrap_err().to_string();
-        assert!(
-            sentence.contains(part) && sentence.contains("/tokens"),
-            "{sentence}"
-        );
+        assert!(sentence.contains(part) && sentence.contains("/tokens"), "{sentence}");
         assert!(!sentence.contains("secret"), "{sentence}");
     }
 }
@@ -350,12 +226,7 @@ fn a_private_half_that_others_can_read_is_a_warning() {
         let path = scratch.write("tokens", contents);
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let config = ok(&format!("--token-file {}", path.display()), &[]);
-        assert_eq!(
-            config.warnings.len(),
-            warnings,
-            "{mode:o}: {:?}",
-            config.warnings
-        );
+        assert_eq!(config.warnings.len(), warnings, "{mode:o}: {:?}", config.warnings);
     }
 }
 
@@ -364,9 +235,7 @@ fn a_private_half_that_others_can_read_is_a_warning() {
 fn every_documented_variable_is_tested() {
     let help = Args::parse(["--help".to_owned()]).unwrap_err();
     assert_eq!(help.status, Ok(()));
-    let words = help
-        .output
-        .split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+    let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 2).collect();
     let variables = "LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
         HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS GRACE LOG";
@@ -383,11 +252,6 @@ fn nothing_secret_shows_in_debug_output() {
     let token = Token::generate();
     let config = ok("", &[("TOKEN", &token.reveal())]);
     assert!(!format!("{config:?}").contains(&token.reveal()));
-    let Admission::Keys {
-        made: Some(made), ..
-    } = Admission::make()
-    else {
-        panic!()
-    };
+    let Admission::Keys { made: Some(made), .. } = Admission::make() else { panic!() };
     assert!(!format!("{made:?}").contains(&made.reveal()));
 }

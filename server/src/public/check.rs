@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn limits_are_answered() {
         let long = format!("https://example.com/{}", "x".repeat(MAX_TARGET));
-        let status = |result: Result<(), Option<ExchangeError>>| result.unwrap_err().unwrap().status();
+        let status =
+            |result: Result<(), Option<ExchangeError>>| result.unwrap_err().unwrap().status();
         assert_eq!(status(h2(&mut head("GET", &long, &[]))), 414);
         let many = vec![("a", "b"); MAX_FIELDS + 1];
         assert_eq!(status(h2(&mut head("GET", "https://example.com/", &many))), 431);

@@ -247,7 +247,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<T> {
                     ready!(this.poll_undecided(cx))?;
                     continue;
                 }
-                Mode::Raw if this.raw.is_empty() => return Pin::new(&mut this.io).poll_read(cx, buf),
+                Mode::Raw if this.raw.is_empty() => {
+                    return Pin::new(&mut this.io).poll_read(cx, buf);
+                }
                 Mode::Raw => {
                     this.approved = this.raw.len();
                     continue;

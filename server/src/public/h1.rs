@@ -127,7 +127,8 @@ impl Connection {
         verdict: Verdict,
         id: RequestId,
     ) -> Result<Response<Body>, ExchangeError> {
-        let head = verdict.map_err(|refusal| ExchangeError::Request(refusal.status, refusal.reason))?;
+        let head =
+            verdict.map_err(|refusal| ExchangeError::Request(refusal.status, refusal.reason))?;
         if request.method() == Method::CONNECT {
             return Err(ExchangeError::Method);
         }
@@ -179,9 +180,17 @@ impl Connection {
         Ok(Response::from_parts(parts, Body::empty()))
     }
 
-    fn finish(&self, mut response: Response<Body>, id: RequestId) -> Result<Response<Body>, ExchangeError> {
+    fn finish(
+        &self,
+        mut response: Response<Body>,
+        id: RequestId,
+    ) -> Result<Response<Body>, ExchangeError> {
         admit(&mut response)?;
-        log::debug!("exchange: {id} visitor={} status={}", self.visitor.address, response.status().as_u16());
+        log::debug!(
+            "exchange: {id} visitor={} status={}",
+            self.visitor.address,
+            response.status().as_u16()
+        );
         Ok(response)
     }
 
@@ -256,9 +265,7 @@ impl HttpBody for Reply {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Tunnel(body) => body.size_hint(),
-            Content::Page(page) => {
-                SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64)
-            }
+            Content::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64),
         }
     }
 }

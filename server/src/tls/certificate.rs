@@ -16,7 +16,7 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{ASN1Time, FromDer, Validity, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, Validity, X509Certificate};
 
 use ptth_link::crypto;
 
@@ -51,20 +51,14 @@ pub(super) fn read(cert: &Path, key: &Path) -> Result<Files, TlsError> {
         Ok(bytes) => Ok((path.to_owned(), bytes)),
         Err(err) => Err(unreadable(path, &err)),
     };
-    Ok(Files {
-        cert: read(cert)?,
-        key: read(key)?,
-    })
+    Ok(Files { cert: read(cert)?, key: read(key)? })
 }
 
 /// A key that only root may read is what containers meet most, so it gets advice of its own.
 pub(super) fn unreadable(path: &Path, err: &io::Error) -> TlsError {
     match err.kind() {
         io::ErrorKind::PermissionDenied => TlsError::Denied(path.to_owned()),
-        _ => TlsError::Unreadable {
-            path: path.to_owned(),
-            why: err.to_string(),
-        },
+        _ => TlsError::Unreadable { path: path.to_owned(), why: err.to_string() },
     }
 }
 
@@ -79,11 +73,7 @@ pub(super) fn check(files: Files) -> Result<Loaded, TlsError> {
     let signer = signer.map_err(|_| TlsError::KeyType(key_path.clone()))?;
     matches(&chain, &signer, cert_path, key_path)?;
     let warnings = dates_and_order(&chain, cert_path)?;
-    Ok(Loaded {
-        key: Arc::new(CertifiedKey::new(chain, signer)),
-        digest,
-        warnings,
-    })
+    Ok(Loaded { key: Arc::new(CertifiedKey::new(chain, signer)), digest, warnings })
 }
 
 fn chain(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -100,14 +90,8 @@ fn chain(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsE
 
 fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     // RFC 7468 §11, and the older way of OpenSSL, RFC 1421 §4.6.1.1.
-    let encrypted = [
-        "-----BEGIN ENCRYPTED PRIVATE KEY-----",
-        "Proc-Type: 4,ENCRYPTED",
-    ];
-    if encrypted
-        .iter()
-        .any(|mark| contains(bytes, mark.as_bytes()))
-    {
+    let encrypted = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
+    if encrypted.iter().any(|mark| contains(bytes, mark.as_bytes())) {
         return Err(TlsError::Encrypted(path.to_owned()));
     }
     match PrivateKeyDer::from_pem_slice(bytes) {
@@ -132,10 +116,7 @@ fn malformed(path: &Path, why: &pem::Error) -> TlsError {
         pem::Error::Base64Decode(_) => "its base64 is broken",
         _ => "it isn't proper PEM",
     };
-    TlsError::Malformed {
-        path: path.to_owned(),
-        why: why.to_owned(),
-    }
+    TlsError::Malformed { path: path.to_owned(), why: why.to_owned() }
 }
 
 /// The key must be the first certificate's; if it is a later one's, the order is what is wrong.
@@ -150,24 +131,15 @@ fn matches(
         match (pair.keys_match(), index) {
             (Ok(()), 0) => return Ok(()),
             (Ok(()), _) => {
-                return Err(TlsError::Order {
-                    cert: cert.to_owned(),
-                    position: index + 1,
-                });
+                return Err(TlsError::Order { cert: cert.to_owned(), position: index + 1 });
             }
             (Err(rustls::Error::InvalidCertificate(why)), 0) => {
-                return Err(TlsError::Malformed {
-                    path: cert.to_owned(),
-                    why: why.to_string(),
-                });
+                return Err(TlsError::Malformed { path: cert.to_owned(), why: why.to_string() });
             }
             (Err(_), _) => {}
         }
     }
-    Err(TlsError::Mismatch {
-        cert: cert.to_owned(),
-        key: key.to_owned(),
-    })
+    Err(TlsError::Mismatch { cert: cert.to_owned(), key: key.to_owned() })
 }
 
 /// Refuses a certificate whose time isn't now; gives warnings for the rest.
@@ -175,15 +147,10 @@ fn dates_and_order(
     chain: &[CertificateDer<'static>],
     path: &Path,
 ) -> Result<Vec<String>, TlsError> {
-    let parsed = chain
-        .iter()
-        .map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed));
+    let parsed = chain.iter().map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed));
     let parsed = parsed
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|why| TlsError::Malformed {
-            path: path.to_owned(),
-            why: why.to_string(),
-        })?;
+        .map_err(|why| TlsError::Malformed { path: path.to_owned(), why: why.to_string() })?;
     let mut warnings = Vec::new();
     if let Some(own) = parsed.first() {
         warnings.extend(dates(own.validity(), path)?);
@@ -205,16 +172,10 @@ fn dates_and_order(
 fn dates(validity: &Validity, path: &Path) -> Result<Option<String>, TlsError> {
     let (cert, now) = (path.to_owned(), ASN1Time::now());
     if now > validity.not_after {
-        return Err(TlsError::Expired {
-            cert,
-            since: validity.not_after.to_string(),
-        });
+        return Err(TlsError::Expired { cert, since: validity.not_after.to_string() });
     }
     if now < validity.not_before {
-        return Err(TlsError::NotYetValid {
-            cert,
-            from: validity.not_before.to_string(),
-        });
+        return Err(TlsError::NotYetValid { cert, from: validity.not_before.to_string() });
     }
     let left = validity.not_after.timestamp() - now.timestamp();
     Ok((left < SOON).then(|| {
@@ -233,10 +194,7 @@ const SOON: i64 = 7 * 86_400;
 pub(super) fn make(names: &[String]) -> Result<Loaded, TlsError> {
     let made = |why: &dyn ToString| TlsError::Made(why.to_string());
     let mut all = BTreeSet::from(["localhost".to_owned()]);
-    all.extend([
-        Ipv4Addr::LOCALHOST.to_string(),
-        Ipv6Addr::LOCALHOST.to_string(),
-    ]);
+    all.extend([Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()]);
     // What the machine calls itself need not be a name that a certificate can hold.
     all.extend(host_name().filter(|name| ServerName::try_from(name.as_str()).is_ok()));
     all.extend(own_addresses().iter().map(IpAddr::to_string));
@@ -244,9 +202,7 @@ pub(super) fn make(names: &[String]) -> Result<Loaded, TlsError> {
 
     let mut params = CertificateParams::new(all.into_iter().collect::<Vec<_>>());
     let params = params.as_mut().map_err(|why| made(why))?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "2ptth-server --self-signed");
+    params.distinguished_name.push(DnType::CommonName, "2ptth-server --self-signed");
     // Apple's systems refuse more than 825 days even if the user trusts the certificate.
     let now = SystemTime::now();
     params.not_before = (now - Duration::from_secs(86_400)).into();
@@ -255,17 +211,27 @@ pub(super) fn make(names: &[String]) -> Result<Loaded, TlsError> {
     let certificate = params.self_signed(&pair).map_err(|why| made(&why))?;
     let key = CertifiedKey::from_der(vec![certificate.into()], pair.into(), &crypto::provider());
     let key = Arc::new(key.map_err(TlsError::Rustls)?);
-    Ok(Loaded {
-        key,
-        digest: [0; 32],
-        warnings: Vec::new(),
+    Ok(Loaded { key, digest: [0; 32], warnings: Vec::new() })
+}
+
+/// The first DNS name that isn't a wildcard.
+pub(super) fn first_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let names = parsed.subject_alternative_name().ok()??;
+    names.value.general_names.iter().find_map(|name| match name {
+        GeneralName::DNSName(name) if !name.contains('*') => Some((*name).to_owned()),
+        _ => None,
     })
 }
 
+/// Whether issuer and subject are one.
+pub(super) fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, parsed)| parsed.issuer().as_raw() == parsed.subject().as_raw())
+}
+
 fn host_name() -> Option<String> {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .or(env::var("HOSTNAME").ok())?;
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok().or(env::var("HOSTNAME").ok())?;
     let name = name.trim().to_ascii_lowercase();
     (!name.is_empty()).then_some(name)
 }
@@ -278,13 +244,8 @@ fn own_addresses() -> Vec<IpAddr> {
         socket.connect(SocketAddr::from((target, 443))).ok()?;
         Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
     };
-    let v4 = probe(
-        Ipv4Addr::UNSPECIFIED.into(),
-        Ipv4Addr::new(192, 0, 2, 1).into(),
-    );
-    let v6 = probe(
-        Ipv6Addr::UNSPECIFIED.into(),
-        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
-    );
+    let v4 = probe(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into());
+    let v6 =
+        probe(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
     v4.into_iter().chain(v6).collect()
 }

@@ -80,11 +80,7 @@ impl fmt::Display for TlsError {
                 path.display()
             ),
             Self::Unreadable { path, why } => {
-                write!(
-                    f,
-                    "{} can't be read ({why}); check the path",
-                    path.display()
-                )
+                write!(f, "{} can't be read ({why}); check the path", path.display())
             }
             Self::NoCertificate(path) => write!(
                 f,
@@ -107,11 +103,7 @@ impl fmt::Display for TlsError {
                 path.display()
             ),
             Self::Malformed { path, why } => {
-                write!(
-                    f,
-                    "{} is damaged ({why}); write the PEM file again",
-                    path.display()
-                )
+                write!(f, "{} is damaged ({why}); write the PEM file again", path.display())
             }
             Self::KeyType(path) => write!(
                 f,

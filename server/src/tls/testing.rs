@@ -27,11 +27,7 @@ pub(crate) const BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS12, &versi
 /// A self-signed gateway that knows these tokens.
 pub(crate) fn gateway(tokens: &[&Token]) -> Tls {
     let keys = tokens.iter().map(|token| token.public()).collect();
-    with(Admission::Keys {
-        keys,
-        file: None,
-        made: None,
-    })
+    with(Admission::Keys { keys, file: None, made: None })
 }
 
 /// A self-signed gateway.
@@ -49,16 +45,10 @@ pub(crate) struct Shown {
 
 impl Shown {
     pub(crate) fn new(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Self {
-        let key = crypto::provider()
-            .key_provider
-            .load_private_key(key)
-            .unwrap();
+        let key = crypto::provider().key_provider.load_private_key(key).unwrap();
         // Not `from_der`: some tests want a certificate and the key of another.
         let key = Some(Arc::new(CertifiedKey::new(vec![certificate], key)));
-        Self {
-            key,
-            asked: AtomicUsize::new(0),
-        }
+        Self { key, asked: AtomicUsize::new(0) }
     }
 
     pub(crate) fn token(token: &Token) -> Self {
@@ -90,10 +80,7 @@ pub(crate) fn certificate(
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "odd");
     change(&mut params);
-    params
-        .self_signed(&KeyPair::try_from(key).unwrap())
-        .unwrap()
-        .into()
+    params.self_signed(&KeyPair::try_from(key).unwrap()).unwrap().into()
 }
 
 /// A client that offers these labels in one version of TLS.
@@ -166,20 +153,11 @@ pub(crate) fn shake(tls: &Tls, config: ClientConfig, name: &str) -> Pair {
     client.write_tls(&mut wire).unwrap();
     let mut acceptor = Acceptor::default();
     acceptor.read_tls(&mut wire.as_slice()).unwrap();
-    let accepted = acceptor
-        .accept()
-        .unwrap_or_else(|(error, _)| panic!("{error}"))
-        .unwrap();
+    let accepted = acceptor.accept().unwrap_or_else(|(error, _)| panic!("{error}")).unwrap();
     let (side, chosen) = tls.side(&accepted.client_hello());
     match accepted.into_connection(chosen) {
         Ok(server) => {
-            let mut pair = Pair {
-                side,
-                client,
-                server,
-                client_error: None,
-                server_error: None,
-            };
+            let mut pair = Pair { side, client, server, client_error: None, server_error: None };
             pair.settle();
             pair
         }
@@ -189,13 +167,7 @@ pub(crate) fn shake(tls: &Tls, config: ClientConfig, name: &str) -> Pair {
             let mut client_error = None;
             feed(&mut client, &wire, &mut client_error);
             let server = ServerConnection::new(Arc::clone(&tls.visitor)).unwrap();
-            Pair {
-                side,
-                client,
-                server,
-                client_error,
-                server_error: Some(error),
-            }
+            Pair { side, client, server, client_error, server_error: Some(error) }
         }
     }
 }
@@ -260,8 +232,6 @@ impl ServerCertVerifier for Anything {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        crypto::provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        crypto::provider().signature_verification_algorithms.supported_schemes()
     }
 }

@@ -18,30 +18,14 @@ fn the_label_decides_the_side_and_the_protocol() {
     let tls = gateway(&[&token]);
     type Row<'a> = (Vec<&'a [u8]>, Side, Option<&'a [u8]>);
     let mut table: Vec<Row<'_>> = vec![
-        (
-            vec![alpn::H2, alpn::HTTP_1_1],
-            Side::Visitor,
-            Some(alpn::H2),
-        ),
-        (
-            vec![alpn::HTTP_1_1, alpn::H2],
-            Side::Visitor,
-            Some(alpn::H2),
-        ),
+        (vec![alpn::H2, alpn::HTTP_1_1], Side::Visitor, Some(alpn::H2)),
+        (vec![alpn::HTTP_1_1, alpn::H2], Side::Visitor, Some(alpn::H2)),
         (vec![alpn::HTTP_1_1], Side::Visitor, Some(alpn::HTTP_1_1)),
-        (
-            vec![b"foo", alpn::HTTP_1_1],
-            Side::Visitor,
-            Some(alpn::HTTP_1_1),
-        ),
+        (vec![b"foo", alpn::HTTP_1_1], Side::Visitor, Some(alpn::HTTP_1_1)),
         (vec![], Side::Visitor, None),
         (vec![alpn::PTTH, alpn::H2], Side::Backend, Some(alpn::PTTH)),
         (vec![alpn::H2, alpn::PTTH], Side::Backend, Some(alpn::PTTH)),
-        (
-            vec![alpn::POTATO_00, alpn::POTATO_02],
-            Side::Backend,
-            Some(alpn::POTATO_02),
-        ),
+        (vec![alpn::POTATO_00, alpn::POTATO_02], Side::Backend, Some(alpn::POTATO_02)),
     ];
     table.extend(alpn::BACKEND_LABELS.map(|label| (vec![label], Side::Backend, Some(label))));
     for version in BOTH {
@@ -51,12 +35,7 @@ fn the_label_decides_the_side_and_the_protocol() {
                 let shown = Arc::new(Shown::token(&token));
                 let pair = shake(&tls, client(version, offered, Arc::clone(&shown)), name);
                 let what = format!("{version:?} {name} {offered:?}");
-                assert!(
-                    pair.done(),
-                    "{what}: {:?} {:?}",
-                    pair.client_error,
-                    pair.server_error
-                );
+                assert!(pair.done(), "{what}: {:?} {:?}", pair.client_error, pair.server_error);
                 assert_eq!(pair.side, *side, "{what}");
                 assert_eq!(pair.client.alpn_protocol(), *agreed, "{what}");
                 assert_eq!(pair.server.alpn_protocol(), *agreed, "{what}");
@@ -73,18 +52,10 @@ fn the_label_decides_the_side_and_the_protocol() {
 fn only_unknown_labels_end_in_the_fatal_alert() {
     let tls = gateway(&[&Token::generate()]);
     for version in BOTH {
-        for offered in [
-            &[&b"foo"[..]][..],
-            &[b"2PTTH"],
-            &[b"2ptth "],
-            &[b"h3", b"2ptt"],
-        ] {
+        for offered in [&[&b"foo"[..]][..], &[b"2PTTH"], &[b"2ptth "], &[b"h3", b"2ptt"]] {
             let pair = shake(&tls, client(version, offered, Arc::default()), "localhost");
             let alert = AlertDescription::NoApplicationProtocol;
-            assert_eq!(
-                pair.server_error,
-                Some(rustls::Error::NoApplicationProtocol)
-            );
+            assert_eq!(pair.server_error, Some(rustls::Error::NoApplicationProtocol));
             assert_eq!(pair.client_error, Some(rustls::Error::AlertReceived(alert)));
         }
     }
@@ -94,11 +65,7 @@ fn only_unknown_labels_end_in_the_fatal_alert() {
 #[test]
 fn the_flag_replaces_the_labels() {
     let token = Token::generate();
-    let keys = Admission::Keys {
-        keys: vec![token.public()],
-        file: None,
-        made: None,
-    };
+    let keys = Admission::Keys { keys: vec![token.public()], file: None, made: None };
     let source = CertificateSource::SelfSigned { names: Vec::new() };
     let mut config = Config::new(source, keys);
     config.backend_alpn = vec![b"own".to_vec()];
@@ -107,10 +74,7 @@ fn the_flag_replaces_the_labels() {
     let own = shake(&tls, client(BOTH[1], &[b"own"], shown()), "localhost");
     assert!(own.done() && own.side == Side::Backend);
     let default = shake(&tls, client(BOTH[1], &[alpn::PTTH], shown()), "localhost");
-    assert_eq!(
-        default.server_error,
-        Some(rustls::Error::NoApplicationProtocol)
-    );
+    assert_eq!(default.server_error, Some(rustls::Error::NoApplicationProtocol));
 }
 
 #[test]
@@ -154,25 +118,17 @@ fn aes_128_is_chosen_whatever_the_client_prefers() {
             .with_custom_certificate_verifier(Arc::new(Anything))
             .with_no_client_auth();
         config.alpn_protocols = labels;
-        shake(&tls, config, "localhost")
-            .server
-            .negotiated_cipher_suite()
-            .unwrap()
-            .suite()
+        shake(&tls, config, "localhost").server.negotiated_cipher_suite().unwrap().suite()
     };
     assert_eq!(suite(BOTH[1]), CipherSuite::TLS13_AES_128_GCM_SHA256);
-    assert_eq!(
-        suite(BOTH[0]),
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-    );
+    assert_eq!(suite(BOTH[0]), CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
 }
 
 #[test]
 fn tls_1_3_is_preferred_and_1_2_still_there() {
     let tls = gateway(&[&Token::generate()]);
-    for (version, expected) in BOTH
-        .into_iter()
-        .zip([ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3])
+    for (version, expected) in
+        BOTH.into_iter().zip([ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3])
     {
         let pair = shake(&tls, client(version, NONE, Arc::default()), "localhost");
         assert_eq!(pair.server.protocol_version(), Some(expected));
@@ -187,11 +143,7 @@ fn a_visitor_is_never_asked_for_a_certificate() {
         for version in BOTH {
             for offered in [&[alpn::H2, alpn::HTTP_1_1][..], &[alpn::HTTP_1_1], NONE] {
                 let shown = Arc::new(Shown::token(&Token::generate()));
-                let pair = shake(
-                    &tls,
-                    client(version, offered, Arc::clone(&shown)),
-                    "localhost",
-                );
+                let pair = shake(&tls, client(version, offered, Arc::clone(&shown)), "localhost");
                 assert!(pair.done());
                 assert_eq!(shown.asked(), 0);
                 assert!(pair.server.peer_certificates().is_none());

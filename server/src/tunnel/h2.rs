@@ -19,9 +19,7 @@ use log::{info, warn};
 use ptth_link::cork::{Cork, Driver, cork};
 use ptth_link::goaway::{TAKEN, refusal};
 use ptth_link::keepalive::Keepalive;
-use ptth_link::limits::{
-    PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST,
-};
+use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
 use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::{Budget, Window};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -144,11 +142,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     /// Asks for the backend's first PONG: then its SETTINGS are known, too, and it is no silent socket.
-    async fn start(
-        io: IO,
-        home: &Home,
-        identity: Identity,
-    ) -> Result<(Self, Arc<Tunnel>), Ended> {
+    async fn start(io: IO, home: &Home, identity: Identity) -> Result<(Self, Arc<Tunnel>), Ended> {
         let (io, driver) = cork(io);
         let widest = Window::widest(&home.budget);
         // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.

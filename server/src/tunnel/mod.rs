@@ -5,5 +5,5 @@
 mod graveyard;
 mod h2;
 
-pub use graveyard::Graveyard;
 pub use self::h2::{Ended, Home, attach};
+pub use graveyard::Graveyard;

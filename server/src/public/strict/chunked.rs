@@ -58,11 +58,7 @@ impl Reader {
             State::Trailers => self.trailer(raw)?,
             State::Done => return Ok(Next::End),
         };
-        Ok(if len == 0 {
-            Next::More
-        } else {
-            Next::Body { len }
-        })
+        Ok(if len == 0 { Next::More } else { Next::Body { len } })
     }
 
     /// The length of a `chunk-size [ chunk-ext ] CRLF`, 0 while it isn't whole.
@@ -84,19 +80,13 @@ impl Reader {
         if self.extensions > MAX_EXTENSIONS {
             return Err(bad("too many chunk extensions"));
         }
-        self.state = if size == 0 {
-            State::Trailers
-        } else {
-            State::Data(size)
-        };
+        self.state = if size == 0 { State::Trailers } else { State::Data(size) };
         Ok(line.len().saturating_add(2))
     }
 
     /// The length of a trailer line or of the line that ends the body, 0 while it isn't whole.
     fn trailer(&mut self, raw: &[u8]) -> Result<usize, Refusal> {
-        let max = MAX_TRAILERS
-            .checked_sub(self.trailers)
-            .and_then(|left| left.checked_sub(2));
+        let max = MAX_TRAILERS.checked_sub(self.trailers).and_then(|left| left.checked_sub(2));
         let max = max.ok_or(TRAILERS_TOO_LARGE)?;
         let Some(line) = line(raw, &mut self.seen, max, TRAILERS_TOO_LARGE)? else {
             return Ok(0);
@@ -155,8 +145,7 @@ fn after_quoted(mut raw: &[u8]) -> Option<&[u8]> {
 /// change framing, routing, identity, or how the body is read, after all of those were decided.
 fn may_trail(name: &[u8]) -> bool {
     let begins = |known: &str| {
-        name.get(..known.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(known.as_bytes()))
+        name.get(..known.len()).is_some_and(|start| start.eq_ignore_ascii_case(known.as_bytes()))
     };
     let is = |known: &str| begins(known) && name.len() == known.len();
     !HEAD_ONLY.into_iter().any(is) && !HEAD_ONLY_PREFIXES.into_iter().any(begins)
@@ -203,7 +192,5 @@ const MAX_EXTENSIONS: usize = 8 << 10;
 /// 16 KiB unless told otherwise, and must never be the first to.
 const MAX_TRAILERS: usize = 8 << 10;
 
-const TRAILERS_TOO_LARGE: Refusal = refuse(
-    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-    "trailer section too large",
-);
+const TRAILERS_TOO_LARGE: Refusal =
+    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "trailer section too large");

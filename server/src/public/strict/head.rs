@@ -73,15 +73,8 @@ impl Reader {
         if self.fields.is_none() {
             return line(raw, &mut self.seen, MAX_REQUEST_LINE, TARGET_TOO_LONG);
         }
-        let max = MAX_HEAD
-            .checked_sub(self.at)
-            .and_then(|left| left.checked_sub(2));
-        line(
-            raw,
-            &mut self.seen,
-            max.ok_or(HEAD_TOO_LARGE)?,
-            HEAD_TOO_LARGE,
-        )
+        let max = MAX_HEAD.checked_sub(self.at).and_then(|left| left.checked_sub(2));
+        line(raw, &mut self.seen, max.ok_or(HEAD_TOO_LARGE)?, HEAD_TOO_LARGE)
     }
 }
 
@@ -209,9 +202,7 @@ fn is_target(method: &[u8], target: &[u8]) -> bool {
     let Ok(uri) = Uri::try_from(target) else {
         return false;
     };
-    let port = uri
-        .authority()
-        .map(|authority| port(authority.as_str().as_bytes()));
+    let port = uri.authority().map(|authority| port(authority.as_str().as_bytes()));
     match (method, uri.scheme_str(), port) {
         // RFC 9110 §9.3.6: never without a port.
         (b"CONNECT", scheme, port) => {
@@ -265,11 +256,8 @@ fn coding(value: &[u8]) -> Option<Coding> {
     // misspelling that somebody may still take for `chunked`.
     const REGISTERED: [&str; 5] = ["compress", "deflate", "gzip", "x-compress", "x-gzip"];
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
-    let is_other = |coding: &[u8]| {
-        REGISTERED
-            .iter()
-            .any(|name| coding.eq_ignore_ascii_case(name.as_bytes()))
-    };
+    let is_other =
+        |coding: &[u8]| REGISTERED.iter().any(|name| coding.eq_ignore_ascii_case(name.as_bytes()));
     if is_chunked(value) {
         return Some(Coding::Chunked);
     }
@@ -287,23 +275,13 @@ const MAX_HEAD: usize = 32 << 10;
 pub(super) const MAX_FIELDS: usize = 100;
 
 const TARGET_TOO_LONG: Refusal = refuse(StatusCode::URI_TOO_LONG, "request line too long");
-const HEAD_TOO_LARGE: Refusal = refuse(
-    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-    "header section too large",
-);
-pub(super) const TOO_MANY_FIELDS: Refusal = refuse(
-    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-    "too many fields",
-);
-const UNKNOWN_EXPECTATION: Refusal = refuse(
-    StatusCode::EXPECTATION_FAILED,
-    "expectation other than 100-continue",
-);
-const UNKNOWN_CODING: Refusal = refuse(
-    StatusCode::NOT_IMPLEMENTED,
-    "transfer coding other than chunked",
-);
-const UNKNOWN_VERSION: Refusal = refuse(
-    StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-    "HTTP version other than 1.0 and 1.1",
-);
+const HEAD_TOO_LARGE: Refusal =
+    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header section too large");
+pub(super) const TOO_MANY_FIELDS: Refusal =
+    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields");
+const UNKNOWN_EXPECTATION: Refusal =
+    refuse(StatusCode::EXPECTATION_FAILED, "expectation other than 100-continue");
+const UNKNOWN_CODING: Refusal =
+    refuse(StatusCode::NOT_IMPLEMENTED, "transfer coding other than chunked");
+const UNKNOWN_VERSION: Refusal =
+    refuse(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP version other than 1.0 and 1.1");

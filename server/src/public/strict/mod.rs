@@ -174,13 +174,8 @@ fn line<'a>(
     too_long: Refusal,
 ) -> Result<Option<&'a [u8]>, Refusal> {
     let fresh = raw.get(*seen..).unwrap_or_default();
-    let clean = fresh
-        .iter()
-        .take_while(|b| !b.is_ascii_control() || **b == b'\t')
-        .count();
-    let (line, rest) = raw
-        .split_at_checked(seen.saturating_add(clean))
-        .unwrap_or((raw, &[]));
+    let clean = fresh.iter().take_while(|b| !b.is_ascii_control() || **b == b'\t').count();
+    let (line, rest) = raw.split_at_checked(seen.saturating_add(clean)).unwrap_or((raw, &[]));
     if line.len() > max {
         return Err(too_long);
     }

@@ -8,60 +8,34 @@ use httparse::Status;
 pub(super) fn agree(raw: &[u8], length: Option<u64>, chunked: bool) {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut request = httparse::Request::new(&mut fields);
-    assert_eq!(
-        request.parse(raw),
-        Ok(Status::Complete(raw.len())),
-        "{raw:?}"
-    );
+    assert_eq!(request.parse(raw), Ok(Status::Complete(raw.len())), "{raw:?}");
     let method = request.method.unwrap_or_default();
     let target = request.path.unwrap_or_default();
-    assert!(
-        http::Method::from_bytes(method.as_bytes()).is_ok(),
-        "{raw:?}"
-    );
+    assert!(http::Method::from_bytes(method.as_bytes()).is_ok(), "{raw:?}");
     let uri = http::Uri::try_from(target).unwrap_or_else(|err| panic!("{err}: {raw:?}"));
     let whole = uri.path_and_query().is_none_or(|path| {
         // http makes an absent path a slash.
         target.ends_with(path.as_str()) || uri.scheme().is_some()
     });
-    assert!(
-        whole && !target.contains('#'),
-        "part of the target was lost: {raw:?}"
-    );
+    assert!(whole && !target.contains('#'), "part of the target was lost: {raw:?}");
 
     let values = |name: &'static str| {
-        request
-            .headers
-            .iter()
-            .filter(move |f| f.name.eq_ignore_ascii_case(name))
-            .map(|f| f.value)
+        request.headers.iter().filter(move |f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value)
     };
     let lengths: Vec<_> = values("content-length").collect();
     let codings: Vec<_> = values("transfer-encoding").collect();
     let hosts = values("host").count();
     let expected = match (&*lengths, &*codings) {
         ([], []) => (None, false),
-        ([digits], []) => (
-            str::from_utf8(digits).ok().and_then(|d| d.parse().ok()),
-            false,
-        ),
+        ([digits], []) => (str::from_utf8(digits).ok().and_then(|d| d.parse().ok()), false),
         ([], [coding]) => (None, coding.eq_ignore_ascii_case(b"chunked")),
         _ => panic!("ambiguous framing: {raw:?}"),
     };
     assert_eq!((length, chunked), expected, "{raw:?}");
-    assert!(
-        hosts == 1 || (hosts == 0 && request.version == Some(0)),
-        "{raw:?}"
-    );
+    assert!(hosts == 1 || (hosts == 0 && request.version == Some(0)), "{raw:?}");
     for field in request.headers.iter() {
-        assert!(
-            http::HeaderName::from_bytes(field.name.as_bytes()).is_ok(),
-            "{raw:?}"
-        );
-        assert!(
-            http::HeaderValue::from_bytes(field.value).is_ok(),
-            "{raw:?}"
-        );
+        assert!(http::HeaderName::from_bytes(field.name.as_bytes()).is_ok(), "{raw:?}");
+        assert!(http::HeaderValue::from_bytes(field.value).is_ok(), "{raw:?}");
     }
 }
 
@@ -77,9 +51,7 @@ pub(super) fn agree_chunked(raw: &[u8]) {
         if size == 0 {
             break;
         }
-        let (_, after) = rest
-            .split_at_checked(size as usize)
-            .expect("data as long as said");
+        let (_, after) = rest.split_at_checked(size as usize).expect("data as long as said");
         rest = after.strip_prefix(b"\r\n").expect("a CRLF after the data");
     }
     let mut fields = [httparse::EMPTY_HEADER; 100];

@@ -18,11 +18,7 @@ use crate::tls::testing::*;
 
 #[test]
 fn a_self_signed_certificate_covers_what_it_should() {
-    let names = vec![
-        "Example.COM".to_owned(),
-        "*.example.org".into(),
-        "192.0.2.7".into(),
-    ];
+    let names = vec!["Example.COM".to_owned(), "*.example.org".into(), "192.0.2.7".into()];
     let source = CertificateSource::SelfSigned { names };
     let tls = Tls::new(&Config::new(source, Admission::Open)).unwrap();
     let key = tls.certificate.get().key.clone();
@@ -31,14 +27,7 @@ fn a_self_signed_certificate_covers_what_it_should() {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         rustls::client::verify_server_name(&parsed, &name).is_ok()
     };
-    for name in [
-        "localhost",
-        "127.0.0.1",
-        "::1",
-        "example.com",
-        "a.example.org",
-        "192.0.2.7",
-    ] {
+    for name in ["localhost", "127.0.0.1", "::1", "example.com", "a.example.org", "192.0.2.7"] {
         assert!(covers(name), "{name}");
     }
     assert!(!covers("example.org") && !covers("192.0.2.8"));
@@ -55,10 +44,7 @@ fn pem(change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
 }
 
 fn files(scratch: &Scratch, cert: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Config {
-    let (cert, key) = (
-        scratch.write("cert.pem", cert),
-        scratch.write("key.pem", key),
-    );
+    let (cert, key) = (scratch.write("cert.pem", cert), scratch.write("key.pem", key));
     Config::new(CertificateSource::Files { cert, key }, Admission::Open)
 }
 
@@ -71,11 +57,7 @@ fn a_replaced_certificate_is_for_new_handshakes_only() {
     let tls = Tls::new(&config).unwrap();
     let old_pin = tls.pin();
     let shown = || {
-        let pair = shake(
-            &tls,
-            client(BOTH[1], &[alpn::H2], Arc::default()),
-            "example.com",
-        );
+        let pair = shake(&tls, client(BOTH[1], &[alpn::H2], Arc::default()), "example.com");
         assert!(pair.done());
         let der = pair.client.peer_certificates().unwrap()[0].clone();
         (crypto::pin_text(&crypto::sha256(&der)), pair)
@@ -113,11 +95,7 @@ fn a_bad_replacement_is_an_error_and_the_old_one_stays() {
     let tls = Tls::new(&files(&scratch, &cert, &key)).unwrap();
     let pin = tls.pin();
     let (expired, expired_key) = pem(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
-    for (cert, key) in [
-        ("", ""),
-        (&*expired, &*expired_key),
-        (&*cert, &*expired_key),
-    ] {
+    for (cert, key) in [("", ""), (&*expired, &*expired_key), (&*cert, &*expired_key)] {
         files(&scratch, cert, key);
         assert!(tls.reload().is_err());
         assert_eq!(tls.pin(), pin);
@@ -135,11 +113,7 @@ fn a_withdrawn_key_is_known_at_once_and_a_bad_token_file_changes_nothing() {
     let (scratch, old, new) = (Scratch::new(), Token::generate(), Token::generate());
     let path = scratch.write("tokens", old.reveal());
     let keys = vec![old.public()];
-    let tls = with(Admission::Keys {
-        keys,
-        file: Some(path),
-        made: None,
-    });
+    let tls = with(Admission::Keys { keys, file: Some(path), made: None });
     let enters = |token: &Token| {
         let config = client(BOTH[1], &[alpn::PTTH], Arc::new(Shown::token(token)));
         let pair = shake(&tls, config, "localhost");
@@ -154,10 +128,7 @@ fn a_withdrawn_key_is_known_at_once_and_a_bad_token_file_changes_nothing() {
         assert!(matches!(tls.reload(), Err(TlsError::Tokens(_))), "{bad:?}");
         assert!(enters(&old));
     }
-    scratch.write(
-        "tokens",
-        format!("{}\r\n{}\r\n", old.public(), new.public()),
-    );
+    scratch.write("tokens", format!("{}\r\n{}\r\n", old.public(), new.public()));
     assert_eq!(tls.reload(), Ok(true));
     assert!(enters(&old) && enters(&new));
     scratch.write("tokens", format!("# rotated\n{}", new.public()));
@@ -173,11 +144,7 @@ fn certificate_and_tokens_do_not_hinder_each_other() {
     let mut config = files(&scratch, &cert, &key);
     let path = scratch.write("tokens", token.reveal());
     let keys = vec![token.public()];
-    config.admission = Admission::Keys {
-        keys,
-        file: Some(path),
-        made: None,
-    };
+    config.admission = Admission::Keys { keys, file: Some(path), made: None };
     let tls = Tls::new(&config).unwrap();
     let other = Token::generate();
     scratch.write("cert.pem", "");
@@ -220,14 +187,9 @@ fn a_bad_certificate_refuses_to_start_and_says_why() {
     ];
     for (cert, key, says) in table {
         let scratch = Scratch::new();
-        let error = Tls::new(&files(&scratch, cert, key))
-            .unwrap_err()
-            .to_string();
+        let error = Tls::new(&files(&scratch, cert, key)).unwrap_err().to_string();
         assert!(error.contains(says), "{says}: {error}");
-        assert!(
-            error.contains(scratch.0.to_str().unwrap()),
-            "names no file: {error}"
-        );
+        assert!(error.contains(scratch.0.to_str().unwrap()), "names no file: {error}");
         assert!(!error.contains('\n') && !error.contains("AAAA") && !error.contains("M!I"));
     }
 }
@@ -237,10 +199,7 @@ fn files_that_cannot_be_read_say_so() {
     let path = Path::new("/etc/letsencrypt/live/x/privkey.pem");
     let denied = io::Error::from(io::ErrorKind::PermissionDenied);
     let sentence = unreadable(path, &denied).to_string();
-    assert!(
-        sentence.contains("/privkey.pem") && sentence.contains("`--user`"),
-        "{sentence}"
-    );
+    assert!(sentence.contains("/privkey.pem") && sentence.contains("`--user`"), "{sentence}");
     let missing = read(path, path).err().unwrap();
     assert!(matches!(missing, TlsError::Unreadable { .. }));
 }
@@ -268,9 +227,7 @@ fn keys_of_every_kind_are_read() {
 #[test]
 fn what_is_not_wrong_but_odd_is_a_warning() {
     let (other, _) = pem(|params| {
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "somebody else");
+        params.distinguished_name.push(DnType::CommonName, "somebody else");
     });
     let (cert, key) = pem(|_| {});
     let soon = SystemTime::now() + Duration::from_secs(3 * 86_400);
@@ -285,9 +242,6 @@ fn what_is_not_wrong_but_odd_is_a_warning() {
         let scratch = Scratch::new();
         let warnings = Tls::new(&files(&scratch, cert, key)).unwrap().warnings();
         assert_eq!(warnings.len(), usize::from(says.is_some()), "{warnings:?}");
-        assert!(
-            says.is_none_or(|says| warnings[0].contains(says)),
-            "{warnings:?}"
-        );
+        assert!(says.is_none_or(|says| warnings[0].contains(says)), "{warnings:?}");
     }
 }

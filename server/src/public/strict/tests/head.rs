@@ -134,13 +134,7 @@ fn field_lines_have_one_spelling() {
         "X,Y: a\r\n", "{: a\r\n",
     ];
     assert_refused(400, unsound.map(get));
-    assert_refused(
-        400,
-        [
-            "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
-            "GET / HTTP/1.1\r\n\tX: a\r\n",
-        ],
-    );
+    assert_refused(400, ["GET / HTTP/1.1\r\n Host: a\r\n\r\n", "GET / HTTP/1.1\r\n\tX: a\r\n"]);
     // A folded line is no token either; its reason should say what it is.
     let folded = refusal(get("X: a\r\n b\r\n").as_bytes()).map(|refusal| refusal.reason);
     assert!(folded.is_some_and(|reason| reason.contains("folded")));
@@ -171,10 +165,7 @@ fn lengths_are_one_number() {
         "18446744073709551616", "18446744073709551621", "99999999999999999999999", "\u{0665}",
         "5\0", "\r\n 5",
     ];
-    assert_refused(
-        400,
-        unsound.map(|value| get(&format!("Content-Length: {value}\r\n"))),
-    );
+    assert_refused(400, unsound.map(|value| get(&format!("Content-Length: {value}\r\n"))));
     assert_refused(
         400,
         [
@@ -195,9 +186,7 @@ fn transfer_codings_are_chunked_or_nothing() {
         assert_eq!(head.body, BodyKind::Chunked, "{sound}");
     }
     // It names what to keep from the next hop; it frames nothing.
-    let head = head(&get(
-        "Transfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n",
-    ));
+    let head = head(&get("Transfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n"));
     assert_eq!(head.body, BodyKind::Chunked);
     #[rustfmt::skip]
     let unsound = [
@@ -207,10 +196,7 @@ fn transfer_codings_are_chunked_or_nothing() {
         "chunked\x0b", "chunked\0", "\u{212a}chunked", "identity, chunked", "gzip;q=1",
         "chun\r\n ked", "=chunked", "\\chunked", "chunked\u{a0}",
     ];
-    assert_refused(
-        400,
-        unsound.map(|value| get(&format!("Transfer-Encoding: {value}\r\n"))),
-    );
+    assert_refused(400, unsound.map(|value| get(&format!("Transfer-Encoding: {value}\r\n"))));
     assert_refused(
         400,
         [
@@ -228,20 +214,14 @@ fn transfer_codings_are_chunked_or_nothing() {
     let others = [
         "gzip", "GZIP", "x-gzip", "deflate", "compress", "gzip, chunked", "gzip , deflate",
     ];
-    assert_refused(
-        501,
-        others.map(|value| get(&format!("Transfer-Encoding: {value}\r\n"))),
-    );
+    assert_refused(501, others.map(|value| get(&format!("Transfer-Encoding: {value}\r\n"))));
 }
 
 #[test]
 fn heads_say_what_follows() {
     for (fields, expect) in [
         ("Expect: 100-continue\r\nContent-Length: 5\r\n", true),
-        (
-            "expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n",
-            true,
-        ),
+        ("expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n", true),
         ("Expect: 100-continue\r\nContent-Length: 0\r\n", false),
         ("Expect: 100-continue\r\n", false),
     ] {
@@ -253,27 +233,18 @@ fn heads_say_what_follows() {
     let others = [
         "", "100", "200-ok", "100-continue, x", "100-continue\r\nExpect: 100-continue",
     ];
-    assert_refused(
-        417,
-        others.map(|value| get(&format!("Expect: {value}\r\n"))),
-    );
+    assert_refused(417, others.map(|value| get(&format!("Expect: {value}\r\n"))));
 
     for (fields, upgrade) in [
         ("Upgrade: websocket\r\nConnection: Upgrade\r\n", true),
         ("Connection: keep-alive , UPGRADE\r\nUpgrade: a/1\r\n", true),
-        (
-            "Connection: close\r\nConnection: upgrade\r\nUpgrade: h2c, websocket\r\n",
-            true,
-        ),
+        ("Connection: close\r\nConnection: upgrade\r\nUpgrade: h2c, websocket\r\n", true),
         ("Upgrade: websocket\r\n", false),
         ("Connection: upgrade\r\n", false),
         ("Connection: xupgrade\r\nUpgrade: websocket\r\n", false),
         ("Connection: upgrade\r\nUpgrade:\r\n", false),
         ("Connection: upgrade\r\nUpgrade: H2C\r\n", false),
-        (
-            "Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n",
-            true,
-        ),
+        ("Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n", true),
     ] {
         assert_eq!(head(&get(fields)).upgrade, upgrade, "{fields}");
     }

@@ -53,21 +53,11 @@ fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Step>, Place) {
 /// Feeds `raw` whole, byte by byte, and cut in two at every place (of a long one: near its ends).
 fn feed_every_way(raw: &[u8]) -> (Vec<Step>, Place) {
     let whole = feed([raw]);
-    assert_eq!(
-        whole,
-        feed(raw.chunks(1)),
-        "byte by byte: {}",
-        raw.escape_ascii()
-    );
+    assert_eq!(whole, feed(raw.chunks(1)), "byte by byte: {}", raw.escape_ascii());
     for at in 0..raw.len() {
         if raw.len() < 2048 || at < 40 || at + 40 > raw.len() {
             let (left, right) = raw.split_at(at);
-            assert_eq!(
-                whole,
-                feed([left, right]),
-                "cut at {at}: {}",
-                raw.escape_ascii()
-            );
+            assert_eq!(whole, feed([left, right]), "cut at {at}: {}", raw.escape_ascii());
         }
     }
     whole
@@ -141,10 +131,7 @@ fn trailers_are_fields_that_change_nothing() {
         "X-Forwarded-For: a", "x-forwarded-: a", "2ptth-Id: a", "If-Match: a", "X-Real-IP: a",
         "Keep-Alive: a",
     ];
-    assert_refused(
-        400,
-        unsound.map(|field| chunked(&format!("0\r\n{field}\r\n\r\n"))),
-    );
+    assert_refused(400, unsound.map(|field| chunked(&format!("0\r\n{field}\r\n\r\n"))));
 }
 
 #[test]
@@ -154,21 +141,11 @@ fn sizes_are_bounded() {
 
     // "GET /", " HTTP/1.1"
     assert!(fits(&target(&format!("/{}", long(8192 - 14)))));
-    assert_refused(
-        414,
-        [target(&format!("/{}", long(8192 - 13))), "a".repeat(8193)],
-    );
+    assert_refused(414, [target(&format!("/{}", long(8192 - 13))), "a".repeat(8193)]);
 
     let head = |len: usize| get(&format!("X: {}\r\n", long(len - get("X: \r\n").len())));
     assert!(fits(&head(32 << 10)));
-    assert_refused(
-        431,
-        [
-            head((32 << 10) + 1),
-            head((32 << 10) + 2),
-            head((32 << 10) + 3),
-        ],
-    );
+    assert_refused(431, [head((32 << 10) + 1), head((32 << 10) + 2), head((32 << 10) + 3)]);
     // No room is left for the last empty line, and none even for half of it.
     for left in [1, 2] {
         let full = head((32 << 10) + left);
@@ -181,16 +158,10 @@ fn sizes_are_bounded() {
     assert_refused(431, [get(&"X: a\r\n".repeat(100))]);
 
     let extension = |len: usize| format!("1;{}\r\na\r\n", long(len - 1));
-    assert!(fits(&chunked(&format!(
-        "0000000000000001;{}\r\n",
-        long(255)
-    ))));
+    assert!(fits(&chunked(&format!("0000000000000001;{}\r\n", long(255)))));
     assert_refused(
         400,
-        [
-            chunked(&format!("0000000000000001;{}\r\n", long(256))),
-            chunked(&long(300)),
-        ],
+        [chunked(&format!("0000000000000001;{}\r\n", long(256))), chunked(&long(300))],
     );
     assert!(fits(&chunked(&extension(256).repeat(32))));
     assert_refused(400, [chunked(&(extension(256).repeat(32) + "1;a\r\n"))]);
@@ -198,10 +169,7 @@ fn sizes_are_bounded() {
     let trailers = |len: usize| chunked(&format!("0\r\nX: {}\r\n\r\n", long(len - 7)));
     assert!(fits(&trailers(8 << 10)));
     assert_refused(431, [trailers((8 << 10) + 1), trailers((8 << 10) + 2)]);
-    assert!(fits(&chunked(&format!(
-        "0\r\n{}\r\n",
-        "X: a\r\n".repeat(100)
-    ))));
+    assert!(fits(&chunked(&format!("0\r\n{}\r\n", "X: a\r\n".repeat(100)))));
     assert_refused(431, [chunked(&format!("0\r\n{}", "X: a\r\n".repeat(101)))]);
 }
 
@@ -214,34 +182,17 @@ fn the_place_tells_a_clean_end_from_a_cut() {
         ("GET / HTTP/1.1\r\n", Place::Head),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Place::Between),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\nG", Place::Head),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n",
-            Place::Body,
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na",
-            Place::Body,
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab",
-            Place::Between,
-        ),
-        (
-            "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
-            Place::Body,
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", Place::Body),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na", Place::Body),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab", Place::Between),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", Place::Body),
         (
             "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             Place::Between,
         ),
         ("\n", Place::Refused),
     ] {
-        assert_eq!(
-            feed_every_way(raw.as_bytes()).1,
-            place,
-            "{}",
-            raw.escape_debug()
-        );
+        assert_eq!(feed_every_way(raw.as_bytes()).1, place, "{}", raw.escape_debug());
     }
 }
 
@@ -266,11 +217,7 @@ fn bytes_that_drip_in_are_looked_at_once() {
 
     for (start, len) in [("", 8192), ("1;", 254), ("0\r\n", 8000)] {
         let mut checker = Checker::new();
-        let mut raw = if start.is_empty() {
-            Vec::new()
-        } else {
-            chunked(start).into_bytes()
-        };
+        let mut raw = if start.is_empty() { Vec::new() } else { chunked(start).into_bytes() };
         while let Next::Head { len, .. } | Next::Body { len } = checker.next(&raw) {
             raw.drain(..len);
         }

@@ -18,24 +18,15 @@ fn sound_streams() -> Vec<(Vec<u8>, Vec<&'static str>)> {
     let streams: [(&str, &[&str]); 20] = [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &[""]),
         ("\r\nGET /a?b=%20 HTTP/1.1\r\nhOST:a:80\r\n\r\n", &[""]),
-        (
-            "HEAD / HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 2\r\n\r\nhi",
-            &["hi"],
-        ),
+        ("HEAD / HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 2\r\n\r\nhi", &["hi"]),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", &[""]),
         ("GET http://b:80/c?d HTTP/1.1\r\nHost: a\r\n\r\n", &[""]),
         ("GET HTTPS://b HTTP/1.1\r\nHost: a\r\n\r\n", &[""]),
         ("CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n", &[""]),
         ("GET / HTTP/1.0\r\n\r\n", &[""]),
         ("POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc", &["abc"]),
-        (
-            "M-SEARCH / HTTP/1.1\r\nHost: a\r\nX: a\tb: \"c\", d; \r\n\r\n",
-            &[""],
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
-            &[""],
-        ),
+        ("M-SEARCH / HTTP/1.1\r\nHost: a\r\nX: a\tb: \"c\", d; \r\n\r\n", &[""]),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", &[""]),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 005\r\n\r\nhello",
             &["hello"],
@@ -44,10 +35,7 @@ fn sound_streams() -> Vec<(Vec<u8>, Vec<&'static str>)> {
             "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
             &["hello"],
         ),
-        (
-            "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n000\r\n\r\n",
-            &[""],
-        ),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n000\r\n\r\n", &[""]),
         (
             "PUT / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: chunked\r\n\r\n\
              1;a\r\nh\r\n0000A;b=c;d=\"e;\\\"\t\"\r\n0123456789\r\n1\r\n\r\r\n0;f\r\n\
@@ -63,30 +51,17 @@ fn sound_streams() -> Vec<(Vec<u8>, Vec<&'static str>)> {
              GET /6 HTTP/1.1\r\nHost: a\r\n\r\n",
             &["", "\r\n", "", "hi", "", ""],
         ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-            &[""],
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", &[""]),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: content-length\r\nContent-Length: 1\r\n\r\na",
             &["a"],
         ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: a\r\n\r\n",
-            &[""],
-        ),
-        (
-            "GET /[]\\|\"{}?a=?/`^{}|\\ HTTP/1.1\r\nHost: a\r\n\r\n",
-            &[""],
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: a\r\n\r\n", &[""]),
+        ("GET /[]\\|\"{}?a=?/`^{}|\\ HTTP/1.1\r\nHost: a\r\n\r\n", &[""]),
     ];
-    let mut all: Vec<_> = streams
-        .map(|(raw, bodies)| (raw.as_bytes().to_vec(), bodies.to_vec()))
-        .into();
-    all.push((
-        b"GET / HTTP/1.1\r\nHost: a\r\nX: \x80\xff\r\n\r\n".to_vec(),
-        vec![""],
-    ));
+    let mut all: Vec<_> =
+        streams.map(|(raw, bodies)| (raw.as_bytes().to_vec(), bodies.to_vec())).into();
+    all.push((b"GET / HTTP/1.1\r\nHost: a\r\nX: \x80\xff\r\n\r\n".to_vec(), vec![""]));
     all
 }
 
@@ -103,11 +78,7 @@ fn sound_streams_pass_whole() {
             .sum();
         let ends = steps.iter().filter(|step| **step == Step::End).count();
         let text = raw.escape_ascii();
-        assert_eq!(
-            (passed, ends, place),
-            (raw.len(), bodies.len(), Place::Between),
-            "{text}"
-        );
+        assert_eq!((passed, ends, place), (raw.len(), bodies.len(), Place::Between), "{text}");
     }
 }
 
@@ -154,10 +125,7 @@ fn agree(mut raw: &[u8]) {
 /// The bodies of the requests that hyper finds in a stream, or how it failed.
 async fn read_with_hyper(raw: &[u8]) -> Result<Vec<Bytes>, String> {
     let (mut visitor, gateway) = tokio::io::duplex(64 << 10);
-    visitor
-        .write_all(raw)
-        .await
-        .map_err(|err| err.to_string())?;
+    visitor.write_all(raw).await.map_err(|err| err.to_string())?;
     visitor.shutdown().await.map_err(|err| err.to_string())?;
     let bodies = RefCell::new(Vec::new());
     let service = service_fn(|request: Request<Incoming>| async {
@@ -172,9 +140,8 @@ async fn read_with_hyper(raw: &[u8]) -> Result<Vec<Bytes>, String> {
         Ok::<_, hyper::Error>(response)
     });
     // The visitor's end of stream doesn't mean that nobody waits for the answers.
-    let connection = http1::Builder::new()
-        .half_close(true)
-        .serve_connection(TokioIo::new(gateway), service);
+    let connection =
+        http1::Builder::new().half_close(true).serve_connection(TokioIo::new(gateway), service);
     connection.await.map_err(|err| format!("{err:?}"))?;
     Ok(bodies.into_inner())
 }
@@ -183,12 +150,7 @@ async fn read_with_hyper(raw: &[u8]) -> Result<Vec<Bytes>, String> {
 async fn hyper_reads_the_same_bodies() {
     for (raw, bodies) in sound_streams() {
         let bodies = bodies.into_iter().map(Bytes::from).collect();
-        assert_eq!(
-            read_with_hyper(&raw).await,
-            Ok(bodies),
-            "{}",
-            raw.escape_ascii()
-        );
+        assert_eq!(read_with_hyper(&raw).await, Ok(bodies), "{}", raw.escape_ascii());
     }
 }
 

@@ -1,0 +1,113 @@
+//! A gateway in threads of its own, on a port of its own.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use ptth_client::config as client;
+use ptth_link::crypto;
+use ptth_link::token::Token;
+use ptth_server::config::{Admission, CertificateSource, Config};
+use ptth_server::pool::Pool;
+use ptth_server::{Gateway, Order};
+use tokio::sync::mpsc;
+
+use crate::soon;
+
+/// A running gateway. Dropping it ends it.
+#[derive(Debug)]
+pub struct GatewayBox {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// By which its certificate is known.
+    pub pin: [u8; 32],
+    /// What admits a backend; of no use to an open gateway.
+    pub token: Token,
+    /// Its tunnels.
+    pub pool: Arc<Pool>,
+    orders: mpsc::UnboundedSender<Order>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl GatewayBox {
+    /// A gateway with a self-signed certificate and a fresh token.
+    pub fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// The same, after `change`.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let token = Token::generate();
+        let keys = vec![token.public()];
+        let admission = Admission::Keys { keys, file: None, made: None };
+        let names = vec!["example.test".to_owned()];
+        let mut config = Config::new(CertificateSource::SelfSigned { names }, admission);
+        config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        change(&mut config);
+        Self::run(&config, token)
+    }
+
+    /// A gateway that admits any backend.
+    pub fn open() -> Self {
+        Self::with(|config| config.admission = Admission::Open)
+    }
+
+    fn run(config: &Config, token: Token) -> Self {
+        let gateway = Gateway::bind(config).expect("the gateway starts");
+        let address = gateway.addresses()[0];
+        let pin = crypto::parse_pin(&gateway.tls().pin()).expect("a pin");
+        let pool = gateway.pool();
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let running = thread::spawn(move || gateway.run(receiver).expect("the gateway runs"));
+        Self { address, pin, token, pool, orders, running: Some(running) }
+    }
+
+    /// What a client needs to know to hold tunnels to it.
+    pub fn client_config(&self) -> client::Config {
+        self.client_config_via(self.address)
+    }
+
+    /// The same, by way of something in between.
+    pub fn client_config_via(&self, address: SocketAddr) -> client::Config {
+        let gateway = client::Gateway { host: address.ip().to_string(), port: address.port() };
+        let mut config = client::Config::new(gateway);
+        config.trust = client::Trust::Pin(self.pin);
+        config.token = Some(self.token.clone());
+        config
+    }
+
+    /// Gives an order.
+    pub fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+
+    /// Waits until exactly so many tunnels take requests.
+    pub async fn until_tunnels(&self, count: usize) {
+        let live = |tunnels: &[Arc<_>]| {
+            tunnels
+                .iter()
+                .filter(|tunnel: &&Arc<ptth_server::pool::Tunnel>| !tunnel.is_draining())
+                .count()
+        };
+        soon("the tunnels", self.pool.until(|tunnels| live(tunnels) == count)).await;
+    }
+
+    /// Waits until the process would have ended.
+    pub fn join(mut self) {
+        if let Some(running) = self.running.take() {
+            running.join().expect("the gateway ends in order");
+        }
+    }
+}
+
+impl Drop for GatewayBox {
+    fn drop(&mut self) {
+        self.order(Order::Abort);
+        if let Some(running) = self.running.take() {
+            let ended = running.join();
+            if !thread::panicking() {
+                ended.expect("the gateway ends in order");
+            }
+        }
+    }
+}

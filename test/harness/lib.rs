@@ -1,0 +1,30 @@
+//! Gateway, backend, origin and visitors in a box, on loopback.
+//!
+//! Nothing here waits for a time to pass: one waits for an event, under [`DEADLINE`], which means
+//! "stuck" and not "slow".
+
+pub mod backend;
+pub mod gateway;
+pub mod origin;
+pub mod visitor;
+pub mod wire;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use backend::Backend;
+pub use gateway::GatewayBox;
+pub use origin::OriginBox;
+pub use visitor::{Answer, H1, connect, connect_h2};
+pub use wire::Wire;
+
+/// Far beyond anything that these tests do on the slowest machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs `future`, and panics if it hangs.
+pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("stuck: {what}"),
+    }
+}
