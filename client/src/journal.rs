@@ -50,7 +50,8 @@ fn write(lines: &Receiver<String>, mut out: impl Write, dropped: impl Fn() -> u6
         let _ = out.write_all(line.as_bytes());
         let lost = dropped();
         if lost > 0 {
-            let _ = writeln!(out, "({lost} lines more than could be written)");
+            let note = format!("({lost} lines more than could be written)\n");
+            let _ = out.write_all(note.as_bytes());
         }
         let _ = out.flush();
     }
@@ -149,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    struct Pipe(mpsc::Sender<String>, mpsc::Receiver<()>);
+    struct Pipe(mpsc::Sender<String>, Receiver<()>);
 
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -274,7 +274,6 @@ struct Moving {
 
 impl Carry {
     /// Lifts the limit on stillness: an upgraded connection may be silent for days (SECURITY).
-    #[must_use]
     pub fn patient(mut self) -> Self {
         if let Some(moving) = &mut self.moving {
             moving.stall = None;

@@ -123,7 +123,8 @@ mod tests {
     /// D1
     #[test]
     fn malformed_http2_heads_are_stream_errors() {
-        let cases: &[(&str, &str, &[(&str, &str)])] = &[
+        type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+        let cases: &[Case<'_>] = &[
             ("GET", "https://user@example.com/", &[]),
             ("GET", "https://example.com/", &[("host", "other.example")]),
             ("GET", "https://example.com/", &[("host", "example.com"), ("host", "example.com")]),

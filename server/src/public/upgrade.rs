@@ -35,8 +35,8 @@ impl Wish {
     pub(super) fn take(head: &mut Parts) -> Option<Self> {
         let token = head.headers.get(UPGRADE)?.clone();
         // The first protocol of the list that isn't h2c, which would be HTTP again.
-        let name = token.to_str().ok()?.split(',').map(str::trim);
-        let name = name.filter(|name| !name.eq_ignore_ascii_case("h2c")).next()?.to_owned();
+        let mut names = token.to_str().ok()?.split(',').map(str::trim);
+        let name = names.find(|name| !name.eq_ignore_ascii_case("h2c"))?.to_owned();
         let websocket = name.eq_ignore_ascii_case(WEBSOCKET);
         let protocol = if websocket { WEBSOCKET } else { name.as_str() };
         let key = head.headers.get(SEC_WEBSOCKET_KEY).cloned();
