@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -106,7 +106,12 @@ impl Connection {
             None => Err(ExchangeError::Request(StatusCode::BAD_REQUEST, "Unexpected request.")),
         };
         match result {
-            Ok(response) => response.map(|body| Reply { content: Content::Tunnel(body), exchange }),
+            Ok(mut response) => {
+                // The tunnel's version would make hyper forget to tell HTTP/1.0 that it keeps the
+                // connection.
+                *response.version_mut() = Version::HTTP_11;
+                response.map(|body| Reply { content: Content::Tunnel(body), exchange })
+            }
             Err(err) => {
                 // A malformed body shows as a failed upload; the guard knows that the visitor broke it.
                 let err = match (err, self.gate.body_refusal()) {
