@@ -47,7 +47,9 @@ async fn demo(once: bool, mut stopped: mpsc::UnboundedReceiver<()>) {
 
     let _backend = Backend::demo(&gateway).await;
     let tunnels = gateway.pool.all().len();
-    println!("2. The client dials the gateway (TCP and TLS, ALPN \"2ptth\") and proves its token's key.");
+    println!(
+        "2. The client dials the gateway (TCP and TLS, ALPN \"2ptth\") and proves its token's key."
+    );
     println!("   {tunnels} tunnels are up. It dialled, and yet from here on it is asked:");
     println!("   the gateway speaks as HTTP/2's client, the client as HTTP/2's server.");
 
@@ -61,7 +63,9 @@ async fn demo(once: bool, mut stopped: mpsc::UnboundedReceiver<()>) {
     if once {
         return;
     }
-    println!("5. Open https://localhost:{port}/ or /events (your browser warns: nobody vouches for this");
+    println!(
+        "5. Open https://localhost:{port}/ or /events (your browser warns: nobody vouches for this"
+    );
     println!("   certificate). Ctrl-C ends it.");
     let _ = stopped.recv().await;
 }

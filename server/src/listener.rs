@@ -3,7 +3,7 @@
 //! Invariant: nothing that a peer does or leaves undone holds up the accept loop: the TLS handshake
 //! and the admission of a backend run in the connection's own task, under a deadline.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -26,21 +26,17 @@ use tokio_rustls::server::TlsStream;
 
 use crate::auth::Identity;
 use crate::caps::Place;
-use crate::demux::Peer;
-use crate::gateway::Shard;
+use crate::demux::{Peer, Side};
 use crate::public::{serve_h1, serve_h2};
-use crate::tls::Side;
+use crate::shard::{Driving, Shard};
 use crate::tunnel::{Ended, Home, attach};
-
-/// A tunnel on its way to the shard that will drive it.
-pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Serves one shard until the end of the process: accepts visitors and backends from `listeners`, and
 /// drives the tunnels that come by `tunnels`.
 pub async fn run(
     shard: Arc<Shard>,
     listeners: Vec<TcpListener>,
-    mut tunnels: mpsc::UnboundedReceiver<Tunnel>,
+    mut tunnels: mpsc::UnboundedReceiver<Driving>,
     drained: mpsc::Sender<()>,
 ) {
     let (mut draining, mut closing) = (shard.shutdown.clone(), shard.shutdown.clone());
