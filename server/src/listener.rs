@@ -44,9 +44,11 @@ pub async fn run(
     let mut driven = JoinSet::new();
     let mut listeners = Some(listeners);
     let mut drained = Some(drained);
+    let mut turn = 0;
     loop {
+        turn += 1;
         select! {
-            accepted = accept(listeners.as_deref().unwrap_or_default()), if listeners.is_some() => {
+            accepted = accept(listeners.as_deref().unwrap_or_default(), turn), if listeners.is_some() => {
                 match accepted {
                     Ok((socket, peer)) => admit(&shard, socket, peer, &mut connections),
                     // EMFILE and friends last until some connection closes; spinning would only make
@@ -72,11 +74,12 @@ pub async fn run(
     }
 }
 
-/// The next connection of any listener. Cancel safe.
-async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+/// The next connection of any listener, each of which is the first to be asked in its `turn`. Cancel safe.
+async fn accept(listeners: &[TcpListener], turn: usize) -> io::Result<(TcpStream, SocketAddr)> {
+    let (before, after) = listeners.split_at(turn % listeners.len().max(1));
     poll_fn(|cx| {
-        let ready = listeners.iter().map(|listener| listener.poll_accept(cx));
-        ready.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
+        let mut accepted = after.iter().chain(before).map(|listener| listener.poll_accept(cx));
+        accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await
 }
