@@ -66,14 +66,12 @@ export const stop = async child => {
   await within(10, child.ended, 'stopping').catch(() => child.kill('SIGKILL'))
 }
 
-/** Starts a gateway; its last printed line is the client's whole command. */
+/** Starts a gateway; its last printed line is the client's whole command: the token and the port come from there. */
 export const gateway = async (...args) => {
   const child = start('2ptth-server', args)
-  await until(() => child.lines.some(line => line.includes('2ptth-client')) || child.exitCode !== null, 'the client\'s command')
+  await until(() => child.lines.at(-1)?.includes('2ptth-client') || child.exitCode !== null, "the client's command")
   const line = child.lines.at(-1) ?? ''
-  const address = line.split(' ').at(-1)
-  const token = /\bTOKEN=(\S+)/.exec(line)?.[1]
-  return { child, line, token, port: Number(/:(\d+)$/.exec(address)?.[1] ?? 443), args: line.slice(line.indexOf('2ptth-client')).split(' ').slice(1) }
+  return { child, token: /\bTOKEN=(\S+)/.exec(line)?.[1], port: Number(/ \S+:(\d+) http:/.exec(line)?.[1]) }
 }
 
 /** Ends everything and leaves with the verdict. */

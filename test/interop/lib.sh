@@ -90,24 +90,25 @@ same() {
     [[ $2 == "$3" ]] || printf '# expected %q\n# got      %q\n' "$2" "$3"
 }
 
-# gateway [options]: starts one. Its last printed line is the client's whole command:
+# gateway [options]: starts one. Its last printed line is the client's whole command, but for the origin:
 # $token, $client_args (an array that ends with the gateway's address) and $port come from there.
 gateway() {
     start gateway "${server_command[@]}" "$@"
     # shellcheck disable=SC2034  # for the scripts
     gateway_pid=$pid
     within 10 grep -qs 2ptth-client "$work/gateway.out" || { echo "the gateway printed no client command" >&2; return 1; }
-    local words
-    read -ra words <<<"$(tail -n 1 "$work/gateway.out")"
+    local word
     token=
-    while [[ ${words[0]} == *=* ]]; do
-        [[ ${words[0]} == TOKEN=* ]] && token=${words[0]#TOKEN=}
-        words=("${words[@]:1}")
+    client_args=()
+    for word in $(tail -n 1 "$work/gateway.out"); do
+        case $word in
+            TOKEN=*) token=${word#TOKEN=} ;;
+            2ptth-client | http://*) ;;
+            *) client_args+=("$word") ;;
+        esac
     done
-    # shellcheck disable=SC2034  # for the scripts
-    client_args=("${words[@]:1}")
-    port=${words[-1]##*:}
-    [[ ${words[-1]} == *:* ]] || port=443
+    port=${client_args[-1]##*:}
+    [[ ${client_args[-1]} == *:* ]] || port=443
     url=https://localhost:$port
 }
 

@@ -114,7 +114,7 @@ for (const how of [['--insecure'], ['--pin', pin], ['--ca', caFile]]) {
   })
   await check(`${name}: trailers both ways`, async () => {
     const { trailers } = await ask(session, {
-      method: 'POST', path: '/trailers', body: 'x', trailers: { 'x-sum': '42' }, headers: { ...authority, te: 'trailers' },
+      method: 'POST', path: '/trailers', body: 'x', trailers: { 'x-sum': '42' }, headers: { ...authority, te: 'trailers', trailer: 'x-sum' },
     })
     assert.equal(trailers['x-seen'], '42')
   })
