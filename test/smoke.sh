@@ -70,8 +70,8 @@ try() {
     gateway --self-signed
     url=https://$(published)
     client "${client_args[@]}"
-    version=1.1 check 'the printed command, pasted: HTTP/1.1' possible --http1.1
-    version=2 check 'the printed command, pasted: HTTP/2' possible --http2
+    version=1.1 check 'the printed command, with the demo as origin: HTTP/1.1' possible --http1.1
+    version=2 check 'the printed command, with the demo as origin: HTTP/2' possible --http2
     stop "$client_pid"
     client_command=("${named_command[@]}")
     client_args[-1]=gateway.test
