@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::Identity;
-use crate::tunnel::Graveyard;
+use crate::graveyard::Graveyard;
 
 /// Names a tunnel in logs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
