@@ -2,6 +2,7 @@
 
 mod bodies;
 mod fields;
+mod interim;
 mod status;
 mod target;
 
