@@ -8,6 +8,7 @@ pub mod frames;
 pub mod gateway;
 pub mod h2;
 pub mod origin;
+pub mod upgraded;
 pub mod visitor;
 pub mod wire;
 
