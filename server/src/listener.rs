@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use log::{debug, info, warn};
+use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
 use ptth_link::{alpn, tcp};
 use rustls::server::Acceptor;
@@ -89,7 +90,7 @@ fn admit(shard: &Arc<Shard>, socket: TcpStream, peer: SocketAddr, connections: &
         debug!("listener: {peer} refused: too many connections");
         return;
     };
-    if let Err(err) = tcp::tune(&socket) {
+    if let Err(err) = tcp::tune(&socket, VISITOR_USER_TIMEOUT) {
         debug!("listener: {peer} is gone: {err}");
         return;
     }
@@ -111,6 +112,11 @@ async fn connection(shard: Arc<Shard>, socket: Socket, peer: SocketAddr, place: 
             serve_visitor(&shard, *stream, kind, peer).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
+            if let Socket::Here(socket) = stream.get_ref().0
+                && let Err(err) = tcp::tune(socket, TUNNEL_USER_TIMEOUT)
+            {
+                return debug!("listener: {peer} is gone: {err}");
+            }
             let booking = shard.pool.emptiest_shard(shard.index);
             let target = booking.shard;
             if target != shard.index
@@ -313,5 +319,7 @@ impl AsyncWrite for Socket {
 
 /// Accepted to TLS done: once for the ClientHello, once for the rest.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For a visitor whose network pauses, or whose upgraded connection he doesn't read for a while.
+const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Descriptors that ran out come back within this or never.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
