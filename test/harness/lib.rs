@@ -4,7 +4,9 @@
 //! "stuck" and not "slow".
 
 pub mod backend;
+pub mod frames;
 pub mod gateway;
+pub mod h2;
 pub mod origin;
 pub mod visitor;
 pub mod wire;
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 pub use backend::Backend;
 pub use gateway::GatewayBox;
+pub use h2::{Ask, Dialect, H2};
 pub use origin::OriginBox;
 pub use visitor::{Answer, H1, connect, connect_h2};
 pub use wire::Wire;

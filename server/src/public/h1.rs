@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -105,8 +105,11 @@ impl Connection {
             None => Err(ExchangeError::Request(StatusCode::BAD_REQUEST, "Unexpected request.")),
         };
         match result {
-            Ok(response) => {
+            Ok(mut response) => {
                 account.answered(response.status());
+                // The tunnel's version would make hyper forget to tell HTTP/1.0 that it keeps the
+                // connection.
+                *response.version_mut() = Version::HTTP_11;
                 response.map(|body| Reply { content: Content::Tunnel(body), exchange })
             }
             Err(err) => {
