@@ -4,8 +4,11 @@
 //! "stuck" and not "slow".
 
 pub mod backend;
+pub mod files;
 pub mod gateway;
+pub mod hello;
 pub mod origin;
+pub mod process;
 pub mod visitor;
 pub mod wire;
 
@@ -13,7 +16,9 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use backend::Backend;
+pub use files::{Certificate, Folder};
 pub use gateway::GatewayBox;
+pub use hello::Hello;
 pub use origin::OriginBox;
 pub use visitor::{Answer, H1, connect, connect_h2};
 pub use wire::Wire;

@@ -1,0 +1,4 @@
+//! B: the tunnel, from its admission to its end.
+
+mod alpn;
+mod coming;
