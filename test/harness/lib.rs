@@ -4,10 +4,13 @@
 //! "stuck" and not "slow".
 
 pub mod backend;
+pub mod files;
 pub mod frames;
 pub mod gateway;
 pub mod h2;
+pub mod hello;
 pub mod origin;
+pub mod process;
 pub mod visitor;
 pub mod wire;
 
@@ -15,8 +18,10 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use backend::Backend;
+pub use files::{Certificate, Folder};
 pub use gateway::GatewayBox;
 pub use h2::{Ask, Dialect, H2};
+pub use hello::Hello;
 pub use origin::OriginBox;
 pub use visitor::{Answer, H1, connect, connect_h2};
 pub use wire::Wire;

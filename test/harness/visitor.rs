@@ -19,7 +19,7 @@ use crate::{GatewayBox, soon};
 
 /// Trusts everybody: these tests are about what comes after.
 #[derive(Debug)]
-struct Anybody;
+pub struct Anybody;
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(

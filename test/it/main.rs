@@ -1,4 +1,5 @@
 //! What must hold, as tests of whole programs. Each carries its number of the acceptance list.
 
 mod exchange;
+mod life;
 mod tidy;

@@ -1,0 +1,5 @@
+//! B: the tunnel, from its admission to its end.
+
+mod admission;
+mod alpn;
+mod coming;
