@@ -4,8 +4,11 @@
 //! "stuck" and not "slow".
 
 pub mod backend;
+pub mod frames;
 pub mod gateway;
+pub mod lab;
 pub mod origin;
+pub mod process;
 pub mod visitor;
 pub mod wire;
 
@@ -13,8 +16,11 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use backend::Backend;
+pub use frames::Peer;
 pub use gateway::GatewayBox;
+pub use lab::Lab;
 pub use origin::OriginBox;
+pub use process::ServerProcess;
 pub use visitor::{Answer, H1, connect, connect_h2};
 pub use wire::Wire;
 
