@@ -1,3 +1,4 @@
 //! What must hold, as tests of whole programs. Each carries its number of the acceptance list.
 
 mod exchange;
+mod hostile;
