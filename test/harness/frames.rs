@@ -403,6 +403,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
         .await
     }
 
+    /// Reads until `stream` is reset, giving no credit. False if the connection ended first.
+    pub async fn next_reset(&mut self, stream: u32) -> bool {
+        while let Some(frame) = self.next().await {
+            if frame.kind == RST_STREAM && frame.stream == stream {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Gives credit for bytes that came on `stream`.
     pub async fn take(&mut self, stream: u32, bytes: usize) {
         if bytes > 0 {

@@ -1,6 +1,7 @@
 //! D, B9, B10 and LESSONS' traps: peers that lie, flood, stall, and leave.
 
 mod h1;
+mod h2;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -44,7 +45,11 @@ async fn witness() -> (Lab, Seen, watch::Sender<bool>) {
             seen.note(target.clone());
             let body = request.into_body().collect().await;
             match body {
-                Ok(body) => seen.note(format!("{} whole", body.to_bytes().len())),
+                Ok(body) => {
+                    let trailers = body.trailers().cloned().unwrap_or_default();
+                    seen.note(format!("{} whole", body.to_bytes().len()));
+                    trailers.keys().for_each(|name| seen.note(format!("trailer {name}")));
+                }
                 Err(_) => seen.note("broken".to_owned()),
             }
             if target.starts_with("/hold") {
