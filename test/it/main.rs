@@ -1,5 +1,6 @@
 //! What must hold, as tests of whole programs. Each carries its number of the acceptance list.
 
 mod exchange;
+mod hostile;
 mod life;
 mod tidy;
