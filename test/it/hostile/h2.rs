@@ -249,10 +249,10 @@ fn in_pieces(stream: u32, block: &[u8]) -> Vec<u8> {
 async fn lasts(lab: &mut Lab, bytes: &[u8]) -> u64 {
     let mut socket = lab.h2_socket();
     let start = Instant::now();
-    socket.write_all(bytes).await.unwrap();
+    socket.write_all(bytes).await.expect("written");
     let mut read = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(1000), socket.read_to_end(&mut read));
-    ended.await.expect("the gateway closes").unwrap();
+    ended.await.expect("the gateway closes").expect("in order");
     start.elapsed().as_secs()
 }
 
@@ -337,7 +337,7 @@ async fn a_window_that_stays_shut_costs_its_stream() {
 async fn a_half_closed_connection_ends_with_its_streams() {
     let (mut lab, _, _release) = witness().await;
     let mut visitor = with_sibling(&mut lab).await;
-    visitor.io.shutdown().await.unwrap();
+    visitor.io.shutdown().await.expect("written");
     until(|| lab.pool.all()[0].in_flight() == 0).await;
 }
 
@@ -355,7 +355,7 @@ async fn a_websocket_over_http2_may_be_idle_for_ten_minutes() {
         ("sec-websocket-version", "13"),
     ];
     visitor.send(headers(1, 0, &fields)).await;
-    let head = soon("the head", visitor.request()).await.unwrap();
+    let head = soon("the head", visitor.request()).await.expect("written");
     assert_eq!(head.field(":status"), "200");
     for _ in 0..2 {
         sleep(Duration::from_secs(600)).await;
