@@ -164,14 +164,17 @@ impl Exchange {
                 return Err(failed);
             }
         };
-        let Some(Open { upload, lease, extended, .. }) = self.0.take() else {
+        let Some(Open { mut upload, lease, extended, .. }) = self.0.take() else {
             return Err(Failed::ForGood(ExchangeError::Backend("no stream")));
         };
         let (head, stream) = response.into_parts();
+        // RFC 9110 §10.1.1: instead of the 100; so nobody will ever want that body.
+        let refused = upload.as_mut().filter(|held| held.is_held() && !head.status.is_success());
+        let unasked = refused.map(Upload::abandon).is_some();
         let (inflow, body) = split(stream, way.budget.clone());
         let stall = Some(Stillness::new(way.stall_timeout));
         let moving = Some(Moving { inflow, upload, lease, stall });
-        let mut carry = Carry { moving, extended };
+        let mut carry = Carry { moving, extended, unasked };
         // A small response is often here as a whole already; then nothing is left to carry.
         poll_fn(|cx| Poll::Ready(Pin::new(&mut carry).poll(cx).is_ready())).await;
         Ok((Response::from_parts(head, body), carry))
@@ -263,6 +266,7 @@ fn classify(err: h2::Error) -> Failed {
 pub struct Carry {
     moving: Option<Moving>,
     extended: bool,
+    unasked: bool,
 }
 
 #[derive(Debug)]
@@ -287,6 +291,11 @@ impl Carry {
         self.extended
     }
 
+    /// Whether the response refused the body that the visitor offered before he was asked for it.
+    pub fn is_unasked(&self) -> bool {
+        self.unasked
+    }
+
     /// Whether nothing is left to do.
     pub fn is_finished(&self) -> bool {
         self.moving.is_none()
@@ -297,15 +306,18 @@ impl Future for Carry {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let unasked = self.unasked;
         let Some(moving) = &mut self.moving else { return Poll::Ready(()) };
         let received = Pin::new(&mut moving.inflow).poll(cx).is_ready();
-        let (sent, broken) = match moving.upload.as_mut().map(|upload| upload.poll(cx)) {
+        let upload = moving.upload.as_mut().filter(|_| !unasked);
+        let (sent, broken) = match upload.map(|upload| upload.poll(cx)) {
             Some(Poll::Pending) => (false, false),
             Some(Poll::Ready(Err(PumpError::Body(())))) => (true, !moving.inflow.is_complete()),
             None | Some(Poll::Ready(_)) => (true, false),
         };
-        if broken || received && !moving.inflow.is_complete() {
-            // The request or the response broke off, or nobody reads it: the rest is of no use.
+        if broken || received && (unasked || !moving.inflow.is_complete()) {
+            // The request broke off or was refused, or the response did, or nobody reads it: the rest
+            // is of no use.
             self.bury();
             return Poll::Ready(());
         }

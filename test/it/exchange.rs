@@ -1,7 +1,9 @@
 //! A: the exchange, over both kinds of visitors, through the real gateway and client.
 
 mod bodies;
+mod duplex;
 mod fields;
+mod interim;
 mod status;
 mod target;
 

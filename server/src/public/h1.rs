@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -150,7 +150,11 @@ impl Connection {
         let request = Request::from_parts(parts, body);
         let (mut response, carry) = forward(&self.visitor.way, request, &mut |_, _| {}).await?;
         admit(&mut response)?;
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
+        if carry.is_unasked() {
+            // RFC 9110 §10.1.1: or he couldn't know whether the body is still waited for.
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         self.carry(carry);
         let length = declared_length(&parts.headers).filter(|_| method != Method::HEAD);
         Ok(Response::from_parts(parts, body.with_length(length)))
