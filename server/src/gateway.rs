@@ -47,6 +47,25 @@ pub struct Shared {
     shards: Vec<mpsc::UnboundedSender<Tunnel>>,
 }
 
+impl Shared {
+    fn new(
+        config: &Config,
+        shards: Vec<mpsc::UnboundedSender<Tunnel>>,
+    ) -> Result<Self, StartError> {
+        Ok(Self {
+            tls: Tls::new(config).map_err(StartError::Tls)?,
+            pool: Pool::new(shards.len()),
+            budget: Budget::new(BODY_BUDGET),
+            attempts: Attempts::default(),
+            caps: Caps::new(&config.limits),
+            limits: config.limits.clone(),
+            open: config.admission == Admission::Open,
+            seed: u64::from_ne_bytes(crypto::random()),
+            shards,
+        })
+    }
+}
+
 /// One thread's view of the gateway.
 #[derive(Debug)]
 pub struct Shard {
@@ -66,6 +85,19 @@ impl std::ops::Deref for Shard {
 }
 
 impl Shard {
+    /// A gateway of one shard and without a socket. Whoever brings the connections (a simulated
+    /// network, another program's listener) gives each to [`listener::accept_tls`], and what comes of
+    /// that to [`listener::serve_visitor`] or [`listener::serve_backend`]. Reads files, so it blocks.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`].
+    pub fn alone(config: &Config, shutdown: Shutdown) -> Result<Arc<Self>, StartError> {
+        // Nobody drives tunnels for it; it is its own only shard.
+        let (sender, _) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(config, vec![sender])?);
+        Ok(Arc::new(Self { index: 0, shutdown, shared }))
+    }
+
     /// Where a tunnel driven by shard `index` belongs.
     pub fn home(&self, index: usize) -> Home {
         Home {
@@ -164,7 +196,10 @@ impl Gateway {
     /// [`StartError`], one sentence.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        let tls = Tls::new(config).map_err(StartError::Tls)?;
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
+        // What is wrong with the files shows before a port is taken.
+        let shared = Arc::new(Shared::new(config, senders)?);
         let mut addresses = Vec::new();
         let mut sockets: Vec<Vec<Socket>> = (0..threads).map(|_| Vec::new()).collect();
         for &wanted in &config.listen {
@@ -179,24 +214,7 @@ impl Gateway {
             }
             addresses.push(address);
         }
-        let mut senders = Vec::new();
-        let mut shards = Vec::new();
-        for sockets in sockets {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            senders.push(sender);
-            shards.push((sockets, receiver));
-        }
-        let shared = Arc::new(Shared {
-            tls,
-            pool: Pool::new(threads),
-            budget: Budget::new(BODY_BUDGET),
-            attempts: Attempts::default(),
-            caps: Caps::new(&config.limits),
-            limits: config.limits.clone(),
-            open: config.admission == Admission::Open,
-            seed: u64::from_ne_bytes(crypto::random()),
-            shards: senders,
-        });
+        let shards = sockets.into_iter().zip(receivers).collect();
         Ok(Self { shared, addresses, shards, shutdown: channel() })
     }
 

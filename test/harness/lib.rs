@@ -9,6 +9,8 @@ pub mod gateway;
 pub mod hello;
 pub mod origin;
 pub mod process;
+pub mod room;
+pub mod service;
 pub mod visitor;
 pub mod wire;
 
@@ -20,6 +22,7 @@ pub use files::{Certificate, Folder};
 pub use gateway::GatewayBox;
 pub use hello::Hello;
 pub use origin::OriginBox;
+pub use room::{Guest, Room};
 pub use visitor::{Answer, H1, connect, connect_h2};
 pub use wire::Wire;
 

@@ -3,3 +3,4 @@
 mod admission;
 mod alpn;
 mod coming;
+mod silence;
