@@ -194,6 +194,11 @@ impl H1 {
         (status.expect("a status line"), fields(lines))
     }
 
+    /// Reads what follows a head.
+    pub async fn rest(&mut self, status: u16, fields: HeaderMap, method: &str) -> Answer {
+        self.body(status, fields, method).await
+    }
+
     async fn body(&mut self, status: u16, fields: HeaderMap, method: &str) -> Answer {
         let mut answer =
             Answer { status, fields, body: Vec::new(), complete: true, trailers: HeaderMap::new() };
