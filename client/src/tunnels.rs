@@ -216,6 +216,9 @@ where
                 () = stop.reached(Phase::Draining) => break,
             }
         }
+        if let Some(old) = old {
+            old.drain.advance(Phase::Draining);
+        }
         // What runs may finish; whoever gave the order also cuts it short.
         while tunnels.join_next().await.is_some() {}
         Ok(())

@@ -13,7 +13,9 @@ pub mod hello;
 pub mod lab;
 pub mod origin;
 pub mod process;
+pub mod room;
 pub mod server;
+pub mod service;
 pub mod visitor;
 pub mod wire;
 
@@ -28,6 +30,7 @@ pub use h2::{Ask, Dialect, H2};
 pub use hello::Hello;
 pub use lab::Lab;
 pub use origin::OriginBox;
+pub use room::{Guest, Room};
 pub use server::ServerProcess;
 pub use visitor::{Answer, H1, connect, connect_h2};
 pub use wire::Wire;

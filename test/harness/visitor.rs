@@ -201,6 +201,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> H1<IO> {
         (status.expect("a status line"), fields(lines))
     }
 
+    /// Reads what follows a head.
+    pub async fn rest(&mut self, status: u16, fields: HeaderMap, method: &str) -> Answer {
+        self.body(status, fields, method).await
+    }
+
     async fn body(&mut self, status: u16, fields: HeaderMap, method: &str) -> Answer {
         let mut answer =
             Answer { status, fields, body: Vec::new(), complete: true, trailers: HeaderMap::new() };

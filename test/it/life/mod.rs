@@ -3,3 +3,5 @@
 mod admission;
 mod alpn;
 mod coming;
+mod origin;
+mod silence;
