@@ -4,6 +4,9 @@
 //!
 //! Invariant: a response that breaks off is reset, never ended, so that no visitor takes it for whole.
 
+#[cfg(test)]
+mod tests;
+
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -33,7 +36,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower_service::Service;
 
 use crate::dial::DialError;
@@ -150,6 +153,15 @@ struct Engine<IO> {
     driver: Driver<IO>,
     keepalive: Keepalive,
     window: Window,
+    /// The socket takes nothing more.
+    broken: Option<Broken>,
+}
+
+/// Why the socket takes nothing, and until when to read what the gateway said before: a gateway that
+/// refuses us closes while we are still talking.
+struct Broken {
+    why: std::io::Error,
+    until: Pin<Box<Sleep>>,
 }
 
 enum Next {
@@ -180,7 +192,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         let pings = connection.ping_pong().expect("it is taken once, here");
         let keepalive = Keepalive::new(pings);
         let window = Window::new(budget.clone(), widest);
-        Ok(Self { connection, driver, keepalive, window })
+        Ok(Self { connection, driver, keepalive, window, broken: None })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, streams: usize) -> Poll<Next> {
@@ -191,7 +203,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             self.window.announce(window, received);
         }
         let accepted = self.connection.poll_accept(cx);
-        let flushed = self.driver.poll_flush(cx);
+        if self.broken.is_none()
+            && let Poll::Ready(Err(why)) = self.driver.poll_flush(cx)
+        {
+            self.broken = Some(Broken { why, until: Box::pin(sleep(LAST_WORDS)) });
+        }
         match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => {
                 return Poll::Ready(Next::Request(request, respond));
@@ -200,8 +216,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             Poll::Ready(None) => return Poll::Ready(Next::Ended(Ended::Closed)),
             Poll::Pending => {}
         }
-        if let Poll::Ready(Err(err)) = flushed {
-            return Poll::Ready(Next::Ended(Ended::Socket(err)));
+        if let Some(Broken { why, until }) = &mut self.broken
+            && until.as_mut().poll(cx).is_ready()
+        {
+            let why = std::mem::replace(why, std::io::ErrorKind::BrokenPipe.into());
+            return Poll::Ready(Next::Ended(Ended::Socket(why)));
         }
         self.keepalive.poll_dead(cx, self.driver.received()).map(|()| Next::Ended(Ended::Dead))
     }
@@ -357,6 +376,8 @@ const MISDIRECTED: &str = "421 The gateway's certificate does not cover this hos
 const FAILED: &str = "502 The server behind this gateway failed.\n";
 /// From the TLS handshake to the gateway's preface.
 const PREFACE: Duration = Duration::from_secs(10);
+/// What a gateway said before its socket closed is here already, or comes with the next packet.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Streams that were reset and whose late frames must still be told from a breach of protocol.
 const REMEMBERED_RESETS: usize = 4096;
 /// More than the gateway sends at once (its graveyard's burst), so that visitors who come and go by the

@@ -238,7 +238,8 @@ impl Open {
             // The receiver stopped the upload: its response, or the error, is on its way.
             Poll::Ready(Ok(_) | Err(PumpError::Receiver(_))) | Poll::Pending => {}
         }
-        if upload.is_too_slow(cx) {
+        // Before its answer an upgrade has no body that could be slow.
+        if !self.extended && upload.is_too_slow(cx) {
             return Poll::Ready(Err(Failed::ForGood(ExchangeError::VisitorSlow)));
         }
         wait.poll(cx, upload.moved()).map(|()| Err(Failed::ForGood(timeout)))

@@ -82,7 +82,10 @@ impl Gateway {
     /// [`StartError`], one sentence.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        let tls = Tls::new(config).map_err(StartError::Tls)?;
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
+        // What is wrong with the files shows before a port is taken.
+        let shared = Shared::new(config, senders).map_err(StartError::Tls)?;
         let mut addresses = Vec::new();
         let mut sockets: Vec<Vec<Socket>> = (0..threads).map(|_| Vec::new()).collect();
         for &wanted in &config.listen {
@@ -97,14 +100,7 @@ impl Gateway {
             }
             addresses.push(address);
         }
-        let mut senders = Vec::new();
-        let mut shards = Vec::new();
-        for sockets in sockets {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            senders.push(sender);
-            shards.push((sockets, receiver));
-        }
-        let shared = Shared::new(config, tls, senders);
+        let shards = sockets.into_iter().zip(receivers).collect();
         Ok(Self { shared, addresses, shards, shutdown: channel() })
     }
 

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use log::{debug, info, warn};
+use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
 use ptth_link::{alpn, tcp};
 use rustls::server::Acceptor;
@@ -29,7 +30,7 @@ use crate::caps::Place;
 use crate::demux::{Peer, Side};
 use crate::public::{serve_h1, serve_h2};
 use crate::shard::{Driving, Shard};
-use crate::tunnel::{Ended, Home, attach};
+use crate::tunnel::{Ended, Home, attach, farewell};
 
 /// Serves one shard until the end of the process: accepts visitors and backends from `listeners`, and
 /// drives the tunnels that come by `tunnels`.
@@ -89,7 +90,7 @@ fn admit(shard: &Arc<Shard>, socket: TcpStream, peer: SocketAddr, connections: &
         debug!("listener: {peer} refused: too many connections");
         return;
     };
-    if let Err(err) = tcp::tune(&socket) {
+    if let Err(err) = tcp::tune(&socket, VISITOR_USER_TIMEOUT) {
         debug!("listener: {peer} is gone: {err}");
         return;
     }
@@ -111,6 +112,11 @@ async fn connection(shard: Arc<Shard>, socket: Socket, peer: SocketAddr, place: 
             serve_visitor(&shard, *stream, kind, peer).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
+            if let Socket::Here(socket) = stream.get_ref().0
+                && let Err(err) = tcp::tune(socket, TUNNEL_USER_TIMEOUT)
+            {
+                return debug!("listener: {peer} is gone: {err}");
+            }
             let booking = shard.pool.emptiest_shard(shard.index);
             let target = booking.shard;
             if target != shard.index
@@ -175,14 +181,16 @@ where
     } else if place.is_reserved() {
         return note(peer, &"too many connections");
     }
-    let stream = match timeout(HANDSHAKE, hello.into_stream(config)).await {
+    let stream = match timeout(HANDSHAKE, hello.into_stream(config).into_fallible()).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(err)) if backend => {
+        Ok(Err((err, io))) if backend => {
             shard.attempts.failed(address, now());
             warn!("tunnel: refused from={peer}: {err}");
+            // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
+            farewell(io).await;
             return None;
         }
-        Ok(Err(err)) => return note(peer, &err),
+        Ok(Err((err, _))) => return note(peer, &err),
         Err(_) => return note(peer, &"the handshake took too long"),
     };
     let connection = stream.get_ref().1;
@@ -313,5 +321,7 @@ impl AsyncWrite for Socket {
 
 /// Accepted to TLS done: once for the ClientHello, once for the rest.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For a visitor whose network pauses, or whose upgraded connection he doesn't read for a while.
+const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Descriptors that ran out come back within this or never.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);

@@ -9,7 +9,7 @@ use ptth_link::crypto;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -19,7 +19,7 @@ use crate::{GatewayBox, soon};
 
 /// Trusts everybody: these tests are about what comes after.
 #[derive(Debug)]
-struct Anybody;
+pub struct Anybody;
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(
@@ -99,9 +99,9 @@ pub async fn connect_h2(gateway: &GatewayBox, tasks: &mut JoinSet<()>) -> SendRe
 
 /// A visitor's HTTP/1.1 connection, by hand: what is sent is what the test wrote.
 #[derive(Debug)]
-pub struct H1 {
-    /// The TLS stream.
-    pub stream: TlsStream<TcpStream>,
+pub struct H1<IO = TlsStream<TcpStream>> {
+    /// The TLS stream, or what stands for it.
+    pub stream: IO,
     unread: Vec<u8>,
 }
 
@@ -137,7 +137,7 @@ impl H1 {
     /// Connects.
     pub async fn connect(gateway: &GatewayBox) -> Self {
         let stream = connect(gateway, &[b"http/1.1"]).await.expect("TLS");
-        Self { stream, unread: Vec::new() }
+        Self::over(stream)
     }
 
     /// One request on a connection of its own.
@@ -151,6 +151,13 @@ impl H1 {
     pub async fn get(gateway: &GatewayBox, path: &str) -> Answer {
         let request = format!("GET {path} HTTP/1.1\r\nHost: example.test\r\n\r\n");
         Self::ask(gateway, request).await
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> H1<IO> {
+    /// A visitor on a connection that is there already.
+    pub fn over(stream: IO) -> Self {
+        Self { stream, unread: Vec::new() }
     }
 
     /// Writes bytes.
@@ -192,6 +199,11 @@ impl H1 {
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
         (status.expect("a status line"), fields(lines))
+    }
+
+    /// Reads what follows a head.
+    pub async fn rest(&mut self, status: u16, fields: HeaderMap, method: &str) -> Answer {
+        self.body(status, fields, method).await
     }
 
     async fn body(&mut self, status: u16, fields: HeaderMap, method: &str) -> Answer {

@@ -152,6 +152,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
     }
 
     fn pass(&mut self, verdict: Verdict) {
+        self.clock.fresh = false;
         let mut state = self.gate.lock();
         state.open += 1;
         state.upgrade = None;

@@ -1,8 +1,8 @@
 //! A visitor who speaks HTTP/1.1: hyper behind the [`super::guard`], and exchanges behind hyper.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -47,24 +47,27 @@ where
         let connection = connection.clone();
         async move { Ok::<_, Infallible>(connection.answer(request).await) }
     });
-    let mut http = pin!(
-        http1::Builder::new()
-            // A visitor who closes his half is gone: HTTP/1.1 has no other way to say so.
-            .half_close(false)
-            // What the guard lets pass, hyper must not refuse in its own words.
-            .max_header_size(HEAD_ROOM)
-            .max_headers(MAX_FIELDS)
-            .auto_date_header(false)
-            .serve_connection(TokioIo::new(io), service)
-            .with_upgrades()
-    );
+    let http = http1::Builder::new()
+        // A visitor who closes his half is gone: HTTP/1.1 has no other way to say so.
+        .half_close(false)
+        // What the guard lets pass, hyper must not refuse in its own words.
+        .max_header_size(HEAD_ROOM)
+        .max_headers(MAX_FIELDS)
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut http = Some(Box::pin(http));
     let mut running = JoinSet::new();
-    let mut open = true;
     let mut draining = false;
     loop {
+        let connection = poll_fn(|cx| match &mut http {
+            Some(http) => http.as_mut().poll(cx),
+            None => Poll::Pending,
+        });
         select! {
-            result = http.as_mut(), if open => {
-                open = false;
+            result = connection => {
+                // With it go the socket and a body that nobody will read to its end.
+                http = None;
                 if let Err(err) = result {
                     trace!("visitor: {address} connection ended: {err}");
                 }
@@ -73,12 +76,14 @@ where
                 running.spawn(work);
             }
             Some(_) = running.join_next() => {}
-            () = shutdown.reached(Phase::Draining), if open && !draining => {
+            () = shutdown.reached(Phase::Draining), if !draining => {
                 draining = true;
-                http.as_mut().graceful_shutdown();
+                if let Some(http) = &mut http {
+                    http.as_mut().graceful_shutdown();
+                }
             }
         }
-        if !open && running.is_empty() && arriving.is_empty() {
+        if http.is_none() && running.is_empty() && arriving.is_empty() {
             return;
         }
     }
