@@ -6,6 +6,7 @@ mod fields;
 mod interim;
 mod status;
 mod target;
+mod upgrade;
 mod websocket;
 
 use ptth_test::origin::{read_until, until_closed};
