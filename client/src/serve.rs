@@ -42,6 +42,7 @@ use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
 
+pub use reply::Onward;
 use reply::{refuse, reply};
 
 /// What the exchanges of one tunnel need.

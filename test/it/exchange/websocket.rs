@@ -189,7 +189,7 @@ async fn a_refusal_arrives_with_its_status_and_body() {
         "HTTP/1.1 403 Forbidden\r\nx-why: it is late\r\ncontent-length: 8\r\n\r\nnot you\n";
     let path = answering(refusal).await;
     for dialect in Dialect::BOTH {
-        let answer = websocket(dialect, &path.gateway, &[]).await.err().expect("a refusal");
+        let answer = websocket(dialect, &path.gateway, &[]).await.expect_err("a refusal");
         assert_eq!((answer.status, answer.text().as_str()), (403, "not you\n"), "{dialect:?}");
         assert_eq!(answer.field("x-why"), "it is late", "{dialect:?}");
         assert!(answer.complete, "{dialect:?}");
@@ -212,7 +212,7 @@ async fn a_refusal_arrives_with_its_status_and_body() {
 async fn a_page_instead_of_a_websocket_is_no_success() {
     let path = answering("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\na page\n").await;
     for dialect in Dialect::BOTH {
-        let answer = websocket(dialect, &path.gateway, &[]).await.err().expect("no WebSocket");
+        let answer = websocket(dialect, &path.gateway, &[]).await.expect_err("no WebSocket");
         assert_eq!((answer.status, answer.text().as_str()), (501, "a page\n"), "{dialect:?}");
     }
 }
@@ -228,7 +228,7 @@ async fn an_origin_that_botches_the_proof_is_to_blame() {
     for dialect in Dialect::BOTH {
         let gateway = &path.gateway;
         // The harness's first request is answered with 101 out of the blue.
-        let answer = websocket(dialect, gateway, &[]).await.err().expect("no WebSocket");
+        let answer = websocket(dialect, gateway, &[]).await.expect_err("no WebSocket");
         assert_eq!(answer.status, 502, "{dialect:?}");
     }
     assert_eq!(H1::get(&path.gateway, "/").await.status, 502, "nobody asked for an upgrade");
@@ -251,7 +251,7 @@ async fn other_protocols_cross_from_http1() {
     upgraded.io.write_all(b"raw bytes\r\n\r\n").await.expect("the gateway reads");
     assert_eq!(path.told().await, b"raw bytes\r\n\r\n");
     let visitor = H2::connect(&path.gateway).await;
-    let answer = extended(visitor, "foo", &[]).await.err().expect("a refusal");
+    let answer = extended(visitor, "foo", &[]).await.expect_err("a refusal");
     assert_eq!(answer.status, 501);
 }
 
