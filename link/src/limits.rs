@@ -13,8 +13,9 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a tunnel that was replaced may take to answer one PING before it counts as dead.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The kernel gives up on unacknowledged bytes after this long; its own default is 15 minutes.
-pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// The kernel gives up on a tunnel's unacknowledged bytes after this long; its own default is 15 minutes.
+/// Both ends always read, so a window that is shut for this long is a sign of death, too.
+pub const TUNNEL_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bytes that may wait unsent in the kernel: PING and heads queue behind them.
 pub const TCP_NOTSENT_LOWAT: u32 = 128 * 1024;

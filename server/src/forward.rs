@@ -247,7 +247,7 @@ impl Open {
 fn classify(err: h2::Error) -> Failed {
     let refused = err.is_reset() && err.is_remote() && err.reason() == Some(Reason::REFUSED_STREAM);
     // h2 gives GOAWAY's error to exactly those streams that it says weren't processed.
-    let above = err.is_go_away() && err.is_remote() && err.reason() == Some(Reason::NO_ERROR);
+    let above = err.is_go_away() && err.is_remote();
     if refused || above {
         Failed::Unprocessed(err)
     } else {
@@ -299,12 +299,13 @@ impl Future for Carry {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(moving) = &mut self.moving else { return Poll::Ready(()) };
         let received = Pin::new(&mut moving.inflow).poll(cx).is_ready();
-        let sent = match &mut moving.upload {
-            None => true,
-            Some(upload) => upload.poll(cx).is_ready(),
+        let (sent, broken) = match moving.upload.as_mut().map(|upload| upload.poll(cx)) {
+            Some(Poll::Pending) => (false, false),
+            Some(Poll::Ready(Err(PumpError::Body(())))) => (true, !moving.inflow.is_complete()),
+            None | Some(Poll::Ready(_)) => (true, false),
         };
-        if received && !moving.inflow.is_complete() {
-            // The response broke off or nobody reads it, so nobody waits for the rest of the request.
+        if broken || received && !moving.inflow.is_complete() {
+            // The request or the response broke off, or nobody reads it: the rest is of no use.
             self.bury();
             return Poll::Ready(());
         }
@@ -313,7 +314,7 @@ impl Future for Carry {
             self.moving = None;
             return Poll::Ready(());
         }
-        let moved = moving.inflow.taken() + moving.upload.as_ref().map_or(0, Upload::moved);
+        let moved = moving.inflow.moved() + moving.upload.as_ref().map_or(0, Upload::moved);
         if let Some(stall) = &mut moving.stall
             && stall.poll(cx, moved).is_ready()
         {

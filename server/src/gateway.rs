@@ -8,100 +8,18 @@ use std::thread;
 use std::time::Duration;
 
 use log::{error, info, warn};
-use ptth_link::crypto;
-use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
-use ptth_link::window::Budget;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
-use crate::auth::Attempts;
-use crate::caps::Caps;
-use crate::config::{Admission, Config, Limits};
-use crate::forward::Way;
-use crate::listener::{self, Tunnel};
+use crate::config::Config;
+use crate::listener;
 use crate::pool::Pool;
-use crate::public::Visitor;
+use crate::shard::{Driving, Shard, Shared};
 use crate::tls::{Tls, TlsError};
-use crate::tunnel::Home;
-
-/// What all shards share.
-#[derive(Debug)]
-pub struct Shared {
-    /// Certificates and keys.
-    pub tls: Tls,
-    /// The live tunnels.
-    pub pool: Arc<Pool>,
-    /// What bodies may hold.
-    pub budget: Arc<Budget>,
-    /// Failed admissions, by address.
-    pub attempts: Attempts,
-    /// How many connections there may be.
-    pub caps: Caps,
-    limits: Limits,
-    open: bool,
-    seed: u64,
-    shards: Vec<mpsc::UnboundedSender<Tunnel>>,
-}
-
-/// One thread's view of the gateway.
-#[derive(Debug)]
-pub struct Shard {
-    /// Which one it is.
-    pub index: usize,
-    /// The end of the process.
-    pub shutdown: Shutdown,
-    shared: Arc<Shared>,
-}
-
-impl std::ops::Deref for Shard {
-    type Target = Shared;
-
-    fn deref(&self) -> &Shared {
-        &self.shared
-    }
-}
-
-impl Shard {
-    /// Where a tunnel driven by shard `index` belongs.
-    pub fn home(&self, index: usize) -> Home {
-        Home {
-            pool: self.pool.clone(),
-            shard: index,
-            budget: self.budget.clone(),
-            open: self.open,
-            shutdown: self.shutdown.clone(),
-        }
-    }
-
-    /// A visitor on this shard.
-    pub fn visitor(&self, address: IpAddr, sni: Option<&str>) -> Visitor {
-        Visitor {
-            address,
-            sni: sni.map(str::to_owned),
-            way: Way {
-                pool: self.pool.clone(),
-                shard: self.index,
-                budget: self.budget.clone(),
-                head_timeout: self.limits.head,
-                stall_timeout: self.limits.stall,
-            },
-            seed: self.seed,
-            shutdown: self.shutdown.clone(),
-        }
-    }
-
-    /// Has shard `index` drive a tunnel.
-    pub fn hand_over(&self, index: usize, tunnel: Tunnel) {
-        if let Some(shard) = self.shards.get(index) {
-            // Fails only when that thread is gone, which is the end of the process.
-            let _ = shard.send(tunnel);
-        }
-    }
-}
 
 /// Why the gateway can't start.
 #[derive(Debug)]
@@ -153,7 +71,7 @@ pub enum Order {
 pub struct Gateway {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
-    shards: Vec<(Vec<Socket>, mpsc::UnboundedReceiver<Tunnel>)>,
+    shards: Vec<(Vec<Socket>, mpsc::UnboundedReceiver<Driving>)>,
     shutdown: (Trigger, Shutdown),
 }
 
@@ -186,17 +104,7 @@ impl Gateway {
             senders.push(sender);
             shards.push((sockets, receiver));
         }
-        let shared = Arc::new(Shared {
-            tls,
-            pool: Pool::new(threads),
-            budget: Budget::new(BODY_BUDGET),
-            attempts: Attempts::default(),
-            caps: Caps::new(&config.limits),
-            limits: config.limits.clone(),
-            open: config.admission == Admission::Open,
-            seed: u64::from_ne_bytes(crypto::random()),
-            shards: senders,
-        });
+        let shared = Shared::new(config, tls, senders);
         Ok(Self { shared, addresses, shards, shutdown: channel() })
     }
 

@@ -6,8 +6,10 @@
 pub mod backend;
 pub mod frames;
 pub mod gateway;
+pub mod h2;
 pub mod lab;
 pub mod origin;
+pub mod peer;
 pub mod process;
 pub mod visitor;
 pub mod wire;
@@ -16,10 +18,11 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use backend::Backend;
-pub use frames::Peer;
 pub use gateway::GatewayBox;
+pub use h2::{Ask, Dialect, H2};
 pub use lab::Lab;
 pub use origin::OriginBox;
+pub use peer::Peer;
 pub use process::ServerProcess;
 pub use visitor::{Answer, H1, connect, connect_h2};
 pub use wire::Wire;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use ::h2::client::SendRequest;
 use bytes::Bytes;
-use h2::client::SendRequest;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ptth_link::crypto;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -85,7 +85,7 @@ pub async fn connect(
 /// A visitor's HTTP/2 connection to `gateway`, driven by a task of `tasks`.
 pub async fn connect_h2(gateway: &GatewayBox, tasks: &mut JoinSet<()>) -> SendRequest<Bytes> {
     let stream = connect(gateway, &[b"h2"]).await.expect("TLS");
-    let (sender, connection) = h2::client::Builder::new()
+    let (sender, connection) = ::h2::client::Builder::new()
         .initial_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .handshake(stream)

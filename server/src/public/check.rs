@@ -26,8 +26,15 @@ pub(super) fn target(head: &mut Parts, sni: Option<&str>) -> Result<String, Exch
         }
     };
     head.headers.remove(HOST);
-    let path = head.uri.path_and_query().cloned();
-    let path = path.unwrap_or(PathAndQuery::from_static("/"));
+    let path = match head.uri.path_and_query() {
+        // RFC 9112 §3.2.1: an empty path is sent as "/".
+        Some(path) if path.as_str().starts_with('?') => {
+            let path = format!("/{}", path.as_str());
+            PathAndQuery::try_from(path).map_err(|_| bad("The target is malformed."))?
+        }
+        Some(path) => path.clone(),
+        None => PathAndQuery::from_static("/"),
+    };
     let host = authority.as_str().to_owned();
     let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path);
     head.uri = uri.build().map_err(|_| bad("The target is malformed."))?;
@@ -187,6 +194,7 @@ mod tests {
             ("//x", "h", "https://h//x"),
             ("/?", "h", "https://h/?"),
             ("http://wins.example/p", "loses.example", "https://wins.example/p"),
+            ("http://wins.example?q", "loses.example", "https://wins.example/?q"),
             ("/", "[::1]:8443", "https://[::1]:8443/"),
         ] {
             let mut head = head("GET", uri, &[("host", host)]);

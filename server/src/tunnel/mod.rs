@@ -2,8 +2,5 @@
 //!
 //! Every door ends in [`attach`]: the mechanism differs, the policy doesn't.
 
-mod graveyard;
 mod h2;
-
 pub use self::h2::{Ended, Home, attach};
-pub use graveyard::Graveyard;
