@@ -4,7 +4,6 @@
 //! "stuck" and not "slow".
 
 pub mod backend;
-pub mod byhand;
 pub mod files;
 pub mod frames;
 pub mod gateway;
@@ -12,6 +11,7 @@ pub mod h2;
 pub mod hello;
 pub mod lab;
 pub mod origin;
+pub mod peer;
 pub mod process;
 pub mod room;
 pub mod server;
@@ -25,12 +25,12 @@ use std::time::Duration;
 
 pub use backend::Backend;
 pub use files::{Certificate, Folder};
-pub use frames::Peer;
 pub use gateway::GatewayBox;
 pub use h2::{Ask, Dialect, H2};
 pub use hello::Hello;
 pub use lab::Lab;
 pub use origin::OriginBox;
+pub use peer::Peer;
 pub use room::{Guest, Room};
 pub use server::ServerProcess;
 pub use visitor::{Answer, H1, connect, connect_h2};

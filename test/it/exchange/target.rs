@@ -1,6 +1,6 @@
 //! A3, A10: the request line, byte for byte or refused.
 
-use ptth_test::byhand::{END_HEADERS, END_STREAM, HEADERS, TlsFrames, headers};
+use ptth_test::frames::{END_HEADERS, END_STREAM, HEADERS, TlsFrames, headers};
 use ptth_test::{Ask, Dialect, H1, H2};
 
 use super::{OK, answering, request_line, texts};

@@ -7,8 +7,8 @@ use http::{Request, Response};
 use http_body_util::Full;
 use ptth_client::Body;
 use ptth_client::demo::Demo;
-use ptth_test::frames::*;
 use ptth_test::lab::Function;
+use ptth_test::peer::*;
 use ptth_test::{Lab, Peer, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, sleep};
@@ -225,7 +225,7 @@ async fn heads_over_the_limits_get_414_and_431_on_their_stream() {
     // 40 KiB, in frames of the size that is allowed (RFC 9113 §4.2).
     let value = "x".repeat(4000);
     let huge: Vec<_> = get("/").into_iter().chain([("a", value.as_str()); 10]).collect();
-    visitor.send(in_pieces(7, &hpack(&huge))).await;
+    visitor.send(in_pieces(7, &block(&huge))).await;
     assert!(matches!(visitor.outcome(7).await, Outcome::Response(431, _) | Outcome::Reset(431, _)));
     release.send(true).unwrap();
     assert_eq!(visitor.outcome(1).await, Outcome::Response(200, b"ok".to_vec()));
@@ -249,10 +249,10 @@ fn in_pieces(stream: u32, block: &[u8]) -> Vec<u8> {
 async fn lasts(lab: &mut Lab, bytes: &[u8]) -> u64 {
     let mut socket = lab.h2_socket();
     let start = Instant::now();
-    socket.write_all(bytes).await.expect("written");
+    socket.write_all(bytes).await.expect("room");
     let mut read = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(1000), socket.read_to_end(&mut read));
-    ended.await.expect("the gateway closes").expect("in order");
+    ended.await.expect("the gateway closes").expect("an orderly end");
     start.elapsed().as_secs()
 }
 
@@ -266,7 +266,7 @@ async fn silence_at_any_point_meets_its_deadline() {
     let hello = [PREFACE, &settings(&[])].concat();
     let after = lasts(&mut lab, &hello).await;
     assert!((75..=78).contains(&after), "no request: {after} s");
-    let half = [&hello[..], &frame(HEADERS, END_STREAM, 1, &hpack(&get("/")))].concat();
+    let half = [&hello[..], &frame(HEADERS, END_STREAM, 1, &block(&get("/")))].concat();
     let after = lasts(&mut lab, &half).await;
     assert!(after <= 78, "half a head: {after} s");
     let done = [&hello[..], &headers(1, END_STREAM, &get("/"))].concat();
@@ -337,7 +337,7 @@ async fn a_window_that_stays_shut_costs_its_stream() {
 async fn a_half_closed_connection_ends_with_its_streams() {
     let (mut lab, _, _release) = witness().await;
     let mut visitor = with_sibling(&mut lab).await;
-    visitor.io.shutdown().await.expect("written");
+    visitor.io.shutdown().await.unwrap();
     until(|| lab.pool.all()[0].in_flight() == 0).await;
 }
 
@@ -355,7 +355,7 @@ async fn a_websocket_over_http2_may_be_idle_for_ten_minutes() {
         ("sec-websocket-version", "13"),
     ];
     visitor.send(headers(1, 0, &fields)).await;
-    let head = soon("the head", visitor.request()).await.expect("written");
+    let head = soon("the head", visitor.request()).await.unwrap();
     assert_eq!(head.field(":status"), "200");
     for _ in 0..2 {
         sleep(Duration::from_secs(600)).await;

@@ -1,5 +1,6 @@
 //! D, B9, B10 and LESSONS' traps: peers that lie, flood, stall, and leave.
 
+mod backend;
 mod h1;
 mod h2;
 
