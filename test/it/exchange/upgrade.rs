@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ptth_test::byhand::{DATA, ENABLE_CONNECT_PROTOCOL, HEADERS, TlsFrames, data, headers, reset};
+use ptth_test::frames::{DATA, ENABLE_CONNECT_PROTOCOL, HEADERS, TlsFrames, data, headers, reset};
 use ptth_test::origin::read_head;
 use ptth_test::upgraded::{accept, websocket};
 use ptth_test::{Dialect, GatewayBox, H1, OriginBox, soon};
@@ -100,7 +100,7 @@ async fn an_origins_reset_cuts_the_visitor_off() {
     drop(origin);
     let end = soon("RST_STREAM", visitor.next()).await.expect("a frame");
     assert!(!end.ends(), "{end:?}");
-    assert_eq!(end.kind, ptth_test::byhand::RST_STREAM);
+    assert_eq!(end.kind, ptth_test::frames::RST_STREAM);
 }
 
 const CONNECT: [(&str, &str); 6] = [
