@@ -4,6 +4,7 @@ mod bodies;
 mod duplex;
 mod fields;
 mod interim;
+mod retry;
 mod status;
 mod target;
 mod upgrade;
