@@ -4,6 +4,8 @@ mod bodies;
 mod duplex;
 mod fields;
 mod interim;
+mod leave;
+mod many;
 mod retry;
 mod status;
 mod target;
