@@ -4,4 +4,5 @@
 mod exchange;
 mod hostile;
 mod life;
+mod page;
 mod tidy;
