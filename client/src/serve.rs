@@ -4,6 +4,7 @@
 //!
 //! Invariant: a response that breaks off is reset, never ended, so that no visitor takes it for whole.
 
+mod reply;
 #[cfg(test)]
 mod tests;
 
@@ -14,11 +15,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
-use http_body_util::BodyExt;
 use log::{debug, warn};
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
@@ -28,7 +28,6 @@ use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{
     SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST, TUNNEL_STREAMS,
 };
-use ptth_link::pump::{Patience, PumpError, pump};
 use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::{Budget, Window};
 use rustls::pki_types::CertificateDer;
@@ -42,6 +41,9 @@ use tower_service::Service;
 use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
+
+pub use reply::Onward;
+use reply::{refuse, reply};
 
 /// What the exchanges of one tunnel need.
 #[derive(Clone, Debug)]
@@ -321,55 +323,6 @@ async fn wait<T>(
         answer.map(Some)
     })
     .await
-}
-
-/// Sends the response, and stops taking the request once it is out: nobody would read the rest (h2 then
-/// says RST_STREAM(NO_ERROR), RFC 9113 §8.1).
-async fn reply<B>(
-    respond: &mut SendResponse<Bytes>,
-    response: Response<B>,
-    inflow: &mut Inflow,
-) -> Result<u64, &'static str>
-where
-    B: HttpBody<Data = Bytes>,
-{
-    let (mut parts, body) = response.into_parts();
-    headers::response(&mut parts.headers);
-    let end = body.is_end_stream();
-    let head = Response::from_parts(parts, ());
-    let mut stream = respond.send_response(head, end).map_err(|_| "the gateway took it back")?;
-    if end {
-        return Ok(0);
-    }
-    let body = body.map_frame(|mut frame| {
-        if let Some(trailers) = frame.trailers_mut() {
-            headers::trailers(trailers);
-        }
-        frame
-    });
-    // No clock here: the gateway resets what stands still, and a gateway that is gone shows by its silence.
-    let mut pumping = pin!(pump(body, &mut stream, Patience::default()));
-    let pumped = poll_fn(|cx| {
-        let _ = Pin::new(&mut *inflow).poll(cx);
-        pumping.as_mut().poll(cx)
-    });
-    pumped.await.map_err(|err| match err {
-        PumpError::Body(_) => "the origin broke off",
-        PumpError::Receiver(_) => "the visitor left",
-        PumpError::Stalled(_) => "the visitor stopped reading",
-        PumpError::Silent(_) => "the origin stopped sending",
-    })
-}
-
-fn refuse(mut respond: SendResponse<Bytes>, status: StatusCode, text: &'static str) {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    match respond.send_response(response, false) {
-        Ok(mut stream) => {
-            let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
-        }
-        Err(_) => respond.send_reset(Reason::INTERNAL_ERROR),
-    }
 }
 
 const MISDIRECTED: &str = "421 The gateway's certificate does not cover this host.\n";

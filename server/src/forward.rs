@@ -70,9 +70,12 @@ where
     let upgrade = head.extensions.remove::<Upgrade>();
     let body = (!body.is_end_stream() || upgrade.is_some()).then(|| Watched::new(body));
     let mut attempts = 0;
+    let mut refused = Vec::new();
     loop {
         attempts += 1;
-        let lease = way.pool.acquire(way.shard).await.map_err(ExchangeError::NoTunnel)?;
+        let acquired = way.pool.acquire(way.shard, &refused).await;
+        let lease = acquired.map_err(ExchangeError::NoTunnel)?;
+        let tunnel = lease.tunnel().id;
         let mut sender = lease.sender();
         let mut head = head.clone();
         let extended = sender.is_extended_connect_protocol_enabled();
@@ -114,6 +117,7 @@ where
                     return Err(ExchangeError::Tunnel(err));
                 }
                 debug!("exchange: not processed, trying again: {err}");
+                refused.push(tunnel);
             }
         }
     }
@@ -160,6 +164,10 @@ impl Exchange {
                 if matches!(&failed, Failed::ForGood(ExchangeError::Tunnel(err)) if err.is_library())
                 {
                     self.strike();
+                }
+                if let (Failed::Unprocessed(_), Some(open)) = (&failed, &mut self.0) {
+                    // Not abandoned with this attempt: the next one may send it.
+                    open.upload = None;
                 }
                 return Err(failed);
             }

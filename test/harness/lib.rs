@@ -16,6 +16,7 @@ pub mod process;
 pub mod room;
 pub mod server;
 pub mod service;
+pub mod upgraded;
 pub mod visitor;
 pub mod wire;
 

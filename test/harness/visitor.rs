@@ -277,6 +277,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> H1<IO> {
         soon("the gateway's close", async { self.unread.is_empty() && !self.fill().await }).await
     }
 
+    /// What came and was not asked for yet.
+    pub fn take_unread(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.unread)
+    }
+
     async fn fill(&mut self) -> bool {
         let mut chunk = vec![0; 64 * 1024];
         match self.stream.read(&mut chunk).await {
