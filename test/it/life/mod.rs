@@ -2,6 +2,7 @@
 
 mod admission;
 mod alpn;
+mod back;
 mod coming;
 mod origin;
 mod silence;
