@@ -145,7 +145,6 @@ pub struct Gateway {
     arguments: Vec<String>,
     token: Token,
     certificate: Certificate,
-    #[allow(dead_code, reason = "held for its drop")]
     folder: Folder,
 }
 
@@ -170,6 +169,11 @@ impl Gateway {
     fn begin(arguments: &[String], listen: &str) -> Process {
         let listen = ["--listen".to_owned(), listen.to_owned()];
         Process::start("2ptth-server", &[&listen, arguments].concat(), &[])
+    }
+
+    /// Puts another certificate in the place of its own, on disk.
+    pub fn replace(&self, certificate: &Certificate) {
+        certificate.write(&self.folder);
     }
 
     /// Kills it, and waits until it is gone.

@@ -5,4 +5,5 @@ mod alpn;
 mod back;
 mod coming;
 mod origin;
+mod rolling;
 mod silence;
