@@ -5,5 +5,6 @@ mod alpn;
 mod back;
 mod coming;
 mod origin;
+mod reload;
 mod rolling;
 mod silence;
