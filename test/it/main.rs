@@ -5,4 +5,5 @@ mod exchange;
 mod hostile;
 mod life;
 mod page;
+mod simulation;
 mod tidy;
