@@ -4,6 +4,8 @@ mod backend;
 mod flood;
 mod h1;
 mod h2;
+mod slow;
+mod traps;
 
 use std::convert::Infallible;
 use std::pin::Pin;
