@@ -1,9 +1,11 @@
 //! D, B9, B10 and LESSONS' traps: peers that lie, flood, stall, and leave.
 
 mod backend;
+mod binary;
 mod flood;
 mod h1;
 mod h2;
+mod readers;
 mod slow;
 mod traps;
 
