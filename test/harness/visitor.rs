@@ -77,7 +77,18 @@ pub async fn connect(
     gateway: &GatewayBox,
     alpn: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect(gateway.address).await?;
+    connect_to(gateway.address, alpn).await
+}
+
+/// The same, to whoever listens at `address`.
+///
+/// # Errors
+/// Those of the handshake.
+pub async fn connect_to(
+    address: SocketAddr,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
     let name = ServerName::try_from("example.test").expect("a name");
     TlsConnector::from(Arc::new(tls(alpn))).connect(name, socket).await
