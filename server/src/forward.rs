@@ -182,9 +182,13 @@ impl Exchange {
         let (inflow, body) = split(stream, way.budget.clone());
         let stall = Some(Stillness::new(way.stall_timeout));
         let moving = Some(Moving { inflow, upload, lease, stall });
-        let mut carry = Carry { moving, extended, unasked };
+        let mut carry = Carry { moving, extended, unasked, broken: false };
         // A small response is often here as a whole already; then nothing is left to carry.
         poll_fn(|cx| Poll::Ready(Pin::new(&mut carry).poll(cx).is_ready())).await;
+        if carry.broken {
+            // Nothing of it went out yet, so it can still be said whose fault it is.
+            return Err(Failed::ForGood(ExchangeError::Backend("its response broke off")));
+        }
         Ok((Response::from_parts(head, body), carry))
     }
 
@@ -275,6 +279,8 @@ pub struct Carry {
     moving: Option<Moving>,
     extended: bool,
     unasked: bool,
+    /// It ended before the response did.
+    broken: bool,
 }
 
 #[derive(Debug)]
@@ -326,6 +332,10 @@ impl Future for Carry {
         if broken || received && (unasked || !moving.inflow.is_complete()) {
             // The request broke off or was refused, or the response did, or nobody reads it: the rest
             // is of no use.
+            if moving.inflow.is_breach() {
+                moving.lease.tunnel().strike();
+            }
+            self.broken = received && !moving.inflow.is_complete();
             self.bury();
             return Poll::Ready(());
         }

@@ -46,6 +46,7 @@ pub async fn run(
     let mut listeners = Some(listeners);
     let mut drained = Some(drained);
     let mut turn = 0;
+    let mut closed = false;
     loop {
         turn += 1;
         select! {
@@ -66,11 +67,17 @@ pub async fn run(
             Some(done) = connections.join_next() => report(done),
             Some(done) = driven.join_next() => report(done),
             () = draining.reached(Phase::Draining), if listeners.is_some() => listeners = None,
-            () = closing.reached(Phase::Closing), if drained.is_none() && driven.is_empty() => return,
+            () = closing.reached(Phase::Closing), if !closed => {
+                closed = true;
+                listeners = None;
+                connections.abort_all();
+            }
         }
-        if listeners.is_none() && (connections.is_empty() || closing.is(Phase::Closing)) {
-            connections.abort_all();
-            drained = None;
+        if listeners.is_none() && connections.is_empty() {
+            drop(drained.take());
+            if closed && driven.is_empty() {
+                return;
+            }
         }
     }
 }

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use ptth_link::crypto;
+use ptth_link::token::Token;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::soon;
+use crate::{Certificate, Folder, soon};
 
 /// The path of one of our binaries, built if need be.
 pub fn binary(name: &str) -> PathBuf {
@@ -131,6 +133,97 @@ pub async fn run<A: AsRef<OsStr>>(
     variables: &[(&str, &str)],
 ) -> Output {
     Process::start(name, arguments, variables).ended().await
+}
+
+/// A gateway and what its clients and visitors need to know, as child process.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The process.
+    pub process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+    arguments: Vec<String>,
+    token: Token,
+    certificate: Certificate,
+    folder: Folder,
+}
+
+impl Gateway {
+    /// With a certificate for `example.test` in a file, and a token of its own.
+    pub async fn start(flags: &[&str]) -> Self {
+        let folder = Folder::new();
+        let token = Token::generate();
+        let certificate = Certificate::of(&["example.test", "127.0.0.1"]);
+        let (cert, key) = certificate.write(&folder);
+        let keys = folder.write("tokens", token.public().to_string());
+        let mut arguments = vec!["--log".to_owned(), "debug".to_owned()];
+        for (flag, path) in [("--cert", cert), ("--key", key), ("--token-file", keys)] {
+            arguments.extend([flag.to_owned(), path.display().to_string()]);
+        }
+        arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let process = Self::begin(&arguments, "127.0.0.1:0");
+        let address = address_of(&process).await;
+        Self { process, address, arguments, token, certificate, folder }
+    }
+
+    fn begin(arguments: &[String], listen: &str) -> Process {
+        let listen = ["--listen".to_owned(), listen.to_owned()];
+        Process::start("2ptth-server", &[&listen, arguments].concat(), &[])
+    }
+
+    /// Puts another certificate in the place of its own, on disk.
+    pub fn replace(&self, certificate: &Certificate) {
+        certificate.write(&self.folder);
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub async fn kill(self) -> Killed {
+        let Self { process, address, arguments, token, certificate, folder } = self;
+        process.kill().await;
+        Killed { address, arguments, token, certificate, folder }
+    }
+
+    /// A client for it, with these arguments behind its address.
+    pub fn client(&self, arguments: &[&str]) -> Process {
+        client(self.address, &self.certificate, &self.token, arguments)
+    }
+}
+
+fn client(
+    address: SocketAddr,
+    certificate: &Certificate,
+    token: &Token,
+    arguments: &[&str],
+) -> Process {
+    let gateway = address.to_string();
+    let pin = crypto::pin_text(&certificate.pin());
+    let arguments = [&["--pin", &pin, &gateway], arguments].concat();
+    Process::start("2ptth-client", &arguments, &[("TOKEN", &token.reveal())])
+}
+
+/// A gateway between two lives, as after a power failure.
+#[derive(Debug)]
+pub struct Killed {
+    address: SocketAddr,
+    arguments: Vec<String>,
+    token: Token,
+    certificate: Certificate,
+    folder: Folder,
+}
+
+impl Killed {
+    /// Starts it again, on the same port.
+    pub async fn restart(self) -> Gateway {
+        let Self { address, arguments, token, certificate, folder } = self;
+        let process = Gateway::begin(&arguments, &address.to_string());
+        assert_eq!(address_of(&process).await, address);
+        Gateway { process, address, arguments, token, certificate, folder }
+    }
+
+    /// A client for it, with these arguments behind its address.
+    pub fn client(&self, arguments: &[&str]) -> Process {
+        client(self.address, &self.certificate, &self.token, arguments)
+    }
 }
 
 /// The address of a gateway that was told to listen on port 0.

@@ -1,5 +1,6 @@
 //! Visitors: a TLS connection with the ALPN that a test wants, and enough HTTP/1.1 to read a response.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::h2::client::SendRequest;
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::{GatewayBox, soon};
+use crate::{GatewayBox, Hello, soon};
 
 /// Trusts everybody: these tests are about what comes after.
 #[derive(Debug)]
@@ -76,7 +77,18 @@ pub async fn connect(
     gateway: &GatewayBox,
     alpn: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect(gateway.address).await?;
+    connect_to(gateway.address, alpn).await
+}
+
+/// The same, to whoever listens at `address`.
+///
+/// # Errors
+/// Those of the handshake.
+pub async fn connect_to(
+    address: SocketAddr,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
     let name = ServerName::try_from("example.test").expect("a name");
     TlsConnector::from(Arc::new(tls(alpn))).connect(name, socket).await
@@ -138,6 +150,15 @@ impl H1 {
     pub async fn connect(gateway: &GatewayBox) -> Self {
         let stream = connect(gateway, &[b"http/1.1"]).await.expect("TLS");
         Self::over(stream)
+    }
+
+    /// Connects to a gateway that is no box.
+    ///
+    /// # Errors
+    /// Those of the handshake.
+    pub async fn to(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = Hello::offering(&[b"http/1.1"]).connect(address).await?;
+        Ok(Self { stream, unread: Vec::new() })
     }
 
     /// One request on a connection of its own.

@@ -4,4 +4,6 @@
 mod exchange;
 mod hostile;
 mod life;
+mod page;
+mod simulation;
 mod tidy;

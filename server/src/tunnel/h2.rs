@@ -234,9 +234,11 @@ where
                     registration = None;
                 }
             }
-            () = shutdown.reached(Phase::Closing), if registration.is_some() => {
-                registration = None;
+            () = shutdown.reached(Phase::Closing) => {
+                // Whatever still runs is cut off, streams in the graveyard included.
+                drop(registration);
                 tunnel.drain();
+                return finish(engine, tunnel).await;
             }
             () = sleep_until(exhume) => {
                 tunnel.graveyard.exhume();

@@ -2,6 +2,9 @@
 
 mod admission;
 mod alpn;
+mod back;
 mod coming;
 mod origin;
+mod reload;
+mod rolling;
 mod silence;
