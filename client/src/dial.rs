@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::tcp;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, ProtocolVersion};
@@ -41,7 +42,7 @@ impl Network for Tcp {
     async fn connect(&self, gateway: &Gateway) -> io::Result<(TcpStream, SocketAddr)> {
         let addresses: Vec<_> = lookup_host((gateway.host.as_str(), gateway.port)).await?.collect();
         let (socket, address) = race(addresses).await?;
-        tcp::tune(&socket)?;
+        tcp::tune(&socket, TUNNEL_USER_TIMEOUT)?;
         Ok((socket, address))
     }
 }

@@ -88,9 +88,9 @@ impl Inflow {
         self.complete
     }
 
-    /// Bytes taken off the stream so far.
-    pub fn taken(&self) -> u64 {
-        self.taken
+    /// Bytes that came in and bytes that were read so far: it grows while either side moves.
+    pub fn moved(&self) -> u64 {
+        self.taken + lock(&self.shared).read
     }
 
     /// Gives up: the body fails, and the stream is returned, whose drop resets it.
@@ -162,6 +162,8 @@ struct Shared {
     trailers: Option<HeaderMap>,
     end: Option<Result<(), BodyError>>,
     unread: bool,
+    /// Bytes that the reader took.
+    read: u64,
     reader: Option<Waker>,
     inflow: Option<Waker>,
 }
@@ -174,6 +176,7 @@ impl Shared {
             trailers: None,
             end,
             unread: false,
+            read: 0,
             reader: None,
             inflow: None,
         }))
@@ -208,7 +211,9 @@ impl Shared {
         if self.chunks.is_empty() {
             self.seal();
         }
-        self.chunks.pop_front()
+        let data = self.chunks.pop_front()?;
+        self.read += data.len() as u64;
+        Some(data)
     }
 
     fn finish(&mut self, end: Result<(), BodyError>) {

@@ -13,6 +13,7 @@ pub mod headers;
 pub mod keepalive;
 pub mod keys;
 pub mod limits;
+pub mod lines;
 pub mod logging;
 pub mod pump;
 pub mod shutdown;

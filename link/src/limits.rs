@@ -13,8 +13,9 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a tunnel that was replaced may take to answer one PING before it counts as dead.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The kernel gives up on unacknowledged bytes after this long; its own default is 15 minutes.
-pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// The kernel gives up on a tunnel's unacknowledged bytes after this long; its own default is 15 minutes.
+/// Both ends always read, so a window that is shut for this long is a sign of death, too.
+pub const TUNNEL_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bytes that may wait unsent in the kernel: PING and heads queue behind them.
 pub const TCP_NOTSENT_LOWAT: u32 = 128 * 1024;
@@ -29,7 +30,7 @@ pub const TUNNEL_CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// Bytes that h2 keeps for one stream because the socket is busy. Enough for a full TLS record more than
 /// the kernel takes at once; the visitors' windows, not this, carry the bandwidth-delay product.
-pub const SEND_BUFFER: usize = 256 * 1024;
+pub const SEND_BUFFER: usize = 64 * 1024;
 
 /// Bytes that the requests and responses of one process may hold for readers that are slower than
 /// their senders. See [`crate::window`].

@@ -1,31 +1,45 @@
-//! The log: to stderr, for the life of the process and of tunnels.
+//! The log, to stderr.
+//!
+//! What concerns the life of the process and of tunnels is written at once; what concerns a single
+//! connection or exchange goes through [`Lines`], which never make anybody wait.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
+
+use crate::lines::Lines;
 
 /// Starts logging at `level`. To be called once, by a binary.
 pub fn start(level: LevelFilter) {
     let logger = SimpleLogger::new().with_level(level).with_utc_timestamps();
     log::set_max_level(logger.max_level());
+    let details = if level >= Level::Debug { Lines::to(io::stderr()) } else { Lines::default() };
     // Fails only if somebody logs already; then that goes on.
-    let _ = log::set_boxed_logger(Box::new(Steady(logger)));
+    let _ = log::set_boxed_logger(Box::new(Logger { logger, details }));
 }
 
-/// simple_logger panics when stderr is gone, which is no reason to stop serving.
-struct Steady(SimpleLogger);
+struct Logger {
+    logger: SimpleLogger,
+    details: Lines,
+}
 
-impl Log for Steady {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.0.enabled(metadata)
+        self.logger.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.0.log(record)));
+        if record.level() < Level::Debug {
+            // simple_logger panics when stderr is gone, which is no reason to stop serving.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.logger.log(record)));
+        } else if self.enabled(record.metadata()) {
+            self.details.note(format_args!("{:5} {}", record.level(), record.args()));
+        }
     }
 
     fn flush(&self) {
-        self.0.flush();
+        self.logger.flush();
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Who ended a pump early.
 #[derive(Debug)]
 pub enum PumpError<E> {
-    /// The body failed, so its receiver was sent a reset and never an end.
+    /// The body failed, so its receiver is never to be sent an end.
     Body(E),
     /// The receiver reset the stream, or its connection is gone.
     Receiver(h2::Error),
@@ -38,27 +38,12 @@ pub struct Patience {
 
 /// Copies `body` to `stream` up to and including the trailers, and returns the number of bytes.
 ///
-/// Not cancel safe as a copy (bytes may be lost), but safe to drop: the stream is then reset by h2.
+/// Not cancel safe as a copy (bytes may be lost), but safe to drop. After an error, as after a drop, the
+/// stream is still open: its owner resets it by dropping the last of its handles, now or when he may.
 ///
 /// # Errors
-/// A [`PumpError`], after which the stream has been reset.
+/// A [`PumpError`].
 pub async fn pump<B>(
-    body: B,
-    stream: &mut SendStream<Bytes>,
-    patience: Patience,
-) -> Result<u64, PumpError<B::Error>>
-where
-    B: Body<Data = Bytes>,
-{
-    let result = copy(body, stream, patience).await;
-    match &result {
-        Ok(_) | Err(PumpError::Receiver(_)) => {}
-        Err(_) => stream.send_reset(Reason::CANCEL),
-    }
-    result
-}
-
-async fn copy<B>(
     body: B,
     stream: &mut SendStream<Bytes>,
     patience: Patience,

@@ -8,7 +8,14 @@
 
 use ptth_link::alpn;
 
-use crate::tls::Side;
+/// Who a ClientHello comes from, by what it asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Side {
+    /// Wants HTTP/2 or HTTP/1.1, or is too old to say.
+    Visitor,
+    /// Wants to be asked. Not proven yet.
+    Backend,
+}
 
 /// What is on the other end of a connection, and what it speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

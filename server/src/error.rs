@@ -7,8 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::pool::{NoTunnel, RETRY_AFTER_SECONDS};
 
@@ -78,13 +78,10 @@ impl ExchangeError {
     }
 
     /// The response: plain text, or RFC 9457's problem+json where the visitor accepts it.
-    pub fn page(&self, request: &HeaderMap, id: RequestId) -> Response<String> {
+    pub fn page(&self, accept: Option<&HeaderValue>, id: RequestId) -> Response<String> {
         let status = self.status();
-        let accepts_json = request
-            .get_all(ACCEPT)
-            .iter()
-            .filter_map(|accept| accept.to_str().ok())
-            .any(|accept| accept.contains("application/problem+json"));
+        let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        let accepts_json = accept.contains("application/problem+json");
         let explanation = self.explanation();
         let (kind, text) = if accepts_json {
             let json = format!(
@@ -103,6 +100,11 @@ impl ExchangeError {
         fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if matches!(self, Self::Method) {
+            // RFC 9110 §15.5.6 wants the field. What the origin allows only the origin knows.
+            let usual = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+            fields.insert(ALLOW, HeaderValue::from_static(usual));
         }
         if self.ends_connection() {
             // HTTP/1.1 only; the HTTP/2 side takes it off again.

@@ -164,14 +164,17 @@ impl Exchange {
                 return Err(failed);
             }
         };
-        let Some(Open { upload, lease, extended, .. }) = self.0.take() else {
+        let Some(Open { mut upload, lease, extended, .. }) = self.0.take() else {
             return Err(Failed::ForGood(ExchangeError::Backend("no stream")));
         };
         let (head, stream) = response.into_parts();
+        // RFC 9110 §10.1.1: instead of the 100; so nobody will ever want that body.
+        let refused = upload.as_mut().filter(|held| held.is_held() && !head.status.is_success());
+        let unasked = refused.map(Upload::abandon).is_some();
         let (inflow, body) = split(stream, way.budget.clone());
         let stall = Some(Stillness::new(way.stall_timeout));
         let moving = Some(Moving { inflow, upload, lease, stall });
-        let mut carry = Carry { moving, extended };
+        let mut carry = Carry { moving, extended, unasked };
         // A small response is often here as a whole already; then nothing is left to carry.
         poll_fn(|cx| Poll::Ready(Pin::new(&mut carry).poll(cx).is_ready())).await;
         Ok((Response::from_parts(head, body), carry))
@@ -235,7 +238,8 @@ impl Open {
             // The receiver stopped the upload: its response, or the error, is on its way.
             Poll::Ready(Ok(_) | Err(PumpError::Receiver(_))) | Poll::Pending => {}
         }
-        if upload.is_too_slow(cx) {
+        // Before its answer an upgrade has no body that could be slow.
+        if !self.extended && upload.is_too_slow(cx) {
             return Poll::Ready(Err(Failed::ForGood(ExchangeError::VisitorSlow)));
         }
         wait.poll(cx, upload.moved()).map(|()| Err(Failed::ForGood(timeout)))
@@ -246,7 +250,7 @@ impl Open {
 fn classify(err: h2::Error) -> Failed {
     let refused = err.is_reset() && err.is_remote() && err.reason() == Some(Reason::REFUSED_STREAM);
     // h2 gives GOAWAY's error to exactly those streams that it says weren't processed.
-    let above = err.is_go_away() && err.is_remote() && err.reason() == Some(Reason::NO_ERROR);
+    let above = err.is_go_away() && err.is_remote();
     if refused || above {
         Failed::Unprocessed(err)
     } else {
@@ -262,6 +266,7 @@ fn classify(err: h2::Error) -> Failed {
 pub struct Carry {
     moving: Option<Moving>,
     extended: bool,
+    unasked: bool,
 }
 
 #[derive(Debug)]
@@ -286,6 +291,11 @@ impl Carry {
         self.extended
     }
 
+    /// Whether the response refused the body that the visitor offered before he was asked for it.
+    pub fn is_unasked(&self) -> bool {
+        self.unasked
+    }
+
     /// Whether nothing is left to do.
     pub fn is_finished(&self) -> bool {
         self.moving.is_none()
@@ -296,14 +306,18 @@ impl Future for Carry {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let unasked = self.unasked;
         let Some(moving) = &mut self.moving else { return Poll::Ready(()) };
         let received = Pin::new(&mut moving.inflow).poll(cx).is_ready();
-        let sent = match &mut moving.upload {
-            None => true,
-            Some(upload) => upload.poll(cx).is_ready(),
+        let upload = moving.upload.as_mut().filter(|_| !unasked);
+        let (sent, broken) = match upload.map(|upload| upload.poll(cx)) {
+            Some(Poll::Pending) => (false, false),
+            Some(Poll::Ready(Err(PumpError::Body(())))) => (true, !moving.inflow.is_complete()),
+            None | Some(Poll::Ready(_)) => (true, false),
         };
-        if received && !moving.inflow.is_complete() {
-            // The response broke off or nobody reads it, so nobody waits for the rest of the request.
+        if broken || received && (unasked || !moving.inflow.is_complete()) {
+            // The request broke off or was refused, or the response did, or nobody reads it: the rest
+            // is of no use.
             self.bury();
             return Poll::Ready(());
         }
@@ -312,7 +326,7 @@ impl Future for Carry {
             self.moving = None;
             return Poll::Ready(());
         }
-        let moved = moving.inflow.taken() + moving.upload.as_ref().map_or(0, Upload::moved);
+        let moved = moving.inflow.moved() + moving.upload.as_ref().map_or(0, Upload::moved);
         if let Some(stall) = &mut moving.stall
             && stall.poll(cx, moved).is_ready()
         {

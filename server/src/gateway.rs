@@ -8,132 +8,18 @@ use std::thread;
 use std::time::Duration;
 
 use log::{error, info, warn};
-use ptth_link::crypto;
-use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
-use ptth_link::window::Budget;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
-use crate::auth::Attempts;
-use crate::caps::Caps;
-use crate::config::{Admission, Config, Limits};
-use crate::forward::Way;
-use crate::listener::{self, Tunnel};
+use crate::config::Config;
+use crate::listener;
 use crate::pool::Pool;
-use crate::public::Visitor;
+use crate::shard::{Driving, Shard, Shared};
 use crate::tls::{Tls, TlsError};
-use crate::tunnel::Home;
-
-/// What all shards share.
-#[derive(Debug)]
-pub struct Shared {
-    /// Certificates and keys.
-    pub tls: Tls,
-    /// The live tunnels.
-    pub pool: Arc<Pool>,
-    /// What bodies may hold.
-    pub budget: Arc<Budget>,
-    /// Failed admissions, by address.
-    pub attempts: Attempts,
-    /// How many connections there may be.
-    pub caps: Caps,
-    limits: Limits,
-    open: bool,
-    seed: u64,
-    shards: Vec<mpsc::UnboundedSender<Tunnel>>,
-}
-
-impl Shared {
-    fn new(
-        config: &Config,
-        shards: Vec<mpsc::UnboundedSender<Tunnel>>,
-    ) -> Result<Self, StartError> {
-        Ok(Self {
-            tls: Tls::new(config).map_err(StartError::Tls)?,
-            pool: Pool::new(shards.len()),
-            budget: Budget::new(BODY_BUDGET),
-            attempts: Attempts::default(),
-            caps: Caps::new(&config.limits),
-            limits: config.limits.clone(),
-            open: config.admission == Admission::Open,
-            seed: u64::from_ne_bytes(crypto::random()),
-            shards,
-        })
-    }
-}
-
-/// One thread's view of the gateway.
-#[derive(Debug)]
-pub struct Shard {
-    /// Which one it is.
-    pub index: usize,
-    /// The end of the process.
-    pub shutdown: Shutdown,
-    shared: Arc<Shared>,
-}
-
-impl std::ops::Deref for Shard {
-    type Target = Shared;
-
-    fn deref(&self) -> &Shared {
-        &self.shared
-    }
-}
-
-impl Shard {
-    /// A gateway of one shard and without a socket. Whoever brings the connections (a simulated
-    /// network, another program's listener) gives each to [`listener::accept_tls`], and what comes of
-    /// that to [`listener::serve_visitor`] or [`listener::serve_backend`]. Reads files, so it blocks.
-    ///
-    /// # Errors
-    /// [`StartError::Tls`].
-    pub fn alone(config: &Config, shutdown: Shutdown) -> Result<Arc<Self>, StartError> {
-        // Nobody drives tunnels for it; it is its own only shard.
-        let (sender, _) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(config, vec![sender])?);
-        Ok(Arc::new(Self { index: 0, shutdown, shared }))
-    }
-
-    /// Where a tunnel driven by shard `index` belongs.
-    pub fn home(&self, index: usize) -> Home {
-        Home {
-            pool: self.pool.clone(),
-            shard: index,
-            budget: self.budget.clone(),
-            open: self.open,
-            shutdown: self.shutdown.clone(),
-        }
-    }
-
-    /// A visitor on this shard.
-    pub fn visitor(&self, address: IpAddr, sni: Option<&str>) -> Visitor {
-        Visitor {
-            address,
-            sni: sni.map(str::to_owned),
-            way: Way {
-                pool: self.pool.clone(),
-                shard: self.index,
-                budget: self.budget.clone(),
-                head_timeout: self.limits.head,
-                stall_timeout: self.limits.stall,
-            },
-            seed: self.seed,
-            shutdown: self.shutdown.clone(),
-        }
-    }
-
-    /// Has shard `index` drive a tunnel.
-    pub fn hand_over(&self, index: usize, tunnel: Tunnel) {
-        if let Some(shard) = self.shards.get(index) {
-            // Fails only when that thread is gone, which is the end of the process.
-            let _ = shard.send(tunnel);
-        }
-    }
-}
 
 /// Why the gateway can't start.
 #[derive(Debug)]
@@ -185,7 +71,7 @@ pub enum Order {
 pub struct Gateway {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
-    shards: Vec<(Vec<Socket>, mpsc::UnboundedReceiver<Tunnel>)>,
+    shards: Vec<(Vec<Socket>, mpsc::UnboundedReceiver<Driving>)>,
     shutdown: (Trigger, Shutdown),
 }
 
@@ -199,7 +85,7 @@ impl Gateway {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         // What is wrong with the files shows before a port is taken.
-        let shared = Arc::new(Shared::new(config, senders)?);
+        let shared = Shared::new(config, senders).map_err(StartError::Tls)?;
         let mut addresses = Vec::new();
         let mut sockets: Vec<Vec<Socket>> = (0..threads).map(|_| Vec::new()).collect();
         for &wanted in &config.listen {

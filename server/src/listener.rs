@@ -3,7 +3,7 @@
 //! Invariant: nothing that a peer does or leaves undone holds up the accept loop: the TLS handshake
 //! and the admission of a backend run in the connection's own task, under a deadline.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use log::{debug, info, warn};
+use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
 use ptth_link::{alpn, tcp};
 use rustls::server::Acceptor;
@@ -26,21 +27,17 @@ use tokio_rustls::server::TlsStream;
 
 use crate::auth::Identity;
 use crate::caps::Place;
-use crate::demux::Peer;
-use crate::gateway::Shard;
+use crate::demux::{Peer, Side};
 use crate::public::{serve_h1, serve_h2};
-use crate::tls::Side;
+use crate::shard::{Driving, Shard};
 use crate::tunnel::{Ended, Home, attach, farewell};
-
-/// A tunnel on its way to the shard that will drive it.
-pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Serves one shard until the end of the process: accepts visitors and backends from `listeners`, and
 /// drives the tunnels that come by `tunnels`.
 pub async fn run(
     shard: Arc<Shard>,
     listeners: Vec<TcpListener>,
-    mut tunnels: mpsc::UnboundedReceiver<Tunnel>,
+    mut tunnels: mpsc::UnboundedReceiver<Driving>,
     drained: mpsc::Sender<()>,
 ) {
     let (mut draining, mut closing) = (shard.shutdown.clone(), shard.shutdown.clone());
@@ -49,9 +46,11 @@ pub async fn run(
     let mut listeners = Some(listeners);
     let mut drained = Some(drained);
     let mut closed = false;
+    let mut turn = 0;
     loop {
+        turn += 1;
         select! {
-            accepted = accept(listeners.as_deref().unwrap_or_default()), if listeners.is_some() => {
+            accepted = accept(listeners.as_deref().unwrap_or_default(), turn), if listeners.is_some() => {
                 match accepted {
                     Ok((socket, peer)) => admit(&shard, socket, peer, &mut connections),
                     // EMFILE and friends last until some connection closes; spinning would only make
@@ -83,11 +82,12 @@ pub async fn run(
     }
 }
 
-/// The next connection of any listener. Cancel safe.
-async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+/// The next connection of any listener, each of which is the first to be asked in its `turn`. Cancel safe.
+async fn accept(listeners: &[TcpListener], turn: usize) -> io::Result<(TcpStream, SocketAddr)> {
+    let (before, after) = listeners.split_at(turn % listeners.len().max(1));
     poll_fn(|cx| {
-        let ready = listeners.iter().map(|listener| listener.poll_accept(cx));
-        ready.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
+        let mut accepted = after.iter().chain(before).map(|listener| listener.poll_accept(cx));
+        accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await
 }
@@ -97,7 +97,7 @@ fn admit(shard: &Arc<Shard>, socket: TcpStream, peer: SocketAddr, connections: &
         debug!("listener: {peer} refused: too many connections");
         return;
     };
-    if let Err(err) = tcp::tune(&socket) {
+    if let Err(err) = tcp::tune(&socket, VISITOR_USER_TIMEOUT) {
         debug!("listener: {peer} is gone: {err}");
         return;
     }
@@ -119,6 +119,11 @@ async fn connection(shard: Arc<Shard>, socket: Socket, peer: SocketAddr, place: 
             serve_visitor(&shard, *stream, kind, peer).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
+            if let Socket::Here(socket) = stream.get_ref().0
+                && let Err(err) = tcp::tune(socket, TUNNEL_USER_TIMEOUT)
+            {
+                return debug!("listener: {peer} is gone: {err}");
+            }
             let booking = shard.pool.emptiest_shard(shard.index);
             let target = booking.shard;
             if target != shard.index
@@ -323,5 +328,7 @@ impl AsyncWrite for Socket {
 
 /// Accepted to TLS done: once for the ClientHello, once for the rest.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For a visitor whose network pauses, or whose upgraded connection he doesn't read for a while.
+const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Descriptors that ran out come back within this or never.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);

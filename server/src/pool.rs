@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::Identity;
-use crate::tunnel::Graveyard;
+use crate::graveyard::Graveyard;
 
 /// Names a tunnel in logs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -131,8 +131,13 @@ impl Tunnel {
         self.strikes.store(0, Ordering::Relaxed);
     }
 
+    /// Streams that the backend allows at a time, which it may change.
+    pub fn allowed(&self) -> usize {
+        self.sender.current_max_send_streams()
+    }
+
     fn has_room(&self) -> bool {
-        !self.is_draining() && self.in_flight() < self.sender.current_max_send_streams()
+        !self.is_draining() && self.in_flight() < self.allowed()
     }
 }
 
@@ -241,6 +246,11 @@ impl Pool {
             }
             changed.await;
         }
+    }
+
+    /// Wakes those who wait for room: a backend allows more streams than before.
+    pub fn note_room(&self) {
+        self.freed.notify_waiters();
     }
 
     /// A stream for a request that came in on `shard`, at once or not at all.

@@ -25,18 +25,10 @@ use ptth_link::{alpn, crypto};
 
 use crate::auth::{Key, Known, Verifier};
 use crate::config::{self, Admission, CertificateSource, Config, ConfigError};
+use crate::demux::Side;
 use certificate::Loaded;
 
 pub use error::TlsError;
-
-/// Who a ClientHello comes from, by what it asks for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Side {
-    /// Wants HTTP/2 or HTTP/1.1, or is too old to say.
-    Visitor,
-    /// Wants to be asked. Not proven yet.
-    Backend,
-}
 
 /// The certificate now in use, the keys now known, and the configurations made of them.
 #[derive(Debug)]

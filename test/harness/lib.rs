@@ -5,11 +5,16 @@
 
 pub mod backend;
 pub mod files;
+pub mod frames;
 pub mod gateway;
+pub mod h2;
 pub mod hello;
+pub mod lab;
 pub mod origin;
+pub mod peer;
 pub mod process;
 pub mod room;
+pub mod server;
 pub mod service;
 pub mod visitor;
 pub mod wire;
@@ -20,9 +25,13 @@ use std::time::Duration;
 pub use backend::Backend;
 pub use files::{Certificate, Folder};
 pub use gateway::GatewayBox;
+pub use h2::{Ask, Dialect, H2};
 pub use hello::Hello;
+pub use lab::Lab;
 pub use origin::OriginBox;
+pub use peer::Peer;
 pub use room::{Guest, Room};
+pub use server::ServerProcess;
 pub use visitor::{Answer, H1, connect, connect_h2};
 pub use wire::Wire;
 

@@ -70,13 +70,24 @@ impl OriginBox {
 
 /// Reads one head, up to and including its empty line. Empty if the connection ended first.
 pub async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut head = Vec::new();
+    String::from_utf8_lossy(&read_until(socket, b"\r\n\r\n").await).into_owned()
+}
+
+/// Reads up to and including `end`, and not a byte more. Empty if the connection ended first.
+pub async fn read_until(socket: &mut (impl AsyncRead + Unpin), end: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
     let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
+    while !bytes.ends_with(end) {
         match socket.read(&mut byte).await {
-            Ok(1) => head.push(byte[0]),
-            _ => return String::new(),
+            Ok(1) => bytes.push(byte[0]),
+            _ => return Vec::new(),
         }
     }
-    String::from_utf8_lossy(&head).into_owned()
+    bytes
+}
+
+/// Waits until the peer has closed the connection or reset it; what it still sends is dropped.
+pub async fn until_closed(socket: &mut (impl AsyncRead + Unpin)) {
+    let mut rest = vec![0; 64 * 1024];
+    while let Ok(1..) = socket.read(&mut rest).await {}
 }

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ::h2::client::SendRequest;
 use bytes::Bytes;
-use h2::client::SendRequest;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ptth_link::crypto;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -86,7 +86,7 @@ pub async fn connect(
 /// A visitor's HTTP/2 connection to `gateway`, driven by a task of `tasks`.
 pub async fn connect_h2(gateway: &GatewayBox, tasks: &mut JoinSet<()>) -> SendRequest<Bytes> {
     let stream = connect(gateway, &[b"h2"]).await.expect("TLS");
-    let (sender, connection) = h2::client::Builder::new()
+    let (sender, connection) = ::h2::client::Builder::new()
         .initial_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .handshake(stream)
@@ -100,9 +100,9 @@ pub async fn connect_h2(gateway: &GatewayBox, tasks: &mut JoinSet<()>) -> SendRe
 
 /// A visitor's HTTP/1.1 connection, by hand: what is sent is what the test wrote.
 #[derive(Debug)]
-pub struct H1 {
-    /// The TLS stream.
-    pub stream: TlsStream<TcpStream>,
+pub struct H1<IO = TlsStream<TcpStream>> {
+    /// The TLS stream, or what stands for it.
+    pub stream: IO,
     unread: Vec<u8>,
 }
 
@@ -138,7 +138,7 @@ impl H1 {
     /// Connects.
     pub async fn connect(gateway: &GatewayBox) -> Self {
         let stream = connect(gateway, &[b"http/1.1"]).await.expect("TLS");
-        Self { stream, unread: Vec::new() }
+        Self::over(stream)
     }
 
     /// Connects to a gateway that is no box.
@@ -161,6 +161,13 @@ impl H1 {
     pub async fn get(gateway: &GatewayBox, path: &str) -> Answer {
         let request = format!("GET {path} HTTP/1.1\r\nHost: example.test\r\n\r\n");
         Self::ask(gateway, request).await
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> H1<IO> {
+    /// A visitor on a connection that is there already.
+    pub fn over(stream: IO) -> Self {
+        Self { stream, unread: Vec::new() }
     }
 
     /// Writes bytes.

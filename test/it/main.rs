@@ -1,5 +1,9 @@
 //! What must hold, as tests of whole programs. Each carries its number of the acceptance list.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod exchange;
+mod hostile;
 mod life;
+mod page;
 mod simulation;
+mod tidy;

@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use crate::error::ExchangeError;
 
+use super::strict::is_host;
+
 /// Gives the head its target as the tunnel carries it, and returns the host that the visitor named.
 ///
 /// An absolute-form target wins over Host (RFC 9112 §3.2.2); Host itself becomes `:authority`.
@@ -24,8 +26,15 @@ pub(super) fn target(head: &mut Parts, sni: Option<&str>) -> Result<String, Exch
         }
     };
     head.headers.remove(HOST);
-    let path = head.uri.path_and_query().cloned();
-    let path = path.unwrap_or(PathAndQuery::from_static("/"));
+    let path = match head.uri.path_and_query() {
+        // RFC 9112 §3.2.1: an empty path is sent as "/".
+        Some(path) if path.as_str().starts_with('?') => {
+            let path = format!("/{}", path.as_str());
+            PathAndQuery::try_from(path).map_err(|_| bad("The target is malformed."))?
+        }
+        Some(path) => path.clone(),
+        None => PathAndQuery::from_static("/"),
+    };
     let host = authority.as_str().to_owned();
     let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path);
     head.uri = uri.build().map_err(|_| bad("The target is malformed."))?;
@@ -67,11 +76,18 @@ fn is_well_formed(head: &Parts) -> bool {
     path_is_fine
         && scheme_is_fine
         && has_one_host(head)
-        && head.headers.get_all(CONTENT_LENGTH).iter().count() <= 1
+        && has_one_length(head)
         && head.headers.values().all(|value| !is_padded(value.as_bytes()))
 }
 
-/// RFC 9113 §8.3.1: no userinfo, and a Host field that says the same or is absent.
+/// h2 takes an empty one for zero, and equal ones for one; an HTTP/1.1 origin may not.
+fn has_one_length(head: &Parts) -> bool {
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    let is_length = |length: &[u8]| !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+    lengths.next().is_none_or(is_length) && lengths.next().is_none()
+}
+
+/// RFC 9113 §8.3.1: a host as HTTP/1.1's must be, and a Host field that says the same or is absent.
 fn has_one_host(head: &Parts) -> bool {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (host, more) = (hosts.next(), hosts.next());
@@ -82,7 +98,7 @@ fn has_one_host(head: &Parts) -> bool {
         _ => true,
     };
     let named = authority.or(host.map(HeaderValue::as_bytes)).unwrap_or_default();
-    agree && more.is_none() && !named.is_empty() && !named.contains(&b'@')
+    agree && more.is_none() && is_host(named)
 }
 
 /// RFC 9113 §8.2.1: no blank at either end of a value.
@@ -132,6 +148,9 @@ mod tests {
             ("GET", "ftp://example.com/", &[]),
             ("GET", "*", &[("host", "example.com")]),
             ("POST", "https://example.com/", &[("content-length", "1"), ("content-length", "1")]),
+            ("POST", "https://example.com/", &[("content-length", "")]),
+            ("GET", "https://a,b/", &[]),
+            ("GET", "https://example.com:99999/", &[]),
             ("GET", "https://example.com/", &[("x", " padded")]),
             ("GET", "https://example.com/", &[("x", "padded\t")]),
         ];
@@ -175,6 +194,7 @@ mod tests {
             ("//x", "h", "https://h//x"),
             ("/?", "h", "https://h/?"),
             ("http://wins.example/p", "loses.example", "https://wins.example/p"),
+            ("http://wins.example?q", "loses.example", "https://wins.example/?q"),
             ("/", "[::1]:8443", "https://[::1]:8443/"),
         ] {
             let mut head = head("GET", uri, &[("host", host)]);

@@ -137,6 +137,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
             Next::Body { len } => self.approved = len,
             Next::Head { len, mut head } => {
                 self.approved = len;
+                // The next silence is a new one.
+                self.clock.armed = None;
                 // An upgrade after a body would have to wait for it; nobody does that.
                 head.upgrade &= head.body == BodyKind::None;
                 if head.upgrade {
@@ -150,6 +152,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
     }
 
     fn pass(&mut self, verdict: Verdict) {
+        self.clock.fresh = false;
         let mut state = self.gate.lock();
         state.open += 1;
         state.upgrade = None;

@@ -1,14 +1,14 @@
 //! A visitor who speaks HTTP/1.1: hyper behind the [`super::guard`], and exchanges behind hyper.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -29,7 +29,7 @@ use crate::forward::{Carry, forward};
 use super::guard::{Exchange, Gate, Guard, Verdict};
 use super::stall::{Lift, Stall};
 use super::upgrade::{self, Wish};
-use super::{Visitor, admit};
+use super::{Account, Visitor, admit};
 
 /// Answers one visitor's HTTP/1.1 connection to its end. Dropping the future cuts it.
 pub async fn serve<IO>(visitor: Visitor, io: IO)
@@ -46,24 +46,27 @@ where
         let connection = connection.clone();
         async move { Ok::<_, Infallible>(connection.answer(request).await) }
     });
-    let mut http = pin!(
-        http1::Builder::new()
-            // A visitor who closes his half is gone: HTTP/1.1 has no other way to say so.
-            .half_close(false)
-            // What the guard lets pass, hyper must not refuse in its own words.
-            .max_header_size(HEAD_ROOM)
-            .max_headers(MAX_FIELDS)
-            .auto_date_header(false)
-            .serve_connection(TokioIo::new(io), service)
-            .with_upgrades()
-    );
+    let http = http1::Builder::new()
+        // A visitor who closes his half is gone: HTTP/1.1 has no other way to say so.
+        .half_close(false)
+        // What the guard lets pass, hyper must not refuse in its own words.
+        .max_header_size(HEAD_ROOM)
+        .max_headers(MAX_FIELDS)
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut http = Some(Box::pin(http));
     let mut running = JoinSet::new();
-    let mut open = true;
     let mut draining = false;
     loop {
+        let connection = poll_fn(|cx| match &mut http {
+            Some(http) => http.as_mut().poll(cx),
+            None => Poll::Pending,
+        });
         select! {
-            result = http.as_mut(), if open => {
-                open = false;
+            result = connection => {
+                // With it go the socket and a body that nobody will read to its end.
+                http = None;
                 if let Err(err) = result {
                     trace!("visitor: {address} connection ended: {err}");
                 }
@@ -72,12 +75,14 @@ where
                 running.spawn(work);
             }
             Some(_) = running.join_next() => {}
-            () = shutdown.reached(Phase::Draining), if open && !draining => {
+            () = shutdown.reached(Phase::Draining), if !draining => {
                 draining = true;
-                http.as_mut().graceful_shutdown();
+                if let Some(http) = &mut http {
+                    http.as_mut().graceful_shutdown();
+                }
             }
         }
-        if !open && running.is_empty() && arriving.is_empty() {
+        if http.is_none() && running.is_empty() && arriving.is_empty() {
             return;
         }
     }
@@ -98,15 +103,20 @@ impl Connection {
     async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
         let verdict = self.gate.verdict();
         let exchange = self.gate.exchange();
-        let id = RequestId::next(self.visitor.seed);
-        let fields = request.headers().clone();
+        let account = Account::open(&self.visitor, &request);
         let result = match verdict {
-            Some(Ok(head)) if head.upgrade => self.upgrade(request, id).await,
-            Some(verdict) => self.exchange(request, verdict, id).await,
+            Some(Ok(head)) if head.upgrade => self.upgrade(request, account.id).await,
+            Some(verdict) => self.exchange(request, verdict, account.id).await,
             None => Err(ExchangeError::Request(StatusCode::BAD_REQUEST, "Unexpected request.")),
         };
         match result {
-            Ok(response) => response.map(|body| Reply { content: Content::Tunnel(body), exchange }),
+            Ok(mut response) => {
+                account.answered(response.status());
+                // The tunnel's version would make hyper forget to tell HTTP/1.0 that it keeps the
+                // connection.
+                *response.version_mut() = Version::HTTP_11;
+                response.map(|body| Reply { content: Content::Tunnel(body), exchange })
+            }
             Err(err) => {
                 // A malformed body shows as a failed upload; the guard knows that the visitor broke it.
                 let err = match (err, self.gate.body_refusal()) {
@@ -115,8 +125,9 @@ impl Connection {
                     }
                     (err, _) => err,
                 };
-                let page = self.visitor.page(&err, &fields, id);
-                page.map(|text| Reply { content: Content::Page(Some(text.into())), exchange })
+                account
+                    .failed(&err)
+                    .map(|text| Reply { content: Content::Page(Some(text.into())), exchange })
             }
         }
     }
@@ -137,8 +148,13 @@ impl Connection {
         self.visitor.prepare(&mut parts, version, id)?;
         let method = parts.method.clone();
         let request = Request::from_parts(parts, body);
-        let (response, carry) = forward(&self.visitor.way, request, &mut |_, _| {}).await?;
-        let (parts, body) = self.finish(response, id)?.into_parts();
+        let (mut response, carry) = forward(&self.visitor.way, request, &mut |_, _| {}).await?;
+        admit(&mut response)?;
+        let (mut parts, body) = response.into_parts();
+        if carry.is_unasked() {
+            // RFC 9110 §10.1.1: or he couldn't know whether the body is still waited for.
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         self.carry(carry);
         let length = declared_length(&parts.headers).filter(|_| method != Method::HEAD);
         Ok(Response::from_parts(parts, body.with_length(length)))
@@ -156,8 +172,8 @@ impl Connection {
         let wish = Wish::take(&mut parts);
         self.visitor.prepare(&mut parts, "1.1", id)?;
         let request = Request::from_parts(parts, body);
-        let (response, carry) = forward(&self.visitor.way, request, &mut |_, _| {}).await?;
-        let mut response = self.finish(response, id)?;
+        let (mut response, carry) = forward(&self.visitor.way, request, &mut |_, _| {}).await?;
+        admit(&mut response)?;
         let Some(wish) = wish.filter(|_| response.status().is_success() && carry.is_extended())
         else {
             drop(decision);
@@ -178,20 +194,6 @@ impl Connection {
         };
         let _ = self.background.send(Box::pin(work));
         Ok(Response::from_parts(parts, Body::empty()))
-    }
-
-    fn finish(
-        &self,
-        mut response: Response<Body>,
-        id: RequestId,
-    ) -> Result<Response<Body>, ExchangeError> {
-        admit(&mut response)?;
-        log::debug!(
-            "exchange: {id} visitor={} status={}",
-            self.visitor.address,
-            response.status().as_u16()
-        );
-        Ok(response)
     }
 
     fn carry(&self, carry: Carry) {

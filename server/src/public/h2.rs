@@ -35,7 +35,7 @@ use crate::error::{ExchangeError, RequestId};
 use crate::forward::{Carry, forward};
 
 use super::stall::Stall;
-use super::{Visitor, admit, check};
+use super::{Account, Visitor, admit, check};
 
 /// Answers one visitor's HTTP/2 connection to its end. Dropping the future cuts it.
 pub async fn serve<IO>(visitor: Visitor, io: IO)
@@ -177,14 +177,14 @@ async fn exchange(
     if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
         return;
     }
-    let id = RequestId::next(visitor.seed);
-    let fields = request.headers().clone();
+    let account = Account::open(&visitor, &request);
     let is_head = request.method() == Method::HEAD;
     let (parts, stream) = request.into_parts();
     let (mut inflow, body) = split(stream, visitor.way.budget.clone());
     let request = Request::from_parts(parts, body);
-    match ask(&visitor, request, &mut inflow, &mut respond, id).await {
+    match ask(&visitor, request, &mut inflow, &mut respond, account.id).await {
         Ok((response, carry)) => {
+            account.answered(response.status());
             // The request's body goes on while the response comes.
             let (_, done) = tokio::join!(inflow, reply(respond, response, carry));
             let counter = if done { &conduct.answered } else { &conduct.cancelled };
@@ -195,7 +195,7 @@ async fn exchange(
         }
         Err(Unanswered::Malformed) => respond.send_reset(Reason::PROTOCOL_ERROR),
         Err(Unanswered::Failed(err)) => {
-            let mut page = visitor.page(&err, &fields, id);
+            let mut page = account.failed(&err);
             page.headers_mut().remove(CONNECTION);
             let (parts, text) = page.into_parts();
             let response = Response::from_parts(parts, ());
@@ -260,8 +260,6 @@ async fn ask(
     })
     .await?;
     admit(&mut response).map_err(Unanswered::Failed)?;
-    let status = response.status().as_u16();
-    debug!("exchange: {id} visitor={} status={status}", visitor.address);
     Ok((response, carry))
 }
 

@@ -12,12 +12,16 @@ pub mod strict;
 mod upgrade;
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
+use http::header::{ACCEPT, DATE, HOST};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
-use log::debug;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use log::{Level, debug, log_enabled};
 use ptth_link::headers::{self, Origination};
 use ptth_link::shutdown::Shutdown;
+use tokio::time::Instant;
 
 use crate::error::{ExchangeError, RequestId};
 use crate::forward::Way;
@@ -56,16 +60,56 @@ impl Visitor {
         }
         Ok(())
     }
+}
+
+/// What the log and the error page say of one exchange.
+#[derive(Debug)]
+struct Account {
+    id: RequestId,
+    visitor: IpAddr,
+    begun: Instant,
+    /// Method, host and path, if somebody will read them; never the query, which may hold secrets.
+    subject: Option<String>,
+    /// The visitor's own fields, for the page that he may get.
+    accept: Option<HeaderValue>,
+}
+
+impl Account {
+    fn open<B>(visitor: &Visitor, request: &Request<B>) -> Self {
+        let subject = log_enabled!(Level::Debug).then(|| {
+            let host = request.uri().authority().map(Authority::as_str);
+            let host = host.or(request.headers().get(HOST).and_then(|host| host.to_str().ok()));
+            let (host, path) = (host.unwrap_or_default(), request.uri().path());
+            format!("{} {host:?} {path:?}", request.method())
+        });
+        Self {
+            id: RequestId::next(visitor.seed),
+            visitor: visitor.address,
+            begun: Instant::now(),
+            subject,
+            accept: request.headers().get(ACCEPT).cloned(),
+        }
+    }
+
+    /// Logs that the response has begun.
+    fn answered(&self, status: StatusCode) {
+        self.note(status, &"");
+    }
 
     /// The page for a failure, which is logged here and nowhere else.
-    fn page(
-        &self,
-        err: &ExchangeError,
-        request: &http::HeaderMap,
-        id: RequestId,
-    ) -> Response<String> {
-        debug!("exchange: {id} failed status={} visitor={}: {err}", err.status(), self.address);
-        err.page(request, id)
+    fn failed(&self, err: &ExchangeError) -> Response<String> {
+        self.note(err.status(), err);
+        let mut page = err.page(self.accept.as_ref(), self.id);
+        stamp(page.headers_mut());
+        page
+    }
+
+    fn note(&self, status: StatusCode, why: &dyn std::fmt::Display) {
+        if let Some(subject) = &self.subject {
+            let (id, visitor, status) = (self.id, self.visitor, status.as_u16());
+            let millis = self.begun.elapsed().as_millis();
+            debug!("exchange: {id} visitor={visitor} {subject} status={status} ms={millis} {why}");
+        }
     }
 }
 
@@ -76,5 +120,15 @@ fn admit<B>(response: &mut Response<B>) -> Result<(), ExchangeError> {
         return Err(ExchangeError::Backend("a status that no final response can have"));
     }
     headers::response(response.headers_mut());
+    stamp(response.headers_mut());
     Ok(())
+}
+
+/// RFC 9110 §6.6.1: a response without a Date is given the time at which it came.
+fn stamp(fields: &mut HeaderMap) {
+    if !fields.contains_key(DATE)
+        && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+    {
+        fields.insert(DATE, now);
+    }
 }

@@ -209,6 +209,7 @@ where
     let mut registration: Option<Registration> = Some(home.pool.register(tunnel.clone()));
     let mut forgive = Instant::now() + PING_INTERVAL;
     let mut exhume = Instant::now() + EXHUME_INTERVAL;
+    let mut allowed = tunnel.allowed();
     loop {
         select! {
             ended = poll_fn(|cx| {
@@ -216,6 +217,10 @@ where
                 if engine.keepalive.is_answered() {
                     tunnel.note_answer();
                 }
+                if tunnel.allowed() > allowed {
+                    home.pool.note_room();
+                }
+                allowed = tunnel.allowed();
                 ended
             }) => return ended,
             () = tunnel.attention.notified() => {

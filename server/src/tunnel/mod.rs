@@ -3,9 +3,7 @@
 //! Every door ends in [`attach`]: the mechanism differs, the policy doesn't.
 
 mod farewell;
-mod graveyard;
 mod h2;
 
 pub use self::h2::{Ended, Home, attach};
 pub(crate) use farewell::farewell;
-pub use graveyard::Graveyard;

@@ -242,6 +242,11 @@ fn port(authority: &[u8]) -> Option<&str> {
     (digits && (port.is_empty() || port.parse::<u16>().is_ok())).then_some(port)
 }
 
+/// Whether `authority` is a host that requests can be routed by, with a port or without one.
+pub fn is_host(authority: &[u8]) -> bool {
+    port(authority).is_some()
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Coding {
     /// `chunked`, alone.

@@ -18,7 +18,7 @@ mod tests;
 
 use http::StatusCode;
 
-pub use head::{BodyKind, Head};
+pub use head::{BodyKind, Head, is_host};
 
 /// The position in one visitor's byte stream.
 #[derive(Debug, Default)]

@@ -24,7 +24,7 @@ struct Inner {
 }
 
 /// A stream's handles, whatever they are: dropping them resets it.
-pub(super) type Buried = Box<dyn Any + Send>;
+pub type Buried = Box<dyn Any + Send>;
 
 impl Graveyard {
     /// `ours`: the other end is our own client, which sets itself no limit below its number of streams.

@@ -1,0 +1,115 @@
+//! Lines for whoever watches, one for each exchange.
+//!
+//! Invariant: nobody waits for the terminal. Lines go through a bounded queue to a thread of their own;
+//! what doesn't fit is dropped and counted.
+
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::SystemTime;
+
+/// Takes the lines. Cheap to clone; the default keeps none.
+#[derive(Clone, Debug, Default)]
+pub struct Lines(Option<Arc<Queue>>);
+
+#[derive(Debug)]
+struct Queue {
+    lines: SyncSender<String>,
+    dropped: AtomicU64,
+}
+
+impl Lines {
+    /// Writes to `out`, from a thread that ends with the last clone of it.
+    pub fn to(out: impl Write + Send + 'static) -> Self {
+        let (lines, receiver) = sync_channel(QUEUE);
+        let queue = Arc::new(Queue { lines, dropped: AtomicU64::new(0) });
+        let weak = Arc::downgrade(&queue);
+        let dropped = move || weak.upgrade().map_or(0, |q| q.dropped.swap(0, Ordering::Relaxed));
+        thread::spawn(move || write(&receiver, out, dropped));
+        Self(Some(queue))
+    }
+
+    /// Adds a line, with the time of day in front, if there is room for it.
+    pub fn note(&self, line: impl fmt::Display) {
+        if let Some(queue) = &self.0
+            && queue.lines.try_send(format!("{} {line}\n", Clock(SystemTime::now()))).is_err()
+        {
+            queue.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn write(lines: &Receiver<String>, mut out: impl Write, dropped: impl Fn() -> u64) {
+    for line in lines {
+        // A closed terminal is no reason to stop serving; the lines are then lost, as was wanted.
+        let _ = out.write_all(line.as_bytes());
+        let lost = dropped();
+        if lost > 0 {
+            let note = format!("({lost} lines more than could be written)\n");
+            let _ = out.write_all(note.as_bytes());
+        }
+        let _ = out.flush();
+    }
+}
+
+/// The time of day, UTC.
+struct Clock(SystemTime);
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (seconds, millis) = (since.as_secs() % 86_400, since.subsec_millis());
+        let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+        write!(f, "{hours:02}:{minutes:02}:{:02}.{millis:03}", seconds % 60)
+    }
+}
+
+/// A screen scrolls by faster than this is read; a pipe takes it in one gulp.
+const QUEUE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Pipe(mpsc::Sender<String>, Receiver<()>);
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.1.recv();
+            let _ = self.0.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_terminal_that_stands_still_delays_nobody_and_the_loss_is_told() {
+        let (sender, written) = mpsc::channel();
+        let (go, wait) = mpsc::channel();
+        let lines = Lines::to(Pipe(sender, wait));
+        for n in 0..QUEUE + 100 {
+            lines.note(n);
+        }
+        for _ in 0..QUEUE + 100 {
+            let _ = go.send(());
+        }
+        let first = written.recv().unwrap();
+        assert!(first.ends_with(" 0\n"), "{first}");
+        let second = written.recv().unwrap();
+        assert!(second.contains("lines more than could be written"), "{second}");
+    }
+
+    #[test]
+    fn the_clock_reads_utc() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_000 + 3_723_004);
+        assert_eq!(Clock(time).to_string(), "01:02:03.004");
+    }
+}

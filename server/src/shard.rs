@@ -1,0 +1,139 @@
+//! One thread's view of the gateway, and what all threads share.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ptth_link::crypto;
+use ptth_link::limits::BODY_BUDGET;
+use ptth_link::shutdown::Shutdown;
+use ptth_link::window::Budget;
+use tokio::sync::mpsc;
+
+use crate::auth::Attempts;
+use crate::caps::Caps;
+use crate::config::{Admission, Config, Limits};
+use crate::forward::Way;
+use crate::pool::Pool;
+use crate::public::Visitor;
+use crate::tls::{Tls, TlsError};
+use crate::tunnel::Home;
+
+/// A tunnel on its way to the shard that will drive it.
+pub type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What all shards share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Certificates and keys.
+    pub tls: Tls,
+    /// The live tunnels.
+    pub pool: Arc<Pool>,
+    /// What bodies may hold.
+    pub budget: Arc<Budget>,
+    /// Failed admissions, by address.
+    pub attempts: Attempts,
+    /// How many connections there may be.
+    pub caps: Caps,
+    /// How long and how many.
+    pub limits: Limits,
+    open: bool,
+    seed: u64,
+    shards: Vec<mpsc::UnboundedSender<Driving>>,
+}
+
+impl Shared {
+    /// What `config` says, for the shards that drive what is sent to `shards`. Reads files,
+    /// so it blocks.
+    ///
+    /// # Errors
+    /// [`TlsError`]: certificate or keys.
+    pub fn new(
+        config: &Config,
+        shards: Vec<mpsc::UnboundedSender<Driving>>,
+    ) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self {
+            tls: Tls::new(config)?,
+            pool: Pool::new(shards.len()),
+            budget: Budget::new(BODY_BUDGET),
+            attempts: Attempts::default(),
+            caps: Caps::new(&config.limits),
+            limits: config.limits.clone(),
+            open: config.admission == Admission::Open,
+            seed: u64::from_ne_bytes(crypto::random()),
+            shards,
+        }))
+    }
+}
+
+/// One thread's view of the gateway.
+#[derive(Debug)]
+pub struct Shard {
+    /// Which one it is.
+    pub index: usize,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+    /// What all have in common.
+    pub shared: Arc<Shared>,
+}
+
+impl std::ops::Deref for Shard {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Shard {
+    /// A gateway of one shard and without a socket. Whoever brings the connections (a simulated
+    /// network, another program's listener) gives each to [`crate::listener::accept_tls`], and what
+    /// comes of that to [`crate::listener::serve_visitor`] or [`crate::listener::serve_backend`].
+    /// Reads files, so it blocks.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn alone(config: &Config, shutdown: Shutdown) -> Result<Arc<Self>, TlsError> {
+        // Nobody drives tunnels for it; it is its own only shard.
+        let (sender, _) = mpsc::unbounded_channel();
+        let shared = Shared::new(config, vec![sender])?;
+        Ok(Arc::new(Self { index: 0, shutdown, shared }))
+    }
+
+    /// Where a tunnel driven by shard `index` belongs.
+    pub fn home(&self, index: usize) -> Home {
+        Home {
+            pool: self.pool.clone(),
+            shard: index,
+            budget: self.budget.clone(),
+            open: self.open,
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// A visitor on this shard.
+    pub fn visitor(&self, address: IpAddr, sni: Option<&str>) -> Visitor {
+        Visitor {
+            address,
+            sni: sni.map(str::to_owned),
+            way: Way {
+                pool: self.pool.clone(),
+                shard: self.index,
+                budget: self.budget.clone(),
+                head_timeout: self.limits.head,
+                stall_timeout: self.limits.stall,
+            },
+            seed: self.seed,
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// Has shard `index` drive a tunnel.
+    pub fn hand_over(&self, index: usize, tunnel: Driving) {
+        if let Some(shard) = self.shards.get(index) {
+            // Fails only when that thread is gone, which is the end of the process.
+            let _ = shard.send(tunnel);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Gateway, tunnels and visitors without sockets: one runtime, whose clock a test may pause.
+//!
+//! What is left out is the listener: TCP, TLS and the thread for each core.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use ptth_client::Body;
+use ptth_client::journal::Journal;
+use ptth_client::serve::{Answering, Ended, answer};
+use ptth_link::limits::BODY_BUDGET;
+use ptth_link::shutdown::{Shutdown, Trigger, channel};
+use ptth_link::window::Budget;
+use ptth_server::auth::Identity;
+use ptth_server::config::Limits;
+use ptth_server::forward::Way;
+use ptth_server::pool::Pool;
+use ptth_server::public::{Visitor, serve_h1, serve_h2};
+use ptth_server::tunnel::{Home, attach};
+use tokio::io::{DuplexStream, duplex};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tower_service::Service;
+
+use crate::{H1, Peer, soon};
+
+/// A gateway with neither socket nor thread. Dropping it cuts everything.
+#[derive(Debug)]
+pub struct Lab {
+    /// Its tunnels.
+    pub pool: Arc<Pool>,
+    /// What bodies hold at the gateway.
+    pub budget: Arc<Budget>,
+    /// What bodies hold at the clients of [`Lab::serve`].
+    pub client_budget: Arc<Budget>,
+    shutdown: Shutdown,
+    #[allow(dead_code, reason = "held for its drop, which would end the process")]
+    trigger: Trigger,
+    running: JoinSet<()>,
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        let (trigger, shutdown) = channel();
+        Self {
+            pool: Pool::new(1),
+            budget: Budget::new(BODY_BUDGET),
+            client_budget: Budget::new(BODY_BUDGET),
+            shutdown,
+            trigger,
+            running: JoinSet::new(),
+        }
+    }
+}
+
+impl Lab {
+    /// A lab whose backend, our client, answers with `service`.
+    pub async fn serving<S, B>(service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: std::fmt::Display + Send,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display + Send,
+    {
+        let mut lab = Self::default();
+        drop(lab.serve(service).await);
+        lab
+    }
+
+    /// Our client's end of one more tunnel, up. Why it ended will come by the receiver.
+    pub async fn serve<S, B>(&mut self, service: S) -> oneshot::Receiver<Ended>
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: std::fmt::Display + Send,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display + Send,
+    {
+        let before = self.pool.all().len();
+        let io = self.tunnel(Identity { ours: true, ..Identity::default() });
+        let answering = Answering {
+            service,
+            journal: Journal::default(),
+            budget: self.client_budget.clone(),
+            covers: None,
+        };
+        let (up, _) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let shutdown = self.shutdown.clone();
+        self.running.spawn(async move {
+            let _ = end.send(answer(io, answering, shutdown, up).await);
+        });
+        soon("the tunnel", self.pool.until(|tunnels| tunnels.len() > before)).await;
+        ended
+    }
+
+    /// A raw backend, up, that announced `settings`.
+    pub async fn backend(&mut self, settings: &[(u16, u32)]) -> Peer<DuplexStream> {
+        let before = self.pool.all().len();
+        let io = self.tunnel(Identity::default());
+        let mut peer = Peer::answering(io, settings).await;
+        let up = self.pool.clone();
+        // The gateway asks for a PONG first, so the peer is read meanwhile; it has nothing else to say.
+        let reading = async { while peer.next().await.is_some() {} };
+        tokio::select! {
+            () = up.until(|tunnels| tunnels.len() > before) => {}
+            () = reading => panic!("the gateway closed"),
+        }
+        peer
+    }
+
+    /// A connection whose other end the gateway drives as a tunnel.
+    pub fn tunnel(&mut self, identity: Identity) -> DuplexStream {
+        let (near, far) = duplex(PIPE);
+        let home = Home {
+            pool: self.pool.clone(),
+            shard: 0,
+            budget: self.budget.clone(),
+            open: false,
+            shutdown: self.shutdown.clone(),
+        };
+        self.running.spawn(async move {
+            attach(near, identity, home).await;
+        });
+        far
+    }
+
+    /// Puts any other work beside the gateway's.
+    pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.running.spawn(work);
+    }
+
+    /// A visitor's HTTP/1.1 connection.
+    pub fn h1(&mut self) -> H1<DuplexStream> {
+        let (near, far) = duplex(PIPE);
+        let visitor = self.visitor();
+        self.running.spawn(serve_h1(visitor, near));
+        H1::over(far)
+    }
+
+    /// A visitor's connection that the gateway takes for HTTP/2, of which nothing has come yet.
+    pub fn h2_socket(&mut self) -> DuplexStream {
+        let (near, far) = duplex(PIPE);
+        let visitor = self.visitor();
+        self.running.spawn(serve_h2(visitor, near));
+        far
+    }
+
+    /// A visitor's HTTP/2 connection, by hand.
+    pub async fn h2(&mut self, settings: &[(u16, u32)]) -> Peer<DuplexStream> {
+        Peer::asking(self.h2_socket(), settings).await
+    }
+
+    /// What a connection's exchanges get.
+    pub fn visitor(&self) -> Visitor {
+        let limits = Limits::default();
+        Visitor {
+            address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+            sni: None,
+            way: Way {
+                pool: self.pool.clone(),
+                shard: 0,
+                budget: self.budget.clone(),
+                head_timeout: limits.head,
+                stall_timeout: limits.stall,
+            },
+            seed: 7,
+            shutdown: self.shutdown.clone(),
+        }
+    }
+}
+
+/// A service made of a function.
+#[derive(Clone, Debug)]
+pub struct Function<F>(pub F);
+
+impl<F, R, B> Service<Request<Body>> for Function<F>
+where
+    F: Fn(Request<Body>) -> R,
+    R: Future<Output = Response<B>> + Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let response = self.0(request);
+        Box::pin(async move { Ok(response.await) })
+    }
+}
+
+/// What a loopback socket holds, about.
+const PIPE: usize = 256 * 1024;

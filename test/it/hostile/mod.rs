@@ -1,0 +1,105 @@
+//! D, B9, B10 and LESSONS' traps: peers that lie, flood, stall, and leave.
+
+mod backend;
+mod h1;
+mod h2;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use ptth_client::Body;
+use ptth_test::Lab;
+use ptth_test::lab::Function;
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, interval_at, sleep, timeout};
+
+/// What reached a backend: for each request its target, and then how its body ended.
+#[derive(Clone, Debug, Default)]
+struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    fn note(&self, what: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A lab whose backend reads each request to its end and answers "ok": what begins with `/hold` only
+/// once `release` says so.
+async fn witness() -> (Lab, Seen, watch::Sender<bool>) {
+    let seen = Seen::default();
+    let (release, held) = watch::channel(false);
+    let noting = seen.clone();
+    let lab = Lab::serving(Function(move |request: Request<Body>| {
+        let (seen, mut held) = (noting.clone(), held.clone());
+        async move {
+            let target = request.uri().path().to_owned();
+            seen.note(target.clone());
+            let body = request.into_body().collect().await;
+            match body {
+                Ok(body) => {
+                    let trailers = body.trailers().cloned().unwrap_or_default();
+                    seen.note(format!("{} whole", body.to_bytes().len()));
+                    trailers.keys().for_each(|name| seen.note(format!("trailer {name}")));
+                }
+                Err(_) => seen.note("broken".to_owned()),
+            }
+            if target.starts_with("/hold") {
+                let _ = held.wait_for(|release| *release).await;
+            }
+            Response::new(Full::new(Bytes::from_static(b"ok")))
+        }
+    }))
+    .await;
+    (lab, seen, release)
+}
+
+/// Looks, again and again, until it holds. With a paused clock that takes no time.
+async fn until(holds: impl Fn() -> bool) {
+    let looking = async {
+        while !holds() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(600), looking).await.expect("stuck");
+}
+
+/// A body that pauses before each of its chunks.
+#[derive(Debug)]
+struct Paused {
+    chunk: &'static str,
+    left: usize,
+    clock: Interval,
+}
+
+impl Paused {
+    fn every(pause: Duration, chunk: &'static str, count: usize) -> Self {
+        Self { chunk, left: count, clock: interval_at(Instant::now() + pause, pause) }
+    }
+}
+
+impl http_body::Body for Paused {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        ready!(self.clock.poll_tick(cx));
+        self.left -= 1;
+        Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(self.chunk.as_bytes())))))
+    }
+}

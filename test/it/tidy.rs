@@ -1,0 +1,126 @@
+//! Holds the code to its own layout: who may import whom, how long a file may get, what none may do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Whom each module of the gateway may import. No arrow into `public` or `listener` but from the
+/// wiring; none out of `demux`, `config` or `graveyard`; and no circle.
+const SERVER: &[(&str, &[&str])] = &[
+    ("gateway", &["config", "listener", "pool", "shard", "tls"]),
+    ("greeting", &["config", "gateway"]),
+    ("listener", &["auth", "caps", "demux", "public", "shard", "tunnel"]),
+    ("shard", &["auth", "caps", "config", "forward", "pool", "public", "tls", "tunnel"]),
+    ("public", &["error", "forward"]),
+    ("forward", &["error", "pool", "upload"]),
+    ("tunnel", &["auth", "pool"]),
+    ("pool", &["auth", "graveyard"]),
+    ("error", &["pool"]),
+    ("tls", &["auth", "config", "demux"]),
+    ("caps", &["config"]),
+];
+
+/// Whom each module of the client may import.
+const CLIENT: &[(&str, &[&str])] = &[
+    ("tunnels", &["config", "dial", "journal", "retry", "serve", "tls"]),
+    ("serve", &["dial", "journal", "tls"]),
+    ("origin", &["config", "serve", "tls"]),
+    ("dial", &["config"]),
+    ("tls", &["config"]),
+];
+
+/// Lines at which a file is split; a file is read on a few screens.
+const LONGEST_FILE: usize = 400;
+
+struct Source {
+    /// From the workspace's root.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// Without its tests, which stand at the end.
+    fn code(&self) -> &str {
+        self.text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default()
+    }
+
+    fn is_test(&self) -> bool {
+        self.path.contains("/tests")
+            || self.path.contains("testing")
+            || self.path.contains("oracle")
+    }
+
+    /// `server/src/public/h1.rs` -> `public`.
+    fn module(&self) -> &str {
+        let inside = self.path.split("/src/").nth(1).unwrap_or_default();
+        inside.split('/').next().unwrap_or_default().trim_end_matches(".rs")
+    }
+}
+
+fn sources(parts: &[&str]) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> = parts.iter().map(|part| root.join(part)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the workspace") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file");
+                let path = path.strip_prefix(&root).expect("inside").to_string_lossy().into_owned();
+                found.push(Source { path, text });
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+fn imports(source: &Source) -> Vec<&str> {
+    let lines = source.code().lines().map(str::trim);
+    let uses = lines.filter_map(|line| line.strip_prefix("use crate::"));
+    uses.filter_map(|rest| rest.split([':', ';', '{']).next()).collect()
+}
+
+#[test]
+fn modules_import_only_whom_they_may() {
+    for (part, table) in [("server/src", SERVER), ("client/src", CLIENT)] {
+        let table: BTreeMap<_, _> = table.iter().copied().collect();
+        for source in sources(&[part]) {
+            if source.is_test() || matches!(source.module(), "main" | "lib") {
+                continue;
+            }
+            let allowed = table.get(source.module()).copied().unwrap_or_default();
+            for import in imports(&source) {
+                let fine = import == source.module() || allowed.contains(&import);
+                assert!(fine, "{} may not import crate::{import}", source.path);
+            }
+        }
+    }
+    for source in sources(&["link/src"]) {
+        let text = source.code();
+        assert!(!text.contains("ptth_server") && !text.contains("ptth_client"), "{}", source.path);
+    }
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    for source in sources(&["server/src", "client/src", "link/src", "test"]) {
+        assert!(source.text.starts_with("//! "), "{} has no header", source.path);
+        let lines = source.code().lines().count();
+        assert!(lines <= LONGEST_FILE, "{} has {lines} lines: split it", source.path);
+    }
+}
+
+#[test]
+fn what_is_deliberately_absent_stays_absent() {
+    for source in sources(&["server/src", "client/src", "link/src"]) {
+        for line in source.code().lines() {
+            let bare = line.contains("tokio::spawn(") || line.contains("task::spawn(");
+            assert!(!bare, "{}: a task that nobody waits for: {line}", source.path);
+            let marks = ["TODO", "FIXME", "XXX"];
+            assert!(!marks.iter().any(|mark| line.contains(mark)), "{}: {line}", source.path);
+        }
+    }
+}
