@@ -1,6 +1,7 @@
 //! What must hold, as tests of whole programs. Each carries its number of the acceptance list.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod binaries;
 mod exchange;
 mod hostile;
 mod life;
