@@ -204,7 +204,7 @@ async fn until_refused(gateway: &Gateway) {
 async fn a_gateway_told_to_stop_finishes_running_responses_and_exits_with_0() {
     let gateway = Gateway::start(&[]).await;
     let (origin, mut begins, go) = patient().await;
-    let client = gateway.client(&[&origin.address.to_string()]);
+    let _client = gateway.client(&[&origin.address.to_string()]);
     gateway.process.logs(" up name=").await;
     let mut visitor = H1::to(gateway.address).await.unwrap();
     visitor.send("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
@@ -227,7 +227,7 @@ async fn a_second_signal_or_the_end_of_the_grace_ends_the_gateway_at_once() {
     for (flags, again) in [(&[][..], true), (&["--grace", "0.5"][..], false)] {
         let gateway = Gateway::start(flags).await;
         let (origin, mut begins, _go) = patient().await;
-        let client = gateway.client(&[&origin.address.to_string()]);
+        let _client = gateway.client(&[&origin.address.to_string()]);
         gateway.process.logs(" up name=").await;
         let mut visitor = H1::to(gateway.address).await.unwrap();
         visitor.send("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
