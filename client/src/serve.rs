@@ -230,16 +230,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
 
 /// Takes what 1xx responses the service has for the visitor; found among a request's extensions.
 #[derive(Clone, Debug)]
-pub struct Early(mpsc::UnboundedSender<Response<()>>);
+pub struct Early(mpsc::Sender<Response<()>>);
 
 impl Early {
-    /// Sends a 1xx response ahead of the final one. Ignored once that has begun.
+    /// Sends a 1xx response ahead of the final one. Ignored once that has begun, and beyond the first ten.
     pub fn send(&self, status: StatusCode, fields: &HeaderMap) {
         let mut response = Response::new(());
         *response.status_mut() = status;
         *response.headers_mut() = fields.clone();
         headers::response(response.headers_mut());
-        let _ = self.0.send(response);
+        // HEADERS know no flow control: an origin that never stops would fill our memory with them.
+        let _ = self.0.try_send(response);
     }
 }
 
@@ -262,12 +263,18 @@ async fn exchange<S, B>(
         line.finish(&answering.journal, StatusCode::MISDIRECTED_REQUEST, 0, begun, begun.elapsed());
         return refuse(respond, StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
     }
-    let (early, mut earlier) = mpsc::unbounded_channel();
+    let (early, mut earlier) = mpsc::channel(INFORMATIONAL_RESPONSES);
     head.extensions.insert(Early(early));
     let calling = call(&mut answering.service, Request::from_parts(head, body));
     let answer = wait(calling, &mut inflow, &mut respond, &mut earlier).await;
     let origin = begun.elapsed();
     let response = match answer {
+        // h2 ends the connection of a server that ends a stream with 1xx.
+        Some(Ok(response)) if !is_final(response.status()) => {
+            debug!("exchange: the service answered with status={}", response.status());
+            line.finish(&answering.journal, StatusCode::BAD_GATEWAY, 0, begun, origin);
+            return refuse(respond, StatusCode::BAD_GATEWAY, FAILED);
+        }
         Some(Ok(response)) => response,
         Some(Err(err)) => {
             debug!("exchange: the service failed: {err}");
@@ -308,14 +315,18 @@ async fn wait<T>(
     calling: impl Future<Output = T>,
     inflow: &mut Inflow,
     respond: &mut SendResponse<Bytes>,
-    early: &mut mpsc::UnboundedReceiver<Response<()>>,
+    early: &mut mpsc::Receiver<Response<()>>,
 ) -> Option<T> {
     let mut calling = pin!(calling);
+    let mut passed = 0;
     poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = calling.as_mut().poll(cx);
         while let Poll::Ready(Some(response)) = early.poll_recv(cx) {
-            let _ = respond.send_informational(response);
+            passed += 1;
+            if passed <= INFORMATIONAL_RESPONSES {
+                let _ = respond.send_informational(response);
+            }
         }
         if answer.is_pending() && respond.poll_reset(cx).is_ready() {
             return Poll::Ready(None);
@@ -325,6 +336,13 @@ async fn wait<T>(
     .await
 }
 
+/// Whether it is a status that a final response can have (RFC 9110 §15).
+fn is_final(status: StatusCode) -> bool {
+    (200..600).contains(&status.as_u16())
+}
+
+/// 1xx responses that go ahead of a final one; as many as the gateway passes on.
+const INFORMATIONAL_RESPONSES: usize = 10;
 const MISDIRECTED: &str = "421 The gateway's certificate does not cover this host.\n";
 const FAILED: &str = "502 The server behind this gateway failed.\n";
 /// From the TLS handshake to the gateway's preface.

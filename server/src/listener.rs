@@ -45,8 +45,8 @@ pub async fn run(
     let mut driven = JoinSet::new();
     let mut listeners = Some(listeners);
     let mut drained = Some(drained);
-    let mut turn = 0;
     let mut closed = false;
+    let mut turn = 0;
     loop {
         turn += 1;
         select! {

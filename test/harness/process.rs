@@ -103,6 +103,16 @@ impl Process {
         format!("{}{}", self.stdout.text(), self.stderr.text())
     }
 
+    /// What it wrote to stdout so far.
+    pub fn stdout_so_far(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Closes the pipes that it writes to.
+    pub fn deafen(&mut self) {
+        self.reading = JoinSet::new();
+    }
+
     /// Sends a signal: `TERM`, `HUP`, `INT`, `KILL`, `STOP`.
     pub fn signal(&self, name: &str) {
         let sent = std::process::Command::new("kill")

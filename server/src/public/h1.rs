@@ -23,8 +23,9 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::carry::Carry;
 use crate::error::{ExchangeError, RequestId};
-use crate::forward::{Carry, forward};
+use crate::forward::forward;
 
 use super::guard::{Exchange, Gate, Guard, Verdict};
 use super::stall::{Lift, Stall};

@@ -31,8 +31,9 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::carry::Carry;
 use crate::error::{ExchangeError, RequestId};
-use crate::forward::{Carry, forward};
+use crate::forward::forward;
 
 use super::stall::Stall;
 use super::{Account, Visitor, admit, check};

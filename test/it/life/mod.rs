@@ -4,6 +4,8 @@ mod admission;
 mod alpn;
 mod back;
 mod coming;
+mod distance;
+mod hosts;
 mod origin;
 mod reload;
 mod rolling;

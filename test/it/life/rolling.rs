@@ -204,8 +204,8 @@ async fn until_refused(gateway: &Gateway) {
 async fn a_gateway_told_to_stop_finishes_running_responses_and_exits_with_0() {
     let gateway = Gateway::start(&[]).await;
     let (origin, mut begins, go) = patient().await;
-    let client = gateway.client(&[&origin.address.to_string()]);
-    client.logs("up; inverted").await;
+    let _client = gateway.client(&[&origin.address.to_string()]);
+    gateway.process.logs(" up name=").await;
     let mut visitor = H1::to(gateway.address).await.unwrap();
     visitor.send("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
     soon("the request", begins.recv()).await.unwrap();
@@ -227,8 +227,8 @@ async fn a_second_signal_or_the_end_of_the_grace_ends_the_gateway_at_once() {
     for (flags, again) in [(&[][..], true), (&["--grace", "0.5"][..], false)] {
         let gateway = Gateway::start(flags).await;
         let (origin, mut begins, _go) = patient().await;
-        let client = gateway.client(&[&origin.address.to_string()]);
-        client.logs("up; inverted").await;
+        let _client = gateway.client(&[&origin.address.to_string()]);
+        gateway.process.logs(" up name=").await;
         let mut visitor = H1::to(gateway.address).await.unwrap();
         visitor.send("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
         soon("the request", begins.recv()).await.unwrap();
@@ -251,7 +251,7 @@ async fn a_second_signal_ends_the_client_at_once() {
     let gateway = Gateway::start(&[]).await;
     let (origin, mut begins, _go) = patient().await;
     let client = gateway.client(&[&origin.address.to_string()]);
-    client.logs("up; inverted").await;
+    gateway.process.logs(" up name=").await;
     let hello = Hello::offering(&[b"http/1.1"]);
     let mut stream = hello.connect(gateway.address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: example.test\r\n\r\n").await.unwrap();

@@ -1,6 +1,7 @@
 //! LESSONS, "The h2 crate as the core of a shared tunnel": what it does to a connection that strangers share.
 
 mod credit;
+mod renewal;
 mod rest;
 mod room;
 
@@ -13,10 +14,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt, Full};
-use ptth_client::Body;
 use ptth_client::config::{HostHeader, OriginAddress};
 use ptth_client::demo::Demo;
 use ptth_client::origin::Origin;
+use ptth_client::{Body, Early};
 use ptth_test::lab::Function;
 use ptth_test::origin::read_head;
 use ptth_test::peer::*;
@@ -245,4 +246,59 @@ impl<I: Iterator<Item = Bytes> + Unpin> http_body::Body for Chunks<I> {
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
         Poll::Ready(self.0.next().map(|chunk| Ok(BodyFrame::data(chunk))))
     }
+}
+
+/// SECURITY: of the 1xx responses of an origin that never stops saying them ten go on the tunnel, where no
+/// flow control would hold them back.
+#[tokio::test(start_paused = true)]
+async fn of_a_services_early_hints_ten_go_on_the_tunnel() {
+    let service = Function(|request: Request<Body>| async move {
+        let early = request.extensions().get::<Early>().expect("a way").clone();
+        for _ in 0..100 {
+            for _ in 0..100 {
+                early.send(http::StatusCode::EARLY_HINTS, &http::HeaderMap::new());
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Response::new(Full::new(Bytes::from_static(b"ok")))
+    });
+    let mut lab = Lab::default();
+    let (mut gateway, _) = lab.client(service, &[]).await;
+    gateway.send(headers(1, END_STREAM, &get("/"))).await;
+    for n in 0..=10 {
+        let status = gateway.request().await.expect("a head").field(":status");
+        assert_eq!(status, if n < 10 { "103" } else { "200" }, "{n}");
+    }
+}
+
+/// A status that no final response has, from an origin or a service, is a 502 and breaks no protocol.
+#[tokio::test]
+async fn a_final_response_of_1xx_is_a_502() {
+    let origin = OriginBox::raw(|mut socket, _| async move {
+        read_head(&mut socket).await;
+        let switched =
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+        let _ = socket.write_all(switched).await;
+        read_head(&mut socket).await;
+    })
+    .await;
+    let (host, port) = (origin.address.ip().to_string(), origin.address.port());
+    let address = OriginAddress::Http { host, port };
+    let mut lab = Lab::serving(Origin::new(address, &HostHeader::Keep)).await;
+    let mut visitor = lab.h1();
+    visitor.send(GET).await;
+    let tunnel = lab.pool.all()[0].id;
+    assert_eq!(visitor.answer().await.status, 502, "from an origin");
+    assert_eq!(lab.pool.all().first().map(|tunnel| tunnel.id), Some(tunnel), "the tunnel lives");
+    let mut lab = Lab::serving(Function(|_: Request<Body>| async {
+        let mut response = Response::new(Full::new(Bytes::from_static(b"odd")));
+        *response.status_mut() = http::StatusCode::EARLY_HINTS;
+        response
+    }))
+    .await;
+    let tunnel = lab.pool.all()[0].id;
+    let mut visitor = lab.h1();
+    visitor.send(GET).await;
+    assert_eq!(visitor.answer().await.status, 502, "from a service");
+    assert_eq!(lab.pool.all().first().map(|tunnel| tunnel.id), Some(tunnel));
 }
