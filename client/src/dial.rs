@@ -10,7 +10,7 @@ use std::time::Duration;
 use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::tcp;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, ClientConfig, ProtocolVersion};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
@@ -120,7 +120,7 @@ pub enum DialError {
     /// TLS broke off: try again.
     Tls(io::Error),
     /// The gateway isn't who it should be. Final on the first dial; later it may be a captive portal.
-    Unknown(rustls::Error),
+    Unknown(Error),
     /// What answers there speaks TLS, but isn't a gateway of ours. Likewise.
     NoGateway,
     /// The gateway doesn't admit our key. Final.
@@ -131,18 +131,16 @@ impl DialError {
     /// Sorts an error of the handshake, or of the first read after it: with TLS 1.3 that is where the
     /// gateway's verdict on our certificate arrives (RFC 8446 §4.4.2.4).
     pub fn of(err: io::Error) -> Self {
-        let tls = err.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned();
+        let tls = err.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
         match tls {
-            Some(rustls::Error::AlertReceived(alert)) => match alert {
+            Some(Error::AlertReceived(alert)) => match alert {
                 AlertDescription::AccessDenied => Self::Refused("it doesn't know this token"),
                 AlertDescription::CertificateRequired => Self::Refused("it wants a token"),
                 AlertDescription::NoApplicationProtocol => Self::NoGateway,
                 _ => Self::Tls(err),
             },
-            Some(rustls::Error::NoApplicationProtocol) => Self::NoGateway,
-            Some(tls @ (rustls::Error::InvalidCertificate(_) | rustls::Error::General(_))) => {
-                Self::Unknown(tls)
-            }
+            Some(Error::NoApplicationProtocol) => Self::NoGateway,
+            Some(tls @ (Error::InvalidCertificate(_) | Error::General(_))) => Self::Unknown(tls),
             _ => Self::Tls(err),
         }
     }
@@ -153,6 +151,9 @@ impl fmt::Display for DialError {
         match self {
             Self::Unreachable(err) => write!(f, "the gateway can't be reached: {err}"),
             Self::Tls(err) => write!(f, "the TLS handshake broke off: {err}"),
+            Self::Unknown(Error::InvalidCertificate(CertificateError::Other(why))) => {
+                write!(f, "{}", why.0)
+            }
             Self::Unknown(err) => write!(
                 f,
                 "the gateway's certificate can't be trusted ({err}); is the name right? For a self-signed one give its --pin"

@@ -72,7 +72,10 @@ fn run(options: Options) -> Result<(), Failure> {
     signals::watch(move |signal| match signal {
         Signal::Reload => {}
         Signal::Stop if stopping.swap(true, Ordering::Relaxed) => trigger.advance(Phase::Closing),
-        Signal::Stop => trigger.advance(Phase::Draining),
+        Signal::Stop => {
+            info!("client: stopping; running exchanges have {} s", GRACE.as_secs());
+            trigger.advance(Phase::Draining);
+        }
     })?;
     look(&options)?;
     info!("client: public address {}", public_address(&options));
@@ -112,7 +115,6 @@ async fn hold(
     let mut closing = shutdown.clone();
     let grace = async {
         shutdown.reached(Phase::Draining).await;
-        info!("client: stopping; running exchanges have {} s", GRACE.as_secs());
         sleep(GRACE).await;
     };
     select! {

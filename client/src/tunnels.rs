@@ -143,6 +143,7 @@ fn instance() -> String {
     let host = host.trim().split('.').next().unwrap_or_default();
     let host: String =
         host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
+    let host = if host.is_empty() { "backend" } else { &host };
     format!("{host}-{}", crypto::hex(&crypto::random::<6>()))
 }
 

@@ -85,11 +85,13 @@ pub async fn run(
 /// The next connection of any listener, each of which is the first to be asked in its `turn`. Cancel safe.
 async fn accept(listeners: &[TcpListener], turn: usize) -> io::Result<(TcpStream, SocketAddr)> {
     let (before, after) = listeners.split_at(turn % listeners.len().max(1));
-    poll_fn(|cx| {
+    let (socket, peer) = poll_fn(|cx| {
         let mut accepted = after.iter().chain(before).map(|listener| listener.poll_accept(cx));
         accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
-    .await
+    .await?;
+    // An IPv6 socket shows IPv4 peers as ::ffff:192.0.2.1.
+    Ok((socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
 }
 
 fn admit(shard: &Arc<Shard>, socket: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>) {

@@ -289,7 +289,8 @@ impl Pool {
     /// Like [`Pool::lease`], but waits a while for room. Cancel safe.
     ///
     /// # Errors
-    /// [`NoTunnel::Absent`] at once, [`NoTunnel::Full`] after [`QUEUE_TIMEOUT`] or beyond [`QUEUE`].
+    /// [`NoTunnel::Absent`] at once, [`NoTunnel::Full`] after five seconds or beyond a queue of
+    /// a thousand.
     pub async fn acquire(
         self: &Arc<Self>,
         shard: usize,
@@ -392,5 +393,5 @@ const QUEUE: usize = 1000;
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Breaches of protocol within one PING interval after which a backend is dropped.
 const STRIKES: u32 = 100;
-/// Kept beside [`QUEUE_TIMEOUT`]: what a refused visitor is told to wait.
+/// What a refused visitor is told to wait.
 pub const RETRY_AFTER_SECONDS: u64 = 1;

@@ -15,7 +15,7 @@ use ptth_link::body::Body;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -79,6 +79,9 @@ impl Legs {
     /// Sends a request, on an idle connection if there is one. It is sent again, on a fresh connection,
     /// only if the origin surely saw nothing of it. Cancel safe: the connection is closed.
     pub(super) async fn ask(&self, mut request: Request<Body>) -> Result<Answer, OriginError> {
+        // Lets the runtime look at its sockets first: an origin that has closed an idle connection is seen
+        // to have done so, and not found out by a request that then can't be sent again.
+        yield_now().await;
         while let Some(mut connection) = self.take() {
             match connection.sender.try_send_request(request).await {
                 Ok(response) => return Ok(self.answer(response, connection)),
