@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use log::debug;
@@ -125,6 +125,10 @@ impl Origin {
         *request.uri_mut() = Uri::try_from(path).map_err(|_| OriginError::Request)?;
         *request.headers_mut() = head.headers;
         request.headers_mut().insert(HOST, host);
+        if request.headers().contains_key(TE) {
+            // RFC 9110 §10.1.4: TE concerns one hop, and so must say.
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+        }
         if let Some(early) = early {
             hyper::ext::on_informational(&mut request, move |response| {
                 early.send(response.status(), response.headers());
