@@ -4,6 +4,7 @@
 //!
 //! Invariant: a response that breaks off is reset, never ended, so that no visitor takes it for whole.
 
+mod reply;
 #[cfg(test)]
 mod tests;
 
@@ -14,11 +15,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
-use http_body_util::BodyExt;
 use log::{debug, warn};
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
@@ -28,7 +28,6 @@ use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{
     SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST, TUNNEL_STREAMS,
 };
-use ptth_link::pump::{Patience, PumpError, pump};
 use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::{Budget, Window};
 use rustls::pki_types::CertificateDer;
@@ -42,6 +41,9 @@ use tower_service::Service;
 use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
+
+pub use reply::Onward;
+use reply::{refuse, reply};
 
 /// What the exchanges of one tunnel need.
 #[derive(Clone, Debug)]
@@ -228,16 +230,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
 
 /// Takes what 1xx responses the service has for the visitor; found among a request's extensions.
 #[derive(Clone, Debug)]
-pub struct Early(mpsc::UnboundedSender<Response<()>>);
+pub struct Early(mpsc::Sender<Response<()>>);
 
 impl Early {
-    /// Sends a 1xx response ahead of the final one. Ignored once that has begun.
+    /// Sends a 1xx response ahead of the final one. Ignored once that has begun, and beyond the first ten.
     pub fn send(&self, status: StatusCode, fields: &HeaderMap) {
         let mut response = Response::new(());
         *response.status_mut() = status;
         *response.headers_mut() = fields.clone();
         headers::response(response.headers_mut());
-        let _ = self.0.send(response);
+        // HEADERS know no flow control: an origin that never stops would fill our memory with them.
+        let _ = self.0.try_send(response);
     }
 }
 
@@ -260,12 +263,18 @@ async fn exchange<S, B>(
         line.finish(&answering.journal, StatusCode::MISDIRECTED_REQUEST, 0, begun, begun.elapsed());
         return refuse(respond, StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
     }
-    let (early, mut earlier) = mpsc::unbounded_channel();
+    let (early, mut earlier) = mpsc::channel(INFORMATIONAL_RESPONSES);
     head.extensions.insert(Early(early));
     let calling = call(&mut answering.service, Request::from_parts(head, body));
     let answer = wait(calling, &mut inflow, &mut respond, &mut earlier).await;
     let origin = begun.elapsed();
     let response = match answer {
+        // h2 ends the connection of a server that ends a stream with 1xx.
+        Some(Ok(response)) if !is_final(response.status()) => {
+            debug!("exchange: the service answered with status={}", response.status());
+            line.finish(&answering.journal, StatusCode::BAD_GATEWAY, 0, begun, origin);
+            return refuse(respond, StatusCode::BAD_GATEWAY, FAILED);
+        }
         Some(Ok(response)) => response,
         Some(Err(err)) => {
             debug!("exchange: the service failed: {err}");
@@ -306,14 +315,18 @@ async fn wait<T>(
     calling: impl Future<Output = T>,
     inflow: &mut Inflow,
     respond: &mut SendResponse<Bytes>,
-    early: &mut mpsc::UnboundedReceiver<Response<()>>,
+    early: &mut mpsc::Receiver<Response<()>>,
 ) -> Option<T> {
     let mut calling = pin!(calling);
+    let mut passed = 0;
     poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = calling.as_mut().poll(cx);
         while let Poll::Ready(Some(response)) = early.poll_recv(cx) {
-            let _ = respond.send_informational(response);
+            passed += 1;
+            if passed <= INFORMATIONAL_RESPONSES {
+                let _ = respond.send_informational(response);
+            }
         }
         if answer.is_pending() && respond.poll_reset(cx).is_ready() {
             return Poll::Ready(None);
@@ -323,55 +336,13 @@ async fn wait<T>(
     .await
 }
 
-/// Sends the response, and stops taking the request once it is out: nobody would read the rest (h2 then
-/// says RST_STREAM(NO_ERROR), RFC 9113 §8.1).
-async fn reply<B>(
-    respond: &mut SendResponse<Bytes>,
-    response: Response<B>,
-    inflow: &mut Inflow,
-) -> Result<u64, &'static str>
-where
-    B: HttpBody<Data = Bytes>,
-{
-    let (mut parts, body) = response.into_parts();
-    headers::response(&mut parts.headers);
-    let end = body.is_end_stream();
-    let head = Response::from_parts(parts, ());
-    let mut stream = respond.send_response(head, end).map_err(|_| "the gateway took it back")?;
-    if end {
-        return Ok(0);
-    }
-    let body = body.map_frame(|mut frame| {
-        if let Some(trailers) = frame.trailers_mut() {
-            headers::trailers(trailers);
-        }
-        frame
-    });
-    // No clock here: the gateway resets what stands still, and a gateway that is gone shows by its silence.
-    let mut pumping = pin!(pump(body, &mut stream, Patience::default()));
-    let pumped = poll_fn(|cx| {
-        let _ = Pin::new(&mut *inflow).poll(cx);
-        pumping.as_mut().poll(cx)
-    });
-    pumped.await.map_err(|err| match err {
-        PumpError::Body(_) => "the origin broke off",
-        PumpError::Receiver(_) => "the visitor left",
-        PumpError::Stalled(_) => "the visitor stopped reading",
-        PumpError::Silent(_) => "the origin stopped sending",
-    })
+/// Whether it is a status that a final response can have (RFC 9110 §15).
+fn is_final(status: StatusCode) -> bool {
+    (200..600).contains(&status.as_u16())
 }
 
-fn refuse(mut respond: SendResponse<Bytes>, status: StatusCode, text: &'static str) {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    match respond.send_response(response, false) {
-        Ok(mut stream) => {
-            let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
-        }
-        Err(_) => respond.send_reset(Reason::INTERNAL_ERROR),
-    }
-}
-
+/// 1xx responses that go ahead of a final one; as many as the gateway passes on.
+const INFORMATIONAL_RESPONSES: usize = 10;
 const MISDIRECTED: &str = "421 The gateway's certificate does not cover this host.\n";
 const FAILED: &str = "502 The server behind this gateway failed.\n";
 /// From the TLS handshake to the gateway's preface.

@@ -53,8 +53,14 @@ impl std::error::Error for BodyError {
 pub fn split(stream: RecvStream, budget: Arc<Budget>) -> (Inflow, Body) {
     let ended = stream.is_end_stream();
     let shared = Shared::new(ended.then_some(Ok(())));
-    let mut inflow =
-        Inflow { stream: None, budget, shared: shared.clone(), taken: 0, complete: ended };
+    let mut inflow = Inflow {
+        stream: None,
+        budget,
+        shared: shared.clone(),
+        taken: 0,
+        complete: ended,
+        breach: false,
+    };
     if ended {
         return (inflow, Body::empty());
     }
@@ -80,12 +86,18 @@ pub struct Inflow {
     shared: Arc<Mutex<Shared>>,
     taken: u64,
     complete: bool,
+    breach: bool,
 }
 
 impl Inflow {
     /// Whether the whole body came through.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Whether the sender broke the protocol, like one whose body contradicts its length.
+    pub fn is_breach(&self) -> bool {
+        self.breach
     }
 
     /// Bytes that came in and bytes that were read so far: it grows while either side moves.
@@ -136,6 +148,7 @@ impl Future for Inflow {
         let end = ready!(self.poll_end(cx));
         self.stream = None;
         self.complete = end.is_ok();
+        self.breach = end.as_ref().is_err_and(h2::Error::is_library);
         let mut shared = lock(&self.shared);
         match end {
             Ok(trailers) => {

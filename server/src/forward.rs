@@ -18,12 +18,12 @@ use h2::client::ResponseFuture;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use log::debug;
-use ptth_link::body::{Body, Inflow, split};
+use ptth_link::body::{Body, split};
 use ptth_link::headers;
 use ptth_link::pump::{Patience, PumpError};
 use ptth_link::window::Budget;
-use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::carry::{Carry, Stillness};
 use crate::error::ExchangeError;
 use crate::pool::{Lease, Pool};
 use crate::upload::{Upload, Watched};
@@ -70,9 +70,12 @@ where
     let upgrade = head.extensions.remove::<Upgrade>();
     let body = (!body.is_end_stream() || upgrade.is_some()).then(|| Watched::new(body));
     let mut attempts = 0;
+    let mut refused = Vec::new();
     loop {
         attempts += 1;
-        let lease = way.pool.acquire(way.shard).await.map_err(ExchangeError::NoTunnel)?;
+        let acquired = way.pool.acquire(way.shard, &refused).await;
+        let lease = acquired.map_err(ExchangeError::NoTunnel)?;
+        let tunnel = lease.tunnel().id;
         let mut sender = lease.sender();
         let mut head = head.clone();
         let extended = sender.is_extended_connect_protocol_enabled();
@@ -114,6 +117,7 @@ where
                     return Err(ExchangeError::Tunnel(err));
                 }
                 debug!("exchange: not processed, trying again: {err}");
+                refused.push(tunnel);
             }
         }
     }
@@ -161,6 +165,10 @@ impl Exchange {
                 {
                     self.strike();
                 }
+                if let (Failed::Unprocessed(_), Some(open)) = (&failed, &mut self.0) {
+                    // Not abandoned with this attempt: the next one may send it.
+                    open.upload = None;
+                }
                 return Err(failed);
             }
         };
@@ -172,11 +180,14 @@ impl Exchange {
         let refused = upload.as_mut().filter(|held| held.is_held() && !head.status.is_success());
         let unasked = refused.map(Upload::abandon).is_some();
         let (inflow, body) = split(stream, way.budget.clone());
-        let stall = Some(Stillness::new(way.stall_timeout));
-        let moving = Some(Moving { inflow, upload, lease, stall });
-        let mut carry = Carry { moving, extended, unasked };
+        let carry = Carry::new(inflow, upload, lease, way.stall_timeout);
+        let mut carry = carry.extended(extended).unasked(unasked);
         // A small response is often here as a whole already; then nothing is left to carry.
         poll_fn(|cx| Poll::Ready(Pin::new(&mut carry).poll(cx).is_ready())).await;
+        if carry.is_broken() {
+            // Nothing of it went out yet, so it can still be said whose fault it is.
+            return Err(Failed::ForGood(ExchangeError::Backend("its response broke off")));
+        }
         Ok((Response::from_parts(head, body), carry))
     }
 
@@ -255,129 +266,6 @@ fn classify(err: h2::Error) -> Failed {
         Failed::Unprocessed(err)
     } else {
         Failed::ForGood(ExchangeError::Tunnel(err))
-    }
-}
-
-/// Moves the bodies of an exchange whose response has begun: the two directions joined, not raced.
-///
-/// Ready when both are done. Dropping it before resets the stream, as the tunnel's rate allows.
-#[must_use = "neither body moves unless this is polled"]
-#[derive(Debug)]
-pub struct Carry {
-    moving: Option<Moving>,
-    extended: bool,
-    unasked: bool,
-}
-
-#[derive(Debug)]
-struct Moving {
-    inflow: Inflow,
-    upload: Option<Upload>,
-    lease: Lease,
-    stall: Option<Stillness>,
-}
-
-impl Carry {
-    /// Lifts the limit on stillness: an upgraded connection may be silent for days (SECURITY).
-    pub fn patient(mut self) -> Self {
-        if let Some(moving) = &mut self.moving {
-            moving.stall = None;
-        }
-        self
-    }
-
-    /// Whether the request crossed as extended CONNECT, so that a success makes two byte streams of it.
-    pub fn is_extended(&self) -> bool {
-        self.extended
-    }
-
-    /// Whether the response refused the body that the visitor offered before he was asked for it.
-    pub fn is_unasked(&self) -> bool {
-        self.unasked
-    }
-
-    /// Whether nothing is left to do.
-    pub fn is_finished(&self) -> bool {
-        self.moving.is_none()
-    }
-}
-
-impl Future for Carry {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let unasked = self.unasked;
-        let Some(moving) = &mut self.moving else { return Poll::Ready(()) };
-        let received = Pin::new(&mut moving.inflow).poll(cx).is_ready();
-        let upload = moving.upload.as_mut().filter(|_| !unasked);
-        let (sent, broken) = match upload.map(|upload| upload.poll(cx)) {
-            Some(Poll::Pending) => (false, false),
-            Some(Poll::Ready(Err(PumpError::Body(())))) => (true, !moving.inflow.is_complete()),
-            None | Some(Poll::Ready(_)) => (true, false),
-        };
-        if broken || received && (unasked || !moving.inflow.is_complete()) {
-            // The request broke off or was refused, or the response did, or nobody reads it: the rest
-            // is of no use.
-            self.bury();
-            return Poll::Ready(());
-        }
-        if received && sent {
-            // Nothing is reset by dropping what has ended on both sides.
-            self.moving = None;
-            return Poll::Ready(());
-        }
-        let moved = moving.inflow.moved() + moving.upload.as_ref().map_or(0, Upload::moved);
-        if let Some(stall) = &mut moving.stall
-            && stall.poll(cx, moved).is_ready()
-        {
-            debug!("exchange: nothing moved for {} s", stall.patience.as_secs());
-            self.bury();
-            return Poll::Ready(());
-        }
-        Poll::Pending
-    }
-}
-
-impl Carry {
-    fn bury(&mut self) {
-        if let Some(Moving { mut inflow, upload, lease, .. }) = self.moving.take() {
-            let stream = inflow.abandon();
-            let upload = upload.map(|mut upload| {
-                upload.abandon();
-                upload
-            });
-            let tunnel = lease.tunnel().clone();
-            tunnel.graveyard.bury(Box::new((stream, upload, lease)));
-        }
-    }
-}
-
-impl Drop for Carry {
-    fn drop(&mut self) {
-        self.bury();
-    }
-}
-
-/// A deadline that begins anew whenever something moved.
-#[derive(Debug)]
-struct Stillness {
-    patience: Duration,
-    timer: Pin<Box<Sleep>>,
-    moved: u64,
-}
-
-impl Stillness {
-    fn new(patience: Duration) -> Self {
-        let timer = Box::pin(sleep_until(Instant::now() + patience));
-        Self { patience, timer, moved: 0 }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
-        if moved != self.moved {
-            self.moved = moved;
-            self.timer.as_mut().reset(Instant::now() + self.patience);
-        }
-        self.timer.as_mut().poll(cx)
     }
 }
 

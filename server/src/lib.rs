@@ -10,6 +10,7 @@
 
 pub mod auth;
 pub mod caps;
+pub mod carry;
 pub mod config;
 pub mod demux;
 pub mod error;

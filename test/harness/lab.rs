@@ -23,7 +23,7 @@ use ptth_server::forward::Way;
 use ptth_server::pool::Pool;
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
 use ptth_server::tunnel::{Home, attach};
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tower_service::Service;
@@ -85,6 +85,37 @@ impl Lab {
     {
         let before = self.pool.all().len();
         let io = self.tunnel(Identity { ours: true, ..Identity::default() });
+        let ended = self.answer(io, service);
+        soon("the tunnel", self.pool.until(|tunnels| tunnels.len() > before)).await;
+        ended
+    }
+
+    /// Our client without a gateway: a raw one asks. Why the tunnel ended will come by the receiver.
+    pub async fn client<S, B>(
+        &mut self,
+        service: S,
+        settings: &[(u16, u32)],
+    ) -> (Peer<DuplexStream>, oneshot::Receiver<Ended>)
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: std::fmt::Display + Send,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display + Send,
+    {
+        let (near, far) = duplex(PIPE);
+        let ended = self.answer(far, service);
+        (Peer::asking(near, settings).await, ended)
+    }
+
+    fn answer<S, B>(&mut self, io: DuplexStream, service: S) -> oneshot::Receiver<Ended>
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: std::fmt::Display + Send,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display + Send,
+    {
         let answering = Answering {
             service,
             journal: Journal::default(),
@@ -97,7 +128,6 @@ impl Lab {
         self.running.spawn(async move {
             let _ = end.send(answer(io, answering, shutdown, up).await);
         });
-        soon("the tunnel", self.pool.until(|tunnels| tunnels.len() > before)).await;
         ended
     }
 
@@ -119,6 +149,15 @@ impl Lab {
     /// A connection whose other end the gateway drives as a tunnel.
     pub fn tunnel(&mut self, identity: Identity) -> DuplexStream {
         let (near, far) = duplex(PIPE);
+        self.attach(near, identity);
+        far
+    }
+
+    /// Has the gateway drive `io` as a tunnel.
+    pub fn attach<IO>(&mut self, io: IO, identity: Identity)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let home = Home {
             pool: self.pool.clone(),
             shard: 0,
@@ -127,9 +166,8 @@ impl Lab {
             shutdown: self.shutdown.clone(),
         };
         self.running.spawn(async move {
-            attach(near, identity, home).await;
+            attach(io, identity, home).await;
         });
-        far
     }
 
     /// Puts any other work beside the gateway's.

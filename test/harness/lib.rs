@@ -16,6 +16,7 @@ pub mod process;
 pub mod room;
 pub mod server;
 pub mod service;
+pub mod upgraded;
 pub mod visitor;
 pub mod wire;
 
@@ -32,7 +33,7 @@ pub use origin::OriginBox;
 pub use peer::Peer;
 pub use room::{Guest, Room};
 pub use server::ServerProcess;
-pub use visitor::{Answer, H1, connect, connect_h2};
+pub use visitor::{Answer, H1, connect, connect_h2, connect_to};
 pub use wire::Wire;
 
 /// Far beyond anything that these tests do on the slowest machine.

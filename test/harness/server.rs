@@ -34,7 +34,7 @@ impl ServerProcess {
         let child = Command::new("sh")
             .args(["-c", &format!("{limit}exec \"$0\" \"$@\"")])
             .arg(binary("2ptth-server"))
-            .args(["--self-signed", "--listen", "127.0.0.1:0"])
+            .args(["--self-signed", "--listen", "127.0.0.1:0", "--log", "error"])
             .args(flags)
             .env("TOKEN", token.public().to_string())
             .stdin(Stdio::null())

@@ -77,7 +77,18 @@ pub async fn connect(
     gateway: &GatewayBox,
     alpn: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect(gateway.address).await?;
+    connect_to(gateway.address, alpn).await
+}
+
+/// The same, to whoever listens at `address`.
+///
+/// # Errors
+/// Those of the handshake.
+pub async fn connect_to(
+    address: SocketAddr,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
     let name = ServerName::try_from("example.test").expect("a name");
     TlsConnector::from(Arc::new(tls(alpn))).connect(name, socket).await
@@ -285,6 +296,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> H1<IO> {
     /// Whether the gateway has closed the connection, with nothing left to read.
     pub async fn is_closed(&mut self) -> bool {
         soon("the gateway's close", async { self.unread.is_empty() && !self.fill().await }).await
+    }
+
+    /// What came and was not asked for yet.
+    pub fn take_unread(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.unread)
     }
 
     async fn fill(&mut self) -> bool {

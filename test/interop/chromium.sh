@@ -19,6 +19,8 @@ browse() { # browse PROTOCOL [chromium's flags]
     wait "$origin_pid" || failed=$((failed + 1))
     sed "1d; s|ok - |&$1: |" "$work/origin.out"
     stop "$chromium_pid"
+    # What went wrong on the network, in the browser's own words (net_error_list.h); -3 is its own giving up.
+    ((!failed)) || grep -oE '"(net_error|error_code)":"?[-0-9A-Z_ ()]+' "$work/net.json" | sort | uniq -c | sed 's/^/# /'
     stop "$client_pid"
     stop "$gateway_pid"
 }

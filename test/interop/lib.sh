@@ -18,7 +18,7 @@ finish() {
     for pid in "${pids[@]}"; do stop "$pid"; done
     undo || true
     if ((code || failed)); then
-        for log in "$work"/*.log; do
+        for log in "$work"/*.{out,log}; do
             [[ -s $log ]] && printf '%s\n' "--- $(basename "$log")" && tail -n 20 "$log"
         done >&2
     fi
@@ -47,6 +47,9 @@ need() {
 
 # start NAME COMMAND…: runs it in the background, output to NAME.out and NAME.log; its pid is in $pid.
 start() {
+    # Emptied here, since the background might do so only after the first look at them.
+    : >"$work/$1.out"
+    : >"$work/$1.log"
     "${@:2}" >"$work/$1.out" 2>"$work/$1.log" &
     pid=$!
     pids+=("$pid")

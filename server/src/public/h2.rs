@@ -31,8 +31,9 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::carry::Carry;
 use crate::error::{ExchangeError, RequestId};
-use crate::forward::{Carry, forward};
+use crate::forward::forward;
 
 use super::stall::Stall;
 use super::{Account, Visitor, admit, check};
@@ -147,7 +148,8 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visito
     }
 }
 
-/// Counts the requests that a visitor took back after they had gone to a backend.
+/// Counts the requests that a visitor took back after they had gone to a backend, and those that were
+/// malformed, which make us send the reset (MadeYouReset).
 #[derive(Debug, Default)]
 struct Conduct {
     cancelled: AtomicU32,
@@ -193,7 +195,10 @@ async fn exchange(
         Err(Unanswered::Cancelled) => {
             conduct.cancelled.fetch_add(1, Ordering::Relaxed);
         }
-        Err(Unanswered::Malformed) => respond.send_reset(Reason::PROTOCOL_ERROR),
+        Err(Unanswered::Malformed) => {
+            conduct.cancelled.fetch_add(1, Ordering::Relaxed);
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+        }
         Err(Unanswered::Failed(err)) => {
             let mut page = account.failed(&err);
             page.headers_mut().remove(CONNECTION);

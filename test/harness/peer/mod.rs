@@ -37,7 +37,7 @@ impl Frame {
         found.map(|(_, value)| value).unwrap_or_default()
     }
 
-    /// The error code of RST_STREAM and GOAWAY.
+    /// The error code of RST_STREAM and GOAWAY, the credit of WINDOW_UPDATE.
     pub fn code(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().expect("a code"))

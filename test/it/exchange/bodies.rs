@@ -1,12 +1,14 @@
 //! A1: bodies of every size, both ways.
 
 use std::fs;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
 use ptth_test::h2::send;
-use ptth_test::{Ask, Backend, Dialect, GatewayBox, H1, H2, OriginBox, soon};
+use ptth_test::{Ask, Backend, Dialect, GatewayBox, H1, H2, OriginBox};
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 const MIB: usize = 1 << 20;
 
@@ -134,7 +136,8 @@ async fn stream_h1(gateway: &GatewayBox, total: usize) {
             check.take(&buffer[..size]);
         }
     };
-    soon("the transfer", async { tokio::join!(upload, download) }).await;
+    let both = async { tokio::join!(upload, download) };
+    timeout(PATIENCE, both).await.expect("the transfer goes on");
 }
 
 async fn stream_h2(gateway: &GatewayBox, total: usize) {
@@ -160,7 +163,8 @@ async fn stream_h2(gateway: &GatewayBox, total: usize) {
         }
         assert_eq!(check.left, 0);
     };
-    soon("the transfer", async { tokio::join!(upload, download) }).await;
+    let both = async { tokio::join!(upload, download) };
+    timeout(PATIENCE, both).await.expect("the transfer goes on");
 }
 
 /// Holds a body to the pattern without keeping it.
@@ -181,3 +185,6 @@ impl Check {
         self.left = self.left.checked_sub(data.len()).expect("no more than was sent");
     }
 }
+
+/// The harness's own deadline is for tests that move kilobytes.
+const PATIENCE: Duration = Duration::from_secs(600);

@@ -1,15 +1,19 @@
 //! A7, A8: both directions at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use ptth_test::h2::{read_body, send};
 use ptth_test::origin::{read_head, read_until, until_closed};
-use ptth_test::{Ask, Backend, GatewayBox, H1, H2, OriginBox, soon};
+use ptth_test::service::service;
+use ptth_test::{Ask, Backend, GatewayBox, H1, H2, Lab, OriginBox, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep};
 
 use super::Path;
 
@@ -49,7 +53,6 @@ async fn an_early_refusal_reaches_a_visitor_of_http1_whole() {
                 b"POST / HTTP/1.1\r\nHost: example.test\r\nContent-Length: 99999999999\r\n\r\n";
             writer.write_all(head).await.expect("the gateway reads");
             let block = vec![0; 64 * 1024];
-            // Until the gateway won't take more.
             while writer.write_all(&block).await.is_ok() {}
         };
         let download = async {
@@ -58,10 +61,12 @@ async fn an_early_refusal_reaches_a_visitor_of_http1_whole() {
             let mut body = vec![0; MIB];
             reader.read_exact(&mut body).await.expect("the whole response");
             assert!(body.iter().all(|b| *b == b'n'));
-            until_closed(&mut reader).await;
+            assert_eq!(path.told().await, "closed");
         };
-        soon("the end of the upload", async { tokio::join!(upload, download) }).await;
-        assert_eq!(path.told().await, "closed");
+        tokio::select! {
+            () = upload => panic!("the gateway closed before it sent the response"),
+            () = soon("the response and the origin's close", download) => {}
+        }
     }
 }
 
@@ -88,6 +93,34 @@ async fn an_early_refusal_reaches_a_visitor_of_http2_whole() {
         assert!(send(&mut stream, Bytes::from(vec![0; 1000]), true).await);
         assert_eq!(soon("a response", response).await.expect("a response").status(), 413);
     }
+}
+
+/// A7: many read only after they sent everything; they have half a minute, if they keep sending.
+#[tokio::test(start_paused = true)]
+async fn a_visitor_who_sends_on_is_given_time_to_read_the_refusal() {
+    let refusal = service(|_| async {
+        let mut response = Response::new("too much\n".to_owned());
+        *response.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
+        Ok::<_, std::convert::Infallible>(response)
+    });
+    let mut lab = Lab::serving(refusal).await;
+    let mut visitor = lab.h1();
+    visitor.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n").await;
+    let begun = Instant::now();
+    let mut sent = 0;
+    while visitor.try_send(&[0; 1000]).await.is_ok() {
+        sent += 1;
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!((25..=35).contains(&begun.elapsed().as_secs()), "{:?}, {sent}", begun.elapsed());
+    let answer = visitor.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (413, "too much\n"));
+    // Who stops sending is waited for no longer.
+    let mut visitor = lab.h1();
+    visitor.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n").await;
+    assert_eq!(visitor.answer().await.status, 413);
+    sleep(Duration::from_secs(3)).await;
+    assert!(visitor.try_send(&[0; 1000]).await.is_err(), "closed");
 }
 
 /// LESSONS h2 point 14: the response has no body at all, and the upload is large.

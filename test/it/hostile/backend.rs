@@ -197,18 +197,26 @@ async fn a_breach_of_the_connection_costs_that_tunnel_alone() {
 /// SECURITY: dropped at a threshold; what is rarer is forgiven.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_breaks_the_protocol_again_and_again_is_dropped() {
-    let (mut lab, mut backend) = lab().await;
-    let pool = lab.pool.clone();
-    for n in 0.. {
-        let (mut visitor, stream) = ask(&mut lab, &mut backend).await;
-        backend.send(headers(stream, END_STREAM, &[(":status", "200"), ("connection", "x")])).await;
-        assert_eq!(read_amid(&mut visitor, &mut backend).await, 502);
-        if pool.all().is_empty() {
-            break;
+    let bad_head = |stream| headers(stream, END_STREAM, &[(":status", "200"), ("connection", "x")]);
+    let bad_body = |stream| {
+        let head = headers(stream, 0, &[(":status", "200"), ("content-length", "1")]);
+        [head, data(stream, END_STREAM, b"too long")].concat()
+    };
+    let breaches: [&dyn Fn(u32) -> Vec<u8>; 2] = [&bad_head, &bad_body];
+    for breach in breaches {
+        let (mut lab, mut backend) = lab().await;
+        let pool = lab.pool.clone();
+        for n in 0.. {
+            let (mut visitor, stream) = ask(&mut lab, &mut backend).await;
+            backend.send(breach(stream)).await;
+            assert_eq!(read_amid(&mut visitor, &mut backend).await, 502);
+            if pool.all().is_empty() {
+                break;
+            }
+            assert!(n < 150, "it stays");
         }
-        assert!(n < 150, "it stays");
+        backend.end().await;
     }
-    backend.end().await;
 }
 
 /// What comes for a stream that has ended is nobody's, and harms nobody.

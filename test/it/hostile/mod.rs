@@ -1,8 +1,13 @@
 //! D, B9, B10 and LESSONS' traps: peers that lie, flood, stall, and leave.
 
 mod backend;
+mod binary;
+mod flood;
 mod h1;
 mod h2;
+mod readers;
+mod slow;
+mod traps;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,10 +19,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ptth_client::Body;
-use ptth_test::Lab;
 use ptth_test::lab::Function;
+use ptth_test::{Answer, Backend, H1, Lab, ServerProcess, connect_to, soon};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at, sleep, timeout};
+use tower_service::Service;
 
 /// What reached a backend: for each request its target, and then how its body ended.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +68,33 @@ async fn witness() -> (Lab, Seen, watch::Sender<bool>) {
     }))
     .await;
     (lab, seen, release)
+}
+
+/// A backend of a gateway in another process, up.
+async fn up<S, B>(gateway: &ServerProcess, service: S) -> Backend
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: std::fmt::Display + Send,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display + Send,
+{
+    let backend = Backend::start(gateway.client_config(), service);
+    soon("the tunnel", async {
+        let mut visitor = visitor(gateway).await;
+        while ask(&mut visitor).await.status == 502 {}
+    })
+    .await;
+    backend
+}
+
+async fn visitor(gateway: &ServerProcess) -> H1 {
+    H1::over(connect_to(gateway.address, &[b"http/1.1"]).await.expect("TLS"))
+}
+
+async fn ask<IO: AsyncRead + AsyncWrite + Unpin>(visitor: &mut H1<IO>) -> Answer {
+    visitor.send("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
+    visitor.answer().await
 }
 
 /// Looks, again and again, until it holds. With a paused clock that takes no time.

@@ -1,0 +1,171 @@
+//! The two bodies of an exchange whose response has begun, and what ends them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use log::debug;
+use ptth_link::body::Inflow;
+use ptth_link::pump::PumpError;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::pool::Lease;
+use crate::upload::Upload;
+
+/// Moves the bodies of an exchange whose response has begun: the two directions joined, not raced.
+///
+/// Ready when both are done. Dropping it before resets the stream, as the tunnel's rate allows.
+#[must_use = "neither body moves unless this is polled"]
+#[derive(Debug)]
+pub struct Carry {
+    moving: Option<Moving>,
+    extended: bool,
+    unasked: bool,
+    /// It ended before the response did.
+    broken: bool,
+}
+
+#[derive(Debug)]
+struct Moving {
+    inflow: Inflow,
+    upload: Option<Upload>,
+    lease: Lease,
+    stall: Option<Stillness>,
+}
+
+impl Carry {
+    /// Moves `inflow` to the visitor and `upload` to the backend, on the stream that `lease` stands for;
+    /// gives up when neither moved for `patience`.
+    pub fn new(inflow: Inflow, upload: Option<Upload>, lease: Lease, patience: Duration) -> Self {
+        let stall = Some(Stillness::new(patience));
+        let moving = Some(Moving { inflow, upload, lease, stall });
+        Self { moving, extended: false, unasked: false, broken: false }
+    }
+
+    /// Says that the request crossed as extended CONNECT.
+    pub fn extended(mut self, extended: bool) -> Self {
+        self.extended = extended;
+        self
+    }
+
+    /// Says that the response refused the body that the visitor offered before he was asked for it.
+    pub fn unasked(mut self, unasked: bool) -> Self {
+        self.unasked = unasked;
+        self
+    }
+
+    /// Whether it ended before the response did.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Lifts the limit on stillness: an upgraded connection may be silent for days (SECURITY).
+    pub fn patient(mut self) -> Self {
+        if let Some(moving) = &mut self.moving {
+            moving.stall = None;
+        }
+        self
+    }
+
+    /// Whether the request crossed as extended CONNECT, so that a success makes two byte streams of it.
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
+    /// Whether the response refused the body that the visitor offered before he was asked for it.
+    pub fn is_unasked(&self) -> bool {
+        self.unasked
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_finished(&self) -> bool {
+        self.moving.is_none()
+    }
+}
+
+impl Future for Carry {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let unasked = self.unasked;
+        let Some(moving) = &mut self.moving else { return Poll::Ready(()) };
+        let received = Pin::new(&mut moving.inflow).poll(cx).is_ready();
+        let upload = moving.upload.as_mut().filter(|_| !unasked);
+        let (sent, broken) = match upload.map(|upload| upload.poll(cx)) {
+            Some(Poll::Pending) => (false, false),
+            Some(Poll::Ready(Err(PumpError::Body(())))) => (true, !moving.inflow.is_complete()),
+            None | Some(Poll::Ready(_)) => (true, false),
+        };
+        if broken || received && (unasked || !moving.inflow.is_complete()) {
+            // The request broke off or was refused, or the response did, or nobody reads it: the rest
+            // is of no use.
+            if moving.inflow.is_breach() {
+                moving.lease.tunnel().strike();
+            }
+            self.broken = received && !moving.inflow.is_complete();
+            self.bury();
+            return Poll::Ready(());
+        }
+        if received && sent {
+            // Nothing is reset by dropping what has ended on both sides.
+            self.moving = None;
+            return Poll::Ready(());
+        }
+        let moved = moving.inflow.moved() + moving.upload.as_ref().map_or(0, Upload::moved);
+        if let Some(stall) = &mut moving.stall
+            && stall.poll(cx, moved).is_ready()
+        {
+            debug!("exchange: nothing moved for {} s", stall.patience.as_secs());
+            self.bury();
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl Carry {
+    fn bury(&mut self) {
+        if let Some(Moving { mut inflow, upload, lease, .. }) = self.moving.take() {
+            let stream = inflow.abandon();
+            let upload = upload.map(|mut upload| {
+                upload.abandon();
+                upload
+            });
+            let tunnel = lease.tunnel().clone();
+            tunnel.graveyard.bury(Box::new((stream, upload, lease)));
+        }
+    }
+}
+
+impl Drop for Carry {
+    fn drop(&mut self) {
+        self.bury();
+    }
+}
+
+/// A deadline that begins anew whenever something moved.
+#[derive(Debug)]
+pub struct Stillness {
+    /// How long nothing may move.
+    pub patience: Duration,
+    timer: Pin<Box<Sleep>>,
+    moved: u64,
+}
+
+impl Stillness {
+    /// Begins now.
+    pub fn new(patience: Duration) -> Self {
+        let timer = Box::pin(sleep_until(Instant::now() + patience));
+        Self { patience, timer, moved: 0 }
+    }
+
+    /// Ready when `moved` has been the same for too long.
+    pub fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
+        if moved != self.moved {
+            self.moved = moved;
+            self.timer.as_mut().reset(Instant::now() + self.patience);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+}
