@@ -14,6 +14,7 @@ use ptth_link::shutdown::Phase;
 use ptth_server::pool::Tunnel;
 use ptth_test::room::{Guest, Pipes, Room, process};
 use ptth_test::service::service;
+use ptth_test::soon;
 use ptth_test::wire::{Road, Weather};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -147,7 +148,7 @@ async fn a_tunnel_that_comes_again_replaces_the_old_at_once() {
     let begun = Instant::now();
     let _come = Guest::start(&process, new.clone(), Demo);
     let replaced = room.shard.pool.until(|_| before.iter().all(|tunnel| tunnel.is_draining()));
-    replaced.await;
+    soon("the replacement", replaced).await;
     room.until_tunnels(2).await;
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
     let names = |tunnels: &[Arc<Tunnel>]| {
