@@ -41,14 +41,15 @@ use ptth_link::shutdown;
 use tower_service::Service;
 
 pub use ptth_link::body::Body;
-pub use serve::Early;
+pub use serve::{Early, Onward};
 pub use tunnels::{Process, Stopped};
 
 /// Holds tunnels to a gateway and answers its requests with `service`, until it is dropped.
 ///
 /// An extended CONNECT (RFC 8441; a WebSocket) arrives as such: method CONNECT, and
 /// [`h2::ext::Protocol`] among the extensions. A 200 accepts it, and the two bodies are the two
-/// directions. 1xx responses go through [`Early`], found among the extensions, too.
+/// directions; the visitor's ends with the answer's unless that has an [`Onward`]. 1xx responses go
+/// through [`Early`], found among the extensions, too.
 ///
 /// # Errors
 /// [`Stopped`], when the gateway refuses this client or can't be trusted; never because it can't be

@@ -1,7 +1,7 @@
 //! `2ptth-client`: arguments, logging, signals, exit code, and a thread for each core.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -17,7 +17,7 @@ use ptth_client::origin::Origin;
 use ptth_client::{Process, Stopped};
 use ptth_link::shutdown::{self, Phase, Shutdown};
 use ptth_link::signals::{self, Signal};
-use ptth_link::{env, logging};
+use ptth_link::{cli, env, logging};
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 use tokio::time::{sleep, timeout};
@@ -25,12 +25,12 @@ use tokio::time::{sleep, timeout};
 fn main() -> ExitCode {
     let args = match env::arguments().map(Args::parse) {
         Ok(Ok(args)) => args,
-        Ok(Err(exit)) if exit.status.is_ok() => return say(&exit.output),
+        Ok(Err(exit)) if exit.status.is_ok() => return cli::say(&exit.output),
         Ok(Err(exit)) => return fail(&exit.output),
         Err(err) => return fail(&err),
     };
     if args.version {
-        return say(&concat!("2ptth-client ", env!("CARGO_PKG_VERSION")));
+        return cli::say(&concat!("2ptth-client ", env!("CARGO_PKG_VERSION")));
     }
     let options = match Options::from(args, &|name| std::env::var_os(name)) {
         Ok(options) => options,
@@ -153,15 +153,8 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-fn say(text: &dyn Display) -> ExitCode {
-    // Whoever closed our stdout doesn't want to read it.
-    let _ = writeln!(io::stdout(), "{}", text.to_string().trim_end());
-    ExitCode::SUCCESS
-}
-
 fn fail(why: &dyn Display) -> ExitCode {
-    let _ = writeln!(io::stderr(), "2ptth-client: {}", why.to_string().trim_end());
-    ExitCode::FAILURE
+    cli::fail("2ptth-client", why)
 }
 
 /// The gateway said no, and will say so again (sysexits' EX_NOPERM): a supervisor shouldn't try again.

@@ -18,6 +18,8 @@ pub enum Loss {
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
+    /// Counted apart: an outage of an hour says nothing against the gateway that comes back.
+    unreachable: u32,
 }
 
 impl Backoff {
@@ -26,9 +28,15 @@ impl Backoff {
         if matches!(loss, Loss::Lost(lived) if lived >= HEALTHY) {
             self.failures = 0;
         }
-        let longest = if loss == Loss::Unreachable { LONGEST_UNREACHABLE } else { LONGEST };
-        let bound = FIRST.saturating_mul(1 << self.failures.min(16)).min(longest);
-        self.failures = self.failures.saturating_add(1);
+        let (count, longest) = match loss {
+            Loss::Unreachable => (&mut self.unreachable, LONGEST_UNREACHABLE),
+            Loss::Failed | Loss::Lost(_) => (&mut self.failures, LONGEST),
+        };
+        let bound = FIRST.saturating_mul(1 << (*count).min(16)).min(longest);
+        *count = count.saturating_add(1);
+        if loss != Loss::Unreachable {
+            self.unreachable = 0;
+        }
         bound.mul_f64(random)
     }
 }
@@ -60,6 +68,14 @@ mod tests {
             1500,
             "back within two seconds, for ever"
         );
+    }
+
+    /// B4: a gateway that comes back after an hour, and is restarted once more, is dialled at once.
+    #[test]
+    fn an_outage_does_not_count_against_the_gateway_that_comes_back() {
+        let mut losses = vec![Loss::Unreachable; 3000];
+        losses.extend([Loss::Failed, Loss::Unreachable, Loss::Lost(Duration::from_secs(5))]);
+        assert_eq!(bounds(&losses)[2999..], [1500, 250, 250, 500]);
     }
 
     #[test]

@@ -4,6 +4,10 @@
 //!
 //! Invariant: a response that breaks off is reset, never ended, so that no visitor takes it for whole.
 
+mod reply;
+#[cfg(test)]
+mod tests;
+
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,11 +15,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
-use http_body_util::BodyExt;
 use log::{debug, warn};
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
@@ -25,7 +28,6 @@ use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{
     SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST, TUNNEL_STREAMS,
 };
-use ptth_link::pump::{Patience, PumpError, pump};
 use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::{Budget, Window};
 use rustls::pki_types::CertificateDer;
@@ -33,12 +35,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower_service::Service;
 
 use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
+
+pub use reply::Onward;
+use reply::{refuse, reply};
 
 /// What the exchanges of one tunnel need.
 #[derive(Clone, Debug)]
@@ -150,6 +155,15 @@ struct Engine<IO> {
     driver: Driver<IO>,
     keepalive: Keepalive,
     window: Window,
+    /// The socket takes nothing more.
+    broken: Option<Broken>,
+}
+
+/// Why the socket takes nothing, and until when to read what the gateway said before: a gateway that
+/// refuses us closes while we are still talking.
+struct Broken {
+    why: std::io::Error,
+    until: Pin<Box<Sleep>>,
 }
 
 enum Next {
@@ -180,7 +194,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         let pings = connection.ping_pong().expect("it is taken once, here");
         let keepalive = Keepalive::new(pings);
         let window = Window::new(budget.clone(), widest);
-        Ok(Self { connection, driver, keepalive, window })
+        Ok(Self { connection, driver, keepalive, window, broken: None })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, streams: usize) -> Poll<Next> {
@@ -191,7 +205,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             self.window.announce(window, received);
         }
         let accepted = self.connection.poll_accept(cx);
-        let flushed = self.driver.poll_flush(cx);
+        if self.broken.is_none()
+            && let Poll::Ready(Err(why)) = self.driver.poll_flush(cx)
+        {
+            self.broken = Some(Broken { why, until: Box::pin(sleep(LAST_WORDS)) });
+        }
         match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => {
                 return Poll::Ready(Next::Request(request, respond));
@@ -200,8 +218,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             Poll::Ready(None) => return Poll::Ready(Next::Ended(Ended::Closed)),
             Poll::Pending => {}
         }
-        if let Poll::Ready(Err(err)) = flushed {
-            return Poll::Ready(Next::Ended(Ended::Socket(err)));
+        if let Some(Broken { why, until }) = &mut self.broken
+            && until.as_mut().poll(cx).is_ready()
+        {
+            let why = std::mem::replace(why, std::io::ErrorKind::BrokenPipe.into());
+            return Poll::Ready(Next::Ended(Ended::Socket(why)));
         }
         self.keepalive.poll_dead(cx, self.driver.received()).map(|()| Next::Ended(Ended::Dead))
     }
@@ -315,58 +336,9 @@ async fn wait<T>(
     .await
 }
 
-/// Sends the response, and stops taking the request once it is out: nobody would read the rest (h2 then
-/// says RST_STREAM(NO_ERROR), RFC 9113 §8.1).
-async fn reply<B>(
-    respond: &mut SendResponse<Bytes>,
-    response: Response<B>,
-    inflow: &mut Inflow,
-) -> Result<u64, &'static str>
-where
-    B: HttpBody<Data = Bytes>,
-{
-    let (mut parts, body) = response.into_parts();
-    headers::response(&mut parts.headers);
-    let end = body.is_end_stream();
-    let head = Response::from_parts(parts, ());
-    let mut stream = respond.send_response(head, end).map_err(|_| "the gateway took it back")?;
-    if end {
-        return Ok(0);
-    }
-    let body = body.map_frame(|mut frame| {
-        if let Some(trailers) = frame.trailers_mut() {
-            headers::trailers(trailers);
-        }
-        frame
-    });
-    // No clock here: the gateway resets what stands still, and a gateway that is gone shows by its silence.
-    let mut pumping = pin!(pump(body, &mut stream, Patience::default()));
-    let pumped = poll_fn(|cx| {
-        let _ = Pin::new(&mut *inflow).poll(cx);
-        pumping.as_mut().poll(cx)
-    });
-    pumped.await.map_err(|err| match err {
-        PumpError::Body(_) => "the origin broke off",
-        PumpError::Receiver(_) => "the visitor left",
-        PumpError::Stalled(_) => "the visitor stopped reading",
-        PumpError::Silent(_) => "the origin stopped sending",
-    })
-}
-
 /// Whether it is a status that a final response can have (RFC 9110 §15).
 fn is_final(status: StatusCode) -> bool {
     (200..600).contains(&status.as_u16())
-}
-
-fn refuse(mut respond: SendResponse<Bytes>, status: StatusCode, text: &'static str) {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    match respond.send_response(response, false) {
-        Ok(mut stream) => {
-            let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
-        }
-        Err(_) => respond.send_reset(Reason::INTERNAL_ERROR),
-    }
 }
 
 /// 1xx responses that go ahead of a final one; as many as the gateway passes on.
@@ -375,6 +347,8 @@ const MISDIRECTED: &str = "421 The gateway's certificate does not cover this hos
 const FAILED: &str = "502 The server behind this gateway failed.\n";
 /// From the TLS handshake to the gateway's preface.
 const PREFACE: Duration = Duration::from_secs(10);
+/// What a gateway said before its socket closed is here already, or comes with the next packet.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Streams that were reset and whose late frames must still be told from a breach of protocol.
 const REMEMBERED_RESETS: usize = 4096;
 /// More than the gateway sends at once (its graveyard's burst), so that visitors who come and go by the

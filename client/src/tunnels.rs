@@ -216,6 +216,9 @@ where
                 () = stop.reached(Phase::Draining) => break,
             }
         }
+        if let Some(old) = old {
+            old.drain.advance(Phase::Draining);
+        }
         // What runs may finish; whoever gave the order also cuts it short.
         while tunnels.join_next().await.is_some() {}
         Ok(())
@@ -267,7 +270,7 @@ where
     /// What to do about a tunnel that didn't come up.
     fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
         match err {
-            DialError::Refused(_) => return Err(Stopped::Refused(err)),
+            DialError::Refused(_) => return Err(self.refused(err)),
             // Whoever was right once may be behind a captive portal now.
             DialError::Unknown(_) | DialError::NoGateway if !self.up_before => {
                 return Err(Stopped::Unknown(err));
@@ -281,13 +284,19 @@ where
     /// What to do about a tunnel that is no more.
     fn lost(&mut self, ended: Ended, lived: Duration) -> Result<Loss, Stopped> {
         match ended {
-            Ended::Refused(err) => Err(Stopped::Refused(err)),
+            Ended::Refused(err) => Err(self.refused(err)),
             Ended::Taken => Err(Stopped::Taken),
             ended => {
                 self.complain(format!("lost: {ended}"));
                 Ok(Loss::Lost(lived))
             }
         }
+    }
+
+    /// To a key that the user knows nothing of, the gateway's words about it would mean nothing.
+    fn refused(&self, err: DialError) -> Stopped {
+        let has_token = self.process.config.token.is_some();
+        Stopped::Refused(if has_token { err } else { DialError::Refused("it wants a token") })
     }
 
     /// Says it once, and then once a minute: an outage of a night isn't worth ten thousand lines.

@@ -30,7 +30,7 @@ pub const TUNNEL_CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// Bytes that h2 keeps for one stream because the socket is busy. Enough for a full TLS record more than
 /// the kernel takes at once; the visitors' windows, not this, carry the bandwidth-delay product.
-pub const SEND_BUFFER: usize = 256 * 1024;
+pub const SEND_BUFFER: usize = 64 * 1024;
 
 /// Bytes that the requests and responses of one process may hold for readers that are slower than
 /// their senders. See [`crate::window`].

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::pool::{NoTunnel, RETRY_AFTER_SECONDS};
@@ -100,6 +100,11 @@ impl ExchangeError {
         fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if matches!(self, Self::Method) {
+            // RFC 9110 §15.5.6 wants the field. What the origin allows only the origin knows.
+            let usual = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+            fields.insert(ALLOW, HeaderValue::from_static(usual));
         }
         if self.ends_connection() {
             // HTTP/1.1 only; the HTTP/2 side takes it off again.

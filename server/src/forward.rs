@@ -70,9 +70,12 @@ where
     let upgrade = head.extensions.remove::<Upgrade>();
     let body = (!body.is_end_stream() || upgrade.is_some()).then(|| Watched::new(body));
     let mut attempts = 0;
+    let mut refused = Vec::new();
     loop {
         attempts += 1;
-        let lease = way.pool.acquire(way.shard).await.map_err(ExchangeError::NoTunnel)?;
+        let acquired = way.pool.acquire(way.shard, &refused).await;
+        let lease = acquired.map_err(ExchangeError::NoTunnel)?;
+        let tunnel = lease.tunnel().id;
         let mut sender = lease.sender();
         let mut head = head.clone();
         let extended = sender.is_extended_connect_protocol_enabled();
@@ -114,6 +117,7 @@ where
                     return Err(ExchangeError::Tunnel(err));
                 }
                 debug!("exchange: not processed, trying again: {err}");
+                refused.push(tunnel);
             }
         }
     }
@@ -161,17 +165,24 @@ impl Exchange {
                 {
                     self.strike();
                 }
+                if let (Failed::Unprocessed(_), Some(open)) = (&failed, &mut self.0) {
+                    // Not abandoned with this attempt: the next one may send it.
+                    open.upload = None;
+                }
                 return Err(failed);
             }
         };
-        let Some(Open { upload, lease, extended, .. }) = self.0.take() else {
+        let Some(Open { mut upload, lease, extended, .. }) = self.0.take() else {
             return Err(Failed::ForGood(ExchangeError::Backend("no stream")));
         };
         let (head, stream) = response.into_parts();
+        // RFC 9110 §10.1.1: instead of the 100; so nobody will ever want that body.
+        let refused = upload.as_mut().filter(|held| held.is_held() && !head.status.is_success());
+        let unasked = refused.map(Upload::abandon).is_some();
         let (inflow, body) = split(stream, way.budget.clone());
         let stall = Some(Stillness::new(way.stall_timeout));
         let moving = Some(Moving { inflow, upload, lease, stall });
-        let mut carry = Carry { moving, extended, broken: false };
+        let mut carry = Carry { moving, extended, unasked, broken: false };
         // A small response is often here as a whole already; then nothing is left to carry.
         poll_fn(|cx| Poll::Ready(Pin::new(&mut carry).poll(cx).is_ready())).await;
         if carry.broken {
@@ -267,6 +278,7 @@ fn classify(err: h2::Error) -> Failed {
 pub struct Carry {
     moving: Option<Moving>,
     extended: bool,
+    unasked: bool,
     /// It ended before the response did.
     broken: bool,
 }
@@ -293,6 +305,11 @@ impl Carry {
         self.extended
     }
 
+    /// Whether the response refused the body that the visitor offered before he was asked for it.
+    pub fn is_unasked(&self) -> bool {
+        self.unasked
+    }
+
     /// Whether nothing is left to do.
     pub fn is_finished(&self) -> bool {
         self.moving.is_none()
@@ -303,19 +320,22 @@ impl Future for Carry {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let unasked = self.unasked;
         let Some(moving) = &mut self.moving else { return Poll::Ready(()) };
         let received = Pin::new(&mut moving.inflow).poll(cx).is_ready();
-        let (sent, broken) = match moving.upload.as_mut().map(|upload| upload.poll(cx)) {
+        let upload = moving.upload.as_mut().filter(|_| !unasked);
+        let (sent, broken) = match upload.map(|upload| upload.poll(cx)) {
             Some(Poll::Pending) => (false, false),
             Some(Poll::Ready(Err(PumpError::Body(())))) => (true, !moving.inflow.is_complete()),
             None | Some(Poll::Ready(_)) => (true, false),
         };
-        if broken || received && !moving.inflow.is_complete() {
-            // The request or the response broke off, or nobody reads it: the rest is of no use.
+        if broken || received && (unasked || !moving.inflow.is_complete()) {
+            // The request broke off or was refused, or the response did, or nobody reads it: the rest
+            // is of no use.
             if moving.inflow.is_breach() {
                 moving.lease.tunnel().strike();
             }
-            self.broken = received;
+            self.broken = received && !moving.inflow.is_complete();
             self.bury();
             return Poll::Ready(());
         }

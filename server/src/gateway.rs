@@ -82,7 +82,13 @@ impl Gateway {
     /// [`StartError`], one sentence.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        let tls = Tls::new(config).map_err(StartError::Tls)?;
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
+        // What is wrong with the files shows before a port is taken.
+        let shared = Shared::new(config, senders).map_err(StartError::Tls)?;
+        for &address in &config.listen {
+            is_free(address).map_err(|err| StartError::Listen(address, err))?;
+        }
         let mut addresses = Vec::new();
         let mut sockets: Vec<Vec<Socket>> = (0..threads).map(|_| Vec::new()).collect();
         for &wanted in &config.listen {
@@ -97,14 +103,7 @@ impl Gateway {
             }
             addresses.push(address);
         }
-        let mut senders = Vec::new();
-        let mut shards = Vec::new();
-        for sockets in sockets {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            senders.push(sender);
-            shards.push((sockets, receiver));
-        }
-        let shared = Shared::new(config, tls, senders);
+        let shards = sockets.into_iter().zip(receivers).collect();
         Ok(Self { shared, addresses, shards, shutdown: channel() })
     }
 
@@ -224,18 +223,33 @@ fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)
 }
 
-fn bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        // Both families, whatever the system's default is.
-        socket.set_only_v6(false)?;
+/// Whether nobody listens there. The sockets below would share the port with those of another gateway,
+/// started twice by mistake, and the kernel would give it half of the visitors.
+fn is_free(address: SocketAddr) -> io::Result<()> {
+    match address.port() {
+        0 => Ok(()),
+        _ => socket(address)?.bind(&address.into()),
     }
-    socket.set_reuse_address(true)?;
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = socket(address)?;
     // Each shard has a socket of its own; the kernel spreads the connections.
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // Both families, whatever the system's default is.
+        socket.set_only_v6(false)?;
+    }
+    // A restart needn't wait until the kernel has forgotten the last connections.
+    socket.set_reuse_address(true)?;
     Ok(socket)
 }
 

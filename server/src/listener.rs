@@ -30,7 +30,7 @@ use crate::caps::Place;
 use crate::demux::{Peer, Side};
 use crate::public::{serve_h1, serve_h2};
 use crate::shard::{Driving, Shard};
-use crate::tunnel::{Ended, Home, attach};
+use crate::tunnel::{Ended, Home, attach, farewell};
 
 /// Serves one shard until the end of the process: accepts visitors and backends from `listeners`, and
 /// drives the tunnels that come by `tunnels`.
@@ -45,6 +45,7 @@ pub async fn run(
     let mut driven = JoinSet::new();
     let mut listeners = Some(listeners);
     let mut drained = Some(drained);
+    let mut closed = false;
     let mut turn = 0;
     loop {
         turn += 1;
@@ -66,11 +67,17 @@ pub async fn run(
             Some(done) = connections.join_next() => report(done),
             Some(done) = driven.join_next() => report(done),
             () = draining.reached(Phase::Draining), if listeners.is_some() => listeners = None,
-            () = closing.reached(Phase::Closing), if drained.is_none() && driven.is_empty() => return,
+            () = closing.reached(Phase::Closing), if !closed => {
+                closed = true;
+                listeners = None;
+                connections.abort_all();
+            }
         }
-        if listeners.is_none() && (connections.is_empty() || closing.is(Phase::Closing)) {
-            connections.abort_all();
-            drained = None;
+        if listeners.is_none() && connections.is_empty() {
+            drop(drained.take());
+            if closed && driven.is_empty() {
+                return;
+            }
         }
     }
 }
@@ -181,14 +188,16 @@ where
     } else if place.is_reserved() {
         return note(peer, &"too many connections");
     }
-    let stream = match timeout(HANDSHAKE, hello.into_stream(config)).await {
+    let stream = match timeout(HANDSHAKE, hello.into_stream(config).into_fallible()).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(err)) if backend => {
+        Ok(Err((err, io))) if backend => {
             shard.attempts.failed(address, now());
             warn!("tunnel: refused from={peer}: {err}");
+            // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
+            farewell(io).await;
             return None;
         }
-        Ok(Err(err)) => return note(peer, &err),
+        Ok(Err((err, _))) => return note(peer, &err),
         Err(_) => return note(peer, &"the handshake took too long"),
     };
     let connection = stream.get_ref().1;

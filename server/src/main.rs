@@ -1,13 +1,12 @@
 //! `2ptth-server`: arguments, logging, signals, exit code.
 
 use std::fmt::Display;
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::warn;
 use ptth_link::signals::{self, Signal};
-use ptth_link::{env, logging};
+use ptth_link::{cli, env, logging};
 use ptth_server::config::{Args, Config};
 use ptth_server::{Gateway, Order, greeting};
 use tokio::sync::mpsc;
@@ -15,12 +14,12 @@ use tokio::sync::mpsc;
 fn main() -> ExitCode {
     let args = match env::arguments().map(Args::parse) {
         Ok(Ok(args)) => args,
-        Ok(Err(exit)) if exit.status.is_ok() => return say(&exit.output),
+        Ok(Err(exit)) if exit.status.is_ok() => return cli::say(&exit.output),
         Ok(Err(exit)) => return fail(&exit.output),
         Err(err) => return fail(&err),
     };
     if args.version {
-        return say(&concat!("2ptth-server ", env!("CARGO_PKG_VERSION")));
+        return cli::say(&concat!("2ptth-server ", env!("CARGO_PKG_VERSION")));
     }
     let config = match Config::from(args, &|name| std::env::var_os(name)) {
         Ok(config) => config,
@@ -47,20 +46,13 @@ fn main() -> ExitCode {
     if let Err(err) = signals::watch(obey) {
         return fail(&format!("can't listen for signals: {err}"));
     }
-    say(&greeting::lines(&config, &gateway));
+    cli::say(&greeting::lines(&config, &gateway));
     match gateway.run(receiver) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => fail(&err),
     }
 }
 
-fn say(text: &dyn Display) -> ExitCode {
-    // Whoever closed our stdout doesn't want to read it.
-    let _ = writeln!(io::stdout(), "{}", text.to_string().trim_end());
-    ExitCode::SUCCESS
-}
-
 fn fail(why: &dyn Display) -> ExitCode {
-    let _ = writeln!(io::stderr(), "2ptth-server: {}", why.to_string().trim_end());
-    ExitCode::FAILURE
+    cli::fail("2ptth-server", why)
 }

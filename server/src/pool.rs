@@ -255,11 +255,20 @@ impl Pool {
 
     /// A stream for a request that came in on `shard`, at once or not at all.
     ///
-    /// The shard's own tunnels come first: another one's would cost a lock that two threads want.
+    /// The shard's own tunnels come first: another one's would cost a lock that two threads want. Those
+    /// in `avoid` come last: they refused the request, and being idle for that would be chosen again.
     ///
     /// # Errors
     /// [`NoTunnel`].
-    pub fn lease(self: &Arc<Self>, shard: usize) -> Result<Lease, NoTunnel> {
+    pub fn lease(self: &Arc<Self>, shard: usize, avoid: &[TunnelId]) -> Result<Lease, NoTunnel> {
+        match self.find(shard, avoid) {
+            Err(NoTunnel::Full) if !avoid.is_empty() => self.find(shard, &[]),
+            found => found,
+        }
+    }
+
+    fn find(self: &Arc<Self>, shard: usize, avoid: &[TunnelId]) -> Result<Lease, NoTunnel> {
+        let suits = |tunnel: &&Arc<Tunnel>| tunnel.has_room() && !avoid.contains(&tunnel.id);
         let mut any = false;
         let own = self.shards.get(shard).into_iter();
         let others = self.shards.iter().enumerate().filter(|(n, _)| *n != shard).map(|(_, s)| s);
@@ -268,7 +277,7 @@ impl Pool {
             any |= tunnels.iter().any(|tunnel| !tunnel.is_draining());
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % tunnels.len().max(1);
             let (before, after) = tunnels.split_at(turn);
-            let free = after.iter().chain(before).filter(|tunnel| tunnel.has_room());
+            let free = after.iter().chain(before).filter(suits);
             if let Some(tunnel) = free.min_by_key(|tunnel| tunnel.in_flight()) {
                 tunnel.in_flight.fetch_add(1, Ordering::Relaxed);
                 return Ok(Lease { pool: self.clone(), tunnel: tunnel.clone() });
@@ -281,8 +290,12 @@ impl Pool {
     ///
     /// # Errors
     /// [`NoTunnel::Absent`] at once, [`NoTunnel::Full`] after [`QUEUE_TIMEOUT`] or beyond [`QUEUE`].
-    pub async fn acquire(self: &Arc<Self>, shard: usize) -> Result<Lease, NoTunnel> {
-        match self.lease(shard) {
+    pub async fn acquire(
+        self: &Arc<Self>,
+        shard: usize,
+        avoid: &[TunnelId],
+    ) -> Result<Lease, NoTunnel> {
+        match self.lease(shard, avoid) {
             Err(NoTunnel::Full) => {}
             other => return other,
         }
@@ -292,7 +305,7 @@ impl Pool {
             let mut freed = std::pin::pin!(self.freed.notified());
             // From here on a slot that comes free isn't missed; so look once more before waiting.
             freed.as_mut().enable();
-            match self.lease(shard) {
+            match self.lease(shard, avoid) {
                 Err(NoTunnel::Full) => {}
                 other => {
                     drop(place);

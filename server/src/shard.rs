@@ -17,7 +17,7 @@ use crate::config::{Admission, Config, Limits};
 use crate::forward::Way;
 use crate::pool::Pool;
 use crate::public::Visitor;
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsError};
 use crate::tunnel::Home;
 
 /// A tunnel on its way to the shard that will drive it.
@@ -44,14 +44,17 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What `config` says, for the shards that drive what is sent to `shards`.
+    /// What `config` says, for the shards that drive what is sent to `shards`. Reads files,
+    /// so it blocks.
+    ///
+    /// # Errors
+    /// [`TlsError`]: certificate or keys.
     pub fn new(
         config: &Config,
-        tls: Tls,
         shards: Vec<mpsc::UnboundedSender<Driving>>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            tls,
+    ) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self {
+            tls: Tls::new(config)?,
             pool: Pool::new(shards.len()),
             budget: Budget::new(BODY_BUDGET),
             attempts: Attempts::default(),
@@ -60,7 +63,7 @@ impl Shared {
             open: config.admission == Admission::Open,
             seed: u64::from_ne_bytes(crypto::random()),
             shards,
-        })
+        }))
     }
 }
 
@@ -84,6 +87,20 @@ impl std::ops::Deref for Shard {
 }
 
 impl Shard {
+    /// A gateway of one shard and without a socket. Whoever brings the connections (a simulated
+    /// network, another program's listener) gives each to [`crate::listener::accept_tls`], and what
+    /// comes of that to [`crate::listener::serve_visitor`] or [`crate::listener::serve_backend`].
+    /// Reads files, so it blocks.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn alone(config: &Config, shutdown: Shutdown) -> Result<Arc<Self>, TlsError> {
+        // Nobody drives tunnels for it; it is its own only shard.
+        let (sender, _) = mpsc::unbounded_channel();
+        let shared = Shared::new(config, vec![sender])?;
+        Ok(Arc::new(Self { index: 0, shutdown, shared }))
+    }
+
     /// Where a tunnel driven by shard `index` belongs.
     pub fn home(&self, index: usize) -> Home {
         Home {

@@ -152,6 +152,11 @@ impl Upload {
         self.hold = None;
     }
 
+    /// Whether it still waits for the backend to want the body.
+    pub fn is_held(&self) -> bool {
+        self.hold.is_some()
+    }
+
     /// Bytes taken from the visitor so far.
     pub fn moved(&self) -> u64 {
         self.body.lock().moved

@@ -176,6 +176,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Frames<IO> {
         .await
     }
 
+    /// What the peer's first frame sets.
+    pub async fn settings(&mut self) -> Vec<(u16, u32)> {
+        let frame = soon("SETTINGS", self.read()).await.expect("SETTINGS");
+        assert_eq!((frame.kind, frame.flags), (SETTINGS, 0));
+        let pair = |pair: &[u8]| {
+            let (id, value) = (&pair[..2], &pair[2..]);
+            let id = u16::from_be_bytes(id.try_into().expect("two bytes"));
+            (id, u32::from_be_bytes(value.try_into().expect("four bytes")))
+        };
+        self.send(self::frame(SETTINGS, ACK, 0, &[])).await;
+        frame.payload.chunks_exact(6).map(pair).collect()
+    }
+
     async fn read(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.io.read_exact(&mut head).await.ok()?;

@@ -4,13 +4,19 @@
 //! "stuck" and not "slow".
 
 pub mod backend;
+pub mod files;
 pub mod frames;
 pub mod gateway;
 pub mod h2;
+pub mod hello;
 pub mod lab;
 pub mod origin;
 pub mod peer;
 pub mod process;
+pub mod room;
+pub mod server;
+pub mod service;
+pub mod upgraded;
 pub mod visitor;
 pub mod wire;
 
@@ -18,12 +24,15 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use backend::Backend;
+pub use files::{Certificate, Folder};
 pub use gateway::GatewayBox;
 pub use h2::{Ask, Dialect, H2};
+pub use hello::Hello;
 pub use lab::Lab;
 pub use origin::OriginBox;
 pub use peer::Peer;
-pub use process::ServerProcess;
+pub use room::{Guest, Room};
+pub use server::ServerProcess;
 pub use visitor::{Answer, H1, connect, connect_h2, connect_to};
 pub use wire::Wire;
 

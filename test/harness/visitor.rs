@@ -16,11 +16,11 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::{GatewayBox, soon};
+use crate::{GatewayBox, Hello, soon};
 
 /// Trusts everybody: these tests are about what comes after.
 #[derive(Debug)]
-struct Anybody;
+pub struct Anybody;
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(
@@ -152,6 +152,15 @@ impl H1 {
         Self::over(stream)
     }
 
+    /// Connects to a gateway that is no box.
+    ///
+    /// # Errors
+    /// Those of the handshake.
+    pub async fn to(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = Hello::offering(&[b"http/1.1"]).connect(address).await?;
+        Ok(Self { stream, unread: Vec::new() })
+    }
+
     /// One request on a connection of its own.
     pub async fn ask(gateway: &GatewayBox, request: impl AsRef<[u8]>) -> Answer {
         let mut visitor = Self::connect(gateway).await;
@@ -211,6 +220,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> H1<IO> {
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
         (status.expect("a status line"), fields(lines))
+    }
+
+    /// Reads what follows a head.
+    pub async fn rest(&mut self, status: u16, fields: HeaderMap, method: &str) -> Answer {
+        self.body(status, fields, method).await
     }
 
     async fn body(&mut self, status: u16, fields: HeaderMap, method: &str) -> Answer {
@@ -282,6 +296,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> H1<IO> {
     /// Whether the gateway has closed the connection, with nothing left to read.
     pub async fn is_closed(&mut self) -> bool {
         soon("the gateway's close", async { self.unread.is_empty() && !self.fill().await }).await
+    }
+
+    /// What came and was not asked for yet.
+    pub fn take_unread(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.unread)
     }
 
     async fn fill(&mut self) -> bool {

@@ -1,9 +1,16 @@
 //! A: the exchange, over both kinds of visitors, through the real gateway and client.
 
 mod bodies;
+mod duplex;
 mod fields;
+mod interim;
+mod leave;
+mod many;
+mod retry;
 mod status;
 mod target;
+mod upgrade;
+mod websocket;
 
 use ptth_test::origin::{read_until, until_closed};
 use ptth_test::{Backend, GatewayBox, H1, OriginBox, soon};

@@ -19,7 +19,8 @@ use log::trace;
 use ptth_link::body::Body;
 use ptth_link::websocket::{self, WEBSOCKET};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::task::JoinSet;
+
+use crate::serve::Onward;
 
 use super::leg::{Answer, Leg, Legs};
 use super::{Kind, OriginBody, OriginError};
@@ -74,35 +75,29 @@ async fn accepted(
     for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
         head.headers.remove(name);
     }
-    let spliced = Spliced::new(TokioIo::new(upgraded), outgoing, leg);
+    let (reader, writer) = split(TokioIo::new(upgraded));
+    // Each direction ends on its own; what breaks one off, breaks off both.
+    head.extensions.insert(Onward::new(async move {
+        if let Err(err) = upload(outgoing, writer).await {
+            trace!("origin: upgraded connection: {err}");
+        }
+    }));
+    let spliced = Spliced { reader, buffer: BytesMut::new(), leg };
     Ok(Response::from_parts(head, OriginBody(Kind::Upgraded(spliced))))
 }
 
 type Socket = TokioIo<Upgraded>;
 
-/// The two directions of an upgraded connection, joined: each ends on its own, and both with the body.
+/// What comes from the origin after an upgrade.
 #[derive(Debug)]
 pub(super) struct Spliced {
     reader: ReadHalf<Socket>,
     buffer: BytesMut,
-    #[allow(dead_code, reason = "held for its drop, which ends the other direction")]
-    writer: JoinSet<()>,
-    #[allow(dead_code, reason = "held for its drop, which closes the connection")]
+    #[allow(dead_code, reason = "held for its drop, which ends the connection's task")]
     leg: Leg,
 }
 
 impl Spliced {
-    fn new(socket: Socket, outgoing: Body, leg: Leg) -> Self {
-        let (reader, write) = split(socket);
-        let mut writer = JoinSet::new();
-        writer.spawn(async move {
-            if let Err(err) = upload(outgoing, write).await {
-                trace!("origin: upgraded connection: {err}");
-            }
-        });
-        Self { reader, buffer: BytesMut::new(), writer, leg }
-    }
-
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

@@ -96,7 +96,8 @@ pub(super) struct Guard<T> {
     approved: usize,
     mode: Mode,
     clock: Clock,
-    linger: Option<Pin<Box<Sleep>>>,
+    /// Until when to read on: after the last byte, and at most.
+    linger: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -312,7 +313,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
         let this = &mut *self;
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            this.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
+            let now = Instant::now();
+            this.linger = Some((Box::pin(sleep_until(now + LINGER)), now + LINGER_AT_MOST));
         }
         let clean = this.checker.place() == Place::Between && this.raw.is_empty();
         if matches!(this.mode, Mode::Ended | Mode::Raw) || clean {
@@ -320,14 +322,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
         }
         loop {
             let ended = matches!(this.poll_fill(cx), Poll::Ready(Ok(0) | Err(_)));
-            let late = this.linger.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
-            if ended || late {
+            let Some((timer, last)) = &mut this.linger else { return Poll::Ready(Ok(())) };
+            if ended || timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
             if this.raw.is_empty() {
                 return Poll::Pending;
             }
             this.raw.clear();
+            timer.as_mut().reset((Instant::now() + LINGER).min(*last));
         }
     }
 }
@@ -383,7 +386,9 @@ const FIRST_BYTE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(10);
 /// Between two requests.
 const IDLE: Duration = Duration::from_secs(75);
-/// For the visitor to take our last response while he is still sending.
+/// For a visitor who is still sending to notice our last response: after each of his bytes, and in all.
+/// Many read only when they have sent everything.
 const LINGER: Duration = Duration::from_secs(2);
+const LINGER_AT_MOST: Duration = Duration::from_secs(30);
 /// One TLS record.
 const CHUNK: usize = 16 * 1024;

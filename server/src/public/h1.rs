@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -28,6 +28,7 @@ use crate::forward::{Carry, forward};
 
 use super::guard::{Exchange, Gate, Guard, Verdict};
 use super::stall::{Lift, Stall};
+use super::strict::Head;
 use super::upgrade::{self, Wish};
 use super::{Account, Visitor, admit};
 
@@ -105,7 +106,7 @@ impl Connection {
         let exchange = self.gate.exchange();
         let account = Account::open(&self.visitor, &request);
         let result = match verdict {
-            Some(Ok(head)) if head.upgrade => self.upgrade(request, account.id).await,
+            Some(Ok(head)) if head.upgrade => self.upgrade(request, head, account.id).await,
             Some(verdict) => self.exchange(request, verdict, account.id).await,
             None => Err(ExchangeError::Request(StatusCode::BAD_REQUEST, "Unexpected request.")),
         };
@@ -150,7 +151,11 @@ impl Connection {
         let request = Request::from_parts(parts, body);
         let (mut response, carry) = forward(&self.visitor.way, request, &mut |_, _| {}).await?;
         admit(&mut response)?;
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
+        if carry.is_unasked() {
+            // RFC 9110 §10.1.1: or he couldn't know whether the body is still waited for.
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         self.carry(carry);
         let length = declared_length(&parts.headers).filter(|_| method != Method::HEAD);
         Ok(Response::from_parts(parts, body.with_length(length)))
@@ -159,24 +164,28 @@ impl Connection {
     async fn upgrade(
         &self,
         mut request: Request<Incoming>,
+        head: Head,
         id: RequestId,
     ) -> Result<Response<Body>, ExchangeError> {
-        let (body, writer) = upgrade::streams(hyper::upgrade::on(&mut request));
-        let (mut parts, _) = request.into_parts();
         // However this ends, somebody must tell the guard, who holds the visitor's bytes back.
         let decision = Decision(&self.gate);
-        let wish = Wish::take(&mut parts);
+        let upgraded = hyper::upgrade::on(&mut request);
+        let (mut parts, body) = request.into_parts();
+        let Some(wish) = Wish::take(&mut parts) else {
+            // RFC 9110 §7.8: a wish may be ignored.
+            return self.exchange(Request::from_parts(parts, body), Ok(head), id).await;
+        };
+        let (body, writer) = upgrade::streams(upgraded);
         self.visitor.prepare(&mut parts, "1.1", id)?;
         let request = Request::from_parts(parts, body);
         let (mut response, carry) = forward(&self.visitor.way, request, &mut |_, _| {}).await?;
         admit(&mut response)?;
-        let Some(wish) = wish.filter(|_| response.status().is_success() && carry.is_extended())
-        else {
+        if !(response.status().is_success() && carry.is_extended()) {
             drop(decision);
             self.carry(carry);
             let length = declared_length(response.headers());
             return Ok(response.map(|body| body.with_length(length)));
-        };
+        }
         wish.grant(&mut response);
         response.headers_mut().remove(CONTENT_LENGTH);
         decision.accept();

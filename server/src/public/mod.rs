@@ -12,11 +12,12 @@ pub mod strict;
 mod upgrade;
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
-use http::header::{ACCEPT, HOST};
+use http::header::{ACCEPT, DATE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use log::{Level, debug, log_enabled};
 use ptth_link::headers::{self, Origination};
 use ptth_link::shutdown::Shutdown;
@@ -98,7 +99,9 @@ impl Account {
     /// The page for a failure, which is logged here and nowhere else.
     fn failed(&self, err: &ExchangeError) -> Response<String> {
         self.note(err.status(), err);
-        err.page(self.accept.as_ref(), self.id)
+        let mut page = err.page(self.accept.as_ref(), self.id);
+        stamp(page.headers_mut());
+        page
     }
 
     fn note(&self, status: StatusCode, why: &dyn std::fmt::Display) {
@@ -117,5 +120,15 @@ fn admit<B>(response: &mut Response<B>) -> Result<(), ExchangeError> {
         return Err(ExchangeError::Backend("a status that no final response can have"));
     }
     headers::response(response.headers_mut());
+    stamp(response.headers_mut());
     Ok(())
+}
+
+/// RFC 9110 §6.6.1: a response without a Date is given the time at which it came.
+fn stamp(fields: &mut HeaderMap) {
+    if !fields.contains_key(DATE)
+        && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+    {
+        fields.insert(DATE, now);
+    }
 }

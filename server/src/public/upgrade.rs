@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use h2::ext::Protocol;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, Frame};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -31,12 +31,17 @@ pub(super) struct Wish {
 }
 
 impl Wish {
-    /// Takes the wish of a head that asks for an upgrade, and marks the head to cross as one.
+    /// Takes the wish of a head that asks for an upgrade, and marks the head to cross as one. `None` for
+    /// one that can't cross: extended CONNECT stands for GET, and would lose any other method.
     pub(super) fn take(head: &mut Parts) -> Option<Self> {
+        if head.method != Method::GET {
+            return None;
+        }
         let token = head.headers.get(UPGRADE)?.clone();
         // The first protocol of the list that isn't h2c, which would be HTTP again.
         let mut names = token.to_str().ok()?.split(',').map(str::trim);
-        let name = names.find(|name| !name.eq_ignore_ascii_case("h2c"))?.to_owned();
+        let name =
+            names.find(|name| !name.is_empty() && !name.eq_ignore_ascii_case("h2c"))?.to_owned();
         let websocket = name.eq_ignore_ascii_case(WEBSOCKET);
         let protocol = if websocket { WEBSOCKET } else { name.as_str() };
         let key = head.headers.get(SEC_WEBSOCKET_KEY).cloned();

@@ -29,6 +29,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::auth::Identity;
 use crate::pool::{Pool, Registration, Tunnel};
 
+use super::farewell;
+
 /// Why a tunnel is no more.
 #[derive(Debug)]
 pub enum Ended {
@@ -89,11 +91,8 @@ where
 {
     if home.open && !is_place_free(&home.pool, &identity).await {
         let bytes = refusal(TAKEN, "another backend is connected to this open gateway");
-        let _ = timeout(FIRST_PONG, async {
-            io.write_all(&bytes).await?;
-            io.shutdown().await
-        })
-        .await;
+        let _ = timeout(FIRST_PONG, io.write_all(&bytes)).await;
+        farewell(io).await;
         return Ended::Taken;
     }
     match timeout(FIRST_PONG, Engine::start(io, &home, identity)).await {
@@ -235,9 +234,11 @@ where
                     registration = None;
                 }
             }
-            () = shutdown.reached(Phase::Closing), if registration.is_some() => {
-                registration = None;
+            () = shutdown.reached(Phase::Closing) => {
+                // Whatever still runs is cut off, streams in the graveyard included.
+                drop(registration);
                 tunnel.drain();
+                return finish(engine, tunnel).await;
             }
             () = sleep_until(exhume) => {
                 tunnel.graveyard.exhume();

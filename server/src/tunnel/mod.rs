@@ -2,5 +2,8 @@
 //!
 //! Every door ends in [`attach`]: the mechanism differs, the policy doesn't.
 
+mod farewell;
 mod h2;
+
 pub use self::h2::{Ended, Home, attach};
+pub(crate) use farewell::farewell;

@@ -1,0 +1,99 @@
+//! Sends one response: head, body, trailers, and what outlasts them.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::SendResponse;
+use http::{Response, StatusCode};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+use ptth_link::body::Inflow;
+use ptth_link::headers;
+use ptth_link::pump::{Patience, PumpError, pump};
+use tokio::task::JoinSet;
+
+/// What goes on when a response has ended: the other direction of an upgraded connection. A service puts
+/// it among its response's extensions; without it the request ends with the response.
+#[derive(Clone, Debug)]
+pub struct Onward(Arc<Mutex<JoinSet<()>>>);
+
+impl Onward {
+    /// `work` reads the request's body, and ends with it. It is aborted when the response breaks off.
+    pub fn new(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(work);
+        Self(Arc::new(Mutex::new(tasks)))
+    }
+
+    /// Waits for the work, moving the request's body meanwhile, unless the gateway takes that back.
+    async fn finish(self, inflow: &mut Inflow) {
+        poll_fn(|cx| {
+            let received = Pin::new(&mut *inflow).poll(cx).is_ready();
+            if received && !inflow.is_complete() {
+                return Poll::Ready(());
+            }
+            let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            while ready!(tasks.poll_join_next(cx)).is_some() {}
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+/// Sends the response, and stops taking the request once it is out: nobody would read the rest (h2 then
+/// says RST_STREAM(NO_ERROR), RFC 9113 §8.1), unless the response has an [`Onward`].
+pub(super) async fn reply<B>(
+    respond: &mut SendResponse<Bytes>,
+    response: Response<B>,
+    inflow: &mut Inflow,
+) -> Result<u64, &'static str>
+where
+    B: HttpBody<Data = Bytes>,
+{
+    let (mut parts, body) = response.into_parts();
+    headers::response(&mut parts.headers);
+    let onward = parts.extensions.remove::<Onward>();
+    let end = body.is_end_stream();
+    let head = Response::from_parts(parts, ());
+    let mut stream = respond.send_response(head, end).map_err(|_| "the gateway took it back")?;
+    if end {
+        return Ok(0);
+    }
+    let body = body.map_frame(|mut frame| {
+        if let Some(trailers) = frame.trailers_mut() {
+            headers::trailers(trailers);
+        }
+        frame
+    });
+    // No clock here: the gateway resets what stands still, and a gateway that is gone shows by its silence.
+    let mut pumping = pin!(pump(body, &mut stream, Patience::default()));
+    let pumped = poll_fn(|cx| {
+        let _ = Pin::new(&mut *inflow).poll(cx);
+        pumping.as_mut().poll(cx)
+    });
+    let bytes = pumped.await.map_err(|err| match err {
+        PumpError::Body(_) => "the origin broke off",
+        PumpError::Receiver(_) => "the visitor left",
+        PumpError::Stalled(_) => "the visitor stopped reading",
+        PumpError::Silent(_) => "the origin stopped sending",
+    })?;
+    if let Some(onward) = onward {
+        onward.finish(inflow).await;
+    }
+    Ok(bytes)
+}
+
+pub(super) fn refuse(mut respond: SendResponse<Bytes>, status: StatusCode, text: &'static str) {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    match respond.send_response(response, false) {
+        Ok(mut stream) => {
+            let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
+        }
+        Err(_) => respond.send_reset(Reason::INTERNAL_ERROR),
+    }
+}

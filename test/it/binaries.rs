@@ -1,0 +1,432 @@
+//! The two programs as their users meet them: flags, variables, exit codes, and what they print.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use ptth_link::token::Token;
+use ptth_test::process::{Gateway, Output, Process, address_of, binary, run};
+use ptth_test::{Folder, GatewayBox, H1, OriginBox, soon};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// Ended with 1, and with one sentence on stderr that holds `why`.
+fn expect_sentence(program: &str, output: &Output, why: &str) {
+    assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""), "{why}: {output:?}");
+    let lines: Vec<_> = output.stderr.lines().collect();
+    assert_eq!(lines.len(), 1, "one sentence: {output:?}");
+    assert!(lines[0].starts_with(&format!("{program}: ")), "{output:?}");
+    assert!(lines[0].contains(why), "{why:?} isn't in {:?}", lines[0]);
+    assert!(!lines[0].contains(SECRET), "{output:?}");
+}
+
+/// The seed of a token whose check would fail, so that no message may quote it.
+const SECRET: &str = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0";
+
+/// What can be wrong with the gateway's settings: a flag, its variable, a bad value, the words about it.
+const GATEWAY: &[(&str, &str, &str, &str)] = &[
+    ("--listen", "LISTEN", "localhost:443", "isn't an address"),
+    ("--listen", "LISTEN", "127.0.0.1:x", "isn't an address"),
+    ("--name", "NAMES", "no name", "is neither a DNS name nor an IP address"),
+    ("--token-file", "TOKEN_FILE", "/nowhere/tokens", "can't be read"),
+    ("--backend-alpn", "BACKEND_ALPN", "h2", "can't mean a backend"),
+    ("--backend-alpn", "BACKEND_ALPN", "%", "hexadecimal digits"),
+    ("--head-timeout", "HEAD_TIMEOUT", "0", "isn't a time"),
+    ("--head-timeout", "HEAD_TIMEOUT", "-1", "isn't a time"),
+    ("--stall-timeout", "STALL_TIMEOUT", "soon", "isn't a time"),
+    ("--grace", "GRACE", "NaN", "isn't a time"),
+    ("--max-connections", "MAX_CONNECTIONS", "0", "isn't a number of connections"),
+    ("--max-connections-per-address", "MAX_CONNECTIONS_PER_ADDRESS", "1.5", "isn't a number"),
+    ("--log", "LOG", "loud", "isn't a level"),
+];
+
+/// Every flag that takes a value, by flag and by variable.
+#[tokio::test]
+async fn each_wrong_setting_of_the_gateway_gives_one_sentence_and_code_1() {
+    let base = ["--self-signed"];
+    for &(flag, variable, value, why) in GATEWAY {
+        let output = run("2ptth-server", &[&base[..], &[flag, value]].concat(), &[]).await;
+        expect_sentence("2ptth-server", &output, why);
+        // The variable is a list, in which a blank separates two names.
+        if variable != "NAMES" {
+            let output = run("2ptth-server", &base, &[(variable, value)]).await;
+            expect_sentence("2ptth-server", &output, why);
+        }
+    }
+    let output = run("2ptth-server", &base, &[("NAMES", "a.test,-")]).await;
+    expect_sentence("2ptth-server", &output, "is neither a DNS name nor an IP address");
+}
+
+/// What doesn't go together, what is missing, and switches that are neither on nor off.
+#[tokio::test]
+async fn contradictions_and_gaps_in_the_gateways_settings_give_one_sentence_and_code_1() {
+    let folder = Folder::new();
+    let file = folder.write("tokens", Token::generate().public().to_string()).display().to_string();
+    let half = format!("2ptth_{SECRET}");
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+    let cases: &[Case<'_>] = &[
+        (&[], &[], "no certificate"),
+        (&["--cert", "c.pem"], &[], "needs its private key"),
+        (&["--key", "k.pem"], &[], "needs its certificate"),
+        (&[], &[("CERT", "c.pem")], "needs its private key"),
+        (&[], &[("KEY", "k.pem")], "needs its certificate"),
+        (&["--cert", "/nowhere/c", "--key", "/nowhere/k"], &[], "can't be read"),
+        (&[], &[("CERT", "/nowhere/c"), ("KEY", "/nowhere/k")], "can't be read"),
+        (&["--self-signed", "--cert", "c.pem"], &[], "contradict"),
+        (&["--cert", "c", "--key", "k", "--name", "a.test"], &[], "--name is for --self-signed"),
+        (&["--self-signed", "--open", "--token-file", &file], &[], "contradicts"),
+        (&["--self-signed", "--open"], &[("TOKEN", &half)], "contradicts"),
+        (&["--self-signed"], &[("TOKEN", &half)], "TOKEN"),
+        (&["--self-signed"], &[("TOKEN", "")], "TOKEN is set but empty"),
+        (&["--self-signed"], &[("TOKEN_FILE", " ")], "TOKEN_FILE is set but empty"),
+        (&["--self-signed"], &[("TOKEN", &half), ("TOKEN_FILE", &file)], "both set"),
+        (&["--self-signed", "--token-file", &half], &[], "takes a path, not the token"),
+        (&["--self-signed"], &[("TOKEN_FILE", &half)], "takes a path, not the token"),
+        (&[], &[("SELF_SIGNED", "maybe")], "SELF_SIGNED is neither on nor off"),
+        (&["--self-signed"], &[("OPEN", "2")], "OPEN is neither on nor off"),
+        (&["--self-signed", "--nonsense"], &[], "Unrecognized argument: --nonsense"),
+        (&["--self-signed", "surplus"], &[], "Unrecognized argument: surplus"),
+        (&["--self-signed", "--log"], &[], "No value provided"),
+        (&["--self-signed", "--listen", "192.0.2.1:443"], &[], "can't listen on 192.0.2.1:443"),
+    ];
+    for (arguments, variables, why) in cases {
+        let output = run("2ptth-server", arguments, variables).await;
+        expect_sentence("2ptth-server", &output, why);
+    }
+}
+
+/// What can be wrong with the client's settings.
+const CLIENT: &[(&str, &str, &str, &str)] = &[
+    ("--token-file", "TOKEN_FILE", "/nowhere/token", "can't be read"),
+    ("--host", "PUBLIC_HOST", "https://x.test/", "is neither a host name nor an IP address"),
+    ("--ca", "CA", "/nowhere/ca.pem", "/nowhere/ca.pem"),
+    ("--pin", "PIN", "sha256:beef", "64 hexadecimal digits"),
+    ("--tunnels", "TUNNELS", "0", "isn't a number of tunnels"),
+    ("--tunnels", "TUNNELS", "65", "isn't a number of tunnels"),
+    ("--host-header", "HOST_HEADER", "a b", "--host-header"),
+    ("--alpn", "ALPN", "http/1.1", "can't mean a backend"),
+    ("--log", "LOG", "loud", "isn't a level"),
+];
+
+#[tokio::test]
+async fn each_wrong_setting_of_the_client_gives_one_sentence_and_code_1() {
+    let gateway = "gateway.invalid";
+    for &(flag, variable, value, why) in CLIENT {
+        let output = run("2ptth-client", &[flag, value, gateway], &[]).await;
+        expect_sentence("2ptth-client", &output, why);
+        let output = run("2ptth-client", &[gateway], &[(variable, value)]).await;
+        expect_sentence("2ptth-client", &output, why);
+    }
+    let folder = Folder::new();
+    let file = folder.write("token", Token::generate().reveal()).display().to_string();
+    let half = format!("2ptth_{SECRET}");
+    let two = format!("{}\n{}\n", Token::generate().reveal(), Token::generate().reveal());
+    let two = folder.write("two", two).display().to_string();
+    let public = Token::generate().public().to_string();
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+    let cases: &[Case<'_>] = &[
+        (&[], &[], "no gateway"),
+        (&["http://x.test"], &[], "the gateway \"http://x.test\""),
+        (&[], &[("GATEWAY", "a b")], "the gateway \"a b\""),
+        (&[gateway, "ftp://x"], &[], "the origin \"ftp://x\""),
+        (&[gateway], &[("ORIGIN", "99999")], "the origin \"99999\""),
+        (&[gateway, "8080", "8081"], &[], "one address too many"),
+        (&["--pin", "x", "--insecure", gateway], &[], "exclude each other"),
+        (&[gateway], &[("PIN", "x"), ("CA", "y")], "exclude each other"),
+        (&[gateway], &[("PIN", "")], "PIN is set but empty"),
+        (&[gateway], &[("CA", "")], "CA is set but empty"),
+        (&[gateway], &[("INSECURE", "maybe")], "INSECURE is neither on nor off"),
+        (&[gateway], &[("ANY_HOST", "maybe")], "ANY_HOST is neither on nor off"),
+        (&[gateway], &[("TOKEN", &half)], "the variable TOKEN"),
+        (&[gateway], &[("TOKEN", "")], "TOKEN is set but empty"),
+        (&[gateway], &[("TOKEN", &public)], "the variable TOKEN"),
+        (&[gateway], &[("TOKEN", &half), ("TOKEN_FILE", &file)], "both set"),
+        (&["--token-file", &half, gateway], &[], "takes a path, not the token"),
+        (&["--token-file", &two, gateway], &[], "more than one line"),
+        (&["--nonsense", gateway], &[], "Unrecognized argument: --nonsense"),
+        (&[gateway, "--log"], &[], "No value provided"),
+    ];
+    for (arguments, variables, why) in cases {
+        let output = run("2ptth-client", arguments, variables).await;
+        expect_sentence("2ptth-client", &output, why);
+    }
+}
+
+/// A port that somebody else has.
+#[tokio::test]
+async fn a_port_in_use_is_said_to_be_so_be_it_by_another_gateway() {
+    let gateway = Gateway::start(&[]).await;
+    let other = OriginBox::raw(|_, _| async {}).await;
+    for taken in [gateway.address, other.address] {
+        let listen = taken.to_string();
+        let arguments = ["--self-signed", "--listen", &listen];
+        let output = run("2ptth-server", &arguments, &[]).await;
+        expect_sentence("2ptth-server", &output, &format!("can't listen on {listen}"));
+        assert!(output.stderr.contains("another program has that port"), "{output:?}");
+    }
+}
+
+/// Both families by two flags, where one of them would do.
+#[tokio::test]
+async fn overlapping_addresses_are_no_conflict() {
+    let first = Process::start("2ptth-server", &["--self-signed", "--listen", "0"], &[]);
+    let line = first.says("listening on ").await;
+    let port = line.rsplit_once(':').unwrap().1.to_owned();
+    first.kill().await;
+    let (v4, v6) = (format!("0.0.0.0:{port}"), format!("[::]:{port}"));
+    let arguments = ["--self-signed", "--listen", &v4, "--listen", &v6];
+    let gateway = Process::start("2ptth-server", &arguments, &[]);
+    gateway.says(&format!("listening on {v4}")).await;
+    gateway.says(&format!("listening on {v6}")).await;
+    for host in ["127.0.0.1", "[::1]"] {
+        let address = format!("{host}:{port}").parse().unwrap();
+        assert_eq!(answer(address).await.0, 502);
+    }
+}
+
+/// The last line is the whole command for the client, and it works as it stands.
+#[tokio::test]
+async fn the_last_line_that_a_gateway_prints_is_a_client_that_works() {
+    let origin = OriginBox::raw(|mut socket, _| async move {
+        ptth_test::origin::read_head(&mut socket).await;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await;
+    })
+    .await;
+    for flags in [
+        &["--self-signed"][..],
+        &["--self-signed", "--name", "localhost"],
+        &["--self-signed", "--open"],
+    ] {
+        let arguments = [flags, &["--listen", "127.0.0.1:0"]].concat();
+        let gateway = Process::start("2ptth-server", &arguments, &[]);
+        let address = address_of(&gateway).await;
+        let command = gateway.says("2ptth-client ").await;
+        assert_eq!(gateway.stdout_so_far().lines().last(), Some(command.as_str()));
+        let folder = binary("2ptth-client");
+        let folder = folder.parent().unwrap().display();
+        assert!(command.ends_with(" http://localhost:8080"), "{command}");
+        let command =
+            command.replace("http://localhost:8080", &format!("http://{}", origin.address));
+        let mut shell = Command::new("sh");
+        // `exec env` makes the shell's process the client's, which then ends with the test.
+        shell.args(["-c", &format!("exec env {command}")]);
+        shell.env_clear().env("PATH", format!("{folder}:/usr/bin:/bin"));
+        let client = Process::spawn(shell);
+        gateway.logs(" up name=").await;
+        assert_eq!(answer(address).await, (200, "hi".to_owned()), "{}", client.said());
+        client.signal("TERM");
+        assert_eq!(client.ended().await.code, Some(0));
+    }
+}
+
+async fn answer(address: SocketAddr) -> (u16, String) {
+    let mut visitor = H1::to(address).await.unwrap();
+    visitor.send("GET /?q=query-secret HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
+    let answer = visitor.answer().await;
+    (answer.status, answer.text())
+}
+
+/// C7, SECURITY "TLS and secrets": at the highest level of the log, with a token by variable and by file.
+#[tokio::test]
+async fn no_token_shows_in_arguments_logs_or_pages() {
+    let folder = Folder::new();
+    let token = Token::generate();
+    let seed = token.reveal();
+    let seed = seed.trim_start_matches("2ptth_");
+    let file = folder.write("token", token.reveal()).display().to_string();
+    let listen = ["--self-signed", "--listen", "127.0.0.1:0", "--log", "trace"];
+    for by_file in [false, true] {
+        let reveal = token.reveal();
+        let variables = [("TOKEN", reveal.as_str())];
+        let flags = ["--token-file", &file];
+        let (flags, variables): (&[&str], &[_]) =
+            if by_file { (&flags, &[]) } else { (&[], &variables) };
+        let gateway = Process::start("2ptth-server", &[&listen[..], flags].concat(), variables);
+        let address = address_of(&gateway).await;
+        let pages = answer(address).await.1;
+        let target = address.to_string();
+        let arguments = [&["--insecure", "--log", "trace", &target], flags].concat();
+        let client = Process::start("2ptth-client", &arguments, variables);
+        gateway.logs(" up name=").await;
+        let pages = pages + &answer(address).await.1;
+        for process in [&gateway, &client] {
+            let argv = std::fs::read(format!("/proc/{}/cmdline", process.id())).unwrap();
+            assert!(!String::from_utf8_lossy(&argv).contains(seed));
+        }
+        client.signal("TERM");
+        gateway.signal("TERM");
+        for output in [client.ended().await, gateway.ended().await] {
+            let said = output.stdout + &output.stderr + &pages;
+            assert!(!said.contains(seed), "{said}");
+            assert!(!said.contains("query-secret"), "{said}");
+        }
+    }
+}
+
+/// LESSONS, crates: whoever closes our stdout doesn't want to read it, and goes on being served.
+#[tokio::test]
+async fn a_closed_stdout_or_stderr_ends_nobody() {
+    let gateway = GatewayBox::start();
+    let mut client = Command::new("sh");
+    client
+        .args(["-c", "exec \"$0\" --insecure --log debug \"$1\" >&- 2>&-"])
+        .arg(binary("2ptth-client"))
+        .arg(gateway.address.to_string())
+        .env("TOKEN", gateway.token.reveal());
+    let client = Process::spawn(client);
+    gateway.until_tunnels(2).await;
+    for _ in 0..20 {
+        assert_eq!(H1::get(&gateway, "/").await.status, 200);
+    }
+    client.signal("TERM");
+    assert_eq!(client.ended().await.code, Some(0));
+
+    // A pipe whose reader is gone, which is an error at each line.
+    let mut client = Command::new(binary("2ptth-client"));
+    client
+        .args(["--insecure", "--log", "debug", &gateway.address.to_string()])
+        .env("TOKEN", gateway.token.reveal())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut client = client.spawn().unwrap();
+    drop((client.stdout.take(), client.stderr.take()));
+    gateway.until_tunnels(2).await;
+    for _ in 0..20 {
+        assert_eq!(H1::get(&gateway, "/").await.status, 200);
+    }
+    assert!(client.try_wait().unwrap().is_none(), "it runs");
+    client.kill().await.unwrap();
+}
+
+/// The same for the gateway.
+#[tokio::test]
+async fn a_gateway_whose_reader_is_gone_serves_on() {
+    let mut gateway = Gateway::start(&[]).await;
+    let _client = gateway.client(&[]);
+    gateway.process.logs(" up name=").await;
+    gateway.process.deafen();
+    for _ in 0..20 {
+        assert_eq!(answer(gateway.address).await.0, 200);
+    }
+    gateway.process.signal("TERM");
+    assert_eq!(gateway.process.ended().await.code, Some(0));
+}
+
+/// Flags and variables, as somebody documents them.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Documented {
+    flags: BTreeSet<String>,
+    variables: BTreeSet<String>,
+}
+
+fn is_variable(word: &str) -> bool {
+    word.len() > 1
+        && word.starts_with(|c: char| c.is_ascii_uppercase())
+        && word.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+}
+
+/// Of `--help`: flags begin lines, variables stand in parentheses.
+fn documented_by_help(text: &str) -> Documented {
+    let mut documented = Documented::default();
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '%'))
+            .map(str::to_owned)
+            .collect()
+    };
+    for line in text.lines() {
+        let starts = line.split_whitespace().take(2).map(|word| word.trim_end_matches(','));
+        let flags = starts.filter(|word| word.starts_with("--")).map(str::to_owned);
+        if line.starts_with("  -") {
+            documented.flags.extend(flags);
+        }
+    }
+    for part in text.split('(').skip(1) {
+        let inside = part.split(')').next().unwrap_or_default();
+        documented.variables.extend(words(inside).into_iter().filter(|word| is_variable(word)));
+    }
+    documented
+}
+
+/// Of the README, below the program's heading: the rows of its table, and what else is quoted there.
+fn documented_by_readme(text: &str, program: &str) -> Documented {
+    let mut documented = Documented::default();
+    let heading = format!("### {program}");
+    let section = text.lines().skip_while(|line| *line != heading).skip(1);
+    for line in section.take_while(|line| !line.starts_with('#')) {
+        let quoted = line.split('`').skip(1).step_by(2);
+        for (n, quoted) in quoted.enumerate() {
+            let word = quoted.split(' ').next().unwrap_or_default();
+            if line.starts_with("| `") && n == 0 && word.starts_with("--") {
+                documented.flags.insert(word.to_owned());
+            } else if is_variable(word) {
+                documented.variables.insert(word.to_owned());
+            }
+        }
+    }
+    documented
+}
+
+#[tokio::test]
+async fn the_readme_and_the_help_tell_of_the_same_flags_and_variables() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(readme).expect("the README");
+    for (program, table) in [("2ptth-server", GATEWAY), ("2ptth-client", CLIENT)] {
+        for flag in ["--help", "-h"] {
+            let help = run(program, &[flag], &[]).await;
+            assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+            let help = documented_by_help(&help.stdout);
+            assert_eq!(help, documented_by_readme(&readme, program), "help, then README");
+            // And those that this file looks at are among them.
+            for (flag, variable, ..) in table {
+                assert!(help.flags.contains(*flag) && help.variables.contains(*variable), "{flag}");
+            }
+        }
+        let version = run(program, &["--version"], &[]).await;
+        let expected = format!("{program} {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!((version.code, version.stdout), (Some(0), expected));
+    }
+}
+
+/// Resident memory, in KiB.
+fn resident(process: &Process) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Idle, each of the two fits in 15 MiB; a debug build only prints.
+#[tokio::test]
+async fn idle_programs_are_small() {
+    let gateway = Gateway::start(&[]).await;
+    let client = gateway.client(&[]);
+    gateway.process.logs(" up name=").await;
+    assert_eq!(answer(gateway.address).await.0, 200);
+    let (gateway, client) = (resident(&gateway.process), resident(&client));
+    println!("resident: gateway {gateway} KiB, client {client} KiB");
+    if !cfg!(debug_assertions) {
+        assert!(gateway < 15 * 1024 && client < 15 * 1024, "{gateway} KiB, {client} KiB");
+    }
+}
+
+/// `env` on top of the flags: a flag beats a variable, and an empty variable counts as unset.
+#[tokio::test]
+async fn a_flag_beats_its_variable_and_an_empty_variable_is_none() {
+    let arguments = ["--self-signed", "--listen", "127.0.0.1:0", "--log", "info", "--grace", "1"];
+    let variables = [("LISTEN", "nonsense"), ("LOG", "nonsense"), ("GRACE", "x"), ("OPEN", "")];
+    let gateway = Process::start("2ptth-server", &arguments, &variables);
+    let address = address_of(&gateway).await;
+    let reached = soon("an answer", answer(address));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap().0, 502);
+    let variables = [
+        ("LISTEN", "127.0.0.1:0"),
+        ("SELF_SIGNED", "yes"),
+        ("NAMES", "a.test, b.test"),
+        ("LOG", ""),
+    ];
+    let gateway = Process::start::<&str>("2ptth-server", &[], &variables);
+    let command = gateway.says("2ptth-client ").await;
+    assert!(command.contains(" a.test:"), "{command}");
+}

@@ -1,0 +1,12 @@
+//! B: the tunnel, from its admission to its end.
+
+mod admission;
+mod alpn;
+mod back;
+mod coming;
+mod distance;
+mod hosts;
+mod origin;
+mod reload;
+mod rolling;
+mod silence;
