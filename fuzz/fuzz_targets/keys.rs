@@ -1,0 +1,34 @@
+//! A token file: no text may panic the reader, no error may quote it, and a key reads back as it is shown.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ptth_link::keys::{holds_secret, parse_keys};
+use ptth_link::token::{PublicKey, Token};
+
+fuzz_target!(|text: &str| {
+    let secret = holds_secret(text);
+    match parse_keys(text) {
+        Ok(keys) => {
+            assert!(!keys.is_empty());
+            for key in &keys {
+                assert_eq!(PublicKey::parse(&key.to_string()).as_ref(), Ok(key));
+            }
+            let shown: Vec<_> = keys.iter().map(ToString::to_string).collect();
+            assert_eq!(parse_keys(&shown.join("\r\n")), Ok(keys), "as it is shown");
+            assert!(!holds_secret(&shown.join("\n")));
+        }
+        Err(err) => {
+            assert!(err.line().is_none_or(|line| line > 0 && line <= text.split('\n').count()));
+            let said = err.to_string();
+            for word in text.split_whitespace().filter(|word| word.len() > 20) {
+                assert!(!said.contains(word), "the error quotes the file");
+            }
+        }
+    }
+    if let Ok(token) = Token::parse(text) {
+        assert!(secret);
+        let again = Token::parse(&token.reveal()).expect("what it revealed");
+        assert_eq!(again.public(), token.public());
+        assert!(!format!("{token:?}").contains(&token.reveal()), "Debug shows it");
+    }
+});
