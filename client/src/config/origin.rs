@@ -151,6 +151,10 @@ pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'
     if host.is_empty() {
         return Err("the host is missing");
     }
+    // Where the address ends and the port begins would be a guess (RFC 3986 §3.2.2).
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return Err("an IPv6 address that has a port stands in brackets, like in [::1]:8080");
+    }
     // As a name it would be looked up, so it would go to every resolver on the way.
     if token::begins_like_one(host) {
         return Err("that is a token; give it by the variable TOKEN or by --token-file");
@@ -230,6 +234,7 @@ mod tests {
             ("::1", "port is missing"),
             ("[::1]", "port is missing"),
             ("[::1:80", "brackets"),
+            ("1:2:3:4:5:6:7:8:80", "brackets"),
             ("[localhost]:80", "brackets"),
             ("http://", "host is missing"),
             ("http://localhost:8080/app", "path"),

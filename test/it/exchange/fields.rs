@@ -117,7 +117,9 @@ async fn hop_by_hop_request_fields_do_not_cross() {
         assert_eq!(values(&head, name).len(), 1, "{name}: {}", String::from_utf8_lossy(&head));
     }
     assert!(!texts(&head, "keep-alive").contains(&"timeout=7".to_owned()));
+    // RFC 9110 §10.1.4: what is kept of TE concerns the next hop alone, which is told so.
     assert_eq!(texts(&head, "te"), ["trailers"]);
+    assert_eq!(texts(&head, "connection"), ["te"]);
 }
 
 /// A4
