@@ -40,14 +40,17 @@ pub fn switch(env: &Env<'_>, name: &'static str) -> Result<bool, EnvError> {
     }
 }
 
-/// Takes `--flag=value` apart, which argh knows as two arguments only; up to a `--`.
-pub fn split_equals(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+/// Takes `--flag=value` apart, which argh knows as two arguments only; up to a `--`. A switch takes no
+/// value: `--insecure=false` stays in one piece, for argh to refuse.
+pub fn split_equals(arguments: impl IntoIterator<Item = String>, switches: &[&str]) -> Vec<String> {
     let mut split = Vec::new();
     let mut ended = false;
     for argument in arguments {
         ended |= argument == "--";
         match argument.split_once('=') {
-            Some((flag, value)) if !ended && flag.starts_with("--") => {
+            Some((flag, value))
+                if !ended && flag.starts_with("--") && !switches.contains(&flag) =>
+            {
                 split.extend([flag.to_owned(), value.to_owned()]);
             }
             _ => split.push(argument),
@@ -130,14 +133,16 @@ mod tests {
 
     #[test]
     fn flags_with_equals_signs_are_two_arguments() {
-        let table: [(&[&str], &[&str]); 4] = [
+        let table: [(&[&str], &[&str]); 5] = [
             (&["--log=debug", "a=b"], &["--log", "debug", "a=b"]),
             (&["--key", "a=b"], &["--key", "a=b"]),
             (&["--key=a=b", "--open"], &["--key", "a=b", "--open"]),
             (&["--", "--log=debug"], &["--", "--log=debug"]),
+            (&["--insecure=false"], &["--insecure=false"]),
         ];
         for (given, expected) in table {
-            assert_eq!(split_equals(given.iter().map(|text| text.to_string())), expected);
+            let given = given.iter().map(|text| text.to_string());
+            assert_eq!(split_equals(given, &["--insecure"]), expected);
         }
     }
 

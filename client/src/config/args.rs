@@ -66,8 +66,11 @@ impl Args {
     /// Reads the arguments that follow the program's name. `--flag=value` is the same as
     /// `--flag value`. The error is the text of `--help`, or what is wrong.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, EarlyExit> {
-        let arguments = env::split_equals(arguments);
+        let arguments = env::split_equals(arguments, &SWITCHES);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         Self::from_args(&["2ptth-client"], &arguments)
     }
 }
+
+/// The flags without a value.
+const SWITCHES: [&str; 3] = ["--insecure", "--any-host", "--version"];
