@@ -159,7 +159,7 @@ async fn a_gateway_that_cannot_be_trusted_ends_the_client_with_code_1_and_a_sent
     let http = OriginBox::raw(|socket, _| async move { drop(socket) }).await;
     let cases: [(&[&str], &str); 2] = [
         (&[&address], "the gateway's certificate can't be trusted"),
-        (&["--pin", &pin, &address], "the gateway's certificate can't be trusted"),
+        (&["--pin", &pin, &address], "the gateway's certificate has the pin sha256:"),
     ];
     for (arguments, why) in cases {
         let output = run("2ptth-client", arguments, &[("TOKEN", &token)]).await;
