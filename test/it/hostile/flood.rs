@@ -99,7 +99,7 @@ fn stream(n: u32) -> u32 {
     n * 2 + 1
 }
 
-/// D3: cVE-2023-44487
+/// D3: CVE-2023-44487
 #[tokio::test]
 async fn rapid_reset_ends_the_connection() {
     let (gateway, _backend) = gateway().await;
@@ -110,7 +110,7 @@ async fn rapid_reset_ends_the_connection() {
     assert_eq!(flood.await.closed, CALM);
 }
 
-/// D3: cVE-2025-8671: the attacker makes the gateway do the resetting.
+/// D3: CVE-2025-8671: the attacker makes the gateway do the resetting.
 #[tokio::test]
 async fn made_you_reset_ends_the_connection() {
     let (gateway, _backend) = gateway().await;
@@ -123,7 +123,8 @@ async fn made_you_reset_ends_the_connection() {
     assert_eq!(flood.await.closed, CALM);
 }
 
-/// D3: the same by heads that h2 lets pass and the gateway doesn't, each only when the one before was refused.
+/// D3: the same by heads that h2 lets pass and the gateway doesn't,
+/// each only when the one before was refused.
 #[tokio::test(start_paused = true)]
 async fn malformed_heads_again_and_again_end_the_connection() {
     let (mut lab, _, _release) = witness().await;
@@ -151,7 +152,7 @@ async fn cancelling_what_was_passed_on_ends_the_connection() {
     assert_eq!(visitor.end().await, Some(11));
 }
 
-/// D3: vU#421644
+/// D3: VU#421644
 #[tokio::test]
 async fn a_head_without_end_ends_the_connection() {
     let (gateway, _backend) = gateway().await;
