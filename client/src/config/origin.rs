@@ -105,8 +105,9 @@ impl HostHeader {
     /// Reads `keep`, `origin` or a host with or without a port.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         match text.trim() {
-            "keep" => Ok(Self::Keep),
-            "origin" => Ok(Self::Origin),
+            // Hosts know no case, so a host of that name could be written in none.
+            word if word.eq_ignore_ascii_case("keep") => Ok(Self::Keep),
+            word if word.eq_ignore_ascii_case("origin") => Ok(Self::Origin),
             value => match host_and_port(value) {
                 Ok((host, None)) => Ok(Self::Value(bracketed(&host))),
                 Ok((host, Some(port))) => Ok(Self::Value(format!("{}:{port}", bracketed(&host)))),
@@ -156,13 +157,13 @@ pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'
         return Err("an IPv6 address that has a port stands in brackets, like in [::1]:8080");
     }
     // As a name it would be looked up, so it would go to every resolver on the way.
-    if token::begins_like_one(host) {
+    let host = host.to_ascii_lowercase();
+    if token::begins_like_one(&host) {
         return Err("that is a token; give it by the variable TOKEN or by --token-file");
     }
     if !host.is_ascii() {
         return Err("write a name in another alphabet in its xn--… form");
     }
-    let host = host.to_ascii_lowercase();
     let well_formed = host.parse::<IpAddr>().is_ok() || ServerName::try_from(host.as_str()).is_ok();
     if well_formed {
         Ok((host, port))
@@ -274,6 +275,7 @@ mod tests {
         let value = |text: &str| HostHeader::Value(text.to_owned());
         let table = [
             ("keep", HostHeader::Keep),
+            ("KEEP", HostHeader::Keep),
             ("origin", HostHeader::Origin),
             ("App.local:8080", value("app.local:8080")),
             ("[::1]:80", value("[::1]:80")),
