@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod graveyard;
 pub mod greeting;
 pub mod listener;
+pub mod live;
 pub mod pool;
 pub mod public;
 pub mod shard;
