@@ -1,0 +1,156 @@
+//! One live tunnel, as requests and its driver see it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use ptth_link::limits::PROBE_TIMEOUT;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::auth::Identity;
+use crate::graveyard::Graveyard;
+
+/// Names a tunnel in logs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TunnelId(u64);
+
+impl fmt::Display for TunnelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "t{}", self.0)
+    }
+}
+
+/// One live tunnel, as requests see it.
+pub struct Tunnel {
+    /// Its name in logs.
+    pub id: TunnelId,
+    /// The thread that drives it.
+    pub shard: usize,
+    /// Who holds the other end.
+    pub identity: Identity,
+    pub(crate) sender: SendRequest<Bytes>,
+    in_flight: AtomicUsize,
+    draining: AtomicBool,
+    strikes: AtomicU32,
+    probe: AtomicBool,
+    answered: Notify,
+    /// Wakes the tunnel's driver: it was replaced, struck, or its key was withdrawn.
+    pub attention: Notify,
+    /// Streams that were given up while no reset may be sent.
+    pub graveyard: Graveyard,
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Tunnel {
+    /// A tunnel over `sender`, driven by `shard`.
+    pub fn new(shard: usize, identity: Identity, sender: SendRequest<Bytes>) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let graveyard = Graveyard::new(identity.ours);
+        Arc::new(Self {
+            id: TunnelId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            shard,
+            identity,
+            sender,
+            in_flight: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            strikes: AtomicU32::new(0),
+            probe: AtomicBool::new(false),
+            answered: Notify::new(),
+            attention: Notify::new(),
+            graveyard,
+        })
+    }
+
+    /// Streams in use.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Streams that the backend lets us open at once.
+    pub(crate) fn room(&self) -> usize {
+        self.sender.current_max_send_streams()
+    }
+
+    /// Takes a stream's place.
+    pub(crate) fn enter(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives it back; the last one out of a tunnel that drains wakes its driver.
+    pub(crate) fn leave(&self) {
+        let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if before == 1 && self.is_draining() {
+            self.attention.notify_one();
+        }
+    }
+
+    /// No new requests from here on; those that run may finish, if the backend still answers.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.probe.store(true, Ordering::Relaxed);
+        self.attention.notify_one();
+    }
+
+    /// Whether the backend answers a PING within [`PROBE_TIMEOUT`].
+    pub async fn answers(&self) -> bool {
+        let mut answered = std::pin::pin!(self.answered.notified());
+        answered.as_mut().enable();
+        self.probe.store(true, Ordering::Relaxed);
+        self.attention.notify_one();
+        timeout(PROBE_TIMEOUT, answered).await.is_ok()
+    }
+
+    /// For the driver: whether a PING is wanted, once for each wish.
+    pub fn take_probe(&self) -> bool {
+        self.probe.swap(false, Ordering::Relaxed)
+    }
+
+    /// For the driver: no PING is unanswered.
+    pub fn note_answer(&self) {
+        if !self.probe.load(Ordering::Relaxed) {
+            self.answered.notify_waiters();
+        }
+    }
+
+    /// Whether it takes no new requests.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a breach of protocol by the backend.
+    pub fn strike(&self) {
+        if self.strikes.fetch_add(1, Ordering::Relaxed) + 1 == STRIKES {
+            self.attention.notify_one();
+        }
+    }
+
+    /// Whether the backend broke the protocol too often since the last call.
+    pub fn is_out(&self) -> bool {
+        self.strikes.load(Ordering::Relaxed) >= STRIKES
+    }
+
+    /// Forgets the breaches so far: once an interval.
+    pub fn forgive(&self) {
+        self.strikes.store(0, Ordering::Relaxed);
+    }
+
+    /// Streams that the backend allows at a time, which it may change.
+    pub fn allowed(&self) -> usize {
+        self.sender.current_max_send_streams()
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        !self.is_draining() && self.in_flight() < self.allowed()
+    }
+}
+
+/// Breaches of protocol within one PING interval after which a backend is dropped.
+const STRIKES: u32 = 100;
