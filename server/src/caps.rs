@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Limits;
+use crate::share::Share;
 
 /// Counts the connections of all shards.
 #[derive(Clone, Debug)]
@@ -21,7 +22,13 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    addresses: HashMap<IpAddr, usize>,
+    addresses: HashMap<IpAddr, Address>,
+}
+
+#[derive(Debug, Default)]
+struct Address {
+    connections: usize,
+    share: Share,
 }
 
 /// A connection's place. Dropping it frees the place.
@@ -51,12 +58,18 @@ impl Caps {
             return None;
         }
         let here = counts.addresses.entry(address).or_default();
-        if *here >= self.0.per_address {
+        if here.connections >= self.0.per_address {
             return None;
         }
-        *here += 1;
+        here.connections += 1;
         counts.all += 1;
         Some(Place { caps: self.clone(), address, number: counts.all })
+    }
+
+    /// What an address that has a place has of the tunnels.
+    pub fn share(&self, address: IpAddr) -> Share {
+        let counts = self.lock();
+        counts.addresses.get(&network(address)).map(|here| here.share.clone()).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -76,8 +89,8 @@ impl Drop for Place {
         let mut counts = self.caps.lock();
         counts.all = counts.all.saturating_sub(1);
         if let Some(here) = counts.addresses.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
+            here.connections -= 1;
+            if here.connections == 0 {
                 counts.addresses.remove(&self.address);
             }
         }

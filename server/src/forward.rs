@@ -26,6 +26,7 @@ use ptth_link::window::Budget;
 use crate::carry::{Carry, Stillness};
 use crate::error::ExchangeError;
 use crate::pool::{Lease, Pool};
+use crate::share::Share;
 use crate::upload::{Upload, Watched};
 
 /// What an exchange needs of the gateway.
@@ -35,6 +36,8 @@ pub struct Way {
     pub pool: Arc<Pool>,
     /// The thread that this runs on.
     pub shard: usize,
+    /// What the visitor's address has of the tunnels.
+    pub share: Share,
     /// What bodies may hold.
     pub budget: Arc<Budget>,
     /// From the last sign of the upload to the response's head.
@@ -73,7 +76,7 @@ where
     let mut refused = Vec::new();
     loop {
         attempts += 1;
-        let acquired = way.pool.acquire(way.shard, &refused).await;
+        let acquired = way.pool.acquire(&way.share, way.shard, &refused).await;
         let lease = acquired.map_err(ExchangeError::NoTunnel)?;
         let tunnel = lease.tunnel().id;
         let mut sender = lease.sender();

@@ -23,6 +23,7 @@ pub mod live;
 pub mod pool;
 pub mod public;
 pub mod shard;
+pub mod share;
 pub mod tls;
 pub mod tunnel;
 pub mod upload;

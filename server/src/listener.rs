@@ -176,7 +176,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let address = peer.ip();
-    let hello = timeout(HANDSHAKE, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
+    let patience = if place.is_reserved() { RESERVED_HELLO } else { HANDSHAKE };
+    let hello = timeout(patience, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
     let hello = match hello {
         Ok(Ok(hello)) => hello,
         Ok(Err(err)) => return note(peer, &err),
@@ -330,6 +331,8 @@ impl AsyncWrite for Socket {
 
 /// Accepted to TLS done: once for the ClientHello, once for the rest.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For the ClientHello of who takes one of the last places: those are for backends, which begin at once.
+const RESERVED_HELLO: Duration = Duration::from_secs(2);
 /// For a visitor whose network pauses, or whose upgraded connection he doesn't read for a while.
 const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Descriptors that ran out come back within this or never.

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth::Identity;
 pub use crate::live::{Tunnel, TunnelId};
+use crate::share::{Part, Share};
 
 /// All tunnels of the gateway, listed by the shard that drives them.
 #[derive(Debug)]
@@ -130,21 +131,42 @@ impl Pool {
         self.freed.notify_waiters();
     }
 
-    /// A stream for a request that came in on `shard`, at once or not at all.
+    /// Streams that all tunnels together have room for.
+    fn room(&self) -> usize {
+        let tunnels = self.all();
+        let live = tunnels.iter().filter(|tunnel| !tunnel.is_draining());
+        live.map(|tunnel| tunnel.room()).fold(0, usize::saturating_add)
+    }
+
+    /// A stream for a request of an address with that `share`, which came in on `shard`; at once or not
+    /// at all.
     ///
     /// The shard's own tunnels come first: another one's would cost a lock that two threads want. Those
     /// in `avoid` come last: they refused the request, and being idle for that would be chosen again.
     ///
     /// # Errors
     /// [`NoTunnel`].
-    pub fn lease(self: &Arc<Self>, shard: usize, avoid: &[TunnelId]) -> Result<Lease, NoTunnel> {
-        match self.find(shard, avoid) {
-            Err(NoTunnel::Full) if !avoid.is_empty() => self.find(shard, &[]),
+    pub fn lease(
+        self: &Arc<Self>,
+        share: &Share,
+        shard: usize,
+        avoid: &[TunnelId],
+    ) -> Result<Lease, NoTunnel> {
+        if share.is_used_up(|| self.room()) {
+            return Err(NoTunnel::Full);
+        }
+        match self.find(share, shard, avoid) {
+            Err(NoTunnel::Full) if !avoid.is_empty() => self.find(share, shard, &[]),
             found => found,
         }
     }
 
-    fn find(self: &Arc<Self>, shard: usize, avoid: &[TunnelId]) -> Result<Lease, NoTunnel> {
+    fn find(
+        self: &Arc<Self>,
+        share: &Share,
+        shard: usize,
+        avoid: &[TunnelId],
+    ) -> Result<Lease, NoTunnel> {
         let suits = |tunnel: &&Arc<Tunnel>| tunnel.has_room() && !avoid.contains(&tunnel.id);
         let mut any = false;
         let own = self.shards.get(shard).into_iter();
@@ -157,7 +179,8 @@ impl Pool {
             let free = after.iter().chain(before).filter(suits);
             if let Some(tunnel) = free.min_by_key(|tunnel| tunnel.in_flight()) {
                 tunnel.enter();
-                return Ok(Lease { pool: self.clone(), tunnel: tunnel.clone() });
+                let (pool, part) = (self.clone(), share.part());
+                return Ok(Lease { pool, tunnel: tunnel.clone(), part });
             }
         }
         Err(if any { NoTunnel::Full } else { NoTunnel::Absent })
@@ -170,20 +193,28 @@ impl Pool {
     /// a thousand.
     pub async fn acquire(
         self: &Arc<Self>,
+        share: &Share,
         shard: usize,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
-        match self.lease(shard, avoid) {
+        match self.lease(share, shard, avoid) {
             Err(NoTunnel::Full) => {}
             other => return other,
         }
         let place = Place::take(&self.waiting).ok_or(NoTunnel::Full)?;
         let deadline = Instant::now() + QUEUE_TIMEOUT;
         loop {
+            // Enabled, neither of the two is missed; so look once more before waiting. Who waits for a part
+            // of his own address doesn't take the signals of those who only wait for room.
+            let mut returned = std::pin::pin!(share.returned());
+            returned.as_mut().enable();
+            if share.is_used_up(|| self.room()) {
+                timeout_at(deadline, returned).await.map_err(|_| NoTunnel::Full)?;
+                continue;
+            }
             let mut freed = std::pin::pin!(self.freed.notified());
-            // From here on a slot that comes free isn't missed; so look once more before waiting.
             freed.as_mut().enable();
-            match self.lease(shard, avoid) {
+            match self.lease(share, shard, avoid) {
                 Err(NoTunnel::Full) => {}
                 other => {
                     drop(place);
@@ -240,6 +271,8 @@ impl Drop for Registration {
 pub struct Lease {
     pool: Arc<Pool>,
     tunnel: Arc<Tunnel>,
+    #[allow(dead_code, reason = "held for its drop")]
+    part: Part,
 }
 
 impl Lease {

@@ -120,6 +120,7 @@ impl Shard {
             way: Way {
                 pool: self.pool.clone(),
                 shard: self.index,
+                share: self.caps.share(address),
                 budget: self.budget.clone(),
                 head_timeout: self.limits.head,
                 stall_timeout: self.limits.stall,

@@ -22,6 +22,7 @@ use ptth_server::config::Limits;
 use ptth_server::forward::Way;
 use ptth_server::pool::Pool;
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
+use ptth_server::share::Share;
 use ptth_server::tunnel::{Home, attach};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::oneshot;
@@ -205,6 +206,7 @@ impl Lab {
             way: Way {
                 pool: self.pool.clone(),
                 shard: 0,
+                share: Share::default(),
                 budget: self.budget.clone(),
                 head_timeout: limits.head,
                 stall_timeout: limits.stall,

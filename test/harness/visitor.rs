@@ -1,6 +1,6 @@
 //! Visitors: a TLS connection with the ALPN that a test wants, and enough HTTP/1.1 to read a response.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ::h2::client::SendRequest;
@@ -11,7 +11,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -88,7 +88,24 @@ pub async fn connect_to(
     address: SocketAddr,
     alpn: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect(address).await?;
+    shake(TcpStream::connect(address).await?, alpn).await
+}
+
+/// The same, coming from another address of the loopback network than everybody else.
+///
+/// # Errors
+/// Those of the handshake.
+pub async fn connect_from(
+    own: Ipv4Addr,
+    address: SocketAddr,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((own, 0)))?;
+    shake(socket.connect(address).await?, alpn).await
+}
+
+async fn shake(socket: TcpStream, alpn: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
     socket.set_nodelay(true)?;
     let name = ServerName::try_from("example.test").expect("a name");
     TlsConnector::from(Arc::new(tls(alpn))).connect(name, socket).await

@@ -12,14 +12,14 @@ const SERVER: &[(&str, &[&str])] = &[
     ("listener", &["auth", "caps", "demux", "public", "shard", "tunnel"]),
     ("shard", &["auth", "caps", "config", "forward", "pool", "public", "tls", "tunnel"]),
     ("public", &["carry", "error", "forward"]),
-    ("forward", &["carry", "error", "pool", "upload"]),
+    ("forward", &["carry", "error", "pool", "share", "upload"]),
     ("carry", &["pool", "upload"]),
     ("tunnel", &["auth", "pool"]),
     ("pool", &["auth", "live", "share"]),
     ("live", &["auth", "graveyard"]),
     ("error", &["pool"]),
     ("tls", &["auth", "config", "demux"]),
-    ("caps", &["config"]),
+    ("caps", &["config", "share"]),
 ];
 
 /// Whom each module of the client may import.

@@ -334,7 +334,7 @@ const STREAM_ERRORS: usize = 100;
 const CANCELLED: u32 = 100;
 /// After this many streams the visitor is asked to come again.
 const LIFETIME_STREAMS: u64 = 1_000_000;
-/// From the TLS handshake to the end of the preface and of the first SETTINGS.
+/// From the TLS handshake to the end of the preface.
 const PREFACE: Duration = Duration::from_secs(10);
 /// From there to the first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(75);

@@ -24,7 +24,7 @@ use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::{Budget, Window};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::auth::Identity;
 use crate::pool::{Pool, Registration, Tunnel};
@@ -44,6 +44,8 @@ pub enum Ended {
     Socket(io::Error),
     /// Nothing came from it for two PING intervals.
     Dead,
+    /// It doesn't acknowledge SETTINGS (RFC 9113 §6.5.3), and so won't keep to its window.
+    Unsettled,
     /// The backend broke the protocol too often.
     Struck,
     /// The backend closed it in order.
@@ -60,6 +62,7 @@ impl fmt::Display for Ended {
             Self::Connection(err) => write!(f, "{err}"),
             Self::Socket(err) => write!(f, "the socket failed: {err}"),
             Self::Dead => f.write_str("nothing came from the backend for two ping intervals"),
+            Self::Unsettled => f.write_str("the backend doesn't acknowledge our settings"),
             Self::Struck => f.write_str("the backend broke the protocol too often"),
             Self::Closed => f.write_str("the backend closed it"),
             Self::Drained => f.write_str("drained"),
@@ -134,6 +137,8 @@ struct Engine<IO> {
     driver: Driver<IO>,
     keepalive: Keepalive,
     window: Window,
+    /// Since when a window waits for the last one to be acknowledged.
+    unsettled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<IO> Engine<IO>
@@ -165,7 +170,7 @@ where
         let mut keepalive = Keepalive::new(pings);
         keepalive.probe(0);
         let window = Window::new(home.budget.clone(), widest);
-        let mut engine = Self { connection, driver, keepalive, window };
+        let mut engine = Self { connection, driver, keepalive, window, unsettled: None };
         poll_fn(|cx| match engine.poll(cx, 0) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
             Poll::Pending if engine.keepalive.is_answered() => Poll::Ready(Ok(())),
@@ -178,11 +183,19 @@ where
     /// Ready when the connection has ended. `streams`: how many are open.
     fn poll(&mut self, cx: &mut Context<'_>, streams: usize) -> Poll<Ended> {
         let received = self.driver.received();
-        if let Some(window) = self.window.adjust(streams, received) {
+        match self.window.adjust(streams, received) {
             // Fails while the last SETTINGS frame isn't acknowledged; then the next poll tries again.
-            if self.connection.set_initial_window_size(window).is_ok() {
-                self.window.announce(window, received);
+            Some(window) if self.connection.set_initial_window_size(window).is_err() => {
+                let deadline = || Box::pin(sleep_until(Instant::now() + SETTLED));
+                if self.unsettled.get_or_insert_with(deadline).as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ended::Unsettled);
+                }
             }
+            Some(window) => {
+                self.window.announce(window, received);
+                self.unsettled = None;
+            }
+            None => self.unsettled = None,
         }
         let ended = Pin::new(&mut self.connection).poll(cx);
         let flushed = self.driver.poll_flush(cx);
@@ -267,6 +280,8 @@ where
 
 /// From the end of the TLS handshake to the first PONG: as long as any other first byte.
 const FIRST_PONG: Duration = Duration::from_secs(10);
+/// For a backend to acknowledge SETTINGS: as long as for its PONG.
+const SETTLED: Duration = Duration::from_secs(10);
 /// Streams that we reset and whose late frames must still be told from a breach of protocol.
 const REMEMBERED_RESETS: usize = 4096;
 /// For the last frames to leave.
