@@ -6,6 +6,7 @@ mod flood;
 mod h1;
 mod h2;
 mod readers;
+mod settings;
 mod share;
 mod slow;
 mod traps;
