@@ -205,7 +205,7 @@ async fn at_100_ms_a_tunnel_carries_four_fifths_of_what_plain_tcp_carries() {
 
 /// B12: 100 MB/s, of which 10 MB are under way. One after the other: it takes the whole machine.
 #[tokio::test]
-#[ignore = "heavy: run by .ci/run in release"]
+#[ignore = "measures: cargo test --profile heavy -p ptth-test -- --ignored --nocapture distance"]
 async fn at_100_ms_a_gibibyte_takes_at_most_a_quarter_more_than_over_plain_tcp() {
     let (road, size) = (Road { delay: DELAY, rate: Some(100_000_000) }, 1 << 30);
     let plain = soon("plain TCP", plain(road, size)).await;
