@@ -74,11 +74,6 @@ impl Tunnel {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Streams that the backend lets us open at once.
-    pub(crate) fn room(&self) -> usize {
-        self.sender.current_max_send_streams()
-    }
-
     /// Takes a stream's place.
     pub(crate) fn enter(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);

@@ -135,7 +135,7 @@ impl Pool {
     fn room(&self) -> usize {
         let tunnels = self.all();
         let live = tunnels.iter().filter(|tunnel| !tunnel.is_draining());
-        live.map(|tunnel| tunnel.room()).fold(0, usize::saturating_add)
+        live.map(|tunnel| tunnel.allowed()).fold(0, usize::saturating_add)
     }
 
     /// A stream for a request of an address with that `share`, which came in on `shard`; at once or not

@@ -280,8 +280,8 @@ where
 
 /// From the end of the TLS handshake to the first PONG: as long as any other first byte.
 const FIRST_PONG: Duration = Duration::from_secs(10);
-/// For a backend to acknowledge SETTINGS: as long as for its PONG.
-const SETTLED: Duration = Duration::from_secs(10);
+/// For a backend to acknowledge SETTINGS. Behind a slow uplink its answer waits for megabytes of DATA.
+const SETTLED: Duration = Duration::from_secs(60);
 /// Streams that we reset and whose late frames must still be told from a breach of protocol.
 const REMEMBERED_RESETS: usize = 4096;
 /// For the last frames to leave.

@@ -34,5 +34,5 @@ async fn a_backend_that_ignores_settings_is_dropped_though_it_answers_pings() {
     }
     let start = Instant::now();
     lab.pool.until(|tunnels| tunnels.is_empty()).await;
-    assert!(start.elapsed() <= Duration::from_secs(12), "{:?}", start.elapsed());
+    assert!(start.elapsed() <= Duration::from_secs(62), "{:?}", start.elapsed());
 }
