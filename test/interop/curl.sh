@@ -9,18 +9,20 @@ gateway --self-signed --listen 127.0.0.1:0
 ask() { curl -sk "--http$version" --max-time 30 "$@"; }
 status() { ask -o /dev/null -w '%{http_code}' "$@"; }
 
+head -c 10M /dev/urandom >"$work/10M"
+
 for version in 1.1 2; do
     # Twice on one connection: the gateway's own answer must leave it usable.
     body='There is no upstream available'
     check "HTTP/$version: no backend: 502, and in words" grep -qi "$body.*" <(ask "$url/" "$url/")
     same "HTTP/$version: no backend: the connection lives on" '502 1 502 0 ' \
         "$(ask -o /dev/null -o /dev/null -w '%{http_code} %{num_connects} ' "$url/" "$url/")"
+    same "HTTP/$version: no backend: 502 before an upload's end" 502 "$(status -T "$work/10M" "$url/")"
 done
 
 start origin node "$root/test/interop/origin.mjs"
 within 10 test -s "$work/origin.out"
 client "${client_args[@]}" "http://127.0.0.1:$(<"$work/origin.out")"
-head -c 10M /dev/urandom >"$work/10M"
 sum=$(sha256sum "$work/10M" | cut -d' ' -f1)
 
 for version in 1.1 2; do

@@ -189,13 +189,9 @@ async fn exchange(
             account.answered(response.status());
             // The request's body goes on while the response comes.
             let (_, done) = tokio::join!(&mut inflow, reply(respond, response, carry));
-            if done && !inflow.is_complete() {
-                // RST_STREAM(NO_ERROR) follows (RFC 9113 §8.1). Some visitors that read it together with the
-                // response forget the response (curl before 8), so it gets ahead by a moment.
-                sleep(AHEAD).await;
-            }
             let counter = if done { &conduct.answered } else { &conduct.cancelled };
             counter.fetch_add(1, Ordering::Relaxed);
+            get_ahead(&inflow).await;
         }
         Err(Unanswered::Cancelled) => {
             conduct.cancelled.fetch_add(1, Ordering::Relaxed);
@@ -213,8 +209,17 @@ async fn exchange(
                 && !is_head
             {
                 let _ = stream.send_data(text.into(), true);
+                get_ahead(&inflow).await;
             }
         }
+    }
+}
+
+/// Lets a response that came before the request's end get ahead of the RST_STREAM(NO_ERROR) that follows it
+/// (RFC 9113 §8.1): some visitors that read both together forget the response (curl before 8).
+async fn get_ahead(upload: &Inflow) {
+    if !upload.is_complete() {
+        sleep(AHEAD).await;
     }
 }
 
