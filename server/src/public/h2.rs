@@ -191,7 +191,10 @@ async fn exchange(
             let (_, done) = tokio::join!(&mut inflow, reply(respond, response, carry));
             let counter = if done { &conduct.answered } else { &conduct.cancelled };
             counter.fetch_add(1, Ordering::Relaxed);
-            get_ahead(&inflow).await;
+            // Who took his request back has nobody to be ahead of; and nothing of him stays.
+            if done {
+                get_ahead(&inflow).await;
+            }
         }
         Err(Unanswered::Cancelled) => {
             conduct.cancelled.fetch_add(1, Ordering::Relaxed);
