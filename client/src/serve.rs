@@ -22,7 +22,7 @@ use http_body::Body as HttpBody;
 use log::{debug, warn};
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
-use ptth_link::goaway::is_taken;
+use ptth_link::goaway::Why;
 use ptth_link::headers;
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{
@@ -136,7 +136,7 @@ where
 }
 
 fn ended(err: h2::Error) -> Ended {
-    if is_taken(&err) {
+    if Why::of(&err) == Some(Why::Taken) {
         return Ended::Taken;
     }
     if err.get_io().is_none() {
