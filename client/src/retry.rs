@@ -52,8 +52,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 const LONGEST_UNREACHABLE: Duration = Duration::from_millis(1500);
 /// A tunnel that lived this long wasn't the gateway's way of saying no.
 const HEALTHY: Duration = Duration::from_secs(60);
-/// Twice what a gateway gives the streams of a tunnel that was replaced, before it closes it.
-const DISPLACED: Duration = Duration::from_secs(60);
+/// Longer than a gateway gives the streams of a tunnel that was replaced, before it closes it.
+const DISPLACED: Duration = Duration::from_secs(45);
 
 #[cfg(test)]
 mod tests {
