@@ -50,6 +50,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// The public host to serve, sent as SNI; the gateway's certificate must cover it.
     pub host: String,
+    /// The dynamic name to ask for; the gateway knows where it leads.
+    pub name: Option<String>,
     /// What the gateway admits us by; without one, only an open gateway does.
     pub token: Option<Token>,
     /// How to know the gateway.
@@ -92,6 +94,7 @@ impl Config {
         Self {
             host: gateway.host.trim_end_matches('.').to_owned(),
             gateway,
+            name: None,
             token: None,
             trust: Trust::System,
             any_host: false,
@@ -157,6 +160,11 @@ impl Options {
         config.any_host = args.any_host || env::switch(env, "ANY_HOST")?;
         if let Some((flag, text)) = setting(&args.host, env, "--host", "PUBLIC_HOST")? {
             config.host = public_host(flag, &text)?;
+        }
+        if let Some((flag, text)) = setting(&args.name, env, "--name", "NAME")? {
+            let name = text.trim().to_ascii_lowercase();
+            let name = Some(name).filter(|name| token::is_name(name));
+            config.name = Some(name.ok_or(ConfigError::Name { flag, text })?);
         }
         if let Some((flag, text)) = setting(&args.tunnels, env, "--tunnels", "TUNNELS")? {
             let number = text.trim().parse().ok().filter(|n| (1..=MAX_TUNNELS).contains(n));
