@@ -132,7 +132,8 @@ fn look(options: &Options) -> io::Result<()> {
     }
     let origin = Origin::new(address.clone(), &options.host_header);
     match runtime()?.block_on(async { timeout(LOOK, origin.look()).await }) {
-        Ok(Ok(status)) => info!("origin: {address} answers, status={}", status.as_u16()),
+        Ok(Ok(Some(status))) => info!("origin: {address} answers, status={}", status.as_u16()),
+        Ok(Ok(None)) => info!("origin: {address} answers"),
         Ok(Err(err)) => warn!("origin: {address} doesn't answer yet: {err}"),
         Err(_) => warn!("origin: {address} doesn't answer yet: no response within {LOOK:?}"),
     }

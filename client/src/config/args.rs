@@ -11,8 +11,8 @@ use ptth_link::env;
 #[argh(help_triggers("-h", "--help"), usage = "[options] GATEWAY[:PORT] [ORIGIN]")]
 pub struct Args {
     /// the gateway to dial, with port 443 if none is said (GATEWAY), and the web server to show:
-    /// `8080`, `host:port`, `http://…`, `https://…` or `unix:/path` (ORIGIN; default: a built-in
-    /// demo)
+    /// `8080`, `host:port`, `http://…`, `https://…`, `unix:/path`, or `tcp://host:port` for what
+    /// speaks otherwise (ORIGIN; default: a built-in demo)
     #[argh(positional, arg_name = "gateway [origin]")]
     pub addresses: Vec<String>,
 
