@@ -17,7 +17,7 @@ use tokio::time::{interval, timeout};
 
 use crate::config::Config;
 use crate::listener;
-use crate::pool::Pool;
+use crate::roster::Roster;
 use crate::shard::{Driving, Shard, Shared};
 use crate::tls::{Tls, TlsError};
 
@@ -117,9 +117,9 @@ impl Gateway {
         &self.shared.tls
     }
 
-    /// The tunnels.
-    pub fn pool(&self) -> Arc<Pool> {
-        self.shared.pool.clone()
+    /// The tunnels, and the policy by which they are here.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.shared.roster.clone()
     }
 
     /// Serves until told to stop. Blocks; the threads that it starts end with it.
