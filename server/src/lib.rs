@@ -22,6 +22,7 @@ pub mod listener;
 pub mod live;
 pub mod pool;
 pub mod public;
+pub mod router;
 pub mod shard;
 pub mod share;
 pub mod tls;

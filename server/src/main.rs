@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     if args.version {
         return cli::say(&concat!("2ptth-server ", env!("CARGO_PKG_VERSION")));
     }
-    let config = match Config::from(args, &|name| std::env::var_os(name)) {
+    let config = match Config::load(&args, &|name| std::env::var_os(name)) {
         Ok(config) => config,
         Err(err) => return fail(&err),
     };

@@ -1,0 +1,6 @@
+//! What `auth` brings, until it is there.
+
+use std::fmt;
+
+/// What lets a backend in.
+pub trait Credential: Send + Sync + fmt::Debug {}
