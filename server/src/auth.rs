@@ -76,6 +76,8 @@ pub struct Identity {
     pub sni: Option<String>,
     /// The dynamic name that it wants to serve: the certificate's OU.
     pub wish: Option<String>,
+    /// The digests of the secrets that it showed (door B).
+    pub marks: Vec<Mark>,
 }
 
 impl Identity {
@@ -119,7 +121,7 @@ impl Identity {
         let instance = name.rsplit_once('.').map_or(name.as_str(), |(instance, _)| instance);
         let ours = subject.iter_organization().any(|o| text(o) == ORGANIZATION);
         let wish = subject.iter_organizational_unit().next().map(text);
-        Self { key, instance: instance.to_owned(), name, ours, sni: None, wish }
+        Self { key, instance: instance.to_owned(), name, ours, wish, ..Self::default() }
     }
 }
 

@@ -210,13 +210,7 @@ fn reload(shared: &Shared, asked: bool, last_error: &mut String) {
             *last_error = text;
         }
     }
-    for tunnel in shared.pool.all() {
-        let admitted = tunnel.identity.key.is_none_or(|key| shared.tls.admits(&key));
-        if !admitted && !tunnel.is_draining() {
-            warn!("tunnel: {} drained: its key was withdrawn", tunnel.id);
-            tunnel.drain();
-        }
-    }
+    shared.roster.judge();
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, StartError> {

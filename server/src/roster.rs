@@ -74,13 +74,23 @@ impl Roster {
     pub fn swap(&self, policy: Policy) {
         let tunnels = self.lock();
         let policy = Arc::new(policy);
-        let old = std::mem::replace(
-            &mut *self.policy.write().unwrap_or_else(PoisonError::into_inner),
-            policy.clone(),
-        );
+        let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, policy.clone());
+        drop(current);
+        self.sort(&tunnels, &old, &policy);
+    }
+
+    /// Judges every tunnel again: the keys that the policy goes by have changed.
+    pub fn judge(&self) {
+        let tunnels = self.lock();
+        let policy = self.policy();
+        self.sort(&tunnels, &policy, &policy);
+    }
+
+    fn sort(&self, tunnels: &[Arc<Tunnel>], old: &Policy, policy: &Policy) {
         for tunnel in tunnels.iter() {
             let granted = policy.judge(tunnel);
-            for route in old.routes().iter().chain(&policy.names_live()) {
+            for route in old.all().into_iter().chain(policy.all()) {
                 if !granted.iter().any(|kept| Arc::ptr_eq(&kept.pool, &route.pool)) {
                     route.pool.remove(tunnel.id);
                 }
@@ -93,7 +103,7 @@ impl Roster {
                 tunnel.dismiss(WITHDRAWN, "the credential was withdrawn, or its names were");
             }
         }
-        policy.forget_empty_names();
+        policy.tidy();
     }
 
     /// The shard that drives the fewest tunnels, those on their way there included; `near` if it is
@@ -162,10 +172,10 @@ impl Drop for Registration {
         let mut tunnels = self.roster.lock();
         tunnels.retain(|tunnel| tunnel.id != self.tunnel.id);
         let policy = self.roster.policy();
-        for route in policy.routes().iter().chain(&policy.names_live()) {
+        for route in policy.all() {
             route.pool.remove(self.tunnel.id);
         }
-        policy.forget_empty_names();
+        policy.tidy();
     }
 }
 

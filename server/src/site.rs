@@ -20,11 +20,3 @@ impl fmt::Display for Site {
     }
 }
 
-/// Whether a text can be a dynamic name: one DNS label (RFC 1123 §2.1), lower case.
-pub fn is_name(text: &str) -> bool {
-    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(fine)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
