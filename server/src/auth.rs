@@ -178,7 +178,8 @@ impl Known {
     /// Whether a backend with this key may come in at all.
     pub fn admits(&self, key: &Key) -> bool {
         let keys = self.read();
-        keys.open || matches!(key, Key::Ed25519(key) if keys.general.contains(key) || keys.granted.contains(key))
+        keys.open
+            || matches!(key, Key::Ed25519(key) if keys.general.contains(key) || keys.granted.contains(key))
     }
 
     /// Whether it may serve the routes that say nothing of their own.

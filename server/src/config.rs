@@ -7,7 +7,6 @@ mod args;
 mod error;
 mod parse;
 mod route;
-mod stand_in;
 #[cfg(test)]
 mod tests;
 

@@ -23,6 +23,7 @@ pub mod live;
 pub mod policy;
 pub mod pool;
 pub mod public;
+pub mod reload;
 pub mod roster;
 pub mod router;
 pub mod shard;

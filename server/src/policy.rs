@@ -15,7 +15,9 @@ use std::sync::Arc;
 use ptth_link::token::PublicKey;
 
 use crate::auth::{Claim, Credential, Identity, Key, Known, Mark};
-use crate::config::{Config, Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken};
+use crate::config::{
+    Config, Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken,
+};
 use crate::live::Tunnel;
 use crate::pool::{Patience, Pool};
 use crate::router::{HostPattern, Table};
@@ -77,7 +79,9 @@ impl Route {
                 hold: settings.hold.map(|hold| (hold.time, hold.requests)),
             },
             respond: None,
-            addresses: std::iter::once(format!("{name}.{}/", settings.domain)).chain(by_path).collect(),
+            addresses: std::iter::once(format!("{name}.{}/", settings.domain))
+                .chain(by_path)
+                .collect(),
         }
     }
 }
@@ -167,7 +171,7 @@ impl Admits {
 /// Whether this is what a backend came in by: its proven key, or a secret that it showed.
 fn lets_in(credential: &Arc<dyn Credential>, identity: &Identity) -> bool {
     let by_key = match identity.key {
-        Some(Key::Ed25519(key)) => credential.key() == Some(key),
+        Some(Key::Ed25519(key)) => credential.keys().contains(&key),
         _ => false,
     };
     by_key || identity.marks.iter().any(|mark| credential.keeps(*mark))
@@ -237,7 +241,7 @@ impl Policy {
     pub fn keys(&self) -> HashSet<PublicKey> {
         let routes = self.admits.iter().filter_map(|admits| admits.credentials.as_ref()).flatten();
         let names = self.names.iter().flat_map(Names::credentials);
-        routes.chain(names).filter_map(|credential| credential.key()).collect()
+        routes.chain(names).flat_map(|credential| credential.keys()).copied().collect()
     }
 
     /// Where a request for this Host or `:authority` and this path goes. A configured route comes before
@@ -283,7 +287,11 @@ impl Policy {
         };
         if let Some(wish) = &identity.wish {
             let sites = names(Some(wish));
-            return if sites.is_empty() { Err(forbidden(format!("the name {wish:?}"))) } else { Ok(sites) };
+            return if sites.is_empty() {
+                Err(forbidden(format!("the name {wish:?}")))
+            } else {
+                Ok(sites)
+            };
         }
         let sni = identity.sni.as_deref();
         let named = sni.and_then(|host| self.names.as_ref()?.label(host));
@@ -360,7 +368,9 @@ impl Policy {
                 let admits = place.and_then(|n| self.admits.get(n));
                 admits.is_some_and(|admits| admits.keeps(identity))
             }
-            Site::Name(name) => self.names.as_ref().is_some_and(|names| names.keeps(name, identity)),
+            Site::Name(name) => {
+                self.names.as_ref().is_some_and(|names| names.keeps(name, identity))
+            }
         }
     }
 }

@@ -68,6 +68,13 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// How many threads there are.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+}
+
 /// One thread's view of the gateway.
 #[derive(Debug)]
 pub struct Shard {

@@ -23,7 +23,7 @@ use rustls::{ServerConfig, version};
 use ptth_link::keys::parse_keys;
 use ptth_link::{alpn, crypto};
 
-use crate::auth::{Key, Known, Verifier};
+use crate::auth::{Known, Verifier};
 use crate::config::{self, Admission, CertificateSource, Config, ConfigError};
 use crate::demux::Side;
 use certificate::Loaded;

@@ -39,7 +39,7 @@ impl<'a> Desk<'a> {
         let pass = match credential.check(self.claim).await {
             Ok(pass) => Some(pass),
             Err(refusal) => {
-                self.unavailable |= matches!(refusal, Refusal::Unavailable);
+                self.unavailable |= matches!(refusal, Refusal::Unavailable(_));
                 if !matches!(refusal, Refusal::Absent) {
                     self.why = Some(refusal);
                 }
@@ -122,7 +122,8 @@ impl<'a> Desk<'a> {
 
     /// Tells those who are good for something else from those who are good for nothing.
     async fn refuse(&mut self, policy: &Policy, what: &str) -> Refused {
-        let routes = policy.admits.iter().filter_map(|admits| admits.credentials.as_ref()).flatten();
+        let routes =
+            policy.admits.iter().filter_map(|admits| admits.credentials.as_ref()).flatten();
         let names = policy.names.iter().flat_map(|names| names.credentials());
         for credential in routes.chain(names) {
             if self.passes(credential).await.is_some() {
@@ -132,7 +133,8 @@ impl<'a> Desk<'a> {
         if self.unavailable {
             return Refused::Unavailable;
         }
-        let why = self.why.as_ref().map_or("it showed no credential".to_owned(), Refusal::to_string);
+        let why =
+            self.why.as_ref().map_or("it showed no credential".to_owned(), Refusal::to_string);
         Refused::Unknown { challenges: std::mem::take(&mut self.challenges), why }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::auth::{Credential, Identity};
 use crate::config::{NameGrant, Names as Settings};
 use crate::pool::Pool;
-use crate::router;
+use crate::router::{self, HostPattern};
 use crate::site::Site;
 
 use super::{Found, Lost, Route, lets_in};
@@ -14,6 +14,7 @@ use super::{Found, Lost, Route, lets_in};
 /// The names under one domain.
 pub(super) struct Names {
     settings: Settings,
+    path_hosts: Vec<HostPattern>,
     shards: usize,
     live: Mutex<HashMap<String, Arc<Route>>>,
 }
@@ -27,7 +28,8 @@ impl Names {
             (name, Arc::new(route))
         });
         let live = Mutex::new(renewed.collect());
-        Self { settings, shards, live }
+        let hosts = settings.path_hosts.iter().map(|host| HostPattern::Name(host.as_str().into()));
+        Self { path_hosts: hosts.collect(), settings, shards, live }
     }
 
     /// The names that somebody serves, or waits for.
@@ -64,7 +66,7 @@ impl Names {
         if let Some(name) = self.label(host) {
             return self.meet(&name, 0);
         }
-        let hosted = self.settings.path_hosts.iter().any(|known| router::is_host(host, known));
+        let hosted = self.path_hosts.iter().any(|known| known.matches(host));
         let name = router::segment(path).filter(|name| hosted && router::is_label(name));
         let name = name.ok_or(Lost::Unrouted)?;
         let prefix = if self.settings.strip { name.len() + 1 } else { 0 };
