@@ -58,7 +58,7 @@ pub struct Config {
     pub host: String,
     /// The public host to register for, if not all that the credential is good for.
     pub asked_host: Option<String>,
-    /// The dynamic name to ask for: one label of a host name.
+    /// The dynamic name to ask for; the gateway knows where it leads.
     pub name: Option<String>,
     /// What the gateway admits us by; without one, only an open gateway does.
     pub token: Option<Token>,
@@ -182,6 +182,11 @@ impl Options {
         if let Some((flag, text)) = setting(&args.host, env, "--host", "PUBLIC_HOST")? {
             config.host = public_host(flag, &text)?;
             config.asked_host = Some(config.host.clone());
+        }
+        if let Some((flag, text)) = setting(&args.name, env, "--name", "NAME")? {
+            let name = text.trim().to_ascii_lowercase();
+            let name = Some(name).filter(|name| token::is_name(name));
+            config.name = Some(name.ok_or(ConfigError::Name { flag, text })?);
         }
         if let Some((flag, text)) = setting(&args.tunnels, env, "--tunnels", "TUNNELS")? {
             let number = text.trim().parse().ok().filter(|n| (1..=MAX_TUNNELS).contains(n));

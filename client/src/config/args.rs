@@ -47,6 +47,10 @@ pub struct Args {
     #[argh(option, arg_name = "name")]
     pub host: Option<String>,
 
+    /// ask for this dynamic name, one label of a host (NAME)
+    #[argh(option, arg_name = "name")]
+    pub name: Option<String>,
+
     /// know the gateway by certificates in this PEM file instead of the system's (CA)
     #[argh(option, arg_name = "file")]
     pub ca: Option<PathBuf>,

@@ -44,6 +44,13 @@ pub enum ConfigError {
         /// What it says.
         text: String,
     },
+    /// The dynamic name.
+    Name {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
     /// More than one way to know the gateway.
     TrustTwice,
     /// Not a pin.
@@ -146,6 +153,10 @@ impl fmt::Display for ConfigError {
             Self::Host { flag, text } => write!(
                 f,
                 "{flag} {text:?} is neither a host name nor an IP address; write it without scheme and port, like `www.example.com`"
+            ),
+            Self::Name { flag, text } => write!(
+                f,
+                "{flag} {text:?} can't be a name; write one label of a host, 1 to 63 letters, digits and hyphens, like `blog`"
             ),
             Self::TrustTwice => f.write_str("--ca, --pin and --insecure exclude each other; keep one"),
             Self::Pin => f.write_str(
