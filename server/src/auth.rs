@@ -4,6 +4,13 @@
 //! its own claims; the name tells tunnels of one key apart and goes into logs.
 
 mod attempts;
+pub mod authorization;
+mod basic;
+mod bearer;
+mod credential;
+mod key;
+mod kinds;
+mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +33,9 @@ use ptth_link::crypto;
 use ptth_link::token::{ORGANIZATION, PublicKey};
 
 pub use attempts::Attempts;
+pub use credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+pub use kinds::Settings;
+pub use secret::{Digest, Files, LoadError, Secret};
 
 /// A backend's key. Tokens are Ed25519; in open mode a certificate may carry any other.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
