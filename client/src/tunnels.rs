@@ -21,7 +21,7 @@ use ptth_link::goaway::Why;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
-use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 use tokio::select;
 use tokio::sync::oneshot;
@@ -29,8 +29,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower_service::Service;
 
-use crate::config::{Config, Trust};
-use crate::dial::{DialError, Network, dial};
+use crate::config::{Config, Gateway, Kind, Trust};
+use crate::dial::{DialError, Dialer, Doors, Keys, Network, Shared, Verdict};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Ended, answer};
@@ -90,8 +90,10 @@ impl std::error::Error for Stopped {}
 pub struct Process {
     config: Arc<Config>,
     name: ServerName<'static>,
-    /// One TLS configuration for each slot, since the certificate names it.
-    slots: Vec<Arc<ClientConfig>>,
+    instance: Arc<str>,
+    knowing: Arc<dyn ServerCertVerifier>,
+    shared: Shared,
+    doors: Arc<Doors>,
     budget: Arc<Budget>,
     journal: Journal,
     /// Tunnels that came up so far.
@@ -99,24 +101,35 @@ pub struct Process {
 }
 
 impl Process {
-    /// Makes the certificates and reads the trust store. Blocks.
+    /// Reads the trust store, and tries whether a certificate can be made. Blocks.
     ///
     /// # Errors
     /// [`Stopped::Tls`].
     pub fn new(config: Config, journal: Journal) -> Result<Self, Stopped> {
-        let name = tls::server_name(&config).map_err(Stopped::Tls)?;
-        let instance = instance();
-        let slots = (0..config.tunnels)
-            .map(|slot| tls::connector(&config, &format!("{instance}.{slot}")))
-            .collect::<Result<_, _>>()
-            .map_err(Stopped::Tls)?;
-        let budget = Budget::new(BODY_BUDGET);
-        Ok(Self { config: Arc::new(config), name, slots, budget, journal, ups: Arc::default() })
+        let make = || {
+            let name = tls::server_name(&config)?;
+            let instance = instance().into();
+            let knowing = tls::verifier(&config.trust)?;
+            let proxy = config.proxies.to(&config.gateway);
+            let encrypted = proxy.is_some_and(|proxy| proxy.kind == Kind::Https);
+            let shared = Shared {
+                upgrade: tls::anonymous(knowing.clone(), b"http/1.1")?,
+                connect: tls::anonymous(knowing.clone(), b"h2")?,
+                proxy: encrypted.then(|| tls::origin(false)).transpose()?,
+            };
+            tls::tunnel(&config, knowing.clone(), "x.0")?;
+            Ok((name, instance, knowing, shared))
+        };
+        let (name, instance, knowing, shared) = make().map_err(Stopped::Tls)?;
+        let (doors, budget) = (Arc::default(), Budget::new(BODY_BUDGET));
+        let config = Arc::new(config);
+        let ups = Arc::default();
+        Ok(Self { config, name, instance, knowing, shared, doors, budget, journal, ups })
     }
 
     /// How many tunnels there are to hold.
     pub fn slots(&self) -> usize {
-        self.slots.len()
+        self.config.tunnels
     }
 
     /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them.
@@ -140,18 +153,10 @@ impl Process {
     {
         let mut held = JoinSet::new();
         for slot in slots {
-            let Some(tls) = self.slots.get(slot).cloned() else { continue };
-            let slot = Slot {
-                number: slot,
-                process: self.clone(),
-                tls,
-                network: network.clone(),
-                service: service.clone(),
-                shutdown: shutdown.clone(),
-                up_before: false,
-                complained: None,
-            };
-            held.spawn(slot.hold());
+            let gateway = self.config.gateway.clone();
+            let dialer = self.dialer(slot, gateway, network.clone())?;
+            let (service, shutdown) = (service.clone(), shutdown.clone());
+            held.spawn(Slot::new(slot, self.clone(), dialer, service, shutdown).hold());
         }
         while let Some(done) = held.join_next().await {
             match done {
@@ -160,6 +165,22 @@ impl Process {
             }
         }
         Ok(())
+    }
+
+    /// How the tunnel of one slot is dialled.
+    fn dialer<N>(&self, slot: usize, gateway: Gateway, network: N) -> Result<Dialer<N>, Stopped> {
+        let instance = format!("{}.{slot}", self.instance);
+        let alpn = tls::tunnel(&self.config, self.knowing.clone(), &instance);
+        let alpn = alpn.map_err(Stopped::Tls)?;
+        Ok(Dialer {
+            network,
+            config: self.config.clone(),
+            gateway,
+            name: self.name.clone(),
+            keys: Keys { alpn, shared: self.shared.clone() },
+            instance,
+            doors: self.doors.clone(),
+        })
     }
 }
 
@@ -177,8 +198,7 @@ fn instance() -> String {
 struct Slot<N, S> {
     number: usize,
     process: Process,
-    tls: Arc<ClientConfig>,
-    network: N,
+    dialer: Dialer<N>,
     service: S,
     shutdown: Shutdown,
     /// Whether the gateway was ever known and willing.
@@ -204,6 +224,16 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: fmt::Display + Send,
 {
+    fn new(
+        number: usize,
+        process: Process,
+        dialer: Dialer<N>,
+        service: S,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self { number, process, dialer, service, shutdown, up_before: false, complained: None }
+    }
+
     async fn hold(mut self) -> Result<(), Stopped> {
         let mut backoff = Backoff::default();
         let mut tunnels = JoinSet::new();
@@ -255,15 +285,15 @@ where
     /// One attempt: dials, and waits until the gateway asks. Not cancel safe: it spawns into `tunnels`.
     async fn dial(&mut self, tunnels: &mut JoinSet<()>) -> Result<Live, Result<Loss, Stopped>> {
         let config = self.process.config.clone();
-        let name = self.process.name.clone();
-        let dialled = match dial(&self.network, &config.gateway, name, self.tls.clone()).await {
+        let dialled = match self.dialer.dial().await {
             Ok(dialled) => dialled,
             Err(err) => return Err(self.failed(err)),
         };
         info!(
-            "tunnel: {} dialled gateway={} tls={} verified={:?}",
+            "tunnel: {} dialled gateway={} by={} tls={} verified={:?}",
             self.number,
             dialled.address,
+            dialled.way,
             dialled.version.map_or("?", version_text),
             how_verified(&config.trust),
         );
@@ -298,16 +328,16 @@ where
 
     /// What to do about a tunnel that didn't come up.
     fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
-        match err {
-            DialError::Refused(_) => return Err(self.refused(err)),
+        let loss = match err.verdict() {
+            Verdict::Final => return Err(self.refused(err)),
             // Whoever was right once may be behind a captive portal now.
-            DialError::Unknown(_) | DialError::NoGateway if !self.up_before => {
-                return Err(Stopped::Unknown(err));
-            }
-            _ => {}
-        }
+            Verdict::FinalAtFirst if !self.up_before => return Err(Stopped::Unknown(err)),
+            Verdict::FinalAtFirst | Verdict::Failed => Loss::Failed,
+            Verdict::Absent => Loss::Unreachable,
+            Verdict::Later(after) => Loss::Later(after),
+        };
         self.complain(err.to_string());
-        Ok(if matches!(err, DialError::Unreachable(_)) { Loss::Unreachable } else { Loss::Failed })
+        Ok(loss)
     }
 
     /// What to do about a tunnel that is no more, or, without `live`, never came up.
@@ -334,7 +364,10 @@ where
     /// To a key that the user knows nothing of, the gateway's words about it would mean nothing.
     fn refused(&self, err: DialError) -> Stopped {
         let has_token = self.process.config.token.is_some();
-        Stopped::Refused(if has_token { err } else { DialError::Refused("it wants a token") })
+        Stopped::Refused(match err {
+            DialError::Refused(_) if !has_token => DialError::Refused("it wants a token"),
+            err => err,
+        })
     }
 
     /// Says it once, and then once a minute: an outage of a night isn't worth ten thousand lines.

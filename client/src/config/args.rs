@@ -34,8 +34,8 @@ pub struct Args {
     #[argh(option, arg_name = "command")]
     pub authorization_command: Option<String>,
 
-    /// the gateway's door: `alpn`, `upgrade` (HTTP/1.1), `connect` (HTTP/2), or `auto`: alpn first, and
-    /// upgrade where something in between doesn't let it through (VIA; default auto)
+    /// the gateway's door: `alpn`, `upgrade` over HTTP/1.1, `connect` over HTTP/2, or `auto`: alpn first,
+    /// and upgrade where something in between doesn't let it through (VIA; default auto)
     #[argh(option, arg_name = "door")]
     pub via: Option<String>,
 
