@@ -28,7 +28,8 @@ const SERVER: &[(&str, &[&str])] = &[
 
 /// Whom each module of the client may import.
 const CLIENT: &[(&str, &[&str])] = &[
-    ("tunnels", &["config", "dial", "journal", "retry", "serve", "tls"]),
+    ("tunnels", &["config", "dial", "journal", "retry", "serve", "stopped", "tls"]),
+    ("stopped", &["dial", "tls"]),
     ("serve", &["dial", "journal", "tls"]),
     ("origin", &["config", "serve", "tls"]),
     ("dial", &["config"]),
