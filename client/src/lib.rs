@@ -24,6 +24,8 @@
 //! # }
 //! ```
 
+pub mod addresses;
+pub mod announced;
 pub mod config;
 pub mod demo;
 pub mod dial;

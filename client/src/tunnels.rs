@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower_service::Service;
 
+use crate::announced::Announced;
 use crate::config::{Config, Gateway, Kind, Trust};
 use crate::dial::{DialError, Dialer, Doors, Keys, Network, Shared, Verdict};
 use crate::journal::Journal;
@@ -48,6 +49,7 @@ pub struct Process {
     doors: Arc<Doors>,
     budget: Arc<Budget>,
     journal: Journal,
+    announced: Announced,
     /// Tunnels that came up so far.
     ups: Arc<AtomicU64>,
 }
@@ -75,8 +77,29 @@ impl Process {
         let (name, instance, knowing, shared) = make().map_err(Stopped::Tls)?;
         let (doors, budget) = (Arc::default(), Budget::new(BODY_BUDGET));
         let config = Arc::new(config);
-        let ups = Arc::default();
-        Ok(Self { config, name, instance, knowing, shared, doors, budget, journal, ups })
+        Ok(Self {
+            config,
+            name,
+            instance,
+            knowing,
+            shared,
+            doors,
+            budget,
+            journal,
+            announced: Announced::default(),
+            ups: Arc::default(),
+        })
+    }
+
+    /// Has the public addresses told to `announced`, and not to a board of its own.
+    #[must_use]
+    pub fn announcing(self, announced: Announced) -> Self {
+        Self { announced, ..self }
+    }
+
+    /// Where the public addresses can be watched.
+    pub fn announced(&self) -> &Announced {
+        &self.announced
     }
 
     /// How many tunnels there are to hold.
@@ -148,7 +171,8 @@ fn instance() -> String {
 
 /// One tunnel's place, and whatever tunnel is in it.
 struct Slot<N, S> {
-    number: usize,
+    /// Its number, behind its service's name where there are several.
+    label: String,
     process: Process,
     dialer: Dialer<N>,
     service: S,
@@ -183,7 +207,11 @@ where
         service: S,
         shutdown: Shutdown,
     ) -> Self {
-        Self { number, process, dialer, service, shutdown, up_before: false, complained: None }
+        let label = match process.journal.service() {
+            Some(service) => format!("{service}/{number}"),
+            None => number.to_string(),
+        };
+        Self { label, process, dialer, service, shutdown, up_before: false, complained: None }
     }
 
     async fn hold(mut self) -> Result<(), Stopped> {
@@ -207,7 +235,7 @@ where
                     let ended = select! {
                         ended = &mut live.ended => ended.unwrap_or(Ended::Closed),
                         () = sleep_until(renewal) => {
-                            info!("tunnel: {} is renewed", self.number);
+                            info!("tunnel: {} is renewed", self.label);
                             old = Some(live);
                             continue;
                         }
@@ -243,7 +271,7 @@ where
         };
         info!(
             "tunnel: {} dialled gateway={} by={} tls={} verified={:?}",
-            self.number,
+            self.label,
             dialled.address,
             dialled.way,
             dialled.version.map_or("?", version_text),
@@ -254,6 +282,7 @@ where
         let answering = Answering {
             service: self.service.clone(),
             journal: self.process.journal.clone(),
+            announced: self.process.announced.clone(),
             budget: self.process.budget.clone(),
             covers,
         };
@@ -270,8 +299,10 @@ where
         }
         info!(
             "tunnel: {} up; inverted: from here on the gateway asks and this side answers",
-            self.number
+            self.label
         );
+        self.process.announced.up();
+        self.process.announced.told(dialled.urls);
         self.up_before = true;
         self.complained = None;
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
@@ -330,7 +361,7 @@ where
             None => true,
         };
         if again {
-            warn!("tunnel: {} {what}; trying again, for ever", self.number);
+            warn!("tunnel: {} {what}; trying again, for ever", self.label);
             self.complained = Some((what, now));
         }
     }
