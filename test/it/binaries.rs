@@ -1,6 +1,7 @@
 //! The two programs as their users meet them: flags, variables, exit codes, and what they print.
 
 mod readme;
+mod services;
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -101,6 +102,8 @@ async fn contradictions_and_gaps_in_the_gateways_settings_give_one_sentence_and_
 const CLIENT: &[(&str, &str, &str, &str)] = &[
     ("--token-file", "TOKEN_FILE", "/nowhere/token", "can't be read"),
     ("--host", "PUBLIC_HOST", "https://x.test/", "is neither a host name nor an IP address"),
+    ("--config", "CONFIG", "/nowhere/client.toml", "/nowhere/client.toml"),
+    ("--url-file", "URL_FILE", "/nowhere/urls", "/nowhere/urls"),
     ("--name", "NAME", "a.b", "one label of a host"),
     ("--ca", "CA", "/nowhere/ca.pem", "/nowhere/ca.pem"),
     ("--pin", "PIN", "sha256:beef", "64 hexadecimal digits"),

@@ -21,6 +21,10 @@ pub struct Args {
     #[argh(positional, arg_name = "gateway [origin]")]
     pub addresses: Vec<String>,
 
+    /// read settings, and several services, from this TOML file (CONFIG)
+    #[argh(option, arg_name = "file")]
+    pub config: Option<String>,
+
     /// file with the token that the gateway asks for (TOKEN_FILE, or TOKEN for the text itself)
     #[argh(option, arg_name = "file")]
     pub token_file: Option<PathBuf>,
@@ -79,6 +83,10 @@ pub struct Args {
     /// ALPN label by which the gateway knows a backend, %HH for odd bytes (ALPN; default 2ptth)
     #[argh(option, arg_name = "label")]
     pub alpn: Option<String>,
+
+    /// write the public addresses to this file, one a line (URL_FILE)
+    #[argh(option, arg_name = "file")]
+    pub url_file: Option<String>,
 
     /// off, error, warn, info, debug or trace (LOG; default info)
     #[argh(option, arg_name = "level")]
