@@ -6,6 +6,8 @@
 //!   └────────────────────────┘
 //! ```
 
+mod everywhere;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,7 @@ use ptth_link::window::Budget;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 use tokio::select;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower_service::Service;
@@ -33,6 +35,8 @@ use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Ended, answer};
 use crate::tls::{self, TlsError, how_verified};
+
+use everywhere::Everywhere;
 
 /// Why there will be no tunnel, however often it is tried.
 #[derive(Debug)]
@@ -124,6 +128,10 @@ impl Process {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: fmt::Display + Send,
     {
+        if self.config.all_addresses {
+            let (process, slots) = (self.clone(), slots.collect());
+            return Everywhere { process, slots, network, service, shutdown }.hold().await;
+        }
         let mut held = JoinSet::new();
         for slot in slots {
             let gateway = self.config.gateway.clone();
@@ -177,6 +185,8 @@ struct Slot<N, S> {
     /// Whether the gateway was ever known and willing.
     up_before: bool,
     complained: Option<(String, Instant)>,
+    /// Told of each dial that fails.
+    failures: Arc<Notify>,
 }
 
 /// A tunnel that is up.
@@ -202,7 +212,16 @@ where
         service: S,
         shutdown: Shutdown,
     ) -> Self {
-        Self { number, process, dialer, service, shutdown, up_before: false, complained: None }
+        Self {
+            number,
+            process,
+            dialer,
+            service,
+            shutdown,
+            up_before: false,
+            complained: None,
+            failures: Arc::default(),
+        }
     }
 
     async fn hold(mut self) -> Result<(), Stopped> {
@@ -307,6 +326,7 @@ where
             Verdict::Absent => Loss::Unreachable,
             Verdict::Later(after) => Loss::Later(after),
         };
+        self.failures.notify_one();
         self.complain(err.to_string());
         Ok(loss)
     }

@@ -4,6 +4,7 @@
 //! "stuck" and not "slow".
 
 pub mod backend;
+pub mod fake;
 pub mod files;
 pub mod frames;
 pub mod gateway;
@@ -24,6 +25,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use backend::Backend;
+pub use fake::Fake;
 pub use files::{Certificate, Folder};
 pub use gateway::GatewayBox;
 pub use h2::{Ask, Dialect, H2};
