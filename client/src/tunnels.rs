@@ -6,6 +6,8 @@
 //!   └────────────────────────┘
 //! ```
 
+mod everywhere;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +26,7 @@ use ptth_link::window::Budget;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 use tokio::select;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower_service::Service;
@@ -37,6 +39,8 @@ use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Ended, answer};
 use crate::stopped::Stopped;
 use crate::tls::{self, how_verified};
+
+use everywhere::Everywhere;
 
 /// One process's tunnels: what they have in common.
 #[derive(Clone, Debug)]
@@ -77,18 +81,8 @@ impl Process {
         let (name, instance, knowing, shared) = make().map_err(Stopped::Tls)?;
         let (doors, budget) = (Arc::default(), Budget::new(BODY_BUDGET));
         let config = Arc::new(config);
-        Ok(Self {
-            config,
-            name,
-            instance,
-            knowing,
-            shared,
-            doors,
-            budget,
-            journal,
-            announced: Announced::default(),
-            ups: Arc::default(),
-        })
+        let (announced, ups) = (Announced::default(), Arc::default());
+        Ok(Self { config, name, instance, knowing, shared, doors, budget, journal, announced, ups })
     }
 
     /// Has the public addresses told to `announced`, and not to a board of its own.
@@ -126,6 +120,10 @@ impl Process {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: fmt::Display + Send,
     {
+        if self.config.all_addresses {
+            let (process, slots) = (self.clone(), slots.collect());
+            return Everywhere { process, slots, network, service, shutdown }.hold().await;
+        }
         let mut held = JoinSet::new();
         for slot in slots {
             let gateway = self.config.gateway.clone();
@@ -180,6 +178,8 @@ struct Slot<N, S> {
     /// Whether the gateway was ever known and willing.
     up_before: bool,
     complained: Option<(String, Instant)>,
+    /// Told of each dial that fails.
+    failures: Arc<Notify>,
 }
 
 /// A tunnel that is up.
@@ -211,7 +211,16 @@ where
             Some(service) => format!("{service}/{number}"),
             None => number.to_string(),
         };
-        Self { label, process, dialer, service, shutdown, up_before: false, complained: None }
+        Self {
+            label,
+            process,
+            dialer,
+            service,
+            shutdown,
+            up_before: false,
+            complained: None,
+            failures: Arc::default(),
+        }
     }
 
     async fn hold(mut self) -> Result<(), Stopped> {
@@ -319,6 +328,7 @@ where
             Verdict::Absent => Loss::Unreachable,
             Verdict::Later(after) => Loss::Later(after),
         };
+        self.failures.notify_one();
         self.complain(err.to_string());
         Ok(loss)
     }

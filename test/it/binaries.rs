@@ -112,6 +112,9 @@ const CLIENT: &[(&str, &str, &str, &str)] = &[
     ("--host-header", "HOST_HEADER", "a b", "--host-header"),
     ("--alpn", "ALPN", "http/1.1", "can't mean a backend"),
     ("--log", "LOG", "loud", "isn't a level"),
+    ("--via", "VIA", "backdoor", "is no door"),
+    ("--authorization-file", "AUTHORIZATION_FILE", "/nowhere/value", "can't be read"),
+    ("--authorization-command", "AUTHORIZATION_COMMAND", " ", "is"),
 ];
 
 #[tokio::test]
@@ -143,6 +146,10 @@ async fn each_wrong_setting_of_the_client_gives_one_sentence_and_code_1() {
         (&[gateway], &[("CA", "")], "CA is set but empty"),
         (&[gateway], &[("INSECURE", "maybe")], "INSECURE is neither on nor off"),
         (&[gateway], &[("ANY_HOST", "maybe")], "ANY_HOST is neither on nor off"),
+        (&[gateway], &[("ALL_ADDRESSES", "maybe")], "ALL_ADDRESSES is neither on nor off"),
+        (&[gateway], &[("AUTHORIZATION", "")], "AUTHORIZATION is set but empty"),
+        (&[gateway], &[("HTTPS_PROXY", "socks4://x")], "HTTPS_PROXY: SOCKS4"),
+        (&["--all-addresses", gateway], &[("ALL_PROXY", "x:1")], "the proxy http://x:1"),
         (&[gateway], &[("TOKEN", &half)], "the variable TOKEN"),
         (&[gateway], &[("TOKEN", "")], "TOKEN is set but empty"),
         (&[gateway], &[("TOKEN", &public)], "the variable TOKEN"),

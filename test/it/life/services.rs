@@ -9,7 +9,7 @@ use ptth_client::journal::Journal;
 use ptth_client::{Process, Stopped};
 use ptth_link::goaway::{FORBIDDEN, REPLACED, TAKEN, WITHDRAWN, Why, farewell};
 use ptth_link::shutdown::{Trigger, channel};
-use ptth_test::fake::FakeGateway;
+use ptth_test::asking::FakeGateway;
 use ptth_test::peer::{END_STREAM, Outcome, headers, request};
 use ptth_test::soon;
 use tokio::sync::watch;
