@@ -19,8 +19,9 @@ use crate::config::{Config, ConfigError};
 use crate::listener;
 use crate::reload::{Reload, Source};
 use crate::roster::Roster;
-use crate::shard::{Driving, Shard, Shared};
+use crate::shard::{Shard, Shared};
 use crate::tls::{Tls, TlsError};
+use crate::tunnel::Driving;
 
 /// Why the gateway can't start.
 #[derive(Debug)]
@@ -105,6 +106,9 @@ impl Gateway {
                 shard.push(socket);
             }
             addresses.push(address);
+        }
+        if let Some(first) = addresses.first() {
+            let _ = shared.port.set(first.port());
         }
         let shards = sockets.into_iter().zip(receivers).collect();
         let (source, digest) = (None, config.digest);

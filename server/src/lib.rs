@@ -29,6 +29,7 @@ pub mod router;
 pub mod shard;
 pub mod share;
 pub mod site;
+pub mod stay;
 pub mod tls;
 pub mod tunnel;
 pub mod upload;

@@ -30,8 +30,9 @@ use crate::auth::Identity;
 use crate::caps::Place;
 use crate::demux::{Peer, Side};
 use crate::public::{serve_h1, serve_h2};
-use crate::shard::{Driving, Shard};
-use crate::tunnel::{Ended, Home, attach, farewell, refuse};
+use crate::shard::Shard;
+use crate::stay::Stay;
+use crate::tunnel::{Driving, Ended, Home, attach, farewell, refuse};
 
 /// Serves one shard until the end of the process: accepts visitors and backends from `listeners`, and
 /// drives the tunnels that come by `tunnels`.
@@ -53,7 +54,9 @@ pub async fn run(
         select! {
             accepted = accept(listeners.as_deref().unwrap_or_default(), turn), if listeners.is_some() => {
                 match accepted {
-                    Ok((socket, peer)) => admit(&shard, socket, peer, &mut connections),
+                    Ok((socket, peer)) => {
+                        admit(&shard, socket, peer, drained.clone(), &mut connections);
+                    }
                     // EMFILE and friends last until some connection closes; spinning would only make
                     // the log longer. Nothing that `accept` returns is a reason to stop serving.
                     Err(err) => {
@@ -74,9 +77,10 @@ pub async fn run(
                 connections.abort_all();
             }
         }
-        if listeners.is_none() && connections.is_empty() {
+        if listeners.is_none() {
+            // The visitors' connections have clones.
             drop(drained.take());
-            if closed && driven.is_empty() {
+            if closed && connections.is_empty() && driven.is_empty() {
                 return;
             }
         }
@@ -95,7 +99,13 @@ async fn accept(listeners: &[TcpListener], turn: usize) -> io::Result<(TcpStream
     Ok((socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
 }
 
-fn admit(shard: &Arc<Shard>, socket: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>) {
+fn admit(
+    shard: &Arc<Shard>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    awaited: Option<mpsc::Sender<()>>,
+    connections: &mut JoinSet<()>,
+) {
     let Some(place) = shard.caps.take(peer.ip()) else {
         debug!("listener: {peer} refused: too many connections");
         return;
@@ -105,7 +115,9 @@ fn admit(shard: &Arc<Shard>, socket: TcpStream, peer: SocketAddr, connections: &
         return;
     }
     let shard = shard.clone();
-    connections.spawn(async move { connection(shard, Socket::Here(socket), peer, place).await });
+    connections.spawn(async move {
+        connection(shard, Socket::Here(socket), peer, place, awaited).await;
+    });
 }
 
 fn report(done: Result<(), JoinError>) {
@@ -116,10 +128,17 @@ fn report(done: Result<(), JoinError>) {
     }
 }
 
-async fn connection(shard: Arc<Shard>, socket: Socket, peer: SocketAddr, place: Place) {
+async fn connection(
+    shard: Arc<Shard>,
+    socket: Socket,
+    peer: SocketAddr,
+    place: Place,
+    awaited: Option<mpsc::Sender<()>>,
+) {
     match accept_tls(&shard, socket, peer, &place).await {
         Some(Accepted::Visitor(stream, kind)) => {
-            serve_visitor(&shard, *stream, kind, peer).await;
+            let stay = Stay::new(place, awaited);
+            serve_visitor(&shard, *stream, kind, peer, stay).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
             if let Socket::Here(socket) = stream.get_ref().0
@@ -229,11 +248,16 @@ fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
 }
 
 /// Serves a visitor to the end of his connection.
-pub async fn serve_visitor<IO>(shard: &Shard, stream: TlsStream<IO>, kind: Peer, peer: SocketAddr)
-where
+pub async fn serve_visitor<IO>(
+    shard: &Shard,
+    stream: TlsStream<IO>,
+    kind: Peer,
+    peer: SocketAddr,
+    stay: Stay,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let visitor = shard.visitor(peer.ip(), stream.get_ref().1.server_name());
+    let visitor = shard.visitor(peer.ip(), stream.get_ref().1.server_name(), stay);
     match kind {
         Peer::VisitorH2 => serve_h2(visitor, stream).await,
         _ => serve_h1(visitor, stream).await,

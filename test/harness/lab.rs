@@ -175,6 +175,7 @@ impl Lab {
             shard: 0,
             budget: self.budget.clone(),
             shutdown: self.shutdown.clone(),
+            port: None,
         };
         let sites = vec![Site::Route(String::new())];
         self.running.spawn(async move {
@@ -220,6 +221,9 @@ impl Lab {
             limits: Limits::default(),
             seed: 7,
             shutdown: self.shutdown.clone(),
+            attempts: Arc::default(),
+            drive: None,
+            stay: Arc::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod guard;
 mod h1;
 mod h2;
+mod register;
 mod stall;
 pub mod strict;
 mod upgrade;
@@ -23,14 +24,18 @@ use log::{Level, debug, log_enabled};
 use ptth_link::headers::{self, Origination};
 use ptth_link::shutdown::Shutdown;
 use ptth_link::window::Budget;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::auth::Attempts;
 use crate::config::Limits;
 use crate::error::{ExchangeError, RequestId};
 use crate::forward::Way;
 use crate::policy::{Found, Lost};
 use crate::roster::Roster;
 use crate::router;
+use crate::stay::Stay;
+use crate::tunnel::Driving;
 
 pub use self::h1::serve as serve_h1;
 pub use self::h2::serve as serve_h2;
@@ -54,6 +59,12 @@ pub struct Visitor {
     pub seed: u64,
     /// The end of the process.
     pub shutdown: Shutdown,
+    /// Failed admissions, by address.
+    pub attempts: Arc<Attempts>,
+    /// Who drives the tunnel that this connection may become. Without it, it can't.
+    pub drive: Option<mpsc::UnboundedSender<Driving>>,
+    /// What the connection holds of the process.
+    pub stay: Arc<Stay>,
 }
 
 impl Visitor {
