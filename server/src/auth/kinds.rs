@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::credential::Credential;
 use super::secret::{Files, LoadError};
-use super::{basic, bearer, jwt, key};
+use super::{basic, bearer, external, jwt, key};
 
 /// Makes [`Settings`] of lines `Variant(its settings)`.
 macro_rules! kinds {
@@ -48,4 +48,6 @@ kinds! {
     Basic(basic::Settings),
     /// JSON Web Tokens of an issuer whose keys are known.
     Jwt(jwt::Settings),
+    /// Somebody else decides, who is asked over HTTP.
+    External(external::Settings),
 }
