@@ -51,3 +51,23 @@ kinds! {
     /// Somebody else decides, who is asked over HTTP.
     External(external::Settings),
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::auth::testing::*;
+
+    /// The operator's spelling is what the README shows; a wrong one is told with the right ones.
+    #[test]
+    fn the_kinds_are_named_as_they_are_written() {
+        let said = misspelt(json!({ "berer_file": "x" }));
+        for kind in ["key", "key_file", "bearer_sha256", "bearer_file", "basic", "jwt", "external"]
+        {
+            assert!(said.contains(&format!("`{kind}`")), "{said}");
+        }
+        for wrong in [json!({}), json!({ "key": "x", "key_file": "x" }), json!({ "key": 5 })] {
+            misspelt(wrong);
+        }
+    }
+}
