@@ -6,6 +6,7 @@
 mod args;
 mod error;
 mod parse;
+mod route;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use ptth_link::token::{self, PublicKey, Token};
 
 pub use args::Args;
 pub use error::ConfigError;
+pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
 
 /// Everything that the gateway was told, checked.
 #[derive(Clone, Debug)]
@@ -32,8 +34,16 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// What the gateway shows to visitors and backends.
     pub certificate: CertificateSource,
-    /// Which backends may come in.
+    /// Which backends may come in, where a route doesn't say so itself.
     pub admission: Admission,
+    /// The routes. None, and no names either: one for all hosts and paths, see [`Self::at_large`].
+    pub routes: Vec<Route>,
+    /// The dynamic names, if backends may ask for one.
+    pub names: Option<Names>,
+    /// The file that this comes from.
+    pub file: Option<PathBuf>,
+    /// The SHA-256 of that file and of all secret files that it names, to tell a change.
+    pub digest: [u8; 32],
     /// The ALPN labels that mean "backend", in order of preference.
     pub backend_alpn: Vec<Vec<u8>>,
     /// How long and how many.
@@ -121,6 +131,10 @@ impl Config {
             listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, parse::PORT))],
             certificate,
             admission,
+            routes: Vec::new(),
+            names: None,
+            file: None,
+            digest: [0; 32],
             backend_alpn: alpn::backend_labels(),
             limits: Limits::default(),
             log: LevelFilter::Info,
@@ -128,18 +142,25 @@ impl Config {
         }
     }
 
-    /// Checks flags, variables and the token file. The certificate's files are checked by
+    /// Whether [`Self::admission`] counts: there is a route without `allow`, or no route at all.
+    pub fn at_large(&self) -> bool {
+        let none = self.routes.is_empty() && self.names.is_none();
+        none || self.routes.iter().any(|route| route.allow.is_none())
+    }
+
+    /// Checks flags, variables and the token file. Called again, it reads everything again; only a
+    /// token made for want of another is new each time. The certificate's files are checked by
     /// [`crate::tls::Tls::new`].
-    pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
+    pub fn load(args: &Args, env: &Env<'_>) -> Result<Self, ConfigError> {
         let mut warnings = Vec::new();
-        let certificate = certificate(&args, env)?;
-        let admission = admission(&args, env, &mut warnings)?;
+        let certificate = certificate(args, env)?;
+        let admission = admission(args, env, &mut warnings)?;
         let mut config = Self::new(certificate, admission);
         config.warnings = warnings;
-        config.limits = limits(&args, env)?;
+        config.limits = limits(args, env)?;
         let listen = match env::text(env, "LISTEN")? {
             Some(list) if args.listen.is_empty() => split(&list),
-            _ => args.listen,
+            _ => args.listen.clone(),
         };
         if !listen.is_empty() {
             config.listen =
