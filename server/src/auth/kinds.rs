@@ -54,8 +54,10 @@ kinds! {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use serde_json::json;
 
+    use super::Settings;
     use crate::auth::testing::*;
 
     /// The operator's spelling is what the README shows; a wrong one is told with the right ones.
@@ -69,5 +71,51 @@ mod tests {
         for wrong in [json!({}), json!({ "key": "x", "key_file": "x" }), json!({ "key": 5 })] {
             misspelt(wrong);
         }
+    }
+    /// All of the issue's spellings, as a file has them.
+    #[test]
+    fn every_kind_is_read_from_toml() {
+        #[derive(Deserialize)]
+        struct Route {
+            allow: Vec<Settings>,
+        }
+        let text = r#"
+            [[allow]]
+            key = "2ptth_pub_x"
+            [[allow]]
+            key_file = "keys"
+            [[allow]]
+            bearer_sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+            [[allow]]
+            bearer_file = "token"
+            [[allow]]
+            basic = { user = "bob", password_file = "password" }
+            [[allow]]
+            jwt = { hs256_files = ["a", "b"], audience = "x", max_lifetime_days = 31, name_claim = "tid" }
+            [[allow]]
+            external = { url = "https://auth.example.com/", timeout = "5s" }
+            [[allow]]
+            external = { url = "http://127.0.0.1/", timeout = 2, allow_plain = true }
+            [[allow]]
+            [allow.basic]
+            user = "bob"
+            password_sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+        "#;
+        let route: Route = toml::from_str(text).unwrap();
+        use Settings::*;
+        let [
+            Key(_),
+            KeyFile(_),
+            BearerSha256(_),
+            BearerFile(_),
+            Basic(_),
+            Jwt(_),
+            External(_),
+            External(_),
+            Basic(_),
+        ] = &route.allow[..]
+        else {
+            panic!("{:?}", route.allow);
+        };
     }
 }
