@@ -8,6 +8,7 @@ pub mod authorization;
 mod basic;
 mod bearer;
 mod credential;
+mod external;
 mod jwt;
 mod key;
 mod kinds;
