@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use ptth_client::Body;
+use ptth_client::announced::Announced;
 use ptth_client::journal::Journal;
 use ptth_client::serve::{Answering, Ended, answer};
 use ptth_link::limits::BODY_BUDGET;
@@ -131,6 +132,7 @@ impl Lab {
         let answering = Answering {
             service,
             journal: Journal::default(),
+            announced: Announced::default(),
             budget: self.client_budget.clone(),
             covers: None,
         };

@@ -35,8 +35,10 @@ const SERVER: &[(&str, &[&str])] = &[
 
 /// Whom each module of the client may import.
 const CLIENT: &[(&str, &[&str])] = &[
-    ("tunnels", &["config", "dial", "journal", "retry", "serve", "tls"]),
-    ("serve", &["dial", "journal", "tls"]),
+    ("tunnels", &["announced", "config", "dial", "journal", "retry", "serve", "stopped", "tls"]),
+    ("addresses", &["announced"]),
+    ("stopped", &["dial", "tls"]),
+    ("serve", &["announced", "dial", "journal", "tls"]),
     ("origin", &["config", "serve", "tls"]),
     ("dial", &["config"]),
     ("tls", &["config"]),

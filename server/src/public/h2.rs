@@ -20,6 +20,7 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use log::{debug, trace};
+use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
 use ptth_link::headers;
@@ -293,7 +294,7 @@ async fn ask(
     let (mut parts, body) = request.into_parts();
     check::h2(&mut parts).map_err(|err| err.map_or(Unanswered::Malformed, Unanswered::Failed))?;
     match parts.extensions.get::<Protocol>() {
-        Some(protocol) if protocol.as_str() != WEBSOCKET => {
+        Some(protocol) if ![WEBSOCKET, CONNECT_TCP].contains(&protocol.as_str()) => {
             return Err(Unanswered::Failed(ExchangeError::NoExtendedConnect));
         }
         None if parts.method == Method::CONNECT => {
