@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::auth::Attempts;
 use crate::caps::Caps;
 use crate::config::{Config, Limits};
+use crate::deliver::{Courier, Outbox};
 use crate::policy::Policy;
 use crate::public::Visitor;
 use crate::roster::Roster;
@@ -30,6 +31,8 @@ pub struct Shared {
     pub tls: Tls,
     /// The live tunnels and the policy by which they are here.
     pub roster: Arc<Roster>,
+    /// What is delivered after its sender was answered.
+    pub outbox: Arc<Outbox>,
     /// What bodies may hold.
     pub budget: Arc<Budget>,
     /// Failed admissions, by address.
@@ -58,6 +61,7 @@ impl Shared {
         Ok(Arc::new(Self {
             tls,
             roster: Roster::new(policy, shards.len()),
+            outbox: Arc::default(),
             budget: Budget::new(BODY_BUDGET),
             attempts: Attempts::default(),
             caps: Caps::new(&config.limits),
@@ -125,10 +129,23 @@ impl Shard {
             address,
             sni: sni.map(str::to_owned),
             roster: self.roster.clone(),
+            outbox: self.outbox.clone(),
             shard: self.index,
             budget: self.budget.clone(),
             limits: self.limits.clone(),
             seed: self.seed,
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// Who delivers what the outbox holds, from this shard. One of a gateway's shards runs it.
+    pub fn courier(&self) -> Courier {
+        Courier {
+            outbox: self.outbox.clone(),
+            roster: self.roster.clone(),
+            shard: self.index,
+            budget: self.budget.clone(),
+            limits: self.limits.clone(),
             shutdown: self.shutdown.clone(),
         }
     }

@@ -11,8 +11,15 @@ const SERVER: &[(&str, &[&str])] = &[
     ("greeting", &["config", "gateway"]),
     ("reload", &["config", "policy", "shard"]),
     ("listener", &["auth", "caps", "demux", "public", "shard", "tunnel"]),
-    ("shard", &["auth", "caps", "config", "policy", "public", "roster", "tls", "tunnel"]),
-    ("public", &["carry", "config", "error", "forward", "policy", "roster", "router"]),
+    (
+        "shard",
+        &["auth", "caps", "config", "deliver", "policy", "public", "roster", "tls", "tunnel"],
+    ),
+    ("public", &["carry", "config", "deliver", "error", "forward", "policy", "roster", "router"]),
+    (
+        "deliver",
+        &["carry", "config", "error", "forward", "policy", "roster", "share", "site", "upload"],
+    ),
     ("forward", &["carry", "error", "policy", "pool", "share", "upload"]),
     ("carry", &["pool", "upload"]),
     ("tunnel", &["auth", "config", "live", "roster", "site"]),
