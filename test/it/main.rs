@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "figures, for who runs a test to see them")]
 
 mod binaries;
+mod deliver;
 mod exchange;
 mod hostile;
 mod life;

@@ -232,7 +232,7 @@ impl Courier {
 /// Requests of one route under way at a time. More would come to the origin in any order; fewer would let
 /// one that hangs hold up all others for its two minutes.
 const AT_ONCE: usize = 8;
-/// Attempts of one request: about an hour and a quarter of an origin that answers and fails. Waiting for
+/// Attempts of one request: about fifty minutes of an origin that answers and fails. Waiting for
 /// a backend isn't one.
 const ATTEMPTS: u32 = 20;
 /// How often who waits for a backend looks whether the route is still there.
