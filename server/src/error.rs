@@ -36,6 +36,8 @@ pub enum ExchangeError {
     Absent(NoBackend),
     /// Every tunnel is full.
     Full,
+    /// Too much waits to be delivered already.
+    Backlog,
     /// The backend held the stream open without answering.
     BackendTimeout(Duration),
     /// The tunnel broke before the response's head arrived.
@@ -58,7 +60,7 @@ impl ExchangeError {
             Self::Absent(NoBackend::Status(status)) => *status,
             // For now, and with the same method and body (RFC 9110 §15.4.8).
             Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
-            Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::Backlog => StatusCode::SERVICE_UNAVAILABLE,
             Self::BackendTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Tunnel(_) | Self::Backend(_) => StatusCode::BAD_GATEWAY,
         }
@@ -78,6 +80,7 @@ impl ExchangeError {
             Self::Unrouted => "There is no such site here.",
             Self::Absent(_) => "There is no upstream available",
             Self::Full => "Every way to the server behind this gateway is busy.",
+            Self::Backlog => "Too many requests wait for the server behind this gateway.",
             Self::BackendTimeout(_) => "The server behind this gateway did not answer in time.",
             Self::Tunnel(_) => "The connection to the server behind this gateway broke.",
             Self::Backend(_) => "The server behind this gateway gave no valid response.",
@@ -144,6 +147,7 @@ impl fmt::Display for ExchangeError {
             Self::Register(err) => f.write_str(err.explanation()),
             Self::Absent(_) => f.write_str("no backend is connected"),
             Self::Full => f.write_str("all tunnels are full"),
+            Self::Backlog => f.write_str("no room to keep it for delivery"),
             Self::BackendTimeout(after) => {
                 write!(f, "the backend did not answer within {} s", after.as_secs())
             }

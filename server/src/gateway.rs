@@ -155,6 +155,15 @@ impl Gateway {
                 let shard =
                     Arc::new(Shard { index, shutdown: shutdown.clone(), shared: shared.clone() });
                 let drained = drained.clone();
+                if index == 0 {
+                    let (courier, held) = (shard.courier(), drained.clone());
+                    let work = async move {
+                        courier.run().await;
+                        // As a connection that still runs does, it delays the end.
+                        drop(held);
+                    };
+                    shard.hand_over(index, Box::pin(work));
+                }
                 let serve = move || {
                     runtime.block_on(async {
                         match listeners(sockets) {

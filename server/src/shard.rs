@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::auth::Attempts;
 use crate::caps::Caps;
 use crate::config::{Config, Limits};
+use crate::deliver::{Courier, Outbox};
 use crate::policy::Policy;
 use crate::public::Visitor;
 use crate::roster::Roster;
@@ -26,6 +27,8 @@ pub struct Shared {
     pub tls: Tls,
     /// The live tunnels and the policy by which they are here.
     pub roster: Arc<Roster>,
+    /// What is delivered after its sender was answered.
+    pub outbox: Arc<Outbox>,
     /// What bodies may hold.
     pub budget: Arc<Budget>,
     /// Failed admissions, by address.
@@ -56,6 +59,7 @@ impl Shared {
         Ok(Arc::new(Self {
             tls,
             roster: Roster::new(policy, shards.len()),
+            outbox: Arc::default(),
             budget: Budget::new(BODY_BUDGET),
             attempts: Arc::default(),
             caps: Caps::new(&config.limits),
@@ -125,6 +129,7 @@ impl Shard {
             address,
             sni: sni.map(str::to_owned),
             roster: self.roster.clone(),
+            outbox: self.outbox.clone(),
             shard: self.index,
             budget: self.budget.clone(),
             limits: self.limits.clone(),
@@ -133,6 +138,18 @@ impl Shard {
             attempts: self.attempts.clone(),
             drive: self.shards.get(self.index).cloned(),
             stay: Arc::new(stay),
+        }
+    }
+
+    /// Who delivers what the outbox holds, from this shard. One of a gateway's shards runs it.
+    pub fn courier(&self) -> Courier {
+        Courier {
+            outbox: self.outbox.clone(),
+            roster: self.roster.clone(),
+            shard: self.index,
+            budget: self.budget.clone(),
+            limits: self.limits.clone(),
+            shutdown: self.shutdown.clone(),
         }
     }
 

@@ -218,6 +218,7 @@ impl Lab {
             address: IpAddr::V4(NEXT.fetch_add(1, Ordering::Relaxed).into()),
             sni: None,
             roster: self.roster.clone(),
+            outbox: Arc::default(),
             shard: 0,
             budget: self.budget.clone(),
             limits: Limits::default(),

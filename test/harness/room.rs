@@ -58,7 +58,9 @@ impl Room {
         change(&mut config);
         let (trigger, shutdown) = channel();
         let shard = Shard::alone(&config, shutdown).expect("the gateway starts");
-        Self { shard, token, trigger, connections: Connections::default() }
+        let mut running = JoinSet::new();
+        running.spawn(shard.courier().run());
+        Self { shard, token, trigger, connections: Arc::new(Mutex::new(running)) }
     }
 
     /// The gateway's tunnels.

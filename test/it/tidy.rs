@@ -11,13 +11,23 @@ const SERVER: &[(&str, &[&str])] = &[
     ("greeting", &["config", "gateway"]),
     ("reload", &["config", "policy", "shard"]),
     ("listener", &["auth", "caps", "demux", "public", "shard", "stay", "tunnel"]),
-    ("shard", &["auth", "caps", "config", "policy", "public", "roster", "stay", "tls", "tunnel"]),
+    (
+        "shard",
+        &[
+            "auth", "caps", "config", "deliver", "policy", "public", "roster", "stay", "tls",
+            "tunnel",
+        ],
+    ),
     (
         "public",
         &[
-            "auth", "carry", "config", "error", "forward", "policy", "roster", "router", "site",
-            "stay", "tunnel",
+            "auth", "carry", "config", "deliver", "error", "forward", "policy", "roster", "router",
+            "site", "stay", "tunnel",
         ],
+    ),
+    (
+        "deliver",
+        &["carry", "config", "error", "forward", "policy", "roster", "share", "site", "upload"],
     ),
     ("forward", &["carry", "error", "policy", "pool", "share", "upload"]),
     ("carry", &["pool", "upload"]),

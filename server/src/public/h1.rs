@@ -158,7 +158,7 @@ impl Connection {
         let way = self.visitor.prepare(&mut parts, version, id)?;
         let method = parts.method.clone();
         let request = Request::from_parts(parts, body);
-        let (mut response, carry) = forward(&way, request, &mut |_, _| {}).await?;
+        let (mut response, carry) = self.visitor.ask(&way, request, id, &mut |_, _| {}).await?;
         admit(&mut response)?;
         let (mut parts, body) = response.into_parts();
         if carry.is_unasked() {

@@ -37,7 +37,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::carry::Carry;
 use crate::error::{ExchangeError, RequestId};
-use crate::forward::forward;
 
 use super::register;
 use super::stall::Stall;
@@ -311,7 +310,8 @@ async fn ask(
         *response.headers_mut() = fields.clone();
         early.lock().unwrap_or_else(PoisonError::into_inner).push(response);
     };
-    let mut asking = pin!(forward(&way, Request::from_parts(parts, body), &mut note));
+    let request = Request::from_parts(parts, body);
+    let mut asking = pin!(visitor.ask(&way, request, id, &mut note));
     let (mut response, carry) = poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = asking.as_mut().poll(cx);
