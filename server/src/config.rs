@@ -1,13 +1,19 @@
 //! Flags, environment variables and files become one checked [`Config`].
 //!
-//! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the default.
+//! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the file, which
+//!      beats the default ([`source`]).
 //! Out: a [`Config`], or one sentence that says what is wrong and what to do.
 
 mod args;
 mod error;
+mod fields;
+mod file;
+mod mistake;
+mod names;
 mod parse;
 mod route;
-mod stand_in;
+mod routes;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -19,13 +25,19 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use ptth_link::alpn;
+use ptth_link::crypto;
 use ptth_link::env::{self, Env};
 use ptth_link::keys::{holds_secret, parse_keys};
 use ptth_link::token::{self, PublicKey, Token};
 
 pub use args::Args;
 pub use error::ConfigError;
+pub use mistake::Mistake;
 pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
+pub use source::{Origin, Place};
+
+use file::File;
+use source::Sources;
 
 /// Everything that the gateway was told, checked.
 #[derive(Clone, Debug)]
@@ -149,138 +161,179 @@ impl Config {
         none || self.routes.iter().any(|route| route.allow.is_none())
     }
 
-    /// Checks flags, variables and the token file. Called again, it reads everything again; only a
-    /// token made for want of another is new each time. The certificate's files are checked by
-    /// [`crate::tls::Tls::new`].
+    /// Checks flags, variables, the file, and what it names: token and secret files. Called again, it
+    /// reads everything again; only a token made for want of another is new each time. The
+    /// certificate's files are checked by [`crate::tls::Tls::new`].
+    ///
+    /// # Errors
+    /// [`ConfigError`], the first that is wrong; in the file with its line.
     pub fn load(args: &Args, env: &Env<'_>) -> Result<Self, ConfigError> {
-        let mut warnings = Vec::new();
-        let certificate = certificate(args, env)?;
-        let admission = admission(args, env, &mut warnings)?;
-        let mut config = Self::new(certificate, admission);
-        config.warnings = warnings;
-        config.limits = limits(args, env)?;
-        let listen = match env::text(env, "LISTEN")? {
-            Some(list) if args.listen.is_empty() => split(&list),
-            _ => args.listen.clone(),
+        let path = match &args.config {
+            Some(path) => Some(path.clone()),
+            None => env::text(env, "CONFIG")?.map(PathBuf::from),
         };
-        if !listen.is_empty() {
-            config.listen =
-                listen.iter().map(|text| parse::listen(text)).collect::<Result<_, _>>()?;
+        let file = path.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        let sources = Sources { env, file: &file.settings, folder: &file.folder };
+        let mut warnings = file.warnings;
+        let certificate = certificate(args, &sources, file.certificates)?;
+        let (admission, keys) = admission(args, &sources, &mut warnings)?;
+        let mut config = Self::new(certificate, admission);
+        config.limits = limits(args, &sources)?;
+        if let Some((flag, listen)) = sources.list(&args.listen, "--listen", "LISTEN")? {
+            let listen = listen.iter().map(|text| parse::listen(&flag, text));
+            config.listen = listen.collect::<Result<_, _>>()?;
         }
-        if let Some((_, list)) = setting(&args.backend_alpn, env, "--backend-alpn", "BACKEND_ALPN")?
-        {
-            config.backend_alpn = alpn::parse_labels(&list).map_err(ConfigError::Alpn)?;
+        let labels = sources.setting(&args.backend_alpn, "--backend-alpn", "BACKEND_ALPN")?;
+        if let Some((flag, list)) = labels {
+            config.backend_alpn =
+                alpn::parse_labels(&list).map_err(|why| ConfigError::Alpn { flag, why })?;
         }
-        if let Some((flag, text)) = setting(&args.log, env, "--log", "LOG")? {
+        if let Some((flag, text)) = sources.setting(&args.log, "--log", "LOG")? {
             config.log = text.trim().parse().map_err(|_| ConfigError::Log { flag, text })?;
         }
+        (config.routes, config.names, config.file) = (file.routes, file.names, path);
+        config.digest = crypto::sha256(&[file.digest, crypto::sha256(keys.as_bytes())].concat());
+        config.warnings = warnings;
+        config.warn();
         Ok(config)
     }
-}
 
-/// The text of a setting and where it came from: the flag, else the variable.
-fn setting(
-    flag: &Option<String>,
-    env: &Env<'_>,
-    flag_name: &'static str,
-    variable: &'static str,
-) -> Result<Option<(&'static str, String)>, ConfigError> {
-    match flag {
-        Some(text) => Ok(Some((flag_name, text.clone()))),
-        None => Ok(env::text(env, variable)?.map(|text| (variable, text))),
+    /// What works, but hardly as it was meant.
+    fn warn(&mut self) {
+        let open = self.admission == Admission::Open;
+        for route in self.routes.iter().filter(|route| route.allow.is_none() && open) {
+            self.warnings.push(format!(
+                "the route {:?} has no `allow`, so with --open ANYBODY can serve it",
+                route.name
+            ));
+        }
+        let given = !matches!(self.admission, Admission::Keys { made: Some(_), .. });
+        if given && !self.at_large() {
+            self.warnings.push(
+                "every route has its own `allow`, so --open and the keys of --token-file admit nobody"
+                    .to_owned(),
+            );
+        }
     }
 }
 
-fn limits(args: &Args, env: &Env<'_>) -> Result<Limits, ConfigError> {
+fn limits(args: &Args, sources: &Sources<'_>) -> Result<Limits, ConfigError> {
     let mut limits = Limits::default();
-    if let Some((flag, text)) = setting(&args.head_timeout, env, "--head-timeout", "HEAD_TIMEOUT")?
+    if let Some((flag, text)) =
+        sources.setting(&args.head_timeout, "--head-timeout", "HEAD_TIMEOUT")?
     {
         limits.head = parse::timeout(flag, text)?;
     }
     if let Some((flag, text)) =
-        setting(&args.stall_timeout, env, "--stall-timeout", "STALL_TIMEOUT")?
+        sources.setting(&args.stall_timeout, "--stall-timeout", "STALL_TIMEOUT")?
     {
         limits.stall = parse::timeout(flag, text)?;
     }
-    if let Some((flag, text)) = setting(&args.grace, env, "--grace", "GRACE")? {
+    if let Some((flag, text)) = sources.setting(&args.grace, "--grace", "GRACE")? {
         limits.grace = parse::seconds(flag, text)?;
     }
     if let Some((flag, text)) =
-        setting(&args.max_connections, env, "--max-connections", "MAX_CONNECTIONS")?
+        sources.setting(&args.max_connections, "--max-connections", "MAX_CONNECTIONS")?
     {
         limits.connections = Some(parse::count(flag, text)?);
     }
     let (flag, variable) = ("--max-connections-per-address", "MAX_CONNECTIONS_PER_ADDRESS");
-    if let Some((flag, text)) = setting(&args.max_connections_per_address, env, flag, variable)? {
+    if let Some((flag, text)) =
+        sources.setting(&args.max_connections_per_address, flag, variable)?
+    {
         limits.connections_per_address = Some(parse::count(flag, text)?);
     }
     Ok(limits)
 }
 
-fn certificate(args: &Args, env: &Env<'_>) -> Result<CertificateSource, ConfigError> {
-    let files_by_flag = args.cert.is_some() || args.key.is_some();
-    if args.self_signed && files_by_flag {
-        return Err(ConfigError::CertificateTwice);
-    }
-    // A flag beats a variable here too: `--self-signed` with CERT set is a choice, not a conflict.
-    let path = |flag: &Option<PathBuf>, variable| match flag {
-        Some(path) => Ok(Some(path.clone())),
-        None if args.self_signed => Ok(None),
-        None => env::required(env, variable).map(|path| path.map(PathBuf::from)),
+/// The certificate: the one that a flag, a variable or a key of the file gives, else the first
+/// `[[certificate]]`.
+fn certificate(
+    args: &Args,
+    sources: &Sources<'_>,
+    tables: Vec<CertificateSource>,
+) -> Result<CertificateSource, ConfigError> {
+    // Whoever says it higher up has chosen: `--self-signed` with CERT set is no conflict.
+    let by_file =
+        sources.level(args.cert.is_some(), "CERT").max(sources.level(args.key.is_some(), "KEY"));
+    let made = match sources.switch(args.self_signed, "SELF_SIGNED")? {
+        true => sources.level(args.self_signed, "SELF_SIGNED"),
+        false => 0,
     };
-    let (cert, key) = (path(&args.cert, "CERT")?, path(&args.key, "KEY")?);
-    let self_signed = args.self_signed || !files_by_flag && env::switch(env, "SELF_SIGNED")?;
-    let names = match env::text(env, "NAMES")? {
-        Some(list) if args.name.is_empty() => split(&list),
-        _ => args.name.clone(),
+    let (cert, key) = match by_file >= made {
+        true => (sources.path(&args.cert, "CERT")?, sources.path(&args.key, "KEY")?),
+        false => (None, None),
     };
-    match (cert, key, self_signed) {
-        (None, None, true) => {
-            for name in &names {
-                parse::name(name)?;
-            }
-            Ok(CertificateSource::SelfSigned { names })
+    let result = match (cert, key) {
+        (None, None) if made > 0 => return self_signed(args, sources),
+        (None, None) => return tables.into_iter().next().ok_or(ConfigError::NoCertificate),
+        _ if made == by_file => Err((ConfigError::CertificateTwice, "SELF_SIGNED")),
+        (Some(_), Some(_)) if !args.name.is_empty() => return Err(ConfigError::NameWithFiles),
+        (Some(cert), Some(key)) => Ok(CertificateSource::Files { cert, key }),
+        (Some(cert), None) => Err((ConfigError::KeyMissing { cert }, "CERT")),
+        (None, Some(key)) => Err((ConfigError::CertMissing { key }, "KEY")),
+    };
+    result.map_err(|(why, variable)| match sources.given(variable) {
+        Some(given) if by_file == source::BY_FILE => {
+            ConfigError::Here { place: given.place.clone(), why: Box::new(why) }
         }
-        (Some(_), _, true) | (_, Some(_), true) => Err(ConfigError::CertificateTwice),
-        (Some(_), Some(_), false) if !args.name.is_empty() => Err(ConfigError::NameWithFiles),
-        (Some(cert), Some(key), false) => Ok(CertificateSource::Files { cert, key }),
-        (Some(cert), None, false) => Err(ConfigError::KeyMissing { cert }),
-        (None, Some(key), false) => Err(ConfigError::CertMissing { key }),
-        (None, None, false) => Err(ConfigError::NoCertificate),
-    }
+        _ => why,
+    })
 }
 
+fn self_signed(args: &Args, sources: &Sources<'_>) -> Result<CertificateSource, ConfigError> {
+    let Some((flag, names)) = sources.list(&args.name, "--name", "NAMES")? else {
+        return Ok(CertificateSource::SelfSigned { names: Vec::new() });
+    };
+    for name in &names {
+        parse::name(&flag, name)?;
+    }
+    Ok(CertificateSource::SelfSigned { names })
+}
+
+/// Whom the gateway as a whole admits, and the text that says so.
 fn admission(
     args: &Args,
-    env: &Env<'_>,
+    sources: &Sources<'_>,
     warnings: &mut Vec<String>,
-) -> Result<Admission, ConfigError> {
-    let inline = env::required(env, "TOKEN")?;
-    let file = match &args.token_file {
-        Some(path) => Some(path.clone()),
-        None => env::required(env, "TOKEN_FILE")?.map(PathBuf::from),
+) -> Result<(Admission, String), ConfigError> {
+    let inline = env::required(sources.env, "TOKEN")?;
+    let level = sources.level(args.token_file.is_some(), "TOKEN_FILE");
+    // A variable beats the file, whichever of the two it is.
+    let file = match &inline {
+        Some(_) if level == source::BY_FILE => None,
+        _ => sources.path(&args.token_file, "TOKEN_FILE")?,
     };
-    let open = args.open || env::switch(env, "OPEN")?;
+    let open = sources.switch(args.open, "OPEN")?;
     // A token by mistake in the file's place: no message may quote it.
     if file.as_deref().is_some_and(holds_token) {
         return Err(ConfigError::TokenAsFile);
     }
     match (file, inline, open) {
-        (None, None, false) => Ok(Admission::make()),
-        (None, None, true) => Ok(Admission::Open),
+        (None, None, false) => Ok((Admission::make(), String::new())),
+        (None, None, true) => Ok((Admission::Open, String::new())),
         // No precedence here: guessing wrong would let everybody in.
-        (_, _, true) => Err(ConfigError::OpenWithToken),
+        (_, _, true) => {
+            let given = sources.given("OPEN").or(sources.given("TOKEN_FILE"));
+            Err(match given {
+                Some(given) => ConfigError::Here {
+                    place: given.place.clone(),
+                    why: Box::new(ConfigError::OpenWithToken),
+                },
+                None => ConfigError::OpenWithToken,
+            })
+        }
         (Some(_), Some(_), false) if args.token_file.is_none() => Err(ConfigError::TokenTwice),
         (Some(path), _, false) => {
             let text = read_token_file(&path)?;
             warnings.extend(exposed(&path, &text));
             let keys = parse_keys(&text)
                 .map_err(|why| ConfigError::TokenFile { path: path.clone(), why })?;
-            Ok(Admission::Keys { keys, file: Some(path), made: None })
+            Ok((Admission::Keys { keys, file: Some(path), made: None }, text))
         }
         (None, Some(text), false) => {
             let keys = parse_keys(&text).map_err(ConfigError::Token)?;
-            Ok(Admission::Keys { keys, file: None, made: None })
+            Ok((Admission::Keys { keys, file: None, made: None }, text))
         }
     }
 }
@@ -312,10 +365,4 @@ fn exposed(path: &Path, text: &str) -> Option<String> {
 #[cfg(not(unix))]
 fn exposed(_: &Path, _: &str) -> Option<String> {
     None
-}
-
-/// The parts of a list in a variable, which commas or blanks separate.
-fn split(list: &str) -> Vec<String> {
-    let parts = list.split(|c: char| c == ',' || c.is_whitespace());
-    parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }

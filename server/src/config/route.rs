@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
-use super::stand_in::Credential;
+use crate::auth::Credential;
 use crate::router::HostPattern;
 
 /// A part of the public addresses, and the backends that may serve it.

@@ -1,5 +1,7 @@
 //! Flags, variables, and what is said about wrong ones.
 
+mod file;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
@@ -237,9 +239,9 @@ fn every_documented_variable_is_tested() {
     assert_eq!(help.status, Ok(()));
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 2).collect();
-    let variables = "LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
+    let variables = "CONFIG LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
         HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS GRACE LOG";
-    let other_words = ["ALPN", "PEM", "SIGTERM", "TLS"];
+    let other_words = ["ALPN", "PEM", "SIGHUP", "SIGTERM", "TLS", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();
     assert_eq!(documented, known);
     for flag in ["--version", "--open", "--backend-alpn"] {
