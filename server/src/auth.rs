@@ -8,9 +8,12 @@ pub mod authorization;
 mod basic;
 mod bearer;
 mod credential;
+mod jwt;
 mod key;
 mod kinds;
 mod secret;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 

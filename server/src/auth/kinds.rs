@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::credential::Credential;
 use super::secret::{Files, LoadError};
-use super::{basic, bearer, key};
+use super::{basic, bearer, jwt, key};
 
 /// Makes [`Settings`] of lines `Variant(its settings)`.
 macro_rules! kinds {
@@ -46,4 +46,6 @@ kinds! {
     BearerFile(bearer::InFile),
     /// User and password.
     Basic(basic::Settings),
+    /// JSON Web Tokens of an issuer whose keys are known.
+    Jwt(jwt::Settings),
 }

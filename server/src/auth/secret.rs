@@ -244,6 +244,10 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    pub(super) fn content(path: &Path, why: impl Into<String>) -> Self {
+        Self::Content { path: path.to_owned(), why: why.into() }
+    }
+
     pub(super) fn settings(why: impl Into<String>) -> Self {
         Self::Settings(why.into())
     }
