@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Limits;
-use crate::share::Share;
+use crate::share::network;
 
 /// Counts the connections of all shards.
 #[derive(Clone, Debug)]
@@ -22,13 +22,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    addresses: HashMap<IpAddr, Address>,
-}
-
-#[derive(Debug, Default)]
-struct Address {
-    connections: usize,
-    share: Share,
+    addresses: HashMap<IpAddr, usize>,
 }
 
 /// A connection's place. Dropping it frees the place.
@@ -58,18 +52,12 @@ impl Caps {
             return None;
         }
         let here = counts.addresses.entry(address).or_default();
-        if here.connections >= self.0.per_address {
+        if *here >= self.0.per_address {
             return None;
         }
-        here.connections += 1;
+        *here += 1;
         counts.all += 1;
         Some(Place { caps: self.clone(), address, number: counts.all })
-    }
-
-    /// What an address that has a place has of the tunnels.
-    pub fn share(&self, address: IpAddr) -> Share {
-        let counts = self.lock();
-        counts.addresses.get(&network(address)).map(|here| here.share.clone()).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -89,19 +77,11 @@ impl Drop for Place {
         let mut counts = self.caps.lock();
         counts.all = counts.all.saturating_sub(1);
         if let Some(here) = counts.addresses.get_mut(&self.address) {
-            here.connections -= 1;
-            if here.connections == 0 {
+            *here = here.saturating_sub(1);
+            if *here == 0 {
                 counts.addresses.remove(&self.address);
             }
         }
-    }
-}
-
-/// One subscriber has a whole /64 of IPv6.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-        v4 => v4,
     }
 }
 

@@ -47,7 +47,8 @@ fn main() -> ExitCode {
         return fail(&format!("can't listen for signals: {err}"));
     }
     cli::say(&greeting::lines(&config, &gateway));
-    match gateway.run(receiver) {
+    let load = move || Config::load(&args, &|name| std::env::var_os(name));
+    match gateway.reloading(load).run(receiver) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => fail(&err),
     }

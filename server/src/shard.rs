@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 
 use crate::auth::Attempts;
 use crate::caps::Caps;
-use crate::config::{Admission, Config, Limits};
-use crate::forward::Way;
-use crate::pool::Pool;
+use crate::config::{Config, Limits};
+use crate::policy::Policy;
 use crate::public::Visitor;
+use crate::roster::Roster;
 use crate::tls::{Tls, TlsError};
 use crate::tunnel::Home;
 
@@ -28,8 +28,8 @@ pub type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Shared {
     /// Certificates and keys.
     pub tls: Tls,
-    /// The live tunnels.
-    pub pool: Arc<Pool>,
+    /// The live tunnels and the policy by which they are here.
+    pub roster: Arc<Roster>,
     /// What bodies may hold.
     pub budget: Arc<Budget>,
     /// Failed admissions, by address.
@@ -38,7 +38,6 @@ pub struct Shared {
     pub caps: Caps,
     /// How long and how many.
     pub limits: Limits,
-    open: bool,
     seed: u64,
     shards: Vec<mpsc::UnboundedSender<Driving>>,
 }
@@ -53,17 +52,26 @@ impl Shared {
         config: &Config,
         shards: Vec<mpsc::UnboundedSender<Driving>>,
     ) -> Result<Arc<Self>, TlsError> {
+        let tls = Tls::new(config)?;
+        let policy = Policy::new(config, tls.known(), shards.len(), None);
+        tls.known().grant(policy.keys());
         Ok(Arc::new(Self {
-            tls: Tls::new(config)?,
-            pool: Pool::new(shards.len()),
+            tls,
+            roster: Roster::new(policy, shards.len()),
             budget: Budget::new(BODY_BUDGET),
             attempts: Attempts::default(),
             caps: Caps::new(&config.limits),
             limits: config.limits.clone(),
-            open: config.admission == Admission::Open,
             seed: u64::from_ne_bytes(crypto::random()),
             shards,
         }))
+    }
+}
+
+impl Shared {
+    /// How many threads there are.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
     }
 }
 
@@ -104,10 +112,9 @@ impl Shard {
     /// Where a tunnel driven by shard `index` belongs.
     pub fn home(&self, index: usize) -> Home {
         Home {
-            pool: self.pool.clone(),
+            roster: self.roster.clone(),
             shard: index,
             budget: self.budget.clone(),
-            open: self.open,
             shutdown: self.shutdown.clone(),
         }
     }
@@ -117,14 +124,10 @@ impl Shard {
         Visitor {
             address,
             sni: sni.map(str::to_owned),
-            way: Way {
-                pool: self.pool.clone(),
-                shard: self.index,
-                share: self.caps.share(address),
-                budget: self.budget.clone(),
-                head_timeout: self.limits.head,
-                stall_timeout: self.limits.stall,
-            },
+            roster: self.roster.clone(),
+            shard: self.index,
+            budget: self.budget.clone(),
+            limits: self.limits.clone(),
             seed: self.seed,
             shutdown: self.shutdown.clone(),
         }

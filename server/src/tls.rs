@@ -23,7 +23,7 @@ use rustls::{ServerConfig, version};
 use ptth_link::keys::parse_keys;
 use ptth_link::{alpn, crypto};
 
-use crate::auth::{Key, Known, Verifier};
+use crate::auth::{Known, Verifier};
 use crate::config::{self, Admission, CertificateSource, Config, ConfigError};
 use crate::demux::Side;
 use certificate::Loaded;
@@ -60,8 +60,8 @@ impl Tls {
             CertificateSource::SelfSigned { names } => certificate::make(names)?,
         };
         let (known, token_file) = match &config.admission {
-            Admission::Keys { keys, file, .. } => (Known::keys(keys), file.clone()),
-            Admission::Open => (Known::Open, None),
+            Admission::Keys { keys, file, .. } => (Known::new(false, keys), file.clone()),
+            Admission::Open => (Known::new(true, &[]), None),
         };
         let seen = Mutex::new(Seen { certificate: loaded.digest, tokens: None });
         let certificate = Arc::new(Current(RwLock::new(Arc::new(loaded))));
@@ -111,10 +111,9 @@ impl Tls {
         self.certificate.get().warnings.clone()
     }
 
-    /// Whether a backend with this key may be here. One that came in may have lost that by a
-    /// reload since.
-    pub fn admits(&self, key: &Key) -> bool {
-        self.known.admits(key)
+    /// The keys that may come in.
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     /// Reads the certificate and the token file again; true if something changed.
@@ -155,7 +154,7 @@ impl Tls {
         let keys = parse_keys(&text)
             .map_err(|why| TlsError::Tokens(ConfigError::TokenFile { path: path.clone(), why }))?;
         seen.tokens = digest;
-        Ok(self.known.replace(&keys))
+        Ok(self.known.replace(false, &keys))
     }
 }
 

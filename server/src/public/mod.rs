@@ -12,19 +12,25 @@ pub mod strict;
 mod upgrade;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{ACCEPT, DATE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use log::{Level, debug, log_enabled};
 use ptth_link::headers::{self, Origination};
 use ptth_link::shutdown::Shutdown;
+use ptth_link::window::Budget;
 use tokio::time::Instant;
 
+use crate::config::Limits;
 use crate::error::{ExchangeError, RequestId};
 use crate::forward::Way;
+use crate::policy::{Found, Lost};
+use crate::roster::Roster;
+use crate::router;
 
 pub use self::h1::serve as serve_h1;
 pub use self::h2::serve as serve_h2;
@@ -36,8 +42,14 @@ pub struct Visitor {
     pub address: IpAddr,
     /// The name it called in its ClientHello, for a request that names no host.
     pub sni: Option<String>,
-    /// The way to the tunnels.
-    pub way: Way,
+    /// The routes and their tunnels.
+    pub roster: Arc<Roster>,
+    /// The thread that this runs on.
+    pub shard: usize,
+    /// What bodies may hold.
+    pub budget: Arc<Budget>,
+    /// How long things may take.
+    pub limits: Limits,
     /// Makes request ids unguessable.
     pub seed: u64,
     /// The end of the process.
@@ -45,21 +57,50 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// Makes a checked head fit to cross: target, hygiene, identity. `version` is Via's.
+    /// Makes a checked head fit to cross (target, hygiene, identity) and finds its way. `version` is Via's.
     fn prepare(
         &self,
         head: &mut Parts,
         version: &'static str,
         id: RequestId,
-    ) -> Result<(), ExchangeError> {
+    ) -> Result<Way, ExchangeError> {
         let host = check::target(head, self.sni.as_deref())?;
+        let found = self.roster.policy().find(&host, head.uri.path());
+        let Found { route, strip: prefix } = found.map_err(|lost| match lost {
+            Lost::Unrouted => ExchangeError::Unrouted,
+            Lost::Nobody(instead) => ExchangeError::Absent(instead),
+        })?;
         let from = Origination { address: self.address, host: &host, version };
         headers::request(&mut head.headers, from);
         if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
             head.headers.insert("2ptth-request-id", id);
         }
-        Ok(())
+        if prefix > 0 {
+            take_prefix(head, prefix)?;
+        }
+        Ok(Way {
+            share: route.pool.share(self.address),
+            route,
+            shard: self.shard,
+            budget: self.budget.clone(),
+            head_timeout: self.limits.head,
+            stall_timeout: self.limits.stall,
+        })
     }
+}
+
+/// Takes the route's prefix off the path, once, and tells the origin of it.
+fn take_prefix(head: &mut Parts, length: usize) -> Result<(), ExchangeError> {
+    let malformed = || ExchangeError::Request(StatusCode::BAD_REQUEST, "The target is malformed.");
+    let target = head.uri.path_and_query().ok_or_else(malformed)?;
+    let prefix = target.as_str().get(..length).ok_or_else(malformed)?;
+    let prefix = HeaderValue::from_str(prefix).map_err(|_| malformed())?;
+    let rest = router::strip(target, length);
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.path_and_query = Some(rest);
+    head.uri = Uri::from_parts(parts).map_err(|_| malformed())?;
+    head.headers.insert("x-forwarded-prefix", prefix);
+    Ok(())
 }
 
 /// What the log and the error page say of one exchange.

@@ -9,4 +9,5 @@ mod hosts;
 mod origin;
 mod reload;
 mod rolling;
+mod services;
 mod silence;
