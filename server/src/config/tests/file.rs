@@ -411,6 +411,23 @@ fn each_mistake_is_told_with_its_line_and_column() {
     }
 }
 
+/// The README's example, with files of the names that stand there.
+#[test]
+fn the_file_of_the_readme_is_one() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let scratch = Scratch::new();
+    for name in ["blog.secret", "shop.secret", "jwt.old", "jwt.new", "friends.secret"] {
+        private(&scratch.write(name, format!("a-secret-of-thirty-two-bytes-and-more-{name}")));
+    }
+    let config =
+        load(&scratch, example.unwrap(), "", &[]).unwrap_or_else(|error| panic!("{error}"));
+    let names: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
+    assert_eq!(names, ["blog", "shop", "webhooks"]);
+    assert_eq!(config.names.unwrap().allow.len(), 2);
+    assert_eq!(config.warnings, [""; 0]);
+}
+
 #[test]
 fn a_file_that_is_no_text_is_told_with_its_line() {
     let error = load(&scratch(), b"grace = 1\nlog = '\xff'", "", &[]).unwrap_err().to_string();
