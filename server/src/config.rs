@@ -30,8 +30,9 @@ pub use error::ConfigError;
 pub struct Config {
     /// Where to listen. An IPv6 wildcard takes IPv4 as well.
     pub listen: Vec<SocketAddr>,
-    /// What the gateway shows to visitors and backends.
-    pub certificate: CertificateSource,
+    /// What the gateway shows to visitors and backends, by the name that they call: the first to those who
+    /// call none that is in one.
+    pub certificates: Vec<CertificateSource>,
     /// Which backends may come in.
     pub admission: Admission,
     /// The ALPN labels that mean "backend", in order of preference.
@@ -119,7 +120,7 @@ impl Config {
     pub fn new(certificate: CertificateSource, admission: Admission) -> Self {
         Self {
             listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, parse::PORT))],
-            certificate,
+            certificates: vec![certificate],
             admission,
             backend_alpn: alpn::backend_labels(),
             limits: Limits::default(),

@@ -198,7 +198,8 @@ fn reload(shared: &Shared, asked: bool, last_error: &mut String) {
         Ok(changed) => {
             last_error.clear();
             if changed || asked {
-                info!("gateway: certificate and tokens are up to date pin={}", shared.tls.pin());
+                let pin = shared.tls.pin().unwrap_or_default();
+                info!("gateway: certificate and tokens are up to date pin={pin}");
             }
         }
         Err(err) => {

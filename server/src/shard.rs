@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::auth::Attempts;
 use crate::caps::Caps;
 use crate::config::{Admission, Config, Limits};
+use crate::edge::Edge;
 use crate::forward::Way;
 use crate::pool::Pool;
 use crate::public::Visitor;
@@ -117,6 +118,7 @@ impl Shard {
         Visitor {
             address,
             sni: sni.map(str::to_owned),
+            edge: Edge { certificates: Some(self.tls.certificates()), ..Edge::default() },
             way: Way {
                 pool: self.pool.clone(),
                 shard: self.index,

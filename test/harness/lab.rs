@@ -19,6 +19,7 @@ use ptth_link::shutdown::{Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
 use ptth_server::auth::Identity;
 use ptth_server::config::Limits;
+use ptth_server::edge::Edge;
 use ptth_server::forward::Way;
 use ptth_server::pool::Pool;
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
@@ -203,6 +204,7 @@ impl Lab {
         Visitor {
             address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
             sni: None,
+            edge: Edge::default(),
             way: Way {
                 pool: self.pool.clone(),
                 shard: 0,

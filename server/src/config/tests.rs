@@ -25,7 +25,7 @@ const KEY: &str = "2ptth_pub_11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 fn the_defaults_are_those_of_the_documentation() {
     let config = ok("", &[]);
     assert_eq!(config.listen, ["[::]:443".parse().unwrap()]);
-    assert_eq!(config.certificate, CertificateSource::SelfSigned { names: vec![] });
+    assert_eq!(config.certificates, [CertificateSource::SelfSigned { names: vec![] }]);
     let Admission::Keys { keys, file: None, made: Some(token) } = config.admission else {
         panic!("no token was made")
     };
@@ -47,7 +47,7 @@ fn flag_beats_variable_beats_default() {
     let file = file.to_str().unwrap();
     type Seen = fn(&Config) -> String;
     let listen: Seen = |c| format!("{:?}", c.listen);
-    let names: Seen = |c| format!("{:?}", c.certificate);
+    let names: Seen = |c| format!("{:?}", c.certificates);
     let admission: Seen = |c| format!("{:?}", c.admission);
     let labels: Seen = |c| format!("{:?}", c.backend_alpn);
     let limits: Seen = |c| format!("{:?}", c.limits);
@@ -94,7 +94,8 @@ fn certificates_come_by_flag_or_variable() {
         ("", &[("SELF_SIGNED", "yes")], &made),
     ];
     for (line, variables, expected) in table {
-        assert_eq!(read(line, variables).unwrap().certificate, *expected, "{line} {variables:?}");
+        let certificates = read(line, variables).unwrap().certificates;
+        assert_eq!(certificates, std::slice::from_ref(expected), "{line} {variables:?}");
     }
 }
 

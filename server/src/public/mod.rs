@@ -23,6 +23,7 @@ use ptth_link::headers::{self, Origination};
 use ptth_link::shutdown::Shutdown;
 use tokio::time::Instant;
 
+use crate::edge::Edge;
 use crate::error::{ExchangeError, RequestId};
 use crate::forward::Way;
 
@@ -36,6 +37,8 @@ pub struct Visitor {
     pub address: IpAddr,
     /// The name it called in its ClientHello, for a request that names no host.
     pub sni: Option<String>,
+    /// How it came in.
+    pub edge: Edge,
     /// The way to the tunnels.
     pub way: Way,
     /// Makes request ids unguessable.
@@ -53,6 +56,9 @@ impl Visitor {
         id: RequestId,
     ) -> Result<(), ExchangeError> {
         let host = check::target(head, self.sni.as_deref())?;
+        if !self.edge.covers(self.sni.as_deref(), &host) {
+            return Err(ExchangeError::Misdirected);
+        }
         let from = Origination { address: self.address, host: &host, version };
         headers::request(&mut head.headers, from);
         if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
