@@ -4,6 +4,7 @@
 //! Out: a [`Config`], or one sentence that says what is wrong and what to do.
 
 mod args;
+mod edge;
 mod error;
 mod parse;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use ptth_link::keys::{holds_secret, parse_keys};
 use ptth_link::token::{self, PublicKey, Token};
 
 pub use args::Args;
+pub use edge::{ProxyProtocol, Trusted};
 pub use error::ConfigError;
 
 /// Everything that the gateway was told, checked.
@@ -30,6 +32,14 @@ pub use error::ConfigError;
 pub struct Config {
     /// Where to listen. An IPv6 wildcard takes IPv4 as well.
     pub listen: Vec<SocketAddr>,
+    /// Where to listen for HTTP without TLS.
+    pub plain: Vec<SocketAddr>,
+    /// Where to listen for HTTP that is only told to come by https.
+    pub redirect: Vec<SocketAddr>,
+    /// The proxies whose word counts.
+    pub trusted: Trusted,
+    /// Whether they speak the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
     /// What the gateway shows to visitors and backends, by the name that they call: the first to those who
     /// call none that is in one.
     pub certificates: Vec<CertificateSource>,
@@ -118,9 +128,17 @@ impl Default for Limits {
 impl Config {
     /// The defaults, beside what has none.
     pub fn new(certificate: CertificateSource, admission: Admission) -> Self {
+        Self::of(vec![certificate], admission)
+    }
+
+    fn of(certificates: Vec<CertificateSource>, admission: Admission) -> Self {
         Self {
             listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, parse::PORT))],
-            certificates: vec![certificate],
+            plain: Vec::new(),
+            redirect: Vec::new(),
+            trusted: Trusted::default(),
+            proxy_protocol: ProxyProtocol::default(),
+            certificates,
             admission,
             backend_alpn: alpn::backend_labels(),
             limits: Limits::default(),
@@ -133,18 +151,33 @@ impl Config {
     /// [`crate::tls::Tls::new`].
     pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
         let mut warnings = Vec::new();
-        let certificate = certificate(&args, env)?;
+        let certificates = match certificate(&args, env) {
+            // Behind somebody else's TLS it needs none.
+            Err(ConfigError::NoCertificate) => Vec::new(),
+            certificate => vec![certificate?],
+        };
         let admission = admission(&args, env, &mut warnings)?;
-        let mut config = Self::new(certificate, admission);
+        let mut config = Self::of(certificates, admission);
         config.warnings = warnings;
         config.limits = limits(&args, env)?;
         let listen = match env::text(env, "LISTEN")? {
             Some(list) if args.listen.is_empty() => split(&list),
-            _ => args.listen,
+            _ => args.listen.clone(),
         };
+        edge::read(&args, env, &mut config)?;
         if !listen.is_empty() {
             config.listen =
                 listen.iter().map(|text| parse::listen(text)).collect::<Result<_, _>>()?;
+        } else if !config.plain.is_empty() {
+            config.listen.clear();
+            if !config.certificates.is_empty() {
+                config
+                    .warnings
+                    .push("--plain without --listen: nobody is shown the certificate".to_owned());
+            }
+        }
+        if config.certificates.is_empty() && !config.listen.is_empty() {
+            return Err(ConfigError::NoCertificate);
         }
         if let Some((_, list)) = setting(&args.backend_alpn, env, "--backend-alpn", "BACKEND_ALPN")?
         {

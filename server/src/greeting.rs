@@ -5,19 +5,24 @@ use std::net::IpAddr;
 
 use crate::config::{Admission, CertificateSource, Config};
 use crate::gateway::Gateway;
+use crate::listener::Entrance;
 
 /// The lines.
 pub fn lines(config: &Config, gateway: &Gateway) -> String {
     let mut text = String::new();
-    for address in gateway.addresses() {
-        let _ = writeln!(text, "listening on {address}");
+    for (entrance, address) in gateway.addresses() {
+        let _ = match entrance {
+            Entrance::Tls => writeln!(text, "listening on {address}"),
+            Entrance::Plain => writeln!(text, "plain HTTP on {address}"),
+            Entrance::Redirect { .. } => writeln!(text, "redirecting from {address}"),
+        };
     }
     let tls = gateway.tls();
     let pin = tls.pin();
     if let Some(pin) = &pin {
         let _ = writeln!(text, "certificate pin {pin}");
     }
-    let listening = gateway.addresses().first().copied();
+    let listening = gateway.address();
     let (host, certain) = host(config, tls.first_name(), listening.map(|address| address.ip()));
     let token = match &config.admission {
         Admission::Open => {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::Attempts;
 use crate::caps::Caps;
-use crate::config::{Admission, Config, Limits};
+use crate::config::{Admission, Config, Limits, ProxyProtocol, Trusted};
 use crate::edge::Edge;
 use crate::forward::Way;
 use crate::pool::Pool;
@@ -39,6 +39,10 @@ pub struct Shared {
     pub caps: Caps,
     /// How long and how many.
     pub limits: Limits,
+    /// The proxies whose word counts.
+    pub trusted: Trusted,
+    /// Whether they speak the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
     open: bool,
     seed: u64,
     shards: Vec<mpsc::UnboundedSender<Driving>>,
@@ -61,6 +65,8 @@ impl Shared {
             attempts: Attempts::default(),
             caps: Caps::new(&config.limits),
             limits: config.limits.clone(),
+            trusted: config.trusted.clone(),
+            proxy_protocol: config.proxy_protocol,
             open: config.admission == Admission::Open,
             seed: u64::from_ne_bytes(crypto::random()),
             shards,
@@ -118,7 +124,12 @@ impl Shard {
         Visitor {
             address,
             sni: sni.map(str::to_owned),
-            edge: Edge { certificates: Some(self.tls.certificates()), ..Edge::default() },
+            said: None,
+            edge: Edge {
+                certificates: Some(self.tls.certificates()),
+                trusted: self.trusted.clone(),
+                ..Edge::default()
+            },
             way: Way {
                 pool: self.pool.clone(),
                 shard: self.index,
@@ -130,6 +141,11 @@ impl Shard {
             seed: self.seed,
             shutdown: self.shutdown.clone(),
         }
+    }
+
+    /// Makes request ids unguessable.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Has shard `index` drive a tunnel.

@@ -204,6 +204,7 @@ impl Lab {
         Visitor {
             address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
             sni: None,
+            said: None,
             edge: Edge::default(),
             way: Way {
                 pool: self.pool.clone(),

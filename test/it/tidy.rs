@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// wiring; none out of `demux`, `config` or `graveyard`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
     ("gateway", &["config", "listener", "pool", "shard", "tls"]),
-    ("greeting", &["config", "gateway"]),
-    ("listener", &["auth", "caps", "demux", "public", "shard", "tunnel"]),
+    ("greeting", &["config", "gateway", "listener"]),
+    ("listener", &["auth", "caps", "config", "demux", "public", "shard", "tunnel"]),
     ("shard", &["auth", "caps", "config", "edge", "forward", "pool", "public", "tls", "tunnel"]),
     ("public", &["carry", "edge", "error", "forward"]),
     ("forward", &["carry", "error", "pool", "share", "upload"]),
@@ -18,7 +18,7 @@ const SERVER: &[(&str, &[&str])] = &[
     ("pool", &["auth", "live", "share"]),
     ("live", &["auth", "graveyard"]),
     ("error", &["pool"]),
-    ("edge", &["tls"]),
+    ("edge", &["config", "tls"]),
     ("tls", &["auth", "config", "demux"]),
     ("caps", &["config", "share"]),
 ];

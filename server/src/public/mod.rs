@@ -7,10 +7,12 @@ mod check;
 mod guard;
 mod h1;
 mod h2;
+mod redirect;
 mod stall;
 pub mod strict;
 mod upgrade;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -19,6 +21,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use log::{Level, debug, log_enabled};
+use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination};
 use ptth_link::shutdown::Shutdown;
 use tokio::time::Instant;
@@ -29,12 +32,15 @@ use crate::forward::Way;
 
 pub use self::h1::serve as serve_h1;
 pub use self::h2::serve as serve_h2;
+pub use self::redirect::Redirect;
 
 /// One visitor's connection, as its exchanges need to know it.
 #[derive(Clone, Debug)]
 pub struct Visitor {
-    /// Where it comes from.
+    /// Where it comes from, or for one of its requests, where that comes from.
     pub address: IpAddr,
+    /// What a trusted proxy says of the one request.
+    pub said: Option<Forwarded>,
     /// The name it called in its ClientHello, for a request that names no host.
     pub sni: Option<String>,
     /// How it came in.
@@ -48,6 +54,13 @@ pub struct Visitor {
 }
 
 impl Visitor {
+    /// Who a request on this connection is of, by its fields, if those count.
+    fn seen(&self, fields: &HeaderMap) -> Cow<'_, Self> {
+        let Some(said) = self.edge.said(self.address, fields) else { return Cow::Borrowed(self) };
+        let address = said.visitor().unwrap_or(self.address);
+        Cow::Owned(Self { address, said: Some(said), ..self.clone() })
+    }
+
     /// Makes a checked head fit to cross: target, hygiene, identity. `version` is Via's.
     fn prepare(
         &self,
@@ -55,11 +68,13 @@ impl Visitor {
         version: &'static str,
         id: RequestId,
     ) -> Result<(), ExchangeError> {
-        let host = check::target(head, self.sni.as_deref())?;
+        let said = self.said.as_ref();
+        let scheme = said.and_then(|said| said.scheme.as_ref()).unwrap_or(&self.edge.scheme);
+        let host = check::target(head, self.sni.as_deref(), scheme)?;
         if !self.edge.covers(self.sni.as_deref(), &host) {
             return Err(ExchangeError::Misdirected);
         }
-        let from = Origination { address: self.address, host: &host, version };
+        let from = Origination { address: self.address, host: &host, scheme, said, version };
         headers::request(&mut head.headers, from);
         if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
             head.headers.insert("2ptth-request-id", id);
