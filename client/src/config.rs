@@ -4,10 +4,13 @@
 //! Out: [`Options`], or one sentence that says what is wrong and what to do.
 
 mod args;
+mod authorization;
 mod error;
 mod origin;
+mod proxies;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use std::fmt;
 use std::fs;
@@ -23,8 +26,11 @@ use ptth_link::env::{self, Env};
 use ptth_link::token::{self, Token};
 
 pub use args::Args;
+pub use authorization::{Authorization, Value, ValueError};
 pub use error::ConfigError;
 pub use origin::{HostHeader, OriginAddress};
+pub use proxies::{Kind, Proxies, Proxy};
+pub use ways::Via;
 
 /// What the binary was told, checked.
 #[derive(Clone, Debug)]
@@ -50,13 +56,25 @@ pub struct Config {
     pub gateway: Gateway,
     /// The public host to serve, sent as SNI; the gateway's certificate must cover it.
     pub host: String,
+    /// The public host to register for, if not all that the credential is good for.
+    pub asked_host: Option<String>,
+    /// The dynamic name to ask for; the gateway knows where it leads.
+    pub name: Option<String>,
     /// What the gateway admits us by; without one, only an open gateway does.
     pub token: Option<Token>,
+    /// What a registration over HTTP shows; such a one can't use the token.
+    pub authorization: Option<Authorization>,
+    /// Which door to knock at.
+    pub via: Via,
+    /// The proxies to go through.
+    pub proxies: Proxies,
+    /// Hold tunnels to each address of the gateway's name, directly: no proxy is used then.
+    pub all_addresses: bool,
     /// How to know the gateway.
     pub trust: Trust,
     /// Answer for hosts that the gateway's certificate doesn't cover.
     pub any_host: bool,
-    /// Parallel tunnels, 1 to [`MAX_TUNNELS`].
+    /// Parallel tunnels, 1 to [`MAX_TUNNELS`]; to each address if it is all of them.
     pub tunnels: usize,
     /// The ALPN label that means "backend".
     pub alpn: Vec<u8>,
@@ -92,7 +110,13 @@ impl Config {
         Self {
             host: gateway.host.trim_end_matches('.').to_owned(),
             gateway,
+            asked_host: None,
+            name: None,
             token: None,
+            authorization: None,
+            via: Via::Auto,
+            proxies: Proxies::default(),
+            all_addresses: false,
             trust: Trust::System,
             any_host: false,
             tunnels: 2,
@@ -157,6 +181,12 @@ impl Options {
         config.any_host = args.any_host || env::switch(env, "ANY_HOST")?;
         if let Some((flag, text)) = setting(&args.host, env, "--host", "PUBLIC_HOST")? {
             config.host = public_host(flag, &text)?;
+            config.asked_host = Some(config.host.clone());
+        }
+        if let Some((flag, text)) = setting(&args.name, env, "--name", "NAME")? {
+            let name = text.trim().to_ascii_lowercase();
+            let name = Some(name).filter(|name| token::is_name(name));
+            config.name = Some(name.ok_or(ConfigError::Name { flag, text })?);
         }
         if let Some((flag, text)) = setting(&args.tunnels, env, "--tunnels", "TUNNELS")? {
             let number = text.trim().parse().ok().filter(|n| (1..=MAX_TUNNELS).contains(n));
@@ -165,6 +195,7 @@ impl Options {
         if let Some((_, text)) = setting(&args.alpn, env, "--alpn", "ALPN")? {
             config.alpn = alpn::parse_label(&text).map_err(ConfigError::Alpn)?;
         }
+        ways::settle(&mut config, &args, env, &mut warnings)?;
         Ok(Self { config, origin, host_header, log, warnings })
     }
 }
@@ -234,7 +265,7 @@ fn token(
         (Some(_), Some(_)) if args.token_file.is_none() => Err(ConfigError::TokenTwice),
         (Some(path), _) => {
             let token = token_in(&path)?;
-            warnings.extend(exposed(&path));
+            warnings.extend(exposed(&path, "token"));
             Ok(Some(token))
         }
         (None, Some(text)) => Token::parse(&text).map(Some).map_err(ConfigError::Token),
@@ -257,21 +288,21 @@ fn token_in(path: &Path) -> Result<Token, ConfigError> {
     }
 }
 
-/// A warning if others on the machine can read the token.
+/// A warning if others on the machine can read the secret in a file.
 #[cfg(unix)]
-fn exposed(path: &Path) -> Option<String> {
+fn exposed(path: &Path, what: &str) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
     let mode = fs::metadata(path).ok()?.permissions().mode();
     (mode & 0o004 != 0).then(|| {
         format!(
-            "everybody on this machine can read the token in {}; `chmod 600` it",
+            "everybody on this machine can read the {what} in {}; `chmod 600` it",
             path.display()
         )
     })
 }
 
 #[cfg(not(unix))]
-fn exposed(_: &Path) -> Option<String> {
+fn exposed(_: &Path, _: &str) -> Option<String> {
     None
 }
 

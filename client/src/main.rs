@@ -43,9 +43,8 @@ fn main() -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Stopped(stopped)) => {
-            let refused = matches!(stopped, Stopped::Refused(_) | Stopped::Taken);
             let code = fail(&stopped);
-            if refused { ExitCode::from(REFUSED) } else { code }
+            if stopped.is_refusal() { ExitCode::from(REFUSED) } else { code }
         }
         Err(Failure::Machine(err)) => fail(&err),
     }

@@ -22,7 +22,7 @@ use http_body::Body as HttpBody;
 use log::{debug, warn};
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
-use ptth_link::goaway::is_taken;
+use ptth_link::goaway::{self, Why};
 use ptth_link::headers;
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{
@@ -63,8 +63,8 @@ pub struct Answering<S> {
 pub enum Ended {
     /// The gateway doesn't want us. With TLS 1.3 that arrives only now.
     Refused(DialError),
-    /// An open gateway has its one backend.
-    Taken,
+    /// The gateway said why, and perhaps in which words.
+    Told(Why, Option<String>),
     /// The connection broke, or the gateway ended it.
     Connection(h2::Error),
     /// The socket failed.
@@ -79,7 +79,8 @@ impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Refused(err) => write!(f, "{err}"),
-            Self::Taken => f.write_str("the gateway is open and serves another backend"),
+            Self::Told(why, None) => write!(f, "the gateway ended it: {why}"),
+            Self::Told(why, Some(text)) => write!(f, "the gateway ended it: {why} ({text:?})"),
             Self::Connection(err) => write!(f, "{err}"),
             Self::Socket(err) => write!(f, "the socket failed: {err}"),
             Self::Dead => f.write_str("nothing came from the gateway for two ping intervals"),
@@ -136,8 +137,8 @@ where
 }
 
 fn ended(err: h2::Error) -> Ended {
-    if is_taken(&err) {
-        return Ended::Taken;
+    if let Some(why) = Why::of(&err) {
+        return Ended::Told(why, goaway::text(&err));
     }
     if err.get_io().is_none() {
         return Ended::Connection(err);

@@ -32,8 +32,8 @@ pub use verify::PinMismatch;
 /// Offers the one label of `config`, so the gateway must agree to it or end the handshake. Reads
 /// the trust store or the file of `--ca`, so it blocks.
 pub fn connector(config: &Config, common_name: &str) -> Result<Arc<ClientConfig>, TlsError> {
-    let (certificate, key) =
-        config.identity().certificate(common_name).map_err(TlsError::Certificate)?;
+    let certificate = config.identity().certificate_asking(common_name, config.name.as_deref());
+    let (certificate, key) = certificate.map_err(TlsError::Certificate)?;
     let mut tls = ClientConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .map_err(TlsError::Rustls)?

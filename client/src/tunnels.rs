@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use http_body::Body as HttpBody;
 use log::{info, warn};
 use ptth_link::body::Body;
 use ptth_link::crypto;
+use ptth_link::goaway::Why;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
@@ -39,12 +41,23 @@ use crate::tls::{self, TlsError, how_verified};
 pub enum Stopped {
     /// The gateway refuses us.
     Refused(DialError),
-    /// The gateway is open and has its one backend.
+    /// Another backend has the place, and keeps it.
     Taken,
+    /// Another backend has the place now. Dialling again would take it back, and so on for ever.
+    Replaced,
+    /// The gateway admitted us, and lets us serve nothing of what we asked for; with its words.
+    Forbidden(Option<String>),
     /// The gateway isn't the one that it should be, on the very first dial.
     Unknown(DialError),
     /// TLS can't be set up.
     Tls(TlsError),
+}
+
+impl Stopped {
+    /// Whether the gateway said no, rather than something here or on the way being wrong.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Taken | Self::Replaced | Self::Forbidden(_))
+    }
 }
 
 impl fmt::Display for Stopped {
@@ -52,8 +65,19 @@ impl fmt::Display for Stopped {
         match self {
             Self::Refused(err) | Self::Unknown(err) => write!(f, "{err}"),
             Self::Taken => f.write_str(
-                "the gateway refuses this client: it is open and already serves another backend",
+                "the gateway refuses this client: another backend serves this already; stop that one, or ask for another --host or --name",
             ),
+            Self::Replaced => f.write_str(
+                "another backend took over what this client served; stop one of the two, or let the gateway's route have `when_taken = \"balance\"`",
+            ),
+            Self::Forbidden(words) => {
+                f.write_str("the gateway refuses this client: ")?;
+                match words {
+                    Some(words) => write!(f, "{words:?}")?,
+                    None => f.write_str("this token may serve nothing of what was asked for")?,
+                }
+                f.write_str("; ask for another --host or --name, or have the gateway allow it")
+            }
             Self::Tls(err) => write!(f, "{err}"),
         }
     }
@@ -70,6 +94,8 @@ pub struct Process {
     slots: Vec<Arc<ClientConfig>>,
     budget: Arc<Budget>,
     journal: Journal,
+    /// Tunnels that came up so far.
+    ups: Arc<AtomicU64>,
 }
 
 impl Process {
@@ -85,7 +111,7 @@ impl Process {
             .collect::<Result<_, _>>()
             .map_err(Stopped::Tls)?;
         let budget = Budget::new(BODY_BUDGET);
-        Ok(Self { config: Arc::new(config), name, slots, budget, journal })
+        Ok(Self { config: Arc::new(config), name, slots, budget, journal, ups: Arc::default() })
     }
 
     /// How many tunnels there are to hold.
@@ -165,6 +191,8 @@ struct Live {
     drain: Trigger,
     ended: oneshot::Receiver<Ended>,
     since: Instant,
+    /// How many tunnels of the process had come up with this one.
+    up: u64,
 }
 
 impl<N, S, B> Slot<N, S>
@@ -206,8 +234,7 @@ where
                             break;
                         }
                     };
-                    let lived = live.since.elapsed();
-                    self.lost(ended, lived)?
+                    self.lost(ended, Some(&live))?
                 }
                 Err(loss) => loss?,
             };
@@ -257,7 +284,7 @@ where
         while tunnels.try_join_next().is_some() {}
         if is_up.await.is_err() {
             let why = (&mut ended).await.unwrap_or(Ended::Closed);
-            return Err(self.lost(why, Duration::ZERO));
+            return Err(self.lost(why, None));
         }
         info!(
             "tunnel: {} up; inverted: from here on the gateway asks and this side answers",
@@ -265,7 +292,8 @@ where
         );
         self.up_before = true;
         self.complained = None;
-        Ok(Live { drain, ended, since: Instant::now() })
+        let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(Live { drain, ended, since: Instant::now(), up })
     }
 
     /// What to do about a tunnel that didn't come up.
@@ -282,16 +310,25 @@ where
         Ok(if matches!(err, DialError::Unreachable(_)) { Loss::Unreachable } else { Loss::Failed })
     }
 
-    /// What to do about a tunnel that is no more.
-    fn lost(&mut self, ended: Ended, lived: Duration) -> Result<Loss, Stopped> {
+    /// What to do about a tunnel that is no more, or, without `live`, never came up.
+    fn lost(&mut self, ended: Ended, live: Option<&Live>) -> Result<Loss, Stopped> {
+        let ups = self.process.ups.load(Ordering::Relaxed);
         match ended {
-            Ended::Refused(err) => Err(self.refused(err)),
-            Ended::Taken => Err(Stopped::Taken),
-            ended => {
-                self.complain(format!("lost: {ended}"));
-                Ok(Loss::Lost(lived))
+            Ended::Refused(err) => return Err(self.refused(err)),
+            Ended::Told(Why::Taken, _) => return Err(Stopped::Taken),
+            Ended::Told(Why::Forbidden, words) => return Err(Stopped::Forbidden(words)),
+            Ended::Told(Why::Replaced, _) if live.is_none_or(|live| live.up == ups) => {
+                return Err(Stopped::Replaced);
             }
+            // A tunnel of this process came up after this one. If it wasn't what replaced it, it is replaced
+            // itself, and its own end stops the process; dialling before would take the place back.
+            Ended::Told(Why::Replaced, _) => {
+                self.complain(format!("lost: {ended}"));
+                return Ok(Loss::Displaced);
+            }
+            _ => self.complain(format!("lost: {ended}")),
         }
+        Ok(Loss::Lost(live.map_or(Duration::ZERO, |live| live.since.elapsed())))
     }
 
     /// To a key that the user knows nothing of, the gateway's words about it would mean nothing.

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod limits;
 pub mod lines;
 pub mod logging;
+pub mod nested;
 pub mod pump;
 pub mod shutdown;
 pub mod signals;

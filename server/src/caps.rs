@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Limits;
-use crate::share::Share;
+use crate::share::network;
 
 /// Counts the connections of all shards.
 #[derive(Clone, Debug)]
@@ -22,13 +22,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    addresses: HashMap<IpAddr, Address>,
-}
-
-#[derive(Debug, Default)]
-struct Address {
-    connections: usize,
-    share: Share,
+    addresses: HashMap<IpAddr, usize>,
 }
 
 /// A connection's place. Dropping it frees the place.
@@ -66,12 +60,6 @@ impl Caps {
         Some(Place { caps: self.clone(), address: None, number: counts.all })
     }
 
-    /// What an address that has a place has of the tunnels.
-    pub fn share(&self, address: IpAddr) -> Share {
-        let counts = self.lock();
-        counts.addresses.get(&network(address)).map(|here| here.share.clone()).unwrap_or_default()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,10 +71,10 @@ impl Place {
         let address = network(address);
         let mut counts = self.caps.lock();
         let here = counts.addresses.entry(address).or_default();
-        if here.connections >= self.caps.0.per_address {
+        if *here >= self.caps.0.per_address {
             return None;
         }
-        here.connections += 1;
+        *here += 1;
         drop(counts);
         self.address = Some(address);
         Some(self)
@@ -104,19 +92,11 @@ impl Drop for Place {
         counts.all = counts.all.saturating_sub(1);
         let Some(address) = self.address else { return };
         if let Some(here) = counts.addresses.get_mut(&address) {
-            here.connections -= 1;
-            if here.connections == 0 {
+            *here = here.saturating_sub(1);
+            if *here == 0 {
                 counts.addresses.remove(&address);
             }
         }
-    }
-}
-
-/// One subscriber has a whole /64 of IPv6.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-        v4 => v4,
     }
 }
 

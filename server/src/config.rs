@@ -7,6 +7,7 @@ mod args;
 mod edge;
 mod error;
 mod parse;
+mod route;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use ptth_link::token::{self, PublicKey, Token};
 pub use args::Args;
 pub use edge::{ProxyProtocol, Trusted};
 pub use error::ConfigError;
+pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
 
 /// Everything that the gateway was told, checked.
 #[derive(Clone, Debug)]
@@ -43,8 +45,16 @@ pub struct Config {
     /// What the gateway shows to visitors and backends, by the name that they call: the first to those who
     /// call none that is in one.
     pub certificates: Vec<CertificateSource>,
-    /// Which backends may come in.
+    /// Which backends may come in, where a route doesn't say so itself.
     pub admission: Admission,
+    /// The routes. None, and no names either: one for all hosts and paths, see [`Self::at_large`].
+    pub routes: Vec<Route>,
+    /// The dynamic names, if backends may ask for one.
+    pub names: Option<Names>,
+    /// The file that this comes from.
+    pub file: Option<PathBuf>,
+    /// The SHA-256 of that file and of all secret files that it names, to tell a change.
+    pub digest: [u8; 32],
     /// The ALPN labels that mean "backend", in order of preference.
     pub backend_alpn: Vec<Vec<u8>>,
     /// How long and how many.
@@ -140,6 +150,10 @@ impl Config {
             proxy_protocol: ProxyProtocol::default(),
             certificates,
             admission,
+            routes: Vec::new(),
+            names: None,
+            file: None,
+            digest: [0; 32],
             backend_alpn: alpn::backend_labels(),
             limits: Limits::default(),
             log: LevelFilter::Info,
@@ -147,24 +161,31 @@ impl Config {
         }
     }
 
-    /// Checks flags, variables and the token file. The certificate's files are checked by
+    /// Whether [`Self::admission`] counts: there is a route without `allow`, or no route at all.
+    pub fn at_large(&self) -> bool {
+        let none = self.routes.is_empty() && self.names.is_none();
+        none || self.routes.iter().any(|route| route.allow.is_none())
+    }
+
+    /// Checks flags, variables and the token file. Called again, it reads everything again; only a
+    /// token made for want of another is new each time. The certificate's files are checked by
     /// [`crate::tls::Tls::new`].
-    pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
+    pub fn load(args: &Args, env: &Env<'_>) -> Result<Self, ConfigError> {
         let mut warnings = Vec::new();
-        let certificates = match certificate(&args, env) {
+        let certificates = match certificate(args, env) {
             // Behind somebody else's TLS it needs none.
             Err(ConfigError::NoCertificate) => Vec::new(),
             certificate => vec![certificate?],
         };
-        let admission = admission(&args, env, &mut warnings)?;
+        let admission = admission(args, env, &mut warnings)?;
         let mut config = Self::of(certificates, admission);
         config.warnings = warnings;
-        config.limits = limits(&args, env)?;
+        config.limits = limits(args, env)?;
         let listen = match env::text(env, "LISTEN")? {
             Some(list) if args.listen.is_empty() => split(&list),
             _ => args.listen.clone(),
         };
-        edge::read(&args, env, &mut config)?;
+        edge::read(args, env, &mut config)?;
         if !listen.is_empty() {
             config.listen =
                 listen.iter().map(|text| parse::listen(text)).collect::<Result<_, _>>()?;

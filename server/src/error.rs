@@ -7,10 +7,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
-use crate::pool::{NoTunnel, RETRY_AFTER_SECONDS};
+use crate::config::NoBackend;
+use crate::pool::RETRY_AFTER_SECONDS;
 
 /// Why the gateway answers by itself.
 #[derive(Debug)]
@@ -27,8 +28,12 @@ pub enum ExchangeError {
     VisitorBody,
     /// The request's body came too slowly.
     VisitorSlow,
-    /// No backend is connected, or all are full.
-    NoTunnel(NoTunnel),
+    /// No route for this host and path.
+    Unrouted,
+    /// No backend is connected; and what its route wants the visitor to get.
+    Absent(NoBackend),
+    /// Every tunnel is full.
+    Full,
     /// The backend held the stream open without answering.
     BackendTimeout(Duration),
     /// The tunnel broke before the response's head arrived.
@@ -47,11 +52,13 @@ impl ExchangeError {
             Self::NoExtendedConnect => StatusCode::NOT_IMPLEMENTED,
             Self::VisitorBody => StatusCode::BAD_REQUEST,
             Self::VisitorSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::NoTunnel(NoTunnel::Full) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unrouted => StatusCode::NOT_FOUND,
+            Self::Absent(NoBackend::Status(status)) => *status,
+            // For now, and with the same method and body (RFC 9110 §15.4.8).
+            Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
+            Self::Full => StatusCode::SERVICE_UNAVAILABLE,
             Self::BackendTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::NoTunnel(NoTunnel::Absent) | Self::Tunnel(_) | Self::Backend(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Tunnel(_) | Self::Backend(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -66,10 +73,9 @@ impl ExchangeError {
             }
             Self::VisitorBody => "The request's body was malformed or broke off.",
             Self::VisitorSlow => "The request's body came too slowly.",
-            Self::NoTunnel(NoTunnel::Absent) => "There is no upstream available",
-            Self::NoTunnel(NoTunnel::Full) => {
-                "Every way to the server behind this gateway is busy."
-            }
+            Self::Unrouted => "There is no such site here.",
+            Self::Absent(_) => "There is no upstream available",
+            Self::Full => "Every way to the server behind this gateway is busy.",
             Self::BackendTimeout(_) => "The server behind this gateway did not answer in time.",
             Self::Tunnel(_) => "The connection to the server behind this gateway broke.",
             Self::Backend(_) => "The server behind this gateway gave no valid response.",
@@ -105,6 +111,9 @@ impl ExchangeError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
+        if let Self::Absent(NoBackend::Redirect(url)) = self {
+            fields.insert(LOCATION, url.clone());
+        }
         if matches!(self, Self::Method) {
             // RFC 9110 §15.5.6 wants the field. What the origin allows only the origin knows.
             let usual = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -127,8 +136,9 @@ impl fmt::Display for ExchangeError {
             Self::NoExtendedConnect => f.write_str("the backend has no extended CONNECT"),
             Self::VisitorBody => f.write_str("the visitor's body broke off or was malformed"),
             Self::VisitorSlow => f.write_str("the visitor's body came too slowly"),
-            Self::NoTunnel(NoTunnel::Absent) => f.write_str("no backend is connected"),
-            Self::NoTunnel(NoTunnel::Full) => f.write_str("all tunnels are full"),
+            Self::Unrouted => f.write_str("no route"),
+            Self::Absent(_) => f.write_str("no backend is connected"),
+            Self::Full => f.write_str("all tunnels are full"),
             Self::BackendTimeout(after) => {
                 write!(f, "the backend did not answer within {} s", after.as_secs())
             }

@@ -15,9 +15,10 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::listener::{self, Entrance};
-use crate::pool::Pool;
+use crate::reload::{Reload, Source};
+use crate::roster::Roster;
 use crate::shard::{Driving, Shard, Shared};
 use crate::tls::{Tls, TlsError};
 
@@ -76,6 +77,8 @@ pub struct Gateway {
     addresses: Vec<(Entrance, SocketAddr)>,
     shards: Vec<(Sockets, mpsc::UnboundedReceiver<Driving>)>,
     shutdown: (Trigger, Shutdown),
+    source: Option<Source>,
+    digest: [u8; 32],
 }
 
 impl Gateway {
@@ -117,7 +120,18 @@ impl Gateway {
             addresses.push((entrance, address));
         }
         let shards = sockets.into_iter().zip(receivers).collect();
-        Ok(Self { shared, addresses, shards, shutdown: channel() })
+        let (source, digest) = (None, config.digest);
+        Ok(Self { shared, addresses, shards, shutdown: channel(), source, digest })
+    }
+
+    /// Has the configuration read again by `load`, now and then and when told to, and applied if it
+    /// changed: routes, names and whom they admit. What the sockets and limits are stays.
+    pub fn reloading(
+        mut self,
+        load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+    ) -> Self {
+        self.source = Some(Source::new(load));
+        self
     }
 
     /// What it listens on, ports filled in.
@@ -136,9 +150,9 @@ impl Gateway {
         &self.shared.tls
     }
 
-    /// The tunnels.
-    pub fn pool(&self) -> Arc<Pool> {
-        self.shared.pool.clone()
+    /// The tunnels, and the policy by which they are here.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.shared.roster.clone()
     }
 
     /// Serves until told to stop. Blocks; the threads that it starts end with it.
@@ -146,7 +160,8 @@ impl Gateway {
     /// # Errors
     /// [`StartError`], if it can't begin.
     pub fn run(self, orders: mpsc::UnboundedReceiver<Order>) -> Result<(), StartError> {
-        let Self { shared, shards, shutdown: (trigger, shutdown), .. } = self;
+        let Self { shared, shards, shutdown: (trigger, shutdown), source, digest, .. } = self;
+        let reload = Reload::new(source, digest);
         let (drained, all_drained) = mpsc::channel(1);
         let control = runtime()?;
         thread::scope(|scope| {
@@ -169,7 +184,7 @@ impl Gateway {
                 builder.spawn_scoped(scope, serve).map_err(StartError::Thread)?;
             }
             drop(drained);
-            control.block_on(command(&shared, orders, &trigger, all_drained));
+            control.block_on(command(&shared, reload, orders, &trigger, all_drained));
             // Whatever ends this ends the shards, too.
             trigger.advance(Phase::Closing);
             Ok(())
@@ -180,12 +195,12 @@ impl Gateway {
 /// Carries out orders, and looks after the files meanwhile.
 async fn command(
     shared: &Shared,
+    mut reload: Reload,
     mut orders: mpsc::UnboundedReceiver<Order>,
     trigger: &Trigger,
     mut all_drained: mpsc::Receiver<()>,
 ) {
     let mut look = interval(RELOAD_INTERVAL);
-    let mut last_error = String::new();
     loop {
         let asked = select! {
             order = orders.recv() => match order {
@@ -196,7 +211,7 @@ async fn command(
             _ = look.tick() => false,
             _ = all_drained.recv() => return,
         };
-        reload(shared, asked, &mut last_error);
+        reload.run(shared, asked);
     }
     info!("gateway: stopping; running exchanges have {} s", shared.limits.grace.as_secs());
     trigger.advance(Phase::Draining);
@@ -208,34 +223,6 @@ async fn command(
     };
     if timeout(shared.limits.grace, finished).await.is_err() {
         warn!("gateway: the grace is over; what still runs is cut off");
-    }
-}
-
-/// Reads the files again, if they changed; drains the tunnels whose key is no longer known.
-fn reload(shared: &Shared, asked: bool, last_error: &mut String) {
-    match shared.tls.reload() {
-        Ok(changed) => {
-            last_error.clear();
-            if changed || asked {
-                let pin = shared.tls.pin().unwrap_or_default();
-                info!("gateway: certificate and tokens are up to date pin={pin}");
-            }
-        }
-        Err(err) => {
-            let text = err.to_string();
-            // The same error every few seconds would bury everything else.
-            if asked || text != *last_error {
-                error!("gateway: the old certificate and tokens stay in use: {text}");
-            }
-            *last_error = text;
-        }
-    }
-    for tunnel in shared.pool.all() {
-        let admitted = tunnel.identity.key.is_none_or(|key| shared.tls.admits(&key));
-        if !admitted && !tunnel.is_draining() {
-            warn!("tunnel: {} drained: its key was withdrawn", tunnel.id);
-            tunnel.drain();
-        }
     }
 }
 

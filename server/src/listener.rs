@@ -17,6 +17,7 @@ use std::time::Duration;
 use http::uri::Scheme;
 
 use log::{debug, info, warn};
+use ptth_link::goaway::FORBIDDEN;
 use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
 use ptth_link::{alpn, tcp};
@@ -35,7 +36,7 @@ use crate::caps::Place;
 use crate::demux::{Peer, Side};
 use crate::public::{Redirect, serve_h1, serve_h2};
 use crate::shard::{Driving, Shard};
-use crate::tunnel::{Ended, Home, attach, farewell};
+use crate::tunnel::{Ended, Home, attach, farewell, refuse};
 
 use proxied::Refused;
 pub use rewind::Rewind;
@@ -193,7 +194,7 @@ async fn connection(shard: Arc<Shard>, socket: Rewind<Socket>, peer: SocketAddr,
             {
                 return debug!("listener: {peer} is gone: {err}");
             }
-            let booking = shard.pool.emptiest_shard(shard.index);
+            let booking = shard.roster.emptiest_shard(shard.index);
             let target = booking.shard;
             if target != shard.index
                 && let Err(err) = stream.get_mut().0.stream_mut().leave()
@@ -355,7 +356,16 @@ pub async fn serve_backend<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    match attach(stream, identity, home).await {
+    let admitted = home.roster.policy().admit(&identity);
+    let ended = match admitted {
+        Ok(sites) => attach(stream, identity, sites, home).await,
+        Err(refused) => {
+            let why = refused.to_string();
+            warn!("tunnel: refused from={peer} name={:?}: {why}", identity.name);
+            return refuse(stream, FORBIDDEN, &why).await;
+        }
+    };
+    match ended {
         ended @ (Ended::Silent | Ended::Taken) => warn!("tunnel: refused from={peer}: {ended}"),
         ended => debug!("tunnel: from={peer} is over: {ended}"),
     }

@@ -13,11 +13,11 @@ use tokio::sync::mpsc;
 
 use crate::auth::Attempts;
 use crate::caps::Caps;
-use crate::config::{Admission, Config, Limits, ProxyProtocol, Trusted};
+use crate::config::{Config, Limits, ProxyProtocol, Trusted};
 use crate::edge::Edge;
-use crate::forward::Way;
-use crate::pool::Pool;
+use crate::policy::Policy;
 use crate::public::Visitor;
+use crate::roster::Roster;
 use crate::tls::{Tls, TlsError};
 use crate::tunnel::Home;
 
@@ -29,8 +29,8 @@ pub type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Shared {
     /// Certificates and keys.
     pub tls: Tls,
-    /// The live tunnels.
-    pub pool: Arc<Pool>,
+    /// The live tunnels and the policy by which they are here.
+    pub roster: Arc<Roster>,
     /// What bodies may hold.
     pub budget: Arc<Budget>,
     /// Failed admissions, by address.
@@ -43,7 +43,6 @@ pub struct Shared {
     pub trusted: Trusted,
     /// Whether they speak the PROXY protocol.
     pub proxy_protocol: ProxyProtocol,
-    open: bool,
     seed: u64,
     shards: Vec<mpsc::UnboundedSender<Driving>>,
 }
@@ -58,19 +57,28 @@ impl Shared {
         config: &Config,
         shards: Vec<mpsc::UnboundedSender<Driving>>,
     ) -> Result<Arc<Self>, TlsError> {
+        let tls = Tls::new(config)?;
+        let policy = Policy::new(config, tls.known(), shards.len(), None);
+        tls.known().grant(policy.keys());
         Ok(Arc::new(Self {
-            tls: Tls::new(config)?,
-            pool: Pool::new(shards.len()),
+            tls,
+            roster: Roster::new(policy, shards.len()),
             budget: Budget::new(BODY_BUDGET),
             attempts: Attempts::default(),
             caps: Caps::new(&config.limits),
             limits: config.limits.clone(),
             trusted: config.trusted.clone(),
             proxy_protocol: config.proxy_protocol,
-            open: config.admission == Admission::Open,
             seed: u64::from_ne_bytes(crypto::random()),
             shards,
         }))
+    }
+}
+
+impl Shared {
+    /// How many threads there are.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
     }
 }
 
@@ -111,10 +119,9 @@ impl Shard {
     /// Where a tunnel driven by shard `index` belongs.
     pub fn home(&self, index: usize) -> Home {
         Home {
-            pool: self.pool.clone(),
+            roster: self.roster.clone(),
             shard: index,
             budget: self.budget.clone(),
-            open: self.open,
             shutdown: self.shutdown.clone(),
         }
     }
@@ -130,14 +137,10 @@ impl Shard {
                 trusted: self.trusted.clone(),
                 ..Edge::default()
             },
-            way: Way {
-                pool: self.pool.clone(),
-                shard: self.index,
-                share: self.caps.share(address),
-                budget: self.budget.clone(),
-                head_timeout: self.limits.head,
-                stall_timeout: self.limits.stall,
-            },
+            roster: self.roster.clone(),
+            shard: self.index,
+            budget: self.budget.clone(),
+            limits: self.limits.clone(),
             seed: self.seed,
             shutdown: self.shutdown.clone(),
         }

@@ -23,7 +23,7 @@ use rustls::{ServerConfig, version};
 use ptth_link::keys::parse_keys;
 use ptth_link::{alpn, crypto};
 
-use crate::auth::{Key, Known, Verifier};
+use crate::auth::{Known, Verifier};
 use crate::config::{self, Admission, Config, ConfigError};
 use crate::demux::Side;
 
@@ -48,8 +48,8 @@ impl Tls {
     pub fn new(config: &Config) -> Result<Self, TlsError> {
         let certificates = Arc::new(Certificates::new(&config.certificates)?);
         let (known, token_file) = match &config.admission {
-            Admission::Keys { keys, file, .. } => (Known::keys(keys), file.clone()),
-            Admission::Open => (Known::Open, None),
+            Admission::Keys { keys, file, .. } => (Known::new(false, keys), file.clone()),
+            Admission::Open => (Known::new(true, &[]), None),
         };
         let known = Arc::new(known);
         Ok(Self {
@@ -106,10 +106,9 @@ impl Tls {
         Arc::clone(&self.certificates)
     }
 
-    /// Whether a backend with this key may be here. One that came in may have lost that by a
-    /// reload since.
-    pub fn admits(&self, key: &Key) -> bool {
-        self.known.admits(key)
+    /// The keys that may come in.
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     /// Reads the certificates and the token file again; true if something changed.
@@ -136,7 +135,7 @@ impl Tls {
         let keys = parse_keys(&text)
             .map_err(|why| TlsError::Tokens(ConfigError::TokenFile { path: path.clone(), why }))?;
         *seen = digest;
-        Ok(self.known.replace(&keys))
+        Ok(self.known.replace(false, &keys))
     }
 }
 

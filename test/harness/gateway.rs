@@ -10,6 +10,7 @@ use ptth_link::token::Token;
 use ptth_server::config::{Admission, CertificateSource, Config};
 use ptth_server::listener::Entrance;
 use ptth_server::pool::Pool;
+use ptth_server::roster::Roster;
 use ptth_server::{Gateway, Order};
 use tokio::sync::mpsc;
 
@@ -26,8 +27,10 @@ pub struct GatewayBox {
     pub pin: [u8; 32],
     /// What admits a backend; of no use to an open gateway.
     pub token: Token,
-    /// Its tunnels.
+    /// The tunnels of its first route.
     pub pool: Arc<Pool>,
+    /// All its tunnels.
+    pub roster: Arc<Roster>,
     orders: mpsc::UnboundedSender<Order>,
     running: Option<JoinHandle<()>>,
 }
@@ -61,10 +64,12 @@ impl GatewayBox {
         let address = addresses[0].1;
         let pin =
             gateway.tls().pin().map_or([0; 32], |pin| crypto::parse_pin(&pin).expect("a pin"));
-        let pool = gateway.pool();
+        let roster = gateway.roster();
+        let first = roster.policy().routes().first().map(|route| route.pool.clone());
+        let pool = first.unwrap_or_else(|| Pool::new(1));
         let (orders, receiver) = mpsc::unbounded_channel();
         let running = thread::spawn(move || gateway.run(receiver).expect("the gateway runs"));
-        Self { address, addresses, pin, token, pool, orders, running: Some(running) }
+        Self { address, addresses, pin, token, pool, roster, orders, running: Some(running) }
     }
 
     /// What a client needs to know to hold tunnels to it.
@@ -91,7 +96,7 @@ impl GatewayBox {
         let live = |tunnels: &[Arc<_>]| {
             tunnels
                 .iter()
-                .filter(|tunnel: &&Arc<ptth_server::pool::Tunnel>| !tunnel.is_draining())
+                .filter(|tunnel: &&Arc<ptth_server::live::Tunnel>| !tunnel.is_draining())
                 .count()
         };
         soon("the tunnels", self.pool.until(|tunnels| live(tunnels) == count)).await;

@@ -4,6 +4,7 @@
 //! "stuck" and not "slow".
 
 pub mod backend;
+pub mod fake;
 pub mod files;
 pub mod frames;
 pub mod gateway;

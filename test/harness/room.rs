@@ -62,12 +62,12 @@ impl Room {
 
     /// The gateway's tunnels.
     pub fn pool(&self) -> Arc<Pool> {
-        self.shard.pool.clone()
+        self.shard.roster.policy().routes()[0].pool.clone()
     }
 
     /// Those of them that take requests.
     pub fn live(&self) -> Vec<Arc<Tunnel>> {
-        let mut live = self.shard.pool.all();
+        let mut live = self.pool().all();
         live.retain(|tunnel| !tunnel.is_draining());
         live
     }
@@ -77,7 +77,7 @@ impl Room {
         let holds = |tunnels: &[Arc<Tunnel>]| {
             tunnels.iter().filter(|tunnel| !tunnel.is_draining()).count() == count
         };
-        soon("the tunnels", self.shard.pool.until(holds)).await;
+        soon("the tunnels", self.pool().until(holds)).await;
     }
 
     /// Tells the gateway to finish, and later to end.

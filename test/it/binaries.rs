@@ -109,6 +109,7 @@ async fn contradictions_and_gaps_in_the_gateways_settings_give_one_sentence_and_
 const CLIENT: &[(&str, &str, &str, &str)] = &[
     ("--token-file", "TOKEN_FILE", "/nowhere/token", "can't be read"),
     ("--host", "PUBLIC_HOST", "https://x.test/", "is neither a host name nor an IP address"),
+    ("--name", "NAME", "a.b", "one label of a host"),
     ("--ca", "CA", "/nowhere/ca.pem", "/nowhere/ca.pem"),
     ("--pin", "PIN", "sha256:beef", "64 hexadecimal digits"),
     ("--tunnels", "TUNNELS", "0", "isn't a number of tunnels"),

@@ -5,22 +5,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Whom each module of the gateway may import. No arrow into `public` or `listener` but from the
-/// wiring; none out of `demux`, `config` or `graveyard`; and no circle.
+/// wiring; none out of `demux`, `router` or `graveyard`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
-    ("gateway", &["config", "listener", "pool", "shard", "tls"]),
+    ("gateway", &["config", "listener", "reload", "roster", "shard", "tls"]),
     ("greeting", &["config", "gateway", "listener"]),
+    ("reload", &["config", "policy", "shard"]),
     ("listener", &["auth", "caps", "config", "demux", "public", "shard", "tunnel"]),
-    ("shard", &["auth", "caps", "config", "edge", "forward", "pool", "public", "tls", "tunnel"]),
-    ("public", &["carry", "edge", "error", "forward"]),
-    ("forward", &["carry", "error", "pool", "share", "upload"]),
+    ("shard", &["auth", "caps", "config", "edge", "policy", "public", "roster", "tls", "tunnel"]),
+    ("public", &["carry", "config", "edge", "error", "forward", "policy", "roster", "router"]),
+    ("forward", &["carry", "error", "policy", "pool", "share", "upload"]),
     ("carry", &["pool", "upload"]),
-    ("tunnel", &["auth", "pool"]),
+    ("tunnel", &["auth", "config", "live", "roster", "site"]),
+    ("roster", &["config", "live", "policy"]),
+    ("policy", &["auth", "config", "live", "pool", "router", "site"]),
     ("pool", &["auth", "live", "share"]),
-    ("live", &["auth", "graveyard"]),
-    ("error", &["pool"]),
+    ("live", &["auth", "graveyard", "site"]),
+    ("error", &["config", "pool"]),
     ("edge", &["config", "tls"]),
     ("tls", &["auth", "config", "demux"]),
     ("caps", &["config", "share"]),
+    ("config", &["auth", "router"]),
 ];
 
 /// Whom each module of the client may import.

@@ -8,7 +8,12 @@ use ptth_link::env;
 
 /// The client of 2ptth: dials a gateway and lets it ask the origin, a web server near you.
 #[derive(Debug, Default, FromArgs)]
-#[argh(help_triggers("-h", "--help"), usage = "[options] GATEWAY[:PORT] [ORIGIN]")]
+#[argh(
+    help_triggers("-h", "--help"),
+    usage = "[options] GATEWAY[:PORT] [ORIGIN]",
+    note = "The gateway is dialled through the proxy of the environment, if it has one: http://, https:// or\n\
+        socks5:// (HTTPS_PROXY, else ALL_PROXY; not for the hosts in NO_PROXY)."
+)]
 pub struct Args {
     /// the gateway to dial, with port 443 if none is said (GATEWAY), and the web server to show:
     /// `8080`, `host:port`, `http://…`, `https://…` or `unix:/path` (ORIGIN; default: a built-in
@@ -20,9 +25,31 @@ pub struct Args {
     #[argh(option, arg_name = "file")]
     pub token_file: Option<PathBuf>,
 
+    /// file with the Authorization value for a gateway reached by HTTP: `Bearer …`, `Basic …` or a bare
+    /// token (AUTHORIZATION_FILE, or AUTHORIZATION for the text itself); read anew on every dial
+    #[argh(option, arg_name = "file")]
+    pub authorization_file: Option<PathBuf>,
+
+    /// shell command that prints such a value, run on every dial (AUTHORIZATION_COMMAND)
+    #[argh(option, arg_name = "command")]
+    pub authorization_command: Option<String>,
+
+    /// the gateway's door: `alpn`, `upgrade` (HTTP/1.1), `connect` (HTTP/2), or `auto`: alpn first, and
+    /// upgrade where something in between doesn't let it through (VIA; default auto)
+    #[argh(option, arg_name = "door")]
+    pub via: Option<String>,
+
+    /// hold the tunnels to each address that the gateway's name has (ALL_ADDRESSES=1)
+    #[argh(switch)]
+    pub all_addresses: bool,
+
     /// public host to serve (PUBLIC_HOST; default: the gateway's name)
     #[argh(option, arg_name = "name")]
     pub host: Option<String>,
+
+    /// ask for this dynamic name, one label of a host (NAME)
+    #[argh(option, arg_name = "name")]
+    pub name: Option<String>,
 
     /// know the gateway by certificates in this PEM file instead of the system's (CA)
     #[argh(option, arg_name = "file")]
@@ -73,4 +100,4 @@ impl Args {
 }
 
 /// The flags without a value.
-const SWITCHES: [&str; 3] = ["--insecure", "--any-host", "--version"];
+const SWITCHES: [&str; 4] = ["--insecure", "--any-host", "--all-addresses", "--version"];

@@ -7,7 +7,7 @@ use ptth_link::alpn::LabelError;
 use ptth_link::env::EnvError;
 use ptth_link::token::TokenError;
 
-use super::MAX_TUNNELS;
+use super::{MAX_TUNNELS, ValueError};
 
 /// Why the client can't start. Each is one sentence for the user, causes included.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,6 +39,13 @@ pub enum ConfigError {
     },
     /// The public host.
     Host {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// The dynamic name.
+    Name {
         /// The flag or variable.
         flag: &'static str,
         /// What it says.
@@ -86,6 +93,35 @@ pub enum ConfigError {
         /// The system's words.
         why: String,
     },
+    /// Not a door.
+    Via {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// More than one source of the Authorization value.
+    AuthorizationTwice,
+    /// The text of AUTHORIZATION.
+    Authorization(ValueError),
+    /// The file with the Authorization value.
+    AuthorizationFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: ValueError,
+    },
+    /// A command of blanks.
+    AuthorizationCommand,
+    /// A proxy's URL.
+    Proxy {
+        /// Whose value it is.
+        variable: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// All addresses, and a proxy that resolves names by itself.
+    AllAddressesByProxy(String),
     /// A variable.
     Env(EnvError),
 }
@@ -118,6 +154,10 @@ impl fmt::Display for ConfigError {
                 f,
                 "{flag} {text:?} is neither a host name nor an IP address; write it without scheme and port, like `www.example.com`"
             ),
+            Self::Name { flag, text } => write!(
+                f,
+                "{flag} {text:?} can't be a name; write one label of a host, 1 to 63 letters, digits and hyphens, like `blog`"
+            ),
             Self::TrustTwice => f.write_str("--ca, --pin and --insecure exclude each other; keep one"),
             Self::Pin => f.write_str(
                 "--pin (PIN) must be `sha256:` and 64 hexadecimal digits; copy it from the gateway's output",
@@ -146,6 +186,27 @@ impl fmt::Display for ConfigError {
                 f,
                 "the token file {} can't be read ({why}); check its path and that this user may read it",
                 path.display()
+            ),
+            Self::Via { flag, text } => {
+                write!(f, "{flag} {text:?} is no door; write alpn, upgrade, connect or auto")
+            }
+            Self::AuthorizationTwice => f.write_str(
+                "--authorization-file, --authorization-command and AUTHORIZATION exclude each other; keep one",
+            ),
+            Self::Authorization(why) => write!(f, "the variable AUTHORIZATION {why}"),
+            Self::AuthorizationFile { path, why } => {
+                write!(f, "the authorization file {} {why}", path.display())
+            }
+            Self::AuthorizationCommand => f.write_str(
+                "--authorization-command (AUTHORIZATION_COMMAND) is empty; write a command of the shell",
+            ),
+            Self::Proxy { variable, why } => write!(
+                f,
+                "the variable {variable}: {why}; write it like `http://proxy:3128` or `socks5://proxy:1080`"
+            ),
+            Self::AllAddressesByProxy(proxy) => write!(
+                f,
+                "--all-addresses needs the addresses of the gateway, but the proxy {proxy} resolves its name; put the gateway into NO_PROXY, or leave --all-addresses out"
             ),
             Self::Env(why) => write!(f, "{why}"),
         }

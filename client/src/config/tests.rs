@@ -64,10 +64,11 @@ fn flag_beats_variable_beats_default() {
     type Seen = fn(&Options) -> String;
     let token: Seen = |o| o.config.token.as_ref().map(Token::reveal).unwrap_or_default();
     let trust: Seen = |o| format!("{:?}", o.config.trust);
-    let table: [(&str, &str, &str, &str, Seen); 9] = [
+    let table: [(&str, &str, &str, &str, Seen); 10] = [
         ("--token-file", file, "TOKEN_FILE", "/nonexistent", token),
         ("--token-file", file, "TOKEN", &other_token, token),
         ("--host", "a.example", "PUBLIC_HOST", "b.example", |o| o.config.host.clone()),
+        ("--name", "Blog", "NAME", "shop", |o| format!("{:?}", o.config.name)),
         ("--ca", "a.pem", "CA", "b.pem", trust),
         ("--pin", pin, "PIN", &other_pin, trust),
         ("--tunnels", "3", "TUNNELS", "4", |o| o.config.tunnels.to_string()),
@@ -145,6 +146,8 @@ fn each_mistake_gets_one_clear_sentence() {
         ("g --host a:1", &[], &["--host", "port"]),
         ("g --host https://a", &[], &["--host", "scheme"]),
         ("g", &[("PUBLIC_HOST", "*.a")], &["PUBLIC_HOST"]),
+        ("g --name a.b", &[], &["--name \"a.b\"", "one label"]),
+        ("g", &[("NAME", "-")], &["NAME", "one label"]),
         ("g --host-header a/b", &[], &["--host-header", "keep"]),
     ];
     for (line, variables, parts) in table {
@@ -198,7 +201,7 @@ fn every_documented_variable_is_tested() {
     assert_eq!(help.status, Ok(()));
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 1).collect();
-    let variables = "GATEWAY ORIGIN TOKEN_FILE TOKEN PUBLIC_HOST CA PIN INSECURE ANY_HOST TUNNELS \
+    let variables = "GATEWAY ORIGIN TOKEN_FILE TOKEN PUBLIC_HOST NAME CA PIN INSECURE ANY_HOST TUNNELS \
         HOST_HEADER ALPN LOG";
     let other_words = ["HEX", "HH", "PEM", "PORT"];
     let known = variables.split_whitespace().chain(other_words).collect();

@@ -62,7 +62,8 @@ async fn a_refusal_is_read_though_the_socket_is_closed_already() {
         gateway
     };
     let (ended, _gateway) = tokio::join!(answer(Closed(near), answering(), drain, up), say);
-    assert!(matches!(ended, Ended::Taken), "{ended}");
+    assert_eq!(ended.to_string(), "the gateway ended it: taken (\"taken\")");
+    assert!(matches!(ended, Ended::Told(Why::Taken, _)));
 }
 
 /// B5

@@ -11,7 +11,7 @@ fn read(line: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let table: BTreeMap<&str, &str> = variables.iter().copied().collect();
     let env = |name: &str| table.get(name).map(OsString::from);
     let args = Args::parse(line.split_whitespace().map(str::to_owned));
-    Config::from(args.unwrap_or_else(|exit| panic!("{}", exit.output)), &env)
+    Config::load(&args.unwrap_or_else(|exit| panic!("{}", exit.output)), &env)
 }
 
 fn ok(line: &str, variables: &[(&str, &str)]) -> Config {

@@ -186,10 +186,10 @@ impl Connection {
         }
         let (mut parts, body) = request.into_parts();
         let version = if head.http10 { "1.0" } else { "1.1" };
-        visitor.prepare(&mut parts, version, id)?;
+        let way = visitor.prepare(&mut parts, version, id)?;
         let method = parts.method.clone();
         let request = Request::from_parts(parts, body);
-        let (mut response, carry) = forward(&visitor.way, request, &mut |_, _| {}).await?;
+        let (mut response, carry) = forward(&way, request, &mut |_, _| {}).await?;
         admit(&mut response)?;
         let (mut parts, body) = response.into_parts();
         if carry.is_unasked() {
@@ -217,9 +217,9 @@ impl Connection {
             return self.exchange(visitor, Request::from_parts(parts, body), Ok(head), id).await;
         };
         let (body, writer) = upgrade::streams(upgraded);
-        visitor.prepare(&mut parts, "1.1", id)?;
+        let way = visitor.prepare(&mut parts, "1.1", id)?;
         let request = Request::from_parts(parts, body);
-        let (mut response, carry) = forward(&visitor.way, request, &mut |_, _| {}).await?;
+        let (mut response, carry) = forward(&way, request, &mut |_, _| {}).await?;
         admit(&mut response)?;
         if !(response.status().is_success() && carry.is_extended()) {
             drop(decision);

@@ -51,7 +51,7 @@ where
         Ok(Err(err)) => return trace!("visitor: {} HTTP/2 handshake: {err}", visitor.address),
         Err(_) => return trace!("visitor: {} sent no HTTP/2 preface", visitor.address),
     };
-    let window = Window::new(visitor.way.budget.clone(), STREAM_WINDOW);
+    let window = Window::new(visitor.budget.clone(), STREAM_WINDOW);
     let mut engine = Engine { connection, driver, window };
     run(&mut engine, Arc::new(visitor)).await;
 }
@@ -183,7 +183,7 @@ async fn exchange(
     let account = Account::open(visitor, &request);
     let is_head = request.method() == Method::HEAD;
     let (parts, stream) = request.into_parts();
-    let (mut inflow, body) = split(stream, visitor.way.budget.clone());
+    let (mut inflow, body) = split(stream, visitor.budget.clone());
     let request = Request::from_parts(parts, body);
     match ask(visitor, request, &mut inflow, &mut respond, account.id).await {
         Ok((response, carry)) => {
@@ -256,7 +256,7 @@ async fn ask(
         }
         _ => {}
     }
-    visitor.prepare(&mut parts, "2", id).map_err(Unanswered::Failed)?;
+    let way = visitor.prepare(&mut parts, "2", id).map_err(Unanswered::Failed)?;
     // 1xx responses come while the future below holds everything else; they are passed on between its polls.
     let early = Mutex::new(Vec::new());
     let mut note = |status, fields: &HeaderMap| {
@@ -265,7 +265,7 @@ async fn ask(
         *response.headers_mut() = fields.clone();
         early.lock().unwrap_or_else(PoisonError::into_inner).push(response);
     };
-    let mut asking = pin!(forward(&visitor.way, Request::from_parts(parts, body), &mut note));
+    let mut asking = pin!(forward(&way, Request::from_parts(parts, body), &mut note));
     let (mut response, carry) = poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = asking.as_mut().poll(cx);

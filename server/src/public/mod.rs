@@ -14,21 +14,27 @@ mod upgrade;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{ACCEPT, DATE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use log::{Level, debug, log_enabled};
 use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination};
 use ptth_link::shutdown::Shutdown;
+use ptth_link::window::Budget;
 use tokio::time::Instant;
 
+use crate::config::Limits;
 use crate::edge::Edge;
 use crate::error::{ExchangeError, RequestId};
 use crate::forward::Way;
+use crate::policy::{Found, Lost};
+use crate::roster::Roster;
+use crate::router;
 
 pub use self::h1::serve as serve_h1;
 pub use self::h2::serve as serve_h2;
@@ -45,8 +51,14 @@ pub struct Visitor {
     pub sni: Option<String>,
     /// How it came in.
     pub edge: Edge,
-    /// The way to the tunnels.
-    pub way: Way,
+    /// The routes and their tunnels.
+    pub roster: Arc<Roster>,
+    /// The thread that this runs on.
+    pub shard: usize,
+    /// What bodies may hold.
+    pub budget: Arc<Budget>,
+    /// How long things may take.
+    pub limits: Limits,
     /// Makes request ids unguessable.
     pub seed: u64,
     /// The end of the process.
@@ -61,26 +73,54 @@ impl Visitor {
         Cow::Owned(Self { address, said: Some(said), ..self.clone() })
     }
 
-    /// Makes a checked head fit to cross: target, hygiene, identity. `version` is Via's.
+    /// Makes a checked head fit to cross (target, hygiene, identity) and finds its way. `version` is Via's.
     fn prepare(
         &self,
         head: &mut Parts,
         version: &'static str,
         id: RequestId,
-    ) -> Result<(), ExchangeError> {
+    ) -> Result<Way, ExchangeError> {
         let said = self.said.as_ref();
         let scheme = said.and_then(|said| said.scheme.as_ref()).unwrap_or(&self.edge.scheme);
         let host = check::target(head, self.sni.as_deref(), scheme)?;
         if !self.edge.covers(self.sni.as_deref(), &host) {
             return Err(ExchangeError::Misdirected);
         }
+        let found = self.roster.policy().find(&host, head.uri.path());
+        let Found { route, strip: prefix } = found.map_err(|lost| match lost {
+            Lost::Unrouted => ExchangeError::Unrouted,
+            Lost::Nobody(instead) => ExchangeError::Absent(instead),
+        })?;
         let from = Origination { address: self.address, host: &host, scheme, said, version };
         headers::request(&mut head.headers, from);
         if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
             head.headers.insert("2ptth-request-id", id);
         }
-        Ok(())
+        if prefix > 0 {
+            take_prefix(head, prefix)?;
+        }
+        Ok(Way {
+            share: route.pool.share(self.address),
+            route,
+            shard: self.shard,
+            budget: self.budget.clone(),
+            head_timeout: self.limits.head,
+            stall_timeout: self.limits.stall,
+        })
     }
+}
+
+/// Takes the route's prefix off the path, once, and tells the origin of it.
+fn take_prefix(head: &mut Parts, length: usize) -> Result<(), ExchangeError> {
+    let malformed = || ExchangeError::Request(StatusCode::BAD_REQUEST, "The target is malformed.");
+    let target = head.uri.path_and_query().ok_or_else(malformed)?;
+    let prefix = target.as_str().get(..length).ok_or_else(malformed)?;
+    headers::prefix(&mut head.headers, prefix);
+    let rest = router::strip(target, length);
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.path_and_query = Some(rest);
+    head.uri = Uri::from_parts(parts).map_err(|_| malformed())?;
+    Ok(())
 }
 
 /// What the log and the error page say of one exchange.

@@ -5,5 +5,5 @@
 mod farewell;
 mod h2;
 
-pub use self::h2::{Ended, Home, attach};
+pub use self::h2::{Ended, Home, attach, is_free, refuse};
 pub(crate) use farewell::farewell;

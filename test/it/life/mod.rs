@@ -10,4 +10,5 @@ mod hosts;
 mod origin;
 mod reload;
 mod rolling;
+mod services;
 mod silence;

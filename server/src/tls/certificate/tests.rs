@@ -119,7 +119,7 @@ fn a_withdrawn_key_is_known_at_once_and_a_bad_token_file_changes_nothing() {
         let config = client(BOTH[1], &[alpn::PTTH], Arc::new(Shown::token(token)));
         let pair = shake(&tls, config, "localhost");
         let done = pair.done();
-        assert_eq!(done, tls.admits(&Key::Ed25519(token.public())));
+        assert_eq!(done, tls.known().admits(&Key::Ed25519(token.public())));
         done
     };
     assert_eq!(tls.reload(), Ok(false));
@@ -151,7 +151,7 @@ fn certificate_and_tokens_do_not_hinder_each_other() {
     scratch.write("cert.pem", "");
     scratch.write("tokens", other.reveal());
     assert!(matches!(tls.reload(), Err(TlsError::NoCertificate(_))));
-    assert!(tls.admits(&Key::Ed25519(other.public())));
+    assert!(tls.known().admits(&Key::Ed25519(other.public())));
 }
 
 /// B11

@@ -1,0 +1,191 @@
+//! What a registration over HTTP shows: the value of its Authorization field, and where it comes from.
+//!
+//! Invariant: nothing here prints a value, nor a command, in which one may stand.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use http::HeaderValue;
+
+use ptth_link::crypto;
+
+/// Where the Authorization value comes from.
+#[derive(Clone)]
+pub enum Authorization {
+    /// Said once, for the life of the process.
+    Fixed(Value),
+    /// In a file, read anew on every dial.
+    File(PathBuf),
+    /// A command of the shell prints it, on every dial.
+    Command(String),
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(_) => f.write_str("Fixed(redacted)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Command(_) => f.write_str("Command(redacted)"),
+        }
+    }
+}
+
+impl Authorization {
+    /// Whether another value may come from there later.
+    pub fn is_renewable(&self) -> bool {
+        !matches!(self, Self::Fixed(_))
+    }
+}
+
+/// The value of an Authorization field (RFC 9110 §11.6.2).
+#[derive(Clone)]
+pub struct Value(HeaderValue);
+
+impl Value {
+    /// Reads `Bearer …`, `Basic …` or another scheme's credentials; a single word is a bearer token.
+    /// A byte order mark, blanks and line ends around it are ignored.
+    ///
+    /// # Errors
+    /// [`ValueError`], which doesn't quote the text.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        let text = text.trim_start_matches('\u{feff}').trim();
+        if text.is_empty() {
+            return Err(ValueError::Empty);
+        }
+        if text.contains(['\r', '\n']) {
+            return Err(ValueError::Lines);
+        }
+        let value = match text.contains([' ', '\t']) {
+            true => HeaderValue::from_str(text),
+            false => HeaderValue::from_str(&format!("Bearer {text}")),
+        };
+        let mut value = value.map_err(|_| ValueError::Characters)?;
+        // Neither HPACK's table nor anybody's debug output may keep it.
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+
+    /// The value in a file.
+    ///
+    /// # Errors
+    /// [`ValueError`]. Blocks.
+    pub fn read(path: &Path) -> Result<Self, ValueError> {
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(|err| ValueError::Unreadable(err.kind()))?;
+        let read = file.take(LONGEST as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|err| ValueError::Unreadable(err.kind()))?;
+        Self::of_bytes(bytes)
+    }
+
+    /// The value in what a program printed.
+    ///
+    /// # Errors
+    /// [`ValueError`].
+    pub fn of_bytes(bytes: Vec<u8>) -> Result<Self, ValueError> {
+        if bytes.len() > LONGEST {
+            return Err(ValueError::Long);
+        }
+        Self::parse(&String::from_utf8(bytes).map_err(|_| ValueError::Characters)?)
+    }
+
+    /// For the request that goes to a gateway that is known, and nowhere else.
+    pub fn reveal(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        crypto::same(self.0.as_bytes(), other.0.as_bytes())
+    }
+}
+
+impl Eq for Value {}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Value(redacted)")
+    }
+}
+
+/// Why there is no value. Says nothing of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ValueError {
+    /// Nothing but blanks.
+    Empty,
+    /// More than one line.
+    Lines,
+    /// More than a head may be long.
+    Long,
+    /// Something that can't stand in a field's value.
+    Characters,
+    /// The file can't be read.
+    Unreadable(io::ErrorKind),
+}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::Lines => f.write_str("holds more than one line"),
+            Self::Long => write!(f, "holds more than {LONGEST} bytes"),
+            Self::Characters => f.write_str("holds characters that no HTTP field can"),
+            Self::Unreadable(kind) => write!(f, "can't be read ({kind})"),
+        }
+    }
+}
+
+impl std::error::Error for ValueError {}
+
+/// A quarter of the head that a gateway reads; a JWT with many claims has a tenth.
+const LONGEST: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C5, C6
+    #[test]
+    fn values_are_read_as_files_and_variables_have_them() {
+        let table = [
+            ("Bearer abc", "Bearer abc"),
+            ("\u{feff}Basic dTpw\r\n", "Basic dTpw"),
+            ("secret\n", "Bearer secret"),
+            (" eyJh.eyJz.c2ln ", "Bearer eyJh.eyJz.c2ln"),
+            ("Digest a=b, c=d", "Digest a=b, c=d"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(Value::parse(text).unwrap().reveal(), expected, "{text:?}");
+        }
+        let wrong = [
+            ("", ValueError::Empty),
+            ("\u{feff}\r\n", ValueError::Empty),
+            ("a\nb", ValueError::Lines),
+            ("a\rX-Evil: b", ValueError::Lines),
+            ("a\0b", ValueError::Characters),
+            ("Bearer \u{7f}", ValueError::Characters),
+        ];
+        for (text, expected) in wrong {
+            assert_eq!(Value::parse(text), Err(expected), "{text:?}");
+        }
+        assert_eq!(Value::of_bytes(vec![b'a'; LONGEST + 1]), Err(ValueError::Long));
+        assert_eq!(Value::of_bytes(vec![0xff]), Err(ValueError::Characters));
+        assert_eq!(Value::read(Path::new("/dev/zero")), Err(ValueError::Long));
+    }
+
+    /// C7
+    #[test]
+    fn no_value_shows_in_debug_output() {
+        let value = Value::parse("c2VjcmV0").unwrap();
+        let shown = format!("{value:?} {:?}", value.reveal());
+        let sources = [
+            Authorization::Fixed(value),
+            Authorization::Command("echo c2VjcmV0".into()),
+            Authorization::File("/x".into()),
+        ];
+        let shown = format!("{shown} {sources:?}");
+        assert!(!shown.contains("c2VjcmV0"), "{shown}");
+    }
+}

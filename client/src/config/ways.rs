@@ -1,0 +1,106 @@
+//! How to get to the gateway: by which door, with what to show, and through which proxy.
+
+use ptth_link::env::{self, Env};
+
+use super::proxies::Variable;
+use super::{Args, Authorization, Config, ConfigError, Proxies, Trust, Value, exposed, setting};
+
+/// The doors of a gateway that a client may knock at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Via {
+    /// The ALPN label, with the token's key.
+    Alpn,
+    /// An HTTP/1.1 request with `Upgrade: ptth`, with an Authorization.
+    Upgrade,
+    /// The same as extended CONNECT over HTTP/2 (RFC 8441).
+    Connect,
+    /// The first, and where something in between doesn't let it through, the second.
+    Auto,
+}
+
+/// Fills in `config` from flags and variables.
+pub(super) fn settle(
+    config: &mut Config,
+    args: &Args,
+    env: &Env<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<(), ConfigError> {
+    if let Some((flag, text)) = setting(&args.via, env, "--via", "VIA")? {
+        config.via = via(&text).ok_or(ConfigError::Via { flag, text })?;
+    }
+    config.authorization = authorization(args, env, warnings)?;
+    if config.trust == Trust::Insecure && config.authorization.is_some() {
+        warnings.push(
+            "with --insecure, whoever answers in the gateway's place gets the authorization".into(),
+        );
+    }
+    config.proxies = proxies(env)?;
+    config.all_addresses = args.all_addresses || env::switch(env, "ALL_ADDRESSES")?;
+    match config.proxies.to(&config.gateway) {
+        Some(proxy) if config.all_addresses => {
+            Err(ConfigError::AllAddressesByProxy(proxy.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn via(text: &str) -> Option<Via> {
+    match text.trim() {
+        "alpn" => Some(Via::Alpn),
+        "upgrade" => Some(Via::Upgrade),
+        "connect" => Some(Via::Connect),
+        "auto" => Some(Via::Auto),
+        _ => None,
+    }
+}
+
+/// One of three sources at most, and those of the command line before those of the environment.
+fn authorization(
+    args: &Args,
+    env: &Env<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Authorization>, ConfigError> {
+    let mut ways = (args.authorization_file.clone(), args.authorization_command.clone(), None);
+    if ways == (None, None, None) {
+        ways = (
+            env::required(env, "AUTHORIZATION_FILE")?.map(Into::into),
+            env::required(env, "AUTHORIZATION_COMMAND")?,
+            env::required(env, "AUTHORIZATION")?,
+        );
+    }
+    match ways {
+        (None, None, None) => Ok(None),
+        (Some(path), None, None) => {
+            // Read for its mistakes alone: each dial reads it anew.
+            Value::read(&path)
+                .map_err(|why| ConfigError::AuthorizationFile { path: path.clone(), why })?;
+            warnings.extend(exposed(&path, "authorization"));
+            Ok(Some(Authorization::File(path)))
+        }
+        (None, Some(command), None) if command.trim().is_empty() => {
+            Err(ConfigError::AuthorizationCommand)
+        }
+        (None, Some(command), None) => Ok(Some(Authorization::Command(command))),
+        (None, None, Some(text)) => Value::parse(&text)
+            .map(|value| Some(Authorization::Fixed(value)))
+            .map_err(ConfigError::Authorization),
+        _ => Err(ConfigError::AuthorizationTwice),
+    }
+}
+
+/// By the names in upper case, else by those in lower case.
+fn proxies(env: &Env<'_>) -> Result<Proxies, ConfigError> {
+    let either = |upper, lower| -> Result<(&'static str, String), ConfigError> {
+        match env::text(env, upper)? {
+            Some(text) => Ok((upper, text)),
+            None => Ok((lower, env::text(env, lower)?.unwrap_or_default())),
+        }
+    };
+    let (https_name, https) = either("HTTPS_PROXY", "https_proxy")?;
+    let (all_name, all) = either("ALL_PROXY", "all_proxy")?;
+    let (_, no) = either("NO_PROXY", "no_proxy")?;
+    Proxies::new(https.trim(), all.trim(), &no).map_err(|(which, why)| ConfigError::Proxy {
+        variable: if which == Variable::Https { https_name } else { all_name },
+        why,
+    })
+}
