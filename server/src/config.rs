@@ -5,6 +5,7 @@
 //! Out: a [`Config`], or one sentence that says what is wrong and what to do.
 
 mod args;
+mod edge;
 mod error;
 mod fields;
 mod file;
@@ -31,6 +32,7 @@ use ptth_link::keys::{holds_secret, parse_keys};
 use ptth_link::token::{self, PublicKey, Token};
 
 pub use args::Args;
+pub use edge::{ProxyProtocol, Trusted};
 pub use error::ConfigError;
 pub use mistake::Mistake;
 pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
@@ -45,8 +47,17 @@ use source::Sources;
 pub struct Config {
     /// Where to listen. An IPv6 wildcard takes IPv4 as well.
     pub listen: Vec<SocketAddr>,
-    /// What the gateway shows to visitors and backends.
-    pub certificate: CertificateSource,
+    /// Where to listen for HTTP without TLS.
+    pub plain: Vec<SocketAddr>,
+    /// Where to listen for HTTP that is only told to come by https.
+    pub redirect: Vec<SocketAddr>,
+    /// The proxies whose word counts.
+    pub trusted: Trusted,
+    /// Whether they speak the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
+    /// What the gateway shows to visitors and backends, by the name that they call: the first to those who
+    /// call none that is in one.
+    pub certificates: Vec<CertificateSource>,
     /// Which backends may come in, where a route doesn't say so itself.
     pub admission: Admission,
     /// The routes. None, and no names either: one for all hosts and paths, see [`Self::at_large`].
@@ -140,9 +151,17 @@ impl Default for Limits {
 impl Config {
     /// The defaults, beside what has none.
     pub fn new(certificate: CertificateSource, admission: Admission) -> Self {
+        Self::of(vec![certificate], admission)
+    }
+
+    fn of(certificates: Vec<CertificateSource>, admission: Admission) -> Self {
         Self {
             listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, parse::PORT))],
-            certificate,
+            plain: Vec::new(),
+            redirect: Vec::new(),
+            trusted: Trusted::default(),
+            proxy_protocol: ProxyProtocol::default(),
+            certificates,
             admission,
             routes: Vec::new(),
             names: None,
@@ -175,13 +194,25 @@ impl Config {
         let file = path.as_deref().map(File::read).transpose()?.unwrap_or_default();
         let sources = Sources { env, file: &file.settings, folder: &file.folder };
         let mut warnings = file.warnings;
-        let certificate = certificate(args, &sources, file.certificates)?;
+        let certificates = certificates(args, &sources, file.certificates)?;
         let (admission, keys) = admission(args, &sources, &mut warnings)?;
-        let mut config = Self::new(certificate, admission);
+        let mut config = Self::of(certificates, admission);
+        config.warnings = warnings;
         config.limits = limits(args, &sources)?;
+        edge::read(args, &sources, &mut config)?;
         if let Some((flag, listen)) = sources.list(&args.listen, "--listen", "LISTEN")? {
             let listen = listen.iter().map(|text| parse::listen(&flag, text));
             config.listen = listen.collect::<Result<_, _>>()?;
+        } else if !config.plain.is_empty() {
+            config.listen.clear();
+            if !config.certificates.is_empty() {
+                config
+                    .warnings
+                    .push("--plain without --listen: nobody is shown the certificate".to_owned());
+            }
+        }
+        if config.certificates.is_empty() && !config.listen.is_empty() {
+            return Err(ConfigError::NoCertificate);
         }
         let labels = sources.setting(&args.backend_alpn, "--backend-alpn", "BACKEND_ALPN")?;
         if let Some((flag, list)) = labels {
@@ -193,7 +224,6 @@ impl Config {
         }
         (config.routes, config.names, config.file) = (file.routes, file.names, path);
         config.digest = crypto::sha256(&[file.digest, crypto::sha256(keys.as_bytes())].concat());
-        config.warnings = warnings;
         config.warn();
         Ok(config)
     }
@@ -246,13 +276,20 @@ fn limits(args: &Args, sources: &Sources<'_>) -> Result<Limits, ConfigError> {
     Ok(limits)
 }
 
-/// The certificate: the one that a flag, a variable or a key of the file gives, else the first
+/// The certificate that a flag, a variable or a key of the file gives, if one does, and then those of
 /// `[[certificate]]`.
-fn certificate(
+fn certificates(
     args: &Args,
     sources: &Sources<'_>,
     tables: Vec<CertificateSource>,
-) -> Result<CertificateSource, ConfigError> {
+) -> Result<Vec<CertificateSource>, ConfigError> {
+    Ok(certificate(args, sources)?.into_iter().chain(tables).collect())
+}
+
+fn certificate(
+    args: &Args,
+    sources: &Sources<'_>,
+) -> Result<Option<CertificateSource>, ConfigError> {
     // Whoever says it higher up has chosen: `--self-signed` with CERT set is no conflict.
     let by_file =
         sources.level(args.cert.is_some(), "CERT").max(sources.level(args.key.is_some(), "KEY"));
@@ -265,18 +302,17 @@ fn certificate(
         false => (None, None),
     };
     let result = match (cert, key) {
-        (None, None) if made > 0 => return self_signed(args, sources),
-        (None, None) => return tables.into_iter().next().ok_or(ConfigError::NoCertificate),
+        (None, None) if made > 0 => return self_signed(args, sources).map(Some),
+        // Behind somebody else's TLS it needs none.
+        (None, None) => return Ok(None),
         _ if made == by_file => Err((ConfigError::CertificateTwice, "SELF_SIGNED")),
         (Some(_), Some(_)) if !args.name.is_empty() => return Err(ConfigError::NameWithFiles),
-        (Some(cert), Some(key)) => Ok(CertificateSource::Files { cert, key }),
+        (Some(cert), Some(key)) => Ok(Some(CertificateSource::Files { cert, key })),
         (Some(cert), None) => Err((ConfigError::KeyMissing { cert }, "CERT")),
         (None, Some(key)) => Err((ConfigError::CertMissing { key }, "KEY")),
     };
     result.map_err(|(why, variable)| match sources.given(variable) {
-        Some(given) if by_file == source::BY_FILE => {
-            ConfigError::Here { place: given.place.clone(), why: Box::new(why) }
-        }
+        Some(given) if by_file == source::BY_FILE => given.origin().here(why),
         _ => why,
     })
 }
@@ -315,12 +351,10 @@ fn admission(
         // No precedence here: guessing wrong would let everybody in.
         (_, _, true) => {
             let given = sources.given("OPEN").or(sources.given("TOKEN_FILE"));
+            let why = ConfigError::OpenWithToken;
             Err(match given {
-                Some(given) => ConfigError::Here {
-                    place: given.place.clone(),
-                    why: Box::new(ConfigError::OpenWithToken),
-                },
-                None => ConfigError::OpenWithToken,
+                Some(given) => given.origin().here(why),
+                None => why,
             })
         }
         (Some(_), Some(_), false) if args.token_file.is_none() => Err(ConfigError::TokenTwice),

@@ -13,6 +13,7 @@ pub mod caps;
 pub mod carry;
 pub mod config;
 pub mod demux;
+pub mod edge;
 pub mod error;
 pub mod forward;
 pub mod gateway;

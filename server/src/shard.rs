@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 
 use crate::auth::Attempts;
 use crate::caps::Caps;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, ProxyProtocol, Trusted};
+use crate::edge::Edge;
 use crate::policy::Policy;
 use crate::public::Visitor;
 use crate::roster::Roster;
@@ -38,6 +39,10 @@ pub struct Shared {
     pub caps: Caps,
     /// How long and how many.
     pub limits: Limits,
+    /// The proxies whose word counts.
+    pub trusted: Trusted,
+    /// Whether they speak the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
     seed: u64,
     shards: Vec<mpsc::UnboundedSender<Driving>>,
 }
@@ -62,6 +67,8 @@ impl Shared {
             attempts: Attempts::default(),
             caps: Caps::new(&config.limits),
             limits: config.limits.clone(),
+            trusted: config.trusted.clone(),
+            proxy_protocol: config.proxy_protocol,
             seed: u64::from_ne_bytes(crypto::random()),
             shards,
         }))
@@ -124,6 +131,12 @@ impl Shard {
         Visitor {
             address,
             sni: sni.map(str::to_owned),
+            said: None,
+            edge: Edge {
+                certificates: Some(self.tls.certificates()),
+                trusted: self.trusted.clone(),
+                ..Edge::default()
+            },
             roster: self.roster.clone(),
             shard: self.index,
             budget: self.budget.clone(),
@@ -131,6 +144,11 @@ impl Shard {
             seed: self.seed,
             shutdown: self.shutdown.clone(),
         }
+    }
+
+    /// Makes request ids unguessable.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Has shard `index` drive a tunnel.

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 /// wiring; none out of `demux`, `router` or `graveyard`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
     ("gateway", &["config", "listener", "reload", "roster", "shard", "tls"]),
-    ("greeting", &["config", "gateway"]),
+    ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),
-    ("listener", &["auth", "caps", "demux", "public", "shard", "tunnel"]),
-    ("shard", &["auth", "caps", "config", "policy", "public", "roster", "tls", "tunnel"]),
-    ("public", &["carry", "config", "error", "forward", "policy", "roster", "router"]),
+    ("listener", &["auth", "caps", "config", "demux", "public", "shard", "tunnel"]),
+    ("shard", &["auth", "caps", "config", "edge", "policy", "public", "roster", "tls", "tunnel"]),
+    ("public", &["carry", "config", "edge", "error", "forward", "policy", "roster", "router"]),
     ("forward", &["carry", "error", "policy", "pool", "share", "upload"]),
     ("carry", &["pool", "upload"]),
     ("tunnel", &["auth", "config", "live", "roster", "site"]),
@@ -21,6 +21,7 @@ const SERVER: &[(&str, &[&str])] = &[
     ("pool", &["auth", "live", "share"]),
     ("live", &["auth", "graveyard", "site"]),
     ("error", &["config", "pool"]),
+    ("edge", &["config", "tls"]),
     ("tls", &["auth", "config", "demux"]),
     ("caps", &["config", "share"]),
     ("config", &["auth", "router"]),

@@ -51,6 +51,30 @@ pub struct Args {
     #[argh(option, arg_name = "list")]
     pub backend_alpn: Option<String>,
 
+    /// addresses and networks of proxies whose X-Forwarded-*, Forwarded and PROXY header count,
+    /// separated by commas (TRUSTED_PROXIES; default none)
+    #[argh(option, arg_name = "list")]
+    pub trusted_proxies: Option<String>,
+
+    /// whether --trusted-proxies begin connections with a PROXY header, version 1 or 2: off,
+    /// optional or required (PROXY_PROTOCOL; default optional)
+    #[argh(option, arg_name = "when")]
+    pub proxy_protocol: Option<String>,
+
+    /// address for HTTP without TLS, for a proxy in front that has it; repeatable; without --listen
+    /// the only one (PLAIN, separated by commas; default none)
+    #[argh(option, arg_name = "addr")]
+    pub plain: Vec<String>,
+
+    /// let --plain be on an address that is neither loopback nor private (PLAIN_ANYWHERE=1)
+    #[argh(switch)]
+    pub plain_anywhere: bool,
+
+    /// address for HTTP that is only told to come by https; repeatable (REDIRECT, separated by
+    /// commas; default none)
+    #[argh(option, arg_name = "addr")]
+    pub redirect: Vec<String>,
+
     /// how long a response may take to begin (HEAD_TIMEOUT; default 120 seconds)
     #[argh(option, arg_name = "time")]
     pub head_timeout: Option<String>,
@@ -92,4 +116,4 @@ impl Args {
 }
 
 /// The flags without a value.
-const SWITCHES: [&str; 3] = ["--self-signed", "--open", "--version"];
+const SWITCHES: [&str; 4] = ["--self-signed", "--open", "--plain-anywhere", "--version"];

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ptth_link::alpn::LabelError;
@@ -44,6 +45,26 @@ pub enum ConfigError {
         /// What it says.
         text: String,
     },
+    /// Another address that can't be listened on.
+    Address {
+        /// Who said so.
+        flag: Origin,
+        /// What it says.
+        text: String,
+    },
+    /// Plain HTTP where everybody can reach it.
+    PlainPublic(SocketAddr),
+    /// Not an address or a network of proxies.
+    Trusted(String),
+    /// Not a way to use the PROXY protocol.
+    ProxyProtocol {
+        /// Who said so.
+        flag: Origin,
+        /// What it says.
+        text: String,
+    },
+    /// The PROXY protocol is required, of nobody.
+    NobodyTrusted,
     /// Not a number of seconds.
     Seconds {
         /// Who said so.
@@ -165,6 +186,24 @@ impl fmt::Display for ConfigError {
             Self::Listen { flag, text } => write!(
                 f,
                 "{flag} {text:?} isn't an address; write a port, or an IP address and a port, like `443`, `0.0.0.0:443` or `[::1]:8443`"
+            ),
+            Self::Address { flag, text } => write!(
+                f,
+                "{flag} {text:?} isn't an address; write an IP address and a port, like `127.0.0.1:8080` or `[::1]:8080`"
+            ),
+            Self::PlainPublic(address) => write!(
+                f,
+                "--plain {address} would take requests without TLS from everybody; give a loopback or private address, or --plain-anywhere if something else keeps strangers away from it"
+            ),
+            Self::Trusted(text) => write!(
+                f,
+                "--trusted-proxies (TRUSTED_PROXIES): {text:?} is neither an address nor a network; write them like `10.0.0.0/8,192.0.2.7,fd00::/8`"
+            ),
+            Self::ProxyProtocol { flag, text } => {
+                write!(f, "{flag} {text:?} isn't a choice; write off, optional or required")
+            }
+            Self::NobodyTrusted => f.write_str(
+                "--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there",
             ),
             Self::Seconds { flag, text } => {
                 write!(f, "{flag} {text:?} isn't a time; write seconds, or like `10s`, `5m` or `1h`; more than 0 and up to a year")

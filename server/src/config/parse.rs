@@ -10,21 +10,24 @@ use super::source::Origin;
 
 /// `443`, `:443`, `*:443`, `0.0.0.0:443`, `[::]:443`, or an address alone.
 pub(super) fn listen(flag: &Origin, text: &str) -> Result<SocketAddr, ConfigError> {
+    let error = || ConfigError::Listen { flag: flag.clone(), text: text.trim().to_owned() };
+    address(text, PORT).ok_or_else(error)
+}
+
+/// The same, with another port where none is given.
+pub(super) fn address(text: &str, port: u16) -> Option<SocketAddr> {
     let text = text.trim();
-    let error = || ConfigError::Listen { flag: flag.clone(), text: text.to_owned() };
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(address);
+        return Some(address);
     }
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     if let Ok(ip) = bare.parse::<IpAddr>() {
-        return Ok(SocketAddr::from((ip, PORT)));
+        return Some(SocketAddr::from((ip, port)));
     }
     let port = text.strip_prefix("*:").or(text.strip_prefix(':')).unwrap_or(text);
     // `parse` alone would take "+443".
-    if !port.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(error());
-    }
-    Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.parse().map_err(|_| error())?)))
+    let port = port.bytes().all(|b| b.is_ascii_digit()).then_some(port)?;
+    Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.parse().ok()?)))
 }
 
 /// A time; zero is one, too.

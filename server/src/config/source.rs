@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use ptth_link::env::{self, Env, EnvError};
 
+use super::ConfigError;
+
 /// A place in the configuration file. `Display` is as compilers write it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Place {
@@ -154,14 +156,26 @@ impl Sources<'_> {
     }
 }
 
+impl Origin {
+    /// The error, with its place if this is in the file.
+    pub(super) fn here(&self, why: ConfigError) -> ConfigError {
+        match self {
+            Self::Key { place, .. } => {
+                ConfigError::Here { place: place.clone(), why: Box::new(why) }
+            }
+            Self::Flag(_) | Self::Variable(_) => why,
+        }
+    }
+}
+
 impl Given {
-    fn origin(&self) -> Origin {
+    pub(super) fn origin(&self) -> Origin {
         Origin::Key { place: self.place.clone(), key: self.key }
     }
 }
 
 /// The parts of a list in a variable, which commas or blanks separate.
-fn split(list: &str) -> Vec<String> {
+pub(super) fn split(list: &str) -> Vec<String> {
     let parts = list.split(|c: char| c == ',' || c.is_whitespace());
     parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }

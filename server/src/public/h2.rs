@@ -179,12 +179,13 @@ async fn exchange(
     if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
         return;
     }
-    let account = Account::open(&visitor, &request);
+    let visitor = &*visitor.seen(request.headers());
+    let account = Account::open(visitor, &request);
     let is_head = request.method() == Method::HEAD;
     let (parts, stream) = request.into_parts();
     let (mut inflow, body) = split(stream, visitor.budget.clone());
     let request = Request::from_parts(parts, body);
-    match ask(&visitor, request, &mut inflow, &mut respond, account.id).await {
+    match ask(visitor, request, &mut inflow, &mut respond, account.id).await {
         Ok((response, carry)) => {
             account.answered(response.status());
             // The request's body goes on while the response comes.

@@ -76,11 +76,15 @@ fn flag_beats_variable_beats_file_beats_default() {
     scratch.write("keys", KEY);
     type Seen = fn(&Config) -> String;
     let listen: Seen = |c| format!("{:?}", c.listen);
-    let names: Seen = |c| format!("{:?}", c.certificate);
+    let names: Seen = |c| format!("{:?}", c.certificates);
     let labels: Seen = |c| format!("{:?}", c.backend_alpn);
     let limits: Seen = |c| format!("{:?}", c.limits);
     let log: Seen = |c| c.log.to_string();
-    let table: [(&str, &str, &str, &str, Seen); 14] = [
+    let edge: Seen = |c| format!("{:?} {:?} {:?}", c.trusted, c.plain, c.redirect);
+    let table: [(&str, &str, &str, &str, Seen); 17] = [
+        ("--trusted-proxies", "10.0.0.1", "TRUSTED_PROXIES", "['10.0.0.0/8', 'fd00::/8']", edge),
+        ("--plain", "127.0.0.1:1", "PLAIN", "'127.0.0.1:2'", edge),
+        ("--redirect", "1", "REDIRECT", "[80]", edge),
         ("--listen", "1", "LISTEN", "2", listen),
         ("--listen", "1", "LISTEN", "[\"3.3.3.3:3\", \"4\"]", listen),
         ("--listen", "1", "LISTEN", "\"3.3.3.3:3\"", listen),
@@ -123,11 +127,11 @@ fn certificates_and_keys_of_the_file_are_beaten_as_a_whole() {
         key: folder.join(key),
     };
     let by_file = "cert = 'c'\nkey = '/abs/k'";
-    let tables = "[[certificate]]\ncert = 'c'\nkey = 'k'\n[[certificate]]\ncert = 'x'\nkey = 'x'";
+    let tables = "[[certificate]]\ncert = 'c'\nkey = 'k'\n[[certificate]]\ncert = 'x'\nkey = 'y'";
     let made = CertificateSource::SelfSigned { names: vec![] };
     let outside = CertificateSource::Files { cert: "a".into(), key: "b".into() };
     type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], CertificateSource);
-    let rows: [Row<'_>; 9] = [
+    let rows: [Row<'_>; 8] = [
         (by_file, "", &[], files("c", "/abs/k")),
         (by_file, "--self-signed", &[], made.clone()),
         (by_file, "", &[("SELF_SIGNED", "1")], made.clone()),
@@ -135,14 +139,17 @@ fn certificates_and_keys_of_the_file_are_beaten_as_a_whole() {
         (by_file, "", &[("CERT", "a"), ("KEY", "b")], outside.clone()),
         ("self-signed = true", "--cert a --key b", &[], outside.clone()),
         ("self-signed = true", "", &[("CERT", "a"), ("KEY", "b")], outside),
-        ("self_signed = true", "", &[], made),
-        (tables, "", &[], files("c", "k")),
+        ("self_signed = true", "", &[], made.clone()),
     ];
     for (text, line, variables, expected) in rows {
         let config = load(&scratch, text, line, variables);
         let config = config.unwrap_or_else(|error| panic!("{text} {line}: {error}"));
-        assert_eq!(config.certificate, expected, "{text} {line} {variables:?}");
+        assert_eq!(config.certificates, [expected], "{text} {line} {variables:?}");
     }
+    let both = vec![files("c", "k"), files("x", "y")];
+    assert_eq!(load(&scratch, tables, "", &[]).unwrap().certificates, both);
+    let three = load(&scratch, tables, "--self-signed", &[]).unwrap().certificates;
+    assert_eq!(three, [vec![made], both].concat());
 }
 
 #[test]

@@ -38,6 +38,11 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("name = 'a_b!'", "1:8", &["name \"a_b!\""]),
         ("backend_alpn = 'h2'", "1:16", &["backend-alpn", "browsers"]),
         ("open = true\ntoken_file = 'x'", "1:8", &["--open", "--token-file"]),
+        ("plain = ['127.0.0.1:1', '1.1.1.1:1']", "1:9", &["--plain 1.1.1.1:1", "everybody"]),
+        ("plain = 'localhost'", "1:9", &["plain \"localhost\" isn't an address"]),
+        ("trusted_proxies = ['10.0.0.0/33']", "1:19", &["\"10.0.0.0/33\" is neither"]),
+        ("proxy_protocol = 'v3'", "1:18", &["proxy-protocol \"v3\""]),
+        ("proxy_protocol = 'required'", "1:18", &["--trusted-proxies"]),
         // Routes.
         ("[[route]]\nhosts = []", "2:9", &["`hosts` is empty", "never be used"]),
         ("[[route]]\nhosts = ['a', '']", "2:15", &["is empty", "`example.com`"]),
