@@ -4,6 +4,7 @@ mod file;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs;
 
 use super::*;
 use crate::tls::testing::Scratch;
