@@ -41,6 +41,9 @@ fn certificate(
         (None, None) => return Ok(None),
         _ if made == by_file => Err((ConfigError::CertificateTwice, "SELF_SIGNED")),
         (Some(_), Some(_)) if !args.name.is_empty() => return Err(ConfigError::NameWithFiles),
+        (Some(_), Some(_)) if by_file == source::BY_FILE && sources.given("NAMES").is_some() => {
+            Err((ConfigError::NameWithFiles, "NAMES"))
+        }
         (Some(cert), Some(key)) => Ok(Some(CertificateSource::Files { cert, key })),
         (Some(cert), None) => Err((ConfigError::KeyMissing { cert }, "CERT")),
         (None, Some(key)) => Err((ConfigError::CertMissing { key }, "KEY")),
