@@ -22,6 +22,8 @@ pub enum ExchangeError {
     Request(StatusCode, &'static str),
     /// CONNECT, or something else that the gateway doesn't do for strangers.
     Method,
+    /// The connection was made for a name with another certificate than the request's host.
+    Misdirected,
     /// A WebSocket over HTTP/2, and a backend that doesn't speak RFC 8441.
     NoExtendedConnect,
     /// The request's body broke off or was malformed: the visitor's doing.
@@ -52,6 +54,7 @@ impl ExchangeError {
         match self {
             Self::Request(status, _) => *status,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoExtendedConnect => StatusCode::NOT_IMPLEMENTED,
             Self::VisitorBody => StatusCode::BAD_REQUEST,
             Self::VisitorSlow => StatusCode::REQUEST_TIMEOUT,
@@ -72,6 +75,7 @@ impl ExchangeError {
             Self::Register(err) => err.explanation(),
             Self::Request(_, reason) => reason,
             Self::Method => "This method is not available here.",
+            Self::Misdirected => "This connection is not for that host; make a new one.",
             Self::NoExtendedConnect => {
                 "The server behind this gateway has no WebSockets over HTTP/2."
             }
@@ -140,6 +144,7 @@ impl fmt::Display for ExchangeError {
         match self {
             Self::Request(_, reason) => write!(f, "request refused: {reason}"),
             Self::Method => f.write_str("method refused"),
+            Self::Misdirected => f.write_str("the host isn't the connection's"),
             Self::NoExtendedConnect => f.write_str("the backend has no extended CONNECT"),
             Self::VisitorBody => f.write_str("the visitor's body broke off or was malformed"),
             Self::VisitorSlow => f.write_str("the visitor's body came too slowly"),

@@ -14,6 +14,7 @@ pub mod carry;
 pub mod config;
 pub mod deliver;
 pub mod demux;
+pub mod edge;
 pub mod error;
 pub mod forward;
 pub mod gateway;

@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 
 use crate::auth::Attempts;
 use crate::caps::Caps;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, ProxyProtocol, Trusted};
 use crate::deliver::{Courier, Outbox};
+use crate::edge::Edge;
 use crate::policy::Policy;
 use crate::public::Visitor;
 use crate::roster::Roster;
@@ -37,6 +38,10 @@ pub struct Shared {
     pub caps: Caps,
     /// How long and how many.
     pub limits: Limits,
+    /// The proxies whose word counts.
+    pub trusted: Trusted,
+    /// Whether they speak the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
     seed: u64,
     /// The port that the world knows, for the addresses that backends are told.
     pub port: OnceLock<u16>,
@@ -64,6 +69,8 @@ impl Shared {
             attempts: Arc::default(),
             caps: Caps::new(&config.limits),
             limits: config.limits.clone(),
+            trusted: config.trusted.clone(),
+            proxy_protocol: config.proxy_protocol,
             seed: u64::from_ne_bytes(crypto::random()),
             port: OnceLock::new(),
             shards,
@@ -128,6 +135,12 @@ impl Shard {
         Visitor {
             address,
             sni: sni.map(str::to_owned),
+            said: None,
+            edge: Edge {
+                certificates: Some(self.tls.certificates()),
+                trusted: self.trusted.clone(),
+                ..Edge::default()
+            },
             roster: self.roster.clone(),
             outbox: self.outbox.clone(),
             shard: self.index,
@@ -151,6 +164,11 @@ impl Shard {
             limits: self.limits.clone(),
             shutdown: self.shutdown.clone(),
         }
+    }
+
+    /// Makes request ids unguessable.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Has shard `index` drive a tunnel.

@@ -21,6 +21,7 @@ use ptth_link::shutdown::{Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
 use ptth_server::auth::{Identity, Known};
 use ptth_server::config::{Admission, CertificateSource, Config, Limits};
+use ptth_server::edge::Edge;
 use ptth_server::policy::Policy;
 use ptth_server::pool::Pool;
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
@@ -217,6 +218,8 @@ impl Lab {
         Visitor {
             address: IpAddr::V4(NEXT.fetch_add(1, Ordering::Relaxed).into()),
             sni: None,
+            said: None,
+            edge: Edge::default(),
             roster: self.roster.clone(),
             outbox: Arc::default(),
             shard: 0,

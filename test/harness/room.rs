@@ -104,7 +104,7 @@ impl Room {
     pub fn client_config(&self) -> client::Config {
         let gateway = client::Gateway { host: "example.test".to_owned(), port: 443 };
         let mut config = client::Config::new(gateway);
-        let pin = crypto::parse_pin(&self.shard.tls.pin()).expect("a pin");
+        let pin = crypto::parse_pin(&self.shard.tls.pin().expect("a certificate")).expect("a pin");
         config.trust = client::Trust::Pin(pin);
         config.token = Some(self.token.clone());
         config

@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 /// wiring; none out of `demux`, `router` or `graveyard`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
     ("gateway", &["config", "listener", "reload", "roster", "shard", "tls", "tunnel"]),
-    ("greeting", &["config", "gateway"]),
+    ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),
-    ("listener", &["auth", "caps", "demux", "public", "shard", "stay", "tunnel"]),
+    ("listener", &["auth", "caps", "config", "demux", "public", "shard", "stay", "tunnel"]),
     (
         "shard",
         &[
-            "auth", "caps", "config", "deliver", "policy", "public", "roster", "stay", "tls",
-            "tunnel",
+            "auth", "caps", "config", "deliver", "edge", "policy", "public", "roster", "stay",
+            "tls", "tunnel",
         ],
     ),
     (
         "public",
         &[
-            "auth", "carry", "config", "deliver", "error", "forward", "policy", "roster", "router",
-            "site", "stay", "tunnel",
+            "auth", "carry", "config", "deliver", "edge", "error", "forward", "policy", "roster",
+            "router", "site", "stay", "tunnel",
         ],
     ),
     (
@@ -38,6 +38,7 @@ const SERVER: &[(&str, &[&str])] = &[
     ("pool", &["auth", "live", "share"]),
     ("live", &["auth", "graveyard", "site"]),
     ("error", &["config", "pool"]),
+    ("edge", &["config", "tls"]),
     ("tls", &["auth", "config", "demux"]),
     ("caps", &["config", "share"]),
     ("config", &["auth", "router"]),

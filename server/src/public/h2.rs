@@ -183,7 +183,8 @@ async fn exchange(
     if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
         return;
     }
-    let account = Account::open(&visitor, &request);
+    let visitor = &*visitor.seen(request.headers());
+    let account = Account::open(visitor, &request);
     let is_head = request.method() == Method::HEAD;
     let (parts, stream) = request.into_parts();
     if register::is_registration(&parts) {
@@ -192,7 +193,7 @@ async fn exchange(
     }
     let (mut inflow, body) = split(stream, visitor.budget.clone());
     let request = Request::from_parts(parts, body);
-    match ask(&visitor, request, &mut inflow, &mut respond, account.id).await {
+    match ask(visitor, request, &mut inflow, &mut respond, account.id).await {
         Ok((response, carry)) => {
             account.answered(response.status());
             // The request's body goes on while the response comes.
@@ -231,7 +232,7 @@ fn refuse(mut respond: SendResponse<Bytes>, mut page: Response<String>, is_head:
 
 /// Door B over HTTP/2: the stream becomes a tunnel, and this connection stays as long as it lives.
 async fn register_stream(
-    visitor: Arc<Visitor>,
+    visitor: &Visitor,
     mut parts: Parts,
     stream: RecvStream,
     mut respond: SendResponse<Bytes>,
@@ -240,7 +241,7 @@ async fn register_stream(
     let admitted = match check::h2(&mut parts) {
         Err(None) => return respond.send_reset(Reason::PROTOCOL_ERROR),
         Err(Some(err)) => Err(err),
-        Ok(()) => register::admit(&visitor, &parts).await,
+        Ok(()) => register::admit(visitor, &parts).await,
     };
     let admitted = match admitted {
         Ok(admitted) => admitted,

@@ -9,7 +9,6 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use h2::ext::Protocol;
@@ -199,7 +198,7 @@ impl Admitted {
     pub(super) fn tunnel<IO>(
         self,
         io: impl Future<Output = Option<IO>> + Send + 'static,
-        visitor: Arc<Visitor>,
+        visitor: &Visitor,
     ) -> Driving
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
