@@ -14,6 +14,8 @@ pub enum Loss {
     Later(Duration),
     /// The tunnel worked for that long.
     Lost(Duration),
+    /// It worked, and made room for another one, perhaps of this very process: time to find out.
+    Displaced,
 }
 
 /// Doubling pauses with full jitter, for ever.
@@ -27,12 +29,15 @@ pub struct Backoff {
 impl Backoff {
     /// The pause after `loss`. `random` is uniform in 0..1.
     pub fn pause(&mut self, loss: Loss, random: f64) -> Duration {
+        if loss == Loss::Displaced {
+            return DISPLACED;
+        }
         if matches!(loss, Loss::Lost(lived) if lived >= HEALTHY) {
             self.failures = 0;
         }
         let (count, longest) = match loss {
             Loss::Unreachable => (&mut self.unreachable, LONGEST_UNREACHABLE),
-            Loss::Failed | Loss::Later(_) | Loss::Lost(_) => (&mut self.failures, LONGEST),
+            _ => (&mut self.failures, LONGEST),
         };
         let bound = FIRST.saturating_mul(1 << (*count).min(16)).min(longest);
         *count = count.saturating_add(1);
@@ -51,6 +56,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 const LONGEST_UNREACHABLE: Duration = Duration::from_millis(1500);
 /// A tunnel that lived this long wasn't the gateway's way of saying no.
 const HEALTHY: Duration = Duration::from_secs(60);
+/// Longer than a gateway gives the streams of a tunnel that was replaced, before it closes it.
+const DISPLACED: Duration = Duration::from_secs(45);
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,7 @@ use http_body::Body as HttpBody;
 use log::{debug, warn};
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
-use ptth_link::goaway::is_taken;
+use ptth_link::goaway::{self, Why};
 use ptth_link::headers;
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{
@@ -38,6 +38,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower_service::Service;
 
+use crate::announced::{Announced, announcement};
 use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
@@ -52,6 +53,8 @@ pub struct Answering<S> {
     pub service: S,
     /// Told of each exchange.
     pub journal: Journal,
+    /// Told where visitors find the service.
+    pub announced: Announced,
     /// What bodies may hold in this process.
     pub budget: Arc<Budget>,
     /// The gateway's certificate, where requests for hosts that it doesn't cover are refused.
@@ -63,8 +66,8 @@ pub struct Answering<S> {
 pub enum Ended {
     /// The gateway doesn't want us. With TLS 1.3 that arrives only now.
     Refused(DialError),
-    /// An open gateway has its one backend.
-    Taken,
+    /// The gateway said why, and perhaps in which words.
+    Told(Why, Option<String>),
     /// The connection broke, or the gateway ended it.
     Connection(h2::Error),
     /// The socket failed.
@@ -79,7 +82,8 @@ impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Refused(err) => write!(f, "{err}"),
-            Self::Taken => f.write_str("the gateway is open and serves another backend"),
+            Self::Told(why, None) => write!(f, "the gateway ended it: {why}"),
+            Self::Told(why, Some(text)) => write!(f, "the gateway ended it: {why} ({text:?})"),
             Self::Connection(err) => write!(f, "{err}"),
             Self::Socket(err) => write!(f, "the socket failed: {err}"),
             Self::Dead => f.write_str("nothing came from the gateway for two ping intervals"),
@@ -136,8 +140,8 @@ where
 }
 
 fn ended(err: h2::Error) -> Ended {
-    if is_taken(&err) {
-        return Ended::Taken;
+    if let Some(why) = Why::of(&err) {
+        return Ended::Told(why, goaway::text(&err));
     }
     if err.get_io().is_none() {
         return Ended::Connection(err);
@@ -255,6 +259,11 @@ async fn exchange<S, B>(
     B: HttpBody<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
+    if let Some(urls) = announcement(&request) {
+        // The service knows nothing of it: this is between the gateway and us.
+        answering.announced.told(urls);
+        return reply::done(respond);
+    }
     let begun = Instant::now();
     let mut line = Exchange::new(&request);
     let (mut head, stream) = request.into_parts();

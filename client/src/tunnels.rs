@@ -10,6 +10,7 @@ mod everywhere;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use http_body::Body as HttpBody;
 use log::{info, warn};
 use ptth_link::body::Body;
 use ptth_link::crypto;
+use ptth_link::goaway::Why;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
@@ -29,41 +31,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower_service::Service;
 
+use crate::announced::Announced;
 use crate::config::{Config, Gateway, Kind, Trust};
 use crate::dial::{DialError, Dialer, Doors, Keys, Network, Shared, Verdict};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Ended, answer};
-use crate::tls::{self, TlsError, how_verified};
+use crate::stopped::Stopped;
+use crate::tls::{self, how_verified};
 
 use everywhere::Everywhere;
-
-/// Why there will be no tunnel, however often it is tried.
-#[derive(Debug)]
-pub enum Stopped {
-    /// The gateway refuses us.
-    Refused(DialError),
-    /// The gateway is open and has its one backend.
-    Taken,
-    /// The gateway isn't the one that it should be, on the very first dial.
-    Unknown(DialError),
-    /// TLS can't be set up.
-    Tls(TlsError),
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(err) | Self::Unknown(err) => write!(f, "{err}"),
-            Self::Taken => f.write_str(
-                "the gateway refuses this client: it is open and already serves another backend",
-            ),
-            Self::Tls(err) => write!(f, "{err}"),
-        }
-    }
-}
-
-impl std::error::Error for Stopped {}
 
 /// One process's tunnels: what they have in common.
 #[derive(Clone, Debug)]
@@ -76,6 +53,9 @@ pub struct Process {
     doors: Arc<Doors>,
     budget: Arc<Budget>,
     journal: Journal,
+    announced: Announced,
+    /// Tunnels that came up so far.
+    ups: Arc<AtomicU64>,
 }
 
 impl Process {
@@ -101,7 +81,19 @@ impl Process {
         let (name, instance, knowing, shared) = make().map_err(Stopped::Tls)?;
         let (doors, budget) = (Arc::default(), Budget::new(BODY_BUDGET));
         let config = Arc::new(config);
-        Ok(Self { config, name, instance, knowing, shared, doors, budget, journal })
+        let (announced, ups) = (Announced::default(), Arc::default());
+        Ok(Self { config, name, instance, knowing, shared, doors, budget, journal, announced, ups })
+    }
+
+    /// Has the public addresses told to `announced`, and not to a board of its own.
+    #[must_use]
+    pub fn announcing(self, announced: Announced) -> Self {
+        Self { announced, ..self }
+    }
+
+    /// Where the public addresses can be watched.
+    pub fn announced(&self) -> &Announced {
+        &self.announced
     }
 
     /// How many tunnels there are to hold.
@@ -177,7 +169,8 @@ fn instance() -> String {
 
 /// One tunnel's place, and whatever tunnel is in it.
 struct Slot<N, S> {
-    number: usize,
+    /// Its number, behind its service's name where there are several.
+    label: String,
     process: Process,
     dialer: Dialer<N>,
     service: S,
@@ -194,6 +187,8 @@ struct Live {
     drain: Trigger,
     ended: oneshot::Receiver<Ended>,
     since: Instant,
+    /// How many tunnels of the process had come up with this one.
+    up: u64,
 }
 
 impl<N, S, B> Slot<N, S>
@@ -212,8 +207,12 @@ where
         service: S,
         shutdown: Shutdown,
     ) -> Self {
+        let label = match process.journal.service() {
+            Some(service) => format!("{service}/{number}"),
+            None => number.to_string(),
+        };
         Self {
-            number,
+            label,
             process,
             dialer,
             service,
@@ -245,7 +244,7 @@ where
                     let ended = select! {
                         ended = &mut live.ended => ended.unwrap_or(Ended::Closed),
                         () = sleep_until(renewal) => {
-                            info!("tunnel: {} is renewed", self.number);
+                            info!("tunnel: {} is renewed", self.label);
                             old = Some(live);
                             continue;
                         }
@@ -254,8 +253,7 @@ where
                             break;
                         }
                     };
-                    let lived = live.since.elapsed();
-                    self.lost(ended, lived)?
+                    self.lost(ended, Some(&live))?
                 }
                 Err(loss) => loss?,
             };
@@ -282,7 +280,7 @@ where
         };
         info!(
             "tunnel: {} dialled gateway={} by={} tls={} verified={:?}",
-            self.number,
+            self.label,
             dialled.address,
             dialled.way,
             dialled.version.map_or("?", version_text),
@@ -293,6 +291,7 @@ where
         let answering = Answering {
             service: self.service.clone(),
             journal: self.process.journal.clone(),
+            announced: self.process.announced.clone(),
             budget: self.process.budget.clone(),
             covers,
         };
@@ -305,15 +304,18 @@ where
         while tunnels.try_join_next().is_some() {}
         if is_up.await.is_err() {
             let why = (&mut ended).await.unwrap_or(Ended::Closed);
-            return Err(self.lost(why, Duration::ZERO));
+            return Err(self.lost(why, None));
         }
         info!(
             "tunnel: {} up; inverted: from here on the gateway asks and this side answers",
-            self.number
+            self.label
         );
+        self.process.announced.up();
+        self.process.announced.told(dialled.urls);
         self.up_before = true;
         self.complained = None;
-        Ok(Live { drain, ended, since: Instant::now() })
+        let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(Live { drain, ended, since: Instant::now(), up })
     }
 
     /// What to do about a tunnel that didn't come up.
@@ -331,16 +333,25 @@ where
         Ok(loss)
     }
 
-    /// What to do about a tunnel that is no more.
-    fn lost(&mut self, ended: Ended, lived: Duration) -> Result<Loss, Stopped> {
+    /// What to do about a tunnel that is no more, or, without `live`, never came up.
+    fn lost(&mut self, ended: Ended, live: Option<&Live>) -> Result<Loss, Stopped> {
+        let ups = self.process.ups.load(Ordering::Relaxed);
         match ended {
-            Ended::Refused(err) => Err(self.refused(err)),
-            Ended::Taken => Err(Stopped::Taken),
-            ended => {
-                self.complain(format!("lost: {ended}"));
-                Ok(Loss::Lost(lived))
+            Ended::Refused(err) => return Err(self.refused(err)),
+            Ended::Told(Why::Taken, _) => return Err(Stopped::Taken),
+            Ended::Told(Why::Forbidden, words) => return Err(Stopped::Forbidden(words)),
+            Ended::Told(Why::Replaced, _) if live.is_none_or(|live| live.up == ups) => {
+                return Err(Stopped::Replaced);
             }
+            // A tunnel of this process came up after this one. If it wasn't what replaced it, it is replaced
+            // itself, and its own end stops the process; dialling before would take the place back.
+            Ended::Told(Why::Replaced, _) => {
+                self.complain(format!("lost: {ended}"));
+                return Ok(Loss::Displaced);
+            }
+            _ => self.complain(format!("lost: {ended}")),
         }
+        Ok(Loss::Lost(live.map_or(Duration::ZERO, |live| live.since.elapsed())))
     }
 
     /// To a key that the user knows nothing of, the gateway's words about it would mean nothing.
@@ -360,7 +371,7 @@ where
             None => true,
         };
         if again {
-            warn!("tunnel: {} {what}; trying again, for ever", self.number);
+            warn!("tunnel: {} {what}; trying again, for ever", self.label);
             self.complained = Some((what, now));
         }
     }

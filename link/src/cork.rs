@@ -57,6 +57,19 @@ impl<T: AsyncWrite + Unpin> Driver<T> {
         .await
     }
 
+    /// Puts a frame of the caller's between two of h2's, to be sent by the next flush. To be called right
+    /// after a poll of the connection; false if that left a frame half written, since the socket is full.
+    pub fn inject(&self, frame: &[u8]) -> bool {
+        let mut corked = lock(&self.0);
+        // A write of h2's waits only where this much has gathered.
+        let whole = corked.unsent.len() < GATHER;
+        if whole {
+            corked.unsent.extend_from_slice(frame);
+            corked.flushed = false;
+        }
+        whole
+    }
+
     /// Bytes that came from the peer so far: the proof of life that a busy link can't delay.
     pub fn received(&self) -> u64 {
         lock(&self.0).received

@@ -7,8 +7,9 @@ use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::tls13::OkmBlock;
 use rustls::server::ProducesTickets;
-use rustls::{CipherSuite, SupportedCipherSuite};
+use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
 
 #[cfg(feature = "aws-lc-rs")]
 use rustls::crypto::aws_lc_rs as backing;
@@ -56,15 +57,30 @@ pub fn random<const N: usize>() -> [u8; N] {
 
 /// The SHA-256 of `data`.
 pub fn sha256(data: &[u8]) -> [u8; 32] {
-    // The hash that this cipher suite is named after; the provider has no shorter way to it.
-    let hash = match backing::cipher_suite::TLS13_AES_128_GCM_SHA256 {
-        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
-        SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
-    };
     let mut digest = [0; 32];
-    digest.copy_from_slice(hash.hash(data).as_ref());
+    digest.copy_from_slice(suite().common.hash_provider.hash(data).as_ref());
     digest
 }
+
+/// HMAC with SHA-256 (RFC 2104). Compare what it gives with [`same`].
+pub fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
+    // RFC 2104 §2: a key longer than a block of the hash is hashed first. An `OkmBlock` holds
+    // exactly such a block.
+    let key = if key.len() > SHA256_BLOCK { &sha256(key)[..] } else { key };
+    let mut tag = [0; 32];
+    tag.copy_from_slice(suite().hkdf_provider.hmac_sign(&OkmBlock::new(key), message).as_ref());
+    tag
+}
+
+/// The cipher suite that is named after SHA-256; the provider has no shorter way to the hash.
+fn suite() -> &'static Tls13CipherSuite {
+    match backing::cipher_suite::TLS13_AES_128_GCM_SHA256 {
+        SupportedCipherSuite::Tls13(suite) => suite,
+        SupportedCipherSuite::Tls12(_) => unreachable!("it is named after TLS 1.3"),
+    }
+}
+
+const SHA256_BLOCK: usize = 64;
 
 /// Compares in a time that depends on the lengths only.
 pub fn same(a: &[u8], b: &[u8]) -> bool {
@@ -128,6 +144,31 @@ mod tests {
         // FIPS 180-2, appendix B.1.
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(hex(&sha256(b"abc")), expected);
+    }
+
+    #[test]
+    fn hmac_sha256_is_hmac_sha256() {
+        // RFC 4231 §4.3 and §4.7: short, and longer than a block.
+        let larger = "Test Using Larger Than Block-Size Key - Hash Key First";
+        let table = [
+            (
+                &b"Jefe"[..],
+                "what do ya want for nothing?",
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
+            (
+                &[0xaa; 131],
+                larger,
+                "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
+            ),
+        ];
+        for (key, message, expected) in table {
+            assert_eq!(hex(&hmac_sha256(key, message.as_bytes())), expected, "{message}");
+        }
+        // RFC 2104 §2: that is what becomes of a long key, and a key is padded with zeroes.
+        assert_eq!(hmac_sha256(&[1; 65], b""), hmac_sha256(&sha256(&[1; 65]), b""));
+        assert_ne!(hmac_sha256(&[1; 64], b""), hmac_sha256(&sha256(&[1; 64]), b""));
+        assert_eq!(hmac_sha256(b"", b"x"), hmac_sha256(&[0; 64], b"x"));
     }
 
     #[test]

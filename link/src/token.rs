@@ -19,6 +19,15 @@ use crate::crypto;
 /// gateway that the backend is this project's client; it proves nothing.
 pub const ORGANIZATION: &str = "2ptth-client";
 
+/// Whether a backend may ask for `name`: one label of a host (RFC 1123 §2.1), in lower case.
+pub fn is_name(name: &str) -> bool {
+    let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    (1..=63).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
 /// The private half: who holds it may be the backend.
 #[derive(Clone)]
 pub struct Token {
@@ -58,8 +67,20 @@ impl Token {
         &self,
         common_name: &str,
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TokenError> {
+        self.certificate_asking(common_name, None)
+    }
+
+    /// The same, with the dynamic name that is asked for as `OU`: see [`is_name`].
+    pub fn certificate_asking(
+        &self,
+        common_name: &str,
+        name: Option<&str>,
+    ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TokenError> {
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationName, ORGANIZATION);
+        if let Some(name) = name {
+            subject.push(DnType::OrganizationalUnitName, name);
+        }
         subject.push(DnType::CommonName, common_name);
         let mut params = CertificateParams::default();
         params.distinguished_name = subject;
@@ -295,6 +316,27 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(format!("{one:?}"), "Token(redacted)");
         assert_eq!(Token::parse(&one.reveal()), Ok(one));
+    }
+
+    #[test]
+    fn a_name_is_one_label_of_a_host() {
+        let longest = "a".repeat(63);
+        for name in ["a", "bob", "x-1", "0", "xn--bcher-kva", &longest] {
+            assert!(is_name(name), "{name}");
+        }
+        let long = "a".repeat(64);
+        for name in ["", "-a", "a-", "Bob", "a.b", "a_b", "a b", "b\u{fc}cher", "*", "a\n", &long] {
+            assert!(!is_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_name_that_is_asked_for_is_the_certificates_unit() {
+        let shown = |name| Token::generate().certificate_asking("x.0", name).unwrap().0;
+        // 2.5.4.11 with a UTF8String (RFC 5280, appendix A.1).
+        let unit = [&[0x06, 3, 0x55, 4, 11, 0x0c, 4], &b"blog"[..]].concat();
+        assert!(shown(Some("blog")).windows(unit.len()).any(|window| window == unit));
+        assert!(!shown(None).windows(5).any(|window| window == &unit[..5]));
     }
 
     #[test]

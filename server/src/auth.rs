@@ -4,12 +4,23 @@
 //! its own claims; the name tells tunnels of one key apart and goes into logs.
 
 mod attempts;
+pub mod authorization;
+mod basic;
+mod bearer;
+mod credential;
+mod external;
+mod jwt;
+mod key;
+mod kinds;
+mod secret;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -26,6 +37,9 @@ use ptth_link::crypto;
 use ptth_link::token::{ORGANIZATION, PublicKey};
 
 pub use attempts::Attempts;
+pub use credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+pub use kinds::Settings;
+pub use secret::{Digest, Files, LoadError, Secret};
 
 /// A backend's key. Tokens are Ed25519; in open mode a certificate may carry any other.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -34,6 +48,8 @@ pub enum Key {
     Ed25519(PublicKey),
     /// The SHA-256 of the SubjectPublicKeyInfo of a key of another type.
     Other([u8; 32]),
+    /// No key at all, but a secret (door B): its digest.
+    Secret(Mark),
 }
 
 impl Key {
@@ -53,6 +69,8 @@ impl fmt::Display for Key {
         match self {
             Self::Ed25519(key) => write!(f, "{key}"),
             Self::Other(digest) => f.write_str(&crypto::pin_text(digest)),
+            // A digest of a weak password would give it away.
+            Self::Secret(_) => f.write_str("(a secret)"),
         }
     }
 }
@@ -70,6 +88,10 @@ pub struct Identity {
     pub ours: bool,
     /// The public host that it wants to serve.
     pub sni: Option<String>,
+    /// The dynamic name that it wants to serve: the certificate's OU.
+    pub wish: Option<String>,
+    /// The digests of the secrets that it showed (door B).
+    pub marks: Vec<Mark>,
 }
 
 impl Identity {
@@ -108,11 +130,17 @@ impl Identity {
             return Self { key, ..Self::default() };
         };
         let subject = parsed.subject();
-        let name = subject.iter_common_name().next().map(text).map(|n| bounded(&n));
-        let name = name.unwrap_or_default();
-        let instance = name.rsplit_once('.').map_or(name.as_str(), |(instance, _)| instance);
+        let name = subject.iter_common_name().next().map(text).unwrap_or_default();
         let ours = subject.iter_organization().any(|o| text(o) == ORGANIZATION);
-        Self { key, instance: instance.to_owned(), name, ours, sni: None }
+        let wish = subject.iter_organizational_unit().next().map(text);
+        Self { key, ours, wish, ..Self::called(&name) }
+    }
+
+    /// A backend that calls itself `<instance>.<slot>`, of which nothing else is known.
+    pub fn called(name: &str) -> Self {
+        let name = bounded(name);
+        let instance = name.rsplit_once('.').map_or(name.as_str(), |(instance, _)| instance);
+        Self { instance: instance.to_owned(), name, ..Self::default() }
     }
 }
 
@@ -137,40 +165,64 @@ fn bounded(name: &str) -> String {
 const MAX_NAME: usize = 64;
 
 /// The keys that may come in. Shared between the TLS configuration and whoever replaces them.
-#[derive(Debug)]
-pub(crate) enum Known {
-    /// These.
-    Keys(RwLock<HashSet<PublicKey>>),
-    /// Any.
-    Open,
+#[derive(Debug, Default)]
+pub struct Known(RwLock<Keys>);
+
+#[derive(Debug, Default)]
+struct Keys {
+    open: bool,
+    general: HashSet<PublicKey>,
+    /// Those that single routes admit.
+    granted: HashSet<PublicKey>,
 }
 
 impl Known {
-    pub(crate) fn keys(keys: &[PublicKey]) -> Self {
-        Self::Keys(RwLock::new(keys.iter().copied().collect()))
+    /// Those whom the gateway as a whole admits.
+    pub fn new(open: bool, keys: &[PublicKey]) -> Self {
+        let known = Self::default();
+        known.replace(open, keys);
+        known
     }
 
-    pub(crate) fn admits(&self, key: &Key) -> bool {
-        match (self, key) {
-            (Self::Open, _) => true,
-            // Public keys aren't secrets, so how long the look-up takes may tell about them.
-            (Self::Keys(known), Key::Ed25519(key)) => {
-                known.read().unwrap_or_else(PoisonError::into_inner).contains(key)
-            }
-            (Self::Keys(_), Key::Other(_)) => false,
-        }
+    /// Whether a backend with this key may come in at all.
+    pub fn admits(&self, key: &Key) -> bool {
+        let keys = self.read();
+        keys.open
+            || matches!(key, Key::Ed25519(key) if keys.general.contains(key) || keys.granted.contains(key))
     }
 
-    /// Whether anything changed.
-    pub(crate) fn replace(&self, keys: &[PublicKey]) -> bool {
-        let Self::Keys(known) = self else {
-            return false;
-        };
-        let new: HashSet<_> = keys.iter().copied().collect();
-        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = *known != new;
-        *known = new;
+    /// Whether it may serve the routes that say nothing of their own.
+    pub fn admits_generally(&self, key: Option<&Key>) -> bool {
+        let keys = self.read();
+        // Public keys aren't secrets, so how long the look-up takes may tell about them.
+        keys.open || matches!(key, Some(Key::Ed25519(key)) if keys.general.contains(key))
+    }
+
+    /// Whether anybody may come in.
+    pub fn is_open(&self) -> bool {
+        self.read().open
+    }
+
+    /// Exchanges those whom the gateway as a whole admits. Whether anything changed.
+    pub fn replace(&self, open: bool, keys: &[PublicKey]) -> bool {
+        let general = keys.iter().copied().collect();
+        let mut keys = self.write();
+        let changed = (keys.open, &keys.general) != (open, &general);
+        (keys.open, keys.general) = (open, general);
         changed
+    }
+
+    /// Exchanges the keys that single routes admit.
+    pub fn grant(&self, granted: HashSet<PublicKey>) {
+        self.write().granted = granted;
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Keys> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Keys> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -189,7 +241,7 @@ impl Verifier {
 
 impl ClientCertVerifier for Verifier {
     fn client_auth_mandatory(&self) -> bool {
-        !matches!(*self.known, Known::Open)
+        !self.known.is_open()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {

@@ -25,18 +25,19 @@ use ptth_link::window::Budget;
 
 use crate::carry::{Carry, Stillness};
 use crate::error::ExchangeError;
-use crate::pool::{Lease, Pool};
+use crate::policy::Route;
+use crate::pool::{Lease, NoTunnel};
 use crate::share::Share;
 use crate::upload::{Upload, Watched};
 
 /// What an exchange needs of the gateway.
 #[derive(Clone, Debug)]
 pub struct Way {
-    /// The tunnels.
-    pub pool: Arc<Pool>,
+    /// Where it goes.
+    pub route: Arc<Route>,
     /// The thread that this runs on.
     pub shard: usize,
-    /// What the visitor's address has of the tunnels.
+    /// What the visitor's address has of the route's tunnels.
     pub share: Share,
     /// What bodies may hold.
     pub budget: Arc<Budget>,
@@ -76,8 +77,12 @@ where
     let mut refused = Vec::new();
     loop {
         attempts += 1;
-        let acquired = way.pool.acquire(&way.share, way.shard, &refused).await;
-        let lease = acquired.map_err(ExchangeError::NoTunnel)?;
+        let route = &way.route;
+        let acquired = route.pool.acquire(&way.share, way.shard, &refused, route.patience).await;
+        let lease = acquired.map_err(|none| match none {
+            NoTunnel::Absent => ExchangeError::Absent(route.no_backend.clone()),
+            NoTunnel::Full => ExchangeError::Full,
+        })?;
         let tunnel = lease.tunnel().id;
         let mut sender = lease.sender();
         let mut head = head.clone();

@@ -15,11 +15,13 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
-use crate::config::Config;
-use crate::listener;
-use crate::pool::Pool;
-use crate::shard::{Driving, Shard, Shared};
+use crate::config::{Config, ConfigError};
+use crate::listener::{self, Entrance};
+use crate::reload::{Reload, Source};
+use crate::roster::Roster;
+use crate::shard::{Shard, Shared};
 use crate::tls::{Tls, TlsError};
+use crate::tunnel::Driving;
 
 /// Why the gateway can't start.
 #[derive(Debug)]
@@ -66,13 +68,18 @@ pub enum Order {
     Abort,
 }
 
+/// Those of one shard.
+type Sockets = Vec<(Entrance, Socket)>;
+
 /// A gateway that listens and doesn't accept yet.
 #[derive(Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
-    addresses: Vec<SocketAddr>,
-    shards: Vec<(Vec<Socket>, mpsc::UnboundedReceiver<Driving>)>,
+    addresses: Vec<(Entrance, SocketAddr)>,
+    shards: Vec<(Sockets, mpsc::UnboundedReceiver<Driving>)>,
     shutdown: (Trigger, Shutdown),
+    source: Option<Source>,
+    digest: [u8; 32],
 }
 
 impl Gateway {
@@ -86,30 +93,60 @@ impl Gateway {
             (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         // What is wrong with the files shows before a port is taken.
         let shared = Shared::new(config, senders).map_err(StartError::Tls)?;
-        for &address in &config.listen {
+        let wanted = || {
+            let plain = config.plain.iter().map(|address| (Entrance::Plain, *address));
+            let tls = config.listen.iter().map(|address| (Entrance::Tls, *address));
+            let redirect = Entrance::Redirect { port: HTTPS };
+            tls.chain(plain).chain(config.redirect.iter().map(move |address| (redirect, *address)))
+        };
+        for (_, address) in wanted() {
             is_free(address).map_err(|err| StartError::Listen(address, err))?;
         }
-        let mut addresses = Vec::new();
-        let mut sockets: Vec<Vec<Socket>> = (0..threads).map(|_| Vec::new()).collect();
-        for &wanted in &config.listen {
-            let mut address = wanted;
+        let mut addresses: Vec<(Entrance, SocketAddr)> = Vec::new();
+        let mut sockets: Vec<Sockets> = (0..threads).map(|_| Vec::new()).collect();
+        for (mut entrance, mut address) in wanted() {
+            if let (Entrance::Redirect { port }, Some((Entrance::Tls, first))) =
+                (&mut entrance, addresses.first())
+            {
+                *port = first.port();
+            }
             for shard in &mut sockets {
                 let socket = bind(address).map_err(|err| StartError::Listen(address, err))?;
                 // Port 0 is whatever the first one got.
                 if let Some(bound) = socket.local_addr().ok().and_then(|bound| bound.as_socket()) {
                     address = bound;
                 }
-                shard.push(socket);
+                shard.push((entrance, socket));
             }
-            addresses.push(address);
+            addresses.push((entrance, address));
         }
+        // Behind a proxy that ends TLS, the port is its own: the usual one.
+        let first = addresses.first().filter(|(entrance, _)| *entrance == Entrance::Tls);
+        let _ = shared.port.set(first.map_or(HTTPS, |(_, address)| address.port()));
         let shards = sockets.into_iter().zip(receivers).collect();
-        Ok(Self { shared, addresses, shards, shutdown: channel() })
+        let (source, digest) = (None, config.digest);
+        Ok(Self { shared, addresses, shards, shutdown: channel(), source, digest })
+    }
+
+    /// Has the configuration read again by `load`, now and then and when told to, and applied if it
+    /// changed: routes, names and whom they admit. What the sockets and limits are stays.
+    pub fn reloading(
+        mut self,
+        load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+    ) -> Self {
+        self.source = Some(Source::new(load));
+        self
     }
 
     /// What it listens on, ports filled in.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[(Entrance, SocketAddr)] {
         &self.addresses
+    }
+
+    /// The first address with TLS, if there is one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let (entrance, address) = self.addresses.first()?;
+        (*entrance == Entrance::Tls).then_some(*address)
     }
 
     /// The certificates and keys in use.
@@ -117,9 +154,9 @@ impl Gateway {
         &self.shared.tls
     }
 
-    /// The tunnels.
-    pub fn pool(&self) -> Arc<Pool> {
-        self.shared.pool.clone()
+    /// The tunnels, and the policy by which they are here.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.shared.roster.clone()
     }
 
     /// Serves until told to stop. Blocks; the threads that it starts end with it.
@@ -127,7 +164,8 @@ impl Gateway {
     /// # Errors
     /// [`StartError`], if it can't begin.
     pub fn run(self, orders: mpsc::UnboundedReceiver<Order>) -> Result<(), StartError> {
-        let Self { shared, shards, shutdown: (trigger, shutdown), .. } = self;
+        let Self { shared, shards, shutdown: (trigger, shutdown), source, digest, .. } = self;
+        let reload = Reload::new(source, digest);
         let (drained, all_drained) = mpsc::channel(1);
         let control = runtime()?;
         thread::scope(|scope| {
@@ -136,6 +174,15 @@ impl Gateway {
                 let shard =
                     Arc::new(Shard { index, shutdown: shutdown.clone(), shared: shared.clone() });
                 let drained = drained.clone();
+                if index == 0 {
+                    let (courier, held) = (shard.courier(), drained.clone());
+                    let work = async move {
+                        courier.run().await;
+                        // As a connection that still runs does, it delays the end.
+                        drop(held);
+                    };
+                    shard.hand_over(index, Box::pin(work));
+                }
                 let serve = move || {
                     runtime.block_on(async {
                         match listeners(sockets) {
@@ -150,7 +197,7 @@ impl Gateway {
                 builder.spawn_scoped(scope, serve).map_err(StartError::Thread)?;
             }
             drop(drained);
-            control.block_on(command(&shared, orders, &trigger, all_drained));
+            control.block_on(command(&shared, reload, orders, &trigger, all_drained));
             // Whatever ends this ends the shards, too.
             trigger.advance(Phase::Closing);
             Ok(())
@@ -161,12 +208,12 @@ impl Gateway {
 /// Carries out orders, and looks after the files meanwhile.
 async fn command(
     shared: &Shared,
+    mut reload: Reload,
     mut orders: mpsc::UnboundedReceiver<Order>,
     trigger: &Trigger,
     mut all_drained: mpsc::Receiver<()>,
 ) {
     let mut look = interval(RELOAD_INTERVAL);
-    let mut last_error = String::new();
     loop {
         let asked = select! {
             order = orders.recv() => match order {
@@ -177,7 +224,7 @@ async fn command(
             _ = look.tick() => false,
             _ = all_drained.recv() => return,
         };
-        reload(shared, asked, &mut last_error);
+        reload.run(shared, asked);
     }
     info!("gateway: stopping; running exchanges have {} s", shared.limits.grace.as_secs());
     trigger.advance(Phase::Draining);
@@ -189,33 +236,6 @@ async fn command(
     };
     if timeout(shared.limits.grace, finished).await.is_err() {
         warn!("gateway: the grace is over; what still runs is cut off");
-    }
-}
-
-/// Reads the files again, if they changed; drains the tunnels whose key is no longer known.
-fn reload(shared: &Shared, asked: bool, last_error: &mut String) {
-    match shared.tls.reload() {
-        Ok(changed) => {
-            last_error.clear();
-            if changed || asked {
-                info!("gateway: certificate and tokens are up to date pin={}", shared.tls.pin());
-            }
-        }
-        Err(err) => {
-            let text = err.to_string();
-            // The same error every few seconds would bury everything else.
-            if asked || text != *last_error {
-                error!("gateway: the old certificate and tokens stay in use: {text}");
-            }
-            *last_error = text;
-        }
-    }
-    for tunnel in shared.pool.all() {
-        let admitted = tunnel.identity.key.is_none_or(|key| shared.tls.admits(&key));
-        if !admitted && !tunnel.is_draining() {
-            warn!("tunnel: {} drained: its key was withdrawn", tunnel.id);
-            tunnel.drain();
-        }
     }
 }
 
@@ -253,9 +273,15 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listeners(sockets: Vec<Socket>) -> io::Result<Vec<TcpListener>> {
-    sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect()
+fn listeners(sockets: Sockets) -> io::Result<Vec<(Entrance, TcpListener)>> {
+    let listener = |(entrance, socket): (Entrance, Socket)| {
+        Ok((entrance, TcpListener::from_std(socket.into())?))
+    };
+    sockets.into_iter().map(listener).collect()
 }
+
+/// Where a gateway without a port for TLS sends visitors: to what is in front of it.
+const HTTPS: u16 = 443;
 
 /// Changed files are noticed within this.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);

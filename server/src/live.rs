@@ -1,8 +1,8 @@
 //! One live tunnel, as requests and its driver see it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::auth::Identity;
 use crate::graveyard::Graveyard;
+use crate::site::Site;
 
 /// Names a tunnel in logs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,6 +32,9 @@ pub struct Tunnel {
     pub shard: usize,
     /// Who holds the other end.
     pub identity: Identity,
+    /// What it asked to serve, and was granted.
+    pub sites: Vec<Site>,
+    dismissal: OnceLock<(u32, &'static str)>,
     pub(crate) sender: SendRequest<Bytes>,
     in_flight: AtomicUsize,
     draining: AtomicBool,
@@ -51,13 +55,19 @@ impl fmt::Debug for Tunnel {
 
 impl Tunnel {
     /// A tunnel over `sender`, driven by `shard`.
-    pub fn new(shard: usize, identity: Identity, sender: SendRequest<Bytes>) -> Arc<Self> {
+    pub fn new(
+        shard: usize,
+        (identity, sites): (Identity, Vec<Site>),
+        sender: SendRequest<Bytes>,
+    ) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let graveyard = Graveyard::new(identity.ours);
         Arc::new(Self {
             id: TunnelId(NEXT.fetch_add(1, Ordering::Relaxed)),
             shard,
             identity,
+            sites,
+            dismissal: OnceLock::new(),
             sender,
             in_flight: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -92,6 +102,18 @@ impl Tunnel {
         self.draining.store(true, Ordering::Relaxed);
         self.probe.store(true, Ordering::Relaxed);
         self.attention.notify_one();
+    }
+
+    /// Like [`Tunnel::drain`]; at the end the backend is told why: one of [`ptth_link::goaway`]'s codes,
+    /// and a sentence.
+    pub fn dismiss(&self, code: u32, why: &'static str) {
+        let _ = self.dismissal.set((code, why));
+        self.drain();
+    }
+
+    /// Why it was sent away, if it was.
+    pub fn dismissal(&self) -> Option<(u32, &'static str)> {
+        self.dismissal.get().copied()
     }
 
     /// Whether the backend answers a PING within [`PROBE_TIMEOUT`].

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     if args.version {
         return cli::say(&concat!("2ptth-server ", env!("CARGO_PKG_VERSION")));
     }
-    let config = match Config::from(args, &|name| std::env::var_os(name)) {
+    let config = match Config::load(&args, &|name| std::env::var_os(name)) {
         Ok(config) => config,
         Err(err) => return fail(&err),
     };
@@ -47,7 +47,8 @@ fn main() -> ExitCode {
         return fail(&format!("can't listen for signals: {err}"));
     }
     cli::say(&greeting::lines(&config, &gateway));
-    match gateway.run(receiver) {
+    let load = move || Config::load(&args, &|name| std::env::var_os(name));
+    match gateway.reloading(load).run(receiver) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => fail(&err),
     }

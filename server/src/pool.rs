@@ -1,50 +1,49 @@
-//! The live tunnels: who is in, which one takes the next request, and who takes out the dead.
+//! The live tunnels of one route, and which one takes the next request.
 //!
-//! In:  a [`Tunnel`] that was admitted and has answered a PING.
+//! In:  a [`Tunnel`] that was admitted and has answered a PING; it may be in several pools.
 //! Out: a [`Lease`]: the right to one stream of one tunnel.
 //!
 //! Invariant: nobody opens a stream without a lease, so that a peer's limit on concurrent streams is
 //! never exceeded; beyond it h2 would queue without a bound and without a word.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::Identity;
 pub use crate::live::{Tunnel, TunnelId};
-use crate::share::{Part, Share};
+use crate::share::{Part, Share, Shares};
 
-/// All tunnels of the gateway, listed by the shard that drives them.
+/// All tunnels of one route, listed by the shard that drives them.
 #[derive(Debug)]
 pub struct Pool {
     shards: Vec<RwLock<Vec<Arc<Tunnel>>>>,
     turn: AtomicUsize,
     waiting: AtomicUsize,
+    held: AtomicUsize,
     freed: Notify,
     changed: Notify,
-    /// Tunnels of each shard, from the end of their TLS handshake on.
-    booked: Mutex<Vec<usize>>,
+    shares: Shares,
 }
 
-/// A tunnel's place on a shard. Dropping it frees the place.
-#[derive(Debug)]
-pub struct Booking {
-    pool: Arc<Pool>,
-    /// The shard.
-    pub shard: usize,
+/// How long a request waits, and how many do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Patience {
+    /// For room, while every tunnel is full.
+    pub queue: Duration,
+    /// For a backend, while there is none; and how many requests may.
+    pub hold: Option<(Duration, usize)>,
 }
 
-impl Drop for Booking {
-    fn drop(&mut self) {
-        let mut booked = self.pool.booked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = booked.get_mut(self.shard) {
-            *count = count.saturating_sub(1);
-        }
+impl Default for Patience {
+    fn default() -> Self {
+        Self { queue: QUEUE_TIMEOUT, hold: None }
     }
 }
 
@@ -64,33 +63,36 @@ impl Pool {
             shards: (0..shards).map(|_| RwLock::default()).collect(),
             turn: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             freed: Notify::new(),
             changed: Notify::new(),
-            booked: Mutex::new(vec![0; shards]),
+            shares: Shares::default(),
         })
     }
 
-    /// Adds a tunnel. One of the same key and name is replaced at once, and told: after a network
-    /// change nobody waits for the dead one to be found dead.
-    pub fn register(self: &Arc<Self>, tunnel: Arc<Tunnel>) -> Registration {
-        let replaced: Vec<_> = self
-            .all()
-            .into_iter()
-            .filter(|other| other.identity.is_same_tunnel(&tunnel.identity))
-            .collect();
+    /// Adds a tunnel, unless it is here.
+    pub fn add(&self, tunnel: &Arc<Tunnel>) {
         if let Some(shard) = self.shards.get(tunnel.shard) {
-            shard.write().unwrap_or_else(PoisonError::into_inner).push(tunnel.clone());
-        }
-        for other in replaced {
-            log::info!("tunnel: {} replaced by {}", other.id, tunnel.id);
-            other.drain();
+            let mut tunnels = shard.write().unwrap_or_else(PoisonError::into_inner);
+            if !tunnels.iter().any(|other| other.id == tunnel.id) {
+                tunnels.push(tunnel.clone());
+            }
         }
         self.freed.notify_waiters();
         self.changed.notify_waiters();
-        Registration { pool: self.clone(), tunnel }
     }
 
-    /// The tunnels of other backends that an open gateway has to ask whether they are still there.
+    /// Takes a tunnel out, if it is here.
+    pub fn remove(&self, id: TunnelId) {
+        for shard in &self.shards {
+            shard.write().unwrap_or_else(PoisonError::into_inner).retain(|tunnel| tunnel.id != id);
+        }
+        // Whoever waits for room must learn that nothing is left to wait for.
+        self.freed.notify_waiters();
+        self.changed.notify_waiters();
+    }
+
+    /// The tunnels of other backends that still take requests.
     pub fn rivals(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
         let mut all = self.all();
         all.retain(|other| !other.is_draining() && !other.identity.is_same_backend(identity));
@@ -102,16 +104,14 @@ impl Pool {
         self.shards.iter().flat_map(|shard| read(shard).clone()).collect()
     }
 
-    /// The shard that drives the fewest tunnels, those on their way there included; `near` if it is
-    /// one of them.
-    pub fn emptiest_shard(self: &Arc<Self>, near: usize) -> Booking {
-        let mut booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
-        let fewest = booked.iter().enumerate().min_by_key(|(n, count)| (**count, *n != near));
-        let shard = fewest.map_or(near, |(n, _)| n);
-        if let Some(count) = booked.get_mut(shard) {
-            *count += 1;
-        }
-        Booking { pool: self.clone(), shard }
+    /// Whether there is no tunnel at all.
+    pub fn is_empty(&self) -> bool {
+        self.shards.iter().all(|shard| read(shard).is_empty())
+    }
+
+    /// What the visitors of an address have of this pool.
+    pub fn share(&self, address: IpAddr) -> Share {
+        self.shares.of(address)
     }
 
     /// Waits until `holds` of the tunnels in the pool. Cancel safe.
@@ -186,23 +186,46 @@ impl Pool {
         Err(if any { NoTunnel::Full } else { NoTunnel::Absent })
     }
 
-    /// Like [`Pool::lease`], but waits a while for room. Cancel safe.
+    /// Like [`Pool::lease`], but waits a while: for room, and for a backend where the route says so.
+    /// Cancel safe.
     ///
     /// # Errors
-    /// [`NoTunnel::Absent`] at once, [`NoTunnel::Full`] after five seconds or beyond a queue of
-    /// a thousand.
+    /// [`NoTunnel::Absent`] at once or after the hold, [`NoTunnel::Full`] after the queue's time or
+    /// beyond a queue of a thousand.
     pub async fn acquire(
         self: &Arc<Self>,
         share: &Share,
         shard: usize,
         avoid: &[TunnelId],
+        patience: Patience,
     ) -> Result<Lease, NoTunnel> {
-        match self.lease(share, shard, avoid) {
-            Err(NoTunnel::Full) => {}
-            other => return other,
+        loop {
+            match (self.lease(share, shard, avoid), patience.hold) {
+                (Err(NoTunnel::Full), _) => {
+                    return self.queue(share, shard, avoid, patience.queue).await;
+                }
+                (Err(NoTunnel::Absent), Some((time, most))) => self.hold(time, most).await?,
+                (found, _) => return found,
+            }
         }
-        let place = Place::take(&self.waiting).ok_or(NoTunnel::Full)?;
-        let deadline = Instant::now() + QUEUE_TIMEOUT;
+    }
+
+    /// Waits until some tunnel takes requests.
+    async fn hold(&self, time: Duration, most: usize) -> Result<(), NoTunnel> {
+        let _place = Place::take(&self.held, most).ok_or(NoTunnel::Absent)?;
+        let live = |tunnels: &[Arc<Tunnel>]| tunnels.iter().any(|tunnel| !tunnel.is_draining());
+        timeout(time, self.until(live)).await.map_err(|_| NoTunnel::Absent)
+    }
+
+    async fn queue(
+        self: &Arc<Self>,
+        share: &Share,
+        shard: usize,
+        avoid: &[TunnelId],
+        time: Duration,
+    ) -> Result<Lease, NoTunnel> {
+        let _place = Place::take(&self.waiting, QUEUE).ok_or(NoTunnel::Full)?;
+        let deadline = Instant::now() + time;
         loop {
             // Enabled, neither of the two is missed; so look once more before waiting. Who waits for a part
             // of his own address doesn't take the signals of those who only wait for room.
@@ -216,10 +239,7 @@ impl Pool {
             freed.as_mut().enable();
             match self.lease(share, shard, avoid) {
                 Err(NoTunnel::Full) => {}
-                other => {
-                    drop(place);
-                    return other;
-                }
+                other => return other,
             }
             timeout_at(deadline, freed).await.map_err(|_| NoTunnel::Full)?;
         }
@@ -230,39 +250,19 @@ fn read(shard: &RwLock<Vec<Arc<Tunnel>>>) -> std::sync::RwLockReadGuard<'_, Vec<
     shard.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A place in the queue.
+/// A place among those who wait.
 struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize) -> Option<Self> {
+    fn take(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
         let place = Self(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < QUEUE).then_some(place)
+        (waiting.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Proof that a tunnel is in the pool. Dropping it takes the tunnel out again.
-#[must_use = "dropping the registration removes the tunnel at once"]
-#[derive(Debug)]
-pub struct Registration {
-    pool: Arc<Pool>,
-    tunnel: Arc<Tunnel>,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        if let Some(shard) = self.pool.shards.get(self.tunnel.shard) {
-            let mut tunnels = shard.write().unwrap_or_else(PoisonError::into_inner);
-            tunnels.retain(|tunnel| tunnel.id != self.tunnel.id);
-        }
-        // Whoever waits for room must learn that nothing is left to wait for.
-        self.pool.freed.notify_waiters();
-        self.pool.changed.notify_waiters();
     }
 }
 

@@ -1,10 +1,43 @@
-//! How many streams of the tunnels one address has, so that it can't have them all.
+//! How many streams of a route's tunnels one address has, so that it can't have them all.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+
+/// The addresses that have streams of one pool.
+#[derive(Debug, Default)]
+pub struct Shares(Mutex<Addresses>);
+
+#[derive(Debug, Default)]
+struct Addresses {
+    shares: HashMap<IpAddr, Share>,
+    /// How many there are when those without a stream are thrown out next.
+    full: usize,
+}
+
+impl Shares {
+    /// What an address has.
+    pub fn of(&self, address: IpAddr) -> Share {
+        let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if addresses.shares.len() >= addresses.full {
+            addresses.shares.retain(|_, share| Arc::strong_count(&share.0) > 1);
+            addresses.full = (addresses.shares.len() * 2).max(KEPT);
+        }
+        addresses.shares.entry(network(address)).or_default().clone()
+    }
+}
+
+/// One subscriber has a whole /64 of IPv6.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
 
 /// The streams of all connections of one address.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +82,8 @@ impl Drop for Part {
     }
 }
 
+/// Addresses without a stream that are remembered, to look at all of them only now and then.
+const KEPT: usize = 1024;
 /// What any address may have, however little room there is: a browser's page.
 const SMALL: usize = 32;
 

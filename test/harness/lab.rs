@@ -4,25 +4,29 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use ptth_client::Body;
+use ptth_client::announced::Announced;
 use ptth_client::journal::Journal;
 use ptth_client::serve::{Answering, Ended, answer};
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
-use ptth_server::auth::Identity;
-use ptth_server::config::Limits;
-use ptth_server::forward::Way;
+use ptth_server::auth::{Identity, Known};
+use ptth_server::config::{Admission, CertificateSource, Config, Limits};
+use ptth_server::edge::Edge;
+use ptth_server::policy::Policy;
 use ptth_server::pool::Pool;
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
-use ptth_server::share::Share;
+use ptth_server::roster::Roster;
+use ptth_server::site::Site;
 use ptth_server::tunnel::{Home, attach};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::oneshot;
@@ -36,6 +40,7 @@ use crate::{H1, Peer, soon};
 pub struct Lab {
     /// Its tunnels.
     pub pool: Arc<Pool>,
+    roster: Arc<Roster>,
     /// What bodies hold at the gateway.
     pub budget: Arc<Budget>,
     /// What bodies hold at the clients of [`Lab::serve`].
@@ -49,8 +54,16 @@ pub struct Lab {
 impl Default for Lab {
     fn default() -> Self {
         let (trigger, shutdown) = channel();
+        let names = CertificateSource::SelfSigned { names: Vec::new() };
+        let admission = Admission::Keys { keys: Vec::new(), file: None, made: None };
+        let known = Arc::new(Known::default());
+        let policy = Policy::new(&Config::new(names, admission), &known, 1, None);
+        // Whoever is here was let in; and unlike an open gateway's, there may be several.
+        known.replace(true, &[]);
+        let pool = policy.routes()[0].pool.clone();
         Self {
-            pool: Pool::new(1),
+            pool,
+            roster: Roster::new(policy, 1),
             budget: Budget::new(BODY_BUDGET),
             client_budget: Budget::new(BODY_BUDGET),
             shutdown,
@@ -120,6 +133,7 @@ impl Lab {
         let answering = Answering {
             service,
             journal: Journal::default(),
+            announced: Announced::default(),
             budget: self.client_budget.clone(),
             covers: None,
         };
@@ -160,14 +174,15 @@ impl Lab {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let home = Home {
-            pool: self.pool.clone(),
+            roster: self.roster.clone(),
             shard: 0,
             budget: self.budget.clone(),
-            open: false,
             shutdown: self.shutdown.clone(),
+            port: None,
         };
+        let sites = vec![Site::Route(String::new())];
         self.running.spawn(async move {
-            attach(io, identity, home).await;
+            attach(io, identity, sites, home).await;
         });
     }
 
@@ -197,22 +212,24 @@ impl Lab {
         Peer::asking(self.h2_socket(), settings).await
     }
 
-    /// What a connection's exchanges get.
+    /// What a connection's exchanges get. Each is of somebody else: one address can't have all streams.
     pub fn visitor(&self) -> Visitor {
-        let limits = Limits::default();
+        static NEXT: AtomicU32 = AtomicU32::new(u32::from_be_bytes([198, 18, 0, 1]));
         Visitor {
-            address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+            address: IpAddr::V4(NEXT.fetch_add(1, Ordering::Relaxed).into()),
             sni: None,
-            way: Way {
-                pool: self.pool.clone(),
-                shard: 0,
-                share: Share::default(),
-                budget: self.budget.clone(),
-                head_timeout: limits.head,
-                stall_timeout: limits.stall,
-            },
+            said: None,
+            edge: Edge::default(),
+            roster: self.roster.clone(),
+            outbox: Arc::default(),
+            shard: 0,
+            budget: self.budget.clone(),
+            limits: Limits::default(),
             seed: 7,
             shutdown: self.shutdown.clone(),
+            attempts: Arc::default(),
+            drive: None,
+            stay: Arc::default(),
         }
     }
 }

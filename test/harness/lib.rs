@@ -3,6 +3,7 @@
 //! Nothing here waits for a time to pass: one waits for an event, under [`DEADLINE`], which means
 //! "stuck" and not "slow".
 
+pub mod asking;
 pub mod backend;
 pub mod fake;
 pub mod files;

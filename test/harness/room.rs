@@ -18,6 +18,7 @@ use ptth_server::config::{Admission, CertificateSource, Config};
 use ptth_server::listener::{Accepted, accept_tls, serve_backend, serve_visitor};
 use ptth_server::pool::{Pool, Tunnel};
 use ptth_server::shard::Shard;
+use ptth_server::stay::Stay;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -57,17 +58,19 @@ impl Room {
         change(&mut config);
         let (trigger, shutdown) = channel();
         let shard = Shard::alone(&config, shutdown).expect("the gateway starts");
-        Self { shard, token, trigger, connections: Connections::default() }
+        let mut running = JoinSet::new();
+        running.spawn(shard.courier().run());
+        Self { shard, token, trigger, connections: Arc::new(Mutex::new(running)) }
     }
 
     /// The gateway's tunnels.
     pub fn pool(&self) -> Arc<Pool> {
-        self.shard.pool.clone()
+        self.shard.roster.policy().routes()[0].pool.clone()
     }
 
     /// Those of them that take requests.
     pub fn live(&self) -> Vec<Arc<Tunnel>> {
-        let mut live = self.shard.pool.all();
+        let mut live = self.pool().all();
         live.retain(|tunnel| !tunnel.is_draining());
         live
     }
@@ -77,7 +80,7 @@ impl Room {
         let holds = |tunnels: &[Arc<Tunnel>]| {
             tunnels.iter().filter(|tunnel| !tunnel.is_draining()).count() == count
         };
-        soon("the tunnels", self.shard.pool.until(holds)).await;
+        soon("the tunnels", self.pool().until(holds)).await;
     }
 
     /// Tells the gateway to finish, and later to end.
@@ -101,7 +104,7 @@ impl Room {
     pub fn client_config(&self) -> client::Config {
         let gateway = client::Gateway { host: "example.test".to_owned(), port: 443 };
         let mut config = client::Config::new(gateway);
-        let pin = crypto::parse_pin(&self.shard.tls.pin()).expect("a pin");
+        let pin = crypto::parse_pin(&self.shard.tls.pin().expect("a certificate")).expect("a pin");
         config.trust = client::Trust::Pin(pin);
         config.token = Some(self.token.clone());
         config
@@ -169,7 +172,9 @@ where
 {
     let Some(place) = shard.caps.take(peer.ip()) else { return };
     match accept_tls(&shard, io, peer, &place).await {
-        Some(Accepted::Visitor(stream, kind)) => serve_visitor(&shard, *stream, kind, peer).await,
+        Some(Accepted::Visitor(stream, kind)) => {
+            serve_visitor(&shard, *stream, kind, peer, Stay::default()).await
+        }
         Some(Accepted::Backend(stream, identity)) => {
             let home = shard.home(shard.index);
             serve_backend(*stream, identity, home, peer).await;

@@ -7,7 +7,7 @@ use ptth_link::alpn::LabelError;
 use ptth_link::env::EnvError;
 use ptth_link::token::TokenError;
 
-use super::{MAX_TUNNELS, ValueError};
+use super::{FileError, MAX_TUNNELS, ValueError};
 
 /// Why the client can't start. Each is one sentence for the user, causes included.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,6 +39,13 @@ pub enum ConfigError {
     },
     /// The public host.
     Host {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// The dynamic name.
+    Name {
         /// The flag or variable.
         flag: &'static str,
         /// What it says.
@@ -115,8 +122,18 @@ pub enum ConfigError {
     },
     /// All addresses, and a proxy that resolves names by itself.
     AllAddressesByProxy(String),
+    /// The file of `--config`.
+    File(FileError),
+    /// A flag or a variable that is about one service, though a file has several.
+    ForOneService(&'static str),
     /// A variable.
     Env(EnvError),
+}
+
+impl From<FileError> for ConfigError {
+    fn from(err: FileError) -> Self {
+        Self::File(err)
+    }
 }
 
 impl From<EnvError> for ConfigError {
@@ -146,6 +163,10 @@ impl fmt::Display for ConfigError {
             Self::Host { flag, text } => write!(
                 f,
                 "{flag} {text:?} is neither a host name nor an IP address; write it without scheme and port, like `www.example.com`"
+            ),
+            Self::Name { flag, text } => write!(
+                f,
+                "{flag} {text:?} can't be a name; write one label of a host, 1 to 63 letters, digits and hyphens, like `blog`"
             ),
             Self::TrustTwice => f.write_str("--ca, --pin and --insecure exclude each other; keep one"),
             Self::Pin => f.write_str(
@@ -196,6 +217,11 @@ impl fmt::Display for ConfigError {
             Self::AllAddressesByProxy(proxy) => write!(
                 f,
                 "--all-addresses needs the addresses of the gateway, but the proxy {proxy} resolves its name; put the gateway into NO_PROXY, or leave --all-addresses out"
+            ),
+            Self::File(why) => write!(f, "{why}"),
+            Self::ForOneService(flag) => write!(
+                f,
+                "{flag} can't hold for each [[service]] of the file of --config; say it there"
             ),
             Self::Env(why) => write!(f, "{why}"),
         }

@@ -5,14 +5,35 @@ use std::ffi::OsString;
 
 use super::*;
 
-fn read(line: &str, variables: &[(&str, &str)]) -> Result<Options, ConfigError> {
+mod files;
+
+fn options(line: &str, variables: &[(&str, &str)]) -> Result<Options, ConfigError> {
     let table: BTreeMap<&str, &str> = variables.iter().copied().collect();
     let env = |name: &str| table.get(name).map(OsString::from);
     let args = Args::parse(line.split_whitespace().map(str::to_owned));
     Options::from(args.unwrap_or_else(|exit| panic!("{}", exit.output)), &env)
 }
 
-fn ok(line: &str, variables: &[(&str, &str)]) -> Options {
+/// Options of a single service.
+#[derive(Debug)]
+struct One {
+    config: Config,
+    origin: OriginAddress,
+    host_header: HostHeader,
+    log: LevelFilter,
+    url_file: Option<PathBuf>,
+    warnings: Vec<String>,
+}
+
+fn read(line: &str, variables: &[(&str, &str)]) -> Result<One, ConfigError> {
+    let Options { services, url_file, log, warnings } = options(line, variables)?;
+    let [service] = <[Service; 1]>::try_from(services).expect("one service");
+    let Service { label, config, origin, host_header } = service;
+    assert_eq!(label, None);
+    Ok(One { config, origin, host_header, log, url_file, warnings })
+}
+
+fn ok(line: &str, variables: &[(&str, &str)]) -> One {
     read(line, variables).unwrap_or_else(|error| panic!("{line} {variables:?}: {error}"))
 }
 
@@ -61,7 +82,7 @@ fn flag_beats_variable_beats_default() {
     let scratch = Scratch::new(TOKEN);
     let file = scratch.0.to_str().unwrap();
     let other_token = Token::generate().reveal();
-    type Seen = fn(&Options) -> String;
+    type Seen = fn(&One) -> String;
     let token: Seen = |o| o.config.token.as_ref().map(Token::reveal).unwrap_or_default();
     let trust: Seen = |o| format!("{:?}", o.config.trust);
     let scratch_shown = Scratch::new("Basic c2Vj");
@@ -72,7 +93,8 @@ fn flag_beats_variable_beats_default() {
         Some(Authorization::Command(command)) => command.clone(),
         None => String::new(),
     };
-    let table: [(&str, &str, &str, &str, Seen); 13] = [
+    let table: [(&str, &str, &str, &str, Seen); 15] = [
+        ("--url-file", "a", "URL_FILE", "b", |o| format!("{:?}", o.url_file)),
         ("--via", "upgrade", "VIA", "connect", |o| format!("{:?}", o.config.via)),
         ("--authorization-file", shown, "AUTHORIZATION_FILE", shown, authorization),
         ("--authorization-command", "one", "AUTHORIZATION_COMMAND", "two", authorization),
@@ -80,6 +102,7 @@ fn flag_beats_variable_beats_default() {
         ("--token-file", file, "TOKEN_FILE", "/nonexistent", token),
         ("--token-file", file, "TOKEN", &other_token, token),
         ("--host", "a.example", "PUBLIC_HOST", "b.example", |o| o.config.host.clone()),
+        ("--name", "Blog", "NAME", "shop", |o| format!("{:?}", o.config.name)),
         ("--ca", "a.pem", "CA", "b.pem", trust),
         ("--pin", pin, "PIN", &other_pin, trust),
         ("--tunnels", "3", "TUNNELS", "4", |o| o.config.tunnels.to_string()),
@@ -163,6 +186,8 @@ fn each_mistake_gets_one_clear_sentence() {
         ("g --host a:1", &[], &["--host", "port"]),
         ("g --host https://a", &[], &["--host", "scheme"]),
         ("g", &[("PUBLIC_HOST", "*.a")], &["PUBLIC_HOST"]),
+        ("g --name a.b", &[], &["--name \"a.b\"", "one label"]),
+        ("g", &[("NAME", "-")], &["NAME", "one label"]),
         ("g --host-header a/b", &[], &["--host-header", "keep"]),
         ("g --via door", &[], &["--via \"door\"", "upgrade"]),
         ("g", &[("VIA", "Auto")], &["VIA", "alpn"]),
@@ -253,10 +278,10 @@ fn every_documented_variable_is_tested() {
     assert_eq!(help.status, Ok(()));
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 1).collect();
-    let variables = "GATEWAY ORIGIN TOKEN_FILE TOKEN PUBLIC_HOST CA PIN INSECURE ANY_HOST TUNNELS \
-        HOST_HEADER ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
+    let variables = "GATEWAY ORIGIN CONFIG URL_FILE TOKEN_FILE TOKEN PUBLIC_HOST NAME CA PIN INSECURE ANY_HOST \
+        TUNNELS HOST_HEADER ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
         HTTPS_PROXY ALL_PROXY NO_PROXY";
-    let other_words = ["HEX", "HH", "PEM", "PORT", "HTTP"];
+    let other_words = ["HEX", "HH", "PEM", "PORT", "HTTP", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();
     assert_eq!(documented, known);
     assert!(help.output.starts_with("Usage: 2ptth-client [options] GATEWAY[:PORT] [ORIGIN]\n"));

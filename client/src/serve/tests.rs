@@ -8,6 +8,7 @@ use ptth_link::shutdown::channel;
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
 use super::*;
+use crate::announced::Announced;
 use crate::demo::Demo;
 
 /// A socket whose peer has closed it: it takes nothing, and what came before can be read.
@@ -41,6 +42,7 @@ fn answering() -> Answering<Demo> {
     Answering {
         service: Demo,
         journal: Journal::default(),
+        announced: Announced::default(),
         budget: Budget::new(BODY_BUDGET),
         covers: None,
     }
@@ -62,7 +64,8 @@ async fn a_refusal_is_read_though_the_socket_is_closed_already() {
         gateway
     };
     let (ended, _gateway) = tokio::join!(answer(Closed(near), answering(), drain, up), say);
-    assert!(matches!(ended, Ended::Taken), "{ended}");
+    assert_eq!(ended.to_string(), "the gateway ended it: taken (\"taken\")");
+    assert!(matches!(ended, Ended::Told(Why::Taken, _)));
 }
 
 /// B5

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use log::{info, warn};
 use ptth_link::cork::{Cork, Driver, cork};
-use ptth_link::goaway::{TAKEN, refusal};
+use ptth_link::goaway::{self, TAKEN, WITHDRAWN, refusal};
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
 use ptth_link::shutdown::{Phase, Shutdown};
@@ -27,8 +27,12 @@ use tokio::select;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::auth::Identity;
-use crate::pool::{Pool, Registration, Tunnel};
+use crate::config::WhenTaken;
+use crate::live::Tunnel;
+use crate::roster::{Registration, Roster, Turned};
+use crate::site::Site;
 
+use super::announce::announce;
 use super::farewell;
 
 /// Why a tunnel is no more.
@@ -73,38 +77,38 @@ impl fmt::Display for Ended {
 /// Where a tunnel belongs.
 #[derive(Clone, Debug)]
 pub struct Home {
-    /// The tunnels that visitors' requests choose from.
-    pub pool: Arc<Pool>,
+    /// The tunnels, and the policy by which they are here.
+    pub roster: Arc<Roster>,
     /// The thread that this runs on.
     pub shard: usize,
     /// What bodies may hold in this process.
     pub budget: Arc<Budget>,
-    /// Whether any backend is admitted, one at a time.
-    pub open: bool,
     /// The end of the process.
     pub shutdown: Shutdown,
+    /// The gateway's public port, where the backend is still to be told its addresses.
+    pub port: Option<u16>,
 }
 
-/// Turns a connection whose TLS handshake admitted `identity` into a tunnel, and drives it to its end.
+/// Turns a connection whose backend was admitted into a tunnel that serves `sites`, and drives it to
+/// its end.
 ///
 /// Dropping the future cuts the tunnel.
-pub async fn attach<IO>(mut io: IO, identity: Identity, home: Home) -> Ended
+pub async fn attach<IO>(io: IO, identity: Identity, sites: Vec<Site>, home: Home) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if home.open && !is_place_free(&home.pool, &identity).await {
-        let bytes = refusal(TAKEN, "another backend is connected to this open gateway");
-        let _ = timeout(FIRST_PONG, io.write_all(&bytes)).await;
-        farewell(io).await;
+    if !is_free(&home.roster, &identity, &sites).await {
+        refuse(io, TAKEN, "another backend is there and keeps its place").await;
         return Ended::Taken;
     }
-    match timeout(FIRST_PONG, Engine::start(io, &home, identity)).await {
+    match timeout(FIRST_PONG, Engine::start(io, &home, (identity, sites))).await {
         Ok(Ok((engine, tunnel))) => {
             let id = tunnel.id;
             info!(
-                "tunnel: {id} up name={:?} key={} shard={}",
+                "tunnel: {id} up name={:?} key={} serves={} shard={}",
                 tunnel.identity.name,
                 tunnel.identity.key_text(),
+                sites_text(&tunnel.sites),
                 home.shard
             );
             let ended = run(engine, tunnel, home).await;
@@ -119,16 +123,35 @@ where
     }
 }
 
-/// An open gateway serves one backend, which may hold several tunnels. The one that is there keeps its
-/// place if it answers; one that went away without a word doesn't lock out the next.
-async fn is_place_free(pool: &Pool, identity: &Identity) -> bool {
-    for rival in pool.rivals(identity) {
-        if rival.answers().await {
-            return false;
+/// Tells a backend after the handshake why it can't come in, and closes.
+pub async fn refuse<IO>(mut io: IO, code: u32, why: &str)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let _ = timeout(FIRST_PONG, io.write_all(&refusal(code, why))).await;
+    farewell(io).await;
+}
+
+/// Whether nobody holds one of these sites who would keep it. A backend that is there keeps its place if
+/// it answers; one that went away without a word doesn't lock out the next.
+pub async fn is_free(roster: &Roster, identity: &Identity, sites: &[Site]) -> bool {
+    for route in roster.policy().sites(sites) {
+        if route.when_taken != WhenTaken::Reject {
+            continue;
         }
-        rival.drain();
+        for rival in route.pool.rivals(identity) {
+            if rival.answers().await {
+                return false;
+            }
+            rival.drain();
+        }
     }
     true
+}
+
+fn sites_text(sites: &[Site]) -> String {
+    let texts: Vec<_> = sites.iter().map(Site::to_string).collect();
+    texts.join(", ")
 }
 
 /// An HTTP/2 connection, its flush, its keepalive and its window: what must be polled together.
@@ -146,7 +169,11 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     /// Asks for the backend's first PONG: then its SETTINGS are known, too, and it is no silent socket.
-    async fn start(io: IO, home: &Home, identity: Identity) -> Result<(Self, Arc<Tunnel>), Ended> {
+    async fn start(
+        io: IO,
+        home: &Home,
+        who: (Identity, Vec<Site>),
+    ) -> Result<(Self, Arc<Tunnel>), Ended> {
         let (io, driver) = cork(io);
         let widest = Window::widest(&home.budget);
         // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
@@ -177,7 +204,7 @@ where
             Poll::Pending => Poll::Pending,
         })
         .await?;
-        Ok((engine, Tunnel::new(home.shard, identity, sender)))
+        Ok((engine, Tunnel::new(home.shard, who, sender)))
     }
 
     /// Ready when the connection has ended. `streams`: how many are open.
@@ -215,11 +242,20 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut shutdown = home.shutdown.clone();
-    if home.open && !home.pool.rivals(&tunnel.identity).is_empty() {
-        // Another one came first while this one shook hands.
-        return Ended::Taken;
-    }
-    let mut registration: Option<Registration> = Some(home.pool.register(tunnel.clone()));
+    let mut registration = match home.roster.enroll(&tunnel) {
+        Ok(registration) => Some(registration),
+        Err(turned) => {
+            let (code, why, ended) = match turned {
+                // Another one came first while this one shook hands.
+                Turned::Taken => (TAKEN, "another backend came first", Ended::Taken),
+                Turned::Withdrawn => (WITHDRAWN, "its grant was withdrawn", Ended::Drained),
+            };
+            tunnel.dismiss(code, why);
+            finish(engine, tunnel).await;
+            return ended;
+        }
+    };
+    let mut told = home.port.and_then(|port| announce(&tunnel, &home.roster.policy(), port));
     let mut forgive = Instant::now() + PING_INTERVAL;
     let mut exhume = Instant::now() + EXHUME_INTERVAL;
     let mut allowed = tunnel.allowed();
@@ -231,9 +267,12 @@ where
                     tunnel.note_answer();
                 }
                 if tunnel.allowed() > allowed {
-                    home.pool.note_room();
+                    registration.iter().for_each(Registration::note_room);
                 }
                 allowed = tunnel.allowed();
+                if told.as_mut().is_some_and(|told| Pin::new(told).poll(cx).is_ready()) {
+                    told = None;
+                }
                 ended
             }) => return ended,
             () = tunnel.attention.notified() => {
@@ -268,11 +307,20 @@ where
     }
 }
 
-/// With the last sender gone, h2 says GOAWAY(NO_ERROR) and closes.
+/// With the last sender gone, h2 says GOAWAY(NO_ERROR) and closes. What the backend must know better
+/// goes out before: between two of h2's frames, since all of those were flushed.
 async fn finish<IO>(mut engine: Engine<IO>, tunnel: Arc<Tunnel>) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    if let Some((code, why)) = tunnel.dismissal() {
+        let frame = goaway::farewell(code, why);
+        let told = poll_fn(|cx| {
+            let ended = engine.poll(cx, 0).is_ready();
+            if ended || engine.driver.inject(&frame) { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let _ = timeout(FAREWELL, told).await;
+    }
     drop(tunnel);
     let _ = timeout(FAREWELL, poll_fn(|cx| engine.poll(cx, 0))).await;
     Ended::Drained

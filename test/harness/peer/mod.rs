@@ -153,6 +153,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
         }
     }
 
+    /// Waits for an answer to PING; what comes before is lost.
+    pub async fn ping(&mut self) {
+        self.send(frame(PING, 0, 0, b"ping-ack")).await;
+        let answered = async {
+            while let Some(frame) = self.next().await {
+                if frame.kind == PING {
+                    return;
+                }
+            }
+            panic!("the connection ended");
+        };
+        soon("a PONG", answered).await;
+    }
+
     /// The next HEADERS: to one who answers, a request.
     pub async fn request(&mut self) -> Option<Frame> {
         loop {

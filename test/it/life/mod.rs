@@ -3,6 +3,7 @@
 mod admission;
 mod alpn;
 mod back;
+mod certificates;
 mod coming;
 mod distance;
 mod doors;
@@ -12,4 +13,5 @@ mod origin;
 mod proxies;
 mod reload;
 mod rolling;
+mod services;
 mod silence;

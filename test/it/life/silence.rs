@@ -147,7 +147,8 @@ async fn a_tunnel_that_comes_again_replaces_the_old_at_once() {
     old.set(Weather::Silent);
     let begun = Instant::now();
     let _come = Guest::start(&process, new.clone(), Demo);
-    let replaced = room.shard.pool.until(|_| before.iter().all(|tunnel| tunnel.is_draining()));
+    let pool = room.pool();
+    let replaced = pool.until(|_| before.iter().all(|tunnel| tunnel.is_draining()));
     soon("the replacement", replaced).await;
     room.until_tunnels(2).await;
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
@@ -162,7 +163,7 @@ async fn a_tunnel_that_comes_again_replaces_the_old_at_once() {
     }
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
     // The old one's place isn't kept for long: one PING of three seconds.
-    timeout(Duration::from_secs(4), room.shard.pool.until(|all| all.len() == 2)).await.unwrap();
+    timeout(Duration::from_secs(4), room.pool().until(|all| all.len() == 2)).await.unwrap();
 }
 
 /// B5: what runs on the replaced tunnel finishes, if it isn't dead.

@@ -1,0 +1,160 @@
+//! What every kind of credential can do: judge what a backend shows.
+//!
+//! In:  a [`Claim`], what the backend shows and what it wants to serve.
+//! Out: a [`Pass`], or a [`Refusal`]. Which names a pass is good for is the routes' business.
+//!
+//! Invariant: nothing here can be printed so that a secret shows.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::LazyLock;
+
+use http::HeaderValue;
+
+use ptth_link::crypto;
+use ptth_link::token::PublicKey;
+
+use super::Key;
+
+/// One way to get in, ready to be asked: `[[route.allow]]` of the configuration.
+pub trait Credential: Send + Sync + fmt::Debug {
+    /// Judges what a backend shows, in a time that doesn't depend on how much of it is right.
+    ///
+    /// Cancel safe: dropping the future ends whatever was asked.
+    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a>;
+
+    /// Whether what once passed with `mark` would still pass: asked after a reload, without the
+    /// secret, of a credential that may have been made of other settings.
+    fn keeps(&self, mark: Mark) -> bool;
+
+    /// What WWW-Authenticate says of this kind (RFC 9110 §11.6.1); `None` where no field would help.
+    fn challenge(&self) -> Option<&'static str>;
+
+    /// The public keys of door A that pass here, for the TLS handshake.
+    fn keys(&self) -> &[PublicKey] {
+        &[]
+    }
+}
+
+/// The future of [`Credential::check`].
+pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<Pass, Refusal>> + Send + 'a>>;
+
+/// What a backend shows, and what it wants.
+#[derive(Clone, Copy)]
+pub struct Claim<'a> {
+    /// The key that it proved to hold in the TLS handshake (door A).
+    pub key: Option<Key>,
+    /// The value of Authorization (door B). If there are two such fields, the request is malformed.
+    pub authorization: Option<&'a HeaderValue>,
+    /// Where it dialled from.
+    pub address: IpAddr,
+    /// The hosts that it wants to serve: by SNI (door A) or as origins (door B).
+    pub hosts: &'a [String],
+    /// The dynamic name that it wants.
+    pub name: Option<&'a str>,
+}
+
+impl fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("key", &self.key)
+            .field("authorization", &self.authorization.map(|_| "redacted"))
+            .field("address", &self.address)
+            .field("hosts", &self.hosts)
+            .field("name", &self.name)
+            .finish()
+    }
+}
+
+/// Proof that somebody got in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pass {
+    /// The one dynamic name that the credential itself speaks of, if it does: a claim of a JWT. A
+    /// DNS label in lower case.
+    pub name: Option<String>,
+    /// By which secret.
+    pub mark: Mark,
+}
+
+/// Which secret let somebody in. It is kept with the tunnel, so that after a reload the tunnel can
+/// be judged again without the secret.
+///
+/// It can't be turned back, not even by guessing: each process mixes randomness of its own into it.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct Mark([u8; 32]);
+
+impl Mark {
+    /// The mark of a credential of `kind` that is made of `parts`.
+    pub fn of(kind: &str, parts: &[&[u8]]) -> Self {
+        static SALT: LazyLock<[u8; 32]> = LazyLock::new(crypto::random);
+        let mut material = SALT.to_vec();
+        // Each part is hashed by itself: otherwise "ab" and "c" would be "a" and "bc".
+        for part in [&[kind.as_bytes()], parts].concat() {
+            material.extend(crypto::sha256(part));
+        }
+        Self(crypto::sha256(&material))
+    }
+}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mark(redacted)")
+    }
+}
+
+/// Why somebody didn't get in. The peer hears one answer for all that is [`Refusal::Wrong`]; the
+/// texts are for the gateway's log, and hold nothing that the peer sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// Nothing of this kind was shown.
+    Absent,
+    /// Unknown, wrong or expired.
+    Wrong(&'static str),
+    /// Whoever decides can't be asked now: not the peer's fault, but no way in either.
+    Unavailable(&'static str),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("no credential"),
+            Self::Wrong(why) => write!(f, "not allowed: {why}"),
+            Self::Unavailable(why) => write!(f, "can't be judged: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_tells_kinds_parts_and_their_borders_apart() {
+        let mark = Mark::of("bearer", &[b"ab", b"c"]);
+        assert_eq!(mark, Mark::of("bearer", &[b"ab", b"c"]));
+        let others =
+            [("basic", &[&b"ab"[..], b"c"][..]), ("bearer", &[b"a", b"bc"]), ("bearer", &[b"abc"])];
+        for (kind, parts) in others {
+            assert_ne!(mark, Mark::of(kind, parts), "{kind} {parts:?}");
+        }
+    }
+
+    /// C7
+    #[test]
+    fn a_claim_and_a_mark_show_no_secret() {
+        let authorization = HeaderValue::from_static("Bearer s3cret");
+        let claim = Claim {
+            key: None,
+            authorization: Some(&authorization),
+            address: [127, 0, 0, 1].into(),
+            hosts: &[],
+            name: Some("bob"),
+        };
+        let shown = format!("{claim:?} {:?}", Mark::of("bearer", &[b"s3cret"]));
+        assert!(shown.contains("redacted") && shown.contains("bob"), "{shown}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}

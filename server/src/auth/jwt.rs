@@ -1,0 +1,242 @@
+//! JSON Web Tokens (RFC 7519) in a Bearer value: signed by a known key, short-lived, meant for us.
+//!
+//! Each key checks one algorithm only, whatever the token says: so no token is its own judge
+//! (`alg: none`), and no public key can be taken for a secret (RFC 8725 §2.1).
+//!
+//! Invariant: what is accepted now ends within `max_lifetime_days` from now.
+
+mod keys;
+mod signature;
+#[cfg(test)]
+mod tests;
+
+use std::future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::authorization;
+use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::secret::{Files, LoadError};
+
+/// `jwt = { hs256_files = ["a", "b"], audience = "…" }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Shared secrets, the bytes as they are in the file; several, so that they can be rotated.
+    #[serde(default)]
+    hs256_files: Vec<PathBuf>,
+    /// Ed25519 public keys, PEM.
+    #[serde(default)]
+    eddsa_files: Vec<PathBuf>,
+    /// RSA public keys, PEM.
+    #[serde(default)]
+    rs256_files: Vec<PathBuf>,
+    /// What `aud` must hold. Without it, a token that has an `aud` is meant for somebody else.
+    audience: Option<String>,
+    /// What `iss` must be.
+    issuer: Option<String>,
+    /// From `nbf` (or `iat`) to `exp`, in days.
+    #[serde(default = "month")]
+    max_lifetime_days: u32,
+    /// The claim that says which dynamic name the token is good for.
+    name_claim: Option<String>,
+    /// How far the issuer's clock and ours may differ, in seconds.
+    #[serde(default = "minute")]
+    leeway_seconds: u64,
+}
+
+impl Settings {
+    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+        if self.leeway_seconds > minute() {
+            return Err(LoadError::settings("`jwt`: `leeway_seconds` can be 60 at most"));
+        }
+        if !(1..=MAX_DAYS).contains(&self.max_lifetime_days) {
+            return Err(LoadError::settings("`jwt`: `max_lifetime_days` must be 1 to 3650"));
+        }
+        for text in [&self.audience, &self.issuer, &self.name_claim].into_iter().flatten() {
+            if text.is_empty() {
+                return Err(LoadError::settings(
+                    "`jwt`: `audience`, `issuer` and `name_claim` can be left out, but not empty",
+                ));
+            }
+        }
+        let mut keys = Vec::new();
+        for path in &self.hs256_files {
+            keys.push(self.key(Algorithm::HS256, keys::secret(path, files)?));
+        }
+        for path in &self.eddsa_files {
+            let found = keys::ed25519(path, files)?;
+            keys.extend(found.into_iter().map(|key| self.key(Algorithm::EdDSA, key)));
+        }
+        for path in &self.rs256_files {
+            let found = keys::rsa(path, files)?;
+            keys.extend(found.into_iter().map(|key| self.key(Algorithm::RS256, key)));
+        }
+        if keys.is_empty() {
+            return Err(LoadError::settings(
+                "`jwt` needs a key: name a file in `hs256_files`, `eddsa_files` or `rs256_files`",
+            ));
+        }
+        signature::install();
+        Ok(Arc::new(Jwt {
+            keys,
+            max_lifetime: f64::from(self.max_lifetime_days) * SECONDS_PER_DAY,
+            leeway: self.leeway_seconds,
+            name_claim: self.name_claim,
+        }))
+    }
+
+    fn key(&self, algorithm: Algorithm, (key, material): (DecodingKey, Vec<u8>)) -> Key {
+        let mut rules = Validation::new(algorithm);
+        rules.leeway = self.leeway_seconds;
+        rules.validate_nbf = true;
+        // The library looks at `aud` and `iss` only where they are, unless told that they must be.
+        let mut required = vec!["exp"];
+        if let Some(audience) = &self.audience {
+            rules.set_audience(&[audience]);
+            required.push("aud");
+        }
+        if let Some(issuer) = &self.issuer {
+            rules.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        rules.set_required_spec_claims(&required);
+        // Whoever passed with another audience, issuer or name must show that he passes with these.
+        let text = |text: &Option<String>| format!("{text:?}").into_bytes();
+        let (audience, issuer, name) =
+            (text(&self.audience), text(&self.issuer), text(&self.name_claim));
+        let of = format!("jwt {algorithm:?}");
+        Key { key, rules, mark: Mark::of(&of, &[&material, &audience, &issuer, &name]) }
+    }
+}
+
+fn month() -> u32 {
+    31
+}
+
+fn minute() -> u64 {
+    60
+}
+
+/// Ten years: more isn't a limit.
+const MAX_DAYS: u32 = 3650;
+/// The dates of a JWT are seconds (RFC 7519 §2, NumericDate), not a finer unit.
+const SECONDS_PER_DAY: f64 = 86_400.0;
+
+#[derive(Debug)]
+struct Jwt {
+    keys: Vec<Key>,
+    /// In seconds.
+    max_lifetime: f64,
+    /// In seconds.
+    leeway: u64,
+    name_claim: Option<String>,
+}
+
+#[derive(Debug)]
+struct Key {
+    key: DecodingKey,
+    /// For the one algorithm of this key.
+    rules: Validation,
+    mark: Mark,
+}
+
+impl Credential for Jwt {
+    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
+        let verdict = match claim.authorization.and_then(authorization::bearer) {
+            None => Err(Refusal::Absent),
+            Some(token) => self.judge(token).map_err(Refusal::Wrong),
+        };
+        Box::pin(future::ready(verdict))
+    }
+
+    fn keeps(&self, mark: Mark) -> bool {
+        self.keys.iter().any(|key| key.mark == mark)
+    }
+
+    fn challenge(&self) -> Option<&'static str> {
+        Some(authorization::BEARER)
+    }
+}
+
+impl Jwt {
+    fn judge(&self, token: &[u8]) -> Result<Pass, &'static str> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| NO_TOKEN)?;
+        // RFC 7515 §4.1.11: who doesn't understand an extension must refuse. We know of none.
+        if header.crit.is_some() {
+            return Err("it has extensions that are critical, and unknown here");
+        }
+        let (claims, mark) = self.signed(token)?;
+        self.lives_short(&claims)?;
+        let name = match &self.name_claim {
+            Some(claim) => Some(label(claims.get(claim))?),
+            None => None,
+        };
+        Ok(Pass { name, mark })
+    }
+
+    /// The claims, if one of the keys signed them and its rules hold.
+    fn signed(&self, token: &[u8]) -> Result<(Map<String, Value>, Mark), &'static str> {
+        let mut refused = "no key is for its algorithm";
+        for Key { key, rules, mark } in &self.keys {
+            match jsonwebtoken::decode(token, key, rules) {
+                Ok(data) => return Ok((data.claims, *mark)),
+                Err(err) => match err.into_kind() {
+                    ErrorKind::InvalidAlgorithm => {}
+                    ErrorKind::InvalidSignature => refused = "no key has signed it",
+                    kind => return Err(reason(&kind)),
+                },
+            }
+        }
+        Err(refused)
+    }
+
+    /// The library checked that `nbf` is past and `exp` isn't.
+    fn lives_short(&self, claims: &Map<String, Value>) -> Result<(), &'static str> {
+        let date = |name| claims.get(name).and_then(Value::as_f64);
+        let end = date("exp").ok_or("its `exp` is no date")?;
+        let begin = date("nbf").or_else(|| date("iat")).ok_or("it has neither `nbf` nor `iat`")?;
+        // An `iat` in the future would make the lifetime look shorter than it is.
+        let now = jsonwebtoken::get_current_timestamp().saturating_add(self.leeway);
+        if begin > now as f64 {
+            return Err("it isn't valid yet");
+        }
+        if end - begin > self.max_lifetime {
+            return Err("it lives for longer than `max_lifetime_days`");
+        }
+        Ok(())
+    }
+}
+
+/// The dynamic name that a claim holds: one label of a host name (RFC 1123 §2.1).
+fn label(claim: Option<&Value>) -> Result<String, &'static str> {
+    let text = claim.and_then(Value::as_str).ok_or("the claim with the name is missing")?;
+    let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !fits || !(1..=63).contains(&text.len()) || text.starts_with('-') || text.ends_with('-') {
+        return Err("the claim with the name is no label of a host name");
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+fn reason(kind: &ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::ExpiredSignature => "it has expired",
+        ErrorKind::ImmatureSignature => "it isn't valid yet",
+        ErrorKind::InvalidAudience => "it is for another audience",
+        ErrorKind::InvalidIssuer => "it is of another issuer",
+        ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
+            "aud" => "it has no `aud`",
+            "iss" => "it has no `iss`",
+            _ => "it has no `exp`",
+        },
+        ErrorKind::InvalidClaimFormat(_) => "a date of it is no number",
+        _ => NO_TOKEN,
+    }
+}
+
+const NO_TOKEN: &str = "it is no JSON Web Token with an algorithm that is known";

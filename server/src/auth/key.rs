@@ -1,0 +1,155 @@
+//! Door A's public keys as credentials.
+
+use std::future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use ptth_link::keys::{holds_secret, parse_keys};
+use ptth_link::token::PublicKey;
+
+use super::Key;
+use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::secret::{Content, Files, LoadError, Secret};
+
+/// `key = "2ptth_pub_…"`.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Inline(Secret);
+
+impl Inline {
+    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+        let text = String::from_utf8_lossy(self.0.bytes());
+        let keys = parse_keys(&text).map_err(LoadError::Key)?;
+        if holds_secret(&text) {
+            let public: Vec<_> = keys.iter().map(ToString::to_string).collect();
+            files.warn(format!(
+                "a `key` of the configuration is a private token; the gateway needs only the public half: {}",
+                public.join(", ")
+            ));
+        }
+        Ok(Arc::new(Keys(keys)))
+    }
+}
+
+/// `key_file = "…"`: one key a line, as in the file of `--token-file`.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub struct InFile(PathBuf);
+
+impl InFile {
+    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+        let text = files.text(&self.0, |text| {
+            if holds_secret(text) { Content::Secret } else { Content::Public }
+        })?;
+        let keys = parse_keys(&text).map_err(|why| LoadError::Keys { path: self.0, why })?;
+        Ok(Arc::new(Keys(keys)))
+    }
+}
+
+#[derive(Debug)]
+struct Keys(Vec<PublicKey>);
+
+impl Credential for Keys {
+    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
+        let verdict = match claim.key {
+            None => Err(Refusal::Absent),
+            // Public keys aren't secrets, so how long the look-up takes may tell about them.
+            Some(Key::Ed25519(key)) if self.0.contains(&key) => {
+                Ok(Pass { name: None, mark: mark(&key) })
+            }
+            Some(_) => Err(Refusal::Wrong("the key is another one")),
+        };
+        Box::pin(future::ready(verdict))
+    }
+
+    fn keeps(&self, of: Mark) -> bool {
+        self.0.iter().any(|key| mark(key) == of)
+    }
+
+    fn challenge(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn keys(&self) -> &[PublicKey] {
+        &self.0
+    }
+}
+
+fn mark(key: &PublicKey) -> Mark {
+    Mark::of("key", &[key.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use ptth_link::token::Token;
+    use serde_json::json;
+
+    use super::*;
+    use crate::auth::testing::*;
+    use crate::tls::testing::Scratch;
+
+    fn shows(credential: &Arc<dyn Credential>, key: Key) -> Result<Pass, Refusal> {
+        judge(credential, &Claim { key: Some(key), ..nothing() })
+    }
+
+    /// B3
+    #[test]
+    fn a_key_lets_in_who_has_proven_to_hold_it() {
+        let (token, other) = (Token::generate(), Token::generate());
+        let folder = Scratch::new();
+        let text = format!("# laptop\r\n{}\r\n", token.public());
+        folder.write("keys", format!("\u{feff}{text}{}\n", Token::generate().public()));
+        for settings in
+            [json!({ "key": token.public().to_string() }), json!({ "key_file": "keys" })]
+        {
+            let (credential, files) = load(&folder, settings).unwrap();
+            assert_eq!(files.warnings(), &[] as &[String]);
+            let pass = shows(&credential, Key::Ed25519(token.public())).unwrap();
+            assert!(pass.name.is_none() && credential.keeps(pass.mark));
+            assert_eq!(credential.keys()[0], token.public());
+            for wrong in [Key::Ed25519(other.public()), Key::Other(*token.public().as_bytes())] {
+                assert!(matches!(shows(&credential, wrong), Err(Refusal::Wrong(_))));
+            }
+            // The public half is no secret, so showing it proves nothing.
+            let public = format!("Bearer {}", token.public());
+            assert_eq!(show(&credential, &public), Err(Refusal::Absent));
+            assert_eq!(judge(&credential, &nothing()), Err(Refusal::Absent));
+            assert!(credential.challenge().is_none());
+            let (others, _) = load(&folder, json!({ "key": other.public().to_string() })).unwrap();
+            assert!(!others.keeps(pass.mark));
+        }
+        assert_eq!(load(&folder, json!({ "key_file": "keys" })).unwrap().0.keys().len(), 2);
+    }
+
+    /// C7
+    #[test]
+    fn a_private_half_works_and_the_warning_tells_the_public_one() {
+        let token = Token::generate();
+        let folder = Scratch::new();
+        // There, so that `load` looks whether anything shows it.
+        folder.write("token", token.reveal());
+        let (credential, files) = load(&folder, json!({ "key": token.reveal() })).unwrap();
+        assert_eq!(credential.keys(), [token.public()]);
+        let [warning] = files.warnings() else { panic!("{:?}", files.warnings()) };
+        assert!(warning.ends_with(&token.public().to_string()), "{warning}");
+    }
+
+    #[test]
+    fn what_is_no_key_is_told_without_quoting_it() {
+        let folder = Scratch::new();
+        folder.write("keys", "\n2ptth_pub_s3cret\n");
+        folder.write("none", "# none\n");
+        for (settings, expected) in [
+            (json!({ "key": "" }), "`key`: there is no key in it"),
+            (json!({ "key": "2ptth_s3cret" }), "`key`: "),
+            (json!({ "key_file": "keys" }), "the key file keys: line 2: "),
+            (json!({ "key_file": "none" }), "the key file none: there is no key in it"),
+            (json!({ "key_file": "gone" }), "gone can't be read"),
+        ] {
+            let said = refused(&folder, settings);
+            assert!(said.starts_with(expected) && !said.contains("s3cret"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Secrets, the files that hold them, and what can be wrong with either.
+//!
+//! Invariant: nothing here prints a secret; comparisons take the same time however much is right.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Deserializer, de};
+
+use ptth_link::crypto;
+use ptth_link::keys::KeysError;
+
+/// Bytes that nobody else may see. No output shows them.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes the bytes as they are.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes. They go into a computation, nowhere else.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// By what it is recognised.
+    pub fn digest(&self) -> Digest {
+        Digest(crypto::sha256(&self.0))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// The SHA-256 of a secret. No output shows it: a weak secret could be guessed from it.
+#[derive(Clone, Copy)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Whether these bytes are the secret. Takes a time that depends on their length alone.
+    pub fn is_of(&self, shown: &[u8]) -> bool {
+        crypto::same(&crypto::sha256(shown), &self.0)
+    }
+
+    /// The 32 bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Reads 64 hexadecimal digits. The digest of nothing is refused: an empty secret lets in
+    /// whoever shows nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.trim();
+        let digits = digits.strip_prefix("sha256:").unwrap_or(digits);
+        let digest = crypto::parse_pin(&format!("sha256:{digits}"))?;
+        (digest != crypto::sha256(b"")).then_some(Self(digest))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest(redacted)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom(NOT_A_DIGEST))
+    }
+}
+
+const NOT_A_DIGEST: &str = "must be the SHA-256 of a secret that isn't empty, 64 hexadecimal digits, as `printf %s \"$SECRET\" | sha256sum` prints them";
+
+/// Reads the files that credentials name, and remembers what it saw.
+#[derive(Debug)]
+pub struct Files {
+    /// Where relative paths begin: the folder of the configuration file.
+    base: PathBuf,
+    warnings: Vec<String>,
+    /// Over the path and the content of each file so far, and over randomness of this process: no
+    /// weak secret can be guessed from it.
+    digest: [u8; 32],
+}
+
+/// What is in a file, as far as others may see it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Content {
+    /// It may not be readable by others; a warning says so.
+    Secret,
+    /// Public keys and certificates.
+    Public,
+}
+
+impl Files {
+    /// Nothing is read yet. `base` is where relative paths begin.
+    pub fn new(base: impl Into<PathBuf>) -> Self {
+        static SALT: LazyLock<[u8; 32]> = LazyLock::new(crypto::random);
+        Self { base: base.into(), warnings: Vec::new(), digest: *SALT }
+    }
+
+    /// What the operator should hear, though it stops nothing; a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Changes when any of the files read, or the list of them, does. Means nothing to another
+    /// process.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// A further warning.
+    pub fn warn(&mut self, warning: String) {
+        // Several routes may name the same file.
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// Reads a secret, without a byte order mark, blanks and line ends around it.
+    ///
+    /// # Errors
+    /// [`LoadError`], also if nothing is left.
+    pub fn secret(&mut self, path: &Path) -> Result<Secret, LoadError> {
+        let bytes = self.bytes(path)?;
+        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).trim_ascii();
+        if bytes.is_empty() {
+            return Err(LoadError::Empty { path: path.to_owned() });
+        }
+        self.warn_if_exposed(path);
+        Ok(Secret::new(bytes))
+    }
+
+    /// Reads a text; `content` says whether others may see it.
+    ///
+    /// # Errors
+    /// [`LoadError`]
+    pub fn text(
+        &mut self,
+        path: &Path,
+        content: impl FnOnce(&str) -> Content,
+    ) -> Result<String, LoadError> {
+        let bytes = self.bytes(path)?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| LoadError::NotText { path: path.to_owned() })?;
+        if content(&text) == Content::Secret {
+            self.warn_if_exposed(path);
+        }
+        Ok(text)
+    }
+
+    fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, LoadError> {
+        let unreadable =
+            |err: io::Error| LoadError::Unreadable { path: path.to_owned(), why: err.to_string() };
+        let mut bytes = Vec::new();
+        let file = File::open(self.base.join(path)).map_err(unreadable)?;
+        file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 > LONGEST {
+            return Err(LoadError::TooLong { path: path.to_owned() });
+        }
+        let name = crypto::sha256(path.as_os_str().as_encoded_bytes());
+        self.digest = crypto::sha256(&[self.digest, name, crypto::sha256(&bytes)].concat());
+        Ok(bytes)
+    }
+
+    #[cfg(unix)]
+    fn warn_if_exposed(&mut self, path: &Path) {
+        use std::os::unix::fs::PermissionsExt;
+        let Ok(metadata) = self.base.join(path).metadata() else { return };
+        if metadata.permissions().mode() & 0o004 != 0 {
+            self.warn(format!(
+                "{} holds a secret and everybody on this machine can read it; `chmod 600` it",
+                path.display()
+            ));
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn warn_if_exposed(&mut self, _: &Path) {}
+}
+
+/// More is no secret and no key: a path that was mistaken, maybe a device without an end.
+const LONGEST: u64 = 1 << 20;
+
+/// Why a credential can't be used. Each is one sentence for the operator; none quotes a secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LoadError {
+    /// A `key`.
+    Key(KeysError),
+    /// A file of keys.
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: KeysError,
+    },
+    /// A file that can't be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
+    /// A file that is longer than any secret.
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file without a secret.
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that isn't UTF-8.
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file with a bearer token that no field could carry.
+    NotOneWord {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that holds something else than it should.
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, as the end of a sentence that begins with the path.
+        why: String,
+    },
+    /// Settings that contradict each other or say too little.
+    Settings(String),
+}
+
+impl LoadError {
+    pub(super) fn content(path: &Path, why: impl Into<String>) -> Self {
+        Self::Content { path: path.to_owned(), why: why.into() }
+    }
+
+    pub(super) fn settings(why: impl Into<String>) -> Self {
+        Self::Settings(why.into())
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(KeysError::Line { why, .. }) => write!(f, "`key`: {why}"),
+            Self::Key(why) => write!(f, "`key`: {why}"),
+            Self::Keys { path, why } => write!(f, "the key file {}: {why}", path.display()),
+            Self::Unreadable { path, why } => write!(
+                f,
+                "{} can't be read ({why}); check its path and that this user may read it",
+                path.display()
+            ),
+            Self::TooLong { path } => write!(
+                f,
+                "{} is longer than a megabyte, so it can't be a secret; check the path",
+                path.display()
+            ),
+            Self::Empty { path } => {
+                write!(f, "{} is empty; an empty secret would let everybody in", path.display())
+            }
+            Self::NotText { path } => write!(f, "{} isn't UTF-8 text", path.display()),
+            Self::NotOneWord { path } => write!(
+                f,
+                "{} must hold one token and nothing else: visible ASCII without blanks, as a header field carries it",
+                path.display()
+            ),
+            Self::Content { path, why } => write!(f, "{} {why}", path.display()),
+            Self::Settings(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::testing::Scratch;
+
+    /// C6
+    #[test]
+    fn what_editors_and_windows_put_around_a_secret_is_ignored() {
+        let folder = Scratch::new();
+        for text in ["s3cret", "s3cret\n", "s3cret\r\n", "\u{feff}s3cret", "\u{feff} s3cret\t\r\n"]
+        {
+            folder.write("secret", text);
+            let secret = Files::new(&folder.0).secret(Path::new("secret")).unwrap();
+            assert_eq!(secret.bytes(), b"s3cret", "{text:?}");
+            assert!(secret.digest().is_of(b"s3cret") && !secret.digest().is_of(b"s3cre"));
+        }
+        // Inside, nothing is.
+        folder.write("secret", "\u{feff}two \r\nwords\n");
+        let secret = Files::new(&folder.0).secret(Path::new("secret")).unwrap();
+        assert_eq!(secret.bytes(), b"two \r\nwords");
+    }
+
+    #[test]
+    fn a_secret_that_is_not_there_is_an_error_with_its_path() {
+        let folder = Scratch::new();
+        folder.write("long", vec![b'x'; (1 << 20) + 1]);
+        for text in ["", "\n", "\u{feff}", "\u{feff} \r\n"] {
+            folder.write("empty", text);
+            let error = Files::new(&folder.0).secret(Path::new("empty")).unwrap_err();
+            assert_eq!(error, LoadError::Empty { path: "empty".into() }, "{text:?}");
+        }
+        for (path, said) in [
+            ("gone", "gone can't be read"),
+            (".", ". can't be read"),
+            ("long", "long is longer than a megabyte"),
+        ] {
+            let error = Files::new(&folder.0).secret(Path::new(path)).unwrap_err();
+            assert!(error.to_string().starts_with(said), "{error}");
+        }
+        folder.write("binary", b"\xff\xfe");
+        let error = Files::new(&folder.0).text(Path::new("binary"), |_| Content::Public);
+        assert_eq!(error.unwrap_err().to_string(), "binary isn't UTF-8 text");
+    }
+
+    #[test]
+    fn paths_begin_at_the_folder_unless_they_are_absolute() {
+        let (folder, other) = (Scratch::new(), Scratch::new());
+        folder.write("secret", "here");
+        let absolute = other.write("secret", "there");
+        let mut files = Files::new(&folder.0);
+        assert_eq!(files.secret(Path::new("secret")).unwrap().bytes(), b"here");
+        assert_eq!(files.secret(&absolute).unwrap().bytes(), b"there");
+    }
+
+    /// C6
+    #[test]
+    fn the_digest_changes_with_any_content_and_with_the_list() {
+        let folder = Scratch::new();
+        let digest = |paths: &[&str]| {
+            let mut files = Files::new(&folder.0);
+            for path in paths {
+                files.secret(Path::new(path)).unwrap();
+            }
+            files.digest()
+        };
+        folder.write("a", "1");
+        folder.write("b", "2");
+        let before = digest(&["a", "b"]);
+        assert_eq!(digest(&["a", "b"]), before);
+        for other in [&["b", "a"][..], &["a"], &["a", "b", "b"], &[]] {
+            assert_ne!(digest(other), before, "{other:?}");
+        }
+        folder.write("b", "3");
+        assert_ne!(digest(&["a", "b"]), before);
+        folder.write("a", "2");
+        folder.write("b", "1");
+        assert_ne!(digest(&["a", "b"]), before);
+    }
+
+    /// C6
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_that_others_can_read_is_a_warning_once() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Scratch::new();
+        let path = folder.write("secret", "s3cret");
+        let warnings = |mode, content: Option<Content>| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut files = Files::new(&folder.0);
+            for _ in 0..2 {
+                match content {
+                    None => drop(files.secret(Path::new("secret")).unwrap()),
+                    Some(content) => drop(files.text(Path::new("secret"), |_| content).unwrap()),
+                }
+            }
+            files.warnings().to_vec()
+        };
+        let expected =
+            "secret holds a secret and everybody on this machine can read it; `chmod 600` it";
+        assert_eq!(warnings(0o644, None), [expected]);
+        assert_eq!(warnings(0o644, Some(Content::Secret)), [expected]);
+        let none: [&str; 0] = [];
+        assert_eq!(warnings(0o644, Some(Content::Public)), none);
+        assert_eq!(warnings(0o640, None), none);
+        assert_eq!(warnings(0o600, None), none);
+    }
+
+    /// C7
+    #[test]
+    fn secrets_and_their_digests_never_show() {
+        let secret = Secret::new("s3cret");
+        let hidden = format!("{secret:?} {:?}", secret.digest());
+        assert_eq!(hidden, "Secret(redacted) Digest(redacted)");
+    }
+}

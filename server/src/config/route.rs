@@ -1,0 +1,164 @@
+//! Routes and dynamic names, checked: what the tables of the configuration file become.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+
+use crate::auth::Credential;
+use crate::router::HostPattern;
+
+/// A part of the public addresses, and the backends that may serve it.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// What logs call it; no two routes share one.
+    pub name: String,
+    /// Its hosts; never none.
+    pub hosts: Vec<HostPattern>,
+    /// The prefix of its paths: `/`, or like `/a/b`, without a slash at the end.
+    pub path: String,
+    /// Whether the origin gets paths without that prefix, and X-Forwarded-Prefix with it.
+    pub strip: bool,
+    /// What becomes of a backend where another one is.
+    pub when_taken: WhenTaken,
+    /// What a visitor gets where no backend is.
+    pub no_backend: NoBackend,
+    /// Any one of these lets a backend in. `None`: whom the gateway as a whole admits
+    /// ([`super::Config::admission`]).
+    pub allow: Option<Vec<Arc<dyn Credential>>>,
+    /// How long a request waits while all tunnels are full; then 503.
+    pub queue: Duration,
+    /// Whether visitors are answered before the backend was asked.
+    pub respond: Option<Respond>,
+    /// Whether requests wait for a backend to come.
+    pub hold: Option<Hold>,
+}
+
+impl Route {
+    /// A route with all its defaults: every path of these hosts, for whom the gateway admits.
+    pub fn new(name: impl Into<String>, hosts: Vec<HostPattern>) -> Self {
+        Self {
+            name: name.into(),
+            hosts,
+            path: "/".to_owned(),
+            strip: false,
+            when_taken: WhenTaken::Balance,
+            no_backend: NoBackend::Status(StatusCode::BAD_GATEWAY),
+            allow: None,
+            queue: QUEUE,
+            respond: None,
+            hold: None,
+        }
+    }
+}
+
+/// What becomes of a backend that wants what another one serves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WhenTaken {
+    /// They share the load.
+    Balance,
+    /// The new one gets it, the old one is told and goes.
+    Replace,
+    /// The old one keeps it, the new one is refused.
+    Reject,
+}
+
+/// What a visitor gets while no backend is there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum NoBackend {
+    /// 404, 502, or 503 with Retry-After.
+    Status(StatusCode),
+    /// A redirect to this absolute `http` or `https` URL.
+    Redirect(HeaderValue),
+}
+
+/// An answer at once, as senders of webhooks want it; the request is delivered behind their backs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Respond {
+    /// 200, 202 or 204.
+    pub status: StatusCode,
+    /// The largest body in bytes; beyond it 413.
+    pub limit: usize,
+}
+
+impl Respond {
+    /// With the usual limit.
+    pub fn new(status: StatusCode) -> Self {
+        Self { status, limit: RESPOND_LIMIT }
+    }
+}
+
+/// Requests wait for a backend to come, instead of failing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Hold {
+    /// This long.
+    pub time: Duration,
+    /// This many at a time; the next one fails at once.
+    pub requests: usize,
+}
+
+impl Hold {
+    /// With the usual number of requests.
+    pub fn new(time: Duration) -> Self {
+        Self { time, requests: HOLD_REQUESTS }
+    }
+}
+
+/// Dynamic names: a backend asks for one and serves `https://NAME.domain/`.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// In lower case, without a final dot.
+    pub domain: String,
+    /// Hosts, in lower case, where `https://HOST/NAME/` leads to the same.
+    pub path_hosts: Vec<String>,
+    /// Whether the origin gets paths without `/NAME` there, and X-Forwarded-Prefix with it.
+    pub strip: bool,
+    /// What becomes of a backend whose name another one has.
+    pub when_taken: WhenTaken,
+    /// What a visitor gets where nobody has the name.
+    pub no_backend: NoBackend,
+    /// Who may have which; never none.
+    pub allow: Vec<NameGrant>,
+    /// As [`Route::queue`].
+    pub queue: Duration,
+    /// As [`Route::hold`].
+    pub hold: Option<Hold>,
+}
+
+impl Names {
+    /// Names with all their defaults. `domain` is in lower case and has no final dot.
+    pub fn new(domain: impl Into<String>, allow: Vec<NameGrant>) -> Self {
+        let domain = domain.into();
+        // `tunnel.example.com` -> `example.com`, but not `example.com` -> `com`.
+        let parent = domain.split_once('.').map(|(_, parent)| parent);
+        let parent = parent.filter(|parent| parent.contains('.'));
+        let path_hosts = [Some(&*domain), parent].into_iter().flatten().map(str::to_owned);
+        Self {
+            path_hosts: path_hosts.collect(),
+            domain,
+            strip: true,
+            when_taken: WhenTaken::Replace,
+            no_backend: NoBackend::Status(StatusCode::NOT_FOUND),
+            allow,
+            queue: QUEUE,
+            hold: None,
+        }
+    }
+}
+
+/// Who may have which names.
+#[derive(Clone, Debug)]
+pub struct NameGrant {
+    /// Labels in lower case. `None`: any, but where the credential itself speaks of one, only that.
+    pub names: Option<Vec<String>>,
+    /// What lets a backend in.
+    pub credential: Arc<dyn Credential>,
+}
+
+/// How long a request waits while all tunnels are full.
+const QUEUE: Duration = Duration::from_secs(1);
+/// Requests that `hold` keeps.
+const HOLD_REQUESTS: usize = 100;
+/// The largest body that `respond` takes: webhooks are small, and
+/// each is kept in memory.
+const RESPOND_LIMIT: usize = 1 << 20;
