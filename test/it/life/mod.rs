@@ -3,6 +3,7 @@
 mod admission;
 mod alpn;
 mod back;
+mod certificates;
 mod coming;
 mod distance;
 mod doors;
