@@ -56,6 +56,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("[[route]]\nhosts = ['*.']", "2:10", &["names no domain"]),
         ("[[route]]\nhosts = ['käse.de']", "2:10", &["xn--"]),
         ("[[route]]\npath = 'a'", "2:8", &["path \"a\" must begin with a slash"]),
+        ("route = [{ name = 'ä', path = 'x' }]", "1:31", &["slash"]),
         ("[[route]]\npath = '/a?b'", "2:8", &["has a query"]),
         ("[[route]]\npath = '/a/../b'", "2:8", &["`..`"]),
         ("[[route]]\npath = '/a//b'", "2:8", &["empty segment"]),
