@@ -35,8 +35,9 @@ use crate::auth::Identity;
 use crate::caps::Place;
 use crate::demux::{Peer, Side};
 use crate::public::{Redirect, serve_h1, serve_h2};
-use crate::shard::{Driving, Shard};
-use crate::tunnel::{Ended, Home, attach, farewell, refuse};
+use crate::shard::Shard;
+use crate::stay::Stay;
+use crate::tunnel::{Driving, Ended, Home, attach, farewell, refuse};
 
 use proxied::Refused;
 pub use rewind::Rewind;
@@ -76,7 +77,7 @@ pub async fn run(
         select! {
             accepted = accept(listeners.as_deref().unwrap_or_default(), turn), if listeners.is_some() => {
                 match accepted {
-                    Ok(accepted) => admit(&shard, accepted, &mut connections),
+                    Ok(accepted) => admit(&shard, accepted, drained.clone(), &mut connections),
                     // EMFILE and friends last until some connection closes; spinning would only make
                     // the log longer. Nothing that `accept` returns is a reason to stop serving.
                     Err(err) => {
@@ -97,9 +98,10 @@ pub async fn run(
                 connections.abort_all();
             }
         }
-        if listeners.is_none() && connections.is_empty() {
+        if listeners.is_none() {
+            // The visitors' connections have clones.
             drop(drained.take());
-            if closed && driven.is_empty() {
+            if closed && connections.is_empty() && driven.is_empty() {
                 return;
             }
         }
@@ -122,7 +124,12 @@ async fn accept(listeners: &[(Entrance, TcpListener)], turn: usize) -> io::Resul
     Ok((entrance, socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
 }
 
-fn admit(shard: &Arc<Shard>, (entrance, socket, peer): Opened, connections: &mut JoinSet<()>) {
+fn admit(
+    shard: &Arc<Shard>,
+    (entrance, socket, peer): Opened,
+    awaited: Option<mpsc::Sender<()>>,
+    connections: &mut JoinSet<()>,
+) {
     let proxied = shard.trusted.contains(peer.ip());
     let place = if proxied { shard.caps.take_proxied() } else { shard.caps.take(peer.ip()) };
     let Some(place) = place else {
@@ -143,9 +150,16 @@ fn admit(shard: &Arc<Shard>, (entrance, socket, peer): Opened, connections: &mut
         };
         let Some((peer, place)) = found else { return };
         match entrance {
-            Entrance::Tls => connection(shard, socket, peer, place).await,
-            Entrance::Plain => serve_plain(&shard, socket, peer, &place).await,
-            Entrance::Redirect { port } => serve_redirect(&shard, socket, peer, port).await,
+            Entrance::Tls => connection(shard, socket, peer, place, awaited).await,
+            // The last places are for backends, of which none comes this way by itself.
+            _ if place.is_reserved() => debug!("listener: {peer} dropped: too many connections"),
+            Entrance::Plain => {
+                serve_plain(&shard, socket, peer, Stay::new(place, awaited)).await;
+            }
+            Entrance::Redirect { port } => {
+                serve_redirect(&shard, socket, peer, port).await;
+                drop((place, awaited));
+            }
         }
     });
 }
@@ -183,10 +197,17 @@ fn report(done: Result<(), JoinError>) {
     }
 }
 
-async fn connection(shard: Arc<Shard>, socket: Rewind<Socket>, peer: SocketAddr, place: Place) {
+async fn connection(
+    shard: Arc<Shard>,
+    socket: Rewind<Socket>,
+    peer: SocketAddr,
+    place: Place,
+    awaited: Option<mpsc::Sender<()>>,
+) {
     match accept_tls(&shard, socket, peer, &place).await {
         Some(Accepted::Visitor(stream, kind)) => {
-            serve_visitor(&shard, *stream, kind, peer).await;
+            let stay = Stay::new(place, awaited);
+            serve_visitor(&shard, *stream, kind, peer, stay).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
             if let Socket::Here(socket) = stream.get_ref().0.stream()
@@ -296,11 +317,16 @@ fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
 }
 
 /// Serves a visitor to the end of his connection.
-pub async fn serve_visitor<IO>(shard: &Shard, stream: TlsStream<IO>, kind: Peer, peer: SocketAddr)
-where
+pub async fn serve_visitor<IO>(
+    shard: &Shard,
+    stream: TlsStream<IO>,
+    kind: Peer,
+    peer: SocketAddr,
+    stay: Stay,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let visitor = shard.visitor(peer.ip(), stream.get_ref().1.server_name());
+    let visitor = shard.visitor(peer.ip(), stream.get_ref().1.server_name(), stay);
     match kind {
         Peer::VisitorH2 => serve_h2(visitor, stream).await,
         _ => serve_h1(visitor, stream).await,
@@ -309,19 +335,15 @@ where
 
 /// Serves a visitor without TLS to the end of his connection: in HTTP/2 if he begins with its preface
 /// ("prior knowledge", RFC 9113 §3.3), else in HTTP/1.1. No backend comes in by the way it begins.
-pub async fn serve_plain<IO>(shard: &Shard, io: Rewind<IO>, peer: SocketAddr, place: &Place)
+pub async fn serve_plain<IO>(shard: &Shard, mut io: Rewind<IO>, peer: SocketAddr, stay: Stay)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if place.is_reserved() {
-        return debug!("listener: {peer} dropped: too many connections");
-    }
-    let mut io = io;
     let Ok(Ok(is_h2)) = timeout(HANDSHAKE, begins_with_preface(&mut io)).await else {
         return debug!("listener: {peer} dropped: no request in time");
     };
     debug!("listener: {peer} speaks {} without TLS", if is_h2 { "h2" } else { "http/1.1" });
-    let mut visitor = shard.visitor(peer.ip(), None);
+    let mut visitor = shard.visitor(peer.ip(), None, stay);
     visitor.edge.scheme = Scheme::HTTP;
     if is_h2 { serve_h2(visitor, io).await } else { serve_h1(visitor, io).await }
 }

@@ -1,6 +1,7 @@
 //! The two programs as their users meet them: flags, variables, exit codes, and what they print.
 
 mod readme;
+mod services;
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -128,6 +129,8 @@ async fn contradictions_and_gaps_in_the_gateways_settings_give_one_sentence_and_
 const CLIENT: &[(&str, &str, &str, &str)] = &[
     ("--token-file", "TOKEN_FILE", "/nowhere/token", "can't be read"),
     ("--host", "PUBLIC_HOST", "https://x.test/", "is neither a host name nor an IP address"),
+    ("--config", "CONFIG", "/nowhere/client.toml", "/nowhere/client.toml"),
+    ("--url-file", "URL_FILE", "/nowhere/urls", "/nowhere/urls"),
     ("--name", "NAME", "a.b", "one label of a host"),
     ("--ca", "CA", "/nowhere/ca.pem", "/nowhere/ca.pem"),
     ("--pin", "PIN", "sha256:beef", "64 hexadecimal digits"),
@@ -136,6 +139,9 @@ const CLIENT: &[(&str, &str, &str, &str)] = &[
     ("--host-header", "HOST_HEADER", "a b", "--host-header"),
     ("--alpn", "ALPN", "http/1.1", "can't mean a backend"),
     ("--log", "LOG", "loud", "isn't a level"),
+    ("--via", "VIA", "backdoor", "is no door"),
+    ("--authorization-file", "AUTHORIZATION_FILE", "/nowhere/value", "can't be read"),
+    ("--authorization-command", "AUTHORIZATION_COMMAND", " ", "is"),
 ];
 
 #[tokio::test]
@@ -167,6 +173,10 @@ async fn each_wrong_setting_of_the_client_gives_one_sentence_and_code_1() {
         (&[gateway], &[("CA", "")], "CA is set but empty"),
         (&[gateway], &[("INSECURE", "maybe")], "INSECURE is neither on nor off"),
         (&[gateway], &[("ANY_HOST", "maybe")], "ANY_HOST is neither on nor off"),
+        (&[gateway], &[("ALL_ADDRESSES", "maybe")], "ALL_ADDRESSES is neither on nor off"),
+        (&[gateway], &[("AUTHORIZATION", "")], "AUTHORIZATION is set but empty"),
+        (&[gateway], &[("HTTPS_PROXY", "socks4://x")], "HTTPS_PROXY: SOCKS4"),
+        (&["--all-addresses", gateway], &[("ALL_PROXY", "x:1")], "the proxy http://x:1"),
         (&[gateway], &[("TOKEN", &half)], "the variable TOKEN"),
         (&[gateway], &[("TOKEN", "")], "TOKEN is set but empty"),
         (&[gateway], &[("TOKEN", &public)], "the variable TOKEN"),
