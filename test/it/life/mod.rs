@@ -8,6 +8,8 @@ mod coming;
 mod distance;
 mod hosts;
 mod origin;
+mod plain;
+mod redirect;
 mod reload;
 mod rolling;
 mod services;
