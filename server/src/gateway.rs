@@ -19,8 +19,9 @@ use crate::config::{Config, ConfigError};
 use crate::listener::{self, Entrance};
 use crate::reload::{Reload, Source};
 use crate::roster::Roster;
-use crate::shard::{Driving, Shard, Shared};
+use crate::shard::{Shard, Shared};
 use crate::tls::{Tls, TlsError};
+use crate::tunnel::Driving;
 
 /// Why the gateway can't start.
 #[derive(Debug)]
@@ -119,6 +120,9 @@ impl Gateway {
             }
             addresses.push((entrance, address));
         }
+        // Behind a proxy that ends TLS, the port is its own: the usual one.
+        let first = addresses.first().filter(|(entrance, _)| *entrance == Entrance::Tls);
+        let _ = shared.port.set(first.map_or(HTTPS, |(_, address)| address.port()));
         let shards = sockets.into_iter().zip(receivers).collect();
         let (source, digest) = (None, config.digest);
         Ok(Self { shared, addresses, shards, shutdown: channel(), source, digest })
@@ -170,6 +174,15 @@ impl Gateway {
                 let shard =
                     Arc::new(Shard { index, shutdown: shutdown.clone(), shared: shared.clone() });
                 let drained = drained.clone();
+                if index == 0 {
+                    let (courier, held) = (shard.courier(), drained.clone());
+                    let work = async move {
+                        courier.run().await;
+                        // As a connection that still runs does, it delays the end.
+                        drop(held);
+                    };
+                    shard.hand_over(index, Box::pin(work));
+                }
                 let serve = move || {
                     runtime.block_on(async {
                         match listeners(sockets) {

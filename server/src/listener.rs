@@ -3,6 +3,7 @@
 //! Invariant: nothing that a peer does or leaves undone holds up the accept loop: the TLS handshake
 //! and the admission of a backend run in the connection's own task, under a deadline.
 
+mod plain;
 pub mod proxied;
 mod rewind;
 mod socket;
@@ -13,8 +14,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-
-use http::uri::Scheme;
 
 use log::{debug, info, warn};
 use ptth_link::goaway::FORBIDDEN;
@@ -34,10 +33,13 @@ use tokio_rustls::server::TlsStream;
 use crate::auth::Identity;
 use crate::caps::Place;
 use crate::demux::{Peer, Side};
-use crate::public::{Redirect, serve_h1, serve_h2};
-use crate::shard::{Driving, Shard};
-use crate::tunnel::{Ended, Home, attach, farewell, refuse};
+use crate::public::{serve_h1, serve_h2};
+use crate::shard::Shard;
+use crate::stay::Stay;
+use crate::tunnel::{Driving, Ended, Home, attach, farewell, refuse};
 
+pub use plain::serve_plain;
+use plain::serve_redirect;
 use proxied::Refused;
 pub use rewind::Rewind;
 use socket::Socket;
@@ -76,7 +78,7 @@ pub async fn run(
         select! {
             accepted = accept(listeners.as_deref().unwrap_or_default(), turn), if listeners.is_some() => {
                 match accepted {
-                    Ok(accepted) => admit(&shard, accepted, &mut connections),
+                    Ok(accepted) => admit(&shard, accepted, drained.clone(), &mut connections),
                     // EMFILE and friends last until some connection closes; spinning would only make
                     // the log longer. Nothing that `accept` returns is a reason to stop serving.
                     Err(err) => {
@@ -97,9 +99,10 @@ pub async fn run(
                 connections.abort_all();
             }
         }
-        if listeners.is_none() && connections.is_empty() {
+        if listeners.is_none() {
+            // The visitors' connections have clones.
             drop(drained.take());
-            if closed && driven.is_empty() {
+            if closed && connections.is_empty() && driven.is_empty() {
                 return;
             }
         }
@@ -122,7 +125,12 @@ async fn accept(listeners: &[(Entrance, TcpListener)], turn: usize) -> io::Resul
     Ok((entrance, socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
 }
 
-fn admit(shard: &Arc<Shard>, (entrance, socket, peer): Opened, connections: &mut JoinSet<()>) {
+fn admit(
+    shard: &Arc<Shard>,
+    (entrance, socket, peer): Opened,
+    awaited: Option<mpsc::Sender<()>>,
+    connections: &mut JoinSet<()>,
+) {
     let proxied = shard.trusted.contains(peer.ip());
     let place = if proxied { shard.caps.take_proxied() } else { shard.caps.take(peer.ip()) };
     let Some(place) = place else {
@@ -143,9 +151,16 @@ fn admit(shard: &Arc<Shard>, (entrance, socket, peer): Opened, connections: &mut
         };
         let Some((peer, place)) = found else { return };
         match entrance {
-            Entrance::Tls => connection(shard, socket, peer, place).await,
-            Entrance::Plain => serve_plain(&shard, socket, peer, &place).await,
-            Entrance::Redirect { port } => serve_redirect(&shard, socket, peer, port).await,
+            Entrance::Tls => connection(shard, socket, peer, place, awaited).await,
+            // The last places are for backends, of which none comes this way by itself.
+            _ if place.is_reserved() => debug!("listener: {peer} dropped: too many connections"),
+            Entrance::Plain => {
+                serve_plain(&shard, socket, peer, Stay::new(place, awaited)).await;
+            }
+            Entrance::Redirect { port } => {
+                serve_redirect(&shard, socket, peer, port).await;
+                drop((place, awaited));
+            }
         }
     });
 }
@@ -183,10 +198,17 @@ fn report(done: Result<(), JoinError>) {
     }
 }
 
-async fn connection(shard: Arc<Shard>, socket: Rewind<Socket>, peer: SocketAddr, place: Place) {
+async fn connection(
+    shard: Arc<Shard>,
+    socket: Rewind<Socket>,
+    peer: SocketAddr,
+    place: Place,
+    awaited: Option<mpsc::Sender<()>>,
+) {
     match accept_tls(&shard, socket, peer, &place).await {
         Some(Accepted::Visitor(stream, kind)) => {
-            serve_visitor(&shard, *stream, kind, peer).await;
+            let stay = Stay::new(place, awaited);
+            serve_visitor(&shard, *stream, kind, peer, stay).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
             if let Socket::Here(socket) = stream.get_ref().0.stream()
@@ -296,55 +318,20 @@ fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
 }
 
 /// Serves a visitor to the end of his connection.
-pub async fn serve_visitor<IO>(shard: &Shard, stream: TlsStream<IO>, kind: Peer, peer: SocketAddr)
-where
+pub async fn serve_visitor<IO>(
+    shard: &Shard,
+    stream: TlsStream<IO>,
+    kind: Peer,
+    peer: SocketAddr,
+    stay: Stay,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let visitor = shard.visitor(peer.ip(), stream.get_ref().1.server_name());
+    let visitor = shard.visitor(peer.ip(), stream.get_ref().1.server_name(), stay);
     match kind {
         Peer::VisitorH2 => serve_h2(visitor, stream).await,
         _ => serve_h1(visitor, stream).await,
     }
-}
-
-/// Serves a visitor without TLS to the end of his connection: in HTTP/2 if he begins with its preface
-/// ("prior knowledge", RFC 9113 §3.3), else in HTTP/1.1. No backend comes in by the way it begins.
-pub async fn serve_plain<IO>(shard: &Shard, io: Rewind<IO>, peer: SocketAddr, place: &Place)
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    if place.is_reserved() {
-        return debug!("listener: {peer} dropped: too many connections");
-    }
-    let mut io = io;
-    let Ok(Ok(is_h2)) = timeout(HANDSHAKE, begins_with_preface(&mut io)).await else {
-        return debug!("listener: {peer} dropped: no request in time");
-    };
-    debug!("listener: {peer} speaks {} without TLS", if is_h2 { "h2" } else { "http/1.1" });
-    let mut visitor = shard.visitor(peer.ip(), None);
-    visitor.edge.scheme = Scheme::HTTP;
-    if is_h2 { serve_h2(visitor, io).await } else { serve_h1(visitor, io).await }
-}
-
-/// Whether the first bytes are HTTP/2's. Cancel safe.
-async fn begins_with_preface<IO: AsyncRead + Unpin>(io: &mut Rewind<IO>) -> io::Result<bool> {
-    loop {
-        let seen = io.seen().get(..PREFACE.len()).unwrap_or(io.seen());
-        if seen == PREFACE {
-            return Ok(true);
-        }
-        if !PREFACE.starts_with(seen) || io.look(PREFACE.len()).await? == 0 {
-            return Ok(false);
-        }
-    }
-}
-
-async fn serve_redirect<IO>(shard: &Shard, io: IO, peer: SocketAddr, port: u16)
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let shutdown = shard.shutdown.clone();
-    Redirect { address: peer.ip(), port, seed: shard.seed(), shutdown }.serve(io).await;
 }
 
 /// Drives a backend's tunnel to its end.
@@ -371,8 +358,6 @@ pub async fn serve_backend<IO>(
     }
 }
 
-/// RFC 9113 §3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Accepted to TLS done: once for the ClientHello, once for the rest.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For the ClientHello of who takes one of the last places: those are for backends, which begin at once.

@@ -117,6 +117,11 @@ impl GatewayBox {
         soon("the tunnels", self.pool.until(|tunnels| live(tunnels) == count)).await;
     }
 
+    /// Waits until so many tunnels are here, whatever they serve.
+    pub async fn until_registered(&self, count: usize) {
+        soon("the tunnels", self.roster.until(|tunnels| tunnels.len() == count)).await;
+    }
+
     /// Waits until the process would have ended.
     pub fn join(mut self) {
         if let Some(running) = self.running.take() {

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use ptth_client::Body;
+use ptth_client::announced::Announced;
 use ptth_client::journal::Journal;
 use ptth_client::serve::{Answering, Ended, answer};
 use ptth_link::limits::BODY_BUDGET;
@@ -132,6 +133,7 @@ impl Lab {
         let answering = Answering {
             service,
             journal: Journal::default(),
+            announced: Announced::default(),
             budget: self.client_budget.clone(),
             covers: None,
         };
@@ -176,6 +178,7 @@ impl Lab {
             shard: 0,
             budget: self.budget.clone(),
             shutdown: self.shutdown.clone(),
+            port: None,
         };
         let sites = vec![Site::Route(String::new())];
         self.running.spawn(async move {
@@ -218,11 +221,15 @@ impl Lab {
             said: None,
             edge: Edge::default(),
             roster: self.roster.clone(),
+            outbox: Arc::default(),
             shard: 0,
             budget: self.budget.clone(),
             limits: Limits::default(),
             seed: 7,
             shutdown: self.shutdown.clone(),
+            attempts: Arc::default(),
+            drive: None,
+            stay: Arc::default(),
         }
     }
 }

@@ -10,6 +10,11 @@ use ptth_link::env;
 #[derive(Debug, Default, FromArgs)]
 #[argh(help_triggers("-h", "--help"), usage = "[options]")]
 pub struct Args {
+    /// configuration file, TOML: routes, dynamic names, and every flag under its own name; read
+    /// again when it changes and on SIGHUP (CONFIG)
+    #[argh(option, arg_name = "file")]
+    pub config: Option<PathBuf>,
+
     /// address for visitors and backends, like `443`, `0.0.0.0:443` or `[::1]:0`; repeatable
     /// (LISTEN, separated by commas; default `[::]:443`, which takes IPv4 too)
     #[argh(option, arg_name = "addr")]
@@ -71,11 +76,11 @@ pub struct Args {
     pub redirect: Vec<String>,
 
     /// how long a response may take to begin (HEAD_TIMEOUT; default 120 seconds)
-    #[argh(option, arg_name = "seconds")]
+    #[argh(option, arg_name = "time")]
     pub head_timeout: Option<String>,
 
     /// how long nothing may move in a response under way (STALL_TIMEOUT; default 300 seconds)
-    #[argh(option, arg_name = "seconds")]
+    #[argh(option, arg_name = "time")]
     pub stall_timeout: Option<String>,
 
     /// connections at a time (MAX_CONNECTIONS; default 0.8 × the descriptor limit)
@@ -88,7 +93,7 @@ pub struct Args {
     pub max_connections_per_address: Option<String>,
 
     /// how long running responses may go on after SIGTERM (GRACE; default 30 seconds)
-    #[argh(option, arg_name = "seconds")]
+    #[argh(option, arg_name = "time")]
     pub grace: Option<String>,
 
     /// off, error, warn, info, debug or trace (LOG; default info)

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use ptth_link::env::{self, Env};
 
-use super::{Args, Config, ConfigError, parse, setting, split};
+use super::source::{Origin, Sources, split};
+use super::{Args, Config, ConfigError, parse};
 
 /// The addresses of proxies whose word counts.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -48,32 +48,38 @@ pub enum ProxyProtocol {
 }
 
 /// Reads the settings of this file into `config`, which has the others already.
-pub(super) fn read(args: &Args, env: &Env<'_>, config: &mut Config) -> Result<(), ConfigError> {
-    if let Some((_, list)) =
-        setting(&args.trusted_proxies, env, "--trusted-proxies", "TRUSTED_PROXIES")?
-    {
-        config.trusted = Trusted::parse(&split(&list))?;
+pub(super) fn read(
+    args: &Args,
+    sources: &Sources<'_>,
+    config: &mut Config,
+) -> Result<(), ConfigError> {
+    let trusted = sources.setting(&args.trusted_proxies, "--trusted-proxies", "TRUSTED_PROXIES")?;
+    if let Some((flag, list)) = trusted {
+        config.trusted = Trusted::parse(&split(&list)).map_err(|why| flag.here(why))?;
     }
-    if let Some((flag, text)) =
-        setting(&args.proxy_protocol, env, "--proxy-protocol", "PROXY_PROTOCOL")?
-    {
+    let protocol = sources.setting(&args.proxy_protocol, "--proxy-protocol", "PROXY_PROTOCOL")?;
+    if let Some((flag, text)) = protocol {
         config.proxy_protocol = match text.trim().to_ascii_lowercase().as_str() {
             "off" => ProxyProtocol::Off,
             "optional" => ProxyProtocol::Optional,
+            "required" if config.trusted.is_empty() => {
+                return Err(flag.here(ConfigError::NobodyTrusted));
+            }
             "required" => ProxyProtocol::Required,
             _ => return Err(ConfigError::ProxyProtocol { flag, text }),
         };
     }
-    if config.proxy_protocol == ProxyProtocol::Required && config.trusted.is_empty() {
-        return Err(ConfigError::NobodyTrusted);
+    let anywhere = sources.switch(args.plain_anywhere, "PLAIN_ANYWHERE")?;
+    if let Some((flag, list)) = sources.list(&args.plain, "--plain", "PLAIN")? {
+        config.plain = addresses(&flag, &list)?;
+        if let Some(public) = config.plain.iter().find(|address| !is_private(address.ip()))
+            && !anywhere
+        {
+            return Err(flag.here(ConfigError::PlainPublic(*public)));
+        }
     }
-    config.plain = addresses(&args.plain, env, "--plain", "PLAIN")?;
-    config.redirect = addresses(&args.redirect, env, "--redirect", "REDIRECT")?;
-    let anywhere = args.plain_anywhere || env::switch(env, "PLAIN_ANYWHERE")?;
-    if let Some(public) = config.plain.iter().find(|address| !is_private(address.ip()))
-        && !anywhere
-    {
-        return Err(ConfigError::PlainPublic(*public));
+    if let Some((flag, list)) = sources.list(&args.redirect, "--redirect", "REDIRECT")? {
+        config.redirect = addresses(&flag, &list)?;
     }
     if !config.plain.is_empty() && config.trusted.is_empty() {
         config.warnings.push(
@@ -83,18 +89,9 @@ pub(super) fn read(args: &Args, env: &Env<'_>, config: &mut Config) -> Result<()
     Ok(())
 }
 
-fn addresses(
-    given: &[String],
-    env: &Env<'_>,
-    flag: &'static str,
-    variable: &'static str,
-) -> Result<Vec<SocketAddr>, ConfigError> {
-    let (source, list) = match env::text(env, variable)? {
-        Some(list) if given.is_empty() => (variable, split(&list)),
-        _ => (flag, given.to_vec()),
-    };
+fn addresses(flag: &Origin, list: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
     let address = |text: &String| {
-        let error = || ConfigError::Address { flag: source, text: text.clone() };
+        let error = || ConfigError::Address { flag: flag.clone(), text: text.clone() };
         parse::address(text, HTTP).ok_or_else(error)
     };
     list.iter().map(address).collect()

@@ -9,6 +9,9 @@ use ptth_link::alpn::LabelError;
 use ptth_link::env::EnvError;
 use ptth_link::keys::KeysError;
 
+use super::mistake::Mistake;
+use super::source::{Origin, Place};
+
 /// Why the gateway can't start. Each is one sentence for the operator, causes included.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ConfigError {
@@ -29,13 +32,23 @@ pub enum ConfigError {
         key: PathBuf,
     },
     /// A `--name` that no certificate can hold.
-    Name(String),
+    Name {
+        /// Who said so.
+        flag: Origin,
+        /// What it says.
+        text: String,
+    },
     /// An address that can't be listened on.
-    Listen(String),
+    Listen {
+        /// Who said so.
+        flag: Origin,
+        /// What it says.
+        text: String,
+    },
     /// Another address that can't be listened on.
     Address {
-        /// The flag or variable.
-        flag: &'static str,
+        /// Who said so.
+        flag: Origin,
         /// What it says.
         text: String,
     },
@@ -45,8 +58,8 @@ pub enum ConfigError {
     Trusted(String),
     /// Not a way to use the PROXY protocol.
     ProxyProtocol {
-        /// The flag or variable.
-        flag: &'static str,
+        /// Who said so.
+        flag: Origin,
         /// What it says.
         text: String,
     },
@@ -54,27 +67,32 @@ pub enum ConfigError {
     NobodyTrusted,
     /// Not a number of seconds.
     Seconds {
-        /// The flag or variable.
-        flag: &'static str,
+        /// Who said so.
+        flag: Origin,
         /// What it says.
         text: String,
     },
     /// Not a number of things.
     Count {
-        /// The flag or variable.
-        flag: &'static str,
+        /// Who said so.
+        flag: Origin,
         /// What it says.
         text: String,
     },
     /// Not a level of logging.
     Log {
-        /// The flag or variable.
-        flag: &'static str,
+        /// Who said so.
+        flag: Origin,
         /// What it says.
         text: String,
     },
     /// The list of backend labels.
-    Alpn(LabelError),
+    Alpn {
+        /// Who said so.
+        flag: Origin,
+        /// What is wrong with it.
+        why: LabelError,
+    },
     /// Admit anybody, and only some.
     OpenWithToken,
     /// TOKEN and TOKEN_FILE.
@@ -104,6 +122,27 @@ pub enum ConfigError {
     },
     /// A variable.
     Env(EnvError),
+    /// A configuration file that can't be read.
+    NoFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
+    /// Something in the configuration file.
+    At {
+        /// Where.
+        place: Place,
+        /// What is wrong there.
+        why: Mistake,
+    },
+    /// Settings that go wrong together, one of them in the configuration file.
+    Here {
+        /// Where.
+        place: Place,
+        /// What is wrong.
+        why: Box<ConfigError>,
+    },
 }
 
 impl ConfigError {
@@ -140,13 +179,13 @@ impl fmt::Display for ConfigError {
                 "the key {} needs its certificate: give --cert FILE (or CERT), the same file if it holds both",
                 key.display()
             ),
-            Self::Name(name) => write!(
+            Self::Name { flag, text } => write!(
                 f,
-                "--name {name:?} is neither a DNS name nor an IP address; write it like `example.com` (`xn--…` for other alphabets)"
+                "{flag} {text:?} is neither a DNS name nor an IP address; write it like `example.com` (`xn--…` for other alphabets)"
             ),
-            Self::Listen(text) => write!(
+            Self::Listen { flag, text } => write!(
                 f,
-                "--listen {text:?} isn't an address; write a port, or an IP address and a port, like `443`, `0.0.0.0:443` or `[::1]:8443`"
+                "{flag} {text:?} isn't an address; write a port, or an IP address and a port, like `443`, `0.0.0.0:443` or `[::1]:8443`"
             ),
             Self::Address { flag, text } => write!(
                 f,
@@ -167,7 +206,7 @@ impl fmt::Display for ConfigError {
                 "--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there",
             ),
             Self::Seconds { flag, text } => {
-                write!(f, "{flag} {text:?} isn't a time; write seconds, more than 0 and up to a year")
+                write!(f, "{flag} {text:?} isn't a time; write seconds, or like `10s`, `5m` or `1h`; more than 0 and up to a year")
             }
             Self::Count { flag, text } => {
                 write!(f, "{flag} {text:?} isn't a number of connections; write 1 or more")
@@ -175,7 +214,7 @@ impl fmt::Display for ConfigError {
             Self::Log { flag, text } => {
                 write!(f, "{flag} {text:?} isn't a level; write off, error, warn, info, debug or trace")
             }
-            Self::Alpn(why) => write!(f, "--backend-alpn (BACKEND_ALPN): {why}"),
+            Self::Alpn { flag, why } => write!(f, "{flag}: {why}"),
             Self::OpenWithToken => f.write_str(
                 "--open admits any backend, so it contradicts --token-file, TOKEN_FILE and TOKEN; remove one of them",
             ),
@@ -199,6 +238,13 @@ impl fmt::Display for ConfigError {
                 path.display()
             ),
             Self::Env(why) => write!(f, "{why}"),
+            Self::NoFile { path, why } => write!(
+                f,
+                "the configuration file {} can't be read ({why}); check its path and that this user may read it",
+                path.display()
+            ),
+            Self::At { place, why } => write!(f, "{place}: {why}"),
+            Self::Here { place, why } => write!(f, "{place}: {why}"),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Flags, variables, and what is said about wrong ones.
 
+mod file;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs;
 
 use super::*;
 use crate::tls::testing::Scratch;
@@ -309,10 +312,10 @@ fn every_documented_variable_is_tested() {
     assert_eq!(help.status, Ok(()));
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 2).collect();
-    let variables = "LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
+    let variables = "CONFIG LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
         TRUSTED_PROXIES PROXY_PROTOCOL \
         PLAIN PLAIN_ANYWHERE REDIRECT HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS GRACE LOG";
-    let other_words = ["ALPN", "HTTP", "PEM", "PROXY", "SIGTERM", "TLS"];
+    let other_words = ["ALPN", "HTTP", "PEM", "PROXY", "SIGHUP", "SIGTERM", "TLS", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();
     assert_eq!(documented, known);
     for flag in ["--version", "--open", "--backend-alpn"] {

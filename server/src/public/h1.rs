@@ -9,11 +9,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use log::trace;
 use ptth_link::body::{Body, BodyError};
@@ -25,10 +27,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::carry::Carry;
-use crate::error::{ExchangeError, RequestId};
+use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::forward::forward;
 
 use super::guard::{Exchange, Gate, Guard, Verdict};
+use super::register;
 use super::stall::{Lift, Stall};
 use super::strict::Head;
 use super::upgrade::{self, Wish};
@@ -185,11 +188,16 @@ impl Connection {
             return Err(ExchangeError::Method);
         }
         let (mut parts, body) = request.into_parts();
+        if register::is_registration(&parts) {
+            // With a body, or by HTTP/1.0, it is no upgrade; and nobody else's business either.
+            let why = RegisterError::Malformed("a registration has no body");
+            return Err(ExchangeError::Register(why));
+        }
         let version = if head.http10 { "1.0" } else { "1.1" };
         let way = visitor.prepare(&mut parts, version, id)?;
         let method = parts.method.clone();
         let request = Request::from_parts(parts, body);
-        let (mut response, carry) = forward(&way, request, &mut |_, _| {}).await?;
+        let (mut response, carry) = self.visitor.ask(&way, request, id, &mut |_, _| {}).await?;
         admit(&mut response)?;
         let (mut parts, body) = response.into_parts();
         if carry.is_unasked() {
@@ -212,6 +220,9 @@ impl Connection {
         let decision = Decision(&self.wire.gate);
         let upgraded = hyper::upgrade::on(&mut request);
         let (mut parts, body) = request.into_parts();
+        if register::is_registration(&parts) {
+            return self.register(visitor, parts, upgraded, decision).await;
+        }
         let Some(wish) = Wish::take(&mut parts) else {
             // RFC 9110 §7.8: a wish may be ignored.
             return self.exchange(visitor, Request::from_parts(parts, body), Ok(head), id).await;
@@ -240,6 +251,26 @@ impl Connection {
         };
         let _ = self.wire.background.send(Box::pin(work));
         Ok(Response::from_parts(parts, Body::empty()))
+    }
+
+    /// Door B: the connection becomes a tunnel.
+    async fn register(
+        &self,
+        visitor: &Visitor,
+        parts: Parts,
+        upgraded: OnUpgrade,
+        decision: Decision<'_>,
+    ) -> Result<Response<Body>, ExchangeError> {
+        let admitted = register::admit(visitor, &parts).await?;
+        let mut response = Response::new(Body::empty());
+        admitted.grant(&mut response, true);
+        decision.accept();
+        self.wire.lift.lift();
+        let io = async move { upgraded.await.ok().map(TokioIo::new) };
+        let tunnel = admitted.tunnel(io, visitor);
+        // Fails only at the end of the process.
+        let _ = visitor.drive.as_ref().map(|drive| drive.send(tunnel));
+        Ok(response)
     }
 
     fn carry(&self, carry: Carry) {

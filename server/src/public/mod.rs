@@ -8,6 +8,7 @@ mod guard;
 mod h1;
 mod h2;
 mod redirect;
+mod register;
 mod stall;
 pub mod strict;
 mod upgrade;
@@ -17,24 +18,33 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, DATE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body::Body as HttpBody;
 use log::{Level, debug, log_enabled};
+use ptth_link::body::Body;
 use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination};
 use ptth_link::shutdown::Shutdown;
 use ptth_link::window::Budget;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::auth::Attempts;
+use crate::carry::Carry;
 use crate::config::Limits;
+use crate::deliver::{self, Acknowledged, Outbox};
 use crate::edge::Edge;
 use crate::error::{ExchangeError, RequestId};
-use crate::forward::Way;
+use crate::forward::{Informational, Way, forward};
 use crate::policy::{Found, Lost};
 use crate::roster::Roster;
 use crate::router;
+use crate::stay::Stay;
+use crate::tunnel::Driving;
 
 pub use self::h1::serve as serve_h1;
 pub use self::h2::serve as serve_h2;
@@ -53,6 +63,8 @@ pub struct Visitor {
     pub edge: Edge,
     /// The routes and their tunnels.
     pub roster: Arc<Roster>,
+    /// What is delivered after its sender was answered.
+    pub outbox: Arc<Outbox>,
     /// The thread that this runs on.
     pub shard: usize,
     /// What bodies may hold.
@@ -63,6 +75,12 @@ pub struct Visitor {
     pub seed: u64,
     /// The end of the process.
     pub shutdown: Shutdown,
+    /// Failed admissions, by address.
+    pub attempts: Arc<Attempts>,
+    /// Who drives the tunnel that this connection may become. Without it, it can't.
+    pub drive: Option<mpsc::UnboundedSender<Driving>>,
+    /// What the connection holds of the process.
+    pub stay: Arc<Stay>,
 }
 
 impl Visitor {
@@ -107,6 +125,27 @@ impl Visitor {
             head_timeout: self.limits.head,
             stall_timeout: self.limits.stall,
         })
+    }
+
+    /// Forwards a request; or answers it, and keeps it for later, where its route says so. Cancel safe.
+    async fn ask<B>(
+        &self,
+        way: &Way,
+        request: Request<B>,
+        id: RequestId,
+        informational: Informational<'_>,
+    ) -> Result<(Response<Body>, Carry), ExchangeError>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+    {
+        match way.route.respond {
+            Some(respond) if deliver::suits(request.method()) => {
+                let from = (self.address, id);
+                let answer = self.outbox.take(way, respond, from, request, informational).await?;
+                Ok((answer, Carry::nothing()))
+            }
+            _ => forward(way, request, informational).await,
+        }
     }
 }
 
@@ -180,7 +219,9 @@ fn admit<B>(response: &mut Response<B>) -> Result<(), ExchangeError> {
     if !(StatusCode::OK.as_u16()..600).contains(&status.as_u16()) {
         return Err(ExchangeError::Backend("a status that no final response can have"));
     }
-    headers::response(response.headers_mut());
+    if response.extensions_mut().remove::<Acknowledged>().is_none() {
+        headers::response(response.headers_mut());
+    }
     stamp(response.headers_mut());
     Ok(())
 }

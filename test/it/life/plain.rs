@@ -12,6 +12,7 @@ use ptth_link::shutdown::channel;
 use ptth_server::config::{Admission, CertificateSource, Config, Trusted};
 use ptth_server::listener::{Rewind, serve_plain};
 use ptth_server::shard::Shard;
+use ptth_server::stay::Stay;
 use ptth_test::h2::read;
 use ptth_test::lab::Function;
 use ptth_test::process::Process;
@@ -111,7 +112,8 @@ async fn keeps(shard: &Arc<Shard>, bytes: &[u8]) -> u64 {
     let shard = shard.clone();
     serving.spawn(async move {
         let place = shard.caps.take([192, 0, 2, 1].into()).expect("a place");
-        serve_plain(&shard, Rewind::new(far), ([192, 0, 2, 1], 1).into(), &place).await;
+        let peer = ([192, 0, 2, 1], 1).into();
+        serve_plain(&shard, Rewind::new(far), peer, Stay::new(place, None)).await;
     });
     near.write_all(bytes).await.unwrap();
     let start = Instant::now();
