@@ -32,6 +32,8 @@ pub enum ExchangeError {
     Absent(NoBackend),
     /// Every tunnel is full.
     Full,
+    /// The configuration changed while the request waited.
+    Moved,
     /// The backend held the stream open without answering.
     BackendTimeout(Duration),
     /// The tunnel broke before the response's head arrived.
@@ -53,7 +55,7 @@ impl ExchangeError {
             Self::Absent(NoBackend::Status(status)) => *status,
             // For now, and with the same method and body (RFC 9110 §15.4.8).
             Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
-            Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::Moved => StatusCode::SERVICE_UNAVAILABLE,
             Self::BackendTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Tunnel(_) | Self::Backend(_) => StatusCode::BAD_GATEWAY,
         }
@@ -71,6 +73,7 @@ impl ExchangeError {
             Self::VisitorSlow => "The request's body came too slowly.",
             Self::Unrouted => "There is no such site here.",
             Self::Absent(_) => "There is no upstream available",
+            Self::Moved => "This site is being changed.",
             Self::Full => "Every way to the server behind this gateway is busy.",
             Self::BackendTimeout(_) => "The server behind this gateway did not answer in time.",
             Self::Tunnel(_) => "The connection to the server behind this gateway broke.",
@@ -133,6 +136,7 @@ impl fmt::Display for ExchangeError {
             Self::VisitorSlow => f.write_str("the visitor's body came too slowly"),
             Self::Unrouted => f.write_str("no route"),
             Self::Absent(_) => f.write_str("no backend is connected"),
+            Self::Moved => f.write_str("the route changed while it waited"),
             Self::Full => f.write_str("all tunnels are full"),
             Self::BackendTimeout(after) => {
                 write!(f, "the backend did not answer within {} s", after.as_secs())
