@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::auth::Identity;
 use crate::graveyard::Graveyard;
+use crate::share::{Part, Share, Tally};
 use crate::site::Site;
 
 /// Names a tunnel in logs.
@@ -39,6 +40,10 @@ pub struct Tunnel {
     dismissal: OnceLock<(u32, &'static str)>,
     pub(crate) sender: SendRequest<Bytes>,
     in_flight: AtomicUsize,
+    /// Whose they are.
+    tally: Tally,
+    /// Whether it is in several pools.
+    shared: AtomicBool,
     /// Where requests wait for room: once for each pool that it is in.
     rooms: RwLock<Vec<Arc<Notify>>>,
     draining: AtomicBool,
@@ -75,6 +80,8 @@ impl Tunnel {
             dismissal: OnceLock::new(),
             sender,
             in_flight: AtomicUsize::new(0),
+            tally: Tally::default(),
+            shared: AtomicBool::new(false),
             rooms: RwLock::default(),
             draining: AtomicBool::new(false),
             strikes: AtomicU32::new(0),
@@ -90,14 +97,16 @@ impl Tunnel {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Takes a stream's place.
-    pub(crate) fn enter(&self) {
+    /// Takes a stream's place, for an address.
+    pub(crate) fn enter(&self, share: &Share) {
+        self.tally.enter(share);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Gives it back, to whoever waits for it in any of the pools; the last one out of a tunnel that
     /// drains wakes its driver.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn leave(&self, part: &Part) {
+        self.tally.leave(part);
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if before == 1 && self.is_draining() {
             self.attention.notify_one();
@@ -108,13 +117,26 @@ impl Tunnel {
 
     /// Those who wait on `freed` wait for this tunnel, too.
     pub(crate) fn join(&self, freed: &Arc<Notify>) {
-        self.rooms.write().unwrap_or_else(PoisonError::into_inner).push(freed.clone());
+        let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
+        rooms.push(freed.clone());
+        self.shared.store(rooms.len() > 1, Ordering::Relaxed);
     }
 
     /// They no longer do.
     pub(crate) fn part(&self, freed: &Arc<Notify>) {
         let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
         rooms.retain(|other| !Arc::ptr_eq(other, freed));
+        self.shared.store(rooms.len() > 1, Ordering::Relaxed);
+    }
+
+    /// Whether it is in several pools.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    /// How many streams an address has on it, whatever pools they were taken from.
+    pub(crate) fn taken_by(&self, share: &Share) -> usize {
+        self.tally.of(share)
     }
 
     /// Wakes all who wait for room: the backend allows more streams than before.

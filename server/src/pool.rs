@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth::Identity;
 pub use crate::live::{Tunnel, TunnelId};
-use crate::share::{Part, Share, Shares};
+use crate::share::{Part, Share, Shares, is_used_up};
 
 /// All tunnels of one route.
 #[derive(Debug)]
@@ -217,6 +217,22 @@ impl Pool {
         live.map(|tunnel| tunnel.allowed()).fold(0, usize::saturating_add)
     }
 
+    /// Whether an address has its part of the tunnels here. What it took of them by way of another pool
+    /// counts: a backend's routes are one backend.
+    fn is_used_up(&self, share: &Share, shard: usize) -> bool {
+        let Some(view) = self.views.get(shard) else { return false };
+        let taken = {
+            let backends = view.read().unwrap_or_else(PoisonError::into_inner);
+            let tunnels = || backends.iter().flat_map(Backend::tunnels);
+            if tunnels().any(|tunnel| tunnel.is_shared()) {
+                tunnels().map(|tunnel| tunnel.taken_by(share)).sum()
+            } else {
+                share.taken()
+            }
+        };
+        is_used_up(taken, || self.room())
+    }
+
     /// A stream for a request of an address with that `share`, which came in on `shard`; at once or not
     /// at all.
     ///
@@ -233,7 +249,7 @@ impl Pool {
         shard: usize,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
-        if share.is_used_up(|| self.room()) {
+        if self.is_used_up(share, shard) {
             return Err(NoTunnel::Full);
         }
         match self.find(share, shard, avoid) {
@@ -256,7 +272,7 @@ impl Pool {
         let free = turned(&backends, turn)
             .filter_map(|backend| Some((backend.in_flight(), backend.best(lap, suits)?)));
         if let Some((_, tunnel)) = free.min_by_key(|(in_flight, _)| *in_flight) {
-            tunnel.enter();
+            tunnel.enter(share);
             let part = share.part();
             return Ok(Lease { tunnel: tunnel.clone(), part });
         }
@@ -325,7 +341,7 @@ impl Pool {
             // of his own address doesn't take the signals of those who only wait for room.
             let mut returned = std::pin::pin!(share.returned());
             returned.as_mut().enable();
-            if share.is_used_up(|| self.room()) {
+            if self.is_used_up(share, shard) {
                 if std::mem::take(&mut woken) {
                     // The room that woke this one is for somebody else.
                     self.freed.notify_one();
@@ -365,7 +381,6 @@ impl Drop for Place<'_> {
 #[derive(Debug)]
 pub struct Lease {
     tunnel: Arc<Tunnel>,
-    #[allow(dead_code, reason = "held for its drop")]
     part: Part,
 }
 
@@ -383,7 +398,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.tunnel.leave();
+        self.tunnel.leave(&self.part);
     }
 }
 

@@ -115,8 +115,8 @@ impl Roster {
         let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, policy.clone());
         drop(current);
-        sort(&mut members, &policy);
         old.close(&policy);
+        sort(&mut members, &policy);
     }
 
     /// Judges every tunnel again: the keys that the policy goes by have changed.
