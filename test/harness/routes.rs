@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -54,6 +55,8 @@ pub struct Changing {
     /// The gateway.
     pub gateway: GatewayBox,
     next: Arc<Mutex<Option<Config>>>,
+    /// How often it was read.
+    read: Arc<AtomicUsize>,
     config: Config,
 }
 
@@ -64,10 +67,13 @@ impl Changing {
         let mut config = GatewayBox::config(&token);
         change(&mut config);
         let next = Arc::new(Mutex::new(Some(config.clone())));
-        let source = next.clone();
-        let load =
-            move || source.lock().expect("no panic").clone().ok_or(ConfigError::NoCertificate);
-        Self { gateway: GatewayBox::reloading(&config, token, load), next, config }
+        let read = Arc::new(AtomicUsize::new(0));
+        let (source, count) = (next.clone(), read.clone());
+        let load = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            source.lock().expect("no panic").clone().ok_or(ConfigError::NoCertificate)
+        };
+        Self { gateway: GatewayBox::reloading(&config, token, load), next, read, config }
     }
 
     /// Changes the configuration, and waits until it is in force.
@@ -85,9 +91,19 @@ impl Changing {
         .await;
     }
 
-    /// From here on what is read is no configuration.
-    pub fn spoil(&self) {
+    /// What is read from here on is no configuration; waits until it was.
+    pub async fn spoil(&self) {
         *self.next.lock().expect("no panic") = None;
+        let before = self.read.load(Ordering::Relaxed);
+        // Orders are carried out one after the other: with the second begun, the first is done.
+        self.gateway.order(Order::Reload);
+        self.gateway.order(Order::Reload);
+        soon("the reading", async {
+            while self.read.load(Ordering::Relaxed) < before + 2 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 }
 

@@ -19,7 +19,7 @@ const SERVER: &[(&str, &[&str])] = &[
     ("roster", &["auth", "config", "live", "policy", "pool", "site"]),
     ("policy", &["auth", "config", "live", "pool", "router", "site"]),
     ("pool", &["auth", "live", "share"]),
-    ("live", &["auth", "graveyard", "site"]),
+    ("live", &["auth", "graveyard", "share", "site"]),
     ("error", &["config", "pool"]),
     ("tls", &["auth", "config", "demux"]),
     ("caps", &["config", "share"]),

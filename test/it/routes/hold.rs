@@ -1,6 +1,7 @@
 //! Requests that wait: for a backend to come, and for room on those that are there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -11,7 +12,7 @@ use ptth_server::auth::{Identity, Key};
 use ptth_server::config::{Config, Hold, Route};
 use ptth_server::site::Site;
 use ptth_test::lab::Function;
-use ptth_test::peer::{MAX_CONCURRENT_STREAMS, Peer, headers};
+use ptth_test::peer::{END_STREAM, MAX_CONCURRENT_STREAMS, Peer, headers};
 use ptth_test::routes::{Tell, names};
 use ptth_test::{Answer, H1, Lab};
 use tokio::io::DuplexStream;
@@ -259,6 +260,36 @@ async fn room_on_a_shared_tunnel_wakes_those_who_wait_at_another_route() {
     go.notify_one();
     assert_eq!(other.answer().await.status, 204);
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+/// B9, C2: an address gets half of a tunnel, and not half by each of the tunnel's routes.
+#[tokio::test(start_paused = true)]
+async fn one_address_cannot_take_a_tunnel_by_way_of_several_routes() {
+    let mut lab = Lab::with(|config| config.routes = vec![any("a", "a.test"), any("b", "b.test")]);
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    lab.attach_to(near, Identity::default(), [a(), vec![Site::Route("b".to_owned())]].concat());
+    let mut peer = Peer::answering(far, &[(MAX_CONCURRENT_STREAMS, 100)]).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    lab.spawn(async move {
+        while let Some(frame) = peer.next().await {
+            count.fetch_add(usize::from(frame.kind == ptth_test::peer::HEADERS), Ordering::Relaxed);
+        }
+    });
+    sleep(Duration::from_millis(1)).await;
+    let mut greedy = lab.h2(&[]).await;
+    for n in 0..80 {
+        let host = if n % 2 == 0 { "a.test" } else { "b.test" };
+        let fields =
+            [(":method", "GET"), (":scheme", "https"), (":authority", host), (":path", "/")];
+        greedy.send(headers(2 * n + 1, END_STREAM, &fields)).await;
+    }
+    lab.spawn(async move { while greedy.next().await.is_some() {} });
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 50);
+    let _other = asking(&mut lab, "b.test", "/").await;
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 51);
 }
 
 /// C4: a backend that lost one of its two routes keeps the other, and gets the one back that nobody has.
