@@ -3,10 +3,12 @@
 //! Invariant: a tunnel stands in the pools of exactly those sites that the policy in force grants it,
 //! whichever of the two came last; so joining and the policy's exchange exclude each other.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use log::{info, warn};
 use ptth_link::goaway::{REPLACED, WITHDRAWN};
+use tokio::sync::Notify;
 
 use crate::config::WhenTaken;
 use crate::live::Tunnel;
@@ -17,6 +19,7 @@ use crate::policy::{Policy, Route};
 pub struct Roster {
     policy: RwLock<Arc<Policy>>,
     tunnels: Mutex<Vec<Arc<Tunnel>>>,
+    changed: Notify,
     /// Tunnels of each shard, from the end of their TLS handshake on.
     booked: Mutex<Vec<usize>>,
 }
@@ -27,6 +30,7 @@ impl Roster {
         Arc::new(Self {
             policy: RwLock::new(Arc::new(policy)),
             tunnels: Mutex::default(),
+            changed: Notify::new(),
             booked: Mutex::new(vec![0; shards]),
         })
     }
@@ -34,6 +38,18 @@ impl Roster {
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until `holds` of the tunnels. Cancel safe.
+    pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if holds(&self.all()) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Every tunnel, draining ones included.
@@ -66,6 +82,7 @@ impl Roster {
             route.pool.add(tunnel);
         }
         tunnels.push(tunnel.clone());
+        self.changed.notify_waiters();
         Ok(Registration { roster: self.clone(), tunnel: tunnel.clone() })
     }
 
@@ -171,6 +188,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut tunnels = self.roster.lock();
         tunnels.retain(|tunnel| tunnel.id != self.tunnel.id);
+        self.roster.changed.notify_waiters();
         let policy = self.roster.policy();
         for route in policy.all() {
             route.pool.remove(self.tunnel.id);

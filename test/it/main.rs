@@ -4,6 +4,7 @@
 
 mod binaries;
 mod deliver;
+mod doors;
 mod exchange;
 mod hostile;
 mod life;

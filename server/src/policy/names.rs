@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::auth::{Credential, Identity};
+use crate::auth::Identity;
 use crate::config::{NameGrant, Names as Settings};
 use crate::pool::Pool;
 use crate::router::{self, HostPattern};
@@ -110,10 +110,6 @@ impl Names {
 
     pub(super) fn grants(&self) -> &[NameGrant] {
         &self.settings.allow
-    }
-
-    pub(super) fn credentials(&self) -> impl Iterator<Item = &Arc<dyn Credential>> {
-        self.settings.allow.iter().map(|grant| &grant.credential)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Route>>> {

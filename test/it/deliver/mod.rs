@@ -18,6 +18,7 @@ use ptth_client::Body;
 use ptth_server::config::{Config, Respond, Route};
 use ptth_server::deliver::{Counts, Outbox};
 use ptth_server::public::{serve_h1, serve_h2};
+use ptth_server::stay::Stay;
 use ptth_test::room::{Guest, Room, process};
 use ptth_test::service::service;
 use ptth_test::wire::Road;
@@ -101,13 +102,15 @@ impl Hooks {
 
     fn h1(&mut self, address: IpAddr) -> H1<DuplexStream> {
         let (near, far) = duplex(64 * 1024);
-        self.visitors.spawn(serve_h1(self.room.shard.visitor(address, None), near));
+        self.visitors
+            .spawn(serve_h1(self.room.shard.visitor(address, None, Stay::default()), near));
         H1::over(far)
     }
 
     async fn h2(&mut self, address: IpAddr) -> Peer<DuplexStream> {
         let (near, far) = duplex(64 * 1024);
-        self.visitors.spawn(serve_h2(self.room.shard.visitor(address, None), near));
+        self.visitors
+            .spawn(serve_h2(self.room.shard.visitor(address, None, Stay::default()), near));
         Peer::asking(far, &[]).await
     }
 
