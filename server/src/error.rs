@@ -40,6 +40,8 @@ pub enum ExchangeError {
     Full,
     /// Too much waits to be delivered already.
     Backlog,
+    /// The configuration changed while the request waited.
+    Moved,
     /// The backend held the stream open without answering.
     BackendTimeout(Duration),
     /// The tunnel broke before the response's head arrived.
@@ -63,7 +65,7 @@ impl ExchangeError {
             Self::Absent(NoBackend::Status(status)) => *status,
             // For now, and with the same method and body (RFC 9110 §15.4.8).
             Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
-            Self::Full | Self::Backlog => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::Backlog | Self::Moved => StatusCode::SERVICE_UNAVAILABLE,
             Self::BackendTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Tunnel(_) | Self::Backend(_) => StatusCode::BAD_GATEWAY,
         }
@@ -83,6 +85,7 @@ impl ExchangeError {
             Self::VisitorSlow => "The request's body came too slowly.",
             Self::Unrouted => "There is no such site here.",
             Self::Absent(_) => "There is no upstream available",
+            Self::Moved => "This site is being changed.",
             Self::Full => "Every way to the server behind this gateway is busy.",
             Self::Backlog => "Too many requests wait for the server behind this gateway.",
             Self::BackendTimeout(_) => "The server behind this gateway did not answer in time.",
@@ -151,6 +154,7 @@ impl fmt::Display for ExchangeError {
             Self::Unrouted => f.write_str("no route"),
             Self::Register(err) => f.write_str(err.explanation()),
             Self::Absent(_) => f.write_str("no backend is connected"),
+            Self::Moved => f.write_str("the route changed while it waited"),
             Self::Full => f.write_str("all tunnels are full"),
             Self::Backlog => f.write_str("no room to keep it for delivery"),
             Self::BackendTimeout(after) => {

@@ -82,6 +82,7 @@ where
         let lease = acquired.map_err(|none| match none {
             NoTunnel::Absent => ExchangeError::Absent(route.no_backend.clone()),
             NoTunnel::Full => ExchangeError::Full,
+            NoTunnel::Moved => ExchangeError::Moved,
         })?;
         let tunnel = lease.tunnel().id;
         let mut sender = lease.sender();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::auth::Identity;
 use crate::graveyard::Graveyard;
+use crate::share::{Part, Share, Tally};
 use crate::site::Site;
 
 /// Names a tunnel in logs.
@@ -34,9 +35,17 @@ pub struct Tunnel {
     pub identity: Identity,
     /// What it asked to serve, and was granted.
     pub sites: Vec<Site>,
+    /// Those of its sites that another backend took from it.
+    lost: Mutex<Vec<Site>>,
     dismissal: OnceLock<(u32, &'static str)>,
     pub(crate) sender: SendRequest<Bytes>,
     in_flight: AtomicUsize,
+    /// Whose they are.
+    tally: Tally,
+    /// Whether it is in several pools.
+    shared: AtomicBool,
+    /// Where requests wait for room: once for each pool that it is in.
+    rooms: RwLock<Vec<Arc<Notify>>>,
     draining: AtomicBool,
     strikes: AtomicU32,
     probe: AtomicBool,
@@ -67,9 +76,13 @@ impl Tunnel {
             shard,
             identity,
             sites,
+            lost: Mutex::default(),
             dismissal: OnceLock::new(),
             sender,
             in_flight: AtomicUsize::new(0),
+            tally: Tally::default(),
+            shared: AtomicBool::new(false),
+            rooms: RwLock::default(),
             draining: AtomicBool::new(false),
             strikes: AtomicU32::new(0),
             probe: AtomicBool::new(false),
@@ -84,17 +97,75 @@ impl Tunnel {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Takes a stream's place.
-    pub(crate) fn enter(&self) {
+    /// Takes a stream's place, for an address.
+    pub(crate) fn enter(&self, share: &Share) {
+        self.tally.enter(share);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Gives it back; the last one out of a tunnel that drains wakes its driver.
-    pub(crate) fn leave(&self) {
+    /// Gives it back, to whoever waits for it in any of the pools; the last one out of a tunnel that
+    /// drains wakes its driver.
+    pub(crate) fn leave(&self, part: &Part) {
+        self.tally.leave(part);
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if before == 1 && self.is_draining() {
             self.attention.notify_one();
         }
+        let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
+        rooms.iter().for_each(|freed| freed.notify_one());
+    }
+
+    /// Those who wait on `freed` wait for this tunnel, too.
+    pub(crate) fn join(&self, freed: &Arc<Notify>) {
+        let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
+        rooms.push(freed.clone());
+        self.shared.store(rooms.len() > 1, Ordering::Relaxed);
+    }
+
+    /// They no longer do.
+    pub(crate) fn part(&self, freed: &Arc<Notify>) {
+        let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
+        rooms.retain(|other| !Arc::ptr_eq(other, freed));
+        self.shared.store(rooms.len() > 1, Ordering::Relaxed);
+    }
+
+    /// Whether it is in several pools.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    /// How many streams an address has on it, whatever pools they were taken from.
+    pub(crate) fn taken_by(&self, share: &Share) -> usize {
+        self.tally.of(share)
+    }
+
+    /// Wakes all who wait for room: the backend allows more streams than before.
+    pub(crate) fn note_room(&self) {
+        let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
+        rooms.iter().for_each(|freed| freed.notify_waiters());
+    }
+
+    /// Another backend took this site from it.
+    pub(crate) fn lose(&self, site: &Site) {
+        self.lost().push(site.clone());
+    }
+
+    /// Gives back the lost sites that are `free` now. Whether there were any.
+    pub(crate) fn regain(&self, free: impl Fn(&Site) -> bool) -> bool {
+        let mut lost = self.lost();
+        let before = lost.len();
+        lost.retain(|site| !free(site));
+        lost.len() < before
+    }
+
+    /// What it asked to serve and was granted, but for what it lost.
+    pub(crate) fn claims(&self) -> Vec<&Site> {
+        let lost = self.lost();
+        self.sites.iter().filter(|site| !lost.contains(site)).collect()
+    }
+
+    fn lost(&self) -> std::sync::MutexGuard<'_, Vec<Site>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No new requests from here on; those that run may finish, if the backend still answers.

@@ -20,7 +20,7 @@ use crate::auth::{Claim, Credential, Identity, Key, Known, Mark};
 use crate::config::{Config, NameGrant, NoBackend, Route as Settings, WhenTaken};
 use crate::live::Tunnel;
 use crate::pool::{Patience, Pool};
-use crate::router::{HostPattern, Table};
+use crate::router::{HostPattern, Table, is_label};
 use crate::site::Site;
 
 use desk::Desk;
@@ -85,16 +85,24 @@ pub enum Wish {
 
 /// The table in force.
 pub struct Policy {
-    table: Table<usize>,
+    table: Table<Target>,
     routes: Vec<Arc<Route>>,
     /// Whom each of `routes` admits.
     admits: Vec<Admits>,
     names: Option<Names>,
 }
 
+/// What the table leads to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Target {
+    /// The route at that place.
+    Route(usize),
+    /// Whoever has the dynamic name.
+    Names,
+}
+
 /// Whom a route admits.
 struct Admits {
-    hosts: Vec<HostPattern>,
     /// `None`: whom the gateway as a whole admits.
     credentials: Option<Vec<Arc<dyn Credential>>>,
     known: Arc<Known>,
@@ -133,10 +141,6 @@ impl Policy {
     /// What `config` says, for a gateway of so many shards; `known` are the keys that TLS lets in. Pools
     /// and live names of the policy `before` go on.
     pub fn new(config: &Config, known: &Arc<Known>, shards: usize, before: Option<&Self>) -> Self {
-        let pool = |site: &Site| {
-            let same = before.and_then(|before| before.route(site));
-            same.map_or_else(|| Pool::new(shards), |route| route.pool.clone())
-        };
         let mut routes = Vec::new();
         let mut admits = Vec::new();
         let mut table = Table::default();
@@ -145,10 +149,14 @@ impl Policy {
         for settings in config.routes.iter().chain(&unnamed) {
             for host in &settings.hosts {
                 // The configuration was checked for twins; the first would stay.
-                let _ = table.insert(host, &settings.path, routes.len());
+                let _ = table.insert(host, &settings.path, Target::Route(routes.len()));
             }
-            let site = Site::Route(settings.name.clone());
-            let mut route = Route::of(settings, pool(&site), site);
+            let mut route = Route::of(settings, Pool::new(shards));
+            // What waits there waits for these addresses. If they are others now, nobody inherits it.
+            let same = before.and_then(|before| before.route(&route.site));
+            if let Some(same) = same.filter(|same| same.addresses == route.addresses) {
+                route.pool = same.pool.clone();
+            }
             if settings.allow.is_none() && known.is_open() {
                 // Whoever comes may serve it, so one at a time.
                 route.when_taken = WhenTaken::Reject;
@@ -157,26 +165,21 @@ impl Policy {
                 route.patience = Patience::default();
             }
             routes.push(Arc::new(route));
-            admits.push(Admits {
-                hosts: settings.hosts.clone(),
-                credentials: settings.allow.clone(),
-                known: known.clone(),
-            });
+            admits.push(Admits { credentials: settings.allow.clone(), known: known.clone() });
         }
         let live = before.and_then(|before| before.names.as_ref());
         let names = config.names.clone().map(|names| Names::new(names, shards, live));
+        if let Some(names) = &names {
+            // Its domain is theirs as if a route had it as a wildcard. A twin among the routes comes first.
+            let hosts = HostPattern::Under(names.domain().into());
+            let _ = table.insert(&hosts, "/", Target::Names);
+        }
         Self { table, routes, admits, names }
     }
 
     /// The configured routes.
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
-    }
-
-    /// Every site that may have tunnels: routes and live names.
-    pub fn all(&self) -> Vec<Arc<Route>> {
-        let names = self.names.iter().flat_map(Names::live);
-        self.routes.iter().cloned().chain(names).collect()
     }
 
     /// The keys that single routes and names admit: TLS must let them in.
@@ -194,24 +197,45 @@ impl Policy {
         self.names.as_ref().map_or(&[], Names::grants)
     }
 
-    /// Where a request for this Host or `:authority` and this path goes. A configured route comes before
-    /// a dynamic name, so that no backend can take a part of one by its choice of a name.
+    /// Where a request for this Host or `:authority` and this path goes. The names' domain is looked up
+    /// like any host; by path, a configured route comes before a dynamic name, so that no backend can take
+    /// a part of one by its choice of a name.
     ///
     /// # Errors
     /// [`Lost`].
     pub fn find(&self, host: &str, path: &str) -> Result<Found, Lost> {
-        if let Some(found) = self.table.find(host, path)
-            && let Some(route) = self.routes.get(*found.value)
-        {
-            let strip = if route.strip { found.prefix } else { 0 };
-            return Ok(Found { route: route.clone(), strip });
+        let Some(found) = self.table.find(host, path) else {
+            return self.names.as_ref().map_or(Err(Lost::Unrouted), |it| it.by_path(host, path));
+        };
+        match (*found.value, &self.names) {
+            (Target::Route(place), _) => {
+                let route = self.routes.get(place).ok_or(Lost::Unrouted)?.clone();
+                let strip = if route.strip { found.prefix } else { 0 };
+                Ok(Found { route, strip })
+            }
+            (Target::Names, Some(names)) => names.by_host(host),
+            (Target::Names, None) => Err(Lost::Unrouted),
         }
-        self.names.as_ref().map_or(Err(Lost::Unrouted), |names| names.find(host, path))
     }
 
-    /// The sites of that name that exist; a dynamic name begins to.
-    pub fn sites(&self, sites: &[Site]) -> Vec<Arc<Route>> {
-        sites.iter().filter_map(|site| self.site(site)).collect()
+    /// Those of the sites that exist; dynamic names only while somebody serves them.
+    pub fn live(&self, sites: &[Site]) -> Vec<Arc<Route>> {
+        sites.iter().filter_map(|site| self.route(site)).collect()
+    }
+
+    /// Whether anybody serves the site.
+    pub fn has_backend(&self, site: &Site) -> bool {
+        self.route(site).is_some_and(|route| !route.pool.is_empty())
+    }
+
+    /// Sends away those requests that wait for what `after` has no more, or has for other addresses.
+    pub fn close(&self, after: &Self) {
+        let kept = |pool| after.routes.iter().any(|route| Arc::ptr_eq(&route.pool, pool));
+        let gone = self.routes.iter().filter(|route| !kept(&route.pool));
+        gone.for_each(|route| route.pool.close());
+        if let Some(names) = &self.names {
+            names.close(after.names.as_ref());
+        }
     }
 
     /// The public addresses of these sites, as URLs with that port. `called`: what the backend calls this
@@ -230,7 +254,8 @@ impl Policy {
 
     /// The sites that a tunnel, admitted under whatever policy, may serve under this one.
     pub fn judge(&self, tunnel: &Tunnel) -> Vec<Arc<Route>> {
-        let kept = tunnel.sites.iter().filter(|site| self.keeps(site, &tunnel.identity));
+        let claims = tunnel.claims();
+        let kept = claims.into_iter().filter(|site| self.keeps(site, &tunnel.identity));
         kept.filter_map(|site| self.site(site)).collect()
     }
 
@@ -249,7 +274,9 @@ impl Policy {
             Some(names) => names.admit(identity, name),
             None => Vec::new(),
         };
-        if let Some(wish) = &identity.wish {
+        // Another program's certificate may say there what its company has always put there.
+        let wish = identity.wish.as_deref();
+        if let Some(wish) = wish.filter(|wish| identity.ours || self.speaks_of(wish)) {
             let sites = names(Some(wish));
             return if sites.is_empty() {
                 Err(forbidden(format!("the name {wish:?}")))
@@ -258,7 +285,7 @@ impl Policy {
             };
         }
         let sni = identity.sni.as_deref();
-        let named = sni.and_then(|host| self.names.as_ref()?.label(host));
+        let named = sni.and_then(|host| self.name_at(host));
         let sites = named.map(|name| names(Some(&name))).unwrap_or_default();
         if !sites.is_empty() {
             return Ok(sites);
@@ -272,12 +299,21 @@ impl Policy {
         Ok(sites)
     }
 
-    /// Of several routes those with that host, if it is one of theirs; else all.
+    /// Whether there are dynamic names, and this could be one.
+    fn speaks_of(&self, name: &str) -> bool {
+        self.names.is_some() && is_label(name)
+    }
+
+    /// The dynamic name that a host spells, unless a route has that host.
+    fn name_at(&self, host: &str) -> Option<String> {
+        let theirs = self.table.at(host).any(|target| *target == Target::Names);
+        self.names.as_ref().filter(|_| theirs)?.label(host)
+    }
+
+    /// Of several routes those that visitors of that host come to, if it is one of theirs; else all.
     fn narrow(&self, granted: &[usize], host: Option<&str>) -> Vec<Site> {
-        let has = |n: &&usize| match (self.admits.get(**n), host) {
-            (Some(admits), Some(host)) => admits.hosts.iter().any(|pattern| pattern.matches(host)),
-            _ => false,
-        };
+        let at: Vec<_> = host.into_iter().flat_map(|host| self.table.at(host)).collect();
+        let has = |n: &&usize| at.contains(&&Target::Route(**n));
         let fitting: Vec<_> = granted.iter().filter(has).collect();
         let chosen = if fitting.is_empty() { granted.iter().collect() } else { fitting };
         let sites = chosen.into_iter().filter_map(|n| self.routes.get(*n));

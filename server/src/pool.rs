@@ -7,29 +7,65 @@
 //! never exceeded; beyond it h2 would queue without a bound and without a word.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::auth::Identity;
 pub use crate::live::{Tunnel, TunnelId};
-use crate::share::{Part, Share, Shares};
+use crate::share::{Part, Share, Shares, is_used_up};
 
-/// All tunnels of one route, listed by the shard that drives them.
+/// All tunnels of one route.
 #[derive(Debug)]
 pub struct Pool {
-    shards: Vec<RwLock<Vec<Arc<Tunnel>>>>,
+    all: Mutex<Vec<Arc<Tunnel>>>,
+    /// The same by backend, once for each shard, so that no two threads ask for one lock.
+    views: Vec<RwLock<Vec<Backend>>>,
     turn: AtomicUsize,
     waiting: AtomicUsize,
-    held: AtomicUsize,
-    freed: Notify,
+    held: Arc<AtomicUsize>,
+    freed: Arc<Notify>,
     changed: Notify,
+    closed: AtomicBool,
     shares: Shares,
+}
+
+/// The tunnels of one process, as one shard sees them.
+#[derive(Debug)]
+struct Backend {
+    /// Those that the shard drives.
+    near: Vec<Arc<Tunnel>>,
+    /// The others: their locks are wanted by another thread, too.
+    far: Vec<Arc<Tunnel>>,
+}
+
+impl Backend {
+    fn tunnels(&self) -> impl Iterator<Item = &Arc<Tunnel>> {
+        self.near.iter().chain(&self.far)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.tunnels().map(|tunnel| tunnel.in_flight()).sum()
+    }
+
+    /// The one with the fewest streams in flight; among equals another one at each turn.
+    fn best(&self, turn: usize, suits: impl Fn(&&Arc<Tunnel>) -> bool) -> Option<&Arc<Tunnel>> {
+        [&self.near, &self.far].into_iter().find_map(|tunnels| {
+            let free = turned(tunnels, turn).filter(&suits);
+            free.min_by_key(|tunnel| tunnel.in_flight())
+        })
+    }
+}
+
+/// All of them, beginning with another one at each turn.
+fn turned<T>(items: &[T], turn: usize) -> impl Iterator<Item = &T> {
+    let (before, after) = items.split_at(turn % items.len().max(1));
+    after.iter().chain(before)
 }
 
 /// How long a request waits, and how many do.
@@ -54,42 +90,90 @@ pub enum NoTunnel {
     Absent,
     /// Every tunnel is full, and stayed so.
     Full,
+    /// The route is no more what it was when the request came.
+    Moved,
 }
 
 impl Pool {
     /// An empty pool for that many shards.
     pub fn new(shards: usize) -> Arc<Self> {
+        Self::holding(shards, Arc::default())
+    }
+
+    /// The same; the requests that wait for a backend are counted in `held`, with those of others.
+    pub fn holding(shards: usize, held: Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Self {
-            shards: (0..shards).map(|_| RwLock::default()).collect(),
+            all: Mutex::default(),
+            views: (0..shards).map(|_| RwLock::default()).collect(),
             turn: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
-            held: AtomicUsize::new(0),
-            freed: Notify::new(),
+            held,
+            freed: Arc::default(),
             changed: Notify::new(),
+            closed: AtomicBool::new(false),
             shares: Shares::default(),
         })
     }
 
     /// Adds a tunnel, unless it is here.
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
-        if let Some(shard) = self.shards.get(tunnel.shard) {
-            let mut tunnels = shard.write().unwrap_or_else(PoisonError::into_inner);
-            if !tunnels.iter().any(|other| other.id == tunnel.id) {
-                tunnels.push(tunnel.clone());
-            }
+        let mut all = self.lock();
+        if !all.iter().any(|other| other.id == tunnel.id) {
+            tunnel.join(&self.freed);
+            all.push(tunnel.clone());
+            self.arrange(&all);
         }
-        self.freed.notify_waiters();
-        self.changed.notify_waiters();
     }
 
     /// Takes a tunnel out, if it is here.
     pub fn remove(&self, id: TunnelId) {
-        for shard in &self.shards {
-            shard.write().unwrap_or_else(PoisonError::into_inner).retain(|tunnel| tunnel.id != id);
+        let mut all = self.lock();
+        let place = all.iter().position(|tunnel| tunnel.id == id);
+        if let Some(place) = place {
+            all.remove(place).part(&self.freed);
+            self.arrange(&all);
         }
-        // Whoever waits for room must learn that nothing is left to wait for.
+    }
+
+    /// Sends away all who wait, now and later: the route is no more, or is something else.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         self.freed.notify_waiters();
         self.changed.notify_waiters();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Shows every shard the tunnels that there are now.
+    fn arrange(&self, all: &[Arc<Tunnel>]) {
+        let mut backends: Vec<Vec<&Arc<Tunnel>>> = Vec::new();
+        for tunnel in all {
+            let identity = &tunnel.identity;
+            let same = |backend: &&mut Vec<&Arc<Tunnel>>| {
+                backend.first().is_some_and(|first| first.identity.is_same_backend(identity))
+            };
+            match backends.iter_mut().find(same) {
+                Some(backend) => backend.push(tunnel),
+                None => backends.push(vec![tunnel]),
+            }
+        }
+        for (shard, view) in self.views.iter().enumerate() {
+            let seen = backends.iter().map(|tunnels| {
+                let (near, far) =
+                    tunnels.iter().cloned().cloned().partition(|it| it.shard == shard);
+                Backend { near, far }
+            });
+            *view.write().unwrap_or_else(PoisonError::into_inner) = seen.collect();
+        }
+        // Whoever waits for room must learn as well that nothing is left to wait for.
+        self.freed.notify_waiters();
+        self.changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Tunnel>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The tunnels of other backends that still take requests.
@@ -101,12 +185,12 @@ impl Pool {
 
     /// Every tunnel, draining ones included.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
-        self.shards.iter().flat_map(|shard| read(shard).clone()).collect()
+        self.lock().clone()
     }
 
     /// Whether there is no tunnel at all.
     pub fn is_empty(&self) -> bool {
-        self.shards.iter().all(|shard| read(shard).is_empty())
+        self.lock().is_empty()
     }
 
     /// What the visitors of an address have of this pool.
@@ -126,11 +210,6 @@ impl Pool {
         }
     }
 
-    /// Wakes those who wait for room: a backend allows more streams than before.
-    pub fn note_room(&self) {
-        self.freed.notify_waiters();
-    }
-
     /// Streams that all tunnels together have room for.
     fn room(&self) -> usize {
         let tunnels = self.all();
@@ -138,11 +217,29 @@ impl Pool {
         live.map(|tunnel| tunnel.allowed()).fold(0, usize::saturating_add)
     }
 
+    /// Whether an address has its part of the tunnels here. What it took of them by way of another pool
+    /// counts: a backend's routes are one backend.
+    fn is_used_up(&self, share: &Share, shard: usize) -> bool {
+        let Some(view) = self.views.get(shard) else { return false };
+        let taken = {
+            let backends = view.read().unwrap_or_else(PoisonError::into_inner);
+            let tunnels = || backends.iter().flat_map(Backend::tunnels);
+            if tunnels().any(|tunnel| tunnel.is_shared()) {
+                tunnels().map(|tunnel| tunnel.taken_by(share)).sum()
+            } else {
+                share.taken()
+            }
+        };
+        is_used_up(taken, || self.room())
+    }
+
     /// A stream for a request of an address with that `share`, which came in on `shard`; at once or not
     /// at all.
     ///
-    /// The shard's own tunnels come first: another one's would cost a lock that two threads want. Those
-    /// in `avoid` come last: they refused the request, and being idle for that would be chosen again.
+    /// The backend with the fewest streams in flight gets it, another one at each turn among equals; of
+    /// its tunnels first those that the shard drives: another one's would cost a lock that two threads
+    /// want. Those in `avoid` come last: they refused the request, and being idle for that would be
+    /// chosen again.
     ///
     /// # Errors
     /// [`NoTunnel`].
@@ -152,7 +249,7 @@ impl Pool {
         shard: usize,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
-        if share.is_used_up(|| self.room()) {
+        if self.is_used_up(share, shard) {
             return Err(NoTunnel::Full);
         }
         match self.find(share, shard, avoid) {
@@ -167,23 +264,24 @@ impl Pool {
         shard: usize,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
+        let Some(view) = self.views.get(shard) else { return Err(NoTunnel::Absent) };
+        let backends = view.read().unwrap_or_else(PoisonError::into_inner);
         let suits = |tunnel: &&Arc<Tunnel>| tunnel.has_room() && !avoid.contains(&tunnel.id);
-        let mut any = false;
-        let own = self.shards.get(shard).into_iter();
-        let others = self.shards.iter().enumerate().filter(|(n, _)| *n != shard).map(|(_, s)| s);
-        for tunnels in own.chain(others) {
-            let tunnels = read(tunnels);
-            any |= tunnels.iter().any(|tunnel| !tunnel.is_draining());
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % tunnels.len().max(1);
-            let (before, after) = tunnels.split_at(turn);
-            let free = after.iter().chain(before).filter(suits);
-            if let Some(tunnel) = free.min_by_key(|tunnel| tunnel.in_flight()) {
-                tunnel.enter();
-                let (pool, part) = (self.clone(), share.part());
-                return Ok(Lease { pool, tunnel: tunnel.clone(), part });
-            }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let lap = turn / backends.len().max(1);
+        let free = turned(&backends, turn)
+            .filter_map(|backend| Some((backend.in_flight(), backend.best(lap, suits)?)));
+        if let Some((_, tunnel)) = free.min_by_key(|(in_flight, _)| *in_flight) {
+            tunnel.enter(share);
+            let part = share.part();
+            return Ok(Lease { tunnel: tunnel.clone(), part });
         }
-        Err(if any { NoTunnel::Full } else { NoTunnel::Absent })
+        let any = backends.iter().flat_map(Backend::tunnels).any(|tunnel| !tunnel.is_draining());
+        Err(match any {
+            true => NoTunnel::Full,
+            false if self.is_closed() => NoTunnel::Moved,
+            false => NoTunnel::Absent,
+        })
     }
 
     /// Like [`Pool::lease`], but waits a while: for room, and for a backend where the route says so.
@@ -191,7 +289,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`NoTunnel::Absent`] at once or after the hold, [`NoTunnel::Full`] after the queue's time or
-    /// beyond a queue of a thousand.
+    /// beyond a queue of a thousand, [`NoTunnel::Moved`].
     pub async fn acquire(
         self: &Arc<Self>,
         share: &Share,
@@ -199,22 +297,34 @@ impl Pool {
         avoid: &[TunnelId],
         patience: Patience,
     ) -> Result<Lease, NoTunnel> {
+        // Set when the wait begins, and once: backends that come and go don't prolong it.
+        let (mut queued, mut held) = (None, None);
+        let after = |time| move || Instant::now() + time;
         loop {
-            match (self.lease(share, shard, avoid), patience.hold) {
-                (Err(NoTunnel::Full), _) => {
-                    return self.queue(share, shard, avoid, patience.queue).await;
+            let found = match self.lease(share, shard, avoid) {
+                Err(NoTunnel::Full) => {
+                    let deadline = *queued.get_or_insert_with(after(patience.queue));
+                    self.queue(share, shard, avoid, deadline).await
                 }
-                (Err(NoTunnel::Absent), Some((time, most))) => self.hold(time, most).await?,
+                found => found,
+            };
+            match (found, patience.hold) {
+                (Err(NoTunnel::Absent), Some((time, most))) => {
+                    let deadline = *held.get_or_insert_with(after(time));
+                    self.hold(deadline, most).await?;
+                }
                 (found, _) => return found,
             }
         }
     }
 
-    /// Waits until some tunnel takes requests.
-    async fn hold(&self, time: Duration, most: usize) -> Result<(), NoTunnel> {
+    /// Waits until some tunnel takes requests, or none ever will.
+    async fn hold(&self, deadline: Instant, most: usize) -> Result<(), NoTunnel> {
         let _place = Place::take(&self.held, most).ok_or(NoTunnel::Absent)?;
-        let live = |tunnels: &[Arc<Tunnel>]| tunnels.iter().any(|tunnel| !tunnel.is_draining());
-        timeout(time, self.until(live)).await.map_err(|_| NoTunnel::Absent)
+        let over = |tunnels: &[Arc<Tunnel>]| {
+            self.is_closed() || tunnels.iter().any(|tunnel| !tunnel.is_draining())
+        };
+        timeout_at(deadline, self.until(over)).await.map_err(|_| NoTunnel::Absent)
     }
 
     async fn queue(
@@ -222,16 +332,20 @@ impl Pool {
         share: &Share,
         shard: usize,
         avoid: &[TunnelId],
-        time: Duration,
+        deadline: Instant,
     ) -> Result<Lease, NoTunnel> {
         let _place = Place::take(&self.waiting, QUEUE).ok_or(NoTunnel::Full)?;
-        let deadline = Instant::now() + time;
+        let mut woken = false;
         loop {
             // Enabled, neither of the two is missed; so look once more before waiting. Who waits for a part
             // of his own address doesn't take the signals of those who only wait for room.
             let mut returned = std::pin::pin!(share.returned());
             returned.as_mut().enable();
-            if share.is_used_up(|| self.room()) {
+            if self.is_used_up(share, shard) {
+                if std::mem::take(&mut woken) {
+                    // The room that woke this one is for somebody else.
+                    self.freed.notify_one();
+                }
                 timeout_at(deadline, returned).await.map_err(|_| NoTunnel::Full)?;
                 continue;
             }
@@ -242,12 +356,9 @@ impl Pool {
                 other => return other,
             }
             timeout_at(deadline, freed).await.map_err(|_| NoTunnel::Full)?;
+            woken = true;
         }
     }
-}
-
-fn read(shard: &RwLock<Vec<Arc<Tunnel>>>) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Tunnel>>> {
-    shard.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A place among those who wait.
@@ -269,9 +380,7 @@ impl Drop for Place<'_> {
 /// The right to one stream of one tunnel, until dropped.
 #[derive(Debug)]
 pub struct Lease {
-    pool: Arc<Pool>,
     tunnel: Arc<Tunnel>,
-    #[allow(dead_code, reason = "held for its drop")]
     part: Part,
 }
 
@@ -289,8 +398,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.tunnel.leave();
-        self.pool.freed.notify_one();
+        self.tunnel.leave(&self.part);
     }
 }
 

@@ -3,6 +3,8 @@
 //! Invariant: a tunnel stands in the pools of exactly those sites that the policy in force grants it,
 //! whichever of the two came last; so joining and the policy's exchange exclude each other.
 
+mod replaced;
+
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -10,18 +12,48 @@ use log::{info, warn};
 use ptth_link::goaway::{REPLACED, WITHDRAWN};
 use tokio::sync::Notify;
 
+use crate::auth::Identity;
 use crate::config::WhenTaken;
 use crate::live::Tunnel;
 use crate::policy::{Policy, Route};
+use crate::pool::Pool;
+use crate::site::Site;
+
+use replaced::Replaced;
 
 /// The tunnels of the whole gateway.
 #[derive(Debug)]
 pub struct Roster {
     policy: RwLock<Arc<Policy>>,
-    tunnels: Mutex<Vec<Arc<Tunnel>>>,
+    members: Mutex<Members>,
     changed: Notify,
     /// Tunnels of each shard, from the end of their TLS handshake on.
     booked: Mutex<Vec<usize>>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    present: Vec<Member>,
+    replaced: Replaced,
+}
+
+/// A tunnel, and where it stands.
+#[derive(Debug)]
+struct Member {
+    tunnel: Arc<Tunnel>,
+    pools: Vec<Arc<Pool>>,
+}
+
+impl Member {
+    /// Has it stand in the pools of `routes` and in no others.
+    fn stand(&mut self, routes: &[Arc<Route>]) {
+        let stays = |pool: &Arc<Pool>| routes.iter().any(|route| Arc::ptr_eq(&route.pool, pool));
+        for pool in self.pools.iter().filter(|pool| !stays(pool)) {
+            pool.remove(self.tunnel.id);
+        }
+        self.pools = routes.iter().map(|route| route.pool.clone()).collect();
+        self.pools.iter().for_each(|pool| pool.add(&self.tunnel));
+    }
 }
 
 impl Roster {
@@ -29,7 +61,7 @@ impl Roster {
     pub fn new(policy: Policy, shards: usize) -> Arc<Self> {
         Arc::new(Self {
             policy: RwLock::new(Arc::new(policy)),
-            tunnels: Mutex::default(),
+            members: Mutex::default(),
             changed: Notify::new(),
             booked: Mutex::new(vec![0; shards]),
         })
@@ -54,73 +86,59 @@ impl Roster {
 
     /// Every tunnel, draining ones included.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
-        self.lock().clone()
+        self.lock().present.iter().map(|member| member.tunnel.clone()).collect()
+    }
+
+    /// The tunnels that would keep one of these sites from a backend, if they answer.
+    pub fn keepers(&self, identity: &Identity, sites: &[Site]) -> Vec<Arc<Tunnel>> {
+        let mut members = self.lock();
+        let routes = self.policy().live(sites);
+        routes.iter().flat_map(|route| members.replaced.keepers(route, identity)).collect()
     }
 
     /// Lets a tunnel take requests for its sites. One of the same credential and name is replaced at
     /// once, and told: after a network change nobody waits for the dead one to be found dead.
     ///
-    ///
     /// # Errors
     /// [`Turned`]: what was true when it was admitted no longer is.
     pub fn enroll(self: &Arc<Self>, tunnel: &Arc<Tunnel>) -> Result<Registration, Turned> {
-        let mut tunnels = self.lock();
+        let mut members = self.lock();
         let routes = self.policy().judge(tunnel);
         if routes.is_empty() {
             return Err(Turned::Withdrawn);
         }
-        let kept = |route: &Arc<Route>| {
-            route.when_taken == WhenTaken::Reject && !route.pool.rivals(&tunnel.identity).is_empty()
-        };
-        if routes.iter().any(kept) {
+        let Members { present, replaced } = &mut *members;
+        if routes.iter().any(|route| !replaced.keepers(route, &tunnel.identity).is_empty()) {
             return Err(Turned::Taken);
         }
         for route in &routes {
-            make_way(route, tunnel);
+            replaced.forget(&route.site, &tunnel.identity);
+            for other in present.iter_mut() {
+                make_way(route, tunnel, other, replaced);
+            }
         }
-        for route in &routes {
-            route.pool.add(tunnel);
-        }
-        tunnels.push(tunnel.clone());
+        let mut member = Member { tunnel: tunnel.clone(), pools: Vec::new() };
+        member.stand(&routes);
+        present.push(member);
         self.changed.notify_waiters();
         Ok(Registration { roster: self.clone(), tunnel: tunnel.clone() })
     }
 
     /// Puts another policy in force. Tunnels that it grants something live on; the others finish what
-    /// they do, and are told why.
+    /// they do, and are told why. Requests that wait go on to wait, unless what they wait for is no more.
     pub fn swap(&self, policy: Policy) {
-        let tunnels = self.lock();
+        let mut members = self.lock();
         let policy = Arc::new(policy);
         let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, policy.clone());
         drop(current);
-        self.sort(&tunnels, &old, &policy);
+        old.close(&policy);
+        sort(&mut members, &policy);
     }
 
     /// Judges every tunnel again: the keys that the policy goes by have changed.
     pub fn judge(&self) {
-        let tunnels = self.lock();
-        let policy = self.policy();
-        self.sort(&tunnels, &policy, &policy);
-    }
-
-    fn sort(&self, tunnels: &[Arc<Tunnel>], old: &Policy, policy: &Policy) {
-        for tunnel in tunnels.iter() {
-            let granted = policy.judge(tunnel);
-            for route in old.all().into_iter().chain(policy.all()) {
-                if !granted.iter().any(|kept| Arc::ptr_eq(&kept.pool, &route.pool)) {
-                    route.pool.remove(tunnel.id);
-                }
-            }
-            for route in &granted {
-                route.pool.add(tunnel);
-            }
-            if granted.is_empty() && !tunnel.is_draining() {
-                warn!("tunnel: {} drained: its credential was withdrawn", tunnel.id);
-                tunnel.dismiss(WITHDRAWN, "the credential was withdrawn, or its names were");
-            }
-        }
-        policy.tidy();
+        sort(&mut self.lock(), &self.policy());
     }
 
     /// The shard that drives the fewest tunnels, those on their way there included; `near` if it is
@@ -135,8 +153,8 @@ impl Roster {
         Booking { roster: self.clone(), shard }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Tunnel>>> {
-        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,20 +167,52 @@ pub enum Turned {
     Withdrawn,
 }
 
-/// Sends away whom `tunnel` takes the place of.
-fn make_way(route: &Route, tunnel: &Tunnel) {
-    for other in route.pool.all() {
-        if other.is_draining() {
-            continue;
+fn sort(members: &mut Members, policy: &Policy) {
+    for member in &mut members.present {
+        let granted = policy.judge(&member.tunnel);
+        member.stand(&granted);
+        let tunnel = &member.tunnel;
+        if granted.is_empty() && !tunnel.is_draining() {
+            warn!("tunnel: {} drained: its credential was withdrawn", tunnel.id);
+            tunnel.dismiss(WITHDRAWN, "the credential was withdrawn, or its names were");
         }
-        if other.identity.is_same_tunnel(&tunnel.identity) {
-            info!("tunnel: {} replaced by {}", other.id, tunnel.id);
-            other.drain();
-        } else if route.when_taken == WhenTaken::Replace
-            && !other.identity.is_same_backend(&tunnel.identity)
-        {
-            info!("tunnel: {} replaced by {}, of another backend", other.id, tunnel.id);
-            other.dismiss(REPLACED, "another backend took this name over");
+    }
+    policy.tidy();
+}
+
+impl Replaced {
+    /// The tunnels of others that keep a route from a backend, if they answer.
+    fn keepers(&mut self, route: &Route, identity: &Identity) -> Vec<Arc<Tunnel>> {
+        let bars = match route.when_taken {
+            WhenTaken::Balance => false,
+            WhenTaken::Reject => true,
+            WhenTaken::Replace => self.has(&route.site, identity),
+        };
+        let rivals = if bars { route.pool.rivals(identity) } else { Vec::new() };
+        if !rivals.is_empty() && route.when_taken == WhenTaken::Replace {
+            self.note(&route.site, identity);
+        }
+        rivals
+    }
+}
+
+/// Sends `other` away from a route if `tunnel` takes its place there.
+fn make_way(route: &Route, tunnel: &Tunnel, other: &mut Member, replaced: &mut Replaced) {
+    let it = other.tunnel.clone();
+    let place = other.pools.iter().position(|pool| Arc::ptr_eq(pool, &route.pool));
+    let Some(place) = place.filter(|_| !it.is_draining()) else { return };
+    if it.identity.is_same_tunnel(&tunnel.identity) {
+        info!("tunnel: {} replaced by {}", it.id, tunnel.id);
+        it.drain();
+    } else if route.when_taken == WhenTaken::Replace
+        && !it.identity.is_same_backend(&tunnel.identity)
+    {
+        info!("tunnel: {} replaced by {}, of another backend, {}", it.id, tunnel.id, route.site);
+        replaced.note(&route.site, &it.identity);
+        it.lose(&route.site);
+        other.pools.swap_remove(place).remove(it.id);
+        if other.pools.is_empty() {
+            it.dismiss(REPLACED, "another backend took this name over");
         }
     }
 }
@@ -178,20 +228,24 @@ pub struct Registration {
 impl Registration {
     /// Wakes those who wait for room: the backend allows more streams than before.
     pub fn note_room(&self) {
-        for route in self.roster.policy().judge(&self.tunnel) {
-            route.pool.note_room();
-        }
+        self.tunnel.note_room();
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut tunnels = self.roster.lock();
-        tunnels.retain(|tunnel| tunnel.id != self.tunnel.id);
+        let mut members = self.roster.lock();
         self.roster.changed.notify_waiters();
+        let place = members.present.iter().position(|it| it.tunnel.id == self.tunnel.id);
+        if let Some(place) = place {
+            members.present.remove(place).stand(&[]);
+        }
         let policy = self.roster.policy();
-        for route in policy.all() {
-            route.pool.remove(self.tunnel.id);
+        for member in &mut members.present {
+            // What nobody has any more falls back to the first of those who had to leave it.
+            if member.tunnel.regain(|site| !policy.has_backend(site)) {
+                member.stand(&policy.judge(&member.tunnel));
+            }
         }
         policy.tidy();
     }

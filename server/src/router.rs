@@ -100,6 +100,11 @@ impl<T> Table<T> {
         })
     }
 
+    /// All routes of a host, whatever their paths: those that its visitors may come to.
+    pub fn at(&self, host: &str) -> impl Iterator<Item = &T> {
+        self.paths(host).into_iter().flatten().map(|(_, value)| value)
+    }
+
     fn paths(&self, host: &str) -> Option<&Paths<T>> {
         let any = (!self.any.is_empty()).then_some(&self.any);
         let host = host::bare(host);

@@ -1,9 +1,10 @@
 //! How many streams of a route's tunnels one address has, so that it can't have them all.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -24,10 +25,12 @@ impl Shares {
     pub fn of(&self, address: IpAddr) -> Share {
         let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if addresses.shares.len() >= addresses.full {
-            addresses.shares.retain(|_, share| Arc::strong_count(&share.0) > 1);
+            addresses.shares.retain(|_, share| Arc::strong_count(&share.inner) > 1);
             addresses.full = (addresses.shares.len() * 2).max(KEPT);
         }
-        addresses.shares.entry(network(address)).or_default().clone()
+        let address = network(address);
+        let fresh = || Share { inner: Arc::default(), address };
+        addresses.shares.entry(address).or_insert_with(fresh).clone()
     }
 }
 
@@ -39,9 +42,13 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The streams of all connections of one address.
-#[derive(Clone, Debug, Default)]
-pub struct Share(Arc<Inner>);
+/// The streams of all connections of one address, in one pool.
+#[derive(Clone, Debug)]
+pub struct Share {
+    inner: Arc<Inner>,
+    /// Whose it is; one for a whole [`network`].
+    pub address: IpAddr,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -54,29 +61,65 @@ struct Inner {
 pub struct Part(Share);
 
 impl Share {
-    /// Whether the address has taken its part of so much room: half of it, which `room` counts only if
-    /// it comes to that. A carrier's thousands behind one address rarely need more at once; whoever holds
-    /// streams without reading leaves the other half to everybody else.
-    pub fn is_used_up(&self, room: impl FnOnce() -> usize) -> bool {
-        let taken = self.0.taken.load(Ordering::Relaxed);
-        taken >= SMALL && taken >= room() / 2
+    /// How many there are.
+    pub fn taken(&self) -> usize {
+        self.inner.taken.load(Ordering::Relaxed)
     }
 
     /// Waits until a part is given back.
     pub fn returned(&self) -> Notified<'_> {
-        self.0.returned.notified()
+        self.inner.returned.notified()
     }
 
     /// Takes a part.
     pub fn part(&self) -> Part {
-        self.0.taken.fetch_add(1, Ordering::Relaxed);
+        self.inner.taken.fetch_add(1, Ordering::Relaxed);
         Part(self.clone())
+    }
+}
+
+/// Whether an address that has `taken` streams has its part of so much room: half of it, which `room`
+/// counts only if it comes to that. A carrier's thousands behind one address rarely need more at once;
+/// whoever holds streams without reading leaves the other half to everybody else.
+pub fn is_used_up(taken: usize, room: impl FnOnce() -> usize) -> bool {
+    taken >= SMALL && taken >= room() / 2
+}
+
+/// How many streams of one tunnel each address has, whatever pools they were taken from. No more
+/// addresses than streams.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<HashMap<IpAddr, usize>>);
+
+impl Tally {
+    /// How many this one has.
+    pub fn of(&self, share: &Share) -> usize {
+        self.lock().get(&share.address).copied().unwrap_or(0)
+    }
+
+    /// It takes one.
+    pub fn enter(&self, share: &Share) {
+        *self.lock().entry(share.address).or_default() += 1;
+    }
+
+    /// It gives one back.
+    pub fn leave(&self, part: &Part) {
+        let mut counts = self.lock();
+        if let Entry::Occupied(mut count) = counts.entry(part.0.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        let inner = &self.0.0;
+        let inner = &self.0.inner;
         inner.taken.fetch_sub(1, Ordering::Relaxed);
         inner.returned.notify_one();
     }
@@ -89,16 +132,32 @@ const SMALL: usize = 32;
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
     fn an_address_gets_half_and_never_less_than_a_page() {
-        let share = Share::default();
+        let shares = Shares::default();
+        let share = shares.of(Ipv4Addr::LOCALHOST.into());
         let parts: Vec<_> = (0..32).map(|_| share.part()).collect();
-        assert!(share.is_used_up(|| 40));
-        assert!(share.is_used_up(|| 64));
-        assert!(!share.is_used_up(|| 66));
+        assert!(is_used_up(share.taken(), || 40));
+        assert!(is_used_up(share.taken(), || 64));
+        assert!(!is_used_up(share.taken(), || 66));
         drop(parts);
-        assert!(!share.is_used_up(|| 0));
+        assert!(!is_used_up(share.taken(), || 0));
+    }
+
+    #[test]
+    fn a_tally_forgets_who_has_nothing() {
+        let (shares, tally) = (Shares::default(), Tally::default());
+        let [one, other] = [1, 2].map(|n| shares.of(Ipv4Addr::new(192, 0, 2, n).into()));
+        let part = one.part();
+        tally.enter(&one);
+        tally.enter(&one);
+        assert_eq!((tally.of(&one), tally.of(&other)), (2, 0));
+        tally.leave(&part);
+        tally.leave(&part);
+        assert!(tally.lock().is_empty());
     }
 }

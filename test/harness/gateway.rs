@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use ptth_client::config as client;
 use ptth_link::crypto;
 use ptth_link::token::Token;
-use ptth_server::config::{Admission, CertificateSource, Config};
+use ptth_server::config::{Admission, CertificateSource, Config, ConfigError};
 use ptth_server::listener::Entrance;
 use ptth_server::pool::Pool;
 use ptth_server::roster::Roster;
@@ -44,13 +44,19 @@ impl GatewayBox {
     /// The same, after `change`.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let token = Token::generate();
+        let mut config = Self::config(&token);
+        change(&mut config);
+        Self::run(&config, token)
+    }
+
+    /// What [`Self::start`] starts.
+    pub(crate) fn config(token: &Token) -> Config {
         let keys = vec![token.public()];
         let admission = Admission::Keys { keys, file: None, made: None };
         let names = vec!["example.test".to_owned()];
         let mut config = Config::new(CertificateSource::SelfSigned { names }, admission);
         config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        change(&mut config);
-        Self::run(&config, token)
+        config
     }
 
     /// A gateway that admits any backend.
@@ -59,7 +65,20 @@ impl GatewayBox {
     }
 
     fn run(config: &Config, token: Token) -> Self {
+        Self::over(Gateway::bind(config).expect("the gateway starts"), token)
+    }
+
+    /// A gateway that reads its configuration again by `load`.
+    pub(crate) fn reloading(
+        config: &Config,
+        token: Token,
+        load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+    ) -> Self {
         let gateway = Gateway::bind(config).expect("the gateway starts");
+        Self::over(gateway.reloading(load), token)
+    }
+
+    fn over(gateway: Gateway, token: Token) -> Self {
         let addresses = gateway.addresses().to_vec();
         let address = addresses[0].1;
         let pin =
@@ -70,6 +89,21 @@ impl GatewayBox {
         let (orders, receiver) = mpsc::unbounded_channel();
         let running = thread::spawn(move || gateway.run(receiver).expect("the gateway runs"));
         Self { address, addresses, pin, token, pool, roster, orders, running: Some(running) }
+    }
+
+    /// Where it takes HTTP without TLS.
+    pub fn plain(&self) -> SocketAddr {
+        self.entrance(|entrance| entrance == Entrance::Plain)
+    }
+
+    /// Where it only redirects.
+    pub fn redirect(&self) -> SocketAddr {
+        self.entrance(|entrance| matches!(entrance, Entrance::Redirect { .. }))
+    }
+
+    fn entrance(&self, is: impl Fn(Entrance) -> bool) -> SocketAddr {
+        let found = self.addresses.iter().find(|(entrance, _)| is(*entrance));
+        found.expect("such an entrance").1
     }
 
     /// What a client needs to know to hold tunnels to it.

@@ -40,7 +40,9 @@ use crate::{H1, Peer, soon};
 pub struct Lab {
     /// Its tunnels.
     pub pool: Arc<Pool>,
-    roster: Arc<Roster>,
+    /// All its tunnels, and its policy.
+    pub roster: Arc<Roster>,
+    known: Arc<Known>,
     /// What bodies hold at the gateway.
     pub budget: Arc<Budget>,
     /// What bodies hold at the clients of [`Lab::serve`].
@@ -53,17 +55,21 @@ pub struct Lab {
 
 impl Default for Lab {
     fn default() -> Self {
+        Self::with(|_| {})
+    }
+}
+
+impl Lab {
+    /// A lab whose gateway has its configuration from `change`.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let (trigger, shutdown) = channel();
-        let names = CertificateSource::SelfSigned { names: Vec::new() };
-        let admission = Admission::Keys { keys: Vec::new(), file: None, made: None };
         let known = Arc::new(Known::default());
-        let policy = Policy::new(&Config::new(names, admission), &known, 1, None);
-        // Whoever is here was let in; and unlike an open gateway's, there may be several.
-        known.replace(true, &[]);
-        let pool = policy.routes()[0].pool.clone();
+        let policy = policy(&known, change, None);
+        let pool = policy.routes().first().map_or_else(|| Pool::new(1), |it| it.pool.clone());
         Self {
             pool,
             roster: Roster::new(policy, 1),
+            known,
             budget: Budget::new(BODY_BUDGET),
             client_budget: Budget::new(BODY_BUDGET),
             shutdown,
@@ -71,9 +77,12 @@ impl Default for Lab {
             running: JoinSet::new(),
         }
     }
-}
 
-impl Lab {
+    /// Gives the gateway another configuration, as a reload does.
+    pub fn reload(&mut self, change: impl FnOnce(&mut Config)) {
+        self.roster.swap(policy(&self.known, change, Some(&self.roster.policy())));
+    }
+
     /// A lab whose backend, our client, answers with `service`.
     pub async fn serving<S, B>(service: S) -> Self
     where
@@ -122,6 +131,25 @@ impl Lab {
         (Peer::asking(near, settings).await, ended)
     }
 
+    /// Our client's end of a tunnel for `sites`. Why it ended will come by the receiver.
+    pub fn serve_as<S, B>(
+        &mut self,
+        identity: Identity,
+        sites: Vec<Site>,
+        service: S,
+    ) -> oneshot::Receiver<Ended>
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: std::fmt::Display + Send,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display + Send,
+    {
+        let (near, far) = duplex(PIPE);
+        self.attach_to(near, identity, sites);
+        self.answer(far, service)
+    }
+
     fn answer<S, B>(&mut self, io: DuplexStream, service: S) -> oneshot::Receiver<Ended>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -168,8 +196,16 @@ impl Lab {
         far
     }
 
-    /// Has the gateway drive `io` as a tunnel.
+    /// Has the gateway drive `io` as a tunnel for its one unnamed route.
     pub fn attach<IO>(&mut self, io: IO, identity: Identity)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.attach_to(io, identity, vec![Site::Route(String::new())]);
+    }
+
+    /// The same for `sites`.
+    pub fn attach_to<IO>(&mut self, io: IO, identity: Identity, sites: Vec<Site>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -180,7 +216,6 @@ impl Lab {
             shutdown: self.shutdown.clone(),
             port: None,
         };
-        let sites = vec![Site::Route(String::new())];
         self.running.spawn(async move {
             attach(io, identity, sites, home).await;
         });
@@ -232,6 +267,18 @@ impl Lab {
             stay: Arc::default(),
         }
     }
+}
+
+fn policy(known: &Arc<Known>, change: impl FnOnce(&mut Config), before: Option<&Policy>) -> Policy {
+    let names = CertificateSource::SelfSigned { names: Vec::new() };
+    let admission = Admission::Keys { keys: Vec::new(), file: None, made: None };
+    let mut config = Config::new(names, admission);
+    change(&mut config);
+    known.replace(false, &[]);
+    let policy = Policy::new(&config, known, 1, before);
+    // Whoever is here was let in; and unlike an open gateway's, there may be several.
+    known.replace(true, &[]);
+    policy
 }
 
 /// A service made of a function.

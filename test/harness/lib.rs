@@ -16,6 +16,7 @@ pub mod origin;
 pub mod peer;
 pub mod process;
 pub mod room;
+pub mod routes;
 pub mod server;
 pub mod service;
 pub mod upgraded;

@@ -9,5 +9,6 @@ mod exchange;
 mod hostile;
 mod life;
 mod page;
+mod routes;
 mod simulation;
 mod tidy;

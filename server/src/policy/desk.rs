@@ -8,7 +8,7 @@ use crate::auth::{Claim, Credential, Mark, Pass, Refusal};
 use crate::site::Site;
 
 use super::names::includes;
-use super::{Policy, Refused, forbidden};
+use super::{Policy, Refused, Target, forbidden};
 
 /// One registration.
 pub(super) struct Desk<'a> {
@@ -87,20 +87,20 @@ impl<'a> Desk<'a> {
         Ok(sites)
     }
 
-    /// The routes with this host, or the dynamic name that it spells.
+    /// The routes that visitors of this host come to, or the dynamic name that it spells: not those of a
+    /// wider pattern, which a narrower one has taken the host from.
     pub(super) async fn host(&mut self, policy: &Policy, host: &str) -> Result<Vec<Site>, Refused> {
         let mut sites = Vec::new();
-        for (place, admits) in policy.admits.iter().enumerate() {
-            if admits.hosts.iter().any(|pattern| pattern.matches(host)) {
-                sites.extend(self.route(policy, place).await);
+        for target in policy.table.at(host) {
+            if let Target::Route(place) = target {
+                sites.extend(self.route(policy, *place).await);
             }
         }
-        let name = policy.names.as_ref().and_then(|names| names.label(host));
-        if let Some(name) = name.filter(|_| sites.is_empty()) {
-            return self.name(policy, &name).await;
-        }
         if sites.is_empty() {
-            return Err(self.refuse(policy, &format!("{host:?}")).await);
+            return match policy.name_at(host) {
+                Some(name) => self.name(policy, &name).await,
+                None => Err(self.refuse(policy, &format!("{host:?}")).await),
+            };
         }
         Ok(sites)
     }

@@ -1,7 +1,8 @@
 //! Dynamic names: who may have which, who has them now, and which one a request means.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 
 use crate::auth::Identity;
 use crate::config::{NameGrant, Names as Settings};
@@ -15,57 +16,81 @@ use super::{Found, Lost, Route, lets_in};
 pub(super) struct Names {
     settings: Settings,
     path_hosts: Vec<HostPattern>,
-    shards: usize,
-    live: Mutex<HashMap<String, Arc<Route>>>,
+    /// Those that somebody serves.
+    live: RwLock<HashMap<String, Arc<Route>>>,
+    pools: Arc<Pools>,
 }
 
 impl Names {
-    /// What `settings` say. Those that are live in `before` go on.
+    /// What `settings` say. Those that are live in `before` go on, if it is the same domain.
     pub(super) fn new(settings: Settings, shards: usize, before: Option<&Self>) -> Self {
-        let live = before.map(|before| before.lock().clone()).unwrap_or_default();
-        let renewed = live.into_iter().map(|(name, route)| {
-            let route = Route::named(&settings, &name, route.pool.clone());
-            (name, Arc::new(route))
+        let before = before.filter(|before| before.settings.domain == settings.domain);
+        let live = before.map(Self::live).unwrap_or_default().into_iter().filter_map(|route| {
+            let Site::Name(name) = &route.site else { return None };
+            Some((name.clone(), Arc::new(Route::named(&settings, name, route.pool.clone()))))
         });
-        let live = Mutex::new(renewed.collect());
+        let live = RwLock::new(live.collect());
+        let pools = before.map(|before| before.pools.clone());
+        let pools = pools.unwrap_or_else(|| Arc::new(Pools::new(shards)));
         let hosts = settings.path_hosts.iter().map(|host| HostPattern::Name(host.as_str().into()));
-        Self { path_hosts: hosts.collect(), settings, shards, live }
+        Self { path_hosts: hosts.collect(), settings, live, pools }
     }
 
-    /// The names that somebody serves, or waits for.
+    /// The names that somebody serves.
     pub(super) fn live(&self) -> Vec<Arc<Route>> {
-        self.lock().values().cloned().collect()
+        self.live.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Arc<Route>> {
-        self.lock().get(name).cloned()
+        self.live.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// The name's route, which begins to exist if it doesn't. Only for names that were granted.
+    /// The name's route, which begins to exist if it doesn't. Only for names that were granted, and for a
+    /// tunnel that joins now: the next [`Self::tidy`] takes out whoever has none.
     pub(super) fn make(&self, name: &str) -> Arc<Route> {
-        let mut live = self.lock();
-        let route = live.entry(name.to_owned()).or_insert_with(|| {
-            Arc::new(Route::named(&self.settings, name, Pool::new(self.shards)))
-        });
-        route.clone()
+        let mut live = self.write();
+        live.entry(name.to_owned()).or_insert_with(|| self.route(name)).clone()
     }
 
-    /// Forgets the names that nobody serves and no request waits for.
+    /// Forgets the names that nobody serves. Requests that wait for one have its pool in their hands, and
+    /// whoever serves it next finds it by [`Pools`].
     pub(super) fn tidy(&self) {
-        let wanted = |route: &Arc<Route>| !route.pool.is_empty() || Arc::strong_count(route) > 1;
-        self.lock().retain(|_, route| wanted(route));
+        self.write().retain(|_, route| !route.pool.is_empty());
+    }
+
+    /// Sends away all who wait, unless `after` goes on where this ended.
+    pub(super) fn close(&self, after: Option<&Self>) {
+        if after.is_none_or(|after| !Arc::ptr_eq(&self.pools, &after.pools)) {
+            self.pools.close();
+        }
+    }
+
+    fn route(&self, name: &str) -> Arc<Route> {
+        Arc::new(Route::named(&self.settings, name, self.pools.of(name)))
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<String, Arc<Route>>> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The name that a host spells: `bob.tunnel.example.com` is `bob`.
     pub(super) fn label(&self, host: &str) -> Option<String> {
-        router::label(host, &self.settings.domain).map(|name| name.into_owned())
+        router::label(host, self.domain()).map(|name| name.into_owned())
     }
 
-    /// Where a request goes: by host, or by the path's first segment on the hosts that have them.
-    pub(super) fn find(&self, host: &str, path: &str) -> Result<Found, Lost> {
-        if let Some(name) = self.label(host) {
-            return self.meet(&name, 0);
-        }
+    /// What [`Self::label`] looks at.
+    pub(super) fn domain(&self) -> &str {
+        &self.settings.domain
+    }
+
+    /// Where a request goes whose host is one of the domain's.
+    pub(super) fn by_host(&self, host: &str) -> Result<Found, Lost> {
+        let name = self.label(host).ok_or(Lost::Unrouted)?;
+        self.meet(&name, 0)
+    }
+
+    /// Where a request goes by its path's first segment, on the hosts that have them.
+    pub(super) fn by_path(&self, host: &str, path: &str) -> Result<Found, Lost> {
         let hosted = self.path_hosts.iter().any(|known| known.matches(host));
         let name = router::segment(path).filter(|name| hosted && router::is_label(name));
         let name = name.ok_or(Lost::Unrouted)?;
@@ -79,13 +104,11 @@ impl Names {
         Ok(Found { route, strip })
     }
 
-    /// A route for a name that nobody serves yet, if requests may wait for it: no more such names
-    /// than requests, since a stranger chooses them.
+    /// A route for a name that nobody serves yet, if a request may wait for it. It is the request's own:
+    /// a stranger chose the name, and nothing of it stays when he leaves.
     fn await_name(&self, name: &str) -> Option<Arc<Route>> {
         let most = self.settings.hold?.requests;
-        self.tidy();
-        let unserved = self.lock().values().filter(|route| route.pool.is_empty()).count();
-        (unserved < most).then(|| self.make(name))
+        (self.pools.held() < most).then(|| self.route(name))
     }
 
     /// What a backend of door A may serve: the name it asks for, or the ones that its key is for.
@@ -111,11 +134,56 @@ impl Names {
     pub(super) fn grants(&self) -> &[NameGrant] {
         &self.settings.allow
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Route>>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+/// The pools of names, for as long as anybody has them: tunnels' names, and requests that wait.
+///
+/// They outlive the exchange of the policy, also those that came to be while the next one was made.
+struct Pools {
+    shards: usize,
+    /// Requests that wait for a backend, over all names, since a stranger chooses them.
+    held: Arc<AtomicUsize>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    pools: HashMap<String, Weak<Pool>>,
+    /// How many there are when those that nobody has are thrown out next.
+    full: usize,
+}
+
+impl Pools {
+    fn new(shards: usize) -> Self {
+        Self { shards, held: Arc::default(), known: Mutex::default() }
+    }
+
+    fn of(&self, name: &str) -> Arc<Pool> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = known.pools.get(name).and_then(Weak::upgrade) {
+            return pool;
+        }
+        if known.pools.len() >= known.full {
+            known.pools.retain(|_, pool| pool.strong_count() > 0);
+            known.full = (known.pools.len() * 2).max(KEPT);
+        }
+        let pool = Pool::holding(self.shards, self.held.clone());
+        known.pools.insert(name.to_owned(), Arc::downgrade(&pool));
+        pool
+    }
+
+    fn held(&self) -> usize {
+        self.held.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn close(&self) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.pools.values().filter_map(Weak::upgrade).for_each(|pool| pool.close());
     }
 }
+
+/// Names that nobody has any more and that are remembered, to look at all of them only now and then.
+const KEPT: usize = 256;
 
 /// Whether a grant is for that name.
 pub(super) fn includes(grant: &NameGrant, name: &str) -> bool {

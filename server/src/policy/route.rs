@@ -28,10 +28,10 @@ pub struct Route {
 }
 
 impl Route {
-    pub(super) fn of(settings: &Settings, pool: Arc<Pool>, site: Site) -> Self {
+    pub(super) fn of(settings: &Settings, pool: Arc<Pool>) -> Self {
         let addresses = settings.hosts.iter().map(|host| format!("{host}{}", settings.path));
         Self {
-            site,
+            site: Site::Route(settings.name.clone()),
             pool,
             strip: settings.strip,
             when_taken: settings.when_taken,

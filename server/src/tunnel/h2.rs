@@ -27,7 +27,6 @@ use tokio::select;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::auth::Identity;
-use crate::config::WhenTaken;
 use crate::live::Tunnel;
 use crate::roster::{Registration, Roster, Turned};
 use crate::site::Site;
@@ -135,16 +134,11 @@ where
 /// Whether nobody holds one of these sites who would keep it. A backend that is there keeps its place if
 /// it answers; one that went away without a word doesn't lock out the next.
 pub async fn is_free(roster: &Roster, identity: &Identity, sites: &[Site]) -> bool {
-    for route in roster.policy().sites(sites) {
-        if route.when_taken != WhenTaken::Reject {
-            continue;
+    for rival in roster.keepers(identity, sites) {
+        if rival.answers().await {
+            return false;
         }
-        for rival in route.pool.rivals(identity) {
-            if rival.answers().await {
-                return false;
-            }
-            rival.drain();
-        }
+        rival.drain();
     }
     true
 }
@@ -308,18 +302,29 @@ where
 }
 
 /// With the last sender gone, h2 says GOAWAY(NO_ERROR) and closes. What the backend must know better
-/// goes out before: between two of h2's frames, since all of those were flushed.
+/// goes out before: between two of h2's frames, since all of those were flushed. Then it has a moment to
+/// close by itself, since of two GOAWAYs that it finds together only the last would count.
 async fn finish<IO>(mut engine: Engine<IO>, tunnel: Arc<Tunnel>) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     if let Some((code, why)) = tunnel.dismissal() {
         let frame = goaway::farewell(code, why);
-        let told = poll_fn(|cx| {
+        let mut told = false;
+        let left = poll_fn(|cx| {
             let ended = engine.poll(cx, 0).is_ready();
-            if ended || engine.driver.inject(&frame) { Poll::Ready(()) } else { Poll::Pending }
+            if !ended && !told {
+                told = engine.driver.inject(&frame);
+                if told {
+                    // To have it flushed.
+                    cx.waker().wake_by_ref();
+                }
+            }
+            if ended { Poll::Ready(()) } else { Poll::Pending }
         });
-        let _ = timeout(FAREWELL, told).await;
+        if timeout(FAREWELL, left).await.is_ok() {
+            return Ended::Drained;
+        }
     }
     drop(tunnel);
     let _ = timeout(FAREWELL, poll_fn(|cx| engine.poll(cx, 0))).await;

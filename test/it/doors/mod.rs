@@ -1,6 +1,7 @@
 //! C5, C9: door B, by backends written by hand.
 
 mod client;
+mod embed;
 mod registration;
 
 use std::sync::Arc;

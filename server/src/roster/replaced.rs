@@ -1,0 +1,103 @@
+//! Backends that lost their place to another one, and may not take it back at once.
+//!
+//! Our own client ends when it is told so. Another one dials again, is a newcomer like any, and would
+//! push out whoever pushed it out, and so on for ever.
+
+use std::collections::VecDeque;
+
+use tokio::time::{Duration, Instant};
+
+use crate::auth::{Identity, Key};
+use crate::site::Site;
+
+/// Who was replaced, where, and until when that counts; the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Replaced(VecDeque<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    site: Site,
+    key: Option<Key>,
+    /// Empty for a backend that doesn't tell its processes apart: then it is known by its key alone.
+    instance: String,
+    until: Instant,
+}
+
+impl Entry {
+    fn is(&self, site: &Site, who: &Identity) -> bool {
+        self.key == who.key && self.instance == who.instance && self.site == *site
+    }
+}
+
+impl Replaced {
+    /// Remembers that `who` lost `site`, or tried to get it back: [`MEMORY`] from now on.
+    pub(super) fn note(&mut self, site: &Site, who: &Identity) {
+        self.forget(site, who);
+        if self.0.len() == MOST {
+            self.0.pop_front();
+        }
+        let (key, instance) = (who.key, who.instance.clone());
+        let until = Instant::now() + MEMORY;
+        self.0.push_back(Entry { site: site.clone(), key, instance, until });
+    }
+
+    /// Whether `who` lost `site` a short while ago. Whoever has no key is everybody and nobody.
+    pub(super) fn has(&self, site: &Site, who: &Identity) -> bool {
+        let now = Instant::now();
+        who.key.is_some() && self.0.iter().any(|entry| entry.until > now && entry.is(site, who))
+    }
+
+    /// It has it again, since nobody else did.
+    pub(super) fn forget(&mut self, site: &Site, who: &Identity) {
+        let now = Instant::now();
+        self.0.retain(|entry| entry.until > now && !entry.is(site, who));
+    }
+}
+
+/// Longer than any backend waits before it dials again; each attempt begins it anew.
+const MEMORY: Duration = Duration::from_secs(60);
+/// Each entry is a backend that was admitted, so nobody fills this without a credential.
+const MOST: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(key: u8, instance: &str) -> Identity {
+        let (key, instance) = (Some(Key::Other([key; 32])), instance.to_owned());
+        Identity { key, instance, ..Identity::default() }
+    }
+
+    /// C4
+    #[tokio::test(start_paused = true)]
+    async fn who_was_replaced_is_known_for_a_minute_after_its_last_attempt() {
+        let mut replaced = Replaced::default();
+        let [site, other] = ["a", "b"].map(|name| Site::Name(name.to_owned()));
+        let who = backend(1, "");
+        replaced.note(&site, &who);
+        assert!(replaced.has(&site, &who));
+        let others = [backend(2, ""), backend(1, "x"), Identity::default()];
+        assert!(!others.iter().any(|other| replaced.has(&site, other)));
+        assert!(!replaced.has(&other, &who));
+        tokio::time::advance(Duration::from_secs(59)).await;
+        replaced.note(&site, &who);
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert!(replaced.has(&site, &who));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!replaced.has(&site, &who));
+        replaced.note(&site, &who);
+        replaced.forget(&site, &who);
+        assert!(!replaced.has(&site, &who));
+    }
+
+    #[tokio::test]
+    async fn the_memory_is_bounded() {
+        let mut replaced = Replaced::default();
+        let site = Site::Name("a".to_owned());
+        for n in 0..3000 {
+            replaced.note(&site, &backend(1, &n.to_string()));
+        }
+        assert_eq!(replaced.0.len(), MOST);
+        assert!(replaced.has(&site, &backend(1, "2999")) && !replaced.has(&site, &backend(1, "0")));
+    }
+}

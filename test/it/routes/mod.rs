@@ -1,0 +1,8 @@
+//! Many backends behind one gateway: who gets which requests, and who may.
+
+mod balance;
+mod hold;
+mod names;
+mod reload;
+mod table;
+mod taken;

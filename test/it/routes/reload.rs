@@ -1,0 +1,187 @@
+//! The configuration changes while everything runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Request, Response};
+use ptth_client::{Body, Stopped};
+use ptth_link::token::Token;
+use ptth_test::lab::Function;
+use ptth_test::routes::*;
+use ptth_test::{Backend, H2, soon};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// A backend that answers when it may; and how often it was asked.
+fn slow(changing: &Changing, token: &Token) -> (Backend, Arc<Semaphore>, Arc<AtomicUsize>) {
+    let (leave, asked) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (wait, count) = (leave.clone(), asked.clone());
+    let answer = move |_: Request<Body>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let wait = wait.clone();
+        async move {
+            wait.acquire().await.expect("it stays open").forget();
+            Response::new(String::from("done"))
+        }
+    };
+    (Backend::start(client(&changing.gateway, token), Function(answer)), leave, asked)
+}
+
+async fn until_asked(asked: &AtomicUsize) {
+    soon("the request", async {
+        while asked.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+fn ids(changing: &Changing) -> Vec<String> {
+    changing.gateway.roster.all().iter().map(|tunnel| tunnel.id.to_string()).collect()
+}
+
+/// C6: routes and credentials come and go around a tunnel that is still allowed: it lives on, and the
+/// exchange on it.
+#[tokio::test]
+async fn a_tunnel_that_is_still_allowed_lives_on_with_what_runs() {
+    let (a, b) = (Token::generate(), Token::generate());
+    let mut changing =
+        Changing::start(|config| config.routes = vec![route("a", &["a.test"], &[&a])]);
+    let (_backend, leave, asked) = slow(&changing, &a);
+    until_serving(&changing.gateway, "a.test", 1).await;
+    let before = ids(&changing);
+    let visitor = Arc::new(H2::connect(&changing.gateway).await);
+    let mut running = JoinSet::new();
+    let asking = visitor.clone();
+    running.spawn(async move { get_on(&asking, ("a.test", "/"), &[]).await });
+    until_asked(&asked).await;
+    changing
+        .change(|config| {
+            // Another credential beside it, another route before it, another host for it.
+            let mut hosts = route("a", &["a.test", "also.test"], &[&b, &a]);
+            hosts.no_backend = ptth_server::config::NoBackend::Status(http::StatusCode::NOT_FOUND);
+            config.routes = vec![route("b", &["b.test"], &[&b]), hosts];
+        })
+        .await;
+    assert_eq!(ids(&changing), before);
+    leave.add_permits(2);
+    let answer = soon("the answer", running.join_next()).await.unwrap().unwrap();
+    assert_eq!((answer.text(), answer.complete), ("done".to_owned(), true));
+    assert_eq!(get_on(&visitor, ("also.test", "/"), &[]).await.text(), "done");
+    let _b = backend(&changing.gateway, &b, "b");
+    until_serving(&changing.gateway, "b.test", 1).await;
+    assert_eq!(get(&changing.gateway, "b.test", "/").await.1, "b b.test /");
+}
+
+/// C6: one that isn't allowed any more finishes what it does, gets nothing new, and is told.
+#[tokio::test]
+async fn a_tunnel_whose_grant_was_withdrawn_is_drained_and_told() {
+    let (a, b) = (Token::generate(), Token::generate());
+    let mut changing = Changing::start(|config| {
+        config.routes = vec![route("a", &["a.test"], &[&a]), route("b", &["b.test"], &[&b])];
+    });
+    let (goes, leave, asked) = slow(&changing, &a);
+    let _stays = backend(&changing.gateway, &b, "b");
+    until_serving(&changing.gateway, "a.test", 1).await;
+    until_serving(&changing.gateway, "b.test", 1).await;
+    let visitor = Arc::new(H2::connect(&changing.gateway).await);
+    let mut running = JoinSet::new();
+    let asking = visitor.clone();
+    running.spawn(async move { get_on(&asking, ("a.test", "/"), &[]).await });
+    until_asked(&asked).await;
+    changing.change(|config| config.routes[0].allow = Some(vec![key(&Token::generate())])).await;
+    assert_eq!(get_on(&visitor, ("a.test", "/"), &[]).await.status, 502);
+    assert_eq!(get_on(&visitor, ("b.test", "/"), &[]).await.status, 200);
+    leave.add_permits(1);
+    let answer = soon("the answer", running.join_next()).await.unwrap().unwrap();
+    assert_eq!((answer.text(), answer.complete), ("done".to_owned(), true));
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    // It dials again to hear the verdict: nobody knows its key.
+    let stopped = goes.ended().await.expect_err("a refusal");
+    assert!(matches!(stopped, Stopped::Refused(_)), "{stopped:?}");
+}
+
+/// C6: a key that moves from one route to another serves the other, without anybody touching the client.
+#[tokio::test]
+async fn a_key_that_moves_to_another_route_takes_its_backend_there() {
+    let (a, b) = (Token::generate(), Token::generate());
+    let mut changing = Changing::start(|config| {
+        config.routes = vec![route("a", &["a.test"], &[&a]), route("b", &["b.test"], &[&b])];
+    });
+    let _backend = backend(&changing.gateway, &a, "moving");
+    until_serving(&changing.gateway, "a.test", 1).await;
+    changing
+        .change(|config| {
+            config.routes[0].allow = Some(vec![key(&b)]);
+            config.routes[1].allow = Some(vec![key(&a)]);
+        })
+        .await;
+    until_serving(&changing.gateway, "b.test", 1).await;
+    assert_eq!(get(&changing.gateway, "b.test", "/").await.1, "moving b.test /");
+    assert_eq!(get(&changing.gateway, "a.test", "/").await.0, 502);
+}
+
+/// C6: what can't be read changes nothing.
+#[tokio::test]
+async fn a_bad_configuration_is_refused_whole_and_the_old_one_stays() {
+    let a = Token::generate();
+    let mut changing =
+        Changing::start(|config| config.routes = vec![route("a", &["a.test"], &[&a])]);
+    let _backend = backend(&changing.gateway, &a, "a");
+    until_serving(&changing.gateway, "a.test", 1).await;
+    let (before, policy) = (ids(&changing), changing.gateway.roster.policy());
+    changing.spoil().await;
+    assert!(Arc::ptr_eq(&policy, &changing.gateway.roster.policy()));
+    assert_eq!(ids(&changing), before);
+    assert_eq!(get(&changing.gateway, "a.test", "/").await.1, "a a.test /");
+    changing.change(|config| config.routes.push(route("b", &["b.test"], &[&a]))).await;
+    assert_eq!(ids(&changing), before);
+}
+
+/// C2: two names under load, while everything around them is reloaded again and again: no request fails,
+/// and none is answered by the other.
+#[tokio::test]
+async fn two_names_never_see_each_others_requests_while_the_table_changes() {
+    let (a, b) = (Token::generate(), Token::generate());
+    let mut changing = Changing::start(|config| {
+        config.routes = vec![route("a", &["a.test"], &[&a]), route("b", &["*.b.test"], &[&b])];
+        config.names = Some(names(&[(&a, None)]));
+    });
+    let gateway = &changing.gateway;
+    let _a = backend(gateway, &a, "a");
+    let _b = backend(gateway, &b, "b");
+    let mut bob = client(gateway, &a);
+    bob.name = Some("bob".to_owned());
+    let _bob = Backend::start(bob, Tell("bob"));
+    let hosts = [("a", "a.test"), ("b", "x.b.test"), ("bob", "bob.tunnel.example.test")];
+    for (_, host) in hosts {
+        until_serving(gateway, host, 1).await;
+    }
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut load = JoinSet::new();
+    for (name, host) in hosts {
+        let visitor = H2::connect(gateway).await;
+        let over = over.clone();
+        load.spawn(async move {
+            let mut count = 0;
+            while !over.load(Ordering::Relaxed) {
+                let answer = get_on(&visitor, (host, "/"), &[]).await;
+                assert_eq!(answer.text(), format!("{name} {host} /"), "{}", answer.status);
+                count += 1;
+            }
+            count
+        });
+    }
+    for n in 0..20 {
+        changing
+            .change(|config| {
+                config.routes.truncate(2);
+                config.routes.reverse();
+                config.routes.push(route("c", &[&format!("r{n}.test")], &[&a, &b]));
+            })
+            .await;
+    }
+    over.store(true, Ordering::Relaxed);
+    let counts = soon("the load", load.join_all()).await;
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+}
