@@ -1,11 +1,13 @@
 //! Flags, environment variables and files become checked [`Options`].
 //!
-//! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the default.
+//! In:  [`Args`], a way to look up variables, and perhaps a file; a flag beats a variable, which beats the
+//!      file, which beats the default.
 //! Out: [`Options`], or one sentence that says what is wrong and what to do.
 
 mod args;
 mod authorization;
 mod error;
+mod file;
 mod origin;
 mod proxies;
 #[cfg(test)]
@@ -28,24 +30,39 @@ use ptth_link::token::{self, Token};
 pub use args::Args;
 pub use authorization::{Authorization, Value, ValueError};
 pub use error::ConfigError;
+pub use file::{FileError, Place};
 pub use origin::{HostHeader, OriginAddress};
 pub use proxies::{Kind, Proxies, Proxy};
 pub use ways::Via;
+
+use file::{File, blaming};
 
 /// What the binary was told, checked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
+    /// At least one.
+    pub services: Vec<Service>,
+    /// Where to write the public addresses.
+    pub url_file: Option<PathBuf>,
+    /// How much to log.
+    pub log: LevelFilter,
+    /// What the user should hear, though it stops nothing; a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// One service, which has tunnels of its own.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Service {
+    /// Its name for the user, where there are several.
+    pub label: Option<String>,
     /// The library's half.
     pub config: Config,
     /// Who answers the requests.
     pub origin: OriginAddress,
     /// The Host that the origin sees.
     pub host_header: HostHeader,
-    /// How much to log.
-    pub log: LevelFilter,
-    /// What the user should hear, though it stops nothing; a sentence each.
-    pub warnings: Vec<String>,
 }
 
 /// What it takes to hold tunnels to a gateway.
@@ -160,24 +177,52 @@ impl fmt::Display for Gateway {
 }
 
 impl Options {
-    /// Checks flags, variables and the token file. The file of `--ca` is checked by
-    /// [`crate::tls::connector`].
+    /// Checks flags, variables and files. The file of `--ca` is checked by [`crate::tls::verifier`].
     pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
-        let mut warnings = Vec::new();
-        let (gateway, origin) = addresses(&args, env)?;
+        let file = match setting(&args.config, env, "--config", "CONFIG")? {
+            Some((_, path)) => File::read(Path::new(&path))?,
+            None => File::default(),
+        };
+        if file.services() > 0
+            && let Some(flag) = for_one_service(&args, env)
+        {
+            return Err(ConfigError::ForOneService(flag));
+        }
+        let (mut services, mut warnings): (Vec<Service>, _) = (Vec::new(), Vec::new());
+        let (mut log, mut url_file) = (LevelFilter::Info, None);
+        for layers in file.layers() {
+            let read = |env: &Env<'_>| {
+                let mut warnings = Vec::new();
+                let service = Service::from(&args, env, &mut warnings)?;
+                Ok((service, warnings, level(&args, env)?, urls(&args, env)?))
+            };
+            let (mut service, said, level, urls) = blaming(layers, env, read)?;
+            layers.check(&service, &services)?;
+            if file.services() > 1 {
+                let label = service.config.name.as_ref().or(service.config.asked_host.as_ref());
+                let number = || (services.len() + 1).to_string();
+                service.label = Some(label.cloned().unwrap_or_else(number));
+            }
+            (log, url_file) = (level, urls);
+            services.push(service);
+            warnings.extend(said);
+        }
+        warnings.sort();
+        warnings.dedup();
+        Ok(Self { services, url_file, log, warnings })
+    }
+}
+
+impl Service {
+    fn from(args: &Args, env: &Env<'_>, warnings: &mut Vec<String>) -> Result<Self, ConfigError> {
+        let (gateway, origin) = addresses(args, env)?;
         let host_header = match setting(&args.host_header, env, "--host-header", "HOST_HEADER")? {
             Some((_, text)) => HostHeader::parse(&text)?,
             None => HostHeader::Keep,
         };
-        let log = match setting(&args.log, env, "--log", "LOG")? {
-            Some((flag, text)) => {
-                text.trim().parse().map_err(|_| ConfigError::Log { flag, text })?
-            }
-            None => LevelFilter::Info,
-        };
         let mut config = Config::new(gateway);
-        config.trust = trust(&args, env)?;
-        config.token = token(&args, env, &mut warnings)?;
+        config.trust = trust(args, env)?;
+        config.token = token(args, env, warnings)?;
         config.any_host = args.any_host || env::switch(env, "ANY_HOST")?;
         if let Some((flag, text)) = setting(&args.host, env, "--host", "PUBLIC_HOST")? {
             config.host = public_host(flag, &text)?;
@@ -195,8 +240,30 @@ impl Options {
         if let Some((_, text)) = setting(&args.alpn, env, "--alpn", "ALPN")? {
             config.alpn = alpn::parse_label(&text).map_err(ConfigError::Alpn)?;
         }
-        ways::settle(&mut config, &args, env, &mut warnings)?;
-        Ok(Self { config, origin, host_header, log, warnings })
+        ways::settle(&mut config, args, env, warnings)?;
+        Ok(Self { label: None, config, origin, host_header })
+    }
+}
+
+fn level(args: &Args, env: &Env<'_>) -> Result<LevelFilter, ConfigError> {
+    match setting(&args.log, env, "--log", "LOG")? {
+        Some((flag, text)) => text.trim().parse().map_err(|_| ConfigError::Log { flag, text }),
+        None => Ok(LevelFilter::Info),
+    }
+}
+
+fn urls(args: &Args, env: &Env<'_>) -> Result<Option<PathBuf>, ConfigError> {
+    Ok(setting(&args.url_file, env, "--url-file", "URL_FILE")?.map(|(_, path)| path.into()))
+}
+
+/// What was said that can't hold for several services.
+fn for_one_service(args: &Args, env: &Env<'_>) -> Option<&'static str> {
+    let is_set = |variable: &&str| env(variable).is_some_and(|text| !text.is_empty());
+    match args {
+        Args { addresses, .. } if addresses.len() > 1 => Some("an origin"),
+        Args { host: Some(_), .. } => Some("--host"),
+        Args { name: Some(_), .. } => Some("--name"),
+        _ => ["ORIGIN", "PUBLIC_HOST", "NAME"].into_iter().find(is_set),
     }
 }
 

@@ -1,174 +1,313 @@
-//! From a gateway's name to a TLS connection on which it will ask.
+//! From a gateway's name to a connection on which it will ask.
+//!
+//! ```text
+//! (proxy) ─> TLS ─┬ ALPN 2ptth ───────────────────────────> the TLS stream
+//!                 ├ http/1.1 ─> GET, Upgrade: ptth ─ 101 ─> what follows the 101
+//!                 └ h2 ───────> CONNECT, ptth ────── 200 ─> that one HTTP/2 stream
+//! ```
+//!
+//! Invariant: a credential leaves only after the gateway is known by its certificate.
+
+mod authorize;
+mod connect;
+mod doors;
+mod error;
+mod network;
+mod proxy;
+mod registration;
+mod upgrade;
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ptth_link::limits::TUNNEL_USER_TIMEOUT;
-use ptth_link::tcp;
+use http::StatusCode;
+use http::response::Parts;
+use log::info;
+use ptth_link::alpn;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, CertificateError, ClientConfig, Error, ProtocolVersion};
+use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::config::Gateway;
+use crate::config::{Authorization, Config, Gateway, Proxy, Value, Via};
 
-/// How to reach a gateway: TCP, or whatever a simulation puts in its place.
-pub trait Network: Clone + Send + Sync + 'static {
-    /// The connection.
-    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+pub(crate) use doors::Doors;
+pub use error::{DialError, LONGEST_REASON, Reply, Verdict};
+pub use network::{Network, Tcp};
+pub use proxy::ProxyError;
 
-    /// Connects to `gateway`, whose name is resolved anew each time. Cancel safe.
-    fn connect(
-        &self,
-        gateway: &Gateway,
-    ) -> impl Future<Output = io::Result<(Self::Io, SocketAddr)>> + Send;
-}
+use proxy::Fault;
+use registration::{Registration, judge};
 
-/// The Internet.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tcp;
+/// Whatever carries a tunnel.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-impl Network for Tcp {
-    type Io = TcpStream;
-
-    async fn connect(&self, gateway: &Gateway) -> io::Result<(TcpStream, SocketAddr)> {
-        let addresses: Vec<_> = lookup_host((gateway.host.as_str(), gateway.port)).await?.collect();
-        let (socket, address) = race(addresses).await?;
-        tcp::tune(&socket, TUNNEL_USER_TIMEOUT)?;
-        Ok((socket, address))
-    }
-}
-
-/// Tries each address a moment after the one before (RFC 8305 §5) and takes the first that answers.
-async fn race(addresses: Vec<SocketAddr>) -> io::Result<(TcpStream, SocketAddr)> {
-    let mut attempts = JoinSet::new();
-    for (n, address) in addresses.into_iter().enumerate() {
-        attempts.spawn(async move {
-            sleep(STAGGER * u32::try_from(n).unwrap_or(u32::MAX)).await;
-            TcpStream::connect(address).await.map(|socket| (socket, address))
-        });
-    }
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    while let Some(attempt) = attempts.join_next().await {
-        match attempt {
-            Ok(Ok(connected)) => return Ok(connected),
-            Ok(Err(err)) => last = err,
-            Err(_) => {}
-        }
-    }
-    Err(last)
-}
+/// A tunnel's bytes, whichever way they go.
+pub type Stream = Box<dyn Io>;
 
 /// A connection whose gateway is known, and on which the roles can be transposed.
-#[derive(Debug)]
-pub struct Dialled<IO> {
+pub struct Dialled {
     /// The stream.
-    pub stream: TlsStream<IO>,
-    /// Where the gateway was found.
+    pub stream: Stream,
+    /// Where the gateway, or the proxy to it, was found.
     pub address: SocketAddr,
-    /// What it showed.
+    /// The way that it took, for the log.
+    pub way: String,
+    /// What the gateway showed.
     pub certificate: Option<CertificateDer<'static>>,
     /// The TLS version.
     pub version: Option<ProtocolVersion>,
+    /// The public addresses that it told.
+    pub urls: Vec<String>,
 }
 
-/// Dials the gateway. Cancel safe.
-///
-/// # Errors
-/// [`DialError`].
-pub async fn dial<N: Network>(
-    network: &N,
-    gateway: &Gateway,
-    name: ServerName<'static>,
-    tls: Arc<ClientConfig>,
-) -> Result<Dialled<N::Io>, DialError> {
-    let connected = timeout(CONNECT, network.connect(gateway)).await;
-    let (socket, address) = match connected {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(err)) => return Err(DialError::Unreachable(err)),
-        Err(_) => return Err(DialError::Unreachable(io::ErrorKind::TimedOut.into())),
-    };
-    let wanted = tls.alpn_protocols.clone();
-    let stream = match timeout(HANDSHAKE, TlsConnector::from(tls).connect(name, socket)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(err)) => return Err(DialError::of(err)),
-        Err(_) => return Err(DialError::Tls(io::ErrorKind::TimedOut.into())),
-    };
-    let connection = stream.get_ref().1;
-    // rustls ends a handshake with a wrong label itself; with none at all it goes on.
-    if connection.alpn_protocol() != wanted.first().map(Vec::as_slice) {
-        return Err(DialError::NoGateway);
-    }
-    let certificate = connection.peer_certificates().and_then(|chain| chain.first()).cloned();
-    let version = connection.protocol_version();
-    Ok(Dialled { stream, address, certificate, version })
-}
-
-/// Why a gateway can't be dialled, by what to do about it.
-#[derive(Debug)]
-pub enum DialError {
-    /// No address, or no connection: try again.
-    Unreachable(io::Error),
-    /// TLS broke off: try again.
-    Tls(io::Error),
-    /// The gateway isn't who it should be. Final on the first dial; later it may be a captive portal.
-    Unknown(Error),
-    /// What answers there speaks TLS, but isn't a gateway of ours. Likewise.
-    NoGateway,
-    /// The gateway doesn't admit our key. Final.
-    Refused(&'static str),
-}
-
-impl DialError {
-    /// Sorts an error of the handshake, or of the first read after it: with TLS 1.3 that is where the
-    /// gateway's verdict on our certificate arrives (RFC 8446 §4.4.2.4).
-    pub fn of(err: io::Error) -> Self {
-        let tls = err.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
-        match tls {
-            Some(Error::AlertReceived(alert)) => match alert {
-                AlertDescription::AccessDenied => Self::Refused("it doesn't know this token"),
-                AlertDescription::CertificateRequired => Self::Refused("it wants a token"),
-                AlertDescription::NoApplicationProtocol => Self::NoGateway,
-                _ => Self::Tls(err),
-            },
-            Some(Error::NoApplicationProtocol) => Self::NoGateway,
-            Some(tls @ (Error::InvalidCertificate(_) | Error::General(_))) => Self::Unknown(tls),
-            _ => Self::Tls(err),
-        }
-    }
-}
-
-impl fmt::Display for DialError {
+impl fmt::Debug for Dialled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(err) => write!(f, "the gateway can't be reached: {err}"),
-            Self::Tls(err) => write!(f, "the TLS handshake broke off: {err}"),
-            Self::Unknown(Error::InvalidCertificate(CertificateError::Other(why))) => {
-                write!(f, "{}", why.0)
-            }
-            Self::Unknown(err) => write!(
-                f,
-                "the gateway's certificate can't be trusted ({err}); is the name right? For a self-signed one give its --pin"
-            ),
-            Self::NoGateway => f.write_str(
-                "what answers there is no 2ptth gateway, or something in between doesn't let the ALPN label through",
-            ),
-            Self::Refused(why) => write!(f, "the gateway refuses this client: {why}"),
-        }
+        f.debug_struct("Dialled")
+            .field("address", &self.address)
+            .field("way", &self.way)
+            .field("urls", &self.urls)
+            .finish_non_exhaustive()
     }
 }
 
-impl std::error::Error for DialError {}
+/// The TLS configurations of one tunnel's dials.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// With the ALPN label, and the certificate that proves the token.
+    pub alpn: Arc<ClientConfig>,
+    /// The others, which all tunnels share.
+    pub shared: Shared,
+}
 
-/// RFC 8305 §8: Connection Attempt Delay.
-const STAGGER: Duration = Duration::from_millis(250);
+/// TLS without a certificate of ours.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// For HTTP/1.1.
+    pub upgrade: Arc<ClientConfig>,
+    /// For HTTP/2.
+    pub connect: Arc<ClientConfig>,
+    /// For a proxy that is itself behind TLS.
+    pub proxy: Option<Arc<ClientConfig>>,
+}
+
+/// All that it takes to dial for one tunnel, again and again.
+#[derive(Clone, Debug)]
+pub struct Dialer<N> {
+    /// The network.
+    pub network: N,
+    /// What the user said.
+    pub config: Arc<Config>,
+    /// Where to dial: the gateway's name, or one of its addresses.
+    pub gateway: Gateway,
+    /// The name that the gateway's certificate is checked for.
+    pub name: ServerName<'static>,
+    /// How TLS is spoken.
+    pub keys: Keys,
+    /// `<instance>.<slot>`.
+    pub instance: String,
+    /// Shared by all tunnels of the process.
+    pub(crate) doors: Arc<Doors>,
+}
+
+/// A TLS connection to whom it should lead.
+struct Shaken {
+    stream: TlsStream<Stream>,
+    address: SocketAddr,
+    way: String,
+    certificate: Option<CertificateDer<'static>>,
+    version: Option<ProtocolVersion>,
+}
+
+impl<N: Network> Dialer<N> {
+    /// Dials the gateway by the doors that the configuration allows. Cancel safe.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial(&self) -> Result<Dialled, DialError> {
+        match self.config.via {
+            Via::Alpn => self.by_alpn().await,
+            Via::Upgrade | Via::Connect => self.by_http().await,
+            Via::Auto => self.by_either().await,
+        }
+    }
+
+    async fn by_either(&self) -> Result<Dialled, DialError> {
+        match (&self.config.token, &self.config.authorization) {
+            // A registration has nothing to show; only an open gateway wants nothing.
+            (Some(_), None) => return self.by_alpn().await,
+            // The TLS handshake has nothing to show.
+            (None, Some(_)) => return self.by_http().await,
+            _ => {}
+        }
+        if self.doors.by_http() {
+            let dialled = self.by_http().await;
+            if dialled.is_err() {
+                self.doors.forget();
+            }
+            return dialled;
+        }
+        let lost = match self.by_alpn().await {
+            Err(err) if err.is_of_the_way() => err,
+            dialled => return dialled,
+        };
+        match self.by_http().await {
+            Ok(dialled) => {
+                if self.doors.learn() {
+                    info!(
+                        "dial: something in between doesn't let the ALPN label through; registered by HTTP instead"
+                    );
+                }
+                Ok(dialled)
+            }
+            // A gateway that is just going away cuts handshakes, too. Only its own words count then.
+            Err(err)
+                if !lost.is_cut() || matches!(err, DialError::Denied(_) | DialError::Busy(..)) =>
+            {
+                Err(err)
+            }
+            Err(_) => Err(lost),
+        }
+    }
+
+    /// Door A: the TLS handshake is all.
+    async fn by_alpn(&self) -> Result<Dialled, DialError> {
+        let shaken = self.shake(self.keys.alpn.clone()).await?;
+        // rustls ends a handshake with a wrong label itself; with none at all it goes on.
+        if shaken.stream.get_ref().1.alpn_protocol() != Some(&self.config.alpn) {
+            return Err(DialError::NoGateway);
+        }
+        let Shaken { stream, address, way, certificate, version } = shaken;
+        let stream = Box::new(stream);
+        Ok(Dialled { stream, address, way, certificate, version, urls: Vec::new() })
+    }
+
+    /// Door B. An authorization that was renewed meanwhile is shown once more.
+    async fn by_http(&self) -> Result<Dialled, DialError> {
+        let shown = self.authorization().await?;
+        let denied = match self.register(shown.as_ref()).await {
+            Err(DialError::Denied(reply)) if reply.status == StatusCode::UNAUTHORIZED => reply,
+            dialled => return dialled,
+        };
+        let renewable = self.config.authorization.as_ref().is_some_and(Authorization::is_renewable);
+        let fresh = if renewable { self.authorization().await? } else { None };
+        if fresh.is_none() || fresh == shown {
+            return Err(DialError::Denied(denied));
+        }
+        match self.register(fresh.as_ref()).await {
+            Err(DialError::Denied(reply)) if reply.status == StatusCode::UNAUTHORIZED => {
+                Err(DialError::Stale(reply))
+            }
+            dialled => dialled,
+        }
+    }
+
+    async fn authorization(&self) -> Result<Option<Value>, DialError> {
+        match &self.config.authorization {
+            Some(source) => authorize::fresh(source).await.map(Some).map_err(DialError::Authorize),
+            None => Ok(None),
+        }
+    }
+
+    async fn register(&self, authorization: Option<&Value>) -> Result<Dialled, DialError> {
+        let config = &*self.config;
+        let nested = config.via == Via::Connect;
+        let keys = if nested { &self.keys.shared.connect } else { &self.keys.shared.upgrade };
+        let Shaken { stream, address, way, certificate, version } =
+            self.shake(keys.clone()).await?;
+        // Without ALPN it is HTTP/1.1 that is spoken (RFC 7301 §3.1 leaves it to the past).
+        if nested && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(DialError::NoConnect);
+        }
+        let registration = Registration { config, instance: &self.instance, authorization };
+        let asking = async {
+            match nested {
+                true => connect::ask(stream, registration.connect()).await.map_err(DialError::from),
+                false => upgrade::ask(stream, registration.upgrade()).await.map_err(broken),
+            }
+        };
+        let late = |_| DialError::Broken(io::ErrorKind::TimedOut.into());
+        let answer = timeout(ANSWER, asking).await.map_err(late)??;
+        let urls = judge(&answer.head, &answer.body)?;
+        let stream = answer.stream.ok_or_else(|| {
+            DialError::NoDoor(Reply { status: answer.head.status, reason: String::new() })
+        })?;
+        Ok(Dialled { stream, address, way, certificate, version, urls })
+    }
+
+    /// As far as the end of the TLS handshake.
+    async fn shake(&self, tls: Arc<ClientConfig>) -> Result<Shaken, DialError> {
+        let label = tls.alpn_protocols.first().map(|label| alpn::display(label));
+        let mut way = label.unwrap_or_default();
+        let (io, address) = match self.proxy() {
+            Some(proxy) => {
+                way.push_str(&format!(" proxy={proxy}"));
+                self.by_proxy(&proxy).await?
+            }
+            None => {
+                let connected = timeout(CONNECT, self.network.connect(&self.gateway)).await;
+                let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                let (io, address) = connected.map_err(DialError::Unreachable)?;
+                (Box::new(io) as Stream, address)
+            }
+        };
+        let shaking = TlsConnector::from(tls).connect(self.name.clone(), io);
+        let stream = match timeout(HANDSHAKE, shaking).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(err)) => return Err(DialError::of(err)),
+            Err(_) => return Err(DialError::Tls(io::ErrorKind::TimedOut.into())),
+        };
+        let connection = stream.get_ref().1;
+        let certificate = connection.peer_certificates().and_then(|chain| chain.first()).cloned();
+        let version = connection.protocol_version();
+        Ok(Shaken { stream, address, way, certificate, version })
+    }
+
+    fn proxy(&self) -> Option<Proxy> {
+        // Its addresses were resolved here, so the proxy's help isn't wanted.
+        if self.config.all_addresses {
+            return None;
+        }
+        self.config.proxies.to(&self.gateway)
+    }
+
+    /// Both legs have the time of one: to the proxy, and from there.
+    async fn by_proxy(&self, proxy: &Proxy) -> Result<(Stream, SocketAddr), ProxyError> {
+        let deadline = Instant::now() + CONNECT;
+        let failed = |fault| ProxyError::new(proxy, fault);
+        let connected = timeout_at(deadline, self.network.connect(&proxy.address)).await;
+        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let (io, address) = connected.map_err(|err| failed(Fault::Unreachable(err)))?;
+        let passing =
+            proxy::pass(proxy, Box::new(io), &self.gateway, self.keys.shared.proxy.as_ref());
+        let io = timeout_at(deadline, passing).await.map_err(|_| failed(Fault::Late))??;
+        Ok((io, address))
+    }
+}
+
+/// hyper's words, and what is behind them.
+fn broken(err: hyper::Error) -> DialError {
+    let why = std::error::Error::source(&err).map_or(String::new(), |why| format!(": {why}"));
+    DialError::Broken(io::Error::other(format!("{err}{why}")))
+}
+
+/// What a door answered.
+struct Answer {
+    head: Parts,
+    /// What the connection became, if it did; bytes that came right behind the head are its first.
+    stream: Option<Stream>,
+    /// The beginning of what came in place of that.
+    body: Vec<u8>,
+}
+
+/// For TCP, or for both legs by a proxy: whoever takes longer is taken for gone.
 const CONNECT: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// From a registration to the end of its answer's head.
+const ANSWER: Duration = Duration::from_secs(10);

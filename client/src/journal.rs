@@ -1,10 +1,46 @@
 //! One line for each exchange, for the person who watches.
 
+use std::fmt::Arguments;
+use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, StatusCode};
-pub use ptth_link::lines::Lines as Journal;
+use ptth_link::lines::Lines;
 use tokio::time::Instant;
+
+/// Takes the lines. Cheap to clone; the default keeps none.
+#[derive(Clone, Debug, Default)]
+pub struct Journal {
+    lines: Lines,
+    service: Option<Arc<str>>,
+}
+
+impl Journal {
+    /// Writes to `out`, from a thread that ends with the last clone of it.
+    pub fn to(out: impl Write + Send + 'static) -> Self {
+        Self { lines: Lines::to(out), service: None }
+    }
+
+    /// The same journal, for one service of several: its lines, and what the log says of its tunnels, begin
+    /// with this name.
+    #[must_use]
+    pub fn of(&self, service: &str) -> Self {
+        Self { lines: self.lines.clone(), service: Some(service.into()) }
+    }
+
+    /// The service's name, where there are several.
+    pub fn service(&self) -> Option<&str> {
+        self.service.as_deref()
+    }
+
+    fn note(&self, line: Arguments<'_>) {
+        match &self.service {
+            Some(service) => self.lines.note(format_args!("{service} {line}")),
+            None => self.lines.note(line),
+        }
+    }
+}
 
 /// One exchange, as it will stand in the journal.
 #[derive(Debug)]
@@ -81,7 +117,6 @@ const LONGEST_METHOD: usize = 20;
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::sync::mpsc;
 
     use super::*;
@@ -96,6 +131,17 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_line_of_one_service_of_several_says_which() {
+        let (sender, written) = mpsc::channel();
+        let journal = Journal::to(Pipe(sender)).of("blog");
+        let request = Request::builder().uri("/a").body(()).unwrap();
+        let now = Instant::now();
+        Exchange::new(&request).finish(&journal, StatusCode::OK, 3, now, Duration::ZERO);
+        let line = written.recv().unwrap();
+        assert!(line.contains(" blog GET \"/a\" 200 3 B "), "{line}");
     }
 
     #[test]

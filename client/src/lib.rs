@@ -24,6 +24,8 @@
 //! # }
 //! ```
 
+pub mod addresses;
+pub mod announced;
 pub mod config;
 pub mod demo;
 pub mod dial;
@@ -31,6 +33,7 @@ pub mod journal;
 pub mod origin;
 pub mod retry;
 pub mod serve;
+mod stopped;
 pub mod tls;
 pub mod tunnels;
 
@@ -42,7 +45,8 @@ use tower_service::Service;
 
 pub use ptth_link::body::Body;
 pub use serve::{Early, Onward};
-pub use tunnels::{Process, Stopped};
+pub use stopped::Stopped;
+pub use tunnels::Process;
 
 /// Holds tunnels to a gateway and answers its requests with `service`, until it is dropped.
 ///

@@ -1,25 +1,30 @@
 //! `2ptth-client`: arguments, logging, signals, exit code, and a thread for each core.
 
 use std::fmt::Display;
+use std::future::pending;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use log::{info, warn};
-use ptth_client::config::{Args, Options, OriginAddress};
+use log::{error, info, warn};
+use ptth_client::addresses::{Known, UrlFile, publish};
+use ptth_client::announced::Announced;
+use ptth_client::config::{Args, Options, OriginAddress, Service};
 use ptth_client::demo::Demo;
 use ptth_client::dial::Tcp;
 use ptth_client::journal::Journal;
 use ptth_client::origin::Origin;
 use ptth_client::{Process, Stopped};
-use ptth_link::shutdown::{self, Phase, Shutdown};
+use ptth_link::shutdown::{self, Phase, Shutdown, Trigger};
 use ptth_link::signals::{self, Signal};
 use ptth_link::{cli, env, logging};
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 fn main() -> ExitCode {
@@ -40,11 +45,14 @@ fn main() -> ExitCode {
     for warning in &options.warnings {
         warn!("client: {warning}");
     }
-    match run(options) {
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Stopped(stopped)) => {
             let code = fail(&stopped);
             if stopped.is_refusal() { ExitCode::from(REFUSED) } else { code }
+        }
+        Err(Failure::Urls(path, err)) => {
+            fail(&format!("--url-file (URL_FILE): {} can't be written: {err}", path.display()))
         }
         Err(Failure::Machine(err)) => fail(&err),
     }
@@ -52,6 +60,8 @@ fn main() -> ExitCode {
 
 enum Failure {
     Stopped(Stopped),
+    /// The file of `--url-file`.
+    Urls(PathBuf, io::Error),
     /// Threads, runtimes, signals.
     Machine(io::Error),
 }
@@ -62,51 +72,128 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Holds the tunnels, spread over the cores, until a signal or a refusal.
-fn run(options: Options) -> Result<(), Failure> {
+/// A service, as each core's thread needs it.
+#[derive(Clone)]
+struct Running {
+    service: Service,
+    process: Process,
+    shutdown: Shutdown,
+    /// How many tunnels the services before it have, so that all are spread evenly.
+    before: usize,
+}
+
+/// Who holds a service's tunnels on one core, and how that ended.
+type Outcome = (usize, Result<(), Stopped>);
+
+/// Holds the tunnels, spread over the cores, until a signal, or until no service is left.
+fn run(options: &Options) -> Result<(), Failure> {
+    let file =
+        options.url_file.clone().map(|path| UrlFile::new(path.clone()).map_err(|e| (path, e)));
+    let file = file.transpose().map_err(|(path, err)| Failure::Urls(path, err))?;
     let journal = Journal::to(io::stdout());
-    let process = Process::new(options.config.clone(), journal).map_err(Failure::Stopped)?;
-    let (trigger, shutdown) = shutdown::channel();
-    let stopping = AtomicBool::new(false);
-    signals::watch(move |signal| match signal {
-        Signal::Reload => {}
-        Signal::Stop if stopping.swap(true, Ordering::Relaxed) => trigger.advance(Phase::Closing),
-        Signal::Stop => {
-            info!("client: stopping; running exchanges have {} s", GRACE.as_secs());
-            trigger.advance(Phase::Draining);
-        }
-    })?;
-    look(&options)?;
-    info!("client: public address {}", public_address(&options));
-    let cores = thread::available_parallelism().map_or(1, usize::from).min(process.slots());
+    let (places, board) = Announced::board(options.services.len());
+    let (mut triggers, mut running, mut tunnels) = (Vec::new(), Vec::new(), 0);
+    for (service, announced) in options.services.iter().cloned().zip(places) {
+        let journal = service.label.as_ref().map_or(journal.clone(), |label| journal.of(label));
+        let process = Process::new(service.config.clone(), journal).map_err(Failure::Stopped)?;
+        let process = process.announcing(announced);
+        let (trigger, shutdown) = shutdown::channel();
+        triggers.push(trigger);
+        running.push(Running { service, process: process.clone(), shutdown, before: tunnels });
+        tunnels += process.slots();
+    }
+    let triggers = Arc::new(triggers);
+    watch(triggers.clone())?;
+    for running in &running {
+        look(&running.service)?;
+    }
+    let known: Vec<_> = options.services.iter().map(known).collect();
+    let mut publishing = Some((known, board, file));
+    let cores = thread::available_parallelism().map_or(1, usize::from).min(tunnels);
     let (done, outcomes) = mpsc::channel();
     for core in 0..cores {
         let runtime = runtime()?;
-        let (process, options, shutdown) = (process.clone(), options.clone(), shutdown.clone());
-        let done = done.clone();
+        let (running, publishing, done) = (running.clone(), publishing.take(), done.clone());
         let hold = move || {
-            let slots = (core..process.slots()).step_by(cores);
-            let _ = done.send(runtime.block_on(hold(&process, slots, &options, shutdown)));
+            runtime.block_on(async {
+                let holding = hold(running, (core, cores), done);
+                match publishing {
+                    Some((known, board, file)) => select! {
+                        () = holding => {}
+                        never = async { publish(&known, board, file).await; pending().await } => never,
+                    },
+                    None => holding.await,
+                }
+            });
         };
         thread::Builder::new().name(format!("core {core}")).spawn(hold)?;
     }
     drop(done);
-    // The first refusal speaks for all tunnels, whose token is the same; returning ends the process.
-    outcomes.iter().collect::<Result<(), _>>().map_err(Failure::Stopped)
+    end(&options.services, &triggers, &outcomes).map_err(Failure::Stopped)
 }
 
-async fn hold(
-    process: &Process,
-    slots: impl Iterator<Item = usize>,
-    options: &Options,
-    mut shutdown: Shutdown,
+/// Ends the services on the first signal, and cuts them on the second.
+fn watch(triggers: Arc<Vec<Trigger>>) -> io::Result<()> {
+    let stopping = AtomicBool::new(false);
+    signals::watch(move |signal| {
+        let phase = match signal {
+            Signal::Reload => return,
+            Signal::Stop if stopping.swap(true, Ordering::Relaxed) => Phase::Closing,
+            Signal::Stop => {
+                info!("client: stopping; running exchanges have {} s", GRACE.as_secs());
+                Phase::Draining
+            }
+        };
+        triggers.iter().for_each(|trigger| trigger.advance(phase));
+    })
+}
+
+/// Waits until all tunnels are let go. A refusal speaks for all tunnels of its service, whose credential is
+/// the same; the other services go on. The first refusal is the process's.
+fn end(
+    services: &[Service],
+    triggers: &[Trigger],
+    outcomes: &mpsc::Receiver<Outcome>,
 ) -> Result<(), Stopped> {
+    let mut first = None;
+    for (number, outcome) in outcomes {
+        let Err(stopped) = outcome else { continue };
+        let (Some(service), Some(trigger)) = (services.get(number), triggers.get(number)) else {
+            continue;
+        };
+        match &service.label {
+            // Returning ends the process.
+            None => return Err(stopped),
+            Some(label) => error!("client: service={label:?} ends: {stopped}"),
+        }
+        trigger.advance(Phase::Draining);
+        first.get_or_insert(stopped);
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// Holds one core's share of all services.
+async fn hold(running: Vec<Running>, (core, cores): (usize, usize), done: mpsc::Sender<Outcome>) {
+    let mut holding = JoinSet::new();
+    for (number, running) in running.into_iter().enumerate() {
+        let done = done.clone();
+        holding.spawn(async move {
+            let _ = done.send((number, share(running, core, cores).await));
+        });
+    }
+    while holding.join_next().await.is_some() {}
+}
+
+/// Holds one core's share of one service's tunnels.
+async fn share(running: Running, core: usize, cores: usize) -> Result<(), Stopped> {
+    let Running { service, process, mut shutdown, before } = running;
+    let slots = (0..process.slots()).filter(|slot| (before + slot) % cores == core);
     let end = shutdown.clone();
     let held = async {
-        match &options.origin {
+        match &service.origin {
             OriginAddress::Demo => process.hold(slots, Tcp, Demo, end).await,
             address => {
-                let origin = Origin::new(address.clone(), &options.host_header);
+                let origin = Origin::new(address.clone(), &service.host_header);
                 process.hold(slots, Tcp, origin, end).await
             }
         }
@@ -124,30 +211,34 @@ async fn hold(
 }
 
 /// Asks the origin once, so that a typing error shows before the first visitor meets it.
-fn look(options: &Options) -> io::Result<()> {
-    let address = &options.origin;
+fn look(service: &Service) -> io::Result<()> {
+    let address = &service.origin;
     if *address == OriginAddress::Demo {
         info!("origin: {address}");
         return Ok(());
     }
-    let origin = Origin::new(address.clone(), &options.host_header);
+    let origin = Origin::new(address.clone(), &service.host_header);
     match runtime()?.block_on(async { timeout(LOOK, origin.look()).await }) {
-        Ok(Ok(status)) => info!("origin: {address} answers, status={}", status.as_u16()),
+        Ok(Ok(Some(status))) => info!("origin: {address} answers, status={}", status.as_u16()),
+        Ok(Ok(None)) => info!("origin: {address} answers"),
         Ok(Err(err)) => warn!("origin: {address} doesn't answer yet: {err}"),
         Err(_) => warn!("origin: {address} doesn't answer yet: no response within {LOOK:?}"),
     }
     Ok(())
 }
 
-/// Where visitors go. An open gateway and one with a single route serve any host under this port.
-fn public_address(options: &Options) -> String {
-    let config = &options.config;
+/// Where visitors go, as far as we know. An open gateway and one with a single route serve any host under
+/// this port; where a name leads, only the gateway knows.
+fn known(service: &Service) -> Known {
+    let config = &service.config;
     let host =
         if config.host.contains(':') { format!("[{}]", config.host) } else { config.host.clone() };
-    match config.gateway.port {
+    let url = match config.gateway.port {
         443 => format!("https://{host}/"),
         port => format!("https://{host}:{port}/"),
-    }
+    };
+    let guess = config.name.is_none().then_some(url);
+    Known { label: service.label.clone(), guess }
 }
 
 fn runtime() -> io::Result<Runtime> {

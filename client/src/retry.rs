@@ -10,6 +10,8 @@ pub enum Loss {
     Unreachable,
     /// Somebody was there and it came to nothing; too many of these would be a burden.
     Failed,
+    /// Somebody was there and asked to be left alone for that long.
+    Later(Duration),
     /// The tunnel worked for that long.
     Lost(Duration),
     /// It worked, and made room for another one, perhaps of this very process: time to find out.
@@ -35,14 +37,16 @@ impl Backoff {
         }
         let (count, longest) = match loss {
             Loss::Unreachable => (&mut self.unreachable, LONGEST_UNREACHABLE),
-            Loss::Failed | Loss::Lost(_) | Loss::Displaced => (&mut self.failures, LONGEST),
+            _ => (&mut self.failures, LONGEST),
         };
         let bound = FIRST.saturating_mul(1 << (*count).min(16)).min(longest);
         *count = count.saturating_add(1);
         if loss != Loss::Unreachable {
             self.unreachable = 0;
         }
-        bound.mul_f64(random)
+        let pause = bound.mul_f64(random);
+        // Those who were sent away together shouldn't come back together.
+        if let Loss::Later(after) = loss { after.saturating_add(pause) } else { pause }
     }
 }
 
@@ -90,6 +94,13 @@ mod tests {
         let short = Loss::Lost(Duration::from_secs(1));
         let long = Loss::Lost(HEALTHY);
         assert_eq!(bounds(&[short, short, short, long, short]), [250, 500, 1000, 250, 500]);
+    }
+
+    #[test]
+    fn who_is_asked_to_wait_waits_for_that_long_and_then_some() {
+        let later = Loss::Later(Duration::from_secs(20));
+        assert_eq!(bounds(&[later, later, Loss::Failed]), [20_250, 20_500, 1000]);
+        assert_eq!(Backoff::default().pause(later, 0.0), Duration::from_secs(20));
     }
 
     #[test]

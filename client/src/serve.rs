@@ -38,6 +38,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower_service::Service;
 
+use crate::announced::{Announced, announcement};
 use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
@@ -52,6 +53,8 @@ pub struct Answering<S> {
     pub service: S,
     /// Told of each exchange.
     pub journal: Journal,
+    /// Told where visitors find the service.
+    pub announced: Announced,
     /// What bodies may hold in this process.
     pub budget: Arc<Budget>,
     /// The gateway's certificate, where requests for hosts that it doesn't cover are refused.
@@ -256,6 +259,11 @@ async fn exchange<S, B>(
     B: HttpBody<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
+    if let Some(urls) = announcement(&request) {
+        // The service knows nothing of it: this is between the gateway and us.
+        answering.announced.told(urls);
+        return reply::done(respond);
+    }
     let begun = Instant::now();
     let mut line = Exchange::new(&request);
     let (mut head, stream) = request.into_parts();

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
+use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, RootCertStore, version};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, version};
 
 use ptth_link::crypto;
 use ptth_link::token::TokenError;
@@ -26,26 +26,60 @@ use verify::{Listed, Shortcut};
 
 pub use verify::PinMismatch;
 
+/// Makes the TLS configuration of one tunnel, alone in its process: see [`tunnel`] and [`verifier`].
+///
+/// # Errors
+/// [`TlsError`]. Blocks.
+pub fn connector(config: &Config, common_name: &str) -> Result<Arc<ClientConfig>, TlsError> {
+    tunnel(config, verifier(&config.trust)?, common_name)
+}
+
 /// Makes the TLS configuration of one tunnel. `common_name` is the tunnel's name for the gateway,
 /// at most 64 characters, `<instance>.<slot>`.
 ///
-/// Offers the one label of `config`, so the gateway must agree to it or end the handshake. Reads
-/// the trust store or the file of `--ca`, so it blocks.
-pub fn connector(config: &Config, common_name: &str) -> Result<Arc<ClientConfig>, TlsError> {
+/// Offers the one label of `config`, so the gateway must agree to it or end the handshake. `knowing` is
+/// how the gateway is known: [`verifier`].
+///
+/// # Errors
+/// [`TlsError`].
+pub fn tunnel(
+    config: &Config,
+    knowing: Arc<dyn ServerCertVerifier>,
+    common_name: &str,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let certificate = config.identity().certificate_asking(common_name, config.name.as_deref());
     let (certificate, key) = certificate.map_err(TlsError::Certificate)?;
-    let mut tls = ClientConfig::builder_with_provider(crypto::provider())
+    let tls = builder(knowing)?.with_client_auth_cert(vec![certificate], key);
+    Ok(one_protocol(tls.map_err(TlsError::Rustls)?, &config.alpn))
+}
+
+/// The TLS configuration of a registration by HTTP, which shows no certificate: it would go to whatever
+/// stands before the gateway.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn anonymous(
+    knowing: Arc<dyn ServerCertVerifier>,
+    protocol: &[u8],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    Ok(one_protocol(builder(knowing)?.with_no_client_auth(), protocol))
+}
+
+fn builder(
+    knowing: Arc<dyn ServerCertVerifier>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-        .map_err(TlsError::Rustls)?
-        // "Dangerous" is rustls' name for any verifier that the caller brings, its own one too.
-        .dangerous()
-        .with_custom_certificate_verifier(verifier(&config.trust)?)
-        .with_client_auth_cert(vec![certificate], key)
         .map_err(TlsError::Rustls)?;
-    tls.alpn_protocols = vec![config.alpn.clone()];
+    // "Dangerous" is rustls' name for any verifier that the caller brings, its own one too.
+    Ok(builder.dangerous().with_custom_certificate_verifier(knowing))
+}
+
+fn one_protocol(mut tls: ClientConfig, protocol: &[u8]) -> Arc<ClientConfig> {
+    tls.alpn_protocols = vec![protocol.to_vec()];
     // Each connection proves the key anew; the gateway gives no tickets anyway.
     tls.resumption = Resumption::disabled();
-    Ok(Arc::new(tls))
+    Arc::new(tls)
 }
 
 /// The TLS configuration for an origin. A `local` one may sign for itself.
@@ -54,13 +88,7 @@ pub fn connector(config: &Config, common_name: &str) -> Result<Arc<ClientConfig>
 /// [`TlsError`], if there is no usable root.
 pub fn origin(local: bool) -> Result<Arc<ClientConfig>, TlsError> {
     let trust = if local { Trust::Insecure } else { Trust::System };
-    let tls = ClientConfig::builder_with_provider(crypto::provider())
-        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-        .map_err(TlsError::Rustls)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier(&trust)?)
-        .with_no_client_auth();
-    Ok(Arc::new(tls))
+    Ok(Arc::new(builder(verifier(&trust)?)?.with_no_client_auth()))
 }
 
 /// The name that the gateway's certificate is checked for, and SNI unless it is an address.
@@ -110,7 +138,11 @@ fn without_port(authority: &str) -> Option<&str> {
     (well_formed && digits.bytes().all(|b| b.is_ascii_digit())).then_some(host)
 }
 
-fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+/// How the gateway is known. Reads the trust store or the file of `--ca`, so it blocks.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     match trust {
         Trust::Pin(pin) => Ok(Arc::new(Shortcut::pin(*pin))),
         Trust::Insecure => Ok(Arc::new(Shortcut::anything())),

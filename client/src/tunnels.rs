@@ -6,6 +6,8 @@
 //!   └────────────────────────┘
 //! ```
 
+mod everywhere;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,102 +23,82 @@ use ptth_link::goaway::Why;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
-use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 use tokio::select;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower_service::Service;
 
-use crate::config::{Config, Trust};
-use crate::dial::{DialError, Network, dial};
+use crate::announced::Announced;
+use crate::config::{Config, Gateway, Kind, Trust};
+use crate::dial::{DialError, Dialer, Doors, Keys, Network, Shared, Verdict};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Ended, answer};
-use crate::tls::{self, TlsError, how_verified};
+use crate::stopped::Stopped;
+use crate::tls::{self, how_verified};
 
-/// Why there will be no tunnel, however often it is tried.
-#[derive(Debug)]
-pub enum Stopped {
-    /// The gateway refuses us.
-    Refused(DialError),
-    /// Another backend has the place, and keeps it.
-    Taken,
-    /// Another backend has the place now. Dialling again would take it back, and so on for ever.
-    Replaced,
-    /// The gateway admitted us, and lets us serve nothing of what we asked for; with its words.
-    Forbidden(Option<String>),
-    /// The gateway isn't the one that it should be, on the very first dial.
-    Unknown(DialError),
-    /// TLS can't be set up.
-    Tls(TlsError),
-}
-
-impl Stopped {
-    /// Whether the gateway said no, rather than something here or on the way being wrong.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Taken | Self::Replaced | Self::Forbidden(_))
-    }
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(err) | Self::Unknown(err) => write!(f, "{err}"),
-            Self::Taken => f.write_str(
-                "the gateway refuses this client: another backend serves this already; stop that one, or ask for another --host or --name",
-            ),
-            Self::Replaced => f.write_str(
-                "another backend took over what this client served; stop one of the two, or let the gateway's route have `when_taken = \"balance\"`",
-            ),
-            Self::Forbidden(words) => {
-                f.write_str("the gateway refuses this client: ")?;
-                match words {
-                    Some(words) => write!(f, "{words:?}")?,
-                    None => f.write_str("this token may serve nothing of what was asked for")?,
-                }
-                f.write_str("; ask for another --host or --name, or have the gateway allow it")
-            }
-            Self::Tls(err) => write!(f, "{err}"),
-        }
-    }
-}
-
-impl std::error::Error for Stopped {}
+use everywhere::Everywhere;
 
 /// One process's tunnels: what they have in common.
 #[derive(Clone, Debug)]
 pub struct Process {
     config: Arc<Config>,
     name: ServerName<'static>,
-    /// One TLS configuration for each slot, since the certificate names it.
-    slots: Vec<Arc<ClientConfig>>,
+    instance: Arc<str>,
+    knowing: Arc<dyn ServerCertVerifier>,
+    shared: Shared,
+    doors: Arc<Doors>,
     budget: Arc<Budget>,
     journal: Journal,
+    announced: Announced,
     /// Tunnels that came up so far.
     ups: Arc<AtomicU64>,
 }
 
 impl Process {
-    /// Makes the certificates and reads the trust store. Blocks.
+    /// Reads the trust store, and tries whether a certificate can be made. Blocks.
     ///
     /// # Errors
     /// [`Stopped::Tls`].
     pub fn new(config: Config, journal: Journal) -> Result<Self, Stopped> {
-        let name = tls::server_name(&config).map_err(Stopped::Tls)?;
-        let instance = instance();
-        let slots = (0..config.tunnels)
-            .map(|slot| tls::connector(&config, &format!("{instance}.{slot}")))
-            .collect::<Result<_, _>>()
-            .map_err(Stopped::Tls)?;
-        let budget = Budget::new(BODY_BUDGET);
-        Ok(Self { config: Arc::new(config), name, slots, budget, journal, ups: Arc::default() })
+        let make = || {
+            let name = tls::server_name(&config)?;
+            let instance = instance().into();
+            let knowing = tls::verifier(&config.trust)?;
+            let proxy = config.proxies.to(&config.gateway);
+            let encrypted = proxy.is_some_and(|proxy| proxy.kind == Kind::Https);
+            let shared = Shared {
+                upgrade: tls::anonymous(knowing.clone(), b"http/1.1")?,
+                connect: tls::anonymous(knowing.clone(), b"h2")?,
+                proxy: encrypted.then(|| tls::origin(false)).transpose()?,
+            };
+            tls::tunnel(&config, knowing.clone(), "x.0")?;
+            Ok((name, instance, knowing, shared))
+        };
+        let (name, instance, knowing, shared) = make().map_err(Stopped::Tls)?;
+        let (doors, budget) = (Arc::default(), Budget::new(BODY_BUDGET));
+        let config = Arc::new(config);
+        let (announced, ups) = (Announced::default(), Arc::default());
+        Ok(Self { config, name, instance, knowing, shared, doors, budget, journal, announced, ups })
+    }
+
+    /// Has the public addresses told to `announced`, and not to a board of its own.
+    #[must_use]
+    pub fn announcing(self, announced: Announced) -> Self {
+        Self { announced, ..self }
+    }
+
+    /// Where the public addresses can be watched.
+    pub fn announced(&self) -> &Announced {
+        &self.announced
     }
 
     /// How many tunnels there are to hold.
     pub fn slots(&self) -> usize {
-        self.slots.len()
+        self.config.tunnels
     }
 
     /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them.
@@ -138,20 +120,16 @@ impl Process {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: fmt::Display + Send,
     {
+        if self.config.all_addresses {
+            let (process, slots) = (self.clone(), slots.collect());
+            return Everywhere { process, slots, network, service, shutdown }.hold().await;
+        }
         let mut held = JoinSet::new();
         for slot in slots {
-            let Some(tls) = self.slots.get(slot).cloned() else { continue };
-            let slot = Slot {
-                number: slot,
-                process: self.clone(),
-                tls,
-                network: network.clone(),
-                service: service.clone(),
-                shutdown: shutdown.clone(),
-                up_before: false,
-                complained: None,
-            };
-            held.spawn(slot.hold());
+            let gateway = self.config.gateway.clone();
+            let dialer = self.dialer(slot, gateway, network.clone())?;
+            let (service, shutdown) = (service.clone(), shutdown.clone());
+            held.spawn(Slot::new(slot, self.clone(), dialer, service, shutdown).hold());
         }
         while let Some(done) = held.join_next().await {
             match done {
@@ -160,6 +138,22 @@ impl Process {
             }
         }
         Ok(())
+    }
+
+    /// How the tunnel of one slot is dialled.
+    fn dialer<N>(&self, slot: usize, gateway: Gateway, network: N) -> Result<Dialer<N>, Stopped> {
+        let instance = format!("{}.{slot}", self.instance);
+        let alpn = tls::tunnel(&self.config, self.knowing.clone(), &instance);
+        let alpn = alpn.map_err(Stopped::Tls)?;
+        Ok(Dialer {
+            network,
+            config: self.config.clone(),
+            gateway,
+            name: self.name.clone(),
+            keys: Keys { alpn, shared: self.shared.clone() },
+            instance,
+            doors: self.doors.clone(),
+        })
     }
 }
 
@@ -175,15 +169,17 @@ fn instance() -> String {
 
 /// One tunnel's place, and whatever tunnel is in it.
 struct Slot<N, S> {
-    number: usize,
+    /// Its number, behind its service's name where there are several.
+    label: String,
     process: Process,
-    tls: Arc<ClientConfig>,
-    network: N,
+    dialer: Dialer<N>,
     service: S,
     shutdown: Shutdown,
     /// Whether the gateway was ever known and willing.
     up_before: bool,
     complained: Option<(String, Instant)>,
+    /// Told of each dial that fails.
+    failures: Arc<Notify>,
 }
 
 /// A tunnel that is up.
@@ -204,6 +200,29 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: fmt::Display + Send,
 {
+    fn new(
+        number: usize,
+        process: Process,
+        dialer: Dialer<N>,
+        service: S,
+        shutdown: Shutdown,
+    ) -> Self {
+        let label = match process.journal.service() {
+            Some(service) => format!("{service}/{number}"),
+            None => number.to_string(),
+        };
+        Self {
+            label,
+            process,
+            dialer,
+            service,
+            shutdown,
+            up_before: false,
+            complained: None,
+            failures: Arc::default(),
+        }
+    }
+
     async fn hold(mut self) -> Result<(), Stopped> {
         let mut backoff = Backoff::default();
         let mut tunnels = JoinSet::new();
@@ -225,7 +244,7 @@ where
                     let ended = select! {
                         ended = &mut live.ended => ended.unwrap_or(Ended::Closed),
                         () = sleep_until(renewal) => {
-                            info!("tunnel: {} is renewed", self.number);
+                            info!("tunnel: {} is renewed", self.label);
                             old = Some(live);
                             continue;
                         }
@@ -255,15 +274,15 @@ where
     /// One attempt: dials, and waits until the gateway asks. Not cancel safe: it spawns into `tunnels`.
     async fn dial(&mut self, tunnels: &mut JoinSet<()>) -> Result<Live, Result<Loss, Stopped>> {
         let config = self.process.config.clone();
-        let name = self.process.name.clone();
-        let dialled = match dial(&self.network, &config.gateway, name, self.tls.clone()).await {
+        let dialled = match self.dialer.dial().await {
             Ok(dialled) => dialled,
             Err(err) => return Err(self.failed(err)),
         };
         info!(
-            "tunnel: {} dialled gateway={} tls={} verified={:?}",
-            self.number,
+            "tunnel: {} dialled gateway={} by={} tls={} verified={:?}",
+            self.label,
             dialled.address,
+            dialled.way,
             dialled.version.map_or("?", version_text),
             how_verified(&config.trust),
         );
@@ -272,6 +291,7 @@ where
         let answering = Answering {
             service: self.service.clone(),
             journal: self.process.journal.clone(),
+            announced: self.process.announced.clone(),
             budget: self.process.budget.clone(),
             covers,
         };
@@ -288,8 +308,10 @@ where
         }
         info!(
             "tunnel: {} up; inverted: from here on the gateway asks and this side answers",
-            self.number
+            self.label
         );
+        self.process.announced.up();
+        self.process.announced.told(dialled.urls);
         self.up_before = true;
         self.complained = None;
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
@@ -298,16 +320,17 @@ where
 
     /// What to do about a tunnel that didn't come up.
     fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
-        match err {
-            DialError::Refused(_) => return Err(self.refused(err)),
+        let loss = match err.verdict() {
+            Verdict::Final => return Err(self.refused(err)),
             // Whoever was right once may be behind a captive portal now.
-            DialError::Unknown(_) | DialError::NoGateway if !self.up_before => {
-                return Err(Stopped::Unknown(err));
-            }
-            _ => {}
-        }
+            Verdict::FinalAtFirst if !self.up_before => return Err(Stopped::Unknown(err)),
+            Verdict::FinalAtFirst | Verdict::Failed => Loss::Failed,
+            Verdict::Absent => Loss::Unreachable,
+            Verdict::Later(after) => Loss::Later(after),
+        };
+        self.failures.notify_one();
         self.complain(err.to_string());
-        Ok(if matches!(err, DialError::Unreachable(_)) { Loss::Unreachable } else { Loss::Failed })
+        Ok(loss)
     }
 
     /// What to do about a tunnel that is no more, or, without `live`, never came up.
@@ -334,7 +357,10 @@ where
     /// To a key that the user knows nothing of, the gateway's words about it would mean nothing.
     fn refused(&self, err: DialError) -> Stopped {
         let has_token = self.process.config.token.is_some();
-        Stopped::Refused(if has_token { err } else { DialError::Refused("it wants a token") })
+        Stopped::Refused(match err {
+            DialError::Refused(_) if !has_token => DialError::Refused("it wants a token"),
+            err => err,
+        })
     }
 
     /// Says it once, and then once a minute: an outage of a night isn't worth ten thousand lines.
@@ -345,7 +371,7 @@ where
             None => true,
         };
         if again {
-            warn!("tunnel: {} {what}; trying again, for ever", self.number);
+            warn!("tunnel: {} {what}; trying again, for ever", self.label);
             self.complained = Some((what, now));
         }
     }

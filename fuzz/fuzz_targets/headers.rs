@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::Scheme;
 use libfuzzer_sys::fuzz_target;
 use ptth_link::headers::{self, Origination};
 

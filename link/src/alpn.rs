@@ -18,6 +18,8 @@ pub const POTATO_02: &[u8] = &[0xd5, 0x87, 0xc9, 0xa5];
 pub const H2: &[u8] = b"h2";
 /// HTTP/1.1 over TLS (RFC 7301 §6).
 pub const HTTP_1_1: &[u8] = b"http/1.1";
+/// No ALPN label, but the upgrade token of draft-ietf-httpbis-connect-tcp.
+pub const CONNECT_TCP: &str = "connect-tcp";
 
 /// The labels that mean "I'm a backend", in the gateway's order of preference.
 pub const BACKEND_LABELS: [&[u8]; 4] = [PTTH, POTATO_02, POTATO_01, POTATO_00];

@@ -2,11 +2,15 @@
 //!
 //! Invariant: what a stranger wrote never takes the place of what the gateway says about him. A field
 //! that the gateway sets is dropped from his message first, under every spelling that an origin might
-//! take for it (CGI turns `-` into `_`, and so can't tell the two apart).
+//! take for it (CGI turns `-` into `_`, and so can't tell the two apart). What a trusted proxy wrote is read
+//! before ([`crate::forwarded`]), and said again from that.
 
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Scheme;
+
+use crate::forwarded::Forwarded;
 
 /// Connection fields: they concern one hop and never cross (RFC 9110 §7.6.1, RFC 9113 §8.2.2).
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -49,16 +53,22 @@ const HEAD_ONLY: [&str; 10] = [
     "content-range",
 ];
 
+const PREFIX: &str = "x-forwarded-prefix";
+
 /// Everything with this prefix is ours (WIRE: our own fields).
 const OURS: &str = "2ptth-";
 
-/// Who sent a request, as the gateway knows it from the socket.
+/// Who sent a request, as the gateway knows it from the socket, or from a proxy that it trusts.
 #[derive(Clone, Copy, Debug)]
 pub struct Origination<'a> {
     /// The visitor's address.
     pub address: IpAddr,
     /// What the visitor called us: `Host` or `:authority`.
     pub host: &'a str,
+    /// What the visitor used.
+    pub scheme: &'a Scheme,
+    /// What a trusted proxy says of him.
+    pub said: Option<&'a Forwarded>,
     /// The HTTP version of the visitor's request, as Via writes it (RFC 9110 §7.6.3).
     pub version: &'static str,
 }
@@ -68,18 +78,43 @@ pub struct Origination<'a> {
 pub fn request(fields: &mut HeaderMap, from: Origination<'_>) {
     strip(fields, is_identity);
     let address = from.address.to_canonical();
-    let node = match address {
-        IpAddr::V4(v4) => v4.to_string(),
-        // RFC 7239 §6: an IPv6 address stands in brackets, and so in quotes.
-        IpAddr::V6(v6) => format!("\"[{v6}]\""),
-    };
-    let forwarded = format!("for={node};host=\"{}\";proto=https", from.host);
-    set(fields, "x-forwarded-for", &address.to_string());
+    let own = [address];
+    let chain = from.said.map_or(&own[..], Forwarded::chain);
+    let host = from.said.and_then(|said| said.host.as_deref()).unwrap_or(from.host);
+    let addresses: Vec<_> = chain.iter().map(IpAddr::to_string).collect();
+    set(fields, "x-forwarded-for", &addresses.join(", "));
     set(fields, "x-real-ip", &address.to_string());
-    set(fields, "x-forwarded-proto", "https");
-    set(fields, "x-forwarded-host", from.host);
-    set(fields, "forwarded", &forwarded);
+    set(fields, "x-forwarded-proto", from.scheme.as_str());
+    set(fields, "x-forwarded-host", host);
+    set(fields, "forwarded", &forwarded(chain, host, from.scheme));
     set(fields, "via", &format!("{} 2ptth", from.version));
+    if let Some(port) = from.said.and_then(|said| said.port) {
+        set(fields, "x-forwarded-port", &port.to_string());
+    }
+    if let Some(prefix) = from.said.and_then(|said| said.prefix.as_deref()) {
+        set(fields, "x-forwarded-prefix", prefix);
+    }
+}
+
+/// Tells the origin of a part of the path that is taken off, after those that proxies took off before.
+pub fn prefix(fields: &mut HeaderMap, prefix: &str) {
+    let before = fields.get(PREFIX).and_then(|before| before.to_str().ok()).unwrap_or_default();
+    let whole = format!("{before}{prefix}");
+    set(fields, PREFIX, &whole);
+}
+
+/// RFC 7239: the visitor's hop with what he used, and one for each proxy after him.
+fn forwarded(chain: &[IpAddr], host: &str, scheme: &Scheme) -> String {
+    let node = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => format!("for={v4}"),
+        // RFC 7239 §6: an IPv6 address stands in brackets, and so in quotes.
+        IpAddr::V6(v6) => format!("for=\"[{v6}]\""),
+    };
+    let mut elements: Vec<_> = chain.iter().map(node).collect();
+    if let Some(visitor) = elements.first_mut() {
+        visitor.push_str(&format!(";host=\"{host}\";proto={scheme}"));
+    }
+    elements.join(", ")
 }
 
 /// Makes a response's fields fit to cross towards the visitor.
@@ -182,8 +217,13 @@ mod tests {
             .collect()
     }
 
-    const VISITOR: Origination<'_> =
-        Origination { address: IpAddr::V4(Ipv4Addr::LOCALHOST), host: "example.com", version: "2" };
+    const VISITOR: Origination<'_> = Origination {
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        host: "example.com",
+        scheme: &Scheme::HTTPS,
+        said: None,
+        version: "2",
+    };
 
     /// A4
     #[test]
@@ -238,6 +278,45 @@ mod tests {
         assert_eq!(honest["forwarded"], "for=127.0.0.1;host=\"example.com\";proto=https");
         assert_eq!(honest["x-forwarded-for"], "127.0.0.1");
         assert_eq!(honest["via"], "2 2ptth");
+    }
+
+    /// A5: what a trusted proxy says is said on, with the proxy added; nothing else gets through with it.
+    #[test]
+    fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
+        let mut fields = map(&[
+            ("x-forwarded-for", "6.6.6.6, 2001:db8::9, 10.0.0.2"),
+            ("forwarded", "for=6.6.6.6;host=evil;proto=http"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "public.test"),
+            ("x-forwarded-port", "8080"),
+            ("x-forwarded-prefix", "/app"),
+            ("x-real-ip", "6.6.6.6"),
+            ("via", "1.1 evil"),
+            ("client-cert", ":evil:"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("2ptth-url", "https://evil"),
+        ]);
+        let proxy = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let said = Forwarded::read(&fields, proxy, |a| a.to_string().starts_with("10."));
+        let address = said.visitor().unwrap();
+        let scheme = said.scheme.clone().unwrap();
+        let from = Origination { address, scheme: &scheme, said: Some(&said), ..VISITOR };
+        request(&mut fields, from);
+        prefix(&mut fields, "/name");
+        let expected = [
+            ("x-forwarded-for", "2001:db8::9, 10.0.0.2, 10.0.0.1"),
+            ("x-real-ip", "2001:db8::9"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "public.test"),
+            (
+                "forwarded",
+                "for=\"[2001:db8::9]\";host=\"public.test\";proto=http, for=10.0.0.2, for=10.0.0.1",
+            ),
+            ("via", "2 2ptth"),
+            ("x-forwarded-port", "8080"),
+            ("x-forwarded-prefix", "/app/name"),
+        ];
+        assert_eq!(text(&fields), expected.map(|(n, v)| (n.to_string(), v.to_string())));
     }
 
     #[test]

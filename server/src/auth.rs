@@ -8,6 +8,7 @@ pub mod authorization;
 mod basic;
 mod bearer;
 mod credential;
+mod external;
 mod jwt;
 mod key;
 mod kinds;
@@ -129,12 +130,17 @@ impl Identity {
             return Self { key, ..Self::default() };
         };
         let subject = parsed.subject();
-        let name = subject.iter_common_name().next().map(text).map(|n| bounded(&n));
-        let name = name.unwrap_or_default();
-        let instance = name.rsplit_once('.').map_or(name.as_str(), |(instance, _)| instance);
+        let name = subject.iter_common_name().next().map(text).unwrap_or_default();
         let ours = subject.iter_organization().any(|o| text(o) == ORGANIZATION);
         let wish = subject.iter_organizational_unit().next().map(text);
-        Self { key, instance: instance.to_owned(), name, ours, wish, ..Self::default() }
+        Self { key, ours, wish, ..Self::called(&name) }
+    }
+
+    /// A backend that calls itself `<instance>.<slot>`, of which nothing else is known.
+    pub fn called(name: &str) -> Self {
+        let name = bounded(name);
+        let instance = name.rsplit_once('.').map_or(name.as_str(), |(instance, _)| instance);
+        Self { instance: instance.to_owned(), name, ..Self::default() }
     }
 }
 

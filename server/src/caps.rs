@@ -29,7 +29,8 @@ struct Counts {
 #[derive(Debug)]
 pub struct Place {
     caps: Caps,
-    address: IpAddr,
+    /// Whose it is; a trusted proxy's is nobody's until it says whose.
+    address: Option<IpAddr>,
     number: usize,
 }
 
@@ -46,18 +47,17 @@ impl Caps {
 
     /// A place for a connection from `address`, if there is one.
     pub fn take(&self, address: IpAddr) -> Option<Place> {
-        let address = network(address);
+        self.take_proxied()?.of(address)
+    }
+
+    /// A place for a connection from a trusted proxy, which brings many visitors, if there is one.
+    pub fn take_proxied(&self) -> Option<Place> {
         let mut counts = self.lock();
         if counts.all >= self.0.all {
             return None;
         }
-        let here = counts.addresses.entry(address).or_default();
-        if *here >= self.0.per_address {
-            return None;
-        }
-        *here += 1;
         counts.all += 1;
-        Some(Place { caps: self.clone(), address, number: counts.all })
+        Some(Place { caps: self.clone(), address: None, number: counts.all })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -66,6 +66,20 @@ impl Caps {
 }
 
 impl Place {
+    /// The same place, for who it turned out to be for; `None` if he has enough.
+    pub fn of(mut self, address: IpAddr) -> Option<Self> {
+        let address = network(address);
+        let mut counts = self.caps.lock();
+        let here = counts.addresses.entry(address).or_default();
+        if *here >= self.caps.0.per_address {
+            return None;
+        }
+        *here += 1;
+        drop(counts);
+        self.address = Some(address);
+        Some(self)
+    }
+
     /// Whether it is one of those kept for backends.
     pub fn is_reserved(&self) -> bool {
         self.number > self.caps.0.visitors
@@ -76,10 +90,11 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.caps.lock();
         counts.all = counts.all.saturating_sub(1);
-        if let Some(here) = counts.addresses.get_mut(&self.address) {
+        let Some(address) = self.address else { return };
+        if let Some(here) = counts.addresses.get_mut(&address) {
             *here = here.saturating_sub(1);
             if *here == 0 {
-                counts.addresses.remove(&self.address);
+                counts.addresses.remove(&address);
             }
         }
     }
@@ -130,6 +145,19 @@ mod tests {
             (0..4).filter_map(|n| caps.take(IpAddr::from([192, 0, 2, n]))).collect();
         let reserved: Vec<_> = places.iter().map(Place::is_reserved).collect();
         assert_eq!(reserved, [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_trusted_proxy_brings_many_addresses() {
+        let caps = caps(10, 2);
+        let one: IpAddr = "192.0.2.1".parse().unwrap();
+        let places: Vec<_> = (0..5).map(|_| caps.take_proxied().unwrap()).collect();
+        let mut settled = places.into_iter().map(|place| place.of(one));
+        let (_a, b) = (settled.next().unwrap().unwrap(), settled.next().unwrap().unwrap());
+        assert!(settled.all(|place| place.is_none()), "two of an address");
+        drop(b);
+        let _c = caps.take(one).unwrap();
+        assert_eq!(caps.lock().all, 2, "places that were refused are free again");
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl Carry {
         Self { moving, extended: false, unasked: false, broken: false }
     }
 
+    /// Nothing to move.
+    pub fn nothing() -> Self {
+        Self { moving: None, extended: false, unasked: false, broken: false }
+    }
+
     /// Says that the request crossed as extended CONNECT.
     pub fn extended(mut self, extended: bool) -> Self {
         self.extended = extended;

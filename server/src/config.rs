@@ -1,30 +1,47 @@
 //! Flags, environment variables and files become one checked [`Config`].
 //!
-//! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the default.
+//! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the file, which
+//!      beats the default ([`source`]).
 //! Out: a [`Config`], or one sentence that says what is wrong and what to do.
 
 mod args;
+mod edge;
 mod error;
+mod fields;
+mod file;
+mod identity;
+mod mistake;
+mod names;
 mod parse;
 mod route;
+mod routes;
+mod source;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use ptth_link::alpn;
+use ptth_link::crypto;
 use ptth_link::env::{self, Env};
-use ptth_link::keys::{holds_secret, parse_keys};
-use ptth_link::token::{self, PublicKey, Token};
+use ptth_link::token::{PublicKey, Token};
 
 pub use args::Args;
+pub use edge::{ProxyProtocol, Trusted};
 pub use error::ConfigError;
+pub use mistake::Mistake;
 pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
+pub use source::{Origin, Place};
+
+pub(crate) use identity::read_token_file;
+
+use file::File;
+use identity::{admission, certificates};
+use source::Sources;
 
 /// Everything that the gateway was told, checked.
 #[derive(Clone, Debug)]
@@ -32,8 +49,17 @@ pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
 pub struct Config {
     /// Where to listen. An IPv6 wildcard takes IPv4 as well.
     pub listen: Vec<SocketAddr>,
-    /// What the gateway shows to visitors and backends.
-    pub certificate: CertificateSource,
+    /// Where to listen for HTTP without TLS.
+    pub plain: Vec<SocketAddr>,
+    /// Where to listen for HTTP that is only told to come by https.
+    pub redirect: Vec<SocketAddr>,
+    /// The proxies whose word counts.
+    pub trusted: Trusted,
+    /// Whether they speak the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
+    /// What the gateway shows to visitors and backends, by the name that they call: the first to those who
+    /// call none that is in one.
+    pub certificates: Vec<CertificateSource>,
     /// Which backends may come in, where a route doesn't say so itself.
     pub admission: Admission,
     /// The routes. None, and no names either: one for all hosts and paths, see [`Self::at_large`].
@@ -127,9 +153,17 @@ impl Default for Limits {
 impl Config {
     /// The defaults, beside what has none.
     pub fn new(certificate: CertificateSource, admission: Admission) -> Self {
+        Self::of(vec![certificate], admission)
+    }
+
+    fn of(certificates: Vec<CertificateSource>, admission: Admission) -> Self {
         Self {
             listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, parse::PORT))],
-            certificate,
+            plain: Vec::new(),
+            redirect: Vec::new(),
+            trusted: Trusted::default(),
+            proxy_protocol: ProxyProtocol::default(),
+            certificates,
             admission,
             routes: Vec::new(),
             names: None,
@@ -148,173 +182,98 @@ impl Config {
         none || self.routes.iter().any(|route| route.allow.is_none())
     }
 
-    /// Checks flags, variables and the token file. Called again, it reads everything again; only a
-    /// token made for want of another is new each time. The certificate's files are checked by
-    /// [`crate::tls::Tls::new`].
+    /// Checks flags, variables, the file, and what it names: token and secret files. Called again, it
+    /// reads everything again; only a token made for want of another is new each time. The
+    /// certificate's files are checked by [`crate::tls::Tls::new`].
+    ///
+    /// # Errors
+    /// [`ConfigError`], the first that is wrong; in the file with its line.
     pub fn load(args: &Args, env: &Env<'_>) -> Result<Self, ConfigError> {
-        let mut warnings = Vec::new();
-        let certificate = certificate(args, env)?;
-        let admission = admission(args, env, &mut warnings)?;
-        let mut config = Self::new(certificate, admission);
-        config.warnings = warnings;
-        config.limits = limits(args, env)?;
-        let listen = match env::text(env, "LISTEN")? {
-            Some(list) if args.listen.is_empty() => split(&list),
-            _ => args.listen.clone(),
+        let path = match &args.config {
+            Some(path) => Some(path.clone()),
+            None => env::text(env, "CONFIG")?.map(PathBuf::from),
         };
-        if !listen.is_empty() {
-            config.listen =
-                listen.iter().map(|text| parse::listen(text)).collect::<Result<_, _>>()?;
+        let file = path.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        let sources = Sources { env, file: &file.settings, folder: &file.folder };
+        let mut warnings = file.warnings;
+        let certificates = certificates(args, &sources, file.certificates)?;
+        let (admission, keys) = admission(args, &sources, &mut warnings)?;
+        let mut config = Self::of(certificates, admission);
+        config.warnings = warnings;
+        config.limits = limits(args, &sources)?;
+        edge::read(args, &sources, &mut config)?;
+        if let Some((flag, listen)) = sources.list(&args.listen, "--listen", "LISTEN")? {
+            let listen = listen.iter().map(|text| parse::listen(&flag, text));
+            config.listen = listen.collect::<Result<_, _>>()?;
+        } else if !config.plain.is_empty() {
+            config.listen.clear();
+            if !config.certificates.is_empty() {
+                config
+                    .warnings
+                    .push("--plain without --listen: nobody is shown the certificate".to_owned());
+            }
         }
-        if let Some((_, list)) = setting(&args.backend_alpn, env, "--backend-alpn", "BACKEND_ALPN")?
-        {
-            config.backend_alpn = alpn::parse_labels(&list).map_err(ConfigError::Alpn)?;
+        if config.certificates.is_empty() && !config.listen.is_empty() {
+            return Err(ConfigError::NoCertificate);
         }
-        if let Some((flag, text)) = setting(&args.log, env, "--log", "LOG")? {
+        let labels = sources.setting(&args.backend_alpn, "--backend-alpn", "BACKEND_ALPN")?;
+        if let Some((flag, list)) = labels {
+            config.backend_alpn =
+                alpn::parse_labels(&list).map_err(|why| ConfigError::Alpn { flag, why })?;
+        }
+        if let Some((flag, text)) = sources.setting(&args.log, "--log", "LOG")? {
             config.log = text.trim().parse().map_err(|_| ConfigError::Log { flag, text })?;
         }
+        (config.routes, config.names, config.file) = (file.routes, file.names, path);
+        config.digest = crypto::sha256(&[file.digest, crypto::sha256(keys.as_bytes())].concat());
+        config.warn();
         Ok(config)
     }
-}
 
-/// The text of a setting and where it came from: the flag, else the variable.
-fn setting(
-    flag: &Option<String>,
-    env: &Env<'_>,
-    flag_name: &'static str,
-    variable: &'static str,
-) -> Result<Option<(&'static str, String)>, ConfigError> {
-    match flag {
-        Some(text) => Ok(Some((flag_name, text.clone()))),
-        None => Ok(env::text(env, variable)?.map(|text| (variable, text))),
+    /// What works, but hardly as it was meant.
+    fn warn(&mut self) {
+        let open = self.admission == Admission::Open;
+        for route in self.routes.iter().filter(|route| route.allow.is_none() && open) {
+            self.warnings.push(format!(
+                "the route {:?} has no `allow`, so with --open ANYBODY can serve it",
+                route.name
+            ));
+        }
+        let given = !matches!(self.admission, Admission::Keys { made: Some(_), .. });
+        if given && !self.at_large() {
+            self.warnings.push(
+                "every route has its own `allow`, so --open and the keys of --token-file admit nobody"
+                    .to_owned(),
+            );
+        }
     }
 }
 
-fn limits(args: &Args, env: &Env<'_>) -> Result<Limits, ConfigError> {
+fn limits(args: &Args, sources: &Sources<'_>) -> Result<Limits, ConfigError> {
     let mut limits = Limits::default();
-    if let Some((flag, text)) = setting(&args.head_timeout, env, "--head-timeout", "HEAD_TIMEOUT")?
+    if let Some((flag, text)) =
+        sources.setting(&args.head_timeout, "--head-timeout", "HEAD_TIMEOUT")?
     {
         limits.head = parse::timeout(flag, text)?;
     }
     if let Some((flag, text)) =
-        setting(&args.stall_timeout, env, "--stall-timeout", "STALL_TIMEOUT")?
+        sources.setting(&args.stall_timeout, "--stall-timeout", "STALL_TIMEOUT")?
     {
         limits.stall = parse::timeout(flag, text)?;
     }
-    if let Some((flag, text)) = setting(&args.grace, env, "--grace", "GRACE")? {
+    if let Some((flag, text)) = sources.setting(&args.grace, "--grace", "GRACE")? {
         limits.grace = parse::seconds(flag, text)?;
     }
     if let Some((flag, text)) =
-        setting(&args.max_connections, env, "--max-connections", "MAX_CONNECTIONS")?
+        sources.setting(&args.max_connections, "--max-connections", "MAX_CONNECTIONS")?
     {
         limits.connections = Some(parse::count(flag, text)?);
     }
     let (flag, variable) = ("--max-connections-per-address", "MAX_CONNECTIONS_PER_ADDRESS");
-    if let Some((flag, text)) = setting(&args.max_connections_per_address, env, flag, variable)? {
+    if let Some((flag, text)) =
+        sources.setting(&args.max_connections_per_address, flag, variable)?
+    {
         limits.connections_per_address = Some(parse::count(flag, text)?);
     }
     Ok(limits)
-}
-
-fn certificate(args: &Args, env: &Env<'_>) -> Result<CertificateSource, ConfigError> {
-    let files_by_flag = args.cert.is_some() || args.key.is_some();
-    if args.self_signed && files_by_flag {
-        return Err(ConfigError::CertificateTwice);
-    }
-    // A flag beats a variable here too: `--self-signed` with CERT set is a choice, not a conflict.
-    let path = |flag: &Option<PathBuf>, variable| match flag {
-        Some(path) => Ok(Some(path.clone())),
-        None if args.self_signed => Ok(None),
-        None => env::required(env, variable).map(|path| path.map(PathBuf::from)),
-    };
-    let (cert, key) = (path(&args.cert, "CERT")?, path(&args.key, "KEY")?);
-    let self_signed = args.self_signed || !files_by_flag && env::switch(env, "SELF_SIGNED")?;
-    let names = match env::text(env, "NAMES")? {
-        Some(list) if args.name.is_empty() => split(&list),
-        _ => args.name.clone(),
-    };
-    match (cert, key, self_signed) {
-        (None, None, true) => {
-            for name in &names {
-                parse::name(name)?;
-            }
-            Ok(CertificateSource::SelfSigned { names })
-        }
-        (Some(_), _, true) | (_, Some(_), true) => Err(ConfigError::CertificateTwice),
-        (Some(_), Some(_), false) if !args.name.is_empty() => Err(ConfigError::NameWithFiles),
-        (Some(cert), Some(key), false) => Ok(CertificateSource::Files { cert, key }),
-        (Some(cert), None, false) => Err(ConfigError::KeyMissing { cert }),
-        (None, Some(key), false) => Err(ConfigError::CertMissing { key }),
-        (None, None, false) => Err(ConfigError::NoCertificate),
-    }
-}
-
-fn admission(
-    args: &Args,
-    env: &Env<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Admission, ConfigError> {
-    let inline = env::required(env, "TOKEN")?;
-    let file = match &args.token_file {
-        Some(path) => Some(path.clone()),
-        None => env::required(env, "TOKEN_FILE")?.map(PathBuf::from),
-    };
-    let open = args.open || env::switch(env, "OPEN")?;
-    // A token by mistake in the file's place: no message may quote it.
-    if file.as_deref().is_some_and(holds_token) {
-        return Err(ConfigError::TokenAsFile);
-    }
-    match (file, inline, open) {
-        (None, None, false) => Ok(Admission::make()),
-        (None, None, true) => Ok(Admission::Open),
-        // No precedence here: guessing wrong would let everybody in.
-        (_, _, true) => Err(ConfigError::OpenWithToken),
-        (Some(_), Some(_), false) if args.token_file.is_none() => Err(ConfigError::TokenTwice),
-        (Some(path), _, false) => {
-            let text = read_token_file(&path)?;
-            warnings.extend(exposed(&path, &text));
-            let keys = parse_keys(&text)
-                .map_err(|why| ConfigError::TokenFile { path: path.clone(), why })?;
-            Ok(Admission::Keys { keys, file: Some(path), made: None })
-        }
-        (None, Some(text), false) => {
-            let keys = parse_keys(&text).map_err(ConfigError::Token)?;
-            Ok(Admission::Keys { keys, file: None, made: None })
-        }
-    }
-}
-
-/// Whether a path is a token that somebody gave instead of a file with one.
-fn holds_token(path: &Path) -> bool {
-    path.to_str().is_some_and(token::begins_like_one) && !path.exists()
-}
-
-/// Reads a token file; also for [`crate::tls::Tls::reload`].
-pub(crate) fn read_token_file(path: &Path) -> Result<String, ConfigError> {
-    let bytes = fs::read(path).map_err(|err| ConfigError::unreadable(path, &err))?;
-    String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })
-}
-
-/// A warning if others on the machine can read a private half.
-#[cfg(unix)]
-fn exposed(path: &Path, text: &str) -> Option<String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(path).ok()?.permissions().mode();
-    (mode & 0o004 != 0 && holds_secret(text)).then(|| {
-        format!(
-            "{} holds a private token and everybody on this machine can read it; `chmod 600` it, or keep only the public half there",
-            path.display()
-        )
-    })
-}
-
-#[cfg(not(unix))]
-fn exposed(_: &Path, _: &str) -> Option<String> {
-    None
-}
-
-/// The parts of a list in a variable, which commas or blanks separate.
-fn split(list: &str) -> Vec<String> {
-    let parts = list.split(|c: char| c == ',' || c.is_whitespace());
-    parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }

@@ -7,8 +7,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::config::NoBackend;
 use crate::pool::RETRY_AFTER_SECONDS;
@@ -20,6 +22,8 @@ pub enum ExchangeError {
     Request(StatusCode, &'static str),
     /// CONNECT, or something else that the gateway doesn't do for strangers.
     Method,
+    /// The connection was made for a name with another certificate than the request's host.
+    Misdirected,
     /// A WebSocket over HTTP/2, and a backend that doesn't speak RFC 8441.
     NoExtendedConnect,
     /// The request's body broke off or was malformed: the visitor's doing.
@@ -28,12 +32,16 @@ pub enum ExchangeError {
     VisitorSlow,
     /// No route for this host and path.
     Unrouted,
+    /// A backend that isn't let in by door B.
+    Register(RegisterError),
     /// No backend is connected; and what its route wants the visitor to get.
     Absent(NoBackend),
     /// Every tunnel is full.
     Full,
     /// The configuration changed while the request waited.
     Moved,
+    /// Too much waits to be delivered already.
+    Backlog,
     /// The backend held the stream open without answering.
     BackendTimeout(Duration),
     /// The tunnel broke before the response's head arrived.
@@ -48,14 +56,16 @@ impl ExchangeError {
         match self {
             Self::Request(status, _) => *status,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoExtendedConnect => StatusCode::NOT_IMPLEMENTED,
             Self::VisitorBody => StatusCode::BAD_REQUEST,
             Self::VisitorSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unrouted => StatusCode::NOT_FOUND,
+            Self::Register(err) => err.status(),
             Self::Absent(NoBackend::Status(status)) => *status,
             // For now, and with the same method and body (RFC 9110 §15.4.8).
             Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
-            Self::Full | Self::Moved => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::Moved | Self::Backlog => StatusCode::SERVICE_UNAVAILABLE,
             Self::BackendTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Tunnel(_) | Self::Backend(_) => StatusCode::BAD_GATEWAY,
         }
@@ -64,8 +74,10 @@ impl ExchangeError {
     /// What the visitor may know.
     fn explanation(&self) -> &'static str {
         match self {
+            Self::Register(err) => err.explanation(),
             Self::Request(_, reason) => reason,
             Self::Method => "This method is not available here.",
+            Self::Misdirected => "This connection is not for that host; make a new one.",
             Self::NoExtendedConnect => {
                 "The server behind this gateway has no WebSockets over HTTP/2."
             }
@@ -75,6 +87,7 @@ impl ExchangeError {
             Self::Absent(_) => "There is no upstream available",
             Self::Moved => "This site is being changed.",
             Self::Full => "Every way to the server behind this gateway is busy.",
+            Self::Backlog => "Too many requests wait for the server behind this gateway.",
             Self::BackendTimeout(_) => "The server behind this gateway did not answer in time.",
             Self::Tunnel(_) => "The connection to the server behind this gateway broke.",
             Self::Backend(_) => "The server behind this gateway gave no valid response.",
@@ -110,6 +123,9 @@ impl ExchangeError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
+        if let Self::Register(err) = self {
+            err.tell(fields);
+        }
         if let Self::Absent(NoBackend::Redirect(url)) = self {
             fields.insert(LOCATION, url.clone());
         }
@@ -131,13 +147,16 @@ impl fmt::Display for ExchangeError {
         match self {
             Self::Request(_, reason) => write!(f, "request refused: {reason}"),
             Self::Method => f.write_str("method refused"),
+            Self::Misdirected => f.write_str("the host isn't the connection's"),
             Self::NoExtendedConnect => f.write_str("the backend has no extended CONNECT"),
             Self::VisitorBody => f.write_str("the visitor's body broke off or was malformed"),
             Self::VisitorSlow => f.write_str("the visitor's body came too slowly"),
             Self::Unrouted => f.write_str("no route"),
+            Self::Register(err) => f.write_str(err.explanation()),
             Self::Absent(_) => f.write_str("no backend is connected"),
             Self::Moved => f.write_str("the route changed while it waited"),
             Self::Full => f.write_str("all tunnels are full"),
+            Self::Backlog => f.write_str("no room to keep it for delivery"),
             Self::BackendTimeout(after) => {
                 write!(f, "the backend did not answer within {} s", after.as_secs())
             }
@@ -155,6 +174,69 @@ impl std::error::Error for ExchangeError {
         }
     }
 }
+
+/// Why a backend isn't let in by door B (draft-kazuho-ptth-ptth-01), as it is told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RegisterError {
+    /// No registration.
+    Malformed(&'static str),
+    /// It showed nothing that is known; the challenges for WWW-Authenticate.
+    Unauthorized(Vec<&'static str>),
+    /// It is known, and this isn't its to serve.
+    Forbidden(String),
+    /// Another backend is there and keeps its place.
+    Taken,
+    /// Too many failures from its address; it may come again after so many seconds.
+    TooMany(u64),
+    /// Whoever decides can't be asked.
+    Unavailable,
+}
+
+impl RegisterError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Taken => StatusCode::CONFLICT,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn explanation(&self) -> &'static str {
+        match self {
+            Self::Malformed(why) => why,
+            // One answer for what is unknown and for what is wrong.
+            Self::Unauthorized(_) => "this credential isn't known here, or is no longer valid",
+            Self::Forbidden(_) => "this credential doesn't allow to serve what was asked for",
+            Self::Taken => "another backend is there and keeps its place",
+            Self::TooMany(_) => "too many failed attempts from this address",
+            Self::Unavailable => "credentials can't be checked right now",
+        }
+    }
+
+    /// What the status alone doesn't say.
+    fn tell(&self, fields: &mut HeaderMap) {
+        fields.insert(REASON, HeaderValue::from_static(self.explanation()));
+        match self {
+            Self::Unauthorized(challenges) => {
+                // RFC 9110 §15.5.2 wants one; where keys alone are known, this is the nearest.
+                let usual = challenges.is_empty().then_some("Bearer");
+                for challenge in challenges.iter().copied().chain(usual) {
+                    fields.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+                }
+            }
+            Self::TooMany(seconds) => {
+                fields.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Why a registration failed, in words.
+const REASON: HeaderName = HeaderName::from_static("2ptth-reason");
 
 /// Names one exchange in the log, on the error page and at the origin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

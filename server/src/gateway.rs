@@ -16,11 +16,12 @@ use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
 use crate::config::{Config, ConfigError};
-use crate::listener;
+use crate::listener::{self, Entrance};
 use crate::reload::{Reload, Source};
 use crate::roster::Roster;
-use crate::shard::{Driving, Shard, Shared};
+use crate::shard::{Shard, Shared};
 use crate::tls::{Tls, TlsError};
+use crate::tunnel::Driving;
 
 /// Why the gateway can't start.
 #[derive(Debug)]
@@ -67,12 +68,15 @@ pub enum Order {
     Abort,
 }
 
+/// Those of one shard.
+type Sockets = Vec<(Entrance, Socket)>;
+
 /// A gateway that listens and doesn't accept yet.
 #[derive(Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
-    addresses: Vec<SocketAddr>,
-    shards: Vec<(Vec<Socket>, mpsc::UnboundedReceiver<Driving>)>,
+    addresses: Vec<(Entrance, SocketAddr)>,
+    shards: Vec<(Sockets, mpsc::UnboundedReceiver<Driving>)>,
     shutdown: (Trigger, Shutdown),
     source: Option<Source>,
     digest: [u8; 32],
@@ -89,23 +93,36 @@ impl Gateway {
             (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         // What is wrong with the files shows before a port is taken.
         let shared = Shared::new(config, senders).map_err(StartError::Tls)?;
-        for &address in &config.listen {
+        let wanted = || {
+            let plain = config.plain.iter().map(|address| (Entrance::Plain, *address));
+            let tls = config.listen.iter().map(|address| (Entrance::Tls, *address));
+            let redirect = Entrance::Redirect { port: HTTPS };
+            tls.chain(plain).chain(config.redirect.iter().map(move |address| (redirect, *address)))
+        };
+        for (_, address) in wanted() {
             is_free(address).map_err(|err| StartError::Listen(address, err))?;
         }
-        let mut addresses = Vec::new();
-        let mut sockets: Vec<Vec<Socket>> = (0..threads).map(|_| Vec::new()).collect();
-        for &wanted in &config.listen {
-            let mut address = wanted;
+        let mut addresses: Vec<(Entrance, SocketAddr)> = Vec::new();
+        let mut sockets: Vec<Sockets> = (0..threads).map(|_| Vec::new()).collect();
+        for (mut entrance, mut address) in wanted() {
+            if let (Entrance::Redirect { port }, Some((Entrance::Tls, first))) =
+                (&mut entrance, addresses.first())
+            {
+                *port = first.port();
+            }
             for shard in &mut sockets {
                 let socket = bind(address).map_err(|err| StartError::Listen(address, err))?;
                 // Port 0 is whatever the first one got.
                 if let Some(bound) = socket.local_addr().ok().and_then(|bound| bound.as_socket()) {
                     address = bound;
                 }
-                shard.push(socket);
+                shard.push((entrance, socket));
             }
-            addresses.push(address);
+            addresses.push((entrance, address));
         }
+        // Behind a proxy that ends TLS, the port is its own: the usual one.
+        let first = addresses.first().filter(|(entrance, _)| *entrance == Entrance::Tls);
+        let _ = shared.port.set(first.map_or(HTTPS, |(_, address)| address.port()));
         let shards = sockets.into_iter().zip(receivers).collect();
         let (source, digest) = (None, config.digest);
         Ok(Self { shared, addresses, shards, shutdown: channel(), source, digest })
@@ -122,8 +139,14 @@ impl Gateway {
     }
 
     /// What it listens on, ports filled in.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[(Entrance, SocketAddr)] {
         &self.addresses
+    }
+
+    /// The first address with TLS, if there is one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let (entrance, address) = self.addresses.first()?;
+        (*entrance == Entrance::Tls).then_some(*address)
     }
 
     /// The certificates and keys in use.
@@ -151,6 +174,15 @@ impl Gateway {
                 let shard =
                     Arc::new(Shard { index, shutdown: shutdown.clone(), shared: shared.clone() });
                 let drained = drained.clone();
+                if index == 0 {
+                    let (courier, held) = (shard.courier(), drained.clone());
+                    let work = async move {
+                        courier.run().await;
+                        // As a connection that still runs does, it delays the end.
+                        drop(held);
+                    };
+                    shard.hand_over(index, Box::pin(work));
+                }
                 let serve = move || {
                     runtime.block_on(async {
                         match listeners(sockets) {
@@ -241,9 +273,15 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listeners(sockets: Vec<Socket>) -> io::Result<Vec<TcpListener>> {
-    sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect()
+fn listeners(sockets: Sockets) -> io::Result<Vec<(Entrance, TcpListener)>> {
+    let listener = |(entrance, socket): (Entrance, Socket)| {
+        Ok((entrance, TcpListener::from_std(socket.into())?))
+    };
+    sockets.into_iter().map(listener).collect()
 }
+
+/// Where a gateway without a port for TLS sends visitors: to what is in front of it.
+const HTTPS: u16 = 443;
 
 /// Changed files are noticed within this.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);

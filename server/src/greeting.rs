@@ -5,16 +5,24 @@ use std::net::IpAddr;
 
 use crate::config::{Admission, CertificateSource, Config};
 use crate::gateway::Gateway;
+use crate::listener::Entrance;
 
 /// The lines.
 pub fn lines(config: &Config, gateway: &Gateway) -> String {
     let mut text = String::new();
-    for address in gateway.addresses() {
-        let _ = writeln!(text, "listening on {address}");
+    for (entrance, address) in gateway.addresses() {
+        let _ = match entrance {
+            Entrance::Tls => writeln!(text, "listening on {address}"),
+            Entrance::Plain => writeln!(text, "plain HTTP on {address}"),
+            Entrance::Redirect { .. } => writeln!(text, "redirecting from {address}"),
+        };
     }
     let tls = gateway.tls();
-    let _ = writeln!(text, "certificate pin {}", tls.pin());
-    let listening = gateway.addresses().first().copied();
+    let pin = tls.pin();
+    if let Some(pin) = &pin {
+        let _ = writeln!(text, "certificate pin {pin}");
+    }
+    let listening = gateway.address();
     let (host, certain) = host(config, tls.first_name(), listening.map(|address| address.ip()));
     let token = match &config.admission {
         Admission::Open => {
@@ -29,7 +37,8 @@ pub fn lines(config: &Config, gateway: &Gateway) -> String {
         let _ = writeln!(text, "(with this machine's public name or address in place of {host})");
     }
     // A certificate from an authority is renewed every few weeks, and its pin with it.
-    let pin = if tls.is_self_signed() { format!("--pin {} ", tls.pin()) } else { String::new() };
+    let pin = pin.filter(|_| tls.is_self_signed());
+    let pin = pin.map_or(String::new(), |pin| format!("--pin {pin} "));
     let port = listening.map_or(443, |address| address.port());
     let gateway = if port == 443 { host } else { format!("{host}:{port}") };
     let _ = writeln!(text, "{token}2ptth-client {pin}{gateway} http://localhost:8080");
@@ -38,7 +47,7 @@ pub fn lines(config: &Config, gateway: &Gateway) -> String {
 
 /// The best guess at what the other end must call this machine, and whether it is more than a guess.
 fn host(config: &Config, certified: Option<String>, listening: Option<IpAddr>) -> (String, bool) {
-    if let CertificateSource::SelfSigned { names } = &config.certificate {
+    if let Some(CertificateSource::SelfSigned { names }) = config.certificates.first() {
         if let Some(name) = names.first() {
             return (name.clone(), true);
         }

@@ -1,15 +1,20 @@
-//! Accepts connections, shakes hands, and hands each to whoever speaks its protocol.
+//! Accepts connections, finds out who is there, shakes hands, and hands each to whoever speaks its protocol.
 //!
 //! Invariant: nothing that a peer does or leaves undone holds up the accept loop: the TLS handshake
 //! and the admission of a backend run in the connection's own task, under a deadline.
 
+pub mod proxied;
+mod rewind;
+mod socket;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
+
+use http::uri::Scheme;
 
 use log::{debug, info, warn};
 use ptth_link::goaway::FORBIDDEN;
@@ -17,7 +22,7 @@ use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
 use ptth_link::{alpn, tcp};
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::sync::mpsc;
@@ -29,15 +34,34 @@ use tokio_rustls::server::TlsStream;
 use crate::auth::Identity;
 use crate::caps::Place;
 use crate::demux::{Peer, Side};
-use crate::public::{serve_h1, serve_h2};
-use crate::shard::{Driving, Shard};
-use crate::tunnel::{Ended, Home, attach, farewell, refuse};
+use crate::public::{Redirect, serve_h1, serve_h2};
+use crate::shard::Shard;
+use crate::stay::Stay;
+use crate::tunnel::{Driving, Ended, Home, attach, farewell, refuse};
+
+use proxied::Refused;
+pub use rewind::Rewind;
+use socket::Socket;
+
+/// What a listening socket is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Entrance {
+    /// Visitors and backends.
+    Tls,
+    /// Visitors whose TLS ends at a proxy.
+    Plain,
+    /// Visitors who don't know yet that they are to come by https.
+    Redirect {
+        /// To which port.
+        port: u16,
+    },
+}
 
 /// Serves one shard until the end of the process: accepts visitors and backends from `listeners`, and
 /// drives the tunnels that come by `tunnels`.
 pub async fn run(
     shard: Arc<Shard>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(Entrance, TcpListener)>,
     mut tunnels: mpsc::UnboundedReceiver<Driving>,
     drained: mpsc::Sender<()>,
 ) {
@@ -53,7 +77,7 @@ pub async fn run(
         select! {
             accepted = accept(listeners.as_deref().unwrap_or_default(), turn), if listeners.is_some() => {
                 match accepted {
-                    Ok((socket, peer)) => admit(&shard, socket, peer, &mut connections),
+                    Ok(accepted) => admit(&shard, accepted, drained.clone(), &mut connections),
                     // EMFILE and friends last until some connection closes; spinning would only make
                     // the log longer. Nothing that `accept` returns is a reason to stop serving.
                     Err(err) => {
@@ -74,29 +98,41 @@ pub async fn run(
                 connections.abort_all();
             }
         }
-        if listeners.is_none() && connections.is_empty() {
+        if listeners.is_none() {
+            // The visitors' connections have clones.
             drop(drained.take());
-            if closed && driven.is_empty() {
+            if closed && connections.is_empty() && driven.is_empty() {
                 return;
             }
         }
     }
 }
 
+type Opened = (Entrance, TcpStream, SocketAddr);
+
 /// The next connection of any listener, each of which is the first to be asked in its `turn`. Cancel safe.
-async fn accept(listeners: &[TcpListener], turn: usize) -> io::Result<(TcpStream, SocketAddr)> {
+async fn accept(listeners: &[(Entrance, TcpListener)], turn: usize) -> io::Result<Opened> {
     let (before, after) = listeners.split_at(turn % listeners.len().max(1));
-    let (socket, peer) = poll_fn(|cx| {
-        let mut accepted = after.iter().chain(before).map(|listener| listener.poll_accept(cx));
+    let (entrance, (socket, peer)) = poll_fn(|cx| {
+        let mut accepted = after.iter().chain(before).map(|(entrance, listener)| {
+            listener.poll_accept(cx).map_ok(|accepted| (*entrance, accepted))
+        });
         accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await?;
     // An IPv6 socket shows IPv4 peers as ::ffff:192.0.2.1.
-    Ok((socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+    Ok((entrance, socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
 }
 
-fn admit(shard: &Arc<Shard>, socket: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>) {
-    let Some(place) = shard.caps.take(peer.ip()) else {
+fn admit(
+    shard: &Arc<Shard>,
+    (entrance, socket, peer): Opened,
+    awaited: Option<mpsc::Sender<()>>,
+    connections: &mut JoinSet<()>,
+) {
+    let proxied = shard.trusted.contains(peer.ip());
+    let place = if proxied { shard.caps.take_proxied() } else { shard.caps.take(peer.ip()) };
+    let Some(place) = place else {
         debug!("listener: {peer} refused: too many connections");
         return;
     };
@@ -105,7 +141,52 @@ fn admit(shard: &Arc<Shard>, socket: TcpStream, peer: SocketAddr, connections: &
         return;
     }
     let shard = shard.clone();
-    connections.spawn(async move { connection(shard, Socket::Here(socket), peer, place).await });
+    connections.spawn(async move {
+        let mut socket = Rewind::new(Socket::Here(socket));
+        let found = if proxied {
+            behind(&shard, &mut socket, peer, place).await
+        } else {
+            Some((peer, place))
+        };
+        let Some((peer, place)) = found else { return };
+        match entrance {
+            Entrance::Tls => connection(shard, socket, peer, place, awaited).await,
+            // The last places are for backends, of which none comes this way by itself.
+            _ if place.is_reserved() => debug!("listener: {peer} dropped: too many connections"),
+            Entrance::Plain => {
+                serve_plain(&shard, socket, peer, Stay::new(place, awaited)).await;
+            }
+            Entrance::Redirect { port } => {
+                serve_redirect(&shard, socket, peer, port).await;
+                drop((place, awaited));
+            }
+        }
+    });
+}
+
+/// Who is behind a trusted proxy's connection, if it says so, and his place: under a deadline, since this is
+/// before everything that has one of its own.
+pub async fn behind<IO: AsyncRead + Unpin>(
+    shard: &Shard,
+    io: &mut Rewind<IO>,
+    proxy: SocketAddr,
+    place: Place,
+) -> Option<(SocketAddr, Place)> {
+    let patience = if place.is_reserved() { RESERVED_HELLO } else { HANDSHAKE };
+    match timeout(patience, proxied::source(io, shard.proxy_protocol)).await {
+        Ok(Ok(None)) => Some((proxy, place)),
+        Ok(Ok(Some(peer))) => match place.of(peer.ip()) {
+            Some(place) => Some((peer, place)),
+            None => note(peer, &"too many connections"),
+        },
+        Ok(Err(refused @ (Refused::Ended | Refused::Io(_)))) => note(proxy, &refused),
+        Ok(Err(refused)) => {
+            // The operator set the two up to talk to each other, and they don't.
+            warn!("listener: the proxy {proxy} was refused: {refused}");
+            None
+        }
+        Err(_) => note(proxy, &"no PROXY header in time"),
+    }
 }
 
 fn report(done: Result<(), JoinError>) {
@@ -116,13 +197,20 @@ fn report(done: Result<(), JoinError>) {
     }
 }
 
-async fn connection(shard: Arc<Shard>, socket: Socket, peer: SocketAddr, place: Place) {
+async fn connection(
+    shard: Arc<Shard>,
+    socket: Rewind<Socket>,
+    peer: SocketAddr,
+    place: Place,
+    awaited: Option<mpsc::Sender<()>>,
+) {
     match accept_tls(&shard, socket, peer, &place).await {
         Some(Accepted::Visitor(stream, kind)) => {
-            serve_visitor(&shard, *stream, kind, peer).await;
+            let stay = Stay::new(place, awaited);
+            serve_visitor(&shard, *stream, kind, peer, stay).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
-            if let Socket::Here(socket) = stream.get_ref().0
+            if let Socket::Here(socket) = stream.get_ref().0.stream()
                 && let Err(err) = tcp::tune(socket, TUNNEL_USER_TIMEOUT)
             {
                 return debug!("listener: {peer} is gone: {err}");
@@ -130,13 +218,13 @@ async fn connection(shard: Arc<Shard>, socket: Socket, peer: SocketAddr, place: 
             let booking = shard.roster.emptiest_shard(shard.index);
             let target = booking.shard;
             if target != shard.index
-                && let Err(err) = stream.get_mut().0.leave()
+                && let Err(err) = stream.get_mut().0.stream_mut().leave()
             {
                 return debug!("listener: {peer} is gone: {err}");
             }
             let home = shard.home(target);
             let tunnel = Box::pin(async move {
-                if let Err(err) = stream.get_mut().0.arrive() {
+                if let Err(err) = stream.get_mut().0.stream_mut().arrive() {
                     return debug!("listener: {peer} is gone: {err}");
                 }
                 info!("tunnel: admitted from={peer}");
@@ -229,15 +317,56 @@ fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
 }
 
 /// Serves a visitor to the end of his connection.
-pub async fn serve_visitor<IO>(shard: &Shard, stream: TlsStream<IO>, kind: Peer, peer: SocketAddr)
-where
+pub async fn serve_visitor<IO>(
+    shard: &Shard,
+    stream: TlsStream<IO>,
+    kind: Peer,
+    peer: SocketAddr,
+    stay: Stay,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let visitor = shard.visitor(peer.ip(), stream.get_ref().1.server_name());
+    let visitor = shard.visitor(peer.ip(), stream.get_ref().1.server_name(), stay);
     match kind {
         Peer::VisitorH2 => serve_h2(visitor, stream).await,
         _ => serve_h1(visitor, stream).await,
     }
+}
+
+/// Serves a visitor without TLS to the end of his connection: in HTTP/2 if he begins with its preface
+/// ("prior knowledge", RFC 9113 §3.3), else in HTTP/1.1. No backend comes in by the way it begins.
+pub async fn serve_plain<IO>(shard: &Shard, mut io: Rewind<IO>, peer: SocketAddr, stay: Stay)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Ok(Ok(is_h2)) = timeout(HANDSHAKE, begins_with_preface(&mut io)).await else {
+        return debug!("listener: {peer} dropped: no request in time");
+    };
+    debug!("listener: {peer} speaks {} without TLS", if is_h2 { "h2" } else { "http/1.1" });
+    let mut visitor = shard.visitor(peer.ip(), None, stay);
+    visitor.edge.scheme = Scheme::HTTP;
+    if is_h2 { serve_h2(visitor, io).await } else { serve_h1(visitor, io).await }
+}
+
+/// Whether the first bytes are HTTP/2's. Cancel safe.
+async fn begins_with_preface<IO: AsyncRead + Unpin>(io: &mut Rewind<IO>) -> io::Result<bool> {
+    loop {
+        let seen = io.seen().get(..PREFACE.len()).unwrap_or(io.seen());
+        if seen == PREFACE {
+            return Ok(true);
+        }
+        if !PREFACE.starts_with(seen) || io.look(PREFACE.len()).await? == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+async fn serve_redirect<IO>(shard: &Shard, io: IO, peer: SocketAddr, port: u16)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shutdown = shard.shutdown.clone();
+    Redirect { address: peer.ip(), port, seed: shard.seed(), shutdown }.serve(io).await;
 }
 
 /// Drives a backend's tunnel to its end.
@@ -264,81 +393,8 @@ pub async fn serve_backend<IO>(
     }
 }
 
-/// A TCP connection that can change the thread whose reactor it waits on.
-#[derive(Debug)]
-pub enum Socket {
-    /// It waits on this thread.
-    Here(TcpStream),
-    /// It is between two threads.
-    Moving(Option<std::net::TcpStream>),
-}
-
-impl Socket {
-    /// Takes it off this thread's reactor.
-    fn leave(&mut self) -> io::Result<()> {
-        if let Self::Here(socket) = std::mem::replace(self, Self::Moving(None)) {
-            *self = Self::Moving(Some(socket.into_std()?));
-        }
-        Ok(())
-    }
-
-    /// Puts it on this thread's reactor. No-op if it never left.
-    fn arrive(&mut self) -> io::Result<()> {
-        if let Self::Moving(socket) = self {
-            let socket = socket.take().ok_or(io::ErrorKind::NotConnected)?;
-            *self = Self::Here(TcpStream::from_std(socket)?);
-        }
-        Ok(())
-    }
-
-    fn here(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        match self {
-            Self::Here(socket) => Ok(Pin::new(socket)),
-            Self::Moving(_) => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.here()?.poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.here()?.poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.here()?.poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.here()?.poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.here()?.poll_shutdown(cx)
-    }
-}
-
+/// RFC 9113 §3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Accepted to TLS done: once for the ClientHello, once for the rest.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For the ClientHello of who takes one of the last places: those are for backends, which begin at once.

@@ -7,17 +7,17 @@
 
 mod desk;
 mod names;
+mod route;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use http::uri::Authority;
 use ptth_link::token::PublicKey;
 
 use crate::auth::{Claim, Credential, Identity, Key, Known, Mark};
-use crate::config::{
-    Config, Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken,
-};
+use crate::config::{Config, NameGrant, NoBackend, Route as Settings, WhenTaken};
 use crate::live::Tunnel;
 use crate::pool::{Patience, Pool};
 use crate::router::{HostPattern, Table, is_label};
@@ -26,65 +26,7 @@ use crate::site::Site;
 use desk::Desk;
 use names::Names;
 
-/// One site, as visitors' requests meet it: a configured route or a dynamic name.
-#[derive(Debug)]
-pub struct Route {
-    /// What it is.
-    pub site: Site,
-    /// Its tunnels.
-    pub pool: Arc<Pool>,
-    /// Whether the path's prefix that chose it is taken off.
-    pub strip: bool,
-    /// What becomes of the backend that is there when another one comes.
-    pub when_taken: WhenTaken,
-    /// What a visitor gets while there is no backend.
-    pub no_backend: NoBackend,
-    /// How long requests wait.
-    pub patience: Patience,
-    /// Answer at once, deliver later.
-    pub respond: Option<Respond>,
-    /// Where visitors find it, without scheme and port: `host/path`.
-    pub addresses: Vec<String>,
-}
-
-impl Route {
-    fn of(settings: &Settings, pool: Arc<Pool>) -> Self {
-        let addresses = settings.hosts.iter().map(|host| format!("{host}{}", settings.path));
-        Self {
-            site: Site::Route(settings.name.clone()),
-            pool,
-            strip: settings.strip,
-            when_taken: settings.when_taken,
-            no_backend: settings.no_backend.clone(),
-            patience: Patience {
-                queue: settings.queue,
-                hold: settings.hold.map(|hold| (hold.time, hold.requests)),
-            },
-            respond: settings.respond,
-            addresses: addresses.collect(),
-        }
-    }
-
-    fn named(settings: &NamesSettings, name: &str, pool: Arc<Pool>) -> Self {
-        let by_path = settings.path_hosts.iter().map(|host| format!("{host}/{name}/"));
-        Self {
-            site: Site::Name(name.to_owned()),
-            pool,
-            // Only the way by path has a prefix.
-            strip: settings.strip,
-            when_taken: settings.when_taken,
-            no_backend: settings.no_backend.clone(),
-            patience: Patience {
-                queue: settings.queue,
-                hold: settings.hold.map(|hold| (hold.time, hold.requests)),
-            },
-            respond: None,
-            addresses: std::iter::once(format!("{name}.{}/", settings.domain))
-                .chain(by_path)
-                .collect(),
-        }
-    }
-}
+pub use route::Route;
 
 /// Where a request goes.
 #[derive(Debug)]
@@ -242,9 +184,17 @@ impl Policy {
 
     /// The keys that single routes and names admit: TLS must let them in.
     pub fn keys(&self) -> HashSet<PublicKey> {
+        self.credentials().iter().flat_map(|credential| credential.keys()).copied().collect()
+    }
+
+    /// Everything that lets somebody in.
+    fn credentials(&self) -> Vec<&Arc<dyn Credential>> {
         let routes = self.admits.iter().filter_map(|admits| admits.credentials.as_ref()).flatten();
-        let names = self.names.iter().flat_map(Names::credentials);
-        routes.chain(names).flat_map(|credential| credential.keys()).copied().collect()
+        routes.chain(self.name_grants().iter().map(|grant| &grant.credential)).collect()
+    }
+
+    fn name_grants(&self) -> &[NameGrant] {
+        self.names.as_ref().map_or(&[], Names::grants)
     }
 
     /// Where a request for this Host or `:authority` and this path goes. The names' domain is looked up
@@ -286,6 +236,20 @@ impl Policy {
         if let Some(names) = &self.names {
             names.close(after.names.as_ref());
         }
+    }
+
+    /// The public addresses of these sites, as URLs with that port. `called`: what the backend calls this
+    /// gateway, which stands for every host.
+    pub fn urls(&self, sites: &[Site], called: Option<&Authority>, port: u16) -> Vec<String> {
+        let port = if port == HTTPS { String::new() } else { format!(":{port}") };
+        let routes = sites.iter().filter_map(|site| self.shown(site));
+        let addresses: Vec<_> = routes.flat_map(|route| route.addresses.clone()).collect();
+        let urls = addresses.iter().filter_map(|address| {
+            let (host, path) = address.split_once('/')?;
+            let host = if host == "*" { called?.host() } else { host };
+            Some(format!("https://{host}{port}/{path}"))
+        });
+        urls.collect()
     }
 
     /// The sites that a tunnel, admitted under whatever policy, may serve under this one.
@@ -390,6 +354,14 @@ impl Policy {
         }
     }
 
+    /// The site, also where it is a name that nobody serves yet.
+    fn shown(&self, site: &Site) -> Option<Arc<Route>> {
+        self.route(site).or_else(|| match site {
+            Site::Name(name) => Some(self.names.as_ref()?.route(name)),
+            Site::Route(_) => None,
+        })
+    }
+
     fn site(&self, site: &Site) -> Option<Arc<Route>> {
         match site {
             Site::Route(_) => self.route(site),
@@ -410,3 +382,6 @@ impl Policy {
         }
     }
 }
+
+/// The port that a URL leaves out.
+pub const HTTPS: u16 = 443;

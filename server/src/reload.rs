@@ -50,10 +50,8 @@ impl Reload {
             Ok(changed) => {
                 complaint.clear();
                 if changed || asked {
-                    info!(
-                        "gateway: certificate and tokens are up to date pin={}",
-                        shared.tls.pin()
-                    );
+                    let pin = shared.tls.pin().unwrap_or_default();
+                    info!("gateway: certificate and tokens are up to date pin={pin}");
                 }
             }
             Err(err) => {

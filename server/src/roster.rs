@@ -5,10 +5,12 @@
 
 mod replaced;
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use log::{info, warn};
 use ptth_link::goaway::{REPLACED, WITHDRAWN};
+use tokio::sync::Notify;
 
 use crate::auth::Identity;
 use crate::config::WhenTaken;
@@ -24,6 +26,7 @@ use replaced::Replaced;
 pub struct Roster {
     policy: RwLock<Arc<Policy>>,
     members: Mutex<Members>,
+    changed: Notify,
     /// Tunnels of each shard, from the end of their TLS handshake on.
     booked: Mutex<Vec<usize>>,
 }
@@ -59,6 +62,7 @@ impl Roster {
         Arc::new(Self {
             policy: RwLock::new(Arc::new(policy)),
             members: Mutex::default(),
+            changed: Notify::new(),
             booked: Mutex::new(vec![0; shards]),
         })
     }
@@ -66,6 +70,18 @@ impl Roster {
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until `holds` of the tunnels. Cancel safe.
+    pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if holds(&self.all()) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Every tunnel, draining ones included.
@@ -104,6 +120,7 @@ impl Roster {
         let mut member = Member { tunnel: tunnel.clone(), pools: Vec::new() };
         member.stand(&routes);
         present.push(member);
+        self.changed.notify_waiters();
         Ok(Registration { roster: self.clone(), tunnel: tunnel.clone() })
     }
 
@@ -222,6 +239,7 @@ impl Drop for Registration {
         if let Some(place) = place {
             members.present.remove(place).stand(&[]);
         }
+        self.roster.changed.notify_waiters();
         let policy = self.roster.policy();
         for member in &mut members.present {
             // What nobody has any more falls back to the first of those who had to leave it.

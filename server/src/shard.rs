@@ -1,9 +1,7 @@
 //! One thread's view of the gateway, and what all threads share.
 
-use std::future::Future;
 use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ptth_link::crypto;
 use ptth_link::limits::BODY_BUDGET;
@@ -13,15 +11,15 @@ use tokio::sync::mpsc;
 
 use crate::auth::Attempts;
 use crate::caps::Caps;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, ProxyProtocol, Trusted};
+use crate::deliver::{Courier, Outbox};
+use crate::edge::Edge;
 use crate::policy::Policy;
 use crate::public::Visitor;
 use crate::roster::Roster;
+use crate::stay::Stay;
 use crate::tls::{Tls, TlsError};
-use crate::tunnel::Home;
-
-/// A tunnel on its way to the shard that will drive it.
-pub type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;
+use crate::tunnel::{Driving, Home};
 
 /// What all shards share.
 #[derive(Debug)]
@@ -30,15 +28,23 @@ pub struct Shared {
     pub tls: Tls,
     /// The live tunnels and the policy by which they are here.
     pub roster: Arc<Roster>,
+    /// What is delivered after its sender was answered.
+    pub outbox: Arc<Outbox>,
     /// What bodies may hold.
     pub budget: Arc<Budget>,
     /// Failed admissions, by address.
-    pub attempts: Attempts,
+    pub attempts: Arc<Attempts>,
     /// How many connections there may be.
     pub caps: Caps,
     /// How long and how many.
     pub limits: Limits,
+    /// The proxies whose word counts.
+    pub trusted: Trusted,
+    /// Whether they speak the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
     seed: u64,
+    /// The port that the world knows, for the addresses that backends are told.
+    pub port: OnceLock<u16>,
     shards: Vec<mpsc::UnboundedSender<Driving>>,
 }
 
@@ -58,11 +64,15 @@ impl Shared {
         Ok(Arc::new(Self {
             tls,
             roster: Roster::new(policy, shards.len()),
+            outbox: Arc::default(),
             budget: Budget::new(BODY_BUDGET),
-            attempts: Attempts::default(),
+            attempts: Arc::default(),
             caps: Caps::new(&config.limits),
             limits: config.limits.clone(),
+            trusted: config.trusted.clone(),
+            proxy_protocol: config.proxy_protocol,
             seed: u64::from_ne_bytes(crypto::random()),
+            port: OnceLock::new(),
             shards,
         }))
     }
@@ -116,21 +126,49 @@ impl Shard {
             shard: index,
             budget: self.budget.clone(),
             shutdown: self.shutdown.clone(),
+            port: self.port.get().copied(),
         }
     }
 
     /// A visitor on this shard.
-    pub fn visitor(&self, address: IpAddr, sni: Option<&str>) -> Visitor {
+    pub fn visitor(&self, address: IpAddr, sni: Option<&str>, stay: Stay) -> Visitor {
         Visitor {
             address,
             sni: sni.map(str::to_owned),
+            said: None,
+            edge: Edge {
+                certificates: Some(self.tls.certificates()),
+                trusted: self.trusted.clone(),
+                ..Edge::default()
+            },
             roster: self.roster.clone(),
+            outbox: self.outbox.clone(),
             shard: self.index,
             budget: self.budget.clone(),
             limits: self.limits.clone(),
             seed: self.seed,
             shutdown: self.shutdown.clone(),
+            attempts: self.attempts.clone(),
+            drive: self.shards.get(self.index).cloned(),
+            stay: Arc::new(stay),
         }
+    }
+
+    /// Who delivers what the outbox holds, from this shard. One of a gateway's shards runs it.
+    pub fn courier(&self) -> Courier {
+        Courier {
+            outbox: self.outbox.clone(),
+            roster: self.roster.clone(),
+            shard: self.index,
+            budget: self.budget.clone(),
+            limits: self.limits.clone(),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// Makes request ids unguessable.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Has shard `index` drive a tunnel.

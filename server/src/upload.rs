@@ -55,6 +55,11 @@ impl Watched {
         self.lock().touched
     }
 
+    /// Bytes taken from it so far.
+    pub fn moved(&self) -> u64 {
+        self.lock().moved
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,7 +113,7 @@ pub struct Upload {
     pumping: Option<Pumping>,
     /// The visitor waits for a 100 (Continue) before he sends; we wait with him, but not for ever.
     hold: Option<Pin<Box<Sleep>>>,
-    check: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
 }
 
 impl fmt::Debug for Upload {
@@ -128,7 +133,7 @@ impl Upload {
         let source = body.clone();
         let pumping = Box::pin(async move { pump(source, &mut stream, patience).await });
         let hold = expects.then(|| Box::pin(sleep_until(Instant::now() + CONTINUE_TIMEOUT)));
-        Self { body, pumping: Some(pumping), hold, check: None }
+        Self { body, pumping: Some(pumping), hold, pace: Pace::default() }
     }
 
     /// Ready once, when the copying has ended; `Ok` at every later call.
@@ -159,7 +164,7 @@ impl Upload {
 
     /// Bytes taken from the visitor so far.
     pub fn moved(&self) -> u64 {
-        self.body.lock().moved
+        self.body.moved()
     }
 
     /// Whether the visitor, given all the time he took, sent less than the slowest honest link would.
@@ -167,11 +172,28 @@ impl Upload {
         if self.pumping.is_none() || self.hold.is_some() {
             return false;
         }
+        self.pace.is_too_slow(&self.body, cx)
+    }
+
+    /// Gives the visitor's body back to its connection: nothing more is taken from it.
+    pub fn abandon(&mut self) {
+        self.body.lock().body = None;
+    }
+}
+
+/// Looks again and again whether a body comes too slowly.
+#[derive(Debug, Default)]
+pub struct Pace(Option<Pin<Box<Sleep>>>);
+
+impl Pace {
+    /// Whether the sender of `body`, given all the time he took, sent less than the slowest honest link
+    /// would. If not, the task is woken to ask again.
+    pub fn is_too_slow(&mut self, body: &Watched, cx: &mut Context<'_>) -> bool {
         let check =
-            self.check.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + RATE_GRACE)));
+            self.0.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + RATE_GRACE)));
         while check.as_mut().poll(cx).is_ready() {
             check.as_mut().reset(Instant::now() + RATE_INTERVAL);
-            let state = self.body.lock();
+            let state = body.lock();
             let waited =
                 state.waited + state.hungry.map_or(Duration::ZERO, |since| since.elapsed());
             if waited >= RATE_GRACE && (state.moved as f64) < waited.as_secs_f64() * SLOWEST_RATE {
@@ -179,11 +201,6 @@ impl Upload {
             }
         }
         false
-    }
-
-    /// Gives the visitor's body back to its connection: nothing more is taken from it.
-    pub fn abandon(&mut self) {
-        self.body.lock().body = None;
     }
 }
 

@@ -1,103 +1,156 @@
-//! A gateway that does what a test says, for clients that dial it over pipes.
+//! A network in memory, whose far ends do what a test says: gateways, fronts and proxies that never were.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ptth_client::config::{Config, Gateway, Trust};
+use ptth_client::config::Gateway;
 use ptth_client::dial::Network;
 use ptth_link::crypto;
-use ptth_link::token::Token;
-use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{DuplexStream, duplex};
-use tokio::sync::mpsc;
+use rustls::{ServerConfig, version};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::{Certificate, Peer, soon};
+use crate::Certificate;
 
-/// The network on which the gateway is.
-#[derive(Clone, Debug)]
-pub struct FakeNetwork {
-    acceptor: Acceptor,
-    tell: mpsc::UnboundedSender<Peer<TlsStream<DuplexStream>>>,
-    handshakes: Arc<Mutex<JoinSet<()>>>,
+type Serve =
+    Arc<dyn Fn(DuplexStream, usize) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// Who is where. Clones are the same network; dropping the last one ends all connections.
+#[derive(Clone, Default)]
+pub struct Fake(Arc<Mutex<Hosts>>);
+
+#[derive(Default)]
+struct Hosts {
+    /// By `host:port`.
+    hosts: BTreeMap<String, Serve>,
+    addresses: Vec<SocketAddr>,
+    dialled: Vec<String>,
+    connections: JoinSet<()>,
 }
 
-#[derive(Clone)]
-struct Acceptor(TlsAcceptor);
-
-impl std::fmt::Debug for Acceptor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Acceptor")
-    }
-}
-
-/// The gateway: each tunnel that is dialled, and on which it has begun to ask.
-#[derive(Debug)]
-pub struct FakeGateway {
-    /// How to reach it.
-    pub network: FakeNetwork,
-    pin: [u8; 32],
-    dialled: mpsc::UnboundedReceiver<Peer<TlsStream<DuplexStream>>>,
-}
-
-impl FakeGateway {
-    /// One that admits anybody.
-    pub fn start() -> Self {
-        let certificate = Certificate::of(&["example.test"]);
-        let chain = vec![CertificateDer::from(certificate.der.clone())];
-        let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).expect("a key");
-        let mut config = ServerConfig::builder_with_provider(crypto::provider())
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("a certificate");
-        config.alpn_protocols = vec![b"2ptth".to_vec()];
-        let (tell, dialled) = mpsc::unbounded_channel();
-        let acceptor = Acceptor(TlsAcceptor::from(Arc::new(config)));
-        let network = FakeNetwork { acceptor, tell, handshakes: Arc::default() };
-        Self { network, pin: certificate.pin(), dialled }
+impl Fake {
+    /// Puts somebody to `host:port`, in place of whoever was there. Each connection has a number from 0.
+    pub fn put<F>(
+        &self,
+        place: &str,
+        serve: impl Fn(DuplexStream, usize) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let serve: Serve = Arc::new(move |io, n| Box::pin(serve(io, n)));
+        self.with(|hosts| hosts.hosts.insert(place.to_owned(), serve));
     }
 
-    /// What a client needs to know to hold tunnels to it.
-    pub fn client_config(&self) -> Config {
-        let mut config = Config::new(Gateway { host: "example.test".to_owned(), port: 443 });
-        config.trust = Trust::Pin(self.pin);
-        config.token = Some(Token::generate());
-        config
+    /// Has nobody there any more.
+    pub fn clear(&self, place: &str) {
+        self.with(|hosts| hosts.hosts.remove(place));
     }
 
-    /// Whether there is no tunnel but those that the test has.
-    pub fn nobody_dials(&mut self) -> bool {
-        self.dialled.try_recv().is_err()
+    /// What every name resolves to from now on.
+    pub fn resolve(&self, addresses: &[SocketAddr]) {
+        self.with(|hosts| hosts.addresses = addresses.to_vec());
     }
 
-    /// The next tunnel.
-    pub async fn tunnel(&mut self) -> Peer<TlsStream<DuplexStream>> {
-        soon("a tunnel", self.dialled.recv()).await.expect("the network is there")
+    /// What was dialled so far.
+    pub fn dialled(&self) -> Vec<String> {
+        self.with(|hosts| hosts.dialled.clone())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Hosts) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Network for FakeNetwork {
+impl fmt::Debug for Fake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.dialled()).finish()
+    }
+}
+
+impl Network for Fake {
     type Io = DuplexStream;
 
-    async fn connect(&self, _: &Gateway) -> io::Result<(DuplexStream, SocketAddr)> {
-        let (near, far) = duplex(PIPE);
-        let (acceptor, tell) = (self.acceptor.0.clone(), self.tell.clone());
-        let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
-        handshakes.spawn(async move {
-            if let Ok(stream) = acceptor.accept(far).await {
-                let _ = tell.send(Peer::asking(stream, &[]).await);
-            }
-        });
-        Ok((near, SocketAddr::from((Ipv4Addr::LOCALHOST, 443))))
+    async fn connect(&self, gateway: &Gateway) -> io::Result<(DuplexStream, SocketAddr)> {
+        let place = gateway.to_string();
+        self.with(|hosts| {
+            let number = hosts.dialled.iter().filter(|dialled| **dialled == place).count();
+            hosts.dialled.push(place.clone());
+            let serve = hosts.hosts.get(&place).ok_or(io::ErrorKind::ConnectionRefused)?;
+            let (near, far) = duplex(PIPE);
+            let serving = serve(far, number);
+            hosts.connections.spawn(serving);
+            let address = place.parse().unwrap_or((Ipv4Addr::LOCALHOST, gateway.port).into());
+            Ok((near, address))
+        })
+    }
+
+    async fn addresses(&self, _: &Gateway) -> io::Result<Vec<SocketAddr>> {
+        let found = self.with(|hosts| hosts.addresses.clone());
+        if found.is_empty() { Err(io::ErrorKind::HostUnreachable.into()) } else { Ok(found) }
     }
 }
 
-/// What a loopback socket holds, about.
+/// TLS of somebody who isn't our gateway, with a certificate of his own.
+#[derive(Clone)]
+pub struct Tls {
+    /// By which he is known.
+    pub pin: [u8; 32],
+    acceptor: TlsAcceptor,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("pin", &self.pin).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Speaks these protocols; with none of them he knows nothing of ALPN.
+    pub fn speaking(alpn: &[&[u8]]) -> Self {
+        let certificate = Certificate::of(&["example.test"]);
+        let der = CertificateDer::from(certificate.der.clone());
+        let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).expect("a key");
+        let mut config = ServerConfig::builder_with_provider(crypto::provider())
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![der], key)
+            .expect("a certificate");
+        config.alpn_protocols = alpn.iter().map(|label| label.to_vec()).collect();
+        Self { pin: certificate.pin(), acceptor: TlsAcceptor::from(Arc::new(config)) }
+    }
+
+    /// Shakes hands.
+    ///
+    /// # Errors
+    /// Those of the handshake.
+    pub async fn accept<IO>(&self, io: IO) -> io::Result<TlsStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.acceptor.accept(io).await
+    }
+}
+
+/// Carries bytes both ways until both have ended.
+pub async fn splice<A, B>(mut near: A, mut far: B)
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let _ = copy_bidirectional(&mut near, &mut far).await;
+    let _ = near.shutdown().await;
+    let _ = far.shutdown().await;
+}
+
+/// Bytes that one pipe holds, as a socket's buffer does.
 const PIPE: usize = 256 * 1024;

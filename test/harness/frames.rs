@@ -1,12 +1,10 @@
 //! HTTP/2 by hand: frames as bytes, for peers that do what no library would (RFC 9113 §4, §6).
 
-use ptth_client::dial::{Tcp, dial};
-use ptth_client::tls;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::{GatewayBox, connect, soon};
+use crate::{GatewayBox, Hello, connect, soon};
 
 pub use kind::*;
 
@@ -127,11 +125,9 @@ impl TlsFrames {
     /// A backend that `gateway` admits by its token, past SETTINGS and the first PING. It is in the pool
     /// when `gateway` has one tunnel more.
     pub async fn backend(gateway: &GatewayBox, name: &str, own: &[(u16, u32)]) -> Self {
-        let config = gateway.client_config();
-        let tls = tls::connector(&config, name).expect("a configuration");
-        let server_name = tls::server_name(&config).expect("a name");
-        let dialled = dial(&Tcp, &config.gateway, server_name, tls).await.expect("the gateway");
-        let mut frames = Self { io: dialled.stream };
+        let hello = Hello::backend(&gateway.token, name);
+        let io = hello.connect(gateway.address).await.expect("the gateway");
+        let mut frames = Self { io };
         let mut preface = vec![0; PREFACE.len()];
         soon("the preface", frames.io.read_exact(&mut preface)).await.expect("the preface");
         assert_eq!(preface, PREFACE);

@@ -8,6 +8,7 @@ use ptth_client::config as client;
 use ptth_link::crypto;
 use ptth_link::token::Token;
 use ptth_server::config::{Admission, CertificateSource, Config, ConfigError};
+use ptth_server::listener::Entrance;
 use ptth_server::pool::Pool;
 use ptth_server::roster::Roster;
 use ptth_server::{Gateway, Order};
@@ -20,6 +21,8 @@ use crate::soon;
 pub struct GatewayBox {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens, for each of its addresses in turn.
+    pub addresses: Vec<(Entrance, SocketAddr)>,
     /// By which its certificate is known.
     pub pin: [u8; 32],
     /// What admits a backend; of no use to an open gateway.
@@ -76,14 +79,16 @@ impl GatewayBox {
     }
 
     fn over(gateway: Gateway, token: Token) -> Self {
-        let address = gateway.addresses()[0];
-        let pin = crypto::parse_pin(&gateway.tls().pin()).expect("a pin");
+        let addresses = gateway.addresses().to_vec();
+        let address = addresses[0].1;
+        let pin =
+            gateway.tls().pin().map_or([0; 32], |pin| crypto::parse_pin(&pin).expect("a pin"));
         let roster = gateway.roster();
         let first = roster.policy().routes().first().map(|route| route.pool.clone());
         let pool = first.unwrap_or_else(|| Pool::new(1));
         let (orders, receiver) = mpsc::unbounded_channel();
         let running = thread::spawn(move || gateway.run(receiver).expect("the gateway runs"));
-        Self { address, pin, token, pool, roster, orders, running: Some(running) }
+        Self { address, addresses, pin, token, pool, roster, orders, running: Some(running) }
     }
 
     /// What a client needs to know to hold tunnels to it.
@@ -114,6 +119,11 @@ impl GatewayBox {
                 .count()
         };
         soon("the tunnels", self.pool.until(|tunnels| live(tunnels) == count)).await;
+    }
+
+    /// Waits until so many tunnels are here, whatever they serve.
+    pub async fn until_registered(&self, count: usize) {
+        soon("the tunnels", self.roster.until(|tunnels| tunnels.len() == count)).await;
     }
 
     /// Waits until the process would have ended.

@@ -4,8 +4,10 @@ use ::h2::client::{ResponseFuture, SendRequest};
 use ::h2::{RecvStream, SendStream};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
+use crate::visitor::handshake;
 use crate::{Answer, GatewayBox, H1, connect_h2, soon};
 
 /// An HTTP/2 connection, driven until this is dropped.
@@ -22,6 +24,16 @@ impl H2 {
     pub async fn connect(gateway: &GatewayBox) -> Self {
         let mut driver = JoinSet::new();
         let sender = connect_h2(gateway, &mut driver).await;
+        Self { sender, driver }
+    }
+
+    /// On a connection that is there already.
+    pub async fn over<IO>(io: IO) -> Self
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut driver = JoinSet::new();
+        let sender = handshake(io, &mut driver).await;
         Self { sender, driver }
     }
 

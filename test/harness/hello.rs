@@ -49,6 +49,13 @@ impl Hello {
         self
     }
 
+    /// Names that host in place of the usual one.
+    #[must_use]
+    pub fn naming(mut self, name: &'static str) -> Self {
+        self.name = Some(name);
+        self
+    }
+
     /// Names no host.
     #[must_use]
     pub fn without_name(mut self) -> Self {

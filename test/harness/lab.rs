@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use ptth_client::Body;
+use ptth_client::announced::Announced;
 use ptth_client::journal::Journal;
 use ptth_client::serve::{Answering, Ended, answer};
 use ptth_link::limits::BODY_BUDGET;
@@ -20,6 +21,7 @@ use ptth_link::shutdown::{Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
 use ptth_server::auth::{Identity, Known};
 use ptth_server::config::{Admission, CertificateSource, Config, Limits};
+use ptth_server::edge::Edge;
 use ptth_server::policy::Policy;
 use ptth_server::pool::Pool;
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
@@ -159,6 +161,7 @@ impl Lab {
         let answering = Answering {
             service,
             journal: Journal::default(),
+            announced: Announced::default(),
             budget: self.client_budget.clone(),
             covers: None,
         };
@@ -211,6 +214,7 @@ impl Lab {
             shard: 0,
             budget: self.budget.clone(),
             shutdown: self.shutdown.clone(),
+            port: None,
         };
         self.running.spawn(async move {
             attach(io, identity, sites, home).await;
@@ -249,12 +253,18 @@ impl Lab {
         Visitor {
             address: IpAddr::V4(NEXT.fetch_add(1, Ordering::Relaxed).into()),
             sni: None,
+            said: None,
+            edge: Edge::default(),
             roster: self.roster.clone(),
+            outbox: Arc::default(),
             shard: 0,
             budget: self.budget.clone(),
             limits: Limits::default(),
             seed: 7,
             shutdown: self.shutdown.clone(),
+            attempts: Arc::default(),
+            drive: None,
+            stay: Arc::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here waits for a time to pass: one waits for an event, under [`DEADLINE`], which means
 //! "stuck" and not "slow".
 
+pub mod asking;
 pub mod backend;
 pub mod fake;
 pub mod files;
@@ -26,6 +27,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use backend::Backend;
+pub use fake::Fake;
 pub use files::{Certificate, Folder};
 pub use gateway::GatewayBox;
 pub use h2::{Ask, Dialect, H2};

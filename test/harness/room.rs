@@ -18,6 +18,7 @@ use ptth_server::config::{Admission, CertificateSource, Config};
 use ptth_server::listener::{Accepted, accept_tls, serve_backend, serve_visitor};
 use ptth_server::pool::{Pool, Tunnel};
 use ptth_server::shard::Shard;
+use ptth_server::stay::Stay;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -57,7 +58,9 @@ impl Room {
         change(&mut config);
         let (trigger, shutdown) = channel();
         let shard = Shard::alone(&config, shutdown).expect("the gateway starts");
-        Self { shard, token, trigger, connections: Connections::default() }
+        let mut running = JoinSet::new();
+        running.spawn(shard.courier().run());
+        Self { shard, token, trigger, connections: Arc::new(Mutex::new(running)) }
     }
 
     /// The gateway's tunnels.
@@ -101,7 +104,7 @@ impl Room {
     pub fn client_config(&self) -> client::Config {
         let gateway = client::Gateway { host: "example.test".to_owned(), port: 443 };
         let mut config = client::Config::new(gateway);
-        let pin = crypto::parse_pin(&self.shard.tls.pin()).expect("a pin");
+        let pin = crypto::parse_pin(&self.shard.tls.pin().expect("a certificate")).expect("a pin");
         config.trust = client::Trust::Pin(pin);
         config.token = Some(self.token.clone());
         config
@@ -169,7 +172,9 @@ where
 {
     let Some(place) = shard.caps.take(peer.ip()) else { return };
     match accept_tls(&shard, io, peer, &place).await {
-        Some(Accepted::Visitor(stream, kind)) => serve_visitor(&shard, *stream, kind, peer).await,
+        Some(Accepted::Visitor(stream, kind)) => {
+            serve_visitor(&shard, *stream, kind, peer, Stay::default()).await
+        }
         Some(Accepted::Backend(stream, identity)) => {
             let home = shard.home(shard.index);
             serve_backend(*stream, identity, home, peer).await;

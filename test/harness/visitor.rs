@@ -113,7 +113,14 @@ async fn shake(socket: TcpStream, alpn: &[&[u8]]) -> std::io::Result<TlsStream<T
 
 /// A visitor's HTTP/2 connection to `gateway`, driven by a task of `tasks`.
 pub async fn connect_h2(gateway: &GatewayBox, tasks: &mut JoinSet<()>) -> SendRequest<Bytes> {
-    let stream = connect(gateway, &[b"h2"]).await.expect("TLS");
+    handshake(connect(gateway, &[b"h2"]).await.expect("TLS"), tasks).await
+}
+
+/// A visitor's HTTP/2 connection over `stream`, driven by a task of `tasks`.
+pub async fn handshake<IO>(stream: IO, tasks: &mut JoinSet<()>) -> SendRequest<Bytes>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (sender, connection) = ::h2::client::Builder::new()
         .initial_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)

@@ -1,6 +1,7 @@
 //! The two programs as their users meet them: flags, variables, exit codes, and what they print.
 
 mod readme;
+mod services;
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -27,12 +28,19 @@ const SECRET: &str = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0";
 
 /// What can be wrong with the gateway's settings: a flag, its variable, a bad value, the words about it.
 const GATEWAY: &[(&str, &str, &str, &str)] = &[
+    ("--config", "CONFIG", "/nowhere/2ptth.toml", "can't be read (No such file"),
     ("--listen", "LISTEN", "localhost:443", "isn't an address"),
     ("--listen", "LISTEN", "127.0.0.1:x", "isn't an address"),
     ("--name", "NAMES", "no name", "is neither a DNS name nor an IP address"),
     ("--token-file", "TOKEN_FILE", "/nowhere/tokens", "can't be read"),
     ("--backend-alpn", "BACKEND_ALPN", "h2", "can't mean a backend"),
     ("--backend-alpn", "BACKEND_ALPN", "%", "hexadecimal digits"),
+    ("--trusted-proxies", "TRUSTED_PROXIES", "10.0.0.0/33", "neither an address nor a network"),
+    ("--proxy-protocol", "PROXY_PROTOCOL", "v2", "isn't a choice"),
+    ("--proxy-protocol", "PROXY_PROTOCOL", "required", "give their addresses"),
+    ("--plain", "PLAIN", "localhost:80", "isn't an address"),
+    ("--plain", "PLAIN", "0.0.0.0:0", "without TLS from everybody"),
+    ("--redirect", "REDIRECT", "localhost", "isn't an address"),
     ("--head-timeout", "HEAD_TIMEOUT", "0", "isn't a time"),
     ("--head-timeout", "HEAD_TIMEOUT", "-1", "isn't a time"),
     ("--stall-timeout", "STALL_TIMEOUT", "soon", "isn't a time"),
@@ -57,6 +65,24 @@ async fn each_wrong_setting_of_the_gateway_gives_one_sentence_and_code_1() {
     }
     let output = run("2ptth-server", &base, &[("NAMES", "a.test,-")]).await;
     expect_sentence("2ptth-server", &output, "is neither a DNS name nor an IP address");
+}
+
+/// Compilers taught editors to jump to such a place.
+#[tokio::test]
+async fn a_wrong_configuration_file_is_told_with_line_and_column_and_code_1() {
+    let folder = Folder::new();
+    let text = format!("self_signed = true\n[[route]]\n[[route.allow]]\nkey = '2ptth_{SECRET}'\n");
+    for (text, why) in [
+        (text.replace("key", "kye"), "2ptth.toml:4:1: "),
+        (text, "2ptth.toml:4:7: "),
+        ("grace = '3 weeks'".to_owned(), "2ptth.toml:1:9: grace \"3 weeks\" isn't a time"),
+    ] {
+        let file = folder.write("2ptth.toml", text).display().to_string();
+        let output = run("2ptth-server", &["--config", &file], &[]).await;
+        expect_sentence("2ptth-server", &output, why);
+        let output = run("2ptth-server", &[] as &[&str], &[("CONFIG", &file)]).await;
+        expect_sentence("2ptth-server", &output, why);
+    }
 }
 
 /// What doesn't go together, what is missing, and switches that are neither on nor off.
@@ -86,6 +112,8 @@ async fn contradictions_and_gaps_in_the_gateways_settings_give_one_sentence_and_
         (&["--self-signed"], &[("TOKEN_FILE", &half)], "takes a path, not the token"),
         (&[], &[("SELF_SIGNED", "maybe")], "SELF_SIGNED is neither on nor off"),
         (&["--self-signed"], &[("OPEN", "2")], "OPEN is neither on nor off"),
+        (&["--plain", "127.0.0.1:0", "--listen", "127.0.0.1:0"], &[], "no certificate"),
+        (&["--plain", "127.0.0.1:0"], &[("PLAIN_ANYWHERE", "2")], "PLAIN_ANYWHERE is neither"),
         (&["--self-signed", "--nonsense"], &[], "Unrecognized argument: --nonsense"),
         (&["--self-signed", "surplus"], &[], "Unrecognized argument: surplus"),
         (&["--self-signed", "--log"], &[], "No value provided"),
@@ -101,6 +129,8 @@ async fn contradictions_and_gaps_in_the_gateways_settings_give_one_sentence_and_
 const CLIENT: &[(&str, &str, &str, &str)] = &[
     ("--token-file", "TOKEN_FILE", "/nowhere/token", "can't be read"),
     ("--host", "PUBLIC_HOST", "https://x.test/", "is neither a host name nor an IP address"),
+    ("--config", "CONFIG", "/nowhere/client.toml", "/nowhere/client.toml"),
+    ("--url-file", "URL_FILE", "/nowhere/urls", "/nowhere/urls"),
     ("--name", "NAME", "a.b", "one label of a host"),
     ("--ca", "CA", "/nowhere/ca.pem", "/nowhere/ca.pem"),
     ("--pin", "PIN", "sha256:beef", "64 hexadecimal digits"),
@@ -109,6 +139,9 @@ const CLIENT: &[(&str, &str, &str, &str)] = &[
     ("--host-header", "HOST_HEADER", "a b", "--host-header"),
     ("--alpn", "ALPN", "http/1.1", "can't mean a backend"),
     ("--log", "LOG", "loud", "isn't a level"),
+    ("--via", "VIA", "backdoor", "is no door"),
+    ("--authorization-file", "AUTHORIZATION_FILE", "/nowhere/value", "can't be read"),
+    ("--authorization-command", "AUTHORIZATION_COMMAND", " ", "is"),
 ];
 
 #[tokio::test]
@@ -140,6 +173,10 @@ async fn each_wrong_setting_of_the_client_gives_one_sentence_and_code_1() {
         (&[gateway], &[("CA", "")], "CA is set but empty"),
         (&[gateway], &[("INSECURE", "maybe")], "INSECURE is neither on nor off"),
         (&[gateway], &[("ANY_HOST", "maybe")], "ANY_HOST is neither on nor off"),
+        (&[gateway], &[("ALL_ADDRESSES", "maybe")], "ALL_ADDRESSES is neither on nor off"),
+        (&[gateway], &[("AUTHORIZATION", "")], "AUTHORIZATION is set but empty"),
+        (&[gateway], &[("HTTPS_PROXY", "socks4://x")], "HTTPS_PROXY: SOCKS4"),
+        (&["--all-addresses", gateway], &[("ALL_PROXY", "x:1")], "the proxy http://x:1"),
         (&[gateway], &[("TOKEN", &half)], "the variable TOKEN"),
         (&[gateway], &[("TOKEN", "")], "TOKEN is set but empty"),
         (&[gateway], &[("TOKEN", &public)], "the variable TOKEN"),

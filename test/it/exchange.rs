@@ -9,6 +9,7 @@ mod many;
 mod retry;
 mod status;
 mod target;
+mod tcp;
 mod upgrade;
 mod websocket;
 

@@ -3,6 +3,8 @@
 #![allow(clippy::print_stdout, reason = "figures, for who runs a test to see them")]
 
 mod binaries;
+mod deliver;
+mod doors;
 mod exchange;
 mod hostile;
 mod life;

@@ -7,20 +7,38 @@ use std::path::{Path, PathBuf};
 /// Whom each module of the gateway may import. No arrow into `public` or `listener` but from the
 /// wiring; none out of `demux`, `router` or `graveyard`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
-    ("gateway", &["config", "listener", "reload", "roster", "shard", "tls"]),
-    ("greeting", &["config", "gateway"]),
+    ("gateway", &["config", "listener", "reload", "roster", "shard", "tls", "tunnel"]),
+    ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),
-    ("listener", &["auth", "caps", "demux", "public", "shard", "tunnel"]),
-    ("shard", &["auth", "caps", "config", "policy", "public", "roster", "tls", "tunnel"]),
-    ("public", &["carry", "config", "error", "forward", "policy", "roster", "router"]),
+    ("listener", &["auth", "caps", "config", "demux", "public", "shard", "stay", "tunnel"]),
+    (
+        "shard",
+        &[
+            "auth", "caps", "config", "deliver", "edge", "policy", "public", "roster", "stay",
+            "tls", "tunnel",
+        ],
+    ),
+    (
+        "public",
+        &[
+            "auth", "carry", "config", "deliver", "edge", "error", "forward", "policy", "roster",
+            "router", "site", "stay", "tunnel",
+        ],
+    ),
+    (
+        "deliver",
+        &["carry", "config", "error", "forward", "policy", "roster", "share", "site", "upload"],
+    ),
     ("forward", &["carry", "error", "policy", "pool", "share", "upload"]),
     ("carry", &["pool", "upload"]),
-    ("tunnel", &["auth", "live", "roster", "site"]),
+    ("tunnel", &["auth", "live", "policy", "roster", "site"]),
+    ("stay", &["caps"]),
     ("roster", &["auth", "config", "live", "policy", "pool", "site"]),
     ("policy", &["auth", "config", "live", "pool", "router", "site"]),
     ("pool", &["auth", "live", "share"]),
     ("live", &["auth", "graveyard", "share", "site"]),
     ("error", &["config", "pool"]),
+    ("edge", &["config", "tls"]),
     ("tls", &["auth", "config", "demux"]),
     ("caps", &["config", "share"]),
     ("config", &["auth", "router"]),
@@ -28,8 +46,10 @@ const SERVER: &[(&str, &[&str])] = &[
 
 /// Whom each module of the client may import.
 const CLIENT: &[(&str, &[&str])] = &[
-    ("tunnels", &["config", "dial", "journal", "retry", "serve", "tls"]),
-    ("serve", &["dial", "journal", "tls"]),
+    ("tunnels", &["announced", "config", "dial", "journal", "retry", "serve", "stopped", "tls"]),
+    ("addresses", &["announced"]),
+    ("stopped", &["dial", "tls"]),
+    ("serve", &["announced", "dial", "journal", "tls"]),
     ("origin", &["config", "serve", "tls"]),
     ("dial", &["config"]),
     ("tls", &["config"]),

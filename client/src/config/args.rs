@@ -16,10 +16,14 @@ use ptth_link::env;
 )]
 pub struct Args {
     /// the gateway to dial, with port 443 if none is said (GATEWAY), and the web server to show:
-    /// `8080`, `host:port`, `http://…`, `https://…` or `unix:/path` (ORIGIN; default: a built-in
-    /// demo)
+    /// `8080`, `host:port`, `http://…`, `https://…`, `unix:/path`, or `tcp://host:port` for what
+    /// speaks otherwise (ORIGIN; default: a built-in demo)
     #[argh(positional, arg_name = "gateway [origin]")]
     pub addresses: Vec<String>,
+
+    /// read settings, and several services, from this TOML file (CONFIG)
+    #[argh(option, arg_name = "file")]
+    pub config: Option<String>,
 
     /// file with the token that the gateway asks for (TOKEN_FILE, or TOKEN for the text itself)
     #[argh(option, arg_name = "file")]
@@ -34,8 +38,8 @@ pub struct Args {
     #[argh(option, arg_name = "command")]
     pub authorization_command: Option<String>,
 
-    /// the gateway's door: `alpn`, `upgrade` (HTTP/1.1), `connect` (HTTP/2), or `auto`: alpn first, and
-    /// upgrade where something in between doesn't let it through (VIA; default auto)
+    /// the gateway's door: `alpn`, `upgrade` over HTTP/1.1, `connect` over HTTP/2, or `auto`: alpn first,
+    /// and upgrade where something in between doesn't let it through (VIA; default auto)
     #[argh(option, arg_name = "door")]
     pub via: Option<String>,
 
@@ -79,6 +83,10 @@ pub struct Args {
     /// ALPN label by which the gateway knows a backend, %HH for odd bytes (ALPN; default 2ptth)
     #[argh(option, arg_name = "label")]
     pub alpn: Option<String>,
+
+    /// write the public addresses to this file, one a line (URL_FILE)
+    #[argh(option, arg_name = "file")]
+    pub url_file: Option<String>,
 
     /// off, error, warn, info, debug or trace (LOG; default info)
     #[argh(option, arg_name = "level")]

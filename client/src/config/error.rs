@@ -7,7 +7,7 @@ use ptth_link::alpn::LabelError;
 use ptth_link::env::EnvError;
 use ptth_link::token::TokenError;
 
-use super::{MAX_TUNNELS, ValueError};
+use super::{FileError, MAX_TUNNELS, ValueError};
 
 /// Why the client can't start. Each is one sentence for the user, causes included.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -122,8 +122,18 @@ pub enum ConfigError {
     },
     /// All addresses, and a proxy that resolves names by itself.
     AllAddressesByProxy(String),
+    /// The file of `--config`.
+    File(FileError),
+    /// A flag or a variable that is about one service, though a file has several.
+    ForOneService(&'static str),
     /// A variable.
     Env(EnvError),
+}
+
+impl From<FileError> for ConfigError {
+    fn from(err: FileError) -> Self {
+        Self::File(err)
+    }
 }
 
 impl From<EnvError> for ConfigError {
@@ -207,6 +217,11 @@ impl fmt::Display for ConfigError {
             Self::AllAddressesByProxy(proxy) => write!(
                 f,
                 "--all-addresses needs the addresses of the gateway, but the proxy {proxy} resolves its name; put the gateway into NO_PROXY, or leave --all-addresses out"
+            ),
+            Self::File(why) => write!(f, "{why}"),
+            Self::ForOneService(flag) => write!(
+                f,
+                "{flag} can't hold for each [[service]] of the file of --config; say it there"
             ),
             Self::Env(why) => write!(f, "{why}"),
         }

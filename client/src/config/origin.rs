@@ -31,10 +31,18 @@ pub enum OriginAddress {
     },
     /// HTTP/1.1 over a Unix domain socket.
     Unix(PathBuf),
+    /// No HTTP: what comes by CONNECT goes there as it is.
+    Tcp {
+        /// A name in lower case, or an IP address without brackets.
+        host: String,
+        /// Its TCP port.
+        port: u16,
+    },
 }
 
 impl OriginAddress {
-    /// Reads `8080`, `host:port`, `http://host[:port]`, `https://host[:port]` or `unix:/path`.
+    /// Reads `8080`, `host:port`, `http://host[:port]`, `https://host[:port]`, `tcp://host:port` or
+    /// `unix:/path`.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let text = text.trim();
         let error = |why| ConfigError::Origin { text: quotable(text), why };
@@ -62,7 +70,9 @@ impl OriginAddress {
             Some((scheme, rest)) => match (scheme, authority(rest).map_err(error)?) {
                 ("http", (host, port)) => Ok(Self::Http { host, port: port.unwrap_or(80) }),
                 ("https", (host, port)) => Ok(Self::Https { host, port: port.unwrap_or(443) }),
-                _ => Err(error("only http://, https:// and unix: can stand there")),
+                ("tcp", (host, Some(port))) => Ok(Self::Tcp { host, port }),
+                ("tcp", (_, None)) => Err(error("the port is missing, like in tcp://localhost:22")),
+                _ => Err(error("only http://, https://, tcp:// and unix: can stand there")),
             },
         }
     }
@@ -72,7 +82,7 @@ impl OriginAddress {
         match self {
             Self::Demo | Self::Unix(_) => "localhost".to_owned(),
             Self::Http { host, port: 80 } | Self::Https { host, port: 443 } => bracketed(host),
-            Self::Http { host, port } | Self::Https { host, port } => {
+            Self::Http { host, port } | Self::Https { host, port } | Self::Tcp { host, port } => {
                 format!("{}:{port}", bracketed(host))
             }
         }
@@ -86,6 +96,7 @@ impl fmt::Display for OriginAddress {
             Self::Http { host, port } => write!(f, "http://{}:{port}", bracketed(host)),
             Self::Https { host, port } => write!(f, "https://{}:{port}", bracketed(host)),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp { host, port } => write!(f, "tcp://{}:{port}", bracketed(host)),
         }
     }
 }
@@ -120,7 +131,8 @@ impl HostHeader {
 /// The scheme in lower case and what follows its `://`, if there is one.
 pub(super) fn scheme(text: &str) -> Option<(&'static str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
-    let known = ["http", "https"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known));
+    let known =
+        ["http", "https", "tcp"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known));
     Some((known.unwrap_or("another"), rest))
 }
 
@@ -212,6 +224,8 @@ mod tests {
             ("unix:/run/app.sock", "unix:/run/app.sock", "localhost"),
             ("unix:///run/app.sock", "unix:/run/app.sock", "localhost"),
             ("unix:app.sock", "unix:app.sock", "localhost"),
+            ("TCP://Db.local:5432", "tcp://db.local:5432", "db.local:5432"),
+            ("tcp://[::1]:22/", "tcp://[::1]:22", "[::1]:22"),
         ];
         for (text, shown, authority) in table {
             let origin = OriginAddress::parse(text).unwrap_or_else(|error| panic!("{error}"));
@@ -245,6 +259,8 @@ mod tests {
             ("http://localhost//", "path"),
             ("ftp://localhost", "only http://"),
             ("ws://localhost", "only http://"),
+            ("tcp://localhost", "port is missing"),
+            ("tcp://localhost:22/path", "path"),
             ("unix:", "path of a socket"),
             ("my host:80", "neither a host name"),
             ("käse.de:80", "xn--"),
@@ -262,6 +278,7 @@ mod tests {
             ("example.com:0", "1 to 65535"),
             ("example.com:443:443", "neither"),
             ("unix:/path", "path"),
+            ("tcp://example.com:443", "TLS"),
             ("*.example.com", "neither"),
         ];
         for (text, part) in gateways {

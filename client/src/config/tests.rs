@@ -5,14 +5,35 @@ use std::ffi::OsString;
 
 use super::*;
 
-fn read(line: &str, variables: &[(&str, &str)]) -> Result<Options, ConfigError> {
+mod files;
+
+fn options(line: &str, variables: &[(&str, &str)]) -> Result<Options, ConfigError> {
     let table: BTreeMap<&str, &str> = variables.iter().copied().collect();
     let env = |name: &str| table.get(name).map(OsString::from);
     let args = Args::parse(line.split_whitespace().map(str::to_owned));
     Options::from(args.unwrap_or_else(|exit| panic!("{}", exit.output)), &env)
 }
 
-fn ok(line: &str, variables: &[(&str, &str)]) -> Options {
+/// Options of a single service.
+#[derive(Debug)]
+struct One {
+    config: Config,
+    origin: OriginAddress,
+    host_header: HostHeader,
+    log: LevelFilter,
+    url_file: Option<PathBuf>,
+    warnings: Vec<String>,
+}
+
+fn read(line: &str, variables: &[(&str, &str)]) -> Result<One, ConfigError> {
+    let Options { services, url_file, log, warnings } = options(line, variables)?;
+    let [service] = <[Service; 1]>::try_from(services).expect("one service");
+    let Service { label, config, origin, host_header } = service;
+    assert_eq!(label, None);
+    Ok(One { config, origin, host_header, log, url_file, warnings })
+}
+
+fn ok(line: &str, variables: &[(&str, &str)]) -> One {
     read(line, variables).unwrap_or_else(|error| panic!("{line} {variables:?}: {error}"))
 }
 
@@ -61,10 +82,23 @@ fn flag_beats_variable_beats_default() {
     let scratch = Scratch::new(TOKEN);
     let file = scratch.0.to_str().unwrap();
     let other_token = Token::generate().reveal();
-    type Seen = fn(&Options) -> String;
+    type Seen = fn(&One) -> String;
     let token: Seen = |o| o.config.token.as_ref().map(Token::reveal).unwrap_or_default();
     let trust: Seen = |o| format!("{:?}", o.config.trust);
-    let table: [(&str, &str, &str, &str, Seen); 10] = [
+    let scratch_shown = Scratch::new("Basic c2Vj");
+    let shown = scratch_shown.0.to_str().unwrap();
+    let authorization: Seen = |o| match &o.config.authorization {
+        Some(Authorization::Fixed(value)) => format!("{:?}", value.reveal().to_str()),
+        Some(Authorization::File(path)) => path.display().to_string(),
+        Some(Authorization::Command(command)) => command.clone(),
+        None => String::new(),
+    };
+    let table: [(&str, &str, &str, &str, Seen); 15] = [
+        ("--url-file", "a", "URL_FILE", "b", |o| format!("{:?}", o.url_file)),
+        ("--via", "upgrade", "VIA", "connect", |o| format!("{:?}", o.config.via)),
+        ("--authorization-file", shown, "AUTHORIZATION_FILE", shown, authorization),
+        ("--authorization-command", "one", "AUTHORIZATION_COMMAND", "two", authorization),
+        ("--authorization-command", "one", "AUTHORIZATION", "two", authorization),
         ("--token-file", file, "TOKEN_FILE", "/nonexistent", token),
         ("--token-file", file, "TOKEN", &other_token, token),
         ("--host", "a.example", "PUBLIC_HOST", "b.example", |o| o.config.host.clone()),
@@ -80,12 +114,14 @@ fn flag_beats_variable_beats_default() {
         let default = seen(&ok("g", &[]));
         let by_flag = seen(&ok(&format!("g {flag} {value}"), &[]));
         assert_ne!(by_flag, default, "{flag}");
-        if variable != "TOKEN_FILE" {
+        if value != other && variable != "TOKEN_FILE" {
             let by_variable = seen(&ok("g", &[(variable, other)]));
             assert!(by_variable != default && by_variable != by_flag, "{variable}");
         }
         let variable_value = if variable == "TOKEN" { TOKEN } else { value };
-        assert_eq!(seen(&ok("g", &[(variable, variable_value)])), by_flag, "{variable}");
+        if variable != "AUTHORIZATION" {
+            assert_eq!(seen(&ok("g", &[(variable, variable_value)])), by_flag, "{variable}");
+        }
         assert_eq!(
             seen(&ok(&format!("{flag}={value} g"), &[(variable, other)])),
             by_flag,
@@ -101,6 +137,10 @@ fn switches_and_addresses_have_variables_too() {
     assert_eq!(ok("g --ca x", &[("INSECURE", "1")]).config.trust, Trust::Ca("x".into()));
     assert!(ok("g --any-host", &[]).config.any_host);
     assert!(ok("g", &[("ANY_HOST", "true")]).config.any_host);
+    assert!(ok("g --all-addresses", &[]).config.all_addresses);
+    assert!(ok("g", &[("ALL_ADDRESSES", "yes")]).config.all_addresses);
+    assert_eq!(ok("g", &[]).config.asked_host, None);
+    assert_eq!(ok("g", &[("PUBLIC_HOST", "A.b")]).config.asked_host.as_deref(), Some("a.b"));
     let variables = [("GATEWAY", "a.example:1"), ("ORIGIN", "2")];
     let options = ok("", &variables);
     assert_eq!(options.config.gateway.to_string(), "a.example:1");
@@ -149,6 +189,22 @@ fn each_mistake_gets_one_clear_sentence() {
         ("g --name a.b", &[], &["--name \"a.b\"", "one label"]),
         ("g", &[("NAME", "-")], &["NAME", "one label"]),
         ("g --host-header a/b", &[], &["--host-header", "keep"]),
+        ("g --via door", &[], &["--via \"door\"", "upgrade"]),
+        ("g", &[("VIA", "Auto")], &["VIA", "alpn"]),
+        ("g --authorization-file /nonexistent", &[], &["/nonexistent", "can't be read"]),
+        ("g", &[("AUTHORIZATION_FILE", "/dev/null")], &["/dev/null", "empty"]),
+        ("g", &[("AUTHORIZATION", " ")], &["AUTHORIZATION", "empty"]),
+        ("g", &[("AUTHORIZATION", "Bearer secret\nsecret")], &["AUTHORIZATION", "one line"]),
+        ("g", &[("AUTHORIZATION_COMMAND", " ")], &["AUTHORIZATION_COMMAND", "empty"]),
+        ("g --authorization-file x --authorization-command x", &[], &["keep one"]),
+        ("g", &[("AUTHORIZATION", "secret"), ("AUTHORIZATION_FILE", "x")], &["keep one"]),
+        ("g", &[("HTTPS_PROXY", "ftp://u:secret@p")], &["HTTPS_PROXY", "http://proxy:3128"]),
+        ("g", &[("all_proxy", "socks4://u:secret@p")], &["all_proxy", "SOCKS5"]),
+        (
+            "g --all-addresses",
+            &[("ALL_PROXY", "http://u:secret@p:1")],
+            &["--all-addresses", "http://p:1", "NO_PROXY"],
+        ),
     ];
     for (line, variables, parts) in table {
         let sentence = read(line, variables).unwrap_err().to_string();
@@ -187,11 +243,32 @@ fn token_files_hold_one_token() {
 fn a_token_that_others_can_read_is_a_warning() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = Scratch::new(TOKEN);
-    for (mode, warnings) in [(0o644, 1), (0o600, 0)] {
-        fs::set_permissions(&scratch.0, fs::Permissions::from_mode(mode)).unwrap();
-        let options = ok(&format!("g --token-file {}", scratch.0.display()), &[]);
-        assert_eq!(options.warnings.len(), warnings, "{:?}", options.warnings);
+    for flag in ["--token-file", "--authorization-file"] {
+        for (mode, warnings) in [(0o644, 1), (0o600, 0)] {
+            fs::set_permissions(&scratch.0, fs::Permissions::from_mode(mode)).unwrap();
+            let options = ok(&format!("g {flag} {}", scratch.0.display()), &[]);
+            assert_eq!(options.warnings.len(), warnings, "{:?}", options.warnings);
+        }
     }
+    let insecure = ok("g --insecure", &[("AUTHORIZATION", "x")]).warnings;
+    assert!(insecure.len() == 1 && insecure[0].contains("--insecure"), "{insecure:?}");
+}
+
+#[test]
+fn proxies_are_named_in_either_case() {
+    let proxy = |variables: &[(&str, &str)]| {
+        let config = ok("example.com", variables).config;
+        config.proxies.to(&config.gateway).map(|proxy| proxy.to_string())
+    };
+    assert_eq!(proxy(&[]), None);
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        assert_eq!(proxy(&[(name, "p:1")]).as_deref(), Some("http://p:1"), "{name}");
+        for no in ["NO_PROXY", "no_proxy"] {
+            assert_eq!(proxy(&[(name, "p:1"), (no, "x,example.com")]), None, "{name} {no}");
+        }
+    }
+    let both = [("HTTPS_PROXY", "p:1"), ("https_proxy", "q:1"), ("ALL_PROXY", "r:1")];
+    assert_eq!(proxy(&both).as_deref(), Some("http://p:1"));
 }
 
 /// What `--help` promises is what is tested here: each variable in its parentheses.
@@ -201,9 +278,10 @@ fn every_documented_variable_is_tested() {
     assert_eq!(help.status, Ok(()));
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 1).collect();
-    let variables = "GATEWAY ORIGIN TOKEN_FILE TOKEN PUBLIC_HOST NAME CA PIN INSECURE ANY_HOST TUNNELS \
-        HOST_HEADER ALPN LOG";
-    let other_words = ["HEX", "HH", "PEM", "PORT"];
+    let variables = "GATEWAY ORIGIN CONFIG URL_FILE TOKEN_FILE TOKEN PUBLIC_HOST NAME CA PIN INSECURE ANY_HOST \
+        TUNNELS HOST_HEADER ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
+        HTTPS_PROXY ALL_PROXY NO_PROXY";
+    let other_words = ["HEX", "HH", "PEM", "PORT", "HTTP", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();
     assert_eq!(documented, known);
     assert!(help.output.starts_with("Usage: 2ptth-client [options] GATEWAY[:PORT] [ORIGIN]\n"));
@@ -211,8 +289,10 @@ fn every_documented_variable_is_tested() {
 
 #[test]
 fn nothing_secret_shows_in_debug_output() {
-    let options = ok("g", &[("TOKEN", TOKEN)]);
-    assert!(!format!("{options:?}").contains(TOKEN));
+    let variables =
+        [("TOKEN", TOKEN), ("AUTHORIZATION", TOKEN), ("ALL_PROXY", "http://u:c2VjcmV0@p:1")];
+    let shown = format!("{:?}", ok("g", &variables));
+    assert!(!shown.contains(TOKEN) && !shown.contains("c2VjcmV0"), "{shown}");
 }
 
 /// A file that goes when the test does.

@@ -159,7 +159,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 async fn dial(address: &OriginAddress) -> io::Result<Box<dyn Io>> {
     match address {
-        OriginAddress::Demo => Err(io::ErrorKind::Unsupported.into()),
+        OriginAddress::Demo | OriginAddress::Tcp { .. } => Err(io::ErrorKind::Unsupported.into()),
         OriginAddress::Http { host, port } => Ok(Box::new(tcp(host, *port).await?)),
         OriginAddress::Https { host, port } => {
             let socket = tcp(host, *port).await?;
@@ -173,7 +173,7 @@ async fn dial(address: &OriginAddress) -> io::Result<Box<dyn Io>> {
     }
 }
 
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+pub(super) async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = if host == "localhost" {
         // RFC 6761 §6.3; an image from scratch has no /etc/hosts to say it.
         [IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()]
@@ -195,7 +195,7 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
-const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Node's servers close a connection after five idle seconds, the shortest of the usual ones.
 const KEEP: Duration = Duration::from_secs(4);
 /// Idle connections kept: what a page's burst leaves behind.

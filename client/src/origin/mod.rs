@@ -1,9 +1,11 @@
-//! Answers from an HTTP server near the client: one stream becomes one HTTP/1.1 request.
+//! Answers from a server near the client: one stream becomes one HTTP/1.1 request, or one TCP connection.
 //!
 //! Invariant: the address that is dialled comes from the command line alone; nothing that a request
 //! says can change it.
 
+mod capsule;
 mod leg;
+mod tcp;
 mod upgrade;
 
 use std::fmt;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use log::debug;
@@ -48,6 +50,10 @@ pub enum OriginError {
     Upgrade(&'static str),
     /// The request can't be put into HTTP/1.1.
     Request,
+    /// A request for a service that speaks no HTTP.
+    NotHttp,
+    /// A WebSocket for one.
+    NoWebSocket,
 }
 
 impl OriginError {
@@ -58,6 +64,8 @@ impl OriginError {
             }
             Self::Connect(_) | Self::Response(_) | Self::Upgrade(_) => StatusCode::BAD_GATEWAY,
             Self::Request => StatusCode::BAD_REQUEST,
+            Self::NotHttp => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoWebSocket => StatusCode::NOT_IMPLEMENTED,
         }
     }
 
@@ -68,6 +76,12 @@ impl OriginError {
             Self::Response(_) => "The server behind this gateway gave no valid response.",
             Self::Upgrade(_) => "The server behind this gateway botched the upgrade.",
             Self::Request => "This request can't be passed on over HTTP/1.1.",
+            Self::NotHttp => {
+                "The server behind this gateway speaks no HTTP; reach it by connect-tcp."
+            }
+            Self::NoWebSocket => {
+                "The server behind this gateway speaks no WebSocket; reach it by connect-tcp."
+            }
         }
     }
 }
@@ -83,6 +97,10 @@ impl fmt::Display for OriginError {
             }
             Self::Upgrade(why) => write!(f, "upgrade: {why}"),
             Self::Request => f.write_str("the request can't be expressed in HTTP/1.1"),
+            Self::NotHttp => {
+                f.write_str("a request for a service that is reached by CONNECT alone")
+            }
+            Self::NoWebSocket => f.write_str("a WebSocket for a service that isn't HTTP"),
         }
     }
 }
@@ -100,19 +118,26 @@ impl Origin {
         Self(Arc::new(Inner { legs: Legs::new(address), host }))
     }
 
-    /// What the origin says to `HEAD /`: a first look, before anybody else does.
+    /// What the origin says to `HEAD /`, if it speaks HTTP: a first look, before anybody else does.
     ///
     /// # Errors
     /// [`OriginError`].
-    pub async fn look(&self) -> Result<StatusCode, OriginError> {
+    pub async fn look(&self) -> Result<Option<StatusCode>, OriginError> {
+        if let OriginAddress::Tcp { host, port } = self.0.legs.address() {
+            let connected = tcp::connect(host, *port).await;
+            return connected.map(|_| None).map_err(OriginError::Connect);
+        }
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::HEAD;
         let host = HeaderValue::from_str(&self.0.legs.address().authority());
         request.headers_mut().insert(HOST, host.map_err(|_| OriginError::Request)?);
-        Ok(self.0.legs.ask(request).await?.response.status())
+        Ok(Some(self.0.legs.ask(request).await?.response.status()))
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<OriginBody>, OriginError> {
+        if let OriginAddress::Tcp { host, port } = self.0.legs.address() {
+            return tcp::answer(host, *port, request).await;
+        }
         let early = request.extensions().get::<Early>().cloned();
         let protocol = request.extensions().get::<h2::ext::Protocol>().cloned();
         let (head, body) = request.into_parts();
@@ -174,6 +199,10 @@ impl Service<Request<Body>> for Origin {
                 let text = format!("{} {}\n", err.status().as_u16(), err.explanation());
                 let mut response = Response::new(OriginBody(Kind::Page(Some(text.into()))));
                 *response.status_mut() = err.status();
+                if matches!(err, OriginError::NotHttp) {
+                    // RFC 9110 §15.5.6.
+                    response.headers_mut().insert(ALLOW, HeaderValue::from_static("CONNECT"));
+                }
                 Ok(response)
             })
         })
@@ -189,6 +218,7 @@ pub struct OriginBody(Kind);
 enum Kind {
     Http { body: hyper::body::Incoming, leg: Option<leg::Leg> },
     Upgraded(Spliced),
+    Tcp(tcp::Download),
     Page(Option<Bytes>),
 }
 
@@ -197,7 +227,7 @@ enum Kind {
 pub enum OriginBodyError {
     /// HTTP: truncated, malformed, reset.
     Http(hyper::Error),
-    /// After an upgrade.
+    /// After an upgrade, or without HTTP.
     Io(io::Error),
 }
 
@@ -205,7 +235,7 @@ impl fmt::Display for OriginBodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(err) => write!(f, "the origin's response broke off: {err}"),
-            Self::Io(err) => write!(f, "the upgraded connection to the origin broke: {err}"),
+            Self::Io(err) => write!(f, "the connection to the origin broke: {err}"),
         }
     }
 }
@@ -232,6 +262,7 @@ impl HttpBody for OriginBody {
                 frame
             }
             Kind::Upgraded(spliced) => spliced.poll_read(cx).map_err(OriginBodyError::Io),
+            Kind::Tcp(download) => download.poll_read(cx).map_err(OriginBodyError::Io),
             Kind::Page(page) => Poll::Ready(page.take().map(|page| Ok(Frame::data(page)))),
         }
     }
@@ -239,7 +270,7 @@ impl HttpBody for OriginBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Http { body, .. } => body.is_end_stream(),
-            Kind::Upgraded(_) => false,
+            Kind::Upgraded(_) | Kind::Tcp(_) => false,
             Kind::Page(page) => page.is_none(),
         }
     }
@@ -247,7 +278,7 @@ impl HttpBody for OriginBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Http { body, .. } => body.size_hint(),
-            Kind::Upgraded(_) => SizeHint::new(),
+            Kind::Upgraded(_) | Kind::Tcp(_) => SizeHint::new(),
             Kind::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64),
         }
     }

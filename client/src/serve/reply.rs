@@ -87,6 +87,13 @@ where
     Ok(bytes)
 }
 
+/// Says that there is nothing to say.
+pub(super) fn done(mut respond: SendResponse<Bytes>) {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let _ = respond.send_response(response, true);
+}
+
 pub(super) fn refuse(mut respond: SendResponse<Bytes>, status: StatusCode, text: &'static str) {
     let mut response = Response::new(());
     *response.status_mut() = status;

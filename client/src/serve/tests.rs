@@ -8,6 +8,7 @@ use ptth_link::shutdown::channel;
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
 use super::*;
+use crate::announced::Announced;
 use crate::demo::Demo;
 
 /// A socket whose peer has closed it: it takes nothing, and what came before can be read.
@@ -41,6 +42,7 @@ fn answering() -> Answering<Demo> {
     Answering {
         service: Demo,
         journal: Journal::default(),
+        announced: Announced::default(),
         budget: Budget::new(BODY_BUDGET),
         covers: None,
     }

@@ -73,3 +73,85 @@ impl Basic {
         Mark::of("basic", &[self.user.bytes(), self.password.bytes()])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use ptth_link::crypto;
+    use serde_json::json;
+
+    use super::*;
+    use crate::auth::testing::*;
+    use crate::tls::testing::Scratch;
+
+    fn login(credential: &Arc<dyn Credential>, pair: &str) -> Result<Pass, Refusal> {
+        show(credential, &format!("Basic {}", STANDARD.encode(pair)))
+    }
+
+    /// C5
+    #[test]
+    fn user_and_password_both_have_to_be_right() {
+        let folder = Scratch::new();
+        folder.write("password", "pâss:wörd 1\r\n");
+        let hash = crypto::hex(&crypto::sha256("pâss:wörd 1".as_bytes()));
+        let spellings = [
+            json!({ "basic": { "user": "bob", "password_file": "password" } }),
+            json!({ "basic": { "user": "bob", "password_sha256": hash } }),
+        ];
+        let made = spellings.map(|settings| load(&folder, settings).unwrap().0);
+        for credential in &made {
+            let pass = login(credential, "bob:pâss:wörd 1").unwrap();
+            assert_eq!(pass.name, None);
+            assert!(made.iter().all(|other| other.keeps(pass.mark)));
+            for wrong in [
+                "bob:",
+                ":pâss:wörd 1",
+                "bob:pâss",
+                "bob:pâss:wörd",
+                "Bob:pâss:wörd 1",
+                ":",
+                "bob::pâss:wörd 1",
+                "alice:pâss:wörd 1",
+                "bob:pâss:wörd 1\n",
+                &format!("bob:{hash}"),
+            ] {
+                let refused = Refusal::Wrong("user or password is another one");
+                assert_eq!(login(credential, wrong), Err(refused), "{wrong}");
+            }
+            assert_eq!(login(credential, "bob"), Err(Refusal::Absent));
+            assert_eq!(show(credential, "Bearer Ym9iOng="), Err(Refusal::Absent));
+            assert_eq!(judge(credential, &nothing()), Err(Refusal::Absent));
+            assert_eq!(credential.challenge(), Some("Basic realm=\"2ptth\", charset=\"UTF-8\""));
+        }
+        let alice = json!({ "basic": { "user": "alice", "password_file": "password" } });
+        let (alice, _) = load(&folder, alice).unwrap();
+        assert!(!alice.keeps(login(&made[0], "bob:pâss:wörd 1").unwrap().mark));
+    }
+
+    /// C7
+    #[test]
+    fn settings_that_can_not_work_are_told() {
+        let folder = Scratch::new();
+        folder.write("password", "s3cret");
+        folder.write("empty", "\n");
+        let hash = crypto::hex(&crypto::sha256(b"s3cret"));
+        let table = [
+            (json!({ "user": "bob" }), "`basic` needs `user` and either"),
+            (
+                json!({ "user": "bob", "password_file": "password", "password_sha256": hash }),
+                "`basic` needs `user` and either",
+            ),
+            (json!({ "user": "b:b", "password_file": "password" }), "`basic`: `user` must"),
+            (json!({ "user": "", "password_file": "password" }), "`basic`: `user` must"),
+            (json!({ "user": "b\nb", "password_file": "password" }), "`basic`: `user` must"),
+            (json!({ "user": "bob", "password_file": "empty" }), "empty is empty"),
+        ];
+        for (settings, expected) in table {
+            let said = refused(&folder, json!({ "basic": settings }));
+            assert!(said.starts_with(expected), "{said}");
+        }
+        let said = misspelt(json!({ "basic": { "user": "bob", "password": "s3cret" } }));
+        assert!(said.contains("unknown field `password`") && !said.contains("s3cret"), "{said}");
+    }
+}

@@ -64,3 +64,65 @@ impl Bearer {
         Mark::of("bearer", &[self.0.bytes()])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ptth_link::crypto;
+    use serde_json::json;
+
+    use super::*;
+    use crate::auth::testing::*;
+    use crate::tls::testing::Scratch;
+
+    /// C5
+    #[test]
+    fn a_bearer_token_is_known_plain_and_hashed() {
+        let folder = Scratch::new();
+        folder.write("token", "pass-w0rd~+/=\n");
+        let hash = crypto::hex(&crypto::sha256(b"pass-w0rd~+/="));
+        let spellings = [
+            json!({ "bearer_file": "token" }),
+            json!({ "bearer_sha256": hash }),
+            json!({ "bearer_sha256": format!(" sha256:{} ", hash.to_uppercase()) }),
+        ];
+        let made = spellings.map(|settings| load(&folder, settings).unwrap().0);
+        for credential in &made {
+            let pass = show(credential, "bearer pass-w0rd~+/=").unwrap();
+            assert_eq!(pass.name, None);
+            // Whether it is written plain or hashed, it is the same secret after a reload.
+            assert!(made.iter().all(|other| other.keeps(pass.mark)));
+            for wrong in ["pass-w0rd~+/", "pass-w0rd~+/==", "Pass-w0rd~+/=", "x", &hash] {
+                let refused = Refusal::Wrong("the bearer token is another one");
+                assert_eq!(show(credential, &format!("Bearer {wrong}")), Err(refused));
+            }
+            for absent in ["", "Bearer", "Basic cGFzcy13MHJkfisvPTo=", "pass-w0rd~+/="] {
+                assert_eq!(show(credential, absent), Err(Refusal::Absent), "{absent}");
+            }
+            assert_eq!(judge(credential, &nothing()), Err(Refusal::Absent));
+            assert_eq!(credential.challenge(), Some("Bearer"));
+            assert!(credential.keys().is_empty());
+        }
+        folder.write("token", "another");
+        let (another, _) = load(&folder, json!({ "bearer_file": "token" })).unwrap();
+        let pass = show(&another, "Bearer another").unwrap();
+        assert!(made.iter().all(|other| !other.keeps(pass.mark)));
+    }
+
+    /// C7
+    #[test]
+    fn a_token_that_nobody_can_send_is_refused() {
+        let folder = Scratch::new();
+        for text in ["one two", "one\ntwo", "tök", "one\0"] {
+            folder.write("token", text);
+            let said = refused(&folder, json!({ "bearer_file": "token" }));
+            assert!(said.starts_with("token must hold one token"), "{said}");
+        }
+        let hash = crypto::hex(&crypto::sha256(b"x"));
+        let of_nothing = crypto::hex(&crypto::sha256(b""));
+        for text in ["", "s3cret", &hash[1..], &format!("{hash}0"), &of_nothing] {
+            let said = misspelt(json!({ "bearer_sha256": text }));
+            assert!(said.contains("64 hexadecimal digits"), "{said}");
+            assert!(text.is_empty() || !said.contains(text), "{said}");
+        }
+    }
+}

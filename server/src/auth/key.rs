@@ -80,3 +80,76 @@ impl Credential for Keys {
 fn mark(key: &PublicKey) -> Mark {
     Mark::of("key", &[key.as_bytes()])
 }
+
+#[cfg(test)]
+mod tests {
+    use ptth_link::token::Token;
+    use serde_json::json;
+
+    use super::*;
+    use crate::auth::testing::*;
+    use crate::tls::testing::Scratch;
+
+    fn shows(credential: &Arc<dyn Credential>, key: Key) -> Result<Pass, Refusal> {
+        judge(credential, &Claim { key: Some(key), ..nothing() })
+    }
+
+    /// B3
+    #[test]
+    fn a_key_lets_in_who_has_proven_to_hold_it() {
+        let (token, other) = (Token::generate(), Token::generate());
+        let folder = Scratch::new();
+        let text = format!("# laptop\r\n{}\r\n", token.public());
+        folder.write("keys", format!("\u{feff}{text}{}\n", Token::generate().public()));
+        for settings in
+            [json!({ "key": token.public().to_string() }), json!({ "key_file": "keys" })]
+        {
+            let (credential, files) = load(&folder, settings).unwrap();
+            assert_eq!(files.warnings(), &[] as &[String]);
+            let pass = shows(&credential, Key::Ed25519(token.public())).unwrap();
+            assert!(pass.name.is_none() && credential.keeps(pass.mark));
+            assert_eq!(credential.keys()[0], token.public());
+            for wrong in [Key::Ed25519(other.public()), Key::Other(*token.public().as_bytes())] {
+                assert!(matches!(shows(&credential, wrong), Err(Refusal::Wrong(_))));
+            }
+            // The public half is no secret, so showing it proves nothing.
+            let public = format!("Bearer {}", token.public());
+            assert_eq!(show(&credential, &public), Err(Refusal::Absent));
+            assert_eq!(judge(&credential, &nothing()), Err(Refusal::Absent));
+            assert!(credential.challenge().is_none());
+            let (others, _) = load(&folder, json!({ "key": other.public().to_string() })).unwrap();
+            assert!(!others.keeps(pass.mark));
+        }
+        assert_eq!(load(&folder, json!({ "key_file": "keys" })).unwrap().0.keys().len(), 2);
+    }
+
+    /// C7
+    #[test]
+    fn a_private_half_works_and_the_warning_tells_the_public_one() {
+        let token = Token::generate();
+        let folder = Scratch::new();
+        // There, so that `load` looks whether anything shows it.
+        folder.write("token", token.reveal());
+        let (credential, files) = load(&folder, json!({ "key": token.reveal() })).unwrap();
+        assert_eq!(credential.keys(), [token.public()]);
+        let [warning] = files.warnings() else { panic!("{:?}", files.warnings()) };
+        assert!(warning.ends_with(&token.public().to_string()), "{warning}");
+    }
+
+    #[test]
+    fn what_is_no_key_is_told_without_quoting_it() {
+        let folder = Scratch::new();
+        folder.write("keys", "\n2ptth_pub_s3cret\n");
+        folder.write("none", "# none\n");
+        for (settings, expected) in [
+            (json!({ "key": "" }), "`key`: there is no key in it"),
+            (json!({ "key": "2ptth_s3cret" }), "`key`: "),
+            (json!({ "key_file": "keys" }), "the key file keys: line 2: "),
+            (json!({ "key_file": "none" }), "the key file none: there is no key in it"),
+            (json!({ "key_file": "gone" }), "gone can't be read"),
+        ] {
+            let said = refused(&folder, settings);
+            assert!(said.starts_with(expected) && !said.contains("s3cret"), "{said}");
+        }
+    }
+}

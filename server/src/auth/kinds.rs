@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::credential::Credential;
 use super::secret::{Files, LoadError};
-use super::{basic, bearer, jwt, key};
+use super::{basic, bearer, external, jwt, key};
 
 /// Makes [`Settings`] of lines `Variant(its settings)`.
 macro_rules! kinds {
@@ -48,4 +48,74 @@ kinds! {
     Basic(basic::Settings),
     /// JSON Web Tokens of an issuer whose keys are known.
     Jwt(jwt::Settings),
+    /// Somebody else decides, who is asked over HTTP.
+    External(external::Settings),
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::Settings;
+    use crate::auth::testing::*;
+
+    /// The operator's spelling is what the README shows; a wrong one is told with the right ones.
+    #[test]
+    fn the_kinds_are_named_as_they_are_written() {
+        let said = misspelt(json!({ "berer_file": "x" }));
+        for kind in ["key", "key_file", "bearer_sha256", "bearer_file", "basic", "jwt", "external"]
+        {
+            assert!(said.contains(&format!("`{kind}`")), "{said}");
+        }
+        for wrong in [json!({}), json!({ "key": "x", "key_file": "x" }), json!({ "key": 5 })] {
+            misspelt(wrong);
+        }
+    }
+    /// All of the issue's spellings, as a file has them.
+    #[test]
+    fn every_kind_is_read_from_toml() {
+        #[derive(Deserialize)]
+        struct Route {
+            allow: Vec<Settings>,
+        }
+        let text = r#"
+            [[allow]]
+            key = "2ptth_pub_x"
+            [[allow]]
+            key_file = "keys"
+            [[allow]]
+            bearer_sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+            [[allow]]
+            bearer_file = "token"
+            [[allow]]
+            basic = { user = "bob", password_file = "password" }
+            [[allow]]
+            jwt = { hs256_files = ["a", "b"], audience = "x", max_lifetime_days = 31, name_claim = "tid" }
+            [[allow]]
+            external = { url = "https://auth.example.com/", timeout = "5s" }
+            [[allow]]
+            external = { url = "http://127.0.0.1/", timeout = 2, allow_plain = true }
+            [[allow]]
+            [allow.basic]
+            user = "bob"
+            password_sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+        "#;
+        let route: Route = toml::from_str(text).unwrap();
+        use Settings::*;
+        let [
+            Key(_),
+            KeyFile(_),
+            BearerSha256(_),
+            BearerFile(_),
+            Basic(_),
+            Jwt(_),
+            External(_),
+            External(_),
+            Basic(_),
+        ] = &route.allow[..]
+        else {
+            panic!("{:?}", route.allow);
+        };
+    }
 }

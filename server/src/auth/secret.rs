@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, de};
 
@@ -91,7 +92,8 @@ pub struct Files {
     /// Where relative paths begin: the folder of the configuration file.
     base: PathBuf,
     warnings: Vec<String>,
-    /// Over the path and the content of each file so far.
+    /// Over the path and the content of each file so far, and over randomness of this process: no
+    /// weak secret can be guessed from it.
     digest: [u8; 32],
 }
 
@@ -107,7 +109,8 @@ pub enum Content {
 impl Files {
     /// Nothing is read yet. `base` is where relative paths begin.
     pub fn new(base: impl Into<PathBuf>) -> Self {
-        Self { base: base.into(), warnings: Vec::new(), digest: [0; 32] }
+        static SALT: LazyLock<[u8; 32]> = LazyLock::new(crypto::random);
+        Self { base: base.into(), warnings: Vec::new(), digest: *SALT }
     }
 
     /// What the operator should hear, though it stops nothing; a sentence each.
@@ -115,7 +118,8 @@ impl Files {
         &self.warnings
     }
 
-    /// Changes when any of the files read, or the list of them, does.
+    /// Changes when any of the files read, or the list of them, does. Means nothing to another
+    /// process.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
     }
@@ -285,3 +289,119 @@ impl fmt::Display for LoadError {
 }
 
 impl std::error::Error for LoadError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::testing::Scratch;
+
+    /// C6
+    #[test]
+    fn what_editors_and_windows_put_around_a_secret_is_ignored() {
+        let folder = Scratch::new();
+        for text in ["s3cret", "s3cret\n", "s3cret\r\n", "\u{feff}s3cret", "\u{feff} s3cret\t\r\n"]
+        {
+            folder.write("secret", text);
+            let secret = Files::new(&folder.0).secret(Path::new("secret")).unwrap();
+            assert_eq!(secret.bytes(), b"s3cret", "{text:?}");
+            assert!(secret.digest().is_of(b"s3cret") && !secret.digest().is_of(b"s3cre"));
+        }
+        // Inside, nothing is.
+        folder.write("secret", "\u{feff}two \r\nwords\n");
+        let secret = Files::new(&folder.0).secret(Path::new("secret")).unwrap();
+        assert_eq!(secret.bytes(), b"two \r\nwords");
+    }
+
+    #[test]
+    fn a_secret_that_is_not_there_is_an_error_with_its_path() {
+        let folder = Scratch::new();
+        folder.write("long", vec![b'x'; (1 << 20) + 1]);
+        for text in ["", "\n", "\u{feff}", "\u{feff} \r\n"] {
+            folder.write("empty", text);
+            let error = Files::new(&folder.0).secret(Path::new("empty")).unwrap_err();
+            assert_eq!(error, LoadError::Empty { path: "empty".into() }, "{text:?}");
+        }
+        for (path, said) in [
+            ("gone", "gone can't be read"),
+            (".", ". can't be read"),
+            ("long", "long is longer than a megabyte"),
+        ] {
+            let error = Files::new(&folder.0).secret(Path::new(path)).unwrap_err();
+            assert!(error.to_string().starts_with(said), "{error}");
+        }
+        folder.write("binary", b"\xff\xfe");
+        let error = Files::new(&folder.0).text(Path::new("binary"), |_| Content::Public);
+        assert_eq!(error.unwrap_err().to_string(), "binary isn't UTF-8 text");
+    }
+
+    #[test]
+    fn paths_begin_at_the_folder_unless_they_are_absolute() {
+        let (folder, other) = (Scratch::new(), Scratch::new());
+        folder.write("secret", "here");
+        let absolute = other.write("secret", "there");
+        let mut files = Files::new(&folder.0);
+        assert_eq!(files.secret(Path::new("secret")).unwrap().bytes(), b"here");
+        assert_eq!(files.secret(&absolute).unwrap().bytes(), b"there");
+    }
+
+    /// C6
+    #[test]
+    fn the_digest_changes_with_any_content_and_with_the_list() {
+        let folder = Scratch::new();
+        let digest = |paths: &[&str]| {
+            let mut files = Files::new(&folder.0);
+            for path in paths {
+                files.secret(Path::new(path)).unwrap();
+            }
+            files.digest()
+        };
+        folder.write("a", "1");
+        folder.write("b", "2");
+        let before = digest(&["a", "b"]);
+        assert_eq!(digest(&["a", "b"]), before);
+        for other in [&["b", "a"][..], &["a"], &["a", "b", "b"], &[]] {
+            assert_ne!(digest(other), before, "{other:?}");
+        }
+        folder.write("b", "3");
+        assert_ne!(digest(&["a", "b"]), before);
+        folder.write("a", "2");
+        folder.write("b", "1");
+        assert_ne!(digest(&["a", "b"]), before);
+    }
+
+    /// C6
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_that_others_can_read_is_a_warning_once() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Scratch::new();
+        let path = folder.write("secret", "s3cret");
+        let warnings = |mode, content: Option<Content>| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut files = Files::new(&folder.0);
+            for _ in 0..2 {
+                match content {
+                    None => drop(files.secret(Path::new("secret")).unwrap()),
+                    Some(content) => drop(files.text(Path::new("secret"), |_| content).unwrap()),
+                }
+            }
+            files.warnings().to_vec()
+        };
+        let expected =
+            "secret holds a secret and everybody on this machine can read it; `chmod 600` it";
+        assert_eq!(warnings(0o644, None), [expected]);
+        assert_eq!(warnings(0o644, Some(Content::Secret)), [expected]);
+        let none: [&str; 0] = [];
+        assert_eq!(warnings(0o644, Some(Content::Public)), none);
+        assert_eq!(warnings(0o640, None), none);
+        assert_eq!(warnings(0o600, None), none);
+    }
+
+    /// C7
+    #[test]
+    fn secrets_and_their_digests_never_show() {
+        let secret = Secret::new("s3cret");
+        let hidden = format!("{secret:?} {:?}", secret.digest());
+        assert_eq!(hidden, "Secret(redacted) Digest(redacted)");
+    }
+}

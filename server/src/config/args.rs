@@ -10,6 +10,11 @@ use ptth_link::env;
 #[derive(Debug, Default, FromArgs)]
 #[argh(help_triggers("-h", "--help"), usage = "[options]")]
 pub struct Args {
+    /// configuration file, TOML: routes, dynamic names, and every flag under its own name; read
+    /// again when it changes and on SIGHUP (CONFIG)
+    #[argh(option, arg_name = "file")]
+    pub config: Option<PathBuf>,
+
     /// address for visitors and backends, like `443`, `0.0.0.0:443` or `[::1]:0`; repeatable
     /// (LISTEN, separated by commas; default `[::]:443`, which takes IPv4 too)
     #[argh(option, arg_name = "addr")]
@@ -46,12 +51,36 @@ pub struct Args {
     #[argh(option, arg_name = "list")]
     pub backend_alpn: Option<String>,
 
+    /// addresses and networks of proxies whose X-Forwarded-*, Forwarded and PROXY header count,
+    /// separated by commas (TRUSTED_PROXIES; default none)
+    #[argh(option, arg_name = "list")]
+    pub trusted_proxies: Option<String>,
+
+    /// whether --trusted-proxies begin connections with a PROXY header, version 1 or 2: off,
+    /// optional or required (PROXY_PROTOCOL; default optional)
+    #[argh(option, arg_name = "when")]
+    pub proxy_protocol: Option<String>,
+
+    /// address for HTTP without TLS, for a proxy in front that has it; repeatable; without --listen
+    /// the only one (PLAIN, separated by commas; default none)
+    #[argh(option, arg_name = "addr")]
+    pub plain: Vec<String>,
+
+    /// let --plain be on an address that is neither loopback nor private (PLAIN_ANYWHERE=1)
+    #[argh(switch)]
+    pub plain_anywhere: bool,
+
+    /// address for HTTP that is only told to come by https; repeatable (REDIRECT, separated by
+    /// commas; default none)
+    #[argh(option, arg_name = "addr")]
+    pub redirect: Vec<String>,
+
     /// how long a response may take to begin (HEAD_TIMEOUT; default 120 seconds)
-    #[argh(option, arg_name = "seconds")]
+    #[argh(option, arg_name = "time")]
     pub head_timeout: Option<String>,
 
     /// how long nothing may move in a response under way (STALL_TIMEOUT; default 300 seconds)
-    #[argh(option, arg_name = "seconds")]
+    #[argh(option, arg_name = "time")]
     pub stall_timeout: Option<String>,
 
     /// connections at a time (MAX_CONNECTIONS; default 0.8 × the descriptor limit)
@@ -64,7 +93,7 @@ pub struct Args {
     pub max_connections_per_address: Option<String>,
 
     /// how long running responses may go on after SIGTERM (GRACE; default 30 seconds)
-    #[argh(option, arg_name = "seconds")]
+    #[argh(option, arg_name = "time")]
     pub grace: Option<String>,
 
     /// off, error, warn, info, debug or trace (LOG; default info)
@@ -87,4 +116,4 @@ impl Args {
 }
 
 /// The flags without a value.
-const SWITCHES: [&str; 3] = ["--self-signed", "--open", "--version"];
+const SWITCHES: [&str; 4] = ["--self-signed", "--open", "--plain-anywhere", "--version"];

@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ptth_link::alpn::LabelError;
 use ptth_link::env::EnvError;
 use ptth_link::keys::KeysError;
+
+use super::mistake::Mistake;
+use super::source::{Origin, Place};
 
 /// Why the gateway can't start. Each is one sentence for the operator, causes included.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,32 +32,67 @@ pub enum ConfigError {
         key: PathBuf,
     },
     /// A `--name` that no certificate can hold.
-    Name(String),
+    Name {
+        /// Who said so.
+        flag: Origin,
+        /// What it says.
+        text: String,
+    },
     /// An address that can't be listened on.
-    Listen(String),
+    Listen {
+        /// Who said so.
+        flag: Origin,
+        /// What it says.
+        text: String,
+    },
+    /// Another address that can't be listened on.
+    Address {
+        /// Who said so.
+        flag: Origin,
+        /// What it says.
+        text: String,
+    },
+    /// Plain HTTP where everybody can reach it.
+    PlainPublic(SocketAddr),
+    /// Not an address or a network of proxies.
+    Trusted(String),
+    /// Not a way to use the PROXY protocol.
+    ProxyProtocol {
+        /// Who said so.
+        flag: Origin,
+        /// What it says.
+        text: String,
+    },
+    /// The PROXY protocol is required, of nobody.
+    NobodyTrusted,
     /// Not a number of seconds.
     Seconds {
-        /// The flag or variable.
-        flag: &'static str,
+        /// Who said so.
+        flag: Origin,
         /// What it says.
         text: String,
     },
     /// Not a number of things.
     Count {
-        /// The flag or variable.
-        flag: &'static str,
+        /// Who said so.
+        flag: Origin,
         /// What it says.
         text: String,
     },
     /// Not a level of logging.
     Log {
-        /// The flag or variable.
-        flag: &'static str,
+        /// Who said so.
+        flag: Origin,
         /// What it says.
         text: String,
     },
     /// The list of backend labels.
-    Alpn(LabelError),
+    Alpn {
+        /// Who said so.
+        flag: Origin,
+        /// What is wrong with it.
+        why: LabelError,
+    },
     /// Admit anybody, and only some.
     OpenWithToken,
     /// TOKEN and TOKEN_FILE.
@@ -83,6 +122,27 @@ pub enum ConfigError {
     },
     /// A variable.
     Env(EnvError),
+    /// A configuration file that can't be read.
+    NoFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
+    /// Something in the configuration file.
+    At {
+        /// Where.
+        place: Place,
+        /// What is wrong there.
+        why: Mistake,
+    },
+    /// Settings that go wrong together, one of them in the configuration file.
+    Here {
+        /// Where.
+        place: Place,
+        /// What is wrong.
+        why: Box<ConfigError>,
+    },
 }
 
 impl ConfigError {
@@ -119,16 +179,34 @@ impl fmt::Display for ConfigError {
                 "the key {} needs its certificate: give --cert FILE (or CERT), the same file if it holds both",
                 key.display()
             ),
-            Self::Name(name) => write!(
+            Self::Name { flag, text } => write!(
                 f,
-                "--name {name:?} is neither a DNS name nor an IP address; write it like `example.com` (`xn--…` for other alphabets)"
+                "{flag} {text:?} is neither a DNS name nor an IP address; write it like `example.com` (`xn--…` for other alphabets)"
             ),
-            Self::Listen(text) => write!(
+            Self::Listen { flag, text } => write!(
                 f,
-                "--listen {text:?} isn't an address; write a port, or an IP address and a port, like `443`, `0.0.0.0:443` or `[::1]:8443`"
+                "{flag} {text:?} isn't an address; write a port, or an IP address and a port, like `443`, `0.0.0.0:443` or `[::1]:8443`"
+            ),
+            Self::Address { flag, text } => write!(
+                f,
+                "{flag} {text:?} isn't an address; write an IP address and a port, like `127.0.0.1:8080` or `[::1]:8080`"
+            ),
+            Self::PlainPublic(address) => write!(
+                f,
+                "--plain {address} would take requests without TLS from everybody; give a loopback or private address, or --plain-anywhere if something else keeps strangers away from it"
+            ),
+            Self::Trusted(text) => write!(
+                f,
+                "--trusted-proxies (TRUSTED_PROXIES): {text:?} is neither an address nor a network; write them like `10.0.0.0/8,192.0.2.7,fd00::/8`"
+            ),
+            Self::ProxyProtocol { flag, text } => {
+                write!(f, "{flag} {text:?} isn't a choice; write off, optional or required")
+            }
+            Self::NobodyTrusted => f.write_str(
+                "--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there",
             ),
             Self::Seconds { flag, text } => {
-                write!(f, "{flag} {text:?} isn't a time; write seconds, more than 0 and up to a year")
+                write!(f, "{flag} {text:?} isn't a time; write seconds, or like `10s`, `5m` or `1h`; more than 0 and up to a year")
             }
             Self::Count { flag, text } => {
                 write!(f, "{flag} {text:?} isn't a number of connections; write 1 or more")
@@ -136,7 +214,7 @@ impl fmt::Display for ConfigError {
             Self::Log { flag, text } => {
                 write!(f, "{flag} {text:?} isn't a level; write off, error, warn, info, debug or trace")
             }
-            Self::Alpn(why) => write!(f, "--backend-alpn (BACKEND_ALPN): {why}"),
+            Self::Alpn { flag, why } => write!(f, "{flag}: {why}"),
             Self::OpenWithToken => f.write_str(
                 "--open admits any backend, so it contradicts --token-file, TOKEN_FILE and TOKEN; remove one of them",
             ),
@@ -160,6 +238,13 @@ impl fmt::Display for ConfigError {
                 path.display()
             ),
             Self::Env(why) => write!(f, "{why}"),
+            Self::NoFile { path, why } => write!(
+                f,
+                "the configuration file {} can't be read ({why}); check its path and that this user may read it",
+                path.display()
+            ),
+            Self::At { place, why } => write!(f, "{place}: {why}"),
+            Self::Here { place, why } => write!(f, "{place}: {why}"),
         }
     }
 }

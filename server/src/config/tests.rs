@@ -1,7 +1,10 @@
 //! Flags, variables, and what is said about wrong ones.
 
+mod file;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs;
 
 use super::*;
 use crate::tls::testing::Scratch;
@@ -25,7 +28,7 @@ const KEY: &str = "2ptth_pub_11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 fn the_defaults_are_those_of_the_documentation() {
     let config = ok("", &[]);
     assert_eq!(config.listen, ["[::]:443".parse().unwrap()]);
-    assert_eq!(config.certificate, CertificateSource::SelfSigned { names: vec![] });
+    assert_eq!(config.certificates, [CertificateSource::SelfSigned { names: vec![] }]);
     let Admission::Keys { keys, file: None, made: Some(token) } = config.admission else {
         panic!("no token was made")
     };
@@ -47,12 +50,15 @@ fn flag_beats_variable_beats_default() {
     let file = file.to_str().unwrap();
     type Seen = fn(&Config) -> String;
     let listen: Seen = |c| format!("{:?}", c.listen);
-    let names: Seen = |c| format!("{:?}", c.certificate);
+    let names: Seen = |c| format!("{:?}", c.certificates);
     let admission: Seen = |c| format!("{:?}", c.admission);
     let labels: Seen = |c| format!("{:?}", c.backend_alpn);
     let limits: Seen = |c| format!("{:?}", c.limits);
     let log: Seen = |c| c.log.to_string();
-    let table: [(&str, &str, &str, &str, Seen); 11] = [
+    let plain: Seen = |c| format!("{:?} {:?}", c.plain, c.listen);
+    let redirect: Seen = |c| format!("{:?}", c.redirect);
+    let trusted: Seen = |c| format!("{:?} {:?}", c.trusted, c.proxy_protocol);
+    let table: [(&str, &str, &str, &str, Seen); 14] = [
         ("--listen", "1.2.3.4:5", "LISTEN", "6.7.8.9:10", listen),
         ("--name", "a.example", "NAMES", "b.example", names),
         ("--token-file", file, "TOKEN_FILE", "/nonexistent", admission),
@@ -62,6 +68,9 @@ fn flag_beats_variable_beats_default() {
         ("--grace", "0", "GRACE", "2", limits),
         ("--max-connections", "10", "MAX_CONNECTIONS", "20", limits),
         ("--max-connections-per-address", "10", "MAX_CONNECTIONS_PER_ADDRESS", "20", limits),
+        ("--plain", "127.0.0.1:80", "PLAIN", "[::1]:80", plain),
+        ("--redirect", "80", "REDIRECT", "81", redirect),
+        ("--trusted-proxies", "10.0.0.0/8,::1", "TRUSTED_PROXIES", "10.0.0.1", trusted),
         ("--log", "debug", "LOG", "OFF", log),
         ("--log", "trace", "LOG", "warn", log),
     ];
@@ -94,7 +103,8 @@ fn certificates_come_by_flag_or_variable() {
         ("", &[("SELF_SIGNED", "yes")], &made),
     ];
     for (line, variables, expected) in table {
-        assert_eq!(read(line, variables).unwrap().certificate, *expected, "{line} {variables:?}");
+        let certificates = read(line, variables).unwrap().certificates;
+        assert_eq!(certificates, std::slice::from_ref(expected), "{line} {variables:?}");
     }
 }
 
@@ -103,6 +113,63 @@ fn several_addresses_are_repeated_or_listed() {
     let both = ok("--listen 80 --listen 1.2.3.4:5", &[("LISTEN", "7")]).listen;
     assert_eq!(both, ["[::]:80".parse().unwrap(), "1.2.3.4:5".parse().unwrap()]);
     assert_eq!(ok("", &[("LISTEN", "80, 1.2.3.4:5")]).listen, both);
+}
+
+#[test]
+fn the_proxy_protocol_is_off_optional_or_required() {
+    let read = |line: &str, variable| {
+        let line = format!("--trusted-proxies ::1 {line}");
+        ok(&line, &[("PROXY_PROTOCOL", variable)]).proxy_protocol
+    };
+    assert_eq!(ok("", &[]).proxy_protocol, ProxyProtocol::Optional);
+    assert_eq!(read("", "Required"), ProxyProtocol::Required);
+    assert_eq!(read("", "off"), ProxyProtocol::Off);
+    assert_eq!(read("--proxy-protocol optional", "off"), ProxyProtocol::Optional);
+}
+
+/// Behind somebody else's TLS.
+#[test]
+fn plain_http_is_for_private_addresses_and_needs_no_certificate() {
+    let private =
+        ["127.0.0.1:80", "127.8.8.8", "10.0.0.1:1", "172.31.0.1", "192.168.0.1", "169.254.1.1"];
+    let private6 = ["[::1]:80", "fd00::1", "[fe80::1]:8080", "[::ffff:10.0.0.1]:80"];
+    for address in private.into_iter().chain(private6) {
+        let config = read(&format!("--plain {address}"), &[]).unwrap();
+        assert_eq!((config.plain.len(), config.listen.len()), (1, 0), "{address}");
+        assert!(config.certificates.is_empty());
+        assert_eq!(config.warnings.len(), 1, "nobody is trusted: {:?}", config.warnings);
+    }
+    let public = ["80", "0.0.0.0:80", "[::]:80", "8.8.8.8:80", "172.32.0.1:80", "[2001:db8::1]:80"];
+    for address in public.into_iter().chain(["[::ffff:8.8.8.8]:80", "100.64.0.1:80"]) {
+        let error = read(&format!("--self-signed --plain {address}"), &[]).unwrap_err();
+        assert!(matches!(error, ConfigError::PlainPublic(_)), "{address}: {error}");
+        assert!(read(&format!("--plain-anywhere --plain {address}"), &[]).is_ok(), "{address}");
+        assert!(read(&format!("--plain {address}"), &[("PLAIN_ANYWHERE", "1")]).is_ok());
+    }
+    let both = ok("--plain 127.0.0.1:80 --listen 443 --trusted-proxies 127.0.0.1", &[]);
+    assert_eq!((both.plain.len(), both.listen.len(), both.warnings.len()), (1, 1, 0));
+    let unused = ok("--plain 127.0.0.1:80 --trusted-proxies 127.0.0.1", &[]).warnings;
+    assert!(unused[0].contains("nobody is shown the certificate"), "{unused:?}");
+    let error = read("--plain 127.0.0.1:80 --listen 443", &[]).unwrap_err();
+    assert_eq!(error, ConfigError::NoCertificate);
+}
+
+#[test]
+fn trusted_proxies_are_addresses_and_networks() {
+    let trusted = ok("--trusted-proxies 10.0.0.0/8,192.0.2.7,fd00::/8", &[]).trusted;
+    for (address, expected) in [
+        ("10.255.0.1", true),
+        ("::ffff:10.255.0.1", true),
+        ("11.0.0.1", false),
+        ("192.0.2.7", true),
+        ("192.0.2.8", false),
+        ("fd12::1", true),
+        ("fe80::1", false),
+        ("::10.0.0.1", false),
+    ] {
+        assert_eq!(trusted.contains(address.parse().unwrap()), expected, "{address}");
+    }
+    assert!(!Trusted::default().contains("127.0.0.1".parse().unwrap()));
 }
 
 #[test]
@@ -153,6 +220,14 @@ fn each_mistake_gets_one_clear_sentence() {
         ("--self-signed --name käse.de", &[], &["--name", "xn--"]),
         ("--self-signed", &[("NAMES", "a.de, b.de.")], &["\"b.de.\""]),
         ("--self-signed --listen localhost:1", &[], &["--listen", "localhost:1"]),
+        ("--self-signed --plain localhost:1", &[], &["--plain \"localhost:1\"", "127.0.0.1:8080"]),
+        ("--self-signed", &[("PLAIN", "x")], &["PLAIN \"x\""]),
+        ("--self-signed --redirect x", &[], &["--redirect \"x\""]),
+        ("--plain 8080", &[], &["--plain [::]:8080", "--plain-anywhere"]),
+        ("--self-signed --trusted-proxies 10.0.0.0/33", &[], &["--trusted-proxies", "10.0.0.0/33"]),
+        ("--self-signed", &[("TRUSTED_PROXIES", "proxy.test")], &["TRUSTED_PROXIES", "proxy.test"]),
+        ("--self-signed --proxy-protocol v2", &[], &["--proxy-protocol \"v2\"", "required"]),
+        ("--self-signed --proxy-protocol required", &[], &["--trusted-proxies"]),
         ("--self-signed --head-timeout 0", &[], &["--head-timeout \"0\"", "seconds"]),
         ("--self-signed --stall-timeout -1", &[], &["--stall-timeout"]),
         ("--self-signed", &[("GRACE", "1e99")], &["GRACE", "year"]),
@@ -237,9 +312,10 @@ fn every_documented_variable_is_tested() {
     assert_eq!(help.status, Ok(()));
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 2).collect();
-    let variables = "LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
-        HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS GRACE LOG";
-    let other_words = ["ALPN", "PEM", "SIGTERM", "TLS"];
+    let variables = "CONFIG LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
+        TRUSTED_PROXIES PROXY_PROTOCOL \
+        PLAIN PLAIN_ANYWHERE REDIRECT HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS GRACE LOG";
+    let other_words = ["ALPN", "HTTP", "PEM", "PROXY", "SIGHUP", "SIGTERM", "TLS", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();
     assert_eq!(documented, known);
     for flag in ["--version", "--open", "--backend-alpn"] {

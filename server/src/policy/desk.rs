@@ -76,7 +76,7 @@ impl<'a> Desk<'a> {
         for place in 0..policy.routes.len() {
             sites.extend(self.route(policy, place).await);
         }
-        for grant in policy.names.iter().flat_map(|names| names.grants()) {
+        for grant in policy.name_grants() {
             let Some(pass) = self.passes(&grant.credential).await else { continue };
             let names = pass.name.map(|name| vec![name]).or(grant.names.clone());
             sites.extend(names.into_iter().flatten().map(Site::Name));
@@ -107,7 +107,7 @@ impl<'a> Desk<'a> {
 
     /// A dynamic name.
     pub(super) async fn name(&mut self, policy: &Policy, name: &str) -> Result<Vec<Site>, Refused> {
-        for grant in policy.names.iter().flat_map(|names| names.grants()) {
+        for grant in policy.name_grants() {
             if !includes(grant, name) {
                 continue;
             }
@@ -122,10 +122,7 @@ impl<'a> Desk<'a> {
 
     /// Tells those who are good for something else from those who are good for nothing.
     async fn refuse(&mut self, policy: &Policy, what: &str) -> Refused {
-        let routes =
-            policy.admits.iter().filter_map(|admits| admits.credentials.as_ref()).flatten();
-        let names = policy.names.iter().flat_map(|names| names.credentials());
-        for credential in routes.chain(names) {
+        for credential in policy.credentials() {
             if self.passes(credential).await.is_some() {
                 return forbidden(what.to_owned());
             }

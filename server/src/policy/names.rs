@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 
-use crate::auth::{Credential, Identity};
+use crate::auth::Identity;
 use crate::config::{NameGrant, Names as Settings};
 use crate::pool::Pool;
 use crate::router::{self, HostPattern};
@@ -65,7 +65,8 @@ impl Names {
         }
     }
 
-    fn route(&self, name: &str) -> Arc<Route> {
+    /// What the name's route is, or would be.
+    pub(super) fn route(&self, name: &str) -> Arc<Route> {
         Arc::new(Route::named(&self.settings, name, self.pools.of(name)))
     }
 
@@ -133,10 +134,6 @@ impl Names {
 
     pub(super) fn grants(&self) -> &[NameGrant] {
         &self.settings.allow
-    }
-
-    pub(super) fn credentials(&self) -> impl Iterator<Item = &Arc<dyn Credential>> {
-        self.settings.allow.iter().map(|grant| &grant.credential)
     }
 }
 

@@ -15,7 +15,11 @@ use super::strict::is_host;
 /// Gives the head its target as the tunnel carries it, and returns the host that the visitor named.
 ///
 /// An absolute-form target wins over Host (RFC 9112 §3.2.2); Host itself becomes `:authority`.
-pub(super) fn target(head: &mut Parts, sni: Option<&str>) -> Result<String, ExchangeError> {
+pub(super) fn target(
+    head: &mut Parts,
+    sni: Option<&str>,
+    scheme: &Scheme,
+) -> Result<String, ExchangeError> {
     let bad = |why| ExchangeError::Request(StatusCode::BAD_REQUEST, why);
     let authority = match head.uri.authority() {
         Some(authority) => authority.clone(),
@@ -36,7 +40,7 @@ pub(super) fn target(head: &mut Parts, sni: Option<&str>) -> Result<String, Exch
         None => PathAndQuery::from_static("/"),
     };
     let host = authority.as_str().to_owned();
-    let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path);
+    let uri = Uri::builder().scheme(scheme.clone()).authority(authority).path_and_query(path);
     head.uri = uri.build().map_err(|_| bad("The target is malformed."))?;
     Ok(host)
 }
@@ -198,15 +202,17 @@ mod tests {
             ("/", "[::1]:8443", "https://[::1]:8443/"),
         ] {
             let mut head = head("GET", uri, &[("host", host)]);
-            target(&mut head, None).unwrap();
+            target(&mut head, None, &Scheme::HTTPS).unwrap();
             assert_eq!(head.uri.to_string(), expected);
             assert!(!head.headers.contains_key(HOST));
         }
         let mut options = head("OPTIONS", "*", &[("host", "h")]);
-        target(&mut options, None).unwrap();
+        target(&mut options, None, &Scheme::HTTP).unwrap();
+        assert_eq!(options.uri.scheme(), Some(&Scheme::HTTP));
         assert_eq!(options.uri.path_and_query().unwrap(), "*");
-        assert!(target(&mut head("GET", "/", &[]), None).is_err());
-        assert_eq!(target(&mut head("GET", "/", &[]), Some("sni.example")).unwrap(), "sni.example");
+        let nameless = |sni| target(&mut head("GET", "/", &[]), sni, &Scheme::HTTPS);
+        assert!(nameless(None).is_err());
+        assert_eq!(nameless(Some("sni.example")).unwrap(), "sni.example");
     }
 
     #[test]

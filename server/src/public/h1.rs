@@ -2,32 +2,36 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use log::trace;
 use ptth_link::body::{Body, BodyError};
 use ptth_link::headers;
-use ptth_link::shutdown::Phase;
+use ptth_link::shutdown::{Phase, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::carry::Carry;
-use crate::error::{ExchangeError, RequestId};
+use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::forward::forward;
 
 use super::guard::{Exchange, Gate, Guard, Verdict};
+use super::register;
 use super::stall::{Lift, Stall};
 use super::strict::Head;
 use super::upgrade::{self, Wish};
@@ -38,15 +42,55 @@ pub async fn serve<IO>(visitor: Visitor, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (address, shutdown) = (visitor.address, visitor.shutdown.clone());
+    let answer = |wire| {
+        let connection = Arc::new(Connection { visitor, wire });
+        move |request| {
+            let connection = connection.clone();
+            async move { connection.answer(request).await }
+        }
+    };
+    drive(io, address, shutdown, answer).await;
+}
+
+/// What whoever answers an HTTP/1.1 connection has to know of it.
+pub(super) struct Wire {
+    gate: Gate,
+    lift: Lift,
+    /// Bodies that must move on while hyper waits for its socket.
+    background: mpsc::UnboundedSender<Work>,
+}
+
+impl Wire {
+    /// The verdict on the request that has just come, which is under way until the other is dropped.
+    pub(super) fn begin(&self) -> (Option<Verdict>, Exchange) {
+        (self.gate.verdict(), self.gate.exchange())
+    }
+
+    /// The connection stays what it is.
+    pub(super) fn refuse_upgrade(&self) {
+        self.gate.upgrade(false);
+    }
+}
+
+/// Has what `answer` makes of the connection answer its requests, to its end. Dropping the future cuts it.
+pub(super) async fn drive<IO, A, F>(
+    io: IO,
+    address: IpAddr,
+    mut shutdown: Shutdown,
+    answer: impl FnOnce(Wire) -> A,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Reply>>,
+{
     let (io, lift) = Stall::new(io);
     let (io, gate) = Guard::new(io);
     let (background, mut arriving) = mpsc::unbounded_channel();
-    let mut shutdown = visitor.shutdown.clone();
-    let address = visitor.address;
-    let connection = Arc::new(Connection { visitor, gate, lift, background });
+    let answer = answer(Wire { gate, lift, background });
     let service = service_fn(|request| {
-        let connection = connection.clone();
-        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+        let response = answer(request);
+        async move { Ok::<_, Infallible>(response.await) }
     });
     let http = http1::Builder::new()
         // A visitor who closes his half is gone: HTTP/1.1 has no other way to say so.
@@ -95,20 +139,19 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What the requests of one connection share.
 struct Connection {
     visitor: Visitor,
-    gate: Gate,
-    lift: Lift,
-    /// Bodies that must move on while hyper waits for its socket.
-    background: mpsc::UnboundedSender<Work>,
+    wire: Wire,
 }
 
 impl Connection {
     async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        let verdict = self.gate.verdict();
-        let exchange = self.gate.exchange();
-        let account = Account::open(&self.visitor, &request);
+        let (verdict, exchange) = self.wire.begin();
+        let visitor = &*self.visitor.seen(request.headers());
+        let account = Account::open(visitor, &request);
         let result = match verdict {
-            Some(Ok(head)) if head.upgrade => self.upgrade(request, head, account.id).await,
-            Some(verdict) => self.exchange(request, verdict, account.id).await,
+            Some(Ok(head)) if head.upgrade => {
+                self.upgrade(visitor, request, head, account.id).await
+            }
+            Some(verdict) => self.exchange(visitor, request, verdict, account.id).await,
             None => Err(ExchangeError::Request(StatusCode::BAD_REQUEST, "Unexpected request.")),
         };
         match result {
@@ -121,21 +164,20 @@ impl Connection {
             }
             Err(err) => {
                 // A malformed body shows as a failed upload; the guard knows that the visitor broke it.
-                let err = match (err, self.gate.body_refusal()) {
+                let err = match (err, self.wire.gate.body_refusal()) {
                     (ExchangeError::VisitorBody, Some(refusal)) => {
                         ExchangeError::Request(refusal.status, refusal.reason)
                     }
                     (err, _) => err,
                 };
-                account
-                    .failed(&err)
-                    .map(|text| Reply { content: Content::Page(Some(text.into())), exchange })
+                account.failed(&err).map(|text| Reply::page(text, exchange))
             }
         }
     }
 
     async fn exchange(
         &self,
+        visitor: &Visitor,
         request: Request<Incoming>,
         verdict: Verdict,
         id: RequestId,
@@ -146,11 +188,16 @@ impl Connection {
             return Err(ExchangeError::Method);
         }
         let (mut parts, body) = request.into_parts();
+        if register::is_registration(&parts) {
+            // With a body, or by HTTP/1.0, it is no upgrade; and nobody else's business either.
+            let why = RegisterError::Malformed("a registration has no body");
+            return Err(ExchangeError::Register(why));
+        }
         let version = if head.http10 { "1.0" } else { "1.1" };
-        let way = self.visitor.prepare(&mut parts, version, id)?;
+        let way = visitor.prepare(&mut parts, version, id)?;
         let method = parts.method.clone();
         let request = Request::from_parts(parts, body);
-        let (mut response, carry) = forward(&way, request, &mut |_, _| {}).await?;
+        let (mut response, carry) = self.visitor.ask(&way, request, id, &mut |_, _| {}).await?;
         admit(&mut response)?;
         let (mut parts, body) = response.into_parts();
         if carry.is_unasked() {
@@ -164,20 +211,24 @@ impl Connection {
 
     async fn upgrade(
         &self,
+        visitor: &Visitor,
         mut request: Request<Incoming>,
         head: Head,
         id: RequestId,
     ) -> Result<Response<Body>, ExchangeError> {
         // However this ends, somebody must tell the guard, who holds the visitor's bytes back.
-        let decision = Decision(&self.gate);
+        let decision = Decision(&self.wire.gate);
         let upgraded = hyper::upgrade::on(&mut request);
         let (mut parts, body) = request.into_parts();
+        if register::is_registration(&parts) {
+            return self.register(visitor, parts, upgraded, decision).await;
+        }
         let Some(wish) = Wish::take(&mut parts) else {
             // RFC 9110 §7.8: a wish may be ignored.
-            return self.exchange(Request::from_parts(parts, body), Ok(head), id).await;
+            return self.exchange(visitor, Request::from_parts(parts, body), Ok(head), id).await;
         };
         let (body, writer) = upgrade::streams(upgraded);
-        let way = self.visitor.prepare(&mut parts, "1.1", id)?;
+        let way = visitor.prepare(&mut parts, "1.1", id)?;
         let request = Request::from_parts(parts, body);
         let (mut response, carry) = forward(&way, request, &mut |_, _| {}).await?;
         admit(&mut response)?;
@@ -190,7 +241,7 @@ impl Connection {
         wish.grant(&mut response);
         response.headers_mut().remove(CONTENT_LENGTH);
         decision.accept();
-        self.lift.lift();
+        self.wire.lift.lift();
         let (parts, body) = response.into_parts();
         let work = async move {
             let (_, result) = tokio::join!(carry.patient(), upgrade::download(body, writer));
@@ -198,14 +249,34 @@ impl Connection {
                 trace!("visitor: upgraded connection ended: {err}");
             }
         };
-        let _ = self.background.send(Box::pin(work));
+        let _ = self.wire.background.send(Box::pin(work));
         Ok(Response::from_parts(parts, Body::empty()))
+    }
+
+    /// Door B: the connection becomes a tunnel.
+    async fn register(
+        &self,
+        visitor: &Visitor,
+        parts: Parts,
+        upgraded: OnUpgrade,
+        decision: Decision<'_>,
+    ) -> Result<Response<Body>, ExchangeError> {
+        let admitted = register::admit(visitor, &parts).await?;
+        let mut response = Response::new(Body::empty());
+        admitted.grant(&mut response, true);
+        decision.accept();
+        self.wire.lift.lift();
+        let io = async move { upgraded.await.ok().map(TokioIo::new) };
+        let tunnel = admitted.tunnel(io, visitor);
+        // Fails only at the end of the process.
+        let _ = visitor.drive.as_ref().map(|drive| drive.send(tunnel));
+        Ok(response)
     }
 
     fn carry(&self, carry: Carry) {
         if !carry.is_finished() {
             // Fails only when the connection is gone, and then the drop is what is wanted.
-            let _ = self.background.send(Box::pin(carry));
+            let _ = self.wire.background.send(Box::pin(carry));
         }
     }
 }
@@ -232,11 +303,18 @@ fn declared_length(fields: &HeaderMap) -> Option<u64> {
 }
 
 /// What hyper writes: a tunnel's body, or a page of ours.
-struct Reply {
+pub(super) struct Reply {
     content: Content,
     /// Until this is dropped, the exchange is under way.
     #[allow(dead_code, reason = "held for its drop")]
     exchange: Exchange,
+}
+
+impl Reply {
+    /// A page of ours.
+    pub(super) fn page(text: String, exchange: Exchange) -> Self {
+        Self { content: Content::Page(Some(text.into())), exchange }
+    }
 }
 
 enum Content {

@@ -3,7 +3,7 @@
 //! Invariant: what is wrong with one of his streams ends that stream; what is wrong with his
 //! conduct ends his connection; neither reaches the tunnel or anybody else.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,26 +15,30 @@ use h2::ext::Protocol;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::header::CONNECTION;
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use log::{debug, trace};
+use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
 use ptth_link::headers;
+use ptth_link::nested::Nested;
 use ptth_link::pump::{Patience, pump};
 use ptth_link::shutdown::Phase;
 use ptth_link::websocket::WEBSOCKET;
 use ptth_link::window::Window;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::carry::Carry;
 use crate::error::{ExchangeError, RequestId};
-use crate::forward::forward;
 
+use super::register;
 use super::stall::Stall;
 use super::{Account, Visitor, admit, check};
 
@@ -179,12 +183,17 @@ async fn exchange(
     if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
         return;
     }
-    let account = Account::open(&visitor, &request);
+    let visitor = &*visitor.seen(request.headers());
+    let account = Account::open(visitor, &request);
     let is_head = request.method() == Method::HEAD;
     let (parts, stream) = request.into_parts();
+    if register::is_registration(&parts) {
+        // Boxed: it is rare, and each exchange's task would have room for it.
+        return Box::pin(register_stream(visitor, parts, stream, respond, account)).await;
+    }
     let (mut inflow, body) = split(stream, visitor.budget.clone());
     let request = Request::from_parts(parts, body);
-    match ask(&visitor, request, &mut inflow, &mut respond, account.id).await {
+    match ask(visitor, request, &mut inflow, &mut respond, account.id).await {
         Ok((response, carry)) => {
             account.answered(response.status());
             // The request's body goes on while the response comes.
@@ -204,17 +213,55 @@ async fn exchange(
             respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         Err(Unanswered::Failed(err)) => {
-            let mut page = account.failed(&err);
-            page.headers_mut().remove(CONNECTION);
-            let (parts, text) = page.into_parts();
-            let response = Response::from_parts(parts, ());
-            if let Ok(mut stream) = respond.send_response(response, is_head)
-                && !is_head
-            {
-                let _ = stream.send_data(text.into(), true);
+            if refuse(respond, account.failed(&err), is_head) {
                 get_ahead(&inflow).await;
             }
         }
+    }
+}
+
+/// Sends a page of ours. Whether it had a body.
+fn refuse(mut respond: SendResponse<Bytes>, mut page: Response<String>, is_head: bool) -> bool {
+    page.headers_mut().remove(CONNECTION);
+    let (parts, text) = page.into_parts();
+    match respond.send_response(Response::from_parts(parts, ()), is_head) {
+        Ok(mut stream) if !is_head => stream.send_data(text.into(), true).is_ok(),
+        _ => false,
+    }
+}
+
+/// Door B over HTTP/2: the stream becomes a tunnel, and this connection stays as long as it lives.
+async fn register_stream(
+    visitor: &Visitor,
+    mut parts: Parts,
+    stream: RecvStream,
+    mut respond: SendResponse<Bytes>,
+    account: Account,
+) {
+    let admitted = match check::h2(&mut parts) {
+        Err(None) => return respond.send_reset(Reason::PROTOCOL_ERROR),
+        Err(Some(err)) => Err(err),
+        Ok(()) => register::admit(visitor, &parts).await,
+    };
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(err) => {
+            refuse(respond, account.failed(&err), false);
+            return;
+        }
+    };
+    let mut response = Response::new(());
+    admitted.grant(&mut response, false);
+    account.answered(response.status());
+    let Ok(sender) = respond.send_response(response, false) else { return };
+    let drive = visitor.drive.clone();
+    let (over, is_over) = oneshot::channel::<()>();
+    let tunnel = admitted.tunnel(ready(Some(Nested::new(sender, stream, over))), visitor);
+    // Whoever drives tunnels drives it to the end of the process, like those of door A.
+    if let Some(drive) = &drive
+        && drive.send(tunnel).is_ok()
+    {
+        let _ = is_over.await;
     }
 }
 
@@ -247,7 +294,7 @@ async fn ask(
     let (mut parts, body) = request.into_parts();
     check::h2(&mut parts).map_err(|err| err.map_or(Unanswered::Malformed, Unanswered::Failed))?;
     match parts.extensions.get::<Protocol>() {
-        Some(protocol) if protocol.as_str() != WEBSOCKET => {
+        Some(protocol) if ![WEBSOCKET, CONNECT_TCP].contains(&protocol.as_str()) => {
             return Err(Unanswered::Failed(ExchangeError::NoExtendedConnect));
         }
         None if parts.method == Method::CONNECT => {
@@ -264,7 +311,8 @@ async fn ask(
         *response.headers_mut() = fields.clone();
         early.lock().unwrap_or_else(PoisonError::into_inner).push(response);
     };
-    let mut asking = pin!(forward(&way, Request::from_parts(parts, body), &mut note));
+    let request = Request::from_parts(parts, body);
+    let mut asking = pin!(visitor.ask(&way, request, id, &mut note));
     let (mut response, carry) = poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = asking.as_mut().poll(cx);

@@ -7,43 +7,64 @@ mod check;
 mod guard;
 mod h1;
 mod h2;
+mod redirect;
+mod register;
 mod stall;
 pub mod strict;
 mod upgrade;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, DATE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body::Body as HttpBody;
 use log::{Level, debug, log_enabled};
+use ptth_link::body::Body;
+use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination};
 use ptth_link::shutdown::Shutdown;
 use ptth_link::window::Budget;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::auth::Attempts;
+use crate::carry::Carry;
 use crate::config::Limits;
+use crate::deliver::{self, Acknowledged, Outbox};
+use crate::edge::Edge;
 use crate::error::{ExchangeError, RequestId};
-use crate::forward::Way;
+use crate::forward::{Informational, Way, forward};
 use crate::policy::{Found, Lost};
 use crate::roster::Roster;
 use crate::router;
+use crate::stay::Stay;
+use crate::tunnel::Driving;
 
 pub use self::h1::serve as serve_h1;
 pub use self::h2::serve as serve_h2;
+pub use self::redirect::Redirect;
 
 /// One visitor's connection, as its exchanges need to know it.
 #[derive(Clone, Debug)]
 pub struct Visitor {
-    /// Where it comes from.
+    /// Where it comes from, or for one of its requests, where that comes from.
     pub address: IpAddr,
+    /// What a trusted proxy says of the one request.
+    pub said: Option<Forwarded>,
     /// The name it called in its ClientHello, for a request that names no host.
     pub sni: Option<String>,
+    /// How it came in.
+    pub edge: Edge,
     /// The routes and their tunnels.
     pub roster: Arc<Roster>,
+    /// What is delivered after its sender was answered.
+    pub outbox: Arc<Outbox>,
     /// The thread that this runs on.
     pub shard: usize,
     /// What bodies may hold.
@@ -54,9 +75,22 @@ pub struct Visitor {
     pub seed: u64,
     /// The end of the process.
     pub shutdown: Shutdown,
+    /// Failed admissions, by address.
+    pub attempts: Arc<Attempts>,
+    /// Who drives the tunnel that this connection may become. Without it, it can't.
+    pub drive: Option<mpsc::UnboundedSender<Driving>>,
+    /// What the connection holds of the process.
+    pub stay: Arc<Stay>,
 }
 
 impl Visitor {
+    /// Who a request on this connection is of, by its fields, if those count.
+    fn seen(&self, fields: &HeaderMap) -> Cow<'_, Self> {
+        let Some(said) = self.edge.said(self.address, fields) else { return Cow::Borrowed(self) };
+        let address = said.visitor().unwrap_or(self.address);
+        Cow::Owned(Self { address, said: Some(said), ..self.clone() })
+    }
+
     /// Makes a checked head fit to cross (target, hygiene, identity) and finds its way. `version` is Via's.
     fn prepare(
         &self,
@@ -64,13 +98,18 @@ impl Visitor {
         version: &'static str,
         id: RequestId,
     ) -> Result<Way, ExchangeError> {
-        let host = check::target(head, self.sni.as_deref())?;
+        let said = self.said.as_ref();
+        let scheme = said.and_then(|said| said.scheme.as_ref()).unwrap_or(&self.edge.scheme);
+        let host = check::target(head, self.sni.as_deref(), scheme)?;
+        if !self.edge.covers(self.sni.as_deref(), &host) {
+            return Err(ExchangeError::Misdirected);
+        }
         let found = self.roster.policy().find(&host, head.uri.path());
         let Found { route, strip: prefix } = found.map_err(|lost| match lost {
             Lost::Unrouted => ExchangeError::Unrouted,
             Lost::Nobody(instead) => ExchangeError::Absent(instead),
         })?;
-        let from = Origination { address: self.address, host: &host, version };
+        let from = Origination { address: self.address, host: &host, scheme, said, version };
         headers::request(&mut head.headers, from);
         if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
             head.headers.insert("2ptth-request-id", id);
@@ -87,6 +126,27 @@ impl Visitor {
             stall_timeout: self.limits.stall,
         })
     }
+
+    /// Forwards a request; or answers it, and keeps it for later, where its route says so. Cancel safe.
+    async fn ask<B>(
+        &self,
+        way: &Way,
+        request: Request<B>,
+        id: RequestId,
+        informational: Informational<'_>,
+    ) -> Result<(Response<Body>, Carry), ExchangeError>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+    {
+        match way.route.respond {
+            Some(respond) if deliver::suits(request.method()) => {
+                let from = (self.address, id);
+                let answer = self.outbox.take(way, respond, from, request, informational).await?;
+                Ok((answer, Carry::nothing()))
+            }
+            _ => forward(way, request, informational).await,
+        }
+    }
 }
 
 /// Takes the route's prefix off the path, once, and tells the origin of it.
@@ -94,12 +154,11 @@ fn take_prefix(head: &mut Parts, length: usize) -> Result<(), ExchangeError> {
     let malformed = || ExchangeError::Request(StatusCode::BAD_REQUEST, "The target is malformed.");
     let target = head.uri.path_and_query().ok_or_else(malformed)?;
     let prefix = target.as_str().get(..length).ok_or_else(malformed)?;
-    let prefix = HeaderValue::from_str(prefix).map_err(|_| malformed())?;
+    headers::prefix(&mut head.headers, prefix);
     let rest = router::strip(target, length);
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     parts.path_and_query = Some(rest);
     head.uri = Uri::from_parts(parts).map_err(|_| malformed())?;
-    head.headers.insert("x-forwarded-prefix", prefix);
     Ok(())
 }
 
@@ -160,7 +219,9 @@ fn admit<B>(response: &mut Response<B>) -> Result<(), ExchangeError> {
     if !(StatusCode::OK.as_u16()..600).contains(&status.as_u16()) {
         return Err(ExchangeError::Backend("a status that no final response can have"));
     }
-    headers::response(response.headers_mut());
+    if response.extensions_mut().remove::<Acknowledged>().is_none() {
+        headers::response(response.headers_mut());
+    }
     stamp(response.headers_mut());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Where the gateway's certificate comes from: files, checked, or made on the spot.
+//! Where the gateway's certificates come from: files, checked, or made on the spot.
 
 #[cfg(test)]
 mod tests;
@@ -222,6 +222,22 @@ pub(super) fn first_name(certificate: &CertificateDer<'_>) -> Option<String> {
         GeneralName::DNSName(name) if !name.contains('*') => Some((*name).to_owned()),
         _ => None,
     })
+}
+
+/// Every name and address that a certificate is for, in lower case, wildcards with their `*.`.
+pub(super) fn names(certificate: &CertificateDer<'static>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return Vec::new() };
+    let address = |bytes: &[u8]| match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    };
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.trim_end_matches('.').to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => Some(address(bytes)?.to_string()),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(text).collect()
 }
 
 /// Whether issuer and subject are one.

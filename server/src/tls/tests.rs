@@ -8,6 +8,7 @@ use ptth_link::token::Token;
 
 use super::testing::*;
 use super::*;
+use crate::config::CertificateSource;
 
 const NONE: &[&[u8]] = &[];
 

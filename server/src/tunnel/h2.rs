@@ -31,6 +31,7 @@ use crate::live::Tunnel;
 use crate::roster::{Registration, Roster, Turned};
 use crate::site::Site;
 
+use super::announce::announce;
 use super::farewell;
 
 /// Why a tunnel is no more.
@@ -83,6 +84,8 @@ pub struct Home {
     pub budget: Arc<Budget>,
     /// The end of the process.
     pub shutdown: Shutdown,
+    /// The gateway's public port, where the backend is still to be told its addresses.
+    pub port: Option<u16>,
 }
 
 /// Turns a connection whose backend was admitted into a tunnel that serves `sites`, and drives it to
@@ -246,6 +249,7 @@ where
             return ended;
         }
     };
+    let mut told = home.port.and_then(|port| announce(&tunnel, &home.roster.policy(), port));
     let mut forgive = Instant::now() + PING_INTERVAL;
     let mut exhume = Instant::now() + EXHUME_INTERVAL;
     let mut allowed = tunnel.allowed();
@@ -260,6 +264,9 @@ where
                     registration.iter().for_each(Registration::note_room);
                 }
                 allowed = tunnel.allowed();
+                if told.as_mut().is_some_and(|told| Pin::new(told).poll(cx).is_ready()) {
+                    told = None;
+                }
                 ended
             }) => return ended,
             () = tunnel.attention.notified() => {

@@ -24,7 +24,7 @@ async fn a_host_that_the_certificate_does_not_cover_is_misdirected() {
     let (cert, key) = certificate.write(&folder);
     let ca = cert.clone();
     let gateway =
-        GatewayBox::with(|config| config.certificate = CertificateSource::Files { cert, key });
+        GatewayBox::with(|c| c.certificates = vec![CertificateSource::Files { cert, key }]);
     let mut by_name = gateway.client_config();
     by_name.host = "example.test".to_owned();
     by_name.trust = Trust::Ca(ca);

@@ -3,10 +3,14 @@
 mod admission;
 mod alpn;
 mod back;
+mod certificates;
 mod coming;
 mod distance;
+mod doors;
+mod everywhere;
 mod hosts;
 mod origin;
+mod proxies;
 mod reload;
 mod rolling;
 mod services;

@@ -21,7 +21,7 @@ impl Filed {
         let file = folder.path("tokens");
         let path = file.clone();
         let gateway = GatewayBox::with(|config| {
-            config.certificate = CertificateSource::Files { cert, key };
+            config.certificates = vec![CertificateSource::Files { cert, key }];
             if let Admission::Keys { file, .. } = &mut config.admission {
                 *file = Some(path);
             }

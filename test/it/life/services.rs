@@ -2,19 +2,23 @@
 
 use std::time::Duration;
 
+use ptth_client::announced::Board;
 use ptth_client::config::Config;
 use ptth_client::demo::Demo;
 use ptth_client::journal::Journal;
 use ptth_client::{Process, Stopped};
 use ptth_link::goaway::{FORBIDDEN, REPLACED, TAKEN, WITHDRAWN, Why, farewell};
 use ptth_link::shutdown::{Trigger, channel};
-use ptth_test::fake::FakeGateway;
+use ptth_test::asking::FakeGateway;
+use ptth_test::peer::{END_STREAM, Outcome, headers, request};
 use ptth_test::soon;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// A client that holds tunnels to a fake gateway. Dropping it cuts them.
 struct Client {
+    board: watch::Receiver<Board>,
     holding: JoinSet<Result<(), Stopped>>,
     #[allow(dead_code, reason = "held for its drop, which would end the client")]
     trigger: Trigger,
@@ -25,12 +29,13 @@ impl Client {
         let mut config = gateway.client_config();
         change(&mut config);
         let process = Process::new(config, Journal::default()).expect("a client's configuration");
+        let board = process.announced().watch();
         let (trigger, shutdown) = channel();
         let network = gateway.network.clone();
         let mut holding = JoinSet::new();
         holding
             .spawn(async move { process.hold(0..process.slots(), network, Demo, shutdown).await });
-        Self { holding, trigger }
+        Self { board, holding, trigger }
     }
 
     async fn stopped(&mut self) -> Stopped {
@@ -118,4 +123,31 @@ async fn a_client_all_of_whose_tunnels_were_replaced_stops_at_once() {
     }
     assert!(matches!(client.stopped().await, Stopped::Replaced));
     assert!(begun.elapsed() < Duration::from_secs(1) && gateway.nobody_dials());
+}
+
+/// The gateway's own word, by which the client learns where visitors find it; no service is asked.
+#[tokio::test(start_paused = true)]
+async fn announced_addresses_are_heard_and_never_reach_the_service() {
+    let mut gateway = FakeGateway::start();
+    let mut client = Client::start(&gateway, |config| config.tunnels = 1);
+    let mut tunnel = gateway.tunnel().await;
+    tunnel.ping().await;
+    let up = client.board.wait_for(|board| board[0].up.is_some());
+    assert_eq!(soon("the tunnel", up).await.expect("the client runs")[0].urls, [""; 0]);
+    let urls = ["https://bob.example.test/", "https://example.test/bob/"];
+    for (stream, urls) in [(1, &urls[..]), (3, &urls[1..])] {
+        let mut fields = request("OPTIONS", "*").to_vec();
+        fields.extend(urls.iter().map(|url| ("2ptth-url", *url)));
+        tunnel.send(headers(stream, END_STREAM, &fields)).await;
+        assert_eq!(tunnel.outcome(stream).await, Outcome::Response(204, Vec::new()));
+        assert!(client.board.has_changed().expect("the client runs"));
+        assert_eq!(client.board.borrow_and_update()[0].urls, urls);
+    }
+    // What a visitor can send is the service's to answer.
+    for (stream, method, path) in [(5, "OPTIONS", "*"), (7, "OPTIONS", "/"), (9, "GET", "/")] {
+        tunnel.send(headers(stream, END_STREAM, &request(method, path))).await;
+        let Outcome::Response(200, body) = tunnel.outcome(stream).await else { panic!("{path}") };
+        assert_eq!(body, b"Transmission is possible!\n");
+    }
+    assert!(!client.board.has_changed().expect("the client runs"));
 }

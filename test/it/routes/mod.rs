@@ -2,6 +2,7 @@
 
 mod balance;
 mod hold;
+mod model;
 mod names;
 mod reload;
 mod table;

@@ -21,7 +21,7 @@ fn a_self_signed_certificate_covers_what_it_should() {
     let names = vec!["Example.COM".to_owned(), "*.example.org".into(), "192.0.2.7".into()];
     let source = CertificateSource::SelfSigned { names };
     let tls = Tls::new(&Config::new(source, Admission::Open)).unwrap();
-    let key = tls.certificate.get().key.clone();
+    let key = tls.certificates.first().unwrap().key.clone();
     let parsed = rustls::server::ParsedCertificate::try_from(&key.cert[0]).unwrap();
     let covers = |name: &str| {
         let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -31,7 +31,8 @@ fn a_self_signed_certificate_covers_what_it_should() {
         assert!(covers(name), "{name}");
     }
     assert!(!covers("example.org") && !covers("192.0.2.8"));
-    assert!(tls.pin().starts_with("sha256:") && tls.pin().len() == 7 + 64);
+    let pin = tls.pin().unwrap();
+    assert!(pin.starts_with("sha256:") && pin.len() == 7 + 64);
     assert!(!tls.reload().unwrap());
 }
 
@@ -63,7 +64,7 @@ fn a_replaced_certificate_is_for_new_handshakes_only() {
         (crypto::pin_text(&crypto::sha256(&der)), pair)
     };
     let (seen, mut living) = shown();
-    assert_eq!(seen, old_pin);
+    assert_eq!(Some(seen), old_pin);
     assert_eq!(tls.reload(), Ok(false));
 
     let (new_cert, new_key) = pem(|_| {});
@@ -72,13 +73,13 @@ fn a_replaced_certificate_is_for_new_handshakes_only() {
     let error = tls.reload().unwrap_err();
     assert!(matches!(error, TlsError::Mismatch { .. }), "{error}");
     assert_eq!(tls.reload(), Err(error));
-    assert_eq!(shown().0, old_pin);
+    assert_eq!(Some(shown().0), old_pin);
 
     scratch.write("key.pem", &new_key);
     assert_eq!(tls.reload(), Ok(true));
     assert_eq!(tls.reload(), Ok(false));
     assert_ne!(tls.pin(), old_pin);
-    assert_eq!(shown().0, tls.pin());
+    assert_eq!(Some(shown().0), tls.pin());
 
     living.client.writer().write_all(b"still here").unwrap();
     living.settle();
@@ -244,4 +245,53 @@ fn what_is_not_wrong_but_odd_is_a_warning() {
         assert_eq!(warnings.len(), usize::from(says.is_some()), "{warnings:?}");
         assert!(says.is_none_or(|says| warnings[0].contains(says)), "{warnings:?}");
     }
+}
+
+/// Which source serves what, by `choose`'s rules, and what is said about overlaps.
+#[test]
+fn names_choose_certificates_and_overlaps_are_told() {
+    let scratch = [Scratch::new(), Scratch::new(), Scratch::new()];
+    let names: [&[&str]; 3] =
+        [&["a.example"], &["*.example", "a.example", "192.0.2.7", "2001:db8::7"], &[]];
+    let sources: Vec<_> = scratch
+        .iter()
+        .zip(names)
+        .map(|(scratch, names)| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let (cert, key) =
+                pem(|params| params.subject_alt_names = alternative_names(names.clone()));
+            let (cert, key) = (scratch.write("cert.pem", cert), scratch.write("key.pem", key));
+            CertificateSource::Files { cert, key }
+        })
+        .collect();
+    let mut config = Config::new(sources[0].clone(), Admission::Open);
+    config.certificates = sources;
+    let tls = Tls::new(&config).unwrap();
+    let same = |sni, host| tls.same_certificate(Some(sni), host);
+    assert!(same("a.example", "A.Example.:443") && same("a.example", "else.test"));
+    assert!(same("b.example", "192.0.2.7:80") && same("b.example", "[2001:DB8::7]:443"));
+    assert!(!same("a.example", "b.example") && !same("b.example", "x.b.example"));
+    assert!(!same("b.example", "192.0.2.8") && !same("b.example", "") && same("x", ""));
+    assert!(tls.same_certificate(None, "b.example"));
+    let warnings = tls.warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("a.example is in the certificate "), "{warnings:?}");
+    assert!(warnings[1].contains("is for no name"), "{warnings:?}");
+}
+
+fn alternative_names(names: Vec<String>) -> Vec<rcgen::SanType> {
+    CertificateParams::new(names).unwrap().subject_alt_names
+}
+
+/// Behind somebody else's TLS there is none, and nobody can shake hands.
+#[test]
+fn without_a_certificate_there_is_no_pin() {
+    let mut config =
+        Config::new(CertificateSource::SelfSigned { names: Vec::new() }, Admission::Open);
+    config.certificates.clear();
+    let tls = Tls::new(&config).unwrap();
+    assert_eq!((tls.pin(), tls.first_name(), tls.is_self_signed()), (None, None, false));
+    assert_eq!(tls.reload(), Ok(false));
+    let pair = shake(&tls, client(BOTH[1], &[alpn::H2], Arc::default()), "example.com");
+    assert!(!pair.done() && pair.client_error.is_some());
 }

@@ -1,0 +1,212 @@
+//! Tells the user where visitors find the services: in the log, and in the file of `--url-file`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::{info, warn};
+use ptth_link::crypto;
+use tokio::select;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::announced::{Board, News};
+
+/// A service, as far as its addresses go.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Its name, where there are several.
+    pub label: Option<String>,
+    /// Where it must be, if the gateway doesn't say.
+    pub guess: Option<String>,
+}
+
+/// Tells each service's addresses when its first tunnel is up, and again when they change. Runs until the
+/// services are gone. Cancel safe.
+pub async fn publish(services: &[Known], mut board: watch::Receiver<Board>, file: Option<UrlFile>) {
+    let mut told = vec![Vec::new(); services.len()];
+    loop {
+        let news = board.borrow_and_update().clone();
+        let mut wake = None;
+        let mut changed = false;
+        for ((service, news), told) in services.iter().zip(&news).zip(&mut told) {
+            match addresses(service, news) {
+                Ok(urls) if urls != *told => {
+                    log(service, &urls);
+                    *told = urls;
+                    changed = true;
+                }
+                Ok(_) => {}
+                Err(later) => wake = wake.into_iter().chain(later).min(),
+            }
+        }
+        if let Some(file) = file.as_ref().filter(|_| changed) {
+            write(file, told.iter().flatten()).await;
+        }
+        select! {
+            changed = board.changed() => if changed.is_err() { return },
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+        }
+    }
+}
+
+/// A service's addresses, or when to ask again.
+fn addresses(service: &Known, news: &News) -> Result<Vec<String>, Option<Instant>> {
+    match news.up.map(|up| up + PATIENCE) {
+        _ if !news.urls.is_empty() => Ok(news.urls.clone()),
+        Some(over) if over <= Instant::now() => Ok(service.guess.iter().cloned().collect()),
+        later => Err(later),
+    }
+}
+
+fn log(service: &Known, urls: &[String]) {
+    for url in urls {
+        match &service.label {
+            Some(label) => info!("client: public address {url} service={label:?}"),
+            None => info!("client: public address {url}"),
+        }
+    }
+}
+
+async fn write(file: &UrlFile, urls: impl Iterator<Item = &String>) {
+    let (file, text) = (file.clone(), urls.map(|url| format!("{url}\n")).collect::<String>());
+    let mut writing = JoinSet::new();
+    // A disk may be slow, and this thread has tunnels.
+    writing.spawn_blocking(move || file.replace(&text).map_err(|err| (file, err)));
+    if let Some(Ok(Err((file, err)))) = writing.join_next().await {
+        warn!("client: the addresses can't be written to {}: {err}", file.0.display());
+    }
+}
+
+/// A file that always holds all of the addresses, one a line, or doesn't exist.
+#[derive(Clone, Debug)]
+pub struct UrlFile(PathBuf);
+
+impl UrlFile {
+    /// Tries whether `path` can be written, and removes what an earlier process left there. Blocks.
+    ///
+    /// # Errors
+    /// Those of the file system; and another error if there is something that is no file.
+    pub fn new(path: PathBuf) -> io::Result<Self> {
+        match fs::symlink_metadata(&path) {
+            Ok(found) if !found.is_file() => {
+                return Err(io::Error::other("it is there, and it is no file"));
+            }
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+            _ => {}
+        }
+        let file = Self(path);
+        file.replace("")?;
+        fs::remove_file(&file.0)?;
+        Ok(file)
+    }
+
+    /// Whoever reads it sees the old lines or the new ones.
+    fn replace(&self, text: &str) -> io::Result<()> {
+        let mut name = self.0.file_name().map_or_else(OsString::new, OsString::from);
+        name.push(format!(".{}", crypto::hex(&crypto::random::<6>())));
+        let part = self.0.with_file_name(name);
+        let written = fs::File::create_new(&part).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&part, &self.0)
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(&part);
+        }
+        written
+    }
+}
+
+/// For a gateway's announcement, which it makes at once. One that makes none leaves us with a guess.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::announced::Announced;
+
+    /// A folder that goes when the test does.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let name = format!("2ptth-test-{}", crypto::hex(&crypto::random::<8>()));
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn names(&self) -> usize {
+            fs::read_dir(&self.0).unwrap().count()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_shows_at_once() {
+        let folder = Folder::new();
+        for bad in ["no/such/folder", ".", "..", ""] {
+            assert!(UrlFile::new(folder.0.join(bad)).is_err(), "{bad:?}");
+        }
+        let path = folder.0.join("urls");
+        fs::write(&path, "https://stale.test/\n").unwrap();
+        UrlFile::new(path.clone()).unwrap();
+        assert!(!path.exists() && folder.names() == 0, "nothing stale stays");
+    }
+
+    async fn reads(path: &PathBuf, text: &str) {
+        let read = async {
+            while fs::read_to_string(path).unwrap_or_default() != text {
+                // The write is on a thread of its own, which knows no paused clock.
+                tokio::task::spawn_blocking(std::thread::yield_now).await.unwrap();
+            }
+        };
+        timeout(Duration::from_secs(3600), read).await.expect("the text");
+    }
+
+    #[tokio::test]
+    async fn addresses_are_told_when_they_come_and_when_they_change() {
+        let folder = Folder::new();
+        let path = folder.0.join("urls");
+        let file = UrlFile::new(path.clone()).unwrap();
+        let (places, board) = Announced::board(2);
+        let services = vec![Known::default(), Known::default()];
+        let mut publishing = JoinSet::new();
+        publishing.spawn(async move { publish(&services, board, Some(file)).await });
+        let [one, two] = &places[..] else { panic!("two") };
+        two.told(["https://two.test/".to_owned()]);
+        reads(&path, "https://two.test/\n").await;
+        one.told(["https://one.test/".to_owned(), "https://1.test/".to_owned()]);
+        reads(&path, "https://one.test/\nhttps://1.test/\nhttps://two.test/\n").await;
+        one.told(["https://one.test/".to_owned()]);
+        reads(&path, "https://one.test/\nhttps://two.test/\n").await;
+        assert_eq!(folder.names(), 1, "nothing else stays");
+        drop(places);
+        timeout(Duration::from_secs(60), publishing.join_next()).await.expect("the end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_guess_is_for_gateways_that_say_nothing() {
+        let known = Known { label: None, guess: Some("https://guess.test/".to_owned()) };
+        let mut news = News::default();
+        assert_eq!(addresses(&known, &news), Err(None), "no tunnel is up");
+        news.up = Some(Instant::now());
+        assert_eq!(addresses(&known, &news), Err(news.up.map(|up| up + PATIENCE)));
+        sleep(PATIENCE).await;
+        assert_eq!(addresses(&known, &news), Ok(vec!["https://guess.test/".to_owned()]));
+        assert_eq!(addresses(&Known::default(), &news), Ok(vec![]), "nobody knows");
+        news.urls = vec!["https://told.test/".to_owned()];
+        assert_eq!(addresses(&known, &news), Ok(news.urls.clone()));
+    }
+}

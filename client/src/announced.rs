@@ -1,0 +1,151 @@
+//! The public addresses of this process's services, as the gateway tells them.
+//!
+//! In:  `OPTIONS *` with `2ptth-url` fields, on a tunnel, from the gateway itself; or the same fields in its
+//!      answer to a registration. Visitors can't send either: fields of that name don't cross our gateway.
+//! Out: a [`Board`] that whoever wants to know can watch.
+
+use std::sync::Arc;
+
+use http::header::HeaderName;
+use http::{HeaderValue, Method, Request, Uri};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What is known of each service, by its number.
+pub type Board = Vec<News>;
+
+/// What is known of one service.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct News {
+    /// Since when the gateway asks it; of the first tunnel.
+    pub up: Option<Instant>,
+    /// Where visitors find it. Each is an `http://` or `https://` URL that is safe to print.
+    pub urls: Vec<String>,
+}
+
+/// A service's place on a [`Board`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    board: Arc<watch::Sender<Board>>,
+    service: usize,
+}
+
+impl Default for Announced {
+    fn default() -> Self {
+        let (sender, _) = watch::channel(vec![News::default()]);
+        Self { board: Arc::new(sender), service: 0 }
+    }
+}
+
+impl Announced {
+    /// A board for so many services, and the place of each.
+    pub fn board(services: usize) -> (Vec<Self>, watch::Receiver<Board>) {
+        let (sender, receiver) = watch::channel(vec![News::default(); services]);
+        let board = Arc::new(sender);
+        let places = (0..services).map(|service| Self { board: board.clone(), service });
+        (places.collect(), receiver)
+    }
+
+    /// Watches the board.
+    pub fn watch(&self) -> watch::Receiver<Board> {
+        self.board.subscribe()
+    }
+
+    /// A tunnel is up.
+    pub(crate) fn up(&self) {
+        self.change(|news| {
+            let first = news.up.is_none();
+            news.up.get_or_insert_with(Instant::now);
+            first
+        });
+    }
+
+    /// The gateway told addresses. None at all say nothing, and what is no address is passed over.
+    pub(crate) fn told(&self, urls: impl IntoIterator<Item = String>) {
+        let mut sound: Vec<String> = Vec::new();
+        for url in urls.into_iter().filter(|url| is_address(url)).take(MOST) {
+            if !sound.contains(&url) {
+                sound.push(url);
+            }
+        }
+        self.change(|news| {
+            let fresh = !sound.is_empty() && news.urls != sound;
+            if fresh {
+                news.urls = sound;
+            }
+            fresh
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut News) -> bool) {
+        self.board.send_if_modified(|board| board.get_mut(self.service).is_some_and(change));
+    }
+}
+
+/// The addresses in a request that is the gateway's own announcement.
+pub(crate) fn announcement<B>(request: &Request<B>) -> Option<Vec<String>> {
+    let path = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str);
+    if request.method() != Method::OPTIONS || path != Some("*") {
+        return None;
+    }
+    let urls = request.headers().get_all(URL).into_iter();
+    let urls: Vec<_> = urls.filter_map(|url| Some(HeaderValue::to_str(url).ok()?.into())).collect();
+    (!urls.is_empty()).then_some(urls)
+}
+
+/// Whether it is a URL that a terminal, a file of lines and a browser take for one.
+fn is_address(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    text.len() <= LONGEST
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+        && matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+}
+
+/// The field, one for each address.
+const URL: HeaderName = HeaderName::from_static("2ptth-url");
+/// As browsers take them.
+const LONGEST: usize = 2048;
+/// A service has a few addresses; the rest would be noise.
+const MOST: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_gateways_own_request_is_an_announcement() {
+        let request = |method: &str, uri: &str, urls: &[&str]| {
+            let mut request = Request::builder().method(method).uri(uri);
+            for url in urls {
+                request = request.header("2ptth-url", *url);
+            }
+            announcement(&request.body(()).unwrap())
+        };
+        let urls = ["https://a.test/", "https://b.test/"];
+        let told = Some(urls.map(str::to_owned).to_vec());
+        assert_eq!(request("OPTIONS", "*", &urls), told);
+        assert_eq!(request("OPTIONS", "*", &[]), None);
+        assert_eq!(request("GET", "https://a.test/", &urls), None);
+        assert_eq!(request("OPTIONS", "https://a.test/*", &urls), None);
+    }
+
+    #[test]
+    fn what_is_no_address_is_passed_over() {
+        let place = Announced::default();
+        let mut board = place.watch();
+        let urls = |board: &mut watch::Receiver<Board>| board.borrow_and_update()[0].urls.clone();
+        let long = format!("https://a.test/{}", "x".repeat(LONGEST));
+        let bad = ["", "a.test", "javascript:alert(1)", "https://u@a.test/", "/x", &long];
+        place.told(bad.map(str::to_owned));
+        place.told(["https://a.test/\u{1b}[2J".to_owned(), "https://a.test/ x".to_owned()]);
+        assert!(!board.has_changed().unwrap());
+        let good = ["https://a.test/", "http://[::1]:8080/a/", "https://a.test/"];
+        place.told(good.map(str::to_owned));
+        assert!(board.has_changed().unwrap());
+        assert_eq!(urls(&mut board), good[..2]);
+        place.told(good.map(str::to_owned));
+        place.told([]);
+        assert!(!board.has_changed().unwrap(), "nothing new");
+    }
+}

@@ -1,0 +1,206 @@
+//! The file of `--config`: what it can say, who beats it, and what is said about a wrong one.
+
+use super::super::file::KEYS;
+use super::*;
+
+/// What comes of `text` as a file, with `line` and `variables`; places begin with `FILE`.
+fn with(text: &str, line: &str, variables: &[(&str, &str)]) -> Result<Options, String> {
+    let file = Scratch::new(text);
+    let path = file.0.display().to_string();
+    let read = options(&format!("--config {path} {line}"), variables);
+    read.map_err(|error| error.to_string().replace(&path, "FILE"))
+}
+
+fn one(text: &str, line: &str, variables: &[(&str, &str)]) -> Config {
+    let options = with(text, line, variables).unwrap_or_else(|error| panic!("{error}"));
+    options.services[0].config.clone()
+}
+
+#[test]
+fn every_flag_has_a_key_of_its_name() {
+    let help = Args::parse(["--help".to_owned()]).unwrap_err().output;
+    let flags = help.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
+    let flags: BTreeSet<_> =
+        flags.map(|line| line.split(' ').next().unwrap().replace('-', "_")).collect();
+    let keys: BTreeSet<_> = KEYS.iter().map(|key| key.name.to_owned()).collect();
+    let other = ["config", "version", "gateway", "origin"].map(str::to_owned);
+    let difference: BTreeSet<_> = flags.symmetric_difference(&keys).cloned().collect();
+    assert_eq!(
+        difference,
+        BTreeSet::from(other),
+        "flags that are no settings, settings without a flag"
+    );
+    for key in KEYS {
+        assert!(help.contains(key.variable), "{}", key.variable);
+    }
+}
+
+#[test]
+fn a_flag_beats_a_variable_which_beats_the_file_which_beats_the_default() {
+    let file =
+        "gateway = 'g'\ntunnels = 5\nhost-header = 'origin'\nany_host = true\nlog = 'warn'\n";
+    let text = &format!("\u{feff}{}", file.replace('\n', "\r\n"));
+    let options = with(text, "", &[]).unwrap();
+    let service = &options.services[0];
+    assert_eq!((service.label.as_deref(), options.log), (None, LevelFilter::Warn));
+    assert_eq!(service.host_header, HostHeader::Origin);
+    assert_eq!(service.config.gateway.to_string(), "g:443");
+    assert_eq!((service.config.tunnels, service.config.any_host), (5, true));
+    assert_eq!(one(text, "", &[("TUNNELS", "4"), ("ANY_HOST", "0")]).tunnels, 4);
+    assert!(!one(text, "", &[("ANY_HOST", "0")]).any_host);
+    assert_eq!(one(text, "--tunnels 3", &[("TUNNELS", "4")]).tunnels, 3);
+    assert_eq!(one(text, "", &[("TUNNELS", "")]).tunnels, 5, "empty is unset");
+    assert_eq!(one(text, "other 8080", &[("GATEWAY", "third")]).gateway.host, "other");
+    let file = Scratch::new(text);
+    let by_variable = options_by_variable(&file);
+    assert_eq!(by_variable.services[0].config.tunnels, 5);
+}
+
+fn options_by_variable(file: &Scratch) -> Options {
+    options("", &[("CONFIG", file.0.to_str().unwrap())]).unwrap()
+}
+
+/// What is said closer hides what is said behind, where one of several ways is enough.
+#[test]
+fn another_way_to_say_the_same_hides_the_files() {
+    let token = Scratch::new(TOKEN);
+    let text = format!(
+        "gateway = 'g'\nca = 'ca.pem'\ntoken_file = {:?}\nauthorization_command = 'x'\n",
+        token.0
+    );
+    let pin = format!("sha256:{}", "a5".repeat(32));
+    let config = one(&text, "", &[]);
+    assert_eq!(config.trust, Trust::Ca(std::env::temp_dir().join("ca.pem")), "beside the file");
+    assert_eq!(config.token.unwrap().reveal(), TOKEN);
+    assert_eq!(one(&text, "", &[("PIN", &pin)]).trust, Trust::Pin([0xa5; 32]));
+    assert_eq!(one(&text, "--insecure", &[]).trust, Trust::Insecure);
+    assert!(matches!(one(&text, "", &[("INSECURE", "0")]).trust, Trust::Ca(_)));
+    let other = Token::generate().reveal();
+    assert_eq!(one(&text, "", &[("TOKEN", &other)]).token.unwrap().reveal(), other);
+    let fixed = one(&text, "", &[("AUTHORIZATION", "Basic x")]).authorization;
+    assert!(matches!(fixed, Some(Authorization::Fixed(_))), "{fixed:?}");
+    let empty = with(&text, "", &[("TOKEN", "")]).unwrap_err();
+    assert!(empty.contains("TOKEN is set but empty"), "{empty}");
+}
+
+#[test]
+fn services_have_what_is_their_own_and_share_the_rest() {
+    let token = Scratch::new(TOKEN);
+    let text = format!(
+        "gateway = 'g:8443'\ntunnels = 3\ntoken_file = {:?}\n\n\
+         [[service]]\nhost = 'Blog.example.com'\norigin = '8080'\n\n\
+         [[service]]\nname = 'shop'\norigin = 'tcp://localhost:22'\ntunnels = 1\n\
+         authorization_command = 'echo secret'\n\n\
+         [[service]]\norigin = 'unix:/run/x'\nhost_header = 'origin'\nany_host = true\n",
+        token.0
+    );
+    let options = with(&text, "", &[]).unwrap();
+    let [blog, shop, third] = &options.services[..] else { panic!("{options:?}") };
+    let labels = [blog, shop, third].map(|service| service.label.clone().unwrap());
+    assert_eq!(labels, ["blog.example.com", "shop", "3"]);
+    assert_eq!(blog.config.host, "blog.example.com");
+    assert_eq!((&shop.config.host, shop.config.name.as_deref()), (&"g".to_owned(), Some("shop")));
+    assert_eq!(third.config.asked_host, None);
+    assert_eq!([blog, shop, third].map(|service| service.config.tunnels), [3, 1, 3]);
+    assert_eq!(
+        [blog, shop, third].map(|service| service.origin.to_string()),
+        ["http://localhost:8080", "tcp://localhost:22", "unix:/run/x"]
+    );
+    assert!(shop.config.authorization.is_some() && blog.config.authorization.is_none());
+    assert!(third.config.any_host && third.host_header == HostHeader::Origin);
+    for service in &options.services {
+        assert_eq!(service.config.gateway.port, 8443);
+        assert_eq!(service.config.token.as_ref().unwrap().reveal(), TOKEN);
+    }
+    let flag = with(&text, "--tunnels 2", &[]).unwrap();
+    assert!(flag.services.iter().all(|service| service.config.tunnels == 2), "a flag beats all");
+    assert!(!format!("{options:?}").contains("secret"));
+}
+
+#[test]
+fn each_mistake_is_told_with_its_line_and_column() {
+    let table = [
+        ("gateway = 'g'\ntunels = 2\n", "FILE:2:1: there is no setting \"tunels\""),
+        ("gateway = 'g'\ntoken = 'secret'\n", "FILE:2:1: there is no setting \"token\"; give"),
+        ("gateway = 'g'\n  tunnels = 'two'\n", "FILE:2:13: \"tunnels\" must be a whole number"),
+        ("gateway = 'g'\ntunnels = 2.0\n", "FILE:2:11: \"tunnels\" must be a whole number"),
+        ("gateway = 'g'\ntunnels = 65\n", "FILE:2:11: TUNNELS \"65\" isn't a number of tunnels"),
+        ("gateway = 'g'\nany_host = 'yes'\n", "FILE:2:12: \"any_host\" must be true or false"),
+        ("gateway = 'g'\nhost = 5\n", "FILE:2:8: \"host\" must be text"),
+        ("gateway = 'g'\nca = true\n", "FILE:2:6: \"ca\" must be a path"),
+        ("gateway = 'g'\nhost = ' '\n", "FILE:2:8: \"host\" is empty"),
+        ("gateway = 'g'\nhost = 'a:1'\n", "FILE:2:8: PUBLIC_HOST \"a:1\" is neither"),
+        ("# é\ngateway = 'http://g'\n", "FILE:2:11: the gateway \"http://g\""),
+        ("log = 'loud'\ngateway = 'g'\n", "FILE:1:7: LOG \"loud\" isn't a level"),
+        ("gateway = 'g'\norigin = 'ftp://x'\n", "FILE:2:10: the origin \"ftp://x\""),
+        ("gateway = 'g'\ntoken_file = '/nowhere/t'\n", "FILE:2:14: the token file /nowhere/t"),
+        ("gateway = 'g'\nalpn = 'h2'\n", "FILE:2:8: --alpn"),
+        ("gateway = 'g'\nvia = 'door'\n", "FILE:2:7: VIA \"door\""),
+        (
+            "gateway = 'g'\nhost-header = 'a'\nhost_header = 'b'\n",
+            "FILE:3:1: \"host_header\" stands here twice",
+        ),
+        ("gateway = 'g'\ngateway = 'h'\n", "FILE:2:1: this is no TOML: duplicate key"),
+        ("gateway = g\n", "FILE:1:11: this is no TOML"),
+        ("gateway = 'g'\n[service]\norigin = '80'\n", "FILE:2:2: a service is a table of its own"),
+        ("gateway = 'g'\nservice = [1]\n", "FILE:2:12: a service is a table of its own"),
+        ("gateway = 'g'\n[[service]]\nhost = 'a'\n", "FILE:2:1: this service has no origin"),
+        (
+            "gateway = 'g'\n[[service]]\norigin = '80'\nlog = 'off'\n",
+            "FILE:4:1: \"log\" holds for all services",
+        ),
+        (
+            "gateway = 'g'\nhost = 'a'\n[[service]]\norigin = '80'\n",
+            "FILE:2:8: this belongs into a [[service]]",
+        ),
+        (
+            "gateway = 'g'\n[[service]]\norigin = '80'\n[[service]]\norigin = '81'\ntunnels = 0\n",
+            "FILE:6:11: TUNNELS \"0\"",
+        ),
+        (
+            "gateway = 'g'\n[[service]]\norigin = '80'\n[[service]]\norigin = '81'\n",
+            "FILE:4:1: another service has the same host, name and credential",
+        ),
+    ];
+    for (text, begins) in table {
+        let sentence = with(text, "", &[]).unwrap_err();
+        assert!(sentence.starts_with(begins), "{text:?}: {sentence:?} isn't {begins:?}");
+        assert!(!sentence.contains('\n') && !sentence.contains("secret"), "{sentence}");
+    }
+    let both = format!("gateway = 'g'\npin = 'sha256:{}'\nca = 'x'\n", "a5".repeat(32));
+    let sentence = with(&both, "", &[]).unwrap_err();
+    assert!(sentence.starts_with("FILE:") && sentence.contains("exclude each other"), "{sentence}");
+}
+
+/// What isn't the file's fault isn't blamed on it.
+#[test]
+fn mistakes_elsewhere_are_told_as_ever() {
+    let good = "gateway = 'g'\norigin = '8080'\nlog = 'warn'\n";
+    for (line, variables, sentence) in [
+        ("--tunnels 0", &[][..], "--tunnels \"0\""),
+        ("", &[("TUNNELS", "0")], "TUNNELS \"0\""),
+        ("", &[("LOG", "loud")], "LOG \"loud\""),
+        ("g ftp://x", &[], "the origin \"ftp://x\""),
+    ] {
+        let said = with(good, line, variables).unwrap_err();
+        assert!(said.starts_with(sentence), "{said}");
+    }
+    assert!(with("log = 'warn'\n", "", &[]).unwrap_err().starts_with("no gateway"));
+    let services = "gateway = 'g'\n[[service]]\norigin = '80'\n";
+    for (line, variables, what) in [
+        ("g 8080", &[][..], "an origin"),
+        ("--host a", &[], "--host"),
+        ("--name a", &[], "--name"),
+        ("", &[("ORIGIN", "80")], "ORIGIN"),
+        ("", &[("PUBLIC_HOST", "a")], "PUBLIC_HOST"),
+        ("", &[("NAME", "a")], "NAME"),
+    ] {
+        let said = with(services, line, variables).unwrap_err();
+        assert!(said.starts_with(what) && said.contains("[[service]]"), "{said}");
+    }
+    let missing = options("--config /nowhere/client.toml", &[]).unwrap_err().to_string();
+    assert!(
+        missing.contains("/nowhere/client.toml") && missing.contains("No such file"),
+        "{missing}"
+    );
+}

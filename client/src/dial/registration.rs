@@ -1,0 +1,180 @@
+//! The request at a gateway's door, and what its answer means: draft-kazuho-ptth-ptth-01.
+//!
+//! Pure: no I/O happens here.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, RETRY_AFTER, UPGRADE};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::Empty;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::config::{Config, Gateway, Value};
+
+use super::DialError;
+use super::error::{LONGEST_REASON, Reply};
+
+/// What a backend asks for at the door.
+#[derive(Debug)]
+pub(super) struct Registration<'a> {
+    pub(super) config: &'a Config,
+    /// `<instance>.<slot>`, which tells the tunnels of one process apart and finds their predecessors.
+    pub(super) instance: &'a str,
+    pub(super) authorization: Option<&'a Value>,
+}
+
+impl Registration<'_> {
+    /// As an HTTP/1.1 upgrade (RFC 9110 §7.8).
+    pub(super) fn upgrade(&self) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = Uri::try_from(self.path()).unwrap_or_default();
+        let fields = request.headers_mut();
+        if let Ok(host) = HeaderValue::from_str(&self.authority()) {
+            fields.insert(HOST, host);
+        }
+        fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(UPGRADE, HeaderValue::from_static(TOKEN));
+        self.tell(fields);
+        request
+    }
+
+    /// As extended CONNECT over HTTP/2 (RFC 8441 §4).
+    pub(super) fn connect(&self) -> Request<()> {
+        let mut request = Request::new(());
+        let uri = format!("https://{}{}", self.authority(), self.path());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = Uri::try_from(uri).unwrap_or_default();
+        request.extensions_mut().insert(Protocol::from_static(TOKEN));
+        self.tell(request.headers_mut());
+        request
+    }
+
+    /// The fields that both have.
+    fn tell(&self, fields: &mut HeaderMap) {
+        fields.insert(ALPN, HeaderValue::from_static(INSIDE));
+        if let Some(value) = self.authorization {
+            fields.insert(AUTHORIZATION, value.reveal());
+        }
+        let ours = [(NAME, self.config.name.as_deref()), (INSTANCE, Some(self.instance))];
+        for (name, text) in ours {
+            if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
+                fields.insert(name, value);
+            }
+        }
+    }
+
+    /// The public host, with the port that visitors use if they use the gateway's.
+    fn authority(&self) -> String {
+        authority(&self.config.host, &self.config.gateway)
+    }
+
+    /// `/.well-known/ptth/{list of serialized origins}/`, or `*`: all that the credential is good for.
+    fn path(&self) -> String {
+        let list = match &self.config.asked_host {
+            Some(host) => {
+                let origin = format!("https://{}", authority(host, &self.config.gateway));
+                utf8_percent_encode(&origin, LITERAL).to_string()
+            }
+            None => "*".to_owned(),
+        };
+        format!("/.well-known/ptth/{list}/")
+    }
+}
+
+fn authority(host: &str, gateway: &Gateway) -> String {
+    let mut text = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    if gateway.port != 443 {
+        // RFC 6454 §6.2: the default port isn't written.
+        let _ = write!(text, ":{}", gateway.port);
+    }
+    text
+}
+
+/// Whether the door opened: the public addresses that the gateway tells, or what its answer means.
+/// `body` is the beginning of what came with a refusal.
+pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<Vec<String>, DialError> {
+    let reply = || Reply { status: head.status, reason: reason(&head.headers, body) };
+    let opened = match head.status {
+        StatusCode::SWITCHING_PROTOCOLS => names(&head.headers, UPGRADE, TOKEN),
+        // Over HTTP/1.1 a 200 is just a page.
+        status => status.is_success() && head.version == http::Version::HTTP_2,
+    };
+    if opened && (!head.headers.contains_key(ALPN) || names(&head.headers, ALPN, INSIDE)) {
+        return Ok(urls(&head.headers));
+    }
+    Err(match head.status {
+        StatusCode::BAD_REQUEST
+        | StatusCode::UNAUTHORIZED
+        | StatusCode::FORBIDDEN
+        | StatusCode::CONFLICT => DialError::Denied(reply()),
+        StatusCode::TOO_MANY_REQUESTS => DialError::Busy(reply(), retry_after(&head.headers)),
+        StatusCode::SERVICE_UNAVAILABLE => match retry_after(&head.headers) {
+            Some(after) => DialError::Busy(reply(), Some(after)),
+            None => DialError::Down(reply()),
+        },
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
+            DialError::NoDoor(reply())
+        }
+        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+            DialError::Down(reply())
+        }
+        _ => DialError::NoDoor(reply()),
+    })
+}
+
+/// Whether a field says this one thing.
+fn names(fields: &HeaderMap, field: HeaderName, text: &str) -> bool {
+    let mut values = fields.get_all(field).iter();
+    let only = (values.next(), values.next());
+    matches!(only, (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(text.as_bytes()))
+}
+
+/// The gateway's sentence: its field, or the first line of its page.
+fn reason(fields: &HeaderMap, body: &[u8]) -> String {
+    let said = fields.get(REASON).map_or(body, HeaderValue::as_bytes);
+    let said = String::from_utf8_lossy(said);
+    let line = said.lines().map(str::trim).find(|line| !line.is_empty());
+    line.unwrap_or_default().chars().take(LONGEST_REASON).collect()
+}
+
+/// RFC 9110 §10.2.3, in seconds; a date would ask for clocks that agree.
+fn retry_after(fields: &HeaderMap) -> Option<Duration> {
+    let text = fields.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    // A number too large to read is a long time.
+    digits.then(|| text.parse().map_or(LONGEST_WAIT, Duration::from_secs).min(LONGEST_WAIT))
+}
+
+/// The public addresses, as far as they look like some.
+fn urls(fields: &HeaderMap) -> Vec<String> {
+    let texts = fields.get_all(URL).iter().filter_map(|value| value.to_str().ok());
+    let proper = texts.filter(|text| {
+        let web = text.starts_with("https://") || text.starts_with("http://");
+        web && text.len() <= LONGEST_URL && text.bytes().all(|b| b.is_ascii_graphic())
+    });
+    proper.take(MOST_URLS).map(str::to_owned).collect()
+}
+
+/// The upgrade token, and the value of `:protocol`.
+const TOKEN: &str = "ptth";
+/// What is spoken inside (RFC 7639).
+const INSIDE: &str = "h2";
+const ALPN: HeaderName = HeaderName::from_static("alpn");
+const NAME: HeaderName = HeaderName::from_static("2ptth-name");
+const INSTANCE: HeaderName = HeaderName::from_static("2ptth-instance");
+const REASON: HeaderName = HeaderName::from_static("2ptth-reason");
+const URL: HeaderName = HeaderName::from_static("2ptth-url");
+/// RFC 3986 §2.3: all but the unreserved characters are encoded.
+const LITERAL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// A gateway that is back earlier shouldn't wait for its backends for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_URL: usize = 2048;
+/// More than anybody reads.
+const MOST_URLS: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! A service that speaks no HTTP: a stream of CONNECT becomes one TCP connection.
+//!
+//! Invariant: whatever target a visitor names, the address is the one of the command line.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::ext::Protocol;
+use http::header::HeaderName;
+use http::{HeaderValue, Method, Request, Response};
+use http_body::{Body as HttpBody, Frame};
+use log::trace;
+use ptth_link::alpn::CONNECT_TCP;
+use ptth_link::body::Body;
+use ptth_link::tcp::tune;
+use ptth_link::websocket::WEBSOCKET;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::serve::Onward;
+
+use super::capsule::{self, Capsules, Content, DATA, FINAL_DATA, HEAD};
+use super::{Kind, OriginBody, OriginError, leg};
+
+/// Connects to the service and joins the two directions, each of which ends on its own.
+pub(super) async fn answer(
+    host: &str,
+    port: u16,
+    request: Request<Body>,
+) -> Result<Response<OriginBody>, OriginError> {
+    if request.method() != Method::CONNECT {
+        return Err(OriginError::NotHttp);
+    }
+    let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
+    let is = |token| protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(token));
+    if is(WEBSOCKET) {
+        return Err(OriginError::NoWebSocket);
+    }
+    // RFC 9297 §3.4. Whoever doesn't say it speaks the draft's first versions, without capsules.
+    let framed = is(CONNECT_TCP)
+        && request.headers().get(&CAPSULE_PROTOCOL).is_some_and(|value| value == "?1");
+    let socket = connect(host, port).await.map_err(OriginError::Connect)?;
+    let (reader, writer) = socket.into_split();
+    let body = request.into_body();
+    let (cut, was_cut) = oneshot::channel();
+    let upload = async move {
+        let writer = Writer { half: Some(writer), cut: Some(cut) };
+        let done = if framed { unwrap(body, writer).await } else { upload(body, writer).await };
+        if let Err(err) = done {
+            trace!("origin: TCP connection: {err}");
+        }
+    };
+    let buffer = BytesMut::new();
+    let download = Download { reader, was_cut: Some(was_cut), buffer, framed, ended: false };
+    let mut response = Response::new(OriginBody(Kind::Tcp(download)));
+    response.extensions_mut().insert(Onward::new(upload));
+    if framed {
+        response.headers_mut().insert(CAPSULE_PROTOCOL, HeaderValue::from_static("?1"));
+    }
+    Ok(response)
+}
+
+/// A connection to the service: also a first look, before anybody else does.
+pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let connected = timeout(leg::CONNECT, leg::tcp(host, port)).await;
+    let socket = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    // It may be silent for days, and a service that vanished must show.
+    tune(&socket, UNACKNOWLEDGED)?;
+    Ok(socket)
+}
+
+/// The half that writes to the service. Dropped before its end, it resets the connection: what was cut
+/// mustn't look complete.
+struct Writer {
+    half: Option<OwnedWriteHalf>,
+    /// Ends the other direction; the reset waits for both halves to go.
+    cut: Option<oneshot::Sender<()>>,
+}
+
+impl Writer {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.half {
+            Some(half) => half.write_all(bytes).await,
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Says that nothing follows. The other direction goes on.
+    async fn end(&mut self) -> io::Result<()> {
+        match self.half.take() {
+            Some(mut half) => half.shutdown().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let (Some(half), Some(cut)) = (self.half.take(), self.cut.take()) {
+            let _ = half.as_ref().set_zero_linger();
+            half.forget();
+            let _ = cut.send(());
+        }
+    }
+}
+
+/// Copies what the visitor sends, and closes our half when he closed his.
+async fn upload(body: Body, mut writer: Writer) -> io::Result<()> {
+    let mut body = pin!(body);
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+            writer.write(&data).await?;
+        }
+    }
+    writer.end().await
+}
+
+/// The same, out of capsules, which have an end of their own.
+async fn unwrap(body: Body, mut writer: Writer) -> io::Result<()> {
+    let mut body = pin!(body);
+    let mut capsules = Capsules::default();
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() else { continue };
+        while let Some(content) = capsules.next(&mut data).map_err(io::Error::other)? {
+            match content {
+                Content::Data(bytes) => writer.write(&bytes).await?,
+                Content::End => writer.end().await?,
+            }
+        }
+    }
+    if capsules.ended() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// What comes from the service.
+#[derive(Debug)]
+pub(super) struct Download {
+    reader: OwnedReadHalf,
+    /// Until the other direction has ended.
+    was_cut: Option<oneshot::Receiver<()>>,
+    buffer: BytesMut,
+    framed: bool,
+    ended: bool,
+}
+
+impl Download {
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(cut) = &mut self.was_cut
+            && let Poll::Ready(cut) = pin!(cut).poll(cx)
+        {
+            self.was_cut = None;
+            if cut.is_ok() {
+                return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+            }
+        }
+        if self.framed && self.buffer.is_empty() {
+            // Room for the head, which is known when the payload is.
+            self.buffer.extend_from_slice(&[0; HEAD]);
+        }
+        self.buffer.reserve(CHUNK);
+        let read = ready!(pin!(self.reader.read_buf(&mut self.buffer)).poll(cx))?;
+        self.ended = read == 0;
+        let kind = if self.ended { FINAL_DATA } else { DATA };
+        let mut chunk = self.buffer.split();
+        if let Some(head) = chunk.first_chunk_mut().filter(|_| self.framed) {
+            *head = capsule::head(kind, read);
+        }
+        Poll::Ready((!chunk.is_empty()).then(|| Ok(Frame::data(chunk.freeze()))))
+    }
+}
+
+const CAPSULE_PROTOCOL: HeaderName = HeaderName::from_static("capsule-protocol");
+const CHUNK: usize = 16 * 1024;
+/// A service that acknowledges nothing for this long is gone.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);

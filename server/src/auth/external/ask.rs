@@ -1,0 +1,123 @@
+//! One question to an authorizer: dial, TLS if it is `https`, a request, the head of the response.
+//!
+//! Errors are texts for the gateway's log. They hold nothing that anybody sent.
+
+use std::io;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore, version};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::select;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use ptth_link::crypto;
+
+use super::address::{Address, is_near};
+use crate::auth::secret::{Content, Files, LoadError};
+
+/// The body of every question.
+pub(super) type NoBody = Empty<Bytes>;
+
+pub(super) async fn dial(address: &Address) -> Result<TcpStream, &'static str> {
+    let dialled = TcpStream::connect((address.host.as_str(), address.port)).await;
+    dialled.map_err(|err| match err.kind() {
+        io::ErrorKind::ConnectionRefused => "the authorizer isn't there",
+        _ => "the authorizer can't be reached",
+    })
+}
+
+/// Whether plain text on this socket stays on this machine or the private network.
+pub(super) fn stays_near(socket: &TcpStream) -> bool {
+    socket.peer_addr().is_ok_and(|peer| is_near(peer.ip()))
+}
+
+pub(super) async fn secure(
+    address: &Address,
+    tls: &Arc<ClientConfig>,
+    socket: TcpStream,
+) -> Result<TlsStream<TcpStream>, &'static str> {
+    let connector = TlsConnector::from(Arc::clone(tls));
+    let secured = connector.connect(address.name.clone(), socket).await;
+    secured.map_err(|err| match err.get_ref().and_then(|err| err.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_)) => "the authorizer's certificate isn't trusted",
+        _ => "the authorizer breaks the TLS handshake off",
+    })
+}
+
+/// Sends the request and waits for the response's head. The rest is dropped with the connection.
+pub(super) async fn converse(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send,
+    request: Request<NoBody>,
+) -> Result<StatusCode, &'static str> {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(|_| BROKEN)?;
+    let (mut connection, mut answer) = (pin!(connection), pin!(sender.send_request(request)));
+    let answer = select! {
+        answer = &mut answer => answer,
+        // An answer that came with the end is there already; otherwise this tells at once.
+        _ = &mut connection => answer.await,
+    };
+    answer.map(|answer| answer.status()).map_err(|_| BROKEN)
+}
+
+const BROKEN: &str = "the authorizer gives no proper answer";
+
+/// A head of more is none that says yes or no. hyper takes no less than 8 KiB.
+const MAX_HEAD: usize = 16 << 10;
+const MAX_FIELDS: usize = 100;
+
+pub(super) fn connector(roots: Arc<RootCertStore>) -> Result<Arc<ClientConfig>, LoadError> {
+    let tls = ClientConfig::builder_with_provider(crypto::provider())
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .map_err(|err| LoadError::settings(format!("`external`: TLS can't be set up: {err}")))?;
+    let mut tls = tls.with_root_certificates(roots).with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(tls))
+}
+
+/// The system's roots, or Mozilla's where there are none: an image from scratch has no store. Read
+/// once in the process's life: each reload of the configuration asks for them.
+pub(super) fn system_roots() -> Arc<RootCertStore> {
+    static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
+        let mut roots = RootCertStore::empty();
+        // A store may hold old roots that webpki can't read; they hinder nobody.
+        let native = rustls_native_certs::load_native_certs().certs;
+        let (usable, _) = roots.add_parsable_certificates(native);
+        if usable == 0 {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        Arc::new(roots)
+    });
+    Arc::clone(&ROOTS)
+}
+
+/// The roots in a PEM file.
+pub(super) fn file_roots(path: &Path, files: &mut Files) -> Result<Arc<RootCertStore>, LoadError> {
+    let text = files.text(path, |_| Content::Public)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let found = found.map_err(|_| LoadError::content(path, "isn't proper PEM"))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in found {
+        let added = roots.add(certificate);
+        added.map_err(|_| LoadError::content(path, "holds a certificate that can't be a root"))?;
+    }
+    if roots.is_empty() {
+        return Err(LoadError::content(
+            path,
+            "holds no certificate; it must have `-----BEGIN CERTIFICATE-----` in it",
+        ));
+    }
+    Ok(Arc::new(roots))
+}

@@ -1,0 +1,96 @@
+//! How long an authorizer may take: `"5s"`, `"500ms"`, `"1m"`, or a number of seconds.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Seconds(pub(super) Duration);
+
+impl Default for Seconds {
+    fn default() -> Self {
+        Self(Duration::from_secs(5))
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = match Written::deserialize(deserializer)? {
+            Written::Number(seconds) => duration(seconds),
+            Written::Text(text) => parse(text.trim()),
+        };
+        found.map(Self).ok_or_else(|| {
+            de::Error::custom("must be a time of more than 0 and up to 60 seconds, like \"5s\"")
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(f64),
+    Text(String),
+}
+
+fn parse(text: &str) -> Option<Duration> {
+    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(unit)?;
+    let factor = match unit.trim() {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        _ => return None,
+    };
+    duration(number.parse::<f64>().ok()? * factor)
+}
+
+fn duration(seconds: f64) -> Option<Duration> {
+    let duration = Duration::try_from_secs_f64(seconds).ok()?;
+    (!duration.is_zero() && duration <= LONGEST).then_some(duration)
+}
+
+/// Backends wait that long for their answer, and hold a connection meanwhile.
+const LONGEST: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_several_ways() {
+        let read = |value: Value| serde_json::from_value::<Seconds>(value).map(|read| read.0);
+        let millis = |n| Duration::from_millis(n);
+        for (value, expected) in [
+            (json!("5s"), millis(5000)),
+            (json!(" 0.5 s "), millis(500)),
+            (json!("250ms"), millis(250)),
+            (json!("1m"), millis(60_000)),
+            (json!("7"), millis(7000)),
+            (json!(7), millis(7000)),
+            (json!(1.5), millis(1500)),
+        ] {
+            assert_eq!(read(value.clone()).unwrap(), expected, "{value}");
+        }
+        for bad in [
+            json!("0s"),
+            json!(0),
+            json!(-1),
+            json!("61s"),
+            json!("2m"),
+            json!("1h"),
+            json!("s"),
+            json!(""),
+            json!("é"),
+            json!("1e1s"),
+            json!("+5s"),
+            json!(1e300),
+            json!("1.2.3s"),
+        ] {
+            let error = read(bad.clone()).unwrap_err().to_string();
+            assert!(error.contains("up to 60 seconds"), "{bad}: {error}");
+        }
+        assert_eq!(Seconds::default().0, millis(5000));
+    }
+}

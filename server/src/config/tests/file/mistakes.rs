@@ -1,0 +1,197 @@
+//! What is said about a wrong configuration file, and what isn't.
+
+use super::*;
+
+/// A text, the place in it, and what the sentence must contain.
+type Wrong = (&'static str, &'static str, &'static [&'static str]);
+
+#[test]
+fn each_mistake_is_told_with_its_line_and_column() {
+    let table: &[Wrong] = &[
+        // TOML.
+        ("grace 10", "1:", &["TOML"]),
+        ("\n\ngrace = \"10", "3:", &["TOML"]),
+        ("grace = 1\ngrace = 2", "2:1", &["duplicate key"]),
+        ("head-timeout = 1\nhead_timeout = 2", "2:1", &["`head_timeout` is given twice"]),
+        // Keys and types.
+        ("\nlisen = 443", "2:1", &["`lisen` isn't a key of the file"]),
+        ("config = 'x'", "1:1", &["`config`"]),
+        ("\"a\\nb\" = 1", "1:1", &["`a\\nb`"]),
+        ("[[rout]]\nname = 'x'", "1:3", &["`rout`"]),
+        ("[[route]]\nhost = 'x'", "2:1", &["`host` isn't a key of [[route]]"]),
+        ("[names]\ndomain = 'a.b'\nname = 'x'", "3:1", &["name"]),
+        ("[[certificate]]\ncert = 'c'\nkey = 'k'\nca = 'x'", "4:1", &["`ca`", "[[certificate]]"]),
+        ("[[certificate]]\ncert = 'c'", "1:1", &["`cert` needs `key`"]),
+        ("open = 1", "1:8", &["`open` takes true or false"]),
+        ("self_signed = 'yes'", "1:15", &["`self_signed` takes true or false"]),
+        ("  grace = true", "1:11", &["`grace` takes a time"]),
+        ("listen = [true]", "1:11", &["`listen` takes a text, or a list"]),
+        ("route = 5", "1:9", &["`route` takes a list of tables"]),
+        ("route = [5]", "1:10", &["`route` takes a table"]),
+        ("names = 5", "1:9", &["`names` takes a table"]),
+        // Settings.
+        ("grace = 'soon'", "1:9", &["grace \"soon\" isn't a time"]),
+        ("head_timeout = 0", "1:16", &["head-timeout \"0\" isn't a time"]),
+        ("max-connections = -1", "1:19", &["max-connections \"-1\""]),
+        ("log = 'loud'", "1:7", &["log \"loud\""]),
+        ("listen = ['1', 'localhost:1']", "1:10", &["listen \"localhost:1\" isn't an address"]),
+        ("name = 'a'\ncert = 'self_signed'\nkey = 'k'", "1:8", &["--name is for --self-signed"]),
+        ("cert = 'self_signed'", "1:8", &["self_signed needs its private key"]),
+        ("self_signed = true\ncert = 'c'", "1:15", &["contradict --self-signed"]),
+        ("name = 'a_b!'", "1:8", &["name \"a_b!\""]),
+        ("backend_alpn = 'h2'", "1:16", &["backend-alpn", "browsers"]),
+        ("open = true\ntoken_file = 'x'", "1:8", &["--open", "--token-file"]),
+        ("plain = ['127.0.0.1:1', '1.1.1.1:1']", "1:9", &["--plain 1.1.1.1:1", "everybody"]),
+        ("plain = 'localhost'", "1:9", &["plain \"localhost\" isn't an address"]),
+        ("trusted_proxies = ['10.0.0.0/33']", "1:19", &["\"10.0.0.0/33\" is neither"]),
+        ("proxy_protocol = 'v3'", "1:18", &["proxy-protocol \"v3\""]),
+        ("proxy_protocol = 'required'", "1:18", &["--trusted-proxies"]),
+        // Routes.
+        ("[[route]]\nhosts = []", "2:9", &["`hosts` is empty", "never be used"]),
+        ("[[route]]\nhosts = ['a', '']", "2:15", &["is empty", "`example.com`"]),
+        ("[[route]]\nhosts = ['https://a.b/']", "2:10", &["is a URL", "the host alone"]),
+        ("[[route]]\nhosts = ['a.b:443']", "2:10", &["has a port"]),
+        ("[[route]]\nhosts = ['a.b/c']", "2:10", &["has a path"]),
+        ("[[route]]\nhosts = ['a.*.b']", "2:10", &["`*` in the wrong place"]),
+        ("[[route]]\nhosts = ['*.']", "2:10", &["names no domain"]),
+        ("[[route]]\nhosts = ['käse.de']", "2:10", &["xn--"]),
+        ("[[route]]\npath = 'a'", "2:8", &["path \"a\" must begin with a slash"]),
+        ("[[route]]\npath = '/a?b'", "2:8", &["has a query"]),
+        ("[[route]]\npath = '/a/../b'", "2:8", &["`..`"]),
+        ("[[route]]\npath = '/a//b'", "2:8", &["empty segment"]),
+        ("[[route]]\npath = '//'", "2:8", &["empty segment"]),
+        ("[[route]]\npath = '/a/*'", "2:8", &["needs no `*`"]),
+        ("[[route]]\npath = '/ä'", "2:8", &["%HH"]),
+        ("[[route]]\nname = ''", "2:8", &["`name` is empty"]),
+        ("[[route]]\nwhen_taken = 'fight'", "2:14", &["\"fight\"", "\"replace\""]),
+        ("[[route]]\nno_backend = 500", "2:14", &["\"500\"", "404, 502, 503"]),
+        ("[[route]]\nno_backend = '/away'", "2:14", &["\"/away\"", "URL"]),
+        ("[[route]]\nno_backend = 'ftp://a/'", "2:14", &["URL"]),
+        ("[[route]]\nrespond = 201", "2:11", &["\"201\"", "200, 202 or 204"]),
+        ("[[route]]\nrespond = 202\nrespond_limit = 'big'", "3:17", &["\"big\"", "1MiB"]),
+        ("[[route]]\nrespond_limit = 1", "2:17", &["`respond_limit` needs `respond`"]),
+        ("[[route]]\nhold_requests = 1", "2:17", &["`hold_requests` needs `hold`"]),
+        ("[[route]]\nhold = 1\nhold_requests = 0", "3:17", &["\"0\"", "from 1"]),
+        ("[[route]]\nhold = 'long'", "2:8", &["\"long\"", "10s"]),
+        ("[[route]]\nqueue = -1", "2:9", &["\"-1\"", "10s"]),
+        ("[[route]]\nstrip = 1", "2:9", &["`strip` takes true or false"]),
+        ("[[route]]\nname = 'a'\n[[route]]\nhosts = 'a'", "1:1", &["needs `hosts`"]),
+        (
+            "[[route]]\nhosts = ['a', 'b']\n[[route]]\nhosts = ['c', 'B.']",
+            "4:15",
+            &["route \"a\" of line 1", "the host b and the path /"],
+        ),
+        (
+            "[[route]]\nhosts = 'a'\npath = '/x'\n[[route]]\nhosts = ['a']\npath = '/x/'",
+            "5:10",
+            &["\"a/x\" of line 1", "the path /x"],
+        ),
+        ("[[route]]\nhosts = ['a', 'A']", "2:15", &["the host a and the path /"]),
+        (
+            "[[route]]\nname = 'n'\nhosts = 'a'\n[[route]]\nhosts = 'b'\nname = 'n'",
+            "6:8",
+            &["line 1 is called \"n\", too"],
+        ),
+        // Credentials.
+        ("[[route]]\nallow = []", "2:9", &["`allow` is empty", "nobody"]),
+        ("[[route]]\nallow = 'x'", "2:9", &["`allow` takes a list of tables"]),
+        ("[[route]]\nallow = ['x']", "2:10", &["one kind"]),
+        ("[[route]]\nallow = [{}]", "2:10", &["one kind"]),
+        ("[[route.allow]]\nkey = 'x'\nbearer_file = 'x'", "1:1", &["one kind"]),
+        ("[[route.allow]]\nbarer_file = 'x'", "2:1", &["barer_file", "bearer_file"]),
+        ("[[route.allow]]\nbearer_file = 'none'", "2:15", &["none can't be read (No such file"]),
+        ("[[route.allow]]\nbearer_file = 'empty'", "2:15", &["empty is empty"]),
+        ("[[route.allow]]\nbearer_file = 5", "2:15", &["wrong type", "expected"]),
+        ("[[route.allow]]\nbearer_sha256 = 'abc'", "2:17", &["64 hexadecimal digits"]),
+        ("[[route.allow]]\nkey = 'abc'", "2:7", &["key"]),
+        ("[[route.allow]]\nbasic = { user = 'a', pass = 'b' }", "2:23", &["pass"]),
+        // Names.
+        ("[names]\nbearer_file = 'secret'", "1:1", &["`[names]` needs `domain`"]),
+        ("[names]\ndomain = 'a.b'", "1:1", &["nobody could ever have a name"]),
+        ("[names]\ndomain = '*.a.b'\nbearer_file = 'secret'", "2:10", &["without `*`"]),
+        ("[names]\ndomain = 'http://a.b'", "2:10", &["is a URL"]),
+        ("[names]\ndomain = 'a.b'\npath_hosts = ['*']", "3:15", &["without `*`"]),
+        ("[names]\ndomain = 'a.b'\nallow = {}", "3:9", &["needs `credential`"]),
+        (
+            "[names]\ndomain = 'a.b'\n[[names.allow]]\nnames = []\ncredential = {bearer_file = 'secret'}",
+            "4:9",
+            &["`names` is empty"],
+        ),
+        (
+            "[names]\ndomain = 'a.b'\n[[names.allow]]\nnames = ['c.d']\ncredential = {bearer_file = 'secret'}",
+            "4:10",
+            &["\"c.d\" is outside of a.b"],
+        ),
+        (
+            "[names]\ndomain = 'a.b'\n[[names.allow]]\nnames = ['b_b']\ncredential = {bearer_file = 'secret'}",
+            "4:10",
+            &["\"b_b\" must be one DNS label"],
+        ),
+        (
+            "[[route]]\nhosts = ['x', 'c.a.b']\n[names]\ndomain = 'a.b'",
+            "2:15",
+            &["c.a.b is among the dynamic names of a.b"],
+        ),
+        ("[[route]]\nhosts = '*.a.b'\n[names]\ndomain = 'a.b'", "2:9", &["*.a.b is among"]),
+        (
+            "[[route]]\nhosts = 'a.b'\npath = '/bob/x'\n[names]\ndomain = 'a.b'\n[[names.allow]]\nnames = ['bob']\ncredential = {bearer_file = 'secret'}",
+            "7:10",
+            &["\"bob\"", "\"a.b/bob/x\" of line 1"],
+        ),
+    ];
+    let scratch = scratch();
+    scratch.write("empty", "\n");
+    for (text, place, parts) in table {
+        let line = if text.contains("self_signed") || text.contains("[[certificate]]") {
+            ""
+        } else {
+            "--self-signed"
+        };
+        let error = load(&scratch, text, line, &[]).expect_err(text);
+        let sentence = error.to_string();
+        let (file, rest) = sentence.split_once(".toml:").unwrap_or_default();
+        assert!(file.ends_with("/2ptth"), "{text}: {sentence}");
+        let here = format!("{}:", place.trim_end_matches(':'));
+        assert!(rest.starts_with(&here), "{text}: {sentence}");
+        for part in *parts {
+            assert!(rest.contains(part), "{text}: {part:?} isn't in {sentence:?}");
+        }
+        assert!(!sentence.contains('\n'), "{sentence}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_text_is_told_with_its_line() {
+    let error = load(&scratch(), b"grace = 1\nlog = '\xff'", "", &[]).unwrap_err().to_string();
+    assert!(error.contains(".toml:2:8: this isn't UTF-8 text"), "{error}");
+}
+
+/// What stands where something else belongs may be a secret all the same. C7
+#[test]
+fn no_mistake_quotes_a_secret() {
+    let token = Token::generate().reveal();
+    let secret = "hunter2hunter2";
+    for text in [
+        format!("[[route.allow]]\nkey = '{token}x'"),
+        format!("[[route.allow]]\nkey = ['{token}']"),
+        format!("[[route.allow]]\nbearer_sha256 = '{secret}'"),
+        format!("[[route.allow]]\nbasic = '{secret}'"),
+        format!("[[route.allow]]\nbasic = ['{secret}']"),
+        format!("[[route.allow]]\nbasic = {{ user = 'a', password_file = ['{secret}'] }}"),
+        format!("[[route]]\nallow = '{secret}'"),
+        format!("[[route]]\nallow = ['{secret}']"),
+        format!("[[route]]\nallow = {{ key = '{secret}', x = 1 }}"),
+        format!("[[route.allow]]\nbearer_file = {{ x = '{secret}' }}"),
+        format!("[names]\ndomain = 'a.b'\nbasic = '{secret}'"),
+        format!("[names]\ndomain = 'a.b'\nsecret = '{secret}'"),
+        format!("[names]\ndomain = 'a.b'\n[[names.allow]]\ncredential = '{secret}'"),
+        format!("[[route.allow]]\nbasic = {{ user = 'a', password = '{secret}"),
+    ] {
+        let error = load(&scratch(), &text, "--self-signed", &[]).expect_err(&text);
+        for sentence in [error.to_string(), format!("{error:?}")] {
+            assert!(!sentence.contains(&token) && !sentence.contains(secret), "{text}: {sentence}");
+        }
+    }
+    let config = good(format!("[[route]]\n{ALLOW}"));
+    assert!(!format!("{config:?}").contains("s3cret"));
+}

@@ -1,0 +1,241 @@
+//! Takes what the outbox holds to the backends, and tries again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use log::{debug, error, info, warn};
+use ptth_link::shutdown::{Phase, Shutdown};
+use ptth_link::window::Budget;
+use tokio::select;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::config::Limits;
+use crate::forward::Way;
+use crate::policy::Route;
+use crate::roster::Roster;
+use crate::site::Site;
+
+use super::fate::{FIRST, Fate, LONGEST, attempt, back_off};
+use super::{Counts, Delivery, Outbox};
+
+/// Who delivers. There is one for a gateway, so that each route has one order.
+#[derive(Clone, Debug)]
+pub struct Courier {
+    /// What there is to deliver.
+    pub outbox: Arc<Outbox>,
+    /// The routes and their tunnels.
+    pub roster: Arc<Roster>,
+    /// The thread that it runs on.
+    pub shard: usize,
+    /// What bodies may hold.
+    pub budget: Arc<Budget>,
+    /// How long a backend may take.
+    pub limits: Limits,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+}
+
+/// Why a request is tried no more.
+enum Last {
+    Delivered,
+    Dropped(String),
+    /// The process ends; they are counted together.
+    Lost,
+}
+
+impl Courier {
+    /// Delivers until the end of the process: once that begins, nothing new is taken, and what can't be
+    /// delivered within the grace is lost. Dropping the future ends it at once.
+    pub async fn run(self) {
+        let (mut draining, mut closing) = (self.shutdown.clone(), self.shutdown.clone());
+        let mut tasks = JoinSet::new();
+        let mut lanes = HashMap::new();
+        let mut report = interval(REPORT);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = self.outbox.counts();
+        let mut ending = false;
+        loop {
+            for delivery in self.outbox.arrivals() {
+                // Tasks of one thread begin in the order in which they were spawned, and a semaphore lets
+                // in who asked first: so a route's requests set out in the order in which they came.
+                tasks.spawn(self.clone().deliver(delivery, &mut lanes));
+            }
+            if ending && tasks.is_empty() {
+                break;
+            }
+            select! {
+                () = self.outbox.news.notified() => {}
+                Some(done) = tasks.join_next() => if let Err(err) = done && err.is_panic() {
+                    error!("deliver: a delivery's task panicked: {err}");
+                },
+                _ = report.tick() => self.report(&mut told),
+                () = draining.reached(Phase::Draining), if !ending => {
+                    ending = true;
+                    self.outbox.close();
+                }
+                () = closing.reached(Phase::Closing) => break,
+            }
+        }
+        self.outbox.close();
+        tasks.shutdown().await;
+        self.lose();
+        self.report(&mut told);
+    }
+
+    /// One request's task: it waits for its turn on its route's lane, and again after each failure.
+    fn deliver(
+        self,
+        mut delivery: Delivery,
+        lanes: &mut HashMap<Site, Arc<Semaphore>>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        if !lanes.contains_key(&delivery.site) {
+            lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+        }
+        let lane =
+            lanes.entry(delivery.site.clone()).or_insert_with(|| Semaphore::new(AT_ONCE).into());
+        let lane = lane.clone();
+        async move {
+            let last = loop {
+                let Ok(turn) = lane.acquire().await else { break Last::Lost };
+                // An attempt is large; most of those that wait aren't at one.
+                let tried = Box::pin(self.try_once(&delivery)).await;
+                drop(turn);
+                let (why, after) = match tried {
+                    Ok((why, after)) => (why, after),
+                    Err(last) => break last,
+                };
+                delivery.attempts += 1;
+                if delivery.attempts == ATTEMPTS {
+                    break Last::Dropped(format!(
+                        "{ATTEMPTS} attempts failed; the last one: {why}"
+                    ));
+                }
+                self.pause(&delivery, &why, after).await;
+            };
+            self.end(&delivery, last);
+        }
+    }
+
+    /// One attempt, as soon as there is a backend. Why it failed, and how long it is to be left alone; or how
+    /// it ended.
+    async fn try_once(&self, delivery: &Delivery) -> Result<(String, Option<Duration>), Last> {
+        loop {
+            if Instant::now() >= delivery.expires {
+                return Err(Last::Dropped("no backend took it for a day".to_owned()));
+            }
+            let Some(route) = self.route(&delivery.site) else {
+                return Err(Last::Dropped("its route is gone".to_owned()));
+            };
+            if !self.is_served(&route).await {
+                if self.shutdown.is(Phase::Draining) {
+                    // Nobody is let in any more.
+                    return Err(Last::Lost);
+                }
+                continue;
+            }
+            let way = Way {
+                share: route.pool.share(delivery.address),
+                route,
+                shard: self.shard,
+                budget: self.budget.clone(),
+                head_timeout: self.limits.head,
+                stall_timeout: self.limits.stall,
+            };
+            match attempt(delivery, &way).await {
+                Fate::Delivered(status) => {
+                    let (id, site, status) = (delivery.id, &delivery.site, status.as_u16());
+                    debug!("deliver: {id} {site} status={status} retries={}", delivery.attempts);
+                    return Err(Last::Delivered);
+                }
+                Fate::Failed(why, after) => return Ok((why, after)),
+                Fate::Absent => {}
+            }
+        }
+    }
+
+    /// The site as the policy in force has it. Dynamic names have no `respond`.
+    fn route(&self, site: &Site) -> Option<Arc<Route>> {
+        let policy = self.roster.policy();
+        policy.routes().iter().find(|route| route.site == *site).cloned()
+    }
+
+    /// Waits for a backend, for a while: the route may be another one by then.
+    async fn is_served(&self, route: &Route) -> bool {
+        let mut shutdown = self.shutdown.clone();
+        let served = route.pool.until(|tunnels| tunnels.iter().any(|tunnel| !tunnel.is_draining()));
+        select! {
+            biased;
+            () = served => true,
+            () = shutdown.reached(Phase::Draining) => false,
+            () = sleep(LOOK) => false,
+        }
+    }
+
+    /// Waits until the next attempt; with the end of the process near, only a moment.
+    async fn pause(&self, delivery: &Delivery, why: &str, after: Option<Duration>) {
+        self.count(|counters| &counters.retried);
+        let mut shutdown = self.shutdown.clone();
+        let (id, site, attempts) = (delivery.id, &delivery.site, delivery.attempts);
+        if shutdown.is(Phase::Draining) {
+            debug!("deliver: {id} {site} failed attempts={attempts}: {why}");
+            return sleep(FIRST).await;
+        }
+        let wait = back_off(attempts).max(after.unwrap_or_default().min(LONGEST));
+        let seconds = wait.as_secs();
+        debug!("deliver: {id} {site} failed attempts={attempts} again_in_s={seconds}: {why}");
+        select! {
+            () = sleep(wait) => {}
+            () = shutdown.reached(Phase::Draining) => {}
+        }
+    }
+
+    fn end(&self, delivery: &Delivery, last: Last) {
+        match last {
+            Last::Delivered => self.count(|counters| &counters.delivered),
+            Last::Dropped(why) => {
+                self.count(|counters| &counters.dropped);
+                warn!("deliver: {} {} dropped: {why}", delivery.id, delivery.site);
+            }
+            Last::Lost => {}
+        }
+    }
+
+    fn count(&self, which: impl Fn(&super::Counters) -> &AtomicU64) {
+        which(&self.outbox.counters).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// At the end: what was taken and neither delivered nor dropped.
+    fn lose(&self) {
+        let Counts { queued, delivered, dropped, .. } = self.outbox.counts();
+        let lost = queued.saturating_sub(delivered).saturating_sub(dropped);
+        if lost > 0 {
+            self.outbox.counters.dropped.fetch_add(lost, Ordering::Relaxed);
+            warn!("deliver: requests lost at the end, which had been answered: {lost}");
+        }
+    }
+
+    /// Says what happened, if anything did.
+    fn report(&self, told: &mut Counts) {
+        let counts = self.outbox.counts();
+        if counts != *told {
+            *told = counts;
+            let (requests, bytes) = self.outbox.held();
+            info!("deliver: {counts} waiting={requests} bytes={bytes}");
+        }
+    }
+}
+
+/// Requests of one route under way at a time. More would come to the origin in any order; fewer would let
+/// one that hangs hold up all others for its two minutes.
+const AT_ONCE: usize = 8;
+/// Attempts of one request: about fifty minutes of an origin that answers and fails. Waiting for
+/// a backend isn't one.
+const ATTEMPTS: u32 = 20;
+/// How often who waits for a backend looks whether the route is still there.
+const LOOK: Duration = Duration::from_secs(10);
+/// Often enough to be near what it tells of.
+const REPORT: Duration = Duration::from_secs(60);

@@ -1,0 +1,157 @@
+//! One attempt, and what it means for the request.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Request, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use ptth_link::body::Body as Incoming;
+use ptth_link::crypto;
+use tokio::time::timeout;
+
+use crate::carry::Carry;
+use crate::error::ExchangeError;
+use crate::forward::{Way, forward};
+
+use super::Delivery;
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) enum Fate {
+    /// The origin has it, whatever it thinks of it.
+    Delivered(StatusCode),
+    /// It may be another time, in so long at the earliest.
+    Failed(String, Option<Duration>),
+    /// There was nobody to ask.
+    Absent,
+}
+
+/// Tries once. Dropping the future resets the stream.
+pub(super) async fn attempt(delivery: &Delivery, way: &Way) -> Fate {
+    let body = Whole { data: delivery.body.clone(), trailers: delivery.trailers.clone() };
+    let request = Request::from_parts(delivery.head.clone(), body);
+    match forward(way, request, &mut |_, _| {}).await {
+        Ok((response, carry)) => {
+            let (head, body) = response.into_parts();
+            drain(body, carry).await;
+            judge(head.status, &head.headers)
+        }
+        Err(ExchangeError::Absent(_)) => Fate::Absent,
+        Err(err) => Fate::Failed(err.to_string(), None),
+    }
+}
+
+/// A 5xx says that something is broken there, and 408 and 429 that it may be tried again. Any other answer is
+/// about the request itself, and would be the same the next time.
+fn judge(status: StatusCode, fields: &HeaderMap) -> Fate {
+    let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    if !status.is_server_error() && !passing.contains(&status) {
+        return Fate::Delivered(status);
+    }
+    // In seconds alone: a date would be by the origin's clock.
+    let after = fields.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    Fate::Failed(format!("status {}", status.as_u16()), after.map(Duration::from_secs))
+}
+
+/// Reads what there is of the response, so that an origin which says a few words isn't reset; no more.
+async fn drain(mut body: Incoming, carry: Carry) {
+    let reading = async move {
+        let mut left = DRAINED;
+        while let Some(Ok(frame)) = body.frame().await {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    // Late or not, the head has come, and that is what counts.
+    let _ = timeout(DRAINING, async { tokio::join!(carry, reading) }).await;
+}
+
+/// How long to wait after so many attempts: twice as long after each, from a second or two to five minutes, by
+/// chance half of that, so that what failed together doesn't come back together.
+pub(super) fn back_off(attempts: u32) -> Duration {
+    spread(attempts, u32::from_ne_bytes(crypto::random()))
+}
+
+fn spread(attempts: u32, random: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(16);
+    let longest = (FIRST * 2 * (1 << doublings)).min(LONGEST);
+    longest / 2 + (longest / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// A request's body that is here as a whole.
+struct Whole {
+    data: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+impl Body for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if !self.data.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.data)))));
+        }
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_empty() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.data.len() as u64)
+    }
+}
+
+/// The first pause: an origin that restarts is back in a second or two.
+pub(super) const FIRST: Duration = Duration::from_secs(1);
+/// The longest: who mends a broken origin sees within minutes whether it works.
+pub(super) const LONGEST: Duration = Duration::from_secs(5 * 60);
+/// Bytes of a response that are read. Answers to webhooks are words, which nobody reads.
+const DRAINED: usize = 64 * 1024;
+/// For them.
+const DRAINING: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_from_a_second_to_five_minutes() {
+        let seconds = |attempts, random| spread(attempts, random).as_secs_f64();
+        assert_eq!((seconds(1, 0), seconds(1, u32::MAX)), (1.0, 2.0));
+        assert_eq!((seconds(2, 0), seconds(2, u32::MAX)), (2.0, 4.0));
+        assert_eq!((seconds(8, 0), seconds(8, u32::MAX)), (128.0, 256.0));
+        assert_eq!((seconds(9, 0), seconds(9, u32::MAX)), (150.0, 300.0));
+        assert_eq!(seconds(u32::MAX, u32::MAX), 300.0);
+        for attempts in 0..30 {
+            let pause = back_off(attempts);
+            assert!(pause >= FIRST && pause <= LONGEST, "{attempts}: {pause:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_about_the_request_is_final_and_what_is_broken_is_not() {
+        let fields = HeaderMap::from_iter([(RETRY_AFTER, "7".parse().unwrap())]);
+        for status in [200, 204, 302, 400, 401, 403, 404, 409, 410, 413, 422] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert!(matches!(judge(status, &fields), Fate::Delivered(_)), "{status}");
+        }
+        for status in [408, 429, 500, 501, 502, 503, 504, 599] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let Fate::Failed(why, after) = judge(status, &fields) else { panic!("{status}") };
+            assert_eq!((why, after), (format!("status {}", status.as_u16()), Some(FIRST * 7)));
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Reads a request's body as a whole, within its bounds.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use http_body::Body;
+
+use crate::carry::Stillness;
+use crate::error::ExchangeError;
+use crate::upload::{Pace, Watched};
+
+use super::room::Place;
+
+/// Refuses a body that says it will be too large, before any of it is read.
+pub(super) fn check_length(fields: &HeaderMap, limit: usize) -> Result<(), ExchangeError> {
+    let Some(length) = fields.get(CONTENT_LENGTH) else { return Ok(()) };
+    // It was checked to be digits; more than fit a number are too many.
+    let length = length.to_str().ok().and_then(|length| length.parse::<usize>().ok());
+    match length {
+        Some(length) if length <= limit => Ok(()),
+        _ => Err(too_large()),
+    }
+}
+
+fn too_large() -> ExchangeError {
+    let why = "The request's body is larger than this site takes.";
+    ExchangeError::Request(StatusCode::PAYLOAD_TOO_LARGE, why)
+}
+
+/// What a head costs to keep.
+pub(super) fn weight(head: &Parts) -> usize {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    OVERHEAD.saturating_add(target).saturating_add(fields_weight(&head.headers))
+}
+
+fn fields_weight(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
+}
+
+/// The whole of `body`, and its trailers. What it holds is taken from `place`'s room as it comes; from who
+/// sends nothing of it for `patience`, or too slowly (SECURITY: the slowest body), it isn't waited for.
+///
+/// # Errors
+/// 413 beyond `limit`, [`ExchangeError::Backlog`] without room, and the visitor's own failures.
+pub(super) async fn read<B>(
+    body: B,
+    limit: usize,
+    place: &mut Place,
+    patience: Duration,
+) -> Result<(Bytes, Option<HeaderMap>), ExchangeError>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    let mut whole = Vec::new();
+    let mut trailers = None;
+    if body.is_end_stream() {
+        return Ok((Bytes::new(), None));
+    }
+    let mut body = Watched::new(body);
+    let mut pace = Pace::default();
+    let mut still = Stillness::new(patience);
+    loop {
+        let frame = poll_fn(|cx| {
+            if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) {
+                return Poll::Ready(Ok(frame));
+            }
+            let late = still.poll(cx, body.moved()).is_ready();
+            if late || pace.is_too_slow(&body, cx) {
+                return Poll::Ready(Err(ExchangeError::VisitorSlow));
+            }
+            Poll::Pending
+        });
+        let Some(frame) = frame.await? else { break };
+        match frame.map_err(|()| ExchangeError::VisitorBody)?.into_data() {
+            Ok(data) => append(&mut whole, &data, limit, place)?,
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    let spare = whole.capacity() - whole.len();
+    whole.shrink_to_fit();
+    place.shrink(spare);
+    let trailers = trailers.filter(|trailers| !trailers.is_empty());
+    if !place.grow(trailers.as_ref().map_or(0, fields_weight)) {
+        return Err(ExchangeError::Backlog);
+    }
+    Ok((whole.into(), trailers))
+}
+
+/// Copies, since a small piece of a visitor's may hold on to a large buffer.
+fn append(
+    whole: &mut Vec<u8>,
+    data: &[u8],
+    limit: usize,
+    place: &mut Place,
+) -> Result<(), ExchangeError> {
+    let length = whole.len().saturating_add(data.len());
+    if length > limit {
+        return Err(too_large());
+    }
+    let before = whole.capacity();
+    if length > before {
+        let after = before.saturating_mul(2).clamp(length, limit);
+        if !place.grow(after - before) {
+            return Err(ExchangeError::Backlog);
+        }
+        whole.reserve_exact(after - whole.len());
+    }
+    whole.extend_from_slice(data);
+    Ok(())
+}
+
+/// What a request costs beside what its sender wrote: its task, and the fields of ours.
+const OVERHEAD: usize = 2048;
+/// A field's place in the map.
+const FIELD: usize = 64;

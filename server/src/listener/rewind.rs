@@ -1,0 +1,110 @@
+//! A stream at whose beginning somebody looks before it is read.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Gives its reader first what was looked at.
+#[derive(Debug)]
+pub struct Rewind<T> {
+    io: T,
+    seen: BytesMut,
+}
+
+impl<T> Rewind<T> {
+    /// Nothing looked at yet.
+    pub fn new(io: T) -> Self {
+        Self { io, seen: BytesMut::new() }
+    }
+
+    /// The stream itself.
+    pub fn stream(&self) -> &T {
+        &self.io
+    }
+
+    /// The stream itself. Who reads from it leaves a gap.
+    pub fn stream_mut(&mut self) -> &mut T {
+        &mut self.io
+    }
+
+    /// What was looked at and not skipped.
+    pub fn seen(&self) -> &[u8] {
+        &self.seen
+    }
+
+    /// Forgets the first `count` bytes of that.
+    pub fn skip(&mut self, count: usize) {
+        self.seen.advance(count.min(self.seen.len()));
+    }
+}
+
+impl<T: AsyncRead + Unpin> Rewind<T> {
+    /// Waits for more bytes to look at, and says how many came: 0 at the end of the stream, or when `most`
+    /// are there. Cancel safe: what came stays.
+    pub async fn look(&mut self, most: usize) -> io::Result<usize> {
+        let mut chunk = [0; CHUNK];
+        let room = most.saturating_sub(self.seen.len()).min(CHUNK);
+        if room == 0 {
+            return Ok(0);
+        }
+        let mut buf = ReadBuf::new(chunk.get_mut(..room).unwrap_or_default());
+        poll_fn(|cx| Pin::new(&mut self.io).poll_read(cx, &mut buf)).await?;
+        self.seen.extend_from_slice(buf.filled());
+        Ok(buf.filled().len())
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Rewind<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.seen.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let count = self.seen.len().min(buf.remaining());
+        buf.put_slice(&self.seen.split_to(count));
+        if self.seen.is_empty() {
+            self.seen = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Rewind<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// More than any beginning that is looked at.
+const CHUNK: usize = 1024;

@@ -1,0 +1,67 @@
+//! One site, as visitors' requests meet it.
+
+use std::sync::Arc;
+
+use crate::config::{Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken};
+use crate::pool::{Patience, Pool};
+use crate::site::Site;
+
+/// One site, as visitors' requests meet it: a configured route or a dynamic name.
+#[derive(Debug)]
+pub struct Route {
+    /// What it is.
+    pub site: Site,
+    /// Its tunnels.
+    pub pool: Arc<Pool>,
+    /// Whether the path's prefix that chose it is taken off.
+    pub strip: bool,
+    /// What becomes of the backend that is there when another one comes.
+    pub when_taken: WhenTaken,
+    /// What a visitor gets while there is no backend.
+    pub no_backend: NoBackend,
+    /// How long requests wait.
+    pub patience: Patience,
+    /// Answer at once, deliver later.
+    pub respond: Option<Respond>,
+    /// Where visitors find it, without scheme and port: `host/path`.
+    pub addresses: Vec<String>,
+}
+
+impl Route {
+    pub(super) fn of(settings: &Settings, pool: Arc<Pool>) -> Self {
+        let addresses = settings.hosts.iter().map(|host| format!("{host}{}", settings.path));
+        Self {
+            site: Site::Route(settings.name.clone()),
+            pool,
+            strip: settings.strip,
+            when_taken: settings.when_taken,
+            no_backend: settings.no_backend.clone(),
+            patience: Patience {
+                queue: settings.queue,
+                hold: settings.hold.map(|hold| (hold.time, hold.requests)),
+            },
+            respond: settings.respond,
+            addresses: addresses.collect(),
+        }
+    }
+
+    pub(super) fn named(settings: &NamesSettings, name: &str, pool: Arc<Pool>) -> Self {
+        let by_path = settings.path_hosts.iter().map(|host| format!("{host}/{name}/"));
+        Self {
+            site: Site::Name(name.to_owned()),
+            pool,
+            // Only the way by path has a prefix.
+            strip: settings.strip,
+            when_taken: settings.when_taken,
+            no_backend: settings.no_backend.clone(),
+            patience: Patience {
+                queue: settings.queue,
+                hold: settings.hold.map(|hold| (hold.time, hold.requests)),
+            },
+            respond: None,
+            addresses: std::iter::once(format!("{name}.{}/", settings.domain))
+                .chain(by_path)
+                .collect(),
+        }
+    }
+}

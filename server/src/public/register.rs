@@ -1,0 +1,241 @@
+//! Door B: a backend's registration among visitors' requests (draft-kazuho-ptth-ptth-01).
+//!
+//! In:  a request that asks for the protocol `ptth` by its token, over either version of HTTP.
+//! Out: who it is and what it may serve, or the status that tells it why not.
+//!
+//! Invariant: nobody becomes a backend here without asking for it by name and being let in by the
+//! policy; what follows the upgrade ends in the same `tunnel::attach` as door A.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use h2::ext::Protocol;
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use log::{info, warn};
+use percent_encoding::percent_decode_str;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep};
+
+use crate::auth::{Claim, Identity, Key};
+use crate::error::{ExchangeError, RegisterError};
+use crate::policy::{HTTPS, Refused, Wish};
+use crate::router;
+use crate::site::Site;
+use crate::tunnel::{Driving, Ended, Home, attach, is_free};
+
+use super::Visitor;
+
+/// A backend that may come in, and what it is told.
+pub(super) struct Admitted {
+    identity: Identity,
+    sites: Vec<Site>,
+    urls: Vec<HeaderValue>,
+}
+
+/// Whether a head asks to become a backend: `GET` with exactly this token (`PTTH/1.0` is something else), or
+/// extended CONNECT with it as `:protocol`.
+pub(super) fn is_registration(head: &Parts) -> bool {
+    match head.extensions.get::<Protocol>() {
+        Some(protocol) => protocol.as_str() == TOKEN,
+        None => head.method == Method::GET && is_listed(&head.headers, UPGRADE, TOKEN),
+    }
+}
+
+/// Whether a field's list has that member, in whatever case.
+fn is_listed(fields: &HeaderMap, name: impl http::header::AsHeaderName, member: &str) -> bool {
+    let lists = fields.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|part| part.trim().eq_ignore_ascii_case(member))
+}
+
+/// Judges a registration. Under the deadlines of the authorizers; cancel safe.
+///
+/// # Errors
+/// [`ExchangeError::Register`], which is logged here, with the reason that the backend isn't told.
+pub(super) fn admit<'a>(visitor: &'a Visitor, head: &'a Parts) -> Admitting<'a> {
+    Box::pin(async move {
+        let result = judge(visitor, head).await;
+        result.map_err(|(err, why)| {
+            let (from, path) = (visitor.address, head.uri.path());
+            let name = field(head, NAME).unwrap_or_default();
+            warn!("tunnel: refused from={from} door=upgrade asks={path:?} name={name:?}: {why}");
+            ExchangeError::Register(err)
+        })
+    })
+}
+
+/// Boxed: it is rare, and each exchange's task would have room for it.
+type Admitting<'a> = Pin<Box<dyn Future<Output = Result<Admitted, ExchangeError>> + Send + 'a>>;
+
+type Fault = (RegisterError, String);
+
+async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
+    let (wish, authorization) =
+        read(head).map_err(|why| (RegisterError::Malformed(why), format!("malformed: {why}")))?;
+    let delay = visitor.attempts.delay(visitor.address, Instant::now().into_std());
+    if delay > PATIENCE {
+        let why = "too many failures from this address".to_owned();
+        return Err((RegisterError::TooMany(delay.as_secs().max(1)), why));
+    }
+    sleep(delay).await;
+    let hosts = if let Wish::Hosts(hosts) = &wish { hosts.as_slice() } else { &[] };
+    let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
+    let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
+    let policy = visitor.roster.policy();
+    let (marks, sites) = policy.register(&claim, &wish).await.map_err(|refused| {
+        let why = refused.to_string();
+        if !matches!(refused, Refused::Unavailable) {
+            visitor.attempts.failed(visitor.address, Instant::now().into_std());
+        }
+        let err = match refused {
+            Refused::Unknown { challenges, .. } => RegisterError::Unauthorized(challenges),
+            Refused::Forbidden(what) => RegisterError::Forbidden(what),
+            Refused::Unavailable => RegisterError::Unavailable,
+        };
+        (err, why)
+    })?;
+    visitor.attempts.succeeded(visitor.address);
+    let name = field(head, INSTANCE).unwrap_or_default();
+    let mut identity = Identity::called(name);
+    identity.ours = !name.is_empty();
+    identity.key = marks.first().copied().map(Key::Secret);
+    identity.marks = marks;
+    if !is_free(&visitor.roster, &identity, &sites).await {
+        return Err((RegisterError::Taken, "another backend is there and keeps its place".into()));
+    }
+    let called = authority(head);
+    let port = called.as_ref().and_then(Authority::port_u16).unwrap_or(HTTPS);
+    let urls = policy.urls(&sites, called.as_ref(), port);
+    let urls = urls.iter().filter_map(|url| HeaderValue::from_str(url).ok()).collect();
+    Ok(Admitted { identity, sites, urls })
+}
+
+/// What is asked, and by which credential.
+fn read(head: &Parts) -> Result<(Wish, Option<&HeaderValue>), &'static str> {
+    let has_body = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if has_body || head.headers.contains_key(TRANSFER_ENCODING) {
+        return Err("a registration has no body");
+    }
+    if !is_listed(&head.headers, ALPN, "h2") {
+        return Err("ALPN must list h2");
+    }
+    let mut authorizations = head.headers.get_all(AUTHORIZATION).iter();
+    let authorization = authorizations.next();
+    if authorizations.next().is_some() {
+        return Err("there are two Authorization fields");
+    }
+    let list = head.uri.path().strip_prefix(PATH).ok_or("the path isn't /.well-known/ptth/…/")?;
+    let list = list.strip_suffix('/').unwrap_or(list);
+    let list = percent_decode_str(list).decode_utf8().map_err(|_| "the origins aren't UTF-8")?;
+    let wish = match field(head, NAME) {
+        Some(name) => {
+            let name = name.to_ascii_lowercase();
+            let fine = router::is_label(&name);
+            fine.then_some(Wish::Name(name)).ok_or("2ptth-name isn't a DNS label")?
+        }
+        None if head.headers.contains_key(NAME) => return Err("2ptth-name isn't a DNS label"),
+        None if *list == *"*" => Wish::Any,
+        None => Wish::Hosts(origins(&list)?),
+    };
+    Ok((wish, authorization))
+}
+
+/// The hosts of a list of serialized origins (RFC 6454 §6.2, §7.1).
+fn origins(list: &str) -> Result<Vec<String>, &'static str> {
+    let mut hosts = BTreeSet::new();
+    for origin in list.split([' ', ',']).filter(|origin| !origin.is_empty()) {
+        let uri: Uri = origin.parse().map_err(|_| "there is no list of origins")?;
+        let web = matches!(uri.scheme_str(), Some("https" | "http"));
+        let bare = matches!(uri.path_and_query().map(|path| path.as_str()), None | Some("/"));
+        let whole = !origin.ends_with('/') && bare && web;
+        let authority =
+            uri.authority().filter(|authority| whole && !authority.as_str().contains('@'));
+        let authority =
+            authority.ok_or("an origin is a scheme and a host, like https://example.com")?;
+        hosts.insert(authority.host().to_ascii_lowercase());
+    }
+    match hosts.len() {
+        0 => Err("there is no list of origins"),
+        1..=MOST_ORIGINS => Ok(hosts.into_iter().collect()),
+        _ => Err("there are too many origins"),
+    }
+}
+
+fn field(head: &Parts, name: HeaderName) -> Option<&str> {
+    let mut values = head.headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok();
+    value.filter(|value| values.next().is_none() && !value.is_empty())
+}
+
+/// What the backend calls the gateway: its port is the public one, whatever stands in between.
+fn authority(head: &Parts) -> Option<Authority> {
+    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    head.uri.authority().cloned().or_else(|| Authority::try_from(host?).ok())
+}
+
+impl Admitted {
+    /// Makes a response say that the roles may be transposed.
+    pub(super) fn grant<B>(&self, response: &mut Response<B>, http1: bool) {
+        let fields = response.headers_mut();
+        fields.insert(ALPN, HeaderValue::from_static("h2"));
+        for url in &self.urls {
+            fields.append(URL, url.clone());
+        }
+        *response.status_mut() = if http1 {
+            fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            fields.insert(UPGRADE, HeaderValue::from_static(TOKEN));
+            StatusCode::SWITCHING_PROTOCOLS
+        } else {
+            StatusCode::OK
+        };
+    }
+
+    /// The tunnel on the byte stream that `io` becomes, driven to its end.
+    pub(super) fn tunnel<IO>(
+        self,
+        io: impl Future<Output = Option<IO>> + Send + 'static,
+        visitor: &Visitor,
+    ) -> Driving
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let place = visitor.stay.become_tunnel();
+        let from = visitor.address;
+        let home = Home {
+            roster: visitor.roster.clone(),
+            shard: visitor.shard,
+            budget: visitor.budget.clone(),
+            shutdown: visitor.shutdown.clone(),
+            port: None,
+        };
+        Box::pin(async move {
+            let Some(io) = io.await else { return };
+            info!("tunnel: admitted from={from} door=upgrade");
+            let ended = attach(io, self.identity, self.sites, home).await;
+            if matches!(ended, Ended::Silent | Ended::Taken) {
+                warn!("tunnel: refused from={from} door=upgrade: {ended}");
+            }
+            drop(place);
+        })
+    }
+}
+
+/// What a backend asks to speak.
+const TOKEN: &str = "ptth";
+const PATH: &str = "/.well-known/ptth/";
+/// RFC 7639.
+const ALPN: HeaderName = HeaderName::from_static("alpn");
+/// The dynamic name that is asked for.
+const NAME: HeaderName = HeaderName::from_static("2ptth-name");
+/// What is the certificate's CN at door A.
+const INSTANCE: HeaderName = HeaderName::from_static("2ptth-instance");
+/// A public address that the backend serves from now on.
+const URL: HeaderName = HeaderName::from_static("2ptth-url");
+/// Origins in one registration; each is looked up.
+const MOST_ORIGINS: usize = 100;
+/// How long somebody who failed before waits without being told to.
+const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,34 @@
+//! What a visitor's connection holds of the process, until it ends or becomes a backend's (door B).
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use crate::caps::Place;
+
+/// A connection's place, and the gateway's wait for its end when draining.
+#[derive(Debug, Default)]
+pub struct Stay(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    place: Option<Place>,
+    /// While somebody has it, a gateway that drains waits.
+    #[allow(dead_code, reason = "held for its drop")]
+    awaited: Option<mpsc::Sender<()>>,
+}
+
+impl Stay {
+    /// A visitor's.
+    pub fn new(place: Place, awaited: Option<mpsc::Sender<()>>) -> Self {
+        Self(Mutex::new(Held { place: Some(place), awaited }))
+    }
+
+    /// It carries a tunnel from now on: that keeps its place, and isn't waited for by a gateway that
+    /// drains, since it ends when the visitors are gone.
+    pub fn become_tunnel(&self) -> Option<Place> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.awaited = None;
+        held.place.take()
+    }
+}

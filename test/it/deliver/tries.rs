@@ -1,0 +1,189 @@
+//! Order, retries, and when a request is given up.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use ptth_link::shutdown::Phase;
+use ptth_server::auth::Known;
+use ptth_server::policy::Policy;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use super::*;
+
+/// The pauses double; the key and the id stay.
+#[tokio::test(start_paused = true)]
+async fn what_fails_is_tried_again_with_the_same_key() {
+    let mut hooks = Hooks::new();
+    let (_guest, mut seen) = hooks.backend(&[503, 500, 429, 408, 200]).await;
+    assert_eq!(hooks.post("hooks.test", "/x", b"same").await.status, 202);
+    let mut before = next(&mut seen).await;
+    let key = before.field("idempotency-key").to_owned();
+    let id = before.field("2ptth-request-id").to_owned();
+    assert!(!key.is_empty() && !id.is_empty());
+    for least in [1, 2, 4, 8] {
+        let again = next(&mut seen).await;
+        assert_eq!(again.body, b"same");
+        assert_eq!(
+            (again.field("idempotency-key"), again.field("2ptth-request-id")),
+            (&*key, &*id)
+        );
+        let pause = again.at - before.at;
+        let most = Duration::from_millis(2000 * least + 100);
+        assert!(pause >= Duration::from_secs(least) && pause < most, "{least}: {pause:?}");
+        before = again;
+    }
+    hooks.until_empty().await;
+    let counts = Counts { queued: 1, delivered: 1, retried: 4, ..Counts::default() };
+    assert_eq!(hooks.counts(), counts);
+}
+
+/// An origin that says when, within reason.
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_heeded_up_to_five_minutes() {
+    for (value, least, most) in [("60", 60, 61), ("99999", 300, 301), ("soon", 1, 3)] {
+        let mut hooks = Hooks::new();
+        let mut busy = answer(503);
+        busy.headers_mut().insert(RETRY_AFTER, value.parse().unwrap());
+        let (_guest, mut seen) = hooks.scripted([busy]).await;
+        hooks.post("hooks.test", "/", b"x").await;
+        let first = next(&mut seen).await.at;
+        let pause = (next(&mut seen).await.at - first).as_secs();
+        assert!(pause >= least && pause < most, "{value}: {pause}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_origin_refuses_is_delivered() {
+    let mut hooks = Hooks::new();
+    let (_guest, mut seen) = hooks.backend(&[400, 404, 302]).await;
+    for path in ["/1", "/2", "/3", "/4"] {
+        hooks.post("hooks.test", path, b"x").await;
+        assert_eq!(next(&mut seen).await.path, path);
+        hooks.until_empty().await;
+    }
+    assert_eq!(hooks.counts(), Counts { queued: 4, delivered: 4, ..Counts::default() });
+}
+
+/// A tunnel that breaks under a request is one failure; a backend that is away isn't any.
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_dies_gets_the_request_again_when_it_is_back() {
+    let mut hooks = Hooks::new();
+    let stuck = service(|_: Request<Body>| async {
+        std::future::pending::<()>().await;
+        Ok::<_, Infallible>(Response::new(String::new()))
+    });
+    let mut config = hooks.room.client_config();
+    config.tunnels = 1;
+    let guest = Guest::start(&process(config), hooks.room.network(Road::default()), stuck);
+    hooks.room.until_tunnels(1).await;
+    hooks.post("hooks.test", "/x", b"x").await;
+    sleep(Duration::from_secs(5)).await;
+    drop(guest);
+    eventually("the tunnel's end", hooks.room.until_tunnels(0)).await;
+    // Hours, of which none counts as an attempt.
+    sleep(Duration::from_secs(20 * 3600)).await;
+    assert_eq!(hooks.counts().retried, 1);
+    let (_guest, mut seen) = hooks.backend(&[]).await;
+    assert_eq!(next(&mut seen).await.path, "/x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_set_out_in_the_order_in_which_they_came() {
+    let mut hooks = Hooks::new();
+    let paths: Vec<_> = (0..40).map(|n| format!("/{n}")).collect();
+    for path in &paths {
+        hooks.post("hooks.test", path, b"x").await;
+    }
+    let (_guest, mut seen) = hooks.backend(&[]).await;
+    for path in &paths {
+        assert_eq!(next(&mut seen).await.path, *path);
+    }
+}
+
+/// An origin that is slow meets eight at a time, and doesn't hold up another route's.
+#[tokio::test(start_paused = true)]
+async fn a_route_has_a_few_requests_under_way() {
+    let mut hooks = Hooks::new();
+    let at_work = Arc::new(AtomicUsize::new(0));
+    let leave = Arc::new(Semaphore::new(0));
+    let (working, gate) = (at_work.clone(), leave.clone());
+    let slow = service(move |_: Request<Body>| {
+        let (working, gate) = (working.clone(), gate.clone());
+        async move {
+            working.fetch_add(1, Ordering::Relaxed);
+            gate.acquire().await.unwrap().forget();
+            working.fetch_sub(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(Response::new(String::new()))
+        }
+    });
+    let _guest = Guest::start(
+        &process(hooks.room.client_config()),
+        hooks.room.network(Road::default()),
+        slow,
+    );
+    hooks.room.until_tunnels(2).await;
+    for _ in 0..20 {
+        assert_eq!(hooks.post("hooks.test", "/", b"x").await.status, 202);
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(at_work.load(Ordering::Relaxed), 8);
+    hooks.post("other.test", "/", b"x").await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(at_work.load(Ordering::Relaxed), 9);
+    leave.add_permits(21);
+    hooks.until_empty().await;
+    assert_eq!(hooks.counts().delivered, 21);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_twenty_attempts_a_request_is_given_up() {
+    let mut hooks = Hooks::new();
+    let (_guest, mut seen) = hooks.backend(&[500; 30]).await;
+    hooks.post("hooks.test", "/", b"x").await;
+    let first = next(&mut seen).await.at;
+    let mut last = first;
+    for _ in 1..20 {
+        last = next(&mut seen).await.at;
+    }
+    hooks.until_empty().await;
+    let took = (last - first).as_secs();
+    assert!((2_000..4_000).contains(&took), "{took}");
+    let counts = Counts { queued: 1, retried: 19, dropped: 1, ..Counts::default() };
+    assert_eq!(hooks.counts(), counts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_day_without_a_backend_a_request_is_given_up() {
+    let mut hooks = Hooks::new();
+    hooks.post("hooks.test", "/", b"x").await;
+    sleep(Duration::from_secs(24 * 3600 - 1)).await;
+    assert_eq!((hooks.outbox().held().0, hooks.counts().dropped), (1, 0));
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!((hooks.outbox().held().0, hooks.counts().dropped), (0, 1));
+}
+
+/// C6: the route of that name, as it is by then.
+#[tokio::test(start_paused = true)]
+async fn a_route_that_a_reload_removes_takes_its_requests_along() {
+    let mut hooks = Hooks::new();
+    hooks.post("hooks.test", "/gone", b"x").await;
+    hooks.post("other.test", "/kept", b"x").await;
+    let roster = &hooks.room.shard.roster;
+    let known = Arc::new(Known::default());
+    known.replace(false, &[hooks.room.token.public()]);
+    let admission = ptth_server::config::Admission::Open;
+    let names = ptth_server::config::CertificateSource::SelfSigned { names: Vec::new() };
+    let mut config = Config::new(names, admission);
+    configure(&mut config, LIMIT);
+    // Nor does the other one answer at once any more; what it took already, it owes.
+    config.routes.remove(0);
+    config.routes[0].respond = None;
+    roster.swap(Policy::new(&config, &known, 1, Some(&roster.policy())));
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!((hooks.outbox().held().0, hooks.counts().dropped), (1, 1));
+    let (_guest, mut seen) = hooks.backend(&[]).await;
+    assert_eq!(next(&mut seen).await.path, "/kept");
+    hooks.room.advance(Phase::Closing);
+}

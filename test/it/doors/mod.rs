@@ -1,0 +1,52 @@
+//! C5, C9: door B, by backends written by hand.
+
+mod registration;
+
+use std::sync::Arc;
+
+use ptth_server::auth::{Credential, Files, Settings};
+use ptth_server::config::{Config, NameGrant, Names, Route, WhenTaken};
+use ptth_test::{DEADLINE, GatewayBox, H1, connect};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// A credential as the configuration file writes it.
+fn credential(text: &str) -> Arc<dyn Credential> {
+    let settings: Settings = toml::from_str(text).expect("a credential");
+    settings.load(&mut Files::new(".")).expect("a usable one")
+}
+
+/// The bearer token `secret`, hashed.
+fn bearer(secret: &str) -> Arc<dyn Credential> {
+    let digest = ptth_link::crypto::hex(&ptth_link::crypto::sha256(secret.as_bytes()));
+    credential(&format!("bearer_sha256 = \"{digest}\""))
+}
+
+/// Two routes, `blog.example.test` and `shop.example.test`, each with a secret of its name; the second
+/// isn't taken from who has it. And dynamic names under `tunnel.example.test`.
+fn two_routes(config: &mut Config) {
+    let hosts = |host: &str| vec![host.parse().expect("a host")];
+    let mut blog = Route::new("blog", hosts("blog.example.test"));
+    blog.allow = Some(vec![bearer("blog-secret")]);
+    let mut shop = Route::new("shop", hosts("shop.example.test"));
+    shop.allow = Some(vec![bearer("shop-secret")]);
+    shop.when_taken = WhenTaken::Reject;
+    config.routes = vec![blog, shop];
+    let bob = vec!["bob".to_owned()];
+    let grant = NameGrant { names: Some(bob), credential: bearer("bob-secret") };
+    config.names = Some(Names::new("tunnel.example.test", vec![grant]));
+}
+
+/// The head of a registration.
+fn registration(list: &str, fields: &str) -> String {
+    format!(
+        "GET /.well-known/ptth/{list}/ HTTP/1.1\r\nHost: example.test:8443\r\nConnection: upgrade\r\n\
+         Upgrade: ptth\r\nALPN: h2\r\n{fields}\r\n"
+    )
+}
+
+/// A connection for it.
+async fn knock(gateway: &GatewayBox) -> H1<TlsStream<TcpStream>> {
+    let dialled = tokio::time::timeout(DEADLINE, connect(gateway, &[b"http/1.1"])).await;
+    H1::over(dialled.expect("in time").expect("TLS"))
+}

@@ -1,0 +1,190 @@
+//! What is let in, what it may serve, and what the others are told.
+
+use std::io::Cursor;
+
+use http::{Method, Request};
+use ptth_link::nested::Nested;
+use ptth_test::peer::{self, Peer};
+use ptth_test::{GatewayBox, H1, connect_h2, h2, soon};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join, split};
+use tokio::task::JoinSet;
+
+use super::{knock, registration, two_routes};
+
+const BLOG: &str = "https%3A%2F%2Fblog.example.test";
+const SHOP: &str = "https%3A%2F%2Fshop.example.test";
+
+/// Registers over HTTP/1.1 by hand. The fields of the 101, and the backend's end of the tunnel.
+async fn register(
+    gateway: &GatewayBox,
+    list: &str,
+    secret: &str,
+) -> (http::HeaderMap, Peer<impl AsyncRead + AsyncWrite + Unpin + use<>>) {
+    let mut door = knock(gateway).await;
+    door.send(registration(list, &format!("Authorization: Bearer {secret}\r\n"))).await;
+    let (status, fields) = soon("an answer", door.head()).await;
+    assert_eq!(status, 101, "{fields:?}");
+    let unread = Cursor::new(door.take_unread());
+    let (read, write) = split(door.stream);
+    let mut backend = Peer::answering(join(unread.chain(read), write), &[]).await;
+    // The gateway's own PING came before this answer, and was answered.
+    backend.ping().await;
+    (fields, backend)
+}
+
+/// One request of a visitor for this host, answered by `backend`, which sees the path.
+async fn exchange<IO: AsyncRead + AsyncWrite + Unpin>(
+    gateway: &GatewayBox,
+    host: &str,
+    backend: &mut Peer<IO>,
+) -> String {
+    let mut visitor = H1::connect(gateway).await;
+    visitor.send(format!("GET /hello HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+    let answering = async {
+        let request = soon("a request", backend.request()).await.expect("it is asked");
+        assert_eq!(request.field(":authority"), host);
+        backend.send(peer::headers(request.stream, 4, &[(":status", "200")])).await;
+        backend.send(peer::data(request.stream, 1, b"hi")).await;
+        request.field(":path")
+    };
+    let (answer, path) = tokio::join!(visitor.answer(), answering);
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hi"));
+    path
+}
+
+/// C9: from the 101 on the gateway asks, on the connection that the backend opened.
+#[tokio::test]
+async fn an_upgrade_over_http_1_becomes_a_tunnel() {
+    let gateway = GatewayBox::with(two_routes);
+    let (fields, mut backend) = register(&gateway, BLOG, "blog-secret").await;
+    assert_eq!(fields["upgrade"], "ptth");
+    assert_eq!(fields["alpn"], "h2");
+    assert_eq!(fields["2ptth-url"], "https://blog.example.test:8443/");
+    gateway.until_tunnels(1).await;
+    assert_eq!(exchange(&gateway, "blog.example.test", &mut backend).await, "/hello");
+    let elsewhere =
+        H1::ask(&gateway, "GET / HTTP/1.1\r\nHost: shop.example.test\r\nConnection: close\r\n\r\n");
+    assert_eq!(elsewhere.await.status, 502, "another's host");
+    drop(backend);
+    gateway.until_tunnels(0).await;
+}
+
+/// C9: the same inside one stream of an HTTP/2 connection, which goes on serving other requests.
+#[tokio::test]
+async fn an_extended_connect_over_http_2_becomes_a_tunnel() {
+    let gateway = GatewayBox::with(two_routes);
+    let mut tasks = JoinSet::new();
+    let mut sender = connect_h2(&gateway, &mut tasks).await;
+    let mut request = Request::builder()
+        .method(Method::CONNECT)
+        .uri(format!("https://example.test/.well-known/ptth/{BLOG}/"))
+        .header("alpn", "h2")
+        .header("authorization", "Bearer blog-secret")
+        .body(())
+        .expect("a request");
+    request.extensions_mut().insert(::h2::ext::Protocol::from("ptth"));
+    let (response, stream) = sender.send_request(request, false).expect("a stream");
+    let response = soon("an answer", response).await.expect("a response");
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["alpn"], "h2");
+    assert_eq!(response.headers()["2ptth-url"], "https://blog.example.test/");
+    let inside = Nested::new(stream, response.into_body(), ());
+    let mut backend = Peer::answering(inside, &[]).await;
+    backend.ping().await;
+    gateway.until_tunnels(1).await;
+    assert_eq!(exchange(&gateway, "blog.example.test", &mut backend).await, "/hello");
+    let other = Request::get("https://shop.example.test/").body(()).expect("a request");
+    let (response, _) = sender.send_request(other, true).expect("a stream");
+    let answer = h2::read(response).await;
+    assert_eq!(answer.status, 502, "the connection is a visitor's, too");
+    drop(backend);
+    gateway.until_tunnels(0).await;
+}
+
+/// C9: 400, 401, 403 and 409, each with its reason, and nobody comes in.
+#[tokio::test]
+async fn who_is_not_let_in_is_told_why() {
+    let gateway = GatewayBox::with(two_routes);
+    let (_, mut first) = register(&gateway, SHOP, "shop-secret").await;
+    gateway.until_registered(1).await;
+    let blog = "Authorization: Bearer blog-secret\r\n";
+    let table = [
+        ("nonsense", blog, 400),
+        ("", blog, 400),
+        ("https%3A%2F%2Fblog.example.test%2Fpath", blog, 400),
+        ("https%3A%2F%2Fme%40blog.example.test", blog, 400),
+        ("%FF", blog, 400),
+        (BLOG, "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n", 400),
+        (BLOG, "Authorization: Bearer blog-secret\r\nContent-Length: 1\r\n", 400),
+        (BLOG, "", 401),
+        (BLOG, "Authorization: Bearer nobody-secret\r\n", 401),
+        (BLOG, "Authorization: Basic YTpi\r\n", 401),
+        (SHOP, blog, 403),
+        ("https%3A%2F%2Fnobody.example.test", blog, 403),
+        ("https%3A%2F%2Fblog.example.test%20https%3A%2F%2Fshop.example.test", blog, 403),
+        ("*", "Authorization: Bearer bob-secret\r\n2ptth-name: alice\r\n", 403),
+    ];
+    for (list, fields, status) in table {
+        let mut door = knock(&gateway).await;
+        door.send(registration(list, fields)).await;
+        let serving = async { while first.next().await.is_some() {} };
+        let answer = tokio::select! {
+            answer = door.answer() => answer,
+            () = serving => panic!("the first backend is gone"),
+        };
+        assert_eq!(answer.status, status, "{list} {fields:?}: {}", answer.text());
+        assert!(!answer.field("2ptth-reason").is_empty());
+        assert_eq!(answer.fields.contains_key("www-authenticate"), status == 401);
+        assert!(!answer.text().contains("secret"), "{}", answer.text());
+        if status == 401 {
+            // Failures of an address slow it down; the right secret is forgiven them.
+            drop(register(&gateway, BLOG, "blog-secret").await);
+        }
+    }
+    let mut door = knock(&gateway).await;
+    door.send(registration(SHOP, "Authorization: Bearer shop-secret\r\n")).await;
+    let serving = async { while first.next().await.is_some() {} };
+    let answer = tokio::select! {
+        answer = door.answer() => answer,
+        () = serving => panic!("the first backend is gone"),
+    };
+    assert_eq!(answer.status, 409, "taken: {}", answer.text());
+}
+
+/// C2: a dynamic name, by its host and by its path, and nobody else's.
+#[tokio::test]
+async fn a_name_is_served_by_host_and_by_path() {
+    let gateway = GatewayBox::with(two_routes);
+    let before = H1::ask(
+        &gateway,
+        "GET / HTTP/1.1\r\nHost: bob.tunnel.example.test\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(before.await.status, 404, "nobody is there");
+    let (fields, mut backend) = register(&gateway, "*", "bob-secret").await;
+    let urls: Vec<_> = fields.get_all("2ptth-url").iter().collect();
+    assert_eq!(
+        urls,
+        [
+            "https://bob.tunnel.example.test:8443/",
+            "https://tunnel.example.test:8443/bob/",
+            "https://example.test:8443/bob/"
+        ]
+    );
+    gateway.until_registered(1).await;
+    assert_eq!(exchange(&gateway, "bob.tunnel.example.test", &mut backend).await, "/hello");
+}
+
+/// D: what asks for another protocol is a visitor, whatever it is called.
+#[tokio::test]
+async fn another_token_is_no_registration() {
+    let gateway = GatewayBox::with(two_routes);
+    for (method, token) in [("GET", "PTTH/1.0"), ("POST", "ptth"), ("GET", "ptthx")] {
+        let head = registration(BLOG, "Authorization: Bearer blog-secret\r\nConnection: close\r\n");
+        let head =
+            head.replacen("GET", method, 1).replace("Upgrade: ptth", &format!("Upgrade: {token}"));
+        let answer =
+            H1::ask(&gateway, head.replace("example.test:8443", "blog.example.test")).await;
+        assert_eq!(answer.status, 502, "{method} {token}: there is no upstream");
+    }
+    assert!(gateway.roster.all().is_empty());
+}
