@@ -37,10 +37,13 @@ mod stopped;
 pub mod tls;
 pub mod tunnels;
 
+use std::future::pending;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use ptth_link::shutdown;
+use tokio::select;
 use tower_service::Service;
 
 pub use ptth_link::body::Body;
@@ -48,7 +51,8 @@ pub use serve::{Early, Onward};
 pub use stopped::Stopped;
 pub use tunnels::Process;
 
-/// Holds tunnels to a gateway and answers its requests with `service`, until it is dropped.
+/// Holds tunnels to a gateway and answers its requests with `service`, until it is dropped. The public
+/// addresses that the gateway tells go to the log; [`Process::announced`] has them for a program.
 ///
 /// An extended CONNECT (RFC 8441; a WebSocket) arrives as such: method CONNECT, and
 /// [`h2::ext::Protocol`] among the extensions. A 200 accepts it, and the two bodies are the two
@@ -68,5 +72,12 @@ where
 {
     let process = Process::new(config, journal::Journal::default())?;
     let (_running, shutdown) = shutdown::channel();
-    process.hold(0..process.slots(), dial::Tcp, service, shutdown).await
+    let known = [addresses::Known::default()];
+    select! {
+        result = process.hold(0..process.slots(), dial::Tcp, service, shutdown) => result,
+        never = async {
+            addresses::publish(&known, process.announced().watch(), None).await;
+            pending().await
+        } => never,
+    }
 }

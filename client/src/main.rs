@@ -1,5 +1,6 @@
 //! `2ptth-client`: arguments, logging, signals, exit code, and a thread for each core.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::future::pending;
 use std::io;
@@ -156,11 +157,16 @@ fn end(
     outcomes: &mpsc::Receiver<Outcome>,
 ) -> Result<(), Stopped> {
     let mut first = None;
+    let mut over = BTreeSet::new();
     for (number, outcome) in outcomes {
         let Err(stopped) = outcome else { continue };
         let (Some(service), Some(trigger)) = (services.get(number), triggers.get(number)) else {
             continue;
         };
+        // The tunnels on the other cores are told the same, or end by the trigger.
+        if !over.insert(number) {
+            continue;
+        }
         match &service.label {
             // Returning ends the process.
             None => return Err(stopped),

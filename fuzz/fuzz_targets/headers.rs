@@ -1,5 +1,5 @@
 //! Fields that a stranger chose: whatever they are, the origin sees the same of us, and hygiene done
-//! twice is hygiene done once.
+//! twice is hygiene done once. And what a trusted proxy says of him is passed on well-formed, or not at all.
 //!
 //! The input is lines of `name:value`.
 #![no_main]
@@ -9,10 +9,16 @@ use std::net::{IpAddr, Ipv6Addr};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::Scheme;
 use libfuzzer_sys::fuzz_target;
+use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination};
 
-const FROM: Origination<'_> =
-    Origination { address: IpAddr::V6(Ipv6Addr::LOCALHOST), host: "example.test", version: "2" };
+const FROM: Origination<'_> = Origination {
+    address: IpAddr::V6(Ipv6Addr::LOCALHOST),
+    host: "example.test",
+    scheme: &Scheme::HTTPS,
+    said: None,
+    version: "2",
+};
 
 /// Never passed on from a stranger, under either spelling.
 const IDENTITY: [&str; 10] = [
@@ -63,6 +69,8 @@ fuzz_target!(|data: &[u8]| {
     one_hop(&fields, &request);
     twice(&request, |fields| headers::request(fields, FROM));
 
+    trusted(&fields);
+
     let mut response = fields.clone();
     headers::response(&mut response);
     assert!(!response.keys().any(|name| name.as_str().starts_with("2ptth-")));
@@ -76,6 +84,38 @@ fuzz_target!(|data: &[u8]| {
     }
     twice(&trailers, headers::trailers);
 });
+
+/// What becomes of the same fields if a trusted proxy sent them: what is said on reads back as the same.
+fn trusted(fields: &HeaderMap) {
+    let proxy = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let trusts = |address: IpAddr| address.is_loopback();
+    let said = Forwarded::read(fields, proxy, trusts);
+    let address = said.visitor().expect("the proxy at least");
+    assert!(said.chain().iter().skip(1).all(|hop| trusts(*hop)), "only the first is a stranger");
+    let mut request = fields.clone();
+    headers::request(&mut request, Origination { address, said: Some(&said), ..FROM });
+    let hops = said.chain().len();
+    for name in ["x-forwarded-for", "forwarded"] {
+        let values: Vec<_> = request.get_all(name).iter().collect();
+        assert_eq!(values.len(), 1, "{name}");
+        assert_eq!(values[0].to_str().expect("text").split(", ").count(), hops, "{name}");
+    }
+    if hops < 31 {
+        let again = Forwarded::read(&request, proxy, trusts);
+        assert_eq!(again.chain().len(), hops + 1, "the proxy once more");
+        assert_eq!(again.visitor(), Some(address));
+        assert_eq!((again.port, &again.prefix), (said.port, &said.prefix));
+    }
+    let forwarded = request["forwarded"].clone();
+    let host = request["x-forwarded-host"].clone();
+    request.remove("x-forwarded-for");
+    request.remove("x-forwarded-host");
+    let other = Forwarded::read(&request, proxy, trusts);
+    if hops < 31 {
+        assert_eq!(other.visitor(), Some(address), "{forwarded:?} says the same");
+        assert_eq!(other.host.as_deref(), host.to_str().ok(), "{forwarded:?} says the same");
+    }
+}
 
 fn read(data: &[u8]) -> HeaderMap {
     let mut fields = HeaderMap::new();

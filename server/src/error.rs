@@ -38,10 +38,10 @@ pub enum ExchangeError {
     Absent(NoBackend),
     /// Every tunnel is full.
     Full,
-    /// The configuration changed while the request waited.
-    Moved,
     /// Too much waits to be delivered already.
     Backlog,
+    /// The configuration changed while the request waited.
+    Moved,
     /// The backend held the stream open without answering.
     BackendTimeout(Duration),
     /// The tunnel broke before the response's head arrived.
@@ -65,7 +65,7 @@ impl ExchangeError {
             Self::Absent(NoBackend::Status(status)) => *status,
             // For now, and with the same method and body (RFC 9110 §15.4.8).
             Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
-            Self::Full | Self::Moved | Self::Backlog => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::Backlog | Self::Moved => StatusCode::SERVICE_UNAVAILABLE,
             Self::BackendTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Tunnel(_) | Self::Backend(_) => StatusCode::BAD_GATEWAY,
         }

@@ -15,6 +15,7 @@ pub mod config;
 pub mod deliver;
 pub mod demux;
 pub mod edge;
+pub mod embed;
 pub mod error;
 pub mod forward;
 pub mod gateway;

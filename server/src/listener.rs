@@ -3,6 +3,7 @@
 //! Invariant: nothing that a peer does or leaves undone holds up the accept loop: the TLS handshake
 //! and the admission of a backend run in the connection's own task, under a deadline.
 
+mod plain;
 pub mod proxied;
 mod rewind;
 mod socket;
@@ -13,8 +14,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-
-use http::uri::Scheme;
 
 use log::{debug, info, warn};
 use ptth_link::goaway::FORBIDDEN;
@@ -34,11 +33,13 @@ use tokio_rustls::server::TlsStream;
 use crate::auth::Identity;
 use crate::caps::Place;
 use crate::demux::{Peer, Side};
-use crate::public::{Redirect, serve_h1, serve_h2};
+use crate::public::{serve_h1, serve_h2};
 use crate::shard::Shard;
 use crate::stay::Stay;
 use crate::tunnel::{Driving, Ended, Home, attach, farewell, refuse};
 
+pub use plain::serve_plain;
+use plain::serve_redirect;
 use proxied::Refused;
 pub use rewind::Rewind;
 use socket::Socket;
@@ -333,42 +334,6 @@ pub async fn serve_visitor<IO>(
     }
 }
 
-/// Serves a visitor without TLS to the end of his connection: in HTTP/2 if he begins with its preface
-/// ("prior knowledge", RFC 9113 §3.3), else in HTTP/1.1. No backend comes in by the way it begins.
-pub async fn serve_plain<IO>(shard: &Shard, mut io: Rewind<IO>, peer: SocketAddr, stay: Stay)
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let Ok(Ok(is_h2)) = timeout(HANDSHAKE, begins_with_preface(&mut io)).await else {
-        return debug!("listener: {peer} dropped: no request in time");
-    };
-    debug!("listener: {peer} speaks {} without TLS", if is_h2 { "h2" } else { "http/1.1" });
-    let mut visitor = shard.visitor(peer.ip(), None, stay);
-    visitor.edge.scheme = Scheme::HTTP;
-    if is_h2 { serve_h2(visitor, io).await } else { serve_h1(visitor, io).await }
-}
-
-/// Whether the first bytes are HTTP/2's. Cancel safe.
-async fn begins_with_preface<IO: AsyncRead + Unpin>(io: &mut Rewind<IO>) -> io::Result<bool> {
-    loop {
-        let seen = io.seen().get(..PREFACE.len()).unwrap_or(io.seen());
-        if seen == PREFACE {
-            return Ok(true);
-        }
-        if !PREFACE.starts_with(seen) || io.look(PREFACE.len()).await? == 0 {
-            return Ok(false);
-        }
-    }
-}
-
-async fn serve_redirect<IO>(shard: &Shard, io: IO, peer: SocketAddr, port: u16)
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let shutdown = shard.shutdown.clone();
-    Redirect { address: peer.ip(), port, seed: shard.seed(), shutdown }.serve(io).await;
-}
-
 /// Drives a backend's tunnel to its end.
 pub async fn serve_backend<IO>(
     stream: TlsStream<IO>,
@@ -393,8 +358,6 @@ pub async fn serve_backend<IO>(
     }
 }
 
-/// RFC 9113 §3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Accepted to TLS done: once for the ClientHello, once for the rest.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For the ClientHello of who takes one of the last places: those are for backends, which begin at once.

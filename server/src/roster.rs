@@ -235,11 +235,11 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut members = self.roster.lock();
+        self.roster.changed.notify_waiters();
         let place = members.present.iter().position(|it| it.tunnel.id == self.tunnel.id);
         if let Some(place) = place {
             members.present.remove(place).stand(&[]);
         }
-        self.roster.changed.notify_waiters();
         let policy = self.roster.policy();
         for member in &mut members.present {
             // What nobody has any more falls back to the first of those who had to leave it.

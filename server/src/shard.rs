@@ -119,6 +119,19 @@ impl Shard {
         Ok(Arc::new(Self { index: 0, shutdown, shared }))
     }
 
+    /// A gateway of one shard inside another program; and the work that it wants driven.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub(crate) fn embedded(
+        config: &Config,
+        shutdown: Shutdown,
+    ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Driving>), TlsError> {
+        let (sender, work) = mpsc::unbounded_channel();
+        let shared = Shared::new(config, vec![sender])?;
+        Ok((Arc::new(Self { index: 0, shutdown, shared }), work))
+    }
+
     /// Where a tunnel driven by shard `index` belongs.
     pub fn home(&self, index: usize) -> Home {
         Home {

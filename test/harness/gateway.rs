@@ -91,6 +91,21 @@ impl GatewayBox {
         Self { address, addresses, pin, token, pool, roster, orders, running: Some(running) }
     }
 
+    /// Where it takes HTTP without TLS.
+    pub fn plain(&self) -> SocketAddr {
+        self.entrance(|entrance| entrance == Entrance::Plain)
+    }
+
+    /// Where it only redirects.
+    pub fn redirect(&self) -> SocketAddr {
+        self.entrance(|entrance| matches!(entrance, Entrance::Redirect { .. }))
+    }
+
+    fn entrance(&self, is: impl Fn(Entrance) -> bool) -> SocketAddr {
+        let found = self.addresses.iter().find(|(entrance, _)| is(*entrance));
+        found.expect("such an entrance").1
+    }
+
     /// What a client needs to know to hold tunnels to it.
     pub fn client_config(&self) -> client::Config {
         self.client_config_via(self.address)

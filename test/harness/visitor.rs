@@ -100,12 +100,26 @@ pub async fn connect_from(
     address: SocketAddr,
     alpn: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from((own, 0)))?;
-    shake(socket.connect(address).await?, alpn).await
+    shake(tcp_from(own, address).await?, alpn).await
 }
 
-async fn shake(socket: TcpStream, alpn: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
+/// A TCP connection that comes from that address of the loopback network.
+///
+/// # Errors
+/// Those of the socket.
+pub async fn tcp_from(own: Ipv4Addr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((own, 0)))?;
+    let socket = socket.connect(address).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+/// TLS on a TCP connection that is there already.
+///
+/// # Errors
+/// Those of the handshake.
+pub async fn shake(socket: TcpStream, alpn: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
     socket.set_nodelay(true)?;
     let name = ServerName::try_from("example.test").expect("a name");
     TlsConnector::from(Arc::new(tls(alpn))).connect(name, socket).await

@@ -31,7 +31,7 @@ const SERVER: &[(&str, &[&str])] = &[
     ),
     ("forward", &["carry", "error", "policy", "pool", "share", "upload"]),
     ("carry", &["pool", "upload"]),
-    ("tunnel", &["auth", "live", "policy", "roster", "site"]),
+    ("tunnel", &["auth", "config", "live", "policy", "roster", "site"]),
     ("stay", &["caps"]),
     ("roster", &["auth", "config", "live", "policy", "pool", "site"]),
     ("policy", &["auth", "config", "live", "pool", "router", "site"]),

@@ -182,5 +182,5 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const WANTED_HOST: HeaderName = HeaderName::from_static("2ptth-host");
 const WANTED_NAME: HeaderName = HeaderName::from_static("2ptth-name");
 
-/// What fits into a head that every server takes.
-const MAX_HOSTS: usize = 50;
+/// As many as a registration may name.
+const MAX_HOSTS: usize = 100;

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use ptth_link::token;
+
 use super::ConfigError;
 use super::mistake::Mistake;
 use super::source::Place;
@@ -84,6 +86,11 @@ impl Text {
         };
         let (kind, name) = (kind.get_ref().to_string(), kind.span());
         let span = inner.span();
+        // What can't be read is quoted as a path; this isn't one.
+        if kind.ends_with("file") && inner.get_ref().as_str().is_some_and(token::begins_like_one) {
+            let wanted = "the path of a file, not the token itself";
+            return Err(self.wrong(&span, Mistake::Type { key: kind, wanted }));
+        }
         let value = self.spelt(value)?;
         let settings = Settings::deserialize(ValueDeserializer::from(value)).map_err(|err| {
             // About the kind's name, about something inside, or about the whole.

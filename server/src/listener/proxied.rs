@@ -43,6 +43,12 @@ pub fn beginning(bytes: &[u8]) -> Beginning {
     if bytes.len() < mark.len() {
         return Beginning::Short;
     }
+    if let (V2, Some(&[high, low])) = (mark, bytes.get(V2_LENGTH)) {
+        // What is too long isn't waited for.
+        if usize::from(u16::from_be_bytes([high, low])) > most - V2_LENGTH.end {
+            return Beginning::Malformed;
+        }
+    }
     let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
     match ProxyHeader::parse(bytes.get(..most).unwrap_or(bytes), config) {
         Ok((header, length)) => match header.proxied_address() {
@@ -116,6 +122,8 @@ const V1_MOST: usize = 107;
 /// senders promise to stay in (§2).
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_MOST: usize = 536;
+/// Where it says how long the rest of it is.
+const V2_LENGTH: std::ops::Range<usize> = 14..16;
 
 #[cfg(test)]
 mod tests {
@@ -177,6 +185,8 @@ mod tests {
             v2(0x21, 0x11, &V4[..11]),
             v2(0x21, 0x11, &[0; 600]),
         ];
+        assert_eq!(beginning(&v2(0x21, 0x11, &[0; 521])[..16]), Beginning::Malformed);
+        assert_eq!(beginning(&v2(0x21, 0x11, &[0; 520])[..16]), Beginning::Short);
         for mut bytes in bad {
             // Some show only when more comes than their own length.
             bytes.extend_from_slice(&[b'x'; V2_MOST]);

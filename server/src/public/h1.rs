@@ -197,7 +197,7 @@ impl Connection {
         let way = visitor.prepare(&mut parts, version, id)?;
         let method = parts.method.clone();
         let request = Request::from_parts(parts, body);
-        let (mut response, carry) = self.visitor.ask(&way, request, id, &mut |_, _| {}).await?;
+        let (mut response, carry) = visitor.ask(&way, request, id, &mut |_, _| {}).await?;
         admit(&mut response)?;
         let (mut parts, body) = response.into_parts();
         if carry.is_unasked() {

@@ -4,6 +4,7 @@
 //! may cross, and what the visitor is told when it can't.
 
 mod check;
+mod embed;
 mod guard;
 mod h1;
 mod h2;
@@ -46,6 +47,7 @@ use crate::router;
 use crate::stay::Stay;
 use crate::tunnel::Driving;
 
+pub use self::embed::{Answer, InFront, Source};
 pub use self::h1::serve as serve_h1;
 pub use self::h2::serve as serve_h2;
 pub use self::redirect::Redirect;

@@ -42,8 +42,13 @@ pub(super) struct Admitted {
 pub(super) fn is_registration(head: &Parts) -> bool {
     match head.extensions.get::<Protocol>() {
         Some(protocol) => protocol.as_str() == TOKEN,
-        None => head.method == Method::GET && is_listed(&head.headers, UPGRADE, TOKEN),
+        None => head.method == Method::GET && names_token(&head.headers),
     }
+}
+
+/// Whether `Upgrade` lists the token.
+pub(super) fn names_token(fields: &HeaderMap) -> bool {
+    is_listed(fields, UPGRADE, TOKEN)
 }
 
 /// Whether a field's list has that member, in whatever case.
@@ -226,7 +231,8 @@ impl Admitted {
 
 /// What a backend asks to speak.
 const TOKEN: &str = "ptth";
-const PATH: &str = "/.well-known/ptth/";
+/// Where registrations go.
+pub(super) const PATH: &str = "/.well-known/ptth/";
 /// RFC 7639.
 const ALPN: HeaderName = HeaderName::from_static("alpn");
 /// The dynamic name that is asked for.

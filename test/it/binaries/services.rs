@@ -40,7 +40,7 @@ fn client(
     let file = format!(
         "gateway = \"{}\"\npin = \"{pin}\"\ntunnels = 1\nurl-file = \"urls\"\n\
          [[service]]\nhost = \"blog.test\"\norigin = \"{}\"\ntoken_file = \"blog.token\"\n\
-         [[service]]\nname = \"shop\"\norigin = \"{}\"\ntoken_file = \"shop.token\"\ntunnels = 2\n",
+         [[service]]\nhost = \"shop.test\"\norigin = \"{}\"\ntoken_file = \"shop.token\"\ntunnels = 2\n",
         gateway.address, origins[0].address, origins[1].address
     );
     let file = folder.write("client.toml", file).display().to_string();
@@ -65,7 +65,7 @@ async fn one_client_holds_the_tunnels_of_several_services() {
     let folder = Folder::new();
     let client = client(&folder, &gateway, &tokens, &[&blog, &shop]);
     gateway.until_tunnels(3).await;
-    for label in ["blog.test/0 up", "shop/0 up", "shop/1 up"] {
+    for label in ["blog.test/0 up", "shop.test/0 up", "shop.test/1 up"] {
         client.logs(&format!("tunnel: {label}")).await;
     }
     let mut seen = Vec::new();
@@ -76,11 +76,15 @@ async fn one_client_holds_the_tunnels_of_several_services() {
         }
     }
     client.says(" blog.test GET \"/\" 200 13 B").await;
-    client.says(" shop GET \"/\" 200 13 B").await;
-    // This gateway announces nothing: what is known of a host is a guess, and of a name nothing.
-    let guess = format!("https://blog.test:{}/", gateway.address.port());
-    client.logs(&format!("client: public address {guess} service=\"blog.test\"")).await;
-    holds(&folder.path("urls"), &format!("{guess}\n")).await;
+    client.says(" shop.test GET \"/\" 200 13 B").await;
+    // Nobody announced anything, so these are guesses.
+    let guesses = ["blog.test", "shop.test"]
+        .map(|host| (host, format!("https://{host}:{}/", gateway.address.port())));
+    for (host, guess) in &guesses {
+        client.logs(&format!("client: public address {guess} service=\"{host}\"")).await;
+    }
+    let lines: String = guesses.iter().map(|(_, guess)| format!("{guess}\n")).collect();
+    holds(&folder.path("urls"), &lines).await;
     assert!(!client.said().contains(tokens[0].reveal().trim_start_matches("2ptth_")));
     client.signal("TERM");
     assert_eq!(client.ended().await.code, Some(0));
@@ -94,14 +98,14 @@ async fn a_service_that_is_refused_leaves_the_others() {
     let (blog, shop) = (origin("from the blog").await, origin("from the shop").await);
     let folder = Folder::new();
     let client = client(&folder, &gateway, &[&known, &stranger], &[&blog, &shop]);
-    let line = client.logs("client: service=\"shop\" ends").await;
+    let line = client.logs("client: service=\"shop.test\" ends").await;
     assert!(line.contains("doesn't know this token"), "{line}");
     gateway.until_tunnels(1).await;
     assert_eq!(H1::get(&gateway, "/").await.text(), "from the blog");
     client.signal("TERM");
     let output = client.ended().await;
     assert_eq!(output.code, Some(77), "{output:?}");
-    assert_eq!(output.stderr.matches("service=\"shop\" ends").count(), 2, "once for each tunnel");
+    assert_eq!(output.stderr.matches("service=\"shop.test\" ends").count(), 1, "said once");
 }
 
 /// B3

@@ -1,5 +1,6 @@
 //! C5, C9: door B, by backends written by hand.
 
+mod embed;
 mod registration;
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@ mod binary;
 mod flood;
 mod h1;
 mod h2;
+mod proxied;
 mod readers;
 mod settings;
 mod share;

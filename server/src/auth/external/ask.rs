@@ -76,7 +76,7 @@ const BROKEN: &str = "the authorizer gives no proper answer";
 
 /// A head of more is none that says yes or no. hyper takes no less than 8 KiB.
 const MAX_HEAD: usize = 16 << 10;
-const MAX_FIELDS: usize = 100;
+pub(super) const MAX_FIELDS: usize = 100;
 
 pub(super) fn connector(roots: Arc<RootCertStore>) -> Result<Arc<ClientConfig>, LoadError> {
     let tls = ClientConfig::builder_with_provider(crypto::provider())

@@ -12,6 +12,7 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::ask::MAX_FIELDS;
 use super::*;
 use crate::auth::testing::*;
 use crate::tls::testing::Scratch;
@@ -193,6 +194,21 @@ async fn one_that_drips_refuses_in_time() {
         never = drip => never,
     };
     assert_eq!(verdict, SLOW);
+}
+
+/// C5
+#[tokio::test]
+async fn a_head_has_its_bounds() {
+    let long = |bytes: usize| format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(bytes));
+    let many = |fields: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(fields));
+    for (head, expected) in [
+        (long(12 << 10), Ok(())),
+        (long(20 << 10), ODD),
+        (many(MAX_FIELDS), Ok(())),
+        (many(MAX_FIELDS + 1), ODD),
+    ] {
+        assert_eq!(verdict(head.as_bytes()).await, expected, "{:.30} {}", head, head.len());
+    }
 }
 
 /// C5. A head without an end is refused early, whether it is one field or many.

@@ -265,9 +265,13 @@ fn byte_order_marks_and_line_ends_change_nothing() {
         let config = good(&text);
         assert_eq!((config.limits.grace.as_secs(), &*config.routes[0].name), (7, "a"), "{text:?}");
     }
-    let error = load(&scratch(), "\u{feff}grace = 7\r\nlog = 'loud'\r\n", "--self-signed", &[])
-        .unwrap_err();
-    assert!(error.to_string().contains("toml:2:7: log \"loud\""), "{error}");
+    for (text, place) in [
+        ("\u{feff}log = 'loud'", ".toml:1:7: log \"loud\""),
+        ("\u{feff}grace = 7\r\nlog = 'loud'\r\n", ".toml:2:7: log \"loud\""),
+    ] {
+        let error = load(&scratch(), text, "--self-signed", &[]).unwrap_err().to_string();
+        assert!(error.contains(place), "{error}");
+    }
 }
 
 /// The README's example, with files of the names that stand there.

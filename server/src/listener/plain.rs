@@ -1,0 +1,55 @@
+//! Connections without TLS: those of a proxy that has it, and those of visitors who are to come by https.
+
+use std::io;
+use std::net::SocketAddr;
+
+use http::uri::Scheme;
+use log::debug;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use super::HANDSHAKE;
+use super::rewind::Rewind;
+use crate::public::{Redirect, serve_h1, serve_h2};
+use crate::shard::Shard;
+use crate::stay::Stay;
+
+/// Serves a visitor without TLS to the end of his connection: in HTTP/2 if he begins with its preface
+/// ("prior knowledge", RFC 9113 §3.3), else in HTTP/1.1. No backend comes in by the way it begins.
+pub async fn serve_plain<IO>(shard: &Shard, mut io: Rewind<IO>, peer: SocketAddr, stay: Stay)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Ok(Ok(is_h2)) = timeout(HANDSHAKE, begins_with_preface(&mut io)).await else {
+        return debug!("listener: {peer} dropped: no request in time");
+    };
+    debug!("listener: {peer} speaks {} without TLS", if is_h2 { "h2" } else { "http/1.1" });
+    let mut visitor = shard.visitor(peer.ip(), None, stay);
+    visitor.edge.scheme = Scheme::HTTP;
+    if is_h2 { serve_h2(visitor, io).await } else { serve_h1(visitor, io).await }
+}
+
+/// Whether the first bytes are HTTP/2's. Cancel safe.
+async fn begins_with_preface<IO: AsyncRead + Unpin>(io: &mut Rewind<IO>) -> io::Result<bool> {
+    loop {
+        let seen = io.seen().get(..PREFACE.len()).unwrap_or(io.seen());
+        if seen == PREFACE {
+            return Ok(true);
+        }
+        if !PREFACE.starts_with(seen) || io.look(PREFACE.len()).await? == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+/// Tells a visitor where to go.
+pub(super) async fn serve_redirect<IO>(shard: &Shard, io: IO, peer: SocketAddr, port: u16)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shutdown = shard.shutdown.clone();
+    Redirect { address: peer.ip(), port, seed: shard.seed(), shutdown }.serve(io).await;
+}
+
+/// RFC 9113 §3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

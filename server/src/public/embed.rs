@@ -1,0 +1,192 @@
+//! The gateway inside another program's HTTP server: one service, in front of the program's own.
+//!
+//! In:  requests that a hyper server has read, and that it would let be upgraded.
+//! Out: what a tunnel answers where the gateway has a route, and what the program's own service answers
+//! everywhere else. Backends come in by door B, over HTTP/1.1.
+//!
+//! Whoever embeds it keeps the deadlines and limits of his connections himself, and says by a
+//! [`Source`] where each request comes from.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::Body as HttpBody;
+use http_body_util::{Either, Full};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use log::trace;
+use ptth_link::body::Body;
+use tower_service::Service;
+
+use crate::error::{ExchangeError, RequestId};
+use crate::forward::forward;
+use crate::policy::Lost;
+use crate::tunnel::Driving;
+
+use super::upgrade::{self, Wish};
+use super::{Account, Visitor, admit, check, register};
+
+/// Where a request comes from, to be put among its extensions; without it, from nowhere.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Source(pub IpAddr);
+
+/// A service that asks backends for what they serve, and `S` for everything else.
+#[derive(Clone, Debug)]
+pub struct InFront<S> {
+    visitor: Arc<Visitor>,
+    next: S,
+}
+
+/// What a request that has a route gets: a tunnel's body, or a page of ours.
+pub type Answer = Either<Body, Full<Bytes>>;
+
+impl<S> InFront<S> {
+    pub(crate) fn new(visitor: Visitor, next: S) -> Self {
+        Self { visitor: Arc::new(visitor), next }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for InFront<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+{
+    type Response = Response<Either<R, Answer>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.next.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if !has_route(&self.visitor, &request) {
+            let answer = self.next.call(request);
+            return Box::pin(async { Ok(answer.await?.map(Either::Left)) });
+        }
+        let visitor = self.visitor.clone();
+        Box::pin(async move { Ok(answer(&visitor, request).await.map(Either::Right)) })
+    }
+}
+
+fn has_route<B>(visitor: &Visitor, request: &Request<B>) -> bool {
+    let asks_to_register = request.method() == Method::GET
+        && register::names_token(request.headers())
+        && request.uri().path().starts_with(register::PATH);
+    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = request.uri().authority().map(|authority| authority.as_str()).or(named);
+    let found = host.map(|host| visitor.roster.policy().find(host, request.uri().path()));
+    asks_to_register || found.is_some_and(|found| !matches!(found, Err(Lost::Unrouted)))
+}
+
+async fn answer<B>(visitor: &Visitor, mut request: Request<B>) -> Response<Answer>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+{
+    let from = request.extensions().get::<Source>().map(|source| source.0);
+    let address = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let own = Visitor { address, ..visitor.clone() };
+    let visitor = &*own.seen(request.headers());
+    let account = Account::open(visitor, &request);
+    let upgraded = hyper::upgrade::on(&mut request);
+    let (mut parts, body) = request.into_parts();
+    let result = match sound(&mut parts) {
+        Ok(()) if register::is_registration(&parts) => enroll(visitor, &parts, upgraded).await,
+        Ok(()) => exchange(visitor, parts, body, upgraded, account.id).await,
+        Err(err) => Err(err),
+    };
+    match result {
+        Ok(mut response) => {
+            account.answered(response.status());
+            // The tunnel's version says nothing about this connection.
+            *response.version_mut() = Version::HTTP_11;
+            response.map(Either::Left)
+        }
+        Err(err) => account.failed(&err).map(|page| Either::Right(Full::from(page))),
+    }
+}
+
+/// What a head must be to cross. The server that read it has judged its framing.
+fn sound(head: &mut Parts) -> Result<(), ExchangeError> {
+    let malformed = ExchangeError::Request(StatusCode::BAD_REQUEST, "The request is malformed.");
+    if head.method == Method::CONNECT {
+        return Err(ExchangeError::Method);
+    }
+    check::h2(head).map_err(|err| err.unwrap_or(malformed))
+}
+
+/// Door B: the connection becomes a tunnel.
+async fn enroll(
+    visitor: &Visitor,
+    head: &Parts,
+    upgraded: OnUpgrade,
+) -> Result<Response<Body>, ExchangeError> {
+    let admitted = register::admit(visitor, head).await?;
+    let mut response = Response::new(Body::empty());
+    admitted.grant(&mut response, true);
+    let io = async move { upgraded.await.ok().map(TokioIo::new) };
+    in_background(visitor, admitted.tunnel(io, visitor));
+    Ok(response)
+}
+
+async fn exchange<B>(
+    visitor: &Visitor,
+    mut parts: Parts,
+    body: B,
+    upgraded: OnUpgrade,
+    id: RequestId,
+) -> Result<Response<Body>, ExchangeError>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+{
+    let is_head = parts.method == Method::HEAD;
+    let version = if parts.version == Version::HTTP_2 { "2" } else { "1.1" };
+    let wish = Wish::take(&mut parts);
+    let way = visitor.prepare(&mut parts, version, id)?;
+    let Some(wish) = wish else {
+        let request = Request::from_parts(parts, body);
+        let (mut response, carry) = visitor.ask(&way, request, id, &mut |_, _| {}).await?;
+        admit(&mut response)?;
+        in_background(visitor, Box::pin(carry));
+        let length = declared_length(response.headers()).filter(|_| !is_head);
+        return Ok(response.map(|body| body.with_length(length)));
+    };
+    let (body, writer) = upgrade::streams(upgraded);
+    let request = Request::from_parts(parts, body);
+    let (mut response, carry) = forward(&way, request, &mut |_, _| {}).await?;
+    admit(&mut response)?;
+    if !(response.status().is_success() && carry.is_extended()) {
+        in_background(visitor, Box::pin(carry));
+        let length = declared_length(response.headers());
+        return Ok(response.map(|body| body.with_length(length)));
+    }
+    wish.grant(&mut response);
+    response.headers_mut().remove(CONTENT_LENGTH);
+    let (parts, body) = response.into_parts();
+    let work = async move {
+        let (_, result) = tokio::join!(carry.patient(), upgrade::download(body, writer));
+        if let Err(err) = result {
+            trace!("visitor: upgraded connection ended: {err}");
+        }
+    };
+    in_background(visitor, Box::pin(work));
+    Ok(Response::from_parts(parts, Body::empty()))
+}
+
+/// What must move on beside the response. Whoever embeds the gateway drives it ([`crate::embed`]).
+fn in_background(visitor: &Visitor, work: Driving) {
+    // Fails only when nobody drives any more, and then the drop is what is wanted.
+    let _ = visitor.drive.as_ref().map(|drive| drive.send(work));
+}
+
+fn declared_length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
