@@ -17,10 +17,11 @@ use ptth_link::token::Token;
 use ptth_server::config::{Admission, CertificateSource, Config};
 use ptth_server::listener::{Accepted, accept_tls, serve_backend, serve_visitor};
 use ptth_server::pool::{Pool, Tunnel};
-use ptth_server::shard::Shard;
+use ptth_server::shard::{Shard, Shared};
 use ptth_server::stay::Stay;
+use ptth_server::tunnel::Driving;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -57,9 +58,12 @@ impl Room {
         let mut config = Config::new(CertificateSource::SelfSigned { names }, admission);
         change(&mut config);
         let (trigger, shutdown) = channel();
-        let shard = Shard::alone(&config, shutdown).expect("the gateway starts");
+        let (sender, tunnels) = mpsc::unbounded_channel();
+        let shared = Shared::new(&config, vec![sender]).expect("the gateway starts");
+        let shard = Arc::new(Shard { index: 0, shutdown, shared });
         let mut running = JoinSet::new();
         running.spawn(shard.courier().run());
+        running.spawn(drive(tunnels));
         Self { shard, token, trigger, connections: Arc::new(Mutex::new(running)) }
     }
 
@@ -180,6 +184,18 @@ where
             serve_backend(*stream, identity, home, peer).await;
         }
         None => {}
+    }
+}
+
+/// Drives the tunnels that visitors' connections become, as the gateway's own thread does.
+async fn drive(mut tunnels: mpsc::UnboundedReceiver<Driving>) {
+    let mut driven = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(tunnel) = tunnels.recv() => drop(driven.spawn(tunnel)),
+            Some(_) = driven.join_next() => {}
+            else => return,
+        }
     }
 }
 

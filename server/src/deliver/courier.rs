@@ -49,14 +49,15 @@ enum Last {
 
 impl Courier {
     /// Delivers until the end of the process: once that begins, nothing new is taken, and what can't be
-    /// delivered within the grace is lost. Dropping the future ends it at once.
+    /// delivered within the grace is lost. Dropping the future ends it at once; what is lost is counted
+    /// all the same.
     pub async fn run(self) {
         let (mut draining, mut closing) = (self.shutdown.clone(), self.shutdown.clone());
         let mut tasks = JoinSet::new();
         let mut lanes = HashMap::new();
         let mut report = interval(REPORT);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = self.outbox.counts();
+        let mut tally = Tally { told: self.outbox.counts(), outbox: self.outbox.clone() };
         let mut ending = false;
         loop {
             for delivery in self.outbox.arrivals() {
@@ -72,7 +73,7 @@ impl Courier {
                 Some(done) = tasks.join_next() => if let Err(err) = done && err.is_panic() {
                     error!("deliver: a delivery's task panicked: {err}");
                 },
-                _ = report.tick() => self.report(&mut told),
+                _ = report.tick() => tally.report(),
                 () = draining.reached(Phase::Draining), if !ending => {
                     ending = true;
                     self.outbox.close();
@@ -80,10 +81,7 @@ impl Courier {
                 () = closing.reached(Phase::Closing) => break,
             }
         }
-        self.outbox.close();
         tasks.shutdown().await;
-        self.lose();
-        self.report(&mut told);
     }
 
     /// One request's task: it waits for its turn on its route's lane, and again after each failure.
@@ -207,25 +205,36 @@ impl Courier {
     fn count(&self, which: impl Fn(&super::Counters) -> &AtomicU64) {
         which(&self.outbox.counters).fetch_add(1, Ordering::Relaxed);
     }
+}
 
-    /// At the end: what was taken and neither delivered nor dropped.
-    fn lose(&self) {
+/// Says what happened, now and then and at the end, however that comes.
+struct Tally {
+    outbox: Arc<Outbox>,
+    told: Counts,
+}
+
+impl Tally {
+    fn report(&mut self) {
+        let counts = self.outbox.counts();
+        if counts != self.told {
+            self.told = counts;
+            let (requests, bytes) = self.outbox.held();
+            info!("deliver: {counts} waiting={requests} bytes={bytes}");
+        }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.outbox.close();
+        // What was taken and neither delivered nor dropped.
         let Counts { queued, delivered, dropped, .. } = self.outbox.counts();
         let lost = queued.saturating_sub(delivered).saturating_sub(dropped);
         if lost > 0 {
             self.outbox.counters.dropped.fetch_add(lost, Ordering::Relaxed);
             warn!("deliver: requests lost at the end, which had been answered: {lost}");
         }
-    }
-
-    /// Says what happened, if anything did.
-    fn report(&self, told: &mut Counts) {
-        let counts = self.outbox.counts();
-        if counts != *told {
-            *told = counts;
-            let (requests, bytes) = self.outbox.held();
-            info!("deliver: {counts} waiting={requests} bytes={bytes}");
-        }
+        self.report();
     }
 }
 

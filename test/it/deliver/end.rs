@@ -63,6 +63,19 @@ async fn what_is_under_way_at_the_close_is_cut_and_counted() {
     assert_eq!((hooks.outbox().held().0, hooks.counts().dropped), (0, 1));
 }
 
+/// A program that embeds the gateway may just drop it.
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_with_the_gateway_is_counted() {
+    let mut hooks = Hooks::new();
+    hooks.post("hooks.test", "/", b"x").await;
+    sleep(Duration::from_secs(1)).await;
+    let outbox = hooks.outbox().clone();
+    assert_eq!(outbox.counts().dropped, 0);
+    drop(hooks);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(outbox.counts().dropped, 1);
+}
+
 /// The whole gateway, by its threads and sockets: what was taken holds up the end until it is delivered.
 #[tokio::test]
 async fn a_gateway_told_to_stop_delivers_first() {

@@ -204,3 +204,20 @@ fn mistakes_elsewhere_are_told_as_ever() {
         "{missing}"
     );
 }
+
+/// The README's example works as it stands.
+#[test]
+fn the_documented_file_is_one() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let begins = readme.find("# client.toml").expect("the example");
+    let example = readme[begins..].split("```").next().unwrap();
+    let tokens = [Scratch::new(TOKEN), Scratch::new(&Token::generate().reveal())];
+    let example = example.replace("\"token\"", &format!("{:?}", tokens[0].0));
+    let example = example.replace("\"git-token\"", &format!("{:?}", tokens[1].0));
+    let options = with(&example, "", &[]).unwrap();
+    let labels: Vec<_> = options.services.iter().filter_map(|s| s.label.as_deref()).collect();
+    assert_eq!(labels, ["blog.example.com", "git.example.com"]);
+    assert_eq!(options.url_file, Some("/run/2ptth/urls".into()));
+    assert_ne!(options.services[0].config.token, options.services[1].config.token);
+}
