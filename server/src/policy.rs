@@ -242,7 +242,7 @@ impl Policy {
     /// gateway, which stands for every host.
     pub fn urls(&self, sites: &[Site], called: Option<&Authority>, port: u16) -> Vec<String> {
         let port = if port == HTTPS { String::new() } else { format!(":{port}") };
-        let routes = sites.iter().filter_map(|site| self.route(site).or_else(|| self.site(site)));
+        let routes = sites.iter().filter_map(|site| self.shown(site));
         let addresses: Vec<_> = routes.flat_map(|route| route.addresses.clone()).collect();
         let urls = addresses.iter().filter_map(|address| {
             let (host, path) = address.split_once('/')?;
@@ -352,6 +352,14 @@ impl Policy {
             Site::Route(_) => self.routes.iter().find(|route| route.site == *site).cloned(),
             Site::Name(name) => self.names.as_ref()?.get(name),
         }
+    }
+
+    /// The site, also where it is a name that nobody serves yet.
+    fn shown(&self, site: &Site) -> Option<Arc<Route>> {
+        self.route(site).or_else(|| match site {
+            Site::Name(name) => Some(self.names.as_ref()?.route(name)),
+            Site::Route(_) => None,
+        })
     }
 
     fn site(&self, site: &Site) -> Option<Arc<Route>> {
