@@ -103,6 +103,8 @@ enum Target {
 
 /// Whom a route admits.
 struct Admits {
+    /// Its hosts, as text.
+    names: Vec<String>,
     /// `None`: whom the gateway as a whole admits.
     credentials: Option<Vec<Arc<dyn Credential>>>,
     known: Arc<Known>,
@@ -165,7 +167,11 @@ impl Policy {
                 route.patience = Patience::default();
             }
             routes.push(Arc::new(route));
-            admits.push(Admits { credentials: settings.allow.clone(), known: known.clone() });
+            admits.push(Admits {
+                names: settings.hosts.iter().map(HostPattern::to_string).collect(),
+                credentials: settings.allow.clone(),
+                known: known.clone(),
+            });
         }
         let live = before.and_then(|before| before.names.as_ref());
         let names = config.names.clone().map(|names| Names::new(names, shards, live));
