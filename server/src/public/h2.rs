@@ -5,7 +5,7 @@
 
 use std::future::{Future, poll_fn, ready};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -149,6 +149,10 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visito
             ending = true;
             engine.connection.graceful_shutdown();
         }
+        let tunnels = conduct.tunnels.load(Ordering::Relaxed);
+        if ending && tunnels > 0 && streams.len() <= tunnels {
+            visitor.stay.leave_to_tunnels();
+        }
     }
 }
 
@@ -158,6 +162,8 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visito
 struct Conduct {
     cancelled: AtomicU32,
     answered: AtomicU32,
+    /// Streams that are tunnels now.
+    tunnels: AtomicUsize,
 }
 
 impl Conduct {
@@ -165,6 +171,10 @@ impl Conduct {
     fn is_bad(&self) -> bool {
         let cancelled = self.cancelled.load(Ordering::Relaxed);
         cancelled > CANCELLED && cancelled / 4 > self.answered.load(Ordering::Relaxed)
+    }
+
+    fn cancelled(&self) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
     }
 
     fn forgive(&self) {
@@ -189,7 +199,8 @@ async fn exchange(
     let (parts, stream) = request.into_parts();
     if register::is_registration(&parts) {
         // Boxed: it is rare, and each exchange's task would have room for it.
-        return Box::pin(register_stream(visitor, parts, stream, respond, account)).await;
+        return Box::pin(register_stream(visitor, parts, stream, respond, (account, &conduct)))
+            .await;
     }
     let (mut inflow, body) = split(stream, visitor.budget.clone());
     let request = Request::from_parts(parts, body);
@@ -205,11 +216,9 @@ async fn exchange(
                 get_ahead(&inflow).await;
             }
         }
-        Err(Unanswered::Cancelled) => {
-            conduct.cancelled.fetch_add(1, Ordering::Relaxed);
-        }
+        Err(Unanswered::Cancelled) => conduct.cancelled(),
         Err(Unanswered::Malformed) => {
-            conduct.cancelled.fetch_add(1, Ordering::Relaxed);
+            conduct.cancelled();
             respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         Err(Unanswered::Failed(err)) => {
@@ -236,12 +245,19 @@ async fn register_stream(
     mut parts: Parts,
     stream: RecvStream,
     mut respond: SendResponse<Bytes>,
-    account: Account,
+    (account, conduct): (Account, &Conduct),
 ) {
     let admitted = match check::h2(&mut parts) {
-        Err(None) => return respond.send_reset(Reason::PROTOCOL_ERROR),
+        Err(None) => {
+            conduct.cancelled();
+            return respond.send_reset(Reason::PROTOCOL_ERROR);
+        }
         Err(Some(err)) => Err(err),
-        Ok(()) => register::admit(visitor, &parts).await,
+        Ok(()) => select! {
+            admitted = register::admit(visitor, &parts) => admitted,
+            // Taken back: a stream that h2 counts no longer mustn't wait here for an authorizer.
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return conduct.cancelled(),
+        },
     };
     let admitted = match admitted {
         Ok(admitted) => admitted,
@@ -256,12 +272,15 @@ async fn register_stream(
     let Ok(sender) = respond.send_response(response, false) else { return };
     let drive = visitor.drive.clone();
     let (over, is_over) = oneshot::channel::<()>();
-    let tunnel = admitted.tunnel(ready(Some(Nested::new(sender, stream, over))), visitor);
+    // The connection keeps its place: it may carry other requests, now and when this tunnel is over.
+    let tunnel = admitted.tunnel(ready(Some(Nested::new(sender, stream, over))), visitor, ());
     // Whoever drives tunnels drives it to the end of the process, like those of door A.
     if let Some(drive) = &drive
         && drive.send(tunnel).is_ok()
     {
+        conduct.tunnels.fetch_add(1, Ordering::Relaxed);
         let _ = is_over.await;
+        conduct.tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
