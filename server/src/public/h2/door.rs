@@ -1,0 +1,49 @@
+//! Door B over HTTP/2: a stream of a visitor's connection that becomes a tunnel.
+
+use std::future::ready;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::Response;
+use http::request::Parts;
+use ptth_link::nested::Nested;
+use tokio::sync::oneshot;
+
+use crate::public::register::admit;
+use crate::public::{Account, Visitor, check};
+
+/// Judges the registration, and stays as long as its tunnel lives: the connection carries it.
+pub(super) async fn register(
+    visitor: &Visitor,
+    mut parts: Parts,
+    stream: RecvStream,
+    mut respond: SendResponse<Bytes>,
+    account: Account,
+) {
+    let admitted = match check::h2(&mut parts) {
+        Err(None) => return respond.send_reset(Reason::PROTOCOL_ERROR),
+        Err(Some(err)) => Err(err),
+        Ok(()) => admit(visitor, &parts).await,
+    };
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(err) => {
+            super::refuse(respond, account.failed(&err), false);
+            return;
+        }
+    };
+    let mut response = Response::new(());
+    admitted.grant(&mut response, false);
+    account.answered(response.status());
+    let Ok(sender) = respond.send_response(response, false) else { return };
+    let drive = visitor.drive.clone();
+    let (over, is_over) = oneshot::channel::<()>();
+    let tunnel = admitted.tunnel(ready(Some(Nested::new(sender, stream, over))), visitor);
+    // Whoever drives tunnels drives it to the end of the process, like those of door A.
+    if let Some(drive) = &drive
+        && drive.send(tunnel).is_ok()
+    {
+        let _ = is_over.await;
+    }
+}
