@@ -6,7 +6,7 @@ use std::fmt;
 
 use log::{error, info, warn};
 
-use crate::config::{Admission, Config, ConfigError};
+use crate::config::{Config, ConfigError};
 use crate::policy::Policy;
 use crate::shard::Shared;
 
@@ -74,10 +74,15 @@ impl Reload {
                 return false;
             }
         };
-        complaint.clear();
         if self.digest == config.digest {
+            complaint.clear();
             return false;
         }
+        if let Err(err) = shared.tls.change(&config) {
+            complain(complaint, asked, "the old configuration stays in use", &err);
+            return false;
+        }
+        complaint.clear();
         self.digest = config.digest;
         config.warnings.iter().for_each(|warning| warn!("gateway: {warning}"));
         apply(&config, shared);
@@ -91,12 +96,6 @@ impl Reload {
 
 fn apply(config: &Config, shared: &Shared) {
     let known = shared.tls.known();
-    match &config.admission {
-        Admission::Open => _ = known.replace(true, &[]),
-        // Made because there is no other: the one that was shown at the start stays.
-        Admission::Keys { made: Some(_), .. } => {}
-        Admission::Keys { keys, .. } => _ = known.replace(false, keys),
-    }
     let before = shared.roster.policy();
     let policy = Policy::new(config, known, shared.shards(), Some(&before));
     // First whom TLS lets in, so that nobody is admitted by a policy that is no more.

@@ -38,9 +38,16 @@ pub struct Tls {
     labels: Vec<Vec<u8>>,
     certificates: Arc<Certificates>,
     known: Arc<Known>,
-    token_file: Option<PathBuf>,
-    /// The digest of the token file in use; held while reloading, so that two don't overlap.
-    seen: Mutex<Option<[u8; 32]>>,
+    /// Held while reloading, so that two don't overlap.
+    tokens: Mutex<TokenFile>,
+}
+
+/// The token file, if there is one.
+#[derive(Debug)]
+struct TokenFile {
+    path: Option<PathBuf>,
+    /// The digest of what is in use of it.
+    seen: Option<[u8; 32]>,
 }
 
 impl Tls {
@@ -58,8 +65,7 @@ impl Tls {
             labels: config.backend_alpn.clone(),
             certificates,
             known,
-            token_file,
-            seen: Mutex::new(None),
+            tokens: Mutex::new(TokenFile { path: token_file, seen: None }),
         })
     }
 
@@ -117,24 +123,42 @@ impl Tls {
     /// each other. New handshakes get the new one; connections that are there live on. The same
     /// bad file gives an equal error each time. Reads files, so it blocks.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let certificates = self.certificates.reload();
-        let tokens = self.reload_tokens(&mut seen);
+        let tokens = self.reload_tokens(&mut tokens);
         Ok(certificates? | tokens?)
     }
 
-    fn reload_tokens(&self, seen: &mut Option<[u8; 32]>) -> Result<bool, TlsError> {
-        let Some(path) = &self.token_file else {
+    /// Has the certificates and the admission of another configuration from now on. Blocks.
+    ///
+    /// # Errors
+    /// [`TlsError`]: a certificate can't be used, and all stays as it is.
+    pub fn change(&self, config: &Config) -> Result<(), TlsError> {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        self.certificates.change(&config.certificates)?;
+        let (keys, file) = match &config.admission {
+            Admission::Open => (None, &None),
+            // Made because there is no other: the one that was shown at the start stays.
+            Admission::Keys { made: Some(_), .. } => return Ok(()),
+            Admission::Keys { keys, file, .. } => (Some(keys), file),
+        };
+        *tokens = TokenFile { path: file.clone(), seen: None };
+        self.known.replace(keys.is_none(), keys.map_or(&[], Vec::as_slice));
+        Ok(())
+    }
+
+    fn reload_tokens(&self, tokens: &mut TokenFile) -> Result<bool, TlsError> {
+        let Some(path) = &tokens.path else {
             return Ok(false);
         };
         let text = config::read_token_file(path).map_err(TlsError::Tokens)?;
         let digest = Some(crypto::sha256(text.as_bytes()));
-        if digest == *seen {
+        if digest == tokens.seen {
             return Ok(false);
         }
         let keys = parse_keys(&text)
             .map_err(|why| TlsError::Tokens(ConfigError::TokenFile { path: path.clone(), why }))?;
-        *seen = digest;
+        tokens.seen = digest;
         Ok(self.known.replace(false, &keys))
     }
 }
