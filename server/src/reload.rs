@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use log::{LevelFilter, error, info, warn};
 
-use crate::config::{CertificateSource, Config, ConfigError, Limits, ProxyProtocol, Trusted};
+use crate::config::{Config, ConfigError, Limits, ProxyProtocol, Trusted};
 use crate::policy::Policy;
 use crate::shard::Shared;
 
@@ -78,9 +78,22 @@ impl Reload {
                 return false;
             }
         };
-        complaint.clear();
         if self.digest == config.digest {
+            complaint.clear();
             return false;
+        }
+        let admits = match shared.tls.change(&config) {
+            Ok(admits) => admits,
+            Err(err) => {
+                complain(complaint, asked, "the old configuration stays in use", &err);
+                return false;
+            }
+        };
+        complaint.clear();
+        if !admits && config.at_large() {
+            warn!(
+                "gateway: nobody is admitted any more where a route doesn't say whom; name a token file, or start anew to have a token made"
+            );
         }
         self.digest = config.digest;
         config.warnings.iter().for_each(|warning| warn!("gateway: {warning}"));
@@ -105,7 +118,6 @@ struct Fixed {
     sockets: [Vec<SocketAddr>; 3],
     trusted: Trusted,
     proxy_protocol: ProxyProtocol,
-    certificates: Vec<CertificateSource>,
     backend_alpn: Vec<Vec<u8>>,
     limits: Limits,
     log: LevelFilter,
@@ -117,7 +129,6 @@ impl Fixed {
             sockets: [config.listen.clone(), config.plain.clone(), config.redirect.clone()],
             trusted: config.trusted.clone(),
             proxy_protocol: config.proxy_protocol,
-            certificates: config.certificates.clone(),
             backend_alpn: config.backend_alpn.clone(),
             limits: config.limits.clone(),
             log: config.log,
@@ -136,7 +147,6 @@ impl Fixed {
             (redirect != redirects, "redirect"),
             (self.trusted != new.trusted, "trusted_proxies"),
             (self.proxy_protocol != new.proxy_protocol, "proxy_protocol"),
-            (self.certificates != new.certificates, "which certificates"),
             (self.backend_alpn != new.backend_alpn, "backend_alpn"),
             (old.head != now.head, "head_timeout"),
             (old.stall != now.stall, "stall_timeout"),
@@ -151,11 +161,6 @@ impl Fixed {
 
 fn apply(config: &Config, shared: &Shared) {
     let known = shared.tls.known();
-    if !shared.tls.admit(&config.admission) && config.at_large() {
-        warn!(
-            "gateway: nobody is admitted any more where a route doesn't say whom; name a token file, or start anew to have a token made"
-        );
-    }
     let before = shared.roster.policy();
     let policy = Policy::new(config, known, shared.shards(), Some(&before));
     // First whom TLS lets in, so that nobody is admitted by a policy that is no more.
@@ -182,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::auth::Key;
-    use crate::config::Admission;
+    use crate::config::{Admission, CertificateSource};
 
     fn config(admission: Admission) -> Config {
         Config::new(CertificateSource::SelfSigned { names: Vec::new() }, admission)

@@ -39,16 +39,16 @@ pub struct Tls {
     labels: Vec<Vec<u8>>,
     certificates: Arc<Certificates>,
     known: Arc<Known>,
-    /// The public half of a token made at the start, which somebody was shown.
+    /// The public half of a token made at the start, which the operator was shown.
     made: Option<PublicKey>,
     /// Held while reloading, so that two don't overlap.
-    tokens: Mutex<Tokens>,
+    tokens: Mutex<TokenFile>,
 }
 
-/// The file that says whom the gateway as a whole admits.
+/// The token file, if there is one.
 #[derive(Debug)]
-struct Tokens {
-    file: Option<PathBuf>,
+struct TokenFile {
+    path: Option<PathBuf>,
     /// The digest of what is in use of it.
     seen: Option<[u8; 32]>,
 }
@@ -57,7 +57,7 @@ impl Tls {
     /// Loads or makes the certificates. Reads files, so it blocks.
     pub fn new(config: &Config) -> Result<Self, TlsError> {
         let certificates = Arc::new(Certificates::new(&config.certificates)?);
-        let (known, file, made) = match &config.admission {
+        let (known, token_file, made) = match &config.admission {
             Admission::Keys { keys, file, made } => {
                 (Known::new(false, keys), file.clone(), made.as_ref().map(Token::public))
             }
@@ -70,8 +70,8 @@ impl Tls {
             labels: config.backend_alpn.clone(),
             certificates,
             known,
-            made,
-            tokens: Mutex::new(Tokens { file, seen: None }),
+            made: made.filter(|_| config.at_large()),
+            tokens: Mutex::new(TokenFile { path: token_file, seen: None }),
         })
     }
 
@@ -135,35 +135,40 @@ impl Tls {
         Ok(certificates? | tokens?)
     }
 
-    /// Admits whom a configuration admits that was read again, and from here on looks at its token file.
-    /// False if that is nobody: it says neither who nor that anybody may, and a token that is made then
-    /// is one that nobody was shown.
-    pub fn admit(&self, admission: &Admission) -> bool {
+    /// Has the certificates and the admission of another configuration from now on. False if that admits
+    /// nobody: it says neither who nor that anybody may, and a token that is made then is one that nobody
+    /// was shown. Blocks.
+    ///
+    /// # Errors
+    /// [`TlsError`]: a certificate can't be used, and all stays as it is.
+    pub fn change(&self, config: &Config) -> Result<bool, TlsError> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let (open, keys, file) = match admission {
+        // A file without any is of a gateway that has no TLS; until the next start, this one has.
+        if !config.certificates.is_empty() {
+            self.certificates.change(&config.certificates)?;
+        }
+        let (open, keys, file) = match &config.admission {
             Admission::Open => (true, &[][..], &None),
             Admission::Keys { made: Some(_), .. } => (false, self.made.as_slice(), &None),
             Admission::Keys { keys, file, .. } => (false, keys.as_slice(), file),
         };
-        if tokens.file != *file {
-            *tokens = Tokens { file: file.clone(), seen: None };
-        }
+        *tokens = TokenFile { path: file.clone(), seen: None };
         self.known.replace(open, keys);
-        open || !keys.is_empty()
+        Ok(open || !keys.is_empty())
     }
 
-    fn reload_tokens(&self, tokens: &mut Tokens) -> Result<bool, TlsError> {
-        let Tokens { file: Some(path), seen } = tokens else {
+    fn reload_tokens(&self, tokens: &mut TokenFile) -> Result<bool, TlsError> {
+        let Some(path) = &tokens.path else {
             return Ok(false);
         };
         let text = config::read_token_file(path).map_err(TlsError::Tokens)?;
         let digest = Some(crypto::sha256(text.as_bytes()));
-        if digest == *seen {
+        if digest == tokens.seen {
             return Ok(false);
         }
         let keys = parse_keys(&text)
             .map_err(|why| TlsError::Tokens(ConfigError::TokenFile { path: path.clone(), why }))?;
-        *seen = digest;
+        tokens.seen = digest;
         Ok(self.known.replace(false, &keys))
     }
 }
