@@ -191,13 +191,15 @@ impl<N: Network> Dialer<N> {
     /// Door B. An authorization that was renewed meanwhile is shown once more.
     async fn by_http(&self) -> Result<Dialled, DialError> {
         let shown = self.authorization().await?;
-        let denied = match self.register(shown.as_ref()).await {
+        let mut denied = match self.register(shown.as_ref()).await {
             Err(DialError::Denied(reply)) if reply.status == StatusCode::UNAUTHORIZED => reply,
             dialled => return dialled,
         };
         let renewable = self.config.authorization.as_ref().is_some_and(Authorization::is_renewable);
         let fresh = if renewable { self.authorization().await? } else { None };
         if fresh.is_none() || fresh == shown {
+            // Whoever renews it may be late.
+            denied.firm &= !renewable;
             return Err(DialError::Denied(denied));
         }
         match self.register(fresh.as_ref()).await {
@@ -236,7 +238,8 @@ impl<N: Network> Dialer<N> {
         let answer = timeout(ANSWER, asking).await.map_err(late)??;
         let urls = judge(&answer.head, &answer.body)?;
         let stream = answer.stream.ok_or_else(|| {
-            DialError::NoDoor(Reply { status: answer.head.status, reason: String::new() })
+            let (status, reason) = (answer.head.status, String::new());
+            DialError::NoDoor(Reply { status, reason, firm: false })
         })?;
         Ok(Dialled { stream, address, way, certificate, version, urls })
     }

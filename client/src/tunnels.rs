@@ -323,7 +323,10 @@ where
         let loss = match err.verdict() {
             Verdict::Final => return Err(self.refused(err)),
             // Whoever was right once may be behind a captive portal now.
-            Verdict::FinalAtFirst if !self.up_before => return Err(Stopped::Unknown(err)),
+            Verdict::FinalAtFirst if !self.up_before => {
+                let denied = matches!(err, DialError::Denied(_));
+                return Err(if denied { self.refused(err) } else { Stopped::Unknown(err) });
+            }
             Verdict::FinalAtFirst | Verdict::Failed => Loss::Failed,
             Verdict::Absent => Loss::Unreachable,
             Verdict::Later(after) => Loss::Later(after),

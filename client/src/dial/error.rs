@@ -33,7 +33,7 @@ pub enum DialError {
     Broken(io::Error),
     /// The gateway doesn't admit our key. Final.
     Refused(&'static str),
-    /// The gateway refuses the registration. Final.
+    /// The gateway refuses the registration. Final, if its reply is [`Reply::firm`].
     Denied(Reply),
     /// It refuses an authorization that is another one each time it is asked for.
     Stale(Reply),
@@ -94,6 +94,7 @@ impl DialError {
             Self::Unknown(_) | Self::NoGateway | Self::NoDoor(_) | Self::NoConnect => {
                 Verdict::FinalAtFirst
             }
+            Self::Denied(reply) if !reply.firm => Verdict::FinalAtFirst,
             Self::Refused(_) | Self::Denied(_) => Verdict::Final,
             Self::Busy(_, after) => after.map_or(Verdict::Failed, Verdict::Later),
         }
@@ -157,6 +158,9 @@ pub struct Reply {
     pub status: StatusCode,
     /// Its sentence, as it came, of [`LONGEST_REASON`] characters at most; perhaps empty.
     pub reason: String,
+    /// Whether the gateway itself says so, and of something that stays as it is. What a front says, or of an
+    /// authorization that its source may still renew, needn't be true the next time.
+    pub firm: bool,
 }
 
 impl fmt::Display for Reply {

@@ -97,7 +97,9 @@ fn authority(host: &str, gateway: &Gateway) -> String {
 /// Whether the door opened: the public addresses that the gateway tells, or what its answer means.
 /// `body` is the beginning of what came with a refusal.
 pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<Vec<String>, DialError> {
-    let reply = || Reply { status: head.status, reason: reason(&head.headers, body) };
+    // A page of a front's, of a portal's or of a foreign gateway's doesn't have it.
+    let firm = head.headers.contains_key(REASON);
+    let reply = || Reply { status: head.status, reason: reason(&head.headers, body), firm };
     let opened = match head.status {
         StatusCode::SWITCHING_PROTOCOLS => names(&head.headers, UPGRADE, TOKEN),
         // Over HTTP/1.1 a 200 is just a page.

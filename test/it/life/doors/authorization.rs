@@ -65,6 +65,52 @@ async fn a_file_that_did_not_change_is_a_refusal() {
     assert_eq!(fake.dialled().len(), 1);
 }
 
+/// B1: what was good once and has expired is renewed sooner or later; and what a front says for a while isn't
+/// the gateway's word. Whoever was let in before goes on trying.
+#[tokio::test(start_paused = true)]
+async fn who_was_let_in_before_outlasts_an_expired_file_and_a_front_that_says_no() {
+    let folder = Folder::new();
+    let path = folder.write("authorization", "old");
+    let (fake, tls) = (Fake::default(), Tls::speaking(&[b"http/1.1"]));
+    let (told, mut story) = story();
+    let (acceptor, renewed) = (tls.clone(), path.clone());
+    fake.put(PLACE, move |io, n| {
+        let (tls, told, renewed) = (acceptor.clone(), told.clone(), renewed.clone());
+        async move {
+            let Ok(stream) = tls.accept(io).await else { return };
+            let mut stream = BufWriter::new(stream);
+            let head = read_head(&mut stream).await;
+            let answer = match n {
+                0 => OPEN.to_owned(),
+                1..=6 => unauthorized(),
+                7..=9 => "HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nWAF\n".to_owned(),
+                10 => {
+                    std::fs::write(&renewed, "new").expect("it can be written");
+                    unauthorized()
+                }
+                _ => {
+                    assert_eq!(shown(&head), "Bearer new");
+                    OPEN.to_owned()
+                }
+            };
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            if answer == OPEN {
+                // The first one doesn't last.
+                let lasts = Duration::from_secs(if n == 0 { 1 } else { 3600 });
+                let _ = tokio::time::timeout(lasts, ask(stream, told)).await;
+                return;
+            }
+            let _ = stream.shutdown().await;
+        }
+    });
+    let mut config = config(&tls);
+    config.authorization = Some(Authorization::File(path));
+    let _guest = Guest::start(&process(config), fake.clone(), Demo);
+    for _ in 0..2 {
+        assert_eq!(later(&mut story).await, POSSIBLE);
+    }
+}
+
 /// A file that is missing for a while is being replaced, or the disk is late: the client waits.
 #[tokio::test(start_paused = true)]
 async fn a_file_that_is_gone_is_waited_for() {
