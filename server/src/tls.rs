@@ -21,6 +21,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage};
 use rustls::{ServerConfig, version};
 
 use ptth_link::keys::parse_keys;
+use ptth_link::token::{PublicKey, Token};
 use ptth_link::{alpn, crypto};
 
 use crate::auth::{Known, Verifier};
@@ -38,6 +39,8 @@ pub struct Tls {
     labels: Vec<Vec<u8>>,
     certificates: Arc<Certificates>,
     known: Arc<Known>,
+    /// The public half of a token made at the start, which the operator was shown.
+    made: Option<PublicKey>,
     /// Held while reloading, so that two don't overlap.
     tokens: Mutex<TokenFile>,
 }
@@ -54,9 +57,11 @@ impl Tls {
     /// Loads or makes the certificates. Reads files, so it blocks.
     pub fn new(config: &Config) -> Result<Self, TlsError> {
         let certificates = Arc::new(Certificates::new(&config.certificates)?);
-        let (known, token_file) = match &config.admission {
-            Admission::Keys { keys, file, .. } => (Known::new(false, keys), file.clone()),
-            Admission::Open => (Known::new(true, &[]), None),
+        let (known, token_file, made) = match &config.admission {
+            Admission::Keys { keys, file, made } => {
+                (Known::new(false, keys), file.clone(), made.as_ref().map(Token::public))
+            }
+            Admission::Open => (Known::new(true, &[]), None, None),
         };
         let known = Arc::new(known);
         Ok(Self {
@@ -65,6 +70,7 @@ impl Tls {
             labels: config.backend_alpn.clone(),
             certificates,
             known,
+            made: made.filter(|_| config.at_large()),
             tokens: Mutex::new(TokenFile { path: token_file, seen: None }),
         })
     }
@@ -129,22 +135,26 @@ impl Tls {
         Ok(certificates? | tokens?)
     }
 
-    /// Has the certificates and the admission of another configuration from now on. Blocks.
+    /// Has the certificates and the admission of another configuration from now on. False if that admits
+    /// nobody: it says neither who nor that anybody may, and a token that is made then is one that nobody
+    /// was shown. Blocks.
     ///
     /// # Errors
     /// [`TlsError`]: a certificate can't be used, and all stays as it is.
-    pub fn change(&self, config: &Config) -> Result<(), TlsError> {
+    pub fn change(&self, config: &Config) -> Result<bool, TlsError> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        self.certificates.change(&config.certificates)?;
-        let (keys, file) = match &config.admission {
-            Admission::Open => (None, &None),
-            // Made because there is no other: the one that was shown at the start stays.
-            Admission::Keys { made: Some(_), .. } => return Ok(()),
-            Admission::Keys { keys, file, .. } => (Some(keys), file),
+        // A file without any is of a gateway that has no TLS; until the next start, this one has.
+        if !config.certificates.is_empty() {
+            self.certificates.change(&config.certificates)?;
+        }
+        let (open, keys, file) = match &config.admission {
+            Admission::Open => (true, &[][..], &None),
+            Admission::Keys { made: Some(_), .. } => (false, self.made.as_slice(), &None),
+            Admission::Keys { keys, file, .. } => (false, keys.as_slice(), file),
         };
         *tokens = TokenFile { path: file.clone(), seen: None };
-        self.known.replace(keys.is_none(), keys.map_or(&[], Vec::as_slice));
-        Ok(())
+        self.known.replace(open, keys);
+        Ok(open || !keys.is_empty())
     }
 
     fn reload_tokens(&self, tokens: &mut TokenFile) -> Result<bool, TlsError> {

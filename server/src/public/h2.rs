@@ -7,7 +7,7 @@ mod door;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -148,6 +148,10 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visito
             ending = true;
             engine.connection.graceful_shutdown();
         }
+        let tunnels = conduct.tunnels.load(Ordering::Relaxed);
+        if ending && tunnels > 0 && streams.len() <= tunnels {
+            visitor.stay.leave_to_tunnels();
+        }
     }
 }
 
@@ -157,6 +161,8 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visito
 struct Conduct {
     cancelled: AtomicU32,
     answered: AtomicU32,
+    /// Streams that are tunnels now.
+    tunnels: AtomicUsize,
 }
 
 impl Conduct {
@@ -164,6 +170,10 @@ impl Conduct {
     fn is_bad(&self) -> bool {
         let cancelled = self.cancelled.load(Ordering::Relaxed);
         cancelled > CANCELLED && cancelled / 4 > self.answered.load(Ordering::Relaxed)
+    }
+
+    fn cancelled(&self) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
     }
 
     fn forgive(&self) {
@@ -188,7 +198,8 @@ async fn exchange(
     let (parts, stream) = request.into_parts();
     if register::is_registration(&parts) {
         // Boxed: it is rare, and each exchange's task would have room for it.
-        return Box::pin(door::register(visitor, parts, stream, respond, account)).await;
+        return Box::pin(door::register(visitor, parts, stream, respond, (account, &conduct)))
+            .await;
     }
     let (mut inflow, body) = split(stream, visitor.budget.clone());
     let request = Request::from_parts(parts, body);
@@ -204,11 +215,9 @@ async fn exchange(
                 get_ahead(&inflow).await;
             }
         }
-        Err(Unanswered::Cancelled) => {
-            conduct.cancelled.fetch_add(1, Ordering::Relaxed);
-        }
+        Err(Unanswered::Cancelled) => conduct.cancelled(),
         Err(Unanswered::Malformed) => {
-            conduct.cancelled.fetch_add(1, Ordering::Relaxed);
+            conduct.cancelled();
             respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         Err(Unanswered::Failed(err)) => {
