@@ -1,15 +1,15 @@
 //! The origin that is built in: something to look at before there is anything to show.
 //!
 //! GET answers with a line of text, POST with its own body, `/events` counts as server-sent events, and
-//! a WebSocket gets back what it sends.
+//! a WebSocket gets back what it sends. `?delay=2` in the target makes it think that many seconds first.
 
 mod echo;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Ready, ready};
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use ptth_link::body::{Body, BodyError};
 use ptth_link::websocket::WEBSOCKET;
-use tokio::time::{Interval, interval};
+use tokio::time::{Interval, Sleep, interval, sleep};
 use tower_service::Service;
 
 use echo::Echo;
@@ -30,16 +30,50 @@ pub struct Demo;
 impl Service<Request<Body>> for Demo {
     type Response = Response<DemoBody>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Thinking;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        ready(Ok(answer(request)))
+        let wait = delay(request.uri().query()).map(|delay| Box::pin(sleep(delay)));
+        Thinking { wait, request: Some(request) }
     }
 }
+
+/// An answer that may take its time.
+#[derive(Debug)]
+pub struct Thinking {
+    wait: Option<Pin<Box<Sleep>>>,
+    request: Option<Request<Body>>,
+}
+
+impl Future for Thinking {
+    type Output = Result<Response<DemoBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(wait) = &mut self.wait {
+            ready!(wait.as_mut().poll(cx));
+            self.wait = None;
+        }
+        match self.request.take() {
+            Some(request) => Poll::Ready(Ok(answer(request))),
+            // Polled after its end, which nobody may.
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// What `delay=SECONDS` asks for, a fraction perhaps, as far as it goes.
+fn delay(query: Option<&str>) -> Option<Duration> {
+    let seconds = query?.split('&').find_map(|pair| pair.strip_prefix("delay="))?;
+    let seconds = seconds.parse::<f64>().ok().filter(|seconds| seconds.is_finite())?;
+    Duration::try_from_secs_f64(seconds.min(LONGEST_DELAY)).ok()
+}
+
+/// Long enough to look at; visitors choose it, and each holds a stream meanwhile.
+const LONGEST_DELAY: f64 = 30.0;
 
 fn answer(request: Request<Body>) -> Response<DemoBody> {
     let protocol = request.extensions().get::<h2::ext::Protocol>();
@@ -153,5 +187,35 @@ impl Counter {
             self.count += 1;
             Some(Ok(Frame::data(format!("id: {0}\ndata: {0}\n\n", self.count).into())))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_is_kept_and_is_bounded() {
+        let table = [
+            ("/", 0),
+            ("/?delay=", 0),
+            ("/?delay=-1", 0),
+            ("/?delay=NaN", 0),
+            ("/?delays=3", 0),
+            ("/?delay=0.25", 250),
+            ("/x?a=b&delay=2", 2000),
+            ("/?delay=1e300", 30_000),
+            ("/?delay=3600", 30_000),
+        ];
+        for (target, milliseconds) in table {
+            let began = Instant::now();
+            let request = Request::post(target).body(Body::empty()).unwrap();
+            let response = Demo.call(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            let took = began.elapsed().as_millis();
+            assert!(took.abs_diff(milliseconds) <= 2, "{target}: {took} ms");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Bearer tokens (RFC 6750 §2.1), known by their digest.
 
+use std::fmt;
 use std::future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use serde::Deserialize;
 
 use super::authorization;
 use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
-use super::secret::{Digest, Files, LoadError};
+use super::secret::{Digest, Files, LoadError, Secret};
 
 /// `bearer_sha256 = "…"`: the digest of the token's bytes, so that the configuration holds no secret.
 #[derive(Debug, Deserialize)]
@@ -29,12 +30,32 @@ pub struct InFile(PathBuf);
 impl InFile {
     pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
         let token = files.secret(&self.0)?;
-        // No field could carry it; a second line is a second token, or a comment.
-        if !token.bytes().iter().all(u8::is_ascii_graphic) {
-            return Err(LoadError::NotOneWord { path: self.0 });
-        }
-        Ok(Arc::new(Bearer(token.digest())))
+        one_word(&token).ok_or(LoadError::NotOneWord { path: self.0 })
     }
+}
+
+/// `bearer_env = "…"`: the token in a variable of this process's environment. Changes at a restart only.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct InEnvironment(String);
+
+impl InEnvironment {
+    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+        one_word(&files.variable(&self.0)?).ok_or(LoadError::VariableNotOneWord)
+    }
+}
+
+impl fmt::Debug for InEnvironment {
+    /// Without the name, in whose place somebody may have written the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InEnvironment(redacted)")
+    }
+}
+
+/// No field could carry more; a second line is a second token, or a comment.
+fn one_word(token: &Secret) -> Option<Arc<dyn Credential>> {
+    let is_one = token.bytes().iter().all(u8::is_ascii_graphic);
+    is_one.then(|| Arc::new(Bearer(token.digest())) as Arc<dyn Credential>)
 }
 
 #[derive(Debug)]
@@ -106,6 +127,27 @@ mod tests {
         let (another, _) = load(&folder, json!({ "bearer_file": "token" })).unwrap();
         let pass = show(&another, "Bearer another").unwrap();
         assert!(made.iter().all(|other| !other.keeps(pass.mark)));
+    }
+
+    /// C5, C7: the runner of the tests sets these variables, whatever they are about.
+    #[test]
+    fn a_bearer_token_may_be_in_the_environment() {
+        let folder = Scratch::new();
+        let version = env!("CARGO_PKG_VERSION");
+        let (credential, _) = load(&folder, json!({ "bearer_env": "CARGO_PKG_VERSION" })).unwrap();
+        let pass = show(&credential, &format!("Bearer {version}")).unwrap();
+        folder.write("token", version);
+        let (same, _) = load(&folder, json!({ "bearer_file": "token" })).unwrap();
+        assert!(same.keeps(pass.mark));
+        let wrong = Refusal::Wrong("the bearer token is another one");
+        assert_eq!(show(&credential, "Bearer CARGO_PKG_VERSION"), Err(wrong));
+        for name in ["", "=", "A=B", "A\0", "s3cret-in-the-place-of-a-name"] {
+            let said = refused(&folder, json!({ "bearer_env": name }));
+            assert!(said.contains("isn't set, or is empty"), "{said}");
+            assert!(name.len() < 9 || !said.contains(name), "{said}");
+        }
+        let said = refused(&folder, json!({ "bearer_env": "CARGO_PKG_DESCRIPTION" }));
+        assert!(said.contains("must hold one token"), "{said}");
     }
 
     /// C7

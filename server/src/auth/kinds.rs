@@ -44,6 +44,8 @@ kinds! {
     BearerSha256(bearer::Hashed),
     /// A file with a bearer token.
     BearerFile(bearer::InFile),
+    /// A variable of the environment with a bearer token.
+    BearerEnv(bearer::InEnvironment),
     /// User and password.
     Basic(basic::Settings),
     /// JSON Web Tokens of an issuer whose keys are known.
@@ -64,8 +66,16 @@ mod tests {
     #[test]
     fn the_kinds_are_named_as_they_are_written() {
         let said = misspelt(json!({ "berer_file": "x" }));
-        for kind in ["key", "key_file", "bearer_sha256", "bearer_file", "basic", "jwt", "external"]
-        {
+        for kind in [
+            "key",
+            "key_file",
+            "bearer_sha256",
+            "bearer_file",
+            "bearer_env",
+            "basic",
+            "jwt",
+            "external",
+        ] {
             assert!(said.contains(&format!("`{kind}`")), "{said}");
         }
         for wrong in [json!({}), json!({ "key": "x", "key_file": "x" }), json!({ "key": 5 })] {
@@ -89,6 +99,8 @@ mod tests {
             [[allow]]
             bearer_file = "token"
             [[allow]]
+            bearer_env = "TOKEN"
+            [[allow]]
             basic = { user = "bob", password_file = "password" }
             [[allow]]
             jwt = { hs256_files = ["a", "b"], audience = "x", max_lifetime_days = 31, name_claim = "tid" }
@@ -108,6 +120,7 @@ mod tests {
             KeyFile(_),
             BearerSha256(_),
             BearerFile(_),
+            BearerEnv(_),
             Basic(_),
             Jwt(_),
             External(_),

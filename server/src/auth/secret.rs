@@ -146,6 +146,22 @@ impl Files {
         Ok(Secret::new(bytes))
     }
 
+    /// Takes a secret from the environment of this process, without blanks and line ends around it.
+    ///
+    /// # Errors
+    /// [`LoadError`], also if nothing is left. It doesn't quote the name, in whose place somebody may
+    /// have written the secret.
+    pub fn variable(&mut self, name: &str) -> Result<Secret, LoadError> {
+        // The system's function panics at these.
+        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+        let value = is_name.then(|| std::env::var_os(name)).flatten().unwrap_or_default();
+        let secret = value.as_encoded_bytes().trim_ascii();
+        if secret.is_empty() {
+            return Err(LoadError::Unset);
+        }
+        Ok(Secret::new(secret))
+    }
+
     /// Reads a text; `content` says whether others may see it.
     ///
     /// # Errors
@@ -236,6 +252,10 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
+    /// A variable that isn't there, or holds nothing.
+    Unset,
+    /// A variable with a bearer token that no field could carry.
+    VariableNotOneWord,
     /// A file that holds something else than it should.
     Content {
         /// The file.
@@ -281,6 +301,12 @@ impl fmt::Display for LoadError {
                 f,
                 "{} must hold one token and nothing else: visible ASCII without blanks, as a header field carries it",
                 path.display()
+            ),
+            Self::Unset => f.write_str(
+                "the environment variable that is named here isn't set, or is empty; what stands here is its name, not the secret",
+            ),
+            Self::VariableNotOneWord => f.write_str(
+                "the environment variable that is named here must hold one token and nothing else: visible ASCII without blanks, as a header field carries it",
             ),
             Self::Content { path, why } => write!(f, "{} {why}", path.display()),
             Self::Settings(why) => f.write_str(why),
