@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::auth::{Claim, Credential, Mark, Pass, Refusal};
 use crate::site::Site;
 
-use super::names::includes;
+use super::names::{Names, includes};
 use super::{Policy, Refused, Target, forbidden};
 
 /// One registration.
@@ -97,8 +97,11 @@ impl<'a> Desk<'a> {
         for place in 0..policy.routes.len() {
             sites.extend(self.route(policy, place).await);
         }
+        let domain = policy.names.as_ref().map_or("", Names::domain);
         for grant in policy.name_grants() {
-            let Some(pass) = self.passes(&grant.credential, &[]).await else { continue };
+            let names = grant.names.iter().flatten();
+            let hosts: Vec<_> = names.map(|name| format!("{name}.{domain}")).collect();
+            let Some(pass) = self.passes(&grant.credential, &hosts).await else { continue };
             let names = match pass.name {
                 // It speaks of one name, which must be among the granted ones all the same.
                 Some(name) => includes(grant, &name).then_some(vec![name]),
@@ -236,6 +239,15 @@ mod tests {
         let (_, sites) = alone.register(&claim(), &Wish::Any).await.unwrap();
         assert_eq!(sites, [Site::Route("b".into())]);
         assert_eq!(*outside.asked.lock().unwrap(), [["b.test".to_owned()]], "asked with its hosts");
+
+        outside.asked.lock().unwrap().clear();
+        let names = Some(["alice", "bob"].map(str::to_owned).to_vec());
+        let grant = NameGrant { names, credential: outside.clone() };
+        let named = policy(&[], Some(Names::new("names.test", vec![grant])));
+        let (_, sites) = named.register(&claim(), &Wish::Any).await.unwrap();
+        assert_eq!(sites, ["alice", "bob"].map(|name| Site::Name(name.into())));
+        let asked = ["alice.names.test", "bob.names.test"].map(str::to_owned);
+        assert_eq!(*outside.asked.lock().unwrap(), [asked], "asked with its names");
     }
 
     /// C5: a token that speaks of a name is good for it only where that name is granted.
