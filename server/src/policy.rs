@@ -224,6 +224,12 @@ impl Policy {
         }
     }
 
+    /// Whether the table leads somewhere for that host and path: not only that the path begins with what may
+    /// be a dynamic name.
+    pub fn has_place(&self, host: &str, path: &str) -> bool {
+        self.table.find(host, path).is_some()
+    }
+
     /// Those of the sites that exist; dynamic names only while somebody serves them.
     pub fn live(&self, sites: &[Site]) -> Vec<Arc<Route>> {
         sites.iter().filter_map(|site| self.route(site)).collect()

@@ -27,7 +27,6 @@ use tower_service::Service;
 
 use crate::error::{ExchangeError, RequestId};
 use crate::forward::forward;
-use crate::policy::Lost;
 use crate::tunnel::Driving;
 
 use super::upgrade::{self, Wish};
@@ -83,8 +82,10 @@ fn has_route<B>(visitor: &Visitor, request: &Request<B>) -> bool {
         && request.uri().path().starts_with(register::PATH);
     let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let host = request.uri().authority().map(|authority| authority.as_str()).or(named);
-    let found = host.map(|host| visitor.roster.policy().find(host, request.uri().path()));
-    asks_to_register || found.is_some_and(|found| !matches!(found, Err(Lost::Unrouted)))
+    let (policy, path) = (visitor.roster.policy(), request.uri().path());
+    // By path, a dynamic name has only what somebody serves: every page of the program's might be one.
+    let served = |host| policy.find(host, path).is_ok_and(|found| !found.route.pool.is_empty());
+    asks_to_register || host.is_some_and(|host| policy.has_place(host, path) || served(host))
 }
 
 async fn answer<B>(visitor: &Visitor, mut request: Request<B>) -> Response<Answer>

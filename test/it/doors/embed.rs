@@ -94,6 +94,11 @@ async fn a_program_serves_what_no_backend_does() {
     let mut visitor = program.connect().await;
     visitor.send("GET /own HTTP/1.1\r\nHost: program.example.test\r\n\r\n").await;
     assert_eq!(visitor.answer().await.text(), "the program's own page");
+    // Names have paths on this host, and nobody has one that is called like this page.
+    visitor.send("GET /about HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
+    assert_eq!(visitor.answer().await.text(), "the program's own page");
+    visitor.send("GET / HTTP/1.1\r\nHost: about.tunnel.example.test\r\n\r\n").await;
+    assert_eq!(visitor.answer().await.status, 404, "a name that nobody has");
     visitor.send("GET / HTTP/1.1\r\nHost: blog.example.test\r\n\r\n").await;
     assert_eq!(visitor.answer().await.status, 502, "a route without a backend");
 
