@@ -1,7 +1,7 @@
 //! Flags, environment variables and files become one checked [`Config`].
 //!
 //! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the file, which
-//!      beats the default ([`source`]).
+//!      beats the default (`source`).
 //! Out: a [`Config`], or one sentence that says what is wrong and what to do.
 
 mod args;

@@ -78,8 +78,7 @@ pub struct Gateway {
     addresses: Vec<(Entrance, SocketAddr)>,
     shards: Vec<(Sockets, mpsc::UnboundedReceiver<Driving>)>,
     shutdown: (Trigger, Shutdown),
-    source: Option<Source>,
-    digest: [u8; 32],
+    reload: Reload,
 }
 
 impl Gateway {
@@ -124,17 +123,18 @@ impl Gateway {
         let first = addresses.first().filter(|(entrance, _)| *entrance == Entrance::Tls);
         let _ = shared.port.set(first.map_or(HTTPS, |(_, address)| address.port()));
         let shards = sockets.into_iter().zip(receivers).collect();
-        let (source, digest) = (None, config.digest);
-        Ok(Self { shared, addresses, shards, shutdown: channel(), source, digest })
+        let reload = Reload::new(config);
+        Ok(Self { shared, addresses, shards, shutdown: channel(), reload })
     }
 
     /// Has the configuration read again by `load`, now and then and when told to, and applied if it
-    /// changed: routes, names and whom they admit. What the sockets and limits are stays.
+    /// changed: routes, names and whom they admit. What the sockets and limits are stays, and a change of
+    /// those is said to wait for the next start.
     pub fn reloading(
         mut self,
         load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
     ) -> Self {
-        self.source = Some(Source::new(load));
+        self.reload.source = Some(Source::new(load));
         self
     }
 
@@ -164,8 +164,7 @@ impl Gateway {
     /// # Errors
     /// [`StartError`], if it can't begin.
     pub fn run(self, orders: mpsc::UnboundedReceiver<Order>) -> Result<(), StartError> {
-        let Self { shared, shards, shutdown: (trigger, shutdown), source, digest, .. } = self;
-        let reload = Reload::new(source, digest);
+        let Self { shared, shards, shutdown: (trigger, shutdown), reload, .. } = self;
         let (drained, all_drained) = mpsc::channel(1);
         let control = runtime()?;
         thread::scope(|scope| {

@@ -21,6 +21,7 @@ struct Inner {
     filled: Instant,
     burst: f64,
     rate: f64,
+    closed: bool,
 }
 
 /// A stream's handles, whatever they are: dropping them resets it.
@@ -36,16 +37,28 @@ impl Graveyard {
             filled: Instant::now(),
             burst,
             rate,
+            closed: false,
         }))
     }
 
     /// Resets the stream now if the rate allows, else later.
     pub fn bury(&self, stream: Buried) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !inner.buried.is_empty() || !inner.take() {
+        if !inner.closed && (!inner.buried.is_empty() || !inner.take()) {
             inner.buried.push_back(stream);
         }
         // Otherwise it is dropped at the end of this function, after the lock.
+    }
+
+    /// The tunnel is no more: nothing has to wait. What was buried holds the tunnel, which holds this, so
+    /// that without a word neither would ever be freed.
+    pub fn close(&self) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.closed = true;
+        let buried = std::mem::take(&mut inner.buried);
+        drop(inner);
+        // After the lock, since what is dropped may bury something.
+        drop(buried);
     }
 
     /// Resets those whose time has come; true while some are left. To be called every second or so.
@@ -86,6 +99,21 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// B10: a tunnel that ends leaves nothing behind, however many of its streams waited for their reset.
+    #[tokio::test(start_paused = true)]
+    async fn with_the_tunnel_go_all_that_waited() {
+        let graveyard = Graveyard::new(false);
+        let alive = Arc::new(());
+        for _ in 0..1000 {
+            graveyard.bury(Box::new(alive.clone()));
+        }
+        assert_eq!(Arc::strong_count(&alive), 201);
+        graveyard.close();
+        assert_eq!(Arc::strong_count(&alive), 1);
+        graveyard.bury(Box::new(alive.clone()));
+        assert_eq!(Arc::strong_count(&alive), 1, "nor does anything wait that comes later");
+    }
 
     /// B10, LESSONS h2 point 2
     #[tokio::test(start_paused = true)]

@@ -25,6 +25,13 @@ pub fn lines(config: &Config, gateway: &Gateway) -> String {
     let listening = gateway.address();
     let (host, certain) = host(config, tls.first_name(), listening.map(|address| address.ip()));
     let token = match &config.admission {
+        // Whatever the gateway as a whole would admit, each route says for itself whom it does.
+        _ if !config.at_large() => {
+            text.push_str(
+                "Backends show what a route or a name of the configuration admits them by.\n",
+            );
+            String::new()
+        }
         Admission::Open => {
             text.push_str("OPEN: anybody may become the backend of this gateway.\n");
             String::new()

@@ -103,6 +103,8 @@ enum Target {
 
 /// Whom a route admits.
 struct Admits {
+    /// Its hosts, as text.
+    names: Vec<String>,
     /// `None`: whom the gateway as a whole admits.
     credentials: Option<Vec<Arc<dyn Credential>>>,
     known: Arc<Known>,
@@ -165,7 +167,11 @@ impl Policy {
                 route.patience = Patience::default();
             }
             routes.push(Arc::new(route));
-            admits.push(Admits { credentials: settings.allow.clone(), known: known.clone() });
+            admits.push(Admits {
+                names: settings.hosts.iter().map(HostPattern::to_string).collect(),
+                credentials: settings.allow.clone(),
+                known: known.clone(),
+            });
         }
         let live = before.and_then(|before| before.names.as_ref());
         let names = config.names.clone().map(|names| Names::new(names, shards, live));
@@ -242,7 +248,7 @@ impl Policy {
     /// gateway, which stands for every host.
     pub fn urls(&self, sites: &[Site], called: Option<&Authority>, port: u16) -> Vec<String> {
         let port = if port == HTTPS { String::new() } else { format!(":{port}") };
-        let routes = sites.iter().filter_map(|site| self.route(site).or_else(|| self.site(site)));
+        let routes = sites.iter().filter_map(|site| self.shown(site));
         let addresses: Vec<_> = routes.flat_map(|route| route.addresses.clone()).collect();
         let urls = addresses.iter().filter_map(|address| {
             let (host, path) = address.split_once('/')?;
@@ -352,6 +358,14 @@ impl Policy {
             Site::Route(_) => self.routes.iter().find(|route| route.site == *site).cloned(),
             Site::Name(name) => self.names.as_ref()?.get(name),
         }
+    }
+
+    /// The site, also where it is a name that nobody serves yet.
+    fn shown(&self, site: &Site) -> Option<Arc<Route>> {
+        self.route(site).or_else(|| match site {
+            Site::Name(name) => Some(self.names.as_ref()?.route(name)),
+            Site::Route(_) => None,
+        })
     }
 
     fn site(&self, site: &Site) -> Option<Arc<Route>> {

@@ -6,6 +6,8 @@
 //! Invariant: nobody opens a stream without a lease, so that a peer's limit on concurrent streams is
 //! never exceeded; beyond it h2 would queue without a bound and without a word.
 
+mod backend;
+
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -20,6 +22,8 @@ use crate::auth::Identity;
 pub use crate::live::{Tunnel, TunnelId};
 use crate::share::{Part, Share, Shares, is_used_up};
 
+use backend::{Backend, turned};
+
 /// All tunnels of one route.
 #[derive(Debug)]
 pub struct Pool {
@@ -33,39 +37,6 @@ pub struct Pool {
     changed: Notify,
     closed: AtomicBool,
     shares: Shares,
-}
-
-/// The tunnels of one process, as one shard sees them.
-#[derive(Debug)]
-struct Backend {
-    /// Those that the shard drives.
-    near: Vec<Arc<Tunnel>>,
-    /// The others: their locks are wanted by another thread, too.
-    far: Vec<Arc<Tunnel>>,
-}
-
-impl Backend {
-    fn tunnels(&self) -> impl Iterator<Item = &Arc<Tunnel>> {
-        self.near.iter().chain(&self.far)
-    }
-
-    fn in_flight(&self) -> usize {
-        self.tunnels().map(|tunnel| tunnel.in_flight()).sum()
-    }
-
-    /// The one with the fewest streams in flight; among equals another one at each turn.
-    fn best(&self, turn: usize, suits: impl Fn(&&Arc<Tunnel>) -> bool) -> Option<&Arc<Tunnel>> {
-        [&self.near, &self.far].into_iter().find_map(|tunnels| {
-            let free = turned(tunnels, turn).filter(&suits);
-            free.min_by_key(|tunnel| tunnel.in_flight())
-        })
-    }
-}
-
-/// All of them, beginning with another one at each turn.
-fn turned<T>(items: &[T], turn: usize) -> impl Iterator<Item = &T> {
-    let (before, after) = items.split_at(turn % items.len().max(1));
-    after.iter().chain(before)
 }
 
 /// How long a request waits, and how many do.
@@ -148,23 +119,9 @@ impl Pool {
 
     /// Shows every shard the tunnels that there are now.
     fn arrange(&self, all: &[Arc<Tunnel>]) {
-        let mut backends: Vec<Vec<&Arc<Tunnel>>> = Vec::new();
-        for tunnel in all {
-            let identity = &tunnel.identity;
-            let same = |backend: &&mut Vec<&Arc<Tunnel>>| {
-                backend.first().is_some_and(|first| first.identity.is_same_backend(identity))
-            };
-            match backends.iter_mut().find(same) {
-                Some(backend) => backend.push(tunnel),
-                None => backends.push(vec![tunnel]),
-            }
-        }
+        let backends = Backend::group(all);
         for (shard, view) in self.views.iter().enumerate() {
-            let seen = backends.iter().map(|tunnels| {
-                let (near, far) =
-                    tunnels.iter().cloned().cloned().partition(|it| it.shard == shard);
-                Backend { near, far }
-            });
+            let seen = backends.iter().map(|tunnels| Backend::seen_by(shard, tunnels));
             *view.write().unwrap_or_else(PoisonError::into_inner) = seen.collect();
         }
         // Whoever waits for room must learn as well that nothing is left to wait for.

@@ -3,10 +3,11 @@
 //! Invariant: what can't be used changes nothing. The configuration is exchanged whole or not at all.
 
 use std::fmt;
+use std::net::SocketAddr;
 
-use log::{error, info, warn};
+use log::{LevelFilter, error, info, warn};
 
-use crate::config::{Admission, Config, ConfigError};
+use crate::config::{Config, ConfigError, Limits, ProxyProtocol, Trusted};
 use crate::policy::Policy;
 use crate::shard::Shared;
 
@@ -29,16 +30,19 @@ impl fmt::Debug for Source {
 /// What is looked at again and again.
 #[derive(Debug)]
 pub struct Reload {
-    source: Option<Source>,
+    /// Where the configuration comes from. Without it, only certificates and tokens are looked at.
+    pub source: Option<Source>,
     /// Of the configuration in force.
     digest: [u8; 32],
+    fixed: Fixed,
     complaints: [String; 2],
 }
 
 impl Reload {
-    /// Begins with the configuration of that digest in force.
-    pub fn new(source: Option<Source>, digest: [u8; 32]) -> Self {
-        Self { source, digest, complaints: Default::default() }
+    /// Begins with this configuration in force.
+    pub fn new(config: &Config) -> Self {
+        let (digest, fixed) = (config.digest, Fixed::of(config));
+        Self { source: None, digest, fixed, complaints: Default::default() }
     }
 
     /// Looks once. `asked`: the operator waits for an answer in the log. Blocks: it reads files.
@@ -74,12 +78,30 @@ impl Reload {
                 return false;
             }
         };
-        complaint.clear();
         if self.digest == config.digest {
+            complaint.clear();
             return false;
+        }
+        let admits = match shared.tls.change(&config) {
+            Ok(admits) => admits,
+            Err(err) => {
+                complain(complaint, asked, "the old configuration stays in use", &err);
+                return false;
+            }
+        };
+        complaint.clear();
+        if !admits && config.at_large() {
+            warn!(
+                "gateway: nobody is admitted any more where a route doesn't say whom; name a token file, or start anew to have a token made"
+            );
         }
         self.digest = config.digest;
         config.warnings.iter().for_each(|warning| warn!("gateway: {warning}"));
+        let waiting = self.fixed.differences(&Fixed::of(&config));
+        if !waiting.is_empty() {
+            let waiting = waiting.join(", ");
+            warn!("gateway: these settings have changed, and count from the next start: {waiting}");
+        }
         apply(&config, shared);
         info!(
             "gateway: the configuration has changed; {} routes are in force",
@@ -89,14 +111,56 @@ impl Reload {
     }
 }
 
+/// What a process has from its start to its end: sockets, what runs on them, and limits that are counted
+/// from the first connection on.
+#[derive(Debug)]
+struct Fixed {
+    sockets: [Vec<SocketAddr>; 3],
+    trusted: Trusted,
+    proxy_protocol: ProxyProtocol,
+    backend_alpn: Vec<Vec<u8>>,
+    limits: Limits,
+    log: LevelFilter,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        Self {
+            sockets: [config.listen.clone(), config.plain.clone(), config.redirect.clone()],
+            trusted: config.trusted.clone(),
+            proxy_protocol: config.proxy_protocol,
+            backend_alpn: config.backend_alpn.clone(),
+            limits: config.limits.clone(),
+            log: config.log,
+        }
+    }
+
+    /// The keys of what `new` has otherwise.
+    fn differences(&self, new: &Self) -> Vec<&'static str> {
+        let ([listen, plain, redirect], [listens, plains, redirects]) =
+            (&self.sockets, &new.sockets);
+        let (old, now) = (&self.limits, &new.limits);
+        let per_address = old.connections_per_address != now.connections_per_address;
+        let table = [
+            (listen != listens, "listen"),
+            (plain != plains, "plain"),
+            (redirect != redirects, "redirect"),
+            (self.trusted != new.trusted, "trusted_proxies"),
+            (self.proxy_protocol != new.proxy_protocol, "proxy_protocol"),
+            (self.backend_alpn != new.backend_alpn, "backend_alpn"),
+            (old.head != now.head, "head_timeout"),
+            (old.stall != now.stall, "stall_timeout"),
+            (old.connections != now.connections, "max_connections"),
+            (per_address, "max_connections_per_address"),
+            (old.grace != now.grace, "grace"),
+            (self.log != new.log, "log"),
+        ];
+        table.into_iter().filter_map(|(differs, key)| differs.then_some(key)).collect()
+    }
+}
+
 fn apply(config: &Config, shared: &Shared) {
     let known = shared.tls.known();
-    match &config.admission {
-        Admission::Open => _ = known.replace(true, &[]),
-        // Made because there is no other: the one that was shown at the start stays.
-        Admission::Keys { made: Some(_), .. } => {}
-        Admission::Keys { keys, .. } => _ = known.replace(false, keys),
-    }
     let before = shared.roster.policy();
     let policy = Policy::new(config, known, shared.shards(), Some(&before));
     // First whom TLS lets in, so that nobody is admitted by a policy that is no more.
@@ -111,4 +175,124 @@ fn complain(last: &mut String, asked: bool, what: &str, err: &dyn fmt::Display) 
         error!("gateway: {what}: {text}");
     }
     *last = text;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use ptth_link::token::Token;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::auth::Key;
+    use crate::config::{Admission, CertificateSource};
+
+    fn config(admission: Admission) -> Config {
+        Config::new(CertificateSource::SelfSigned { names: Vec::new() }, admission)
+    }
+
+    fn keys(token: &Token) -> Admission {
+        Admission::Keys { keys: vec![token.public()], file: None, made: None }
+    }
+
+    /// A gateway that began with `admission`, and what makes it read others.
+    struct Changing {
+        shared: Arc<Shared>,
+        reload: Reload,
+        next: Arc<Mutex<Config>>,
+    }
+
+    impl Changing {
+        fn start(admission: Admission) -> Self {
+            let config = config(admission);
+            let (sender, _) = mpsc::unbounded_channel();
+            let shared = Shared::new(&config, vec![sender]).unwrap();
+            let next = Arc::new(Mutex::new(config.clone()));
+            let source = next.clone();
+            let mut reload = Reload::new(&config);
+            reload.source = Some(Source::new(move || Ok(source.lock().unwrap().clone())));
+            Self { shared, reload, next }
+        }
+
+        fn change(&mut self, admission: Admission) {
+            let mut next = self.next.lock().unwrap();
+            next.admission = admission;
+            next.digest[0] += 1;
+            drop(next);
+            self.reload.run(&self.shared, false);
+        }
+
+        fn admits(&self, token: &Token) -> bool {
+            self.shared.tls.known().admits(&Key::Ed25519(token.public()))
+        }
+    }
+
+    /// C6: who takes `open` out of the file has closed the gateway, although no token takes its place.
+    #[test]
+    fn a_gateway_that_is_no_longer_said_to_be_open_is_closed() {
+        let mut changing = Changing::start(Admission::Open);
+        assert!(changing.shared.tls.known().is_open());
+        changing.change(Admission::make());
+        assert!(!changing.shared.tls.known().is_open());
+        let (one, other) = (Token::generate(), Token::generate());
+        changing.change(keys(&one));
+        assert!(changing.admits(&one));
+        changing.change(keys(&other));
+        assert!(!changing.admits(&one) && changing.admits(&other));
+        changing.change(Admission::make());
+        assert!(!changing.admits(&other), "nor does an old token live on in silence");
+    }
+
+    /// C6: what was printed at the start is good again when nothing else is said.
+    #[test]
+    fn the_token_made_at_the_start_outlives_what_is_said_in_between() {
+        let made = Token::generate();
+        let admission = |made: &Token| Admission::Keys {
+            keys: vec![made.public()],
+            file: None,
+            made: Some(made.clone()),
+        };
+        let mut changing = Changing::start(admission(&made));
+        // Each reading makes another one, which nobody sees.
+        changing.change(admission(&Token::generate()));
+        assert!(changing.admits(&made));
+        changing.change(keys(&Token::generate()));
+        assert!(!changing.admits(&made));
+        changing.change(admission(&Token::generate()));
+        assert!(changing.admits(&made));
+    }
+
+    /// C6: with another file named, the one named before counts for nothing.
+    #[test]
+    fn a_token_file_that_is_no_longer_named_is_no_longer_read() {
+        let folder = crate::tls::testing::Scratch::new();
+        let [old, new, late] = [0; 3].map(|_| Token::generate());
+        let file = |name: &str, token: &Token| {
+            let path = folder.write(name, token.public().to_string());
+            Admission::Keys { keys: vec![token.public()], file: Some(path), made: None }
+        };
+        let mut changing = Changing::start(file("old", &old));
+        changing.change(file("new", &new));
+        assert!(changing.admits(&new) && !changing.admits(&old));
+        file("old", &late);
+        changing.reload.run(&changing.shared, false);
+        assert!(changing.admits(&new) && !changing.admits(&late));
+        file("new", &late);
+        changing.reload.run(&changing.shared, false);
+        assert!(changing.admits(&late) && !changing.admits(&new));
+    }
+
+    #[test]
+    fn settings_that_wait_for_the_next_start_are_named() {
+        let before = config(Admission::Open);
+        assert!(Fixed::of(&before).differences(&Fixed::of(&before)).is_empty());
+        let mut after = before.clone();
+        after.listen.clear();
+        after.limits.grace += Duration::from_secs(1);
+        after.log = LevelFilter::Trace;
+        let found = Fixed::of(&before).differences(&Fixed::of(&after));
+        assert_eq!(found, ["listen", "grace", "log"]);
+    }
 }

@@ -80,9 +80,13 @@ impl Share {
 
 /// Whether an address that has `taken` streams has its part of so much room: half of it, which `room`
 /// counts only if it comes to that. A carrier's thousands behind one address rarely need more at once;
-/// whoever holds streams without reading leaves the other half to everybody else.
+/// whoever holds streams without reading leaves the other half to everybody else. Where there is no
+/// room at all, that is the answer, and not somebody's share of it.
 pub fn is_used_up(taken: usize, room: impl FnOnce() -> usize) -> bool {
-    taken >= SMALL && taken >= room() / 2
+    taken >= SMALL && {
+        let room = room();
+        room > 0 && taken >= room / 2
+    }
 }
 
 /// How many streams of one tunnel each address has, whatever pools they were taken from. No more
@@ -144,6 +148,7 @@ mod tests {
         assert!(is_used_up(share.taken(), || 40));
         assert!(is_used_up(share.taken(), || 64));
         assert!(!is_used_up(share.taken(), || 66));
+        assert!(!is_used_up(share.taken(), || 0), "nobody is kept from there being no backend");
         drop(parts);
         assert!(!is_used_up(share.taken(), || 0));
     }

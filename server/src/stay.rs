@@ -1,6 +1,6 @@
 //! What a visitor's connection holds of the process, until it ends or becomes a backend's (door B).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
@@ -24,11 +24,20 @@ impl Stay {
         Self(Mutex::new(Held { place: Some(place), awaited }))
     }
 
-    /// It carries a tunnel from now on: that keeps its place, and isn't waited for by a gateway that
-    /// drains, since it ends when the visitors are gone.
+    /// It is a tunnel from now on: that keeps its place, and isn't waited for by a gateway that drains,
+    /// since it ends when the visitors are gone.
     pub fn become_tunnel(&self) -> Option<Place> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.lock();
         held.awaited = None;
         held.place.take()
+    }
+
+    /// It ends, and nothing runs on it any more but tunnels, which aren't waited for. It keeps its place.
+    pub fn leave_to_tunnels(&self) {
+        self.lock().awaited = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

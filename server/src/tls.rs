@@ -21,6 +21,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage};
 use rustls::{ServerConfig, version};
 
 use ptth_link::keys::parse_keys;
+use ptth_link::token::{PublicKey, Token};
 use ptth_link::{alpn, crypto};
 
 use crate::auth::{Known, Verifier};
@@ -38,18 +39,29 @@ pub struct Tls {
     labels: Vec<Vec<u8>>,
     certificates: Arc<Certificates>,
     known: Arc<Known>,
-    token_file: Option<PathBuf>,
-    /// The digest of the token file in use; held while reloading, so that two don't overlap.
-    seen: Mutex<Option<[u8; 32]>>,
+    /// The public half of a token made at the start, which the operator was shown.
+    made: Option<PublicKey>,
+    /// Held while reloading, so that two don't overlap.
+    tokens: Mutex<TokenFile>,
+}
+
+/// The token file, if there is one.
+#[derive(Debug)]
+struct TokenFile {
+    path: Option<PathBuf>,
+    /// The digest of what is in use of it.
+    seen: Option<[u8; 32]>,
 }
 
 impl Tls {
     /// Loads or makes the certificates. Reads files, so it blocks.
     pub fn new(config: &Config) -> Result<Self, TlsError> {
         let certificates = Arc::new(Certificates::new(&config.certificates)?);
-        let (known, token_file) = match &config.admission {
-            Admission::Keys { keys, file, .. } => (Known::new(false, keys), file.clone()),
-            Admission::Open => (Known::new(true, &[]), None),
+        let (known, token_file, made) = match &config.admission {
+            Admission::Keys { keys, file, made } => {
+                (Known::new(false, keys), file.clone(), made.as_ref().map(Token::public))
+            }
+            Admission::Open => (Known::new(true, &[]), None, None),
         };
         let known = Arc::new(known);
         Ok(Self {
@@ -58,8 +70,8 @@ impl Tls {
             labels: config.backend_alpn.clone(),
             certificates,
             known,
-            token_file,
-            seen: Mutex::new(None),
+            made: made.filter(|_| config.at_large()),
+            tokens: Mutex::new(TokenFile { path: token_file, seen: None }),
         })
     }
 
@@ -117,24 +129,46 @@ impl Tls {
     /// each other. New handshakes get the new one; connections that are there live on. The same
     /// bad file gives an equal error each time. Reads files, so it blocks.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let certificates = self.certificates.reload();
-        let tokens = self.reload_tokens(&mut seen);
+        let tokens = self.reload_tokens(&mut tokens);
         Ok(certificates? | tokens?)
     }
 
-    fn reload_tokens(&self, seen: &mut Option<[u8; 32]>) -> Result<bool, TlsError> {
-        let Some(path) = &self.token_file else {
+    /// Has the certificates and the admission of another configuration from now on. False if that admits
+    /// nobody: it says neither who nor that anybody may, and a token that is made then is one that nobody
+    /// was shown. Blocks.
+    ///
+    /// # Errors
+    /// [`TlsError`]: a certificate can't be used, and all stays as it is.
+    pub fn change(&self, config: &Config) -> Result<bool, TlsError> {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        // A file without any is of a gateway that has no TLS; until the next start, this one has.
+        if !config.certificates.is_empty() {
+            self.certificates.change(&config.certificates)?;
+        }
+        let (open, keys, file) = match &config.admission {
+            Admission::Open => (true, &[][..], &None),
+            Admission::Keys { made: Some(_), .. } => (false, self.made.as_slice(), &None),
+            Admission::Keys { keys, file, .. } => (false, keys.as_slice(), file),
+        };
+        *tokens = TokenFile { path: file.clone(), seen: None };
+        self.known.replace(open, keys);
+        Ok(open || !keys.is_empty())
+    }
+
+    fn reload_tokens(&self, tokens: &mut TokenFile) -> Result<bool, TlsError> {
+        let Some(path) = &tokens.path else {
             return Ok(false);
         };
         let text = config::read_token_file(path).map_err(TlsError::Tokens)?;
         let digest = Some(crypto::sha256(text.as_bytes()));
-        if digest == *seen {
+        if digest == tokens.seen {
             return Ok(false);
         }
         let keys = parse_keys(&text)
             .map_err(|why| TlsError::Tokens(ConfigError::TokenFile { path: path.clone(), why }))?;
-        *seen = digest;
+        tokens.seen = digest;
         Ok(self.known.replace(false, &keys))
     }
 }

@@ -14,7 +14,7 @@ use ptth_client::config as client;
 use ptth_link::token::Token;
 use ptth_server::Order;
 use ptth_server::auth::{Credential, Files, Settings};
-use ptth_server::config::{Config, ConfigError, NameGrant, Names, Route};
+use ptth_server::config::{Args, Config, ConfigError, NameGrant, Names, Route};
 use tower_service::Service;
 
 use crate::{Answer, Backend, Dialect, GatewayBox, H1, H2, soon};
@@ -94,16 +94,53 @@ impl Changing {
     /// What is read from here on is no configuration; waits until it was.
     pub async fn spoil(&self) {
         *self.next.lock().expect("no panic") = None;
-        let before = self.read.load(Ordering::Relaxed);
-        // Orders are carried out one after the other: with the second begun, the first is done.
-        self.gateway.order(Order::Reload);
-        self.gateway.order(Order::Reload);
-        soon("the reading", async {
-            while self.read.load(Ordering::Relaxed) < before + 2 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        reread(&self.gateway, &self.read).await;
+    }
+}
+
+/// Has the gateway read its configuration, and waits until it has done what comes of that.
+async fn reread(gateway: &GatewayBox, read: &AtomicUsize) {
+    let before = read.load(Ordering::Relaxed);
+    // Orders are carried out one after the other: with the second begun, the first is done.
+    gateway.order(Order::Reload);
+    gateway.order(Order::Reload);
+    soon("the reading", async {
+        while read.load(Ordering::Relaxed) < before + 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// A gateway whose configuration is a file.
+#[derive(Debug)]
+pub struct Filed {
+    /// The gateway.
+    pub gateway: GatewayBox,
+    read: Arc<AtomicUsize>,
+}
+
+impl Filed {
+    /// Starts it with the file at `path`.
+    pub fn start(path: &Path) -> Self {
+        let args = ["--config".to_owned(), path.display().to_string()];
+        let load = move || {
+            let args = Args::parse(args.clone()).unwrap_or_else(|exit| panic!("{}", exit.output));
+            Config::load(&args, &|_| None)
+        };
+        let config = load().expect("a configuration");
+        let read = Arc::new(AtomicUsize::new(0));
+        let count = read.clone();
+        let counted = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            load()
+        };
+        Self { gateway: GatewayBox::reloading(&config, Token::generate(), counted), read }
+    }
+
+    /// Has it read the file, and waits until it has done what comes of that.
+    pub async fn reread(&self) {
+        reread(&self.gateway, &self.read).await;
     }
 }
 

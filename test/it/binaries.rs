@@ -1,5 +1,6 @@
 //! The two programs as their users meet them: flags, variables, exit codes, and what they print.
 
+mod many;
 mod readme;
 mod services;
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// wiring; none out of `demux`, `router` or `graveyard`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
     ("gateway", &["config", "listener", "reload", "roster", "shard", "tls", "tunnel"]),
+    ("embed", &["config", "public", "roster", "shard", "stay", "tls", "tunnel"]),
     ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),
     ("listener", &["auth", "caps", "config", "demux", "public", "shard", "stay", "tunnel"]),

@@ -31,6 +31,11 @@ pub trait Credential: Send + Sync + fmt::Debug {
     /// What WWW-Authenticate says of this kind (RFC 9110 §11.6.1); `None` where no field would help.
     fn challenge(&self) -> Option<&'static str>;
 
+    /// Whether to judge means to tell somebody outside what was shown.
+    fn is_abroad(&self) -> bool {
+        false
+    }
+
     /// The public keys of door A that pass here, for the TLS handshake.
     fn keys(&self) -> &[PublicKey] {
         &[]

@@ -124,6 +124,10 @@ impl Credential for External {
         self.mark == mark
     }
 
+    fn is_abroad(&self) -> bool {
+        true
+    }
+
     fn challenge(&self) -> Option<&'static str> {
         // What the authorizer takes is its own business; most take this.
         Some(authorization::BEARER)

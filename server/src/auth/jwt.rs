@@ -3,7 +3,9 @@
 //! Each key checks one algorithm only, whatever the token says: so no token is its own judge
 //! (`alg: none`), and no public key can be taken for a secret (RFC 8725 §2.1).
 //!
-//! Invariant: what is accepted now ends within `max_lifetime_days` from now.
+//! Invariant: what is accepted now ends within `max_lifetime_days` from now. That is until when it opens
+//! the door; a tunnel that came in by it lives on past `exp`, until it is lost or the configuration no
+//! longer has the key, since a tunnel is often older than the minutes for which tokens are issued.
 
 mod keys;
 mod signature;

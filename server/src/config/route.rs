@@ -82,6 +82,9 @@ pub struct Respond {
 }
 
 impl Respond {
+    /// The largest body that can be allowed, in bytes: it finds room beside one route that floods.
+    pub const LARGEST: usize = 4 << 20;
+
     /// With the usual limit.
     pub fn new(status: StatusCode) -> Self {
         Self { status, limit: RESPOND_LIMIT }

@@ -211,7 +211,8 @@ fn respond(text: &Text, fields: &mut Fields<'_>) -> Result<Option<Respond>, Conf
     });
     if let Some(limit) = limit {
         let why = Mistake::Value { key: "respond_limit", text: limit.value.clone(), wanted: SIZE };
-        respond.limit = parse::size(&limit.value).ok_or_else(|| text.wrong(&limit.span, why))?;
+        let size = parse::size(&limit.value).filter(|size| *size <= Respond::LARGEST);
+        respond.limit = size.ok_or_else(|| text.wrong(&limit.span, why))?;
     }
     Ok(Some(respond))
 }
@@ -297,5 +298,5 @@ fn differ(text: &Text, routes: &[Read]) -> Result<(), ConfigError> {
 pub(super) const NOBODY: &str = "so nobody could ever serve this; leave it out to admit whom the gateway admits, or name a credential";
 const PATH: &str = "a path like \"/blog\"";
 const TIME: &str = "a time like \"10s\", up to a year";
-const SIZE: &str = "a size like \"1MiB\"";
+const SIZE: &str = "a size like \"1MiB\", up to 4MiB, since each request is kept in memory";
 const COUNT: &str = "a number from 1";

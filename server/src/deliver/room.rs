@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::config::Respond;
 use crate::share::network;
 use crate::site::Site;
 
@@ -154,8 +155,9 @@ pub(super) const REQUESTS: usize = 1000;
 /// Small beside the budget of bodies under way, since this may be full for hours; a thousand webhooks of
 /// the usual size.
 pub(super) const BYTES: usize = 16 << 20;
-/// The largest body, whatever a route allows: it finds room beside one route that floods.
-pub(super) const LARGEST: usize = BYTES / 4;
+/// The largest body, whatever a route allows.
+pub(super) const LARGEST: usize = Respond::LARGEST;
+const _: () = assert!(LARGEST <= BYTES / 4);
 
 #[cfg(test)]
 mod tests {

@@ -65,7 +65,8 @@ impl Names {
         }
     }
 
-    fn route(&self, name: &str) -> Arc<Route> {
+    /// What the name's route is, or would be.
+    pub(super) fn route(&self, name: &str) -> Arc<Route> {
         Arc::new(Route::named(&self.settings, name, self.pools.of(name)))
     }
 

@@ -267,7 +267,7 @@ impl Connection {
         decision.accept();
         self.wire.lift.lift();
         let io = async move { upgraded.await.ok().map(TokioIo::new) };
-        let tunnel = admitted.tunnel(io, visitor);
+        let tunnel = admitted.tunnel(io, visitor, visitor.stay.become_tunnel());
         // Fails only at the end of the process.
         let _ = visitor.drive.as_ref().map(|drive| drive.send(tunnel));
         Ok(response)

@@ -3,9 +3,11 @@
 //! Invariant: what is wrong with one of his streams ends that stream; what is wrong with his
 //! conduct ends his connection; neither reaches the tunnel or anybody else.
 
-use std::future::{Future, poll_fn, ready};
+mod door;
+
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,7 +17,6 @@ use h2::ext::Protocol;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::header::CONNECTION;
-use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
@@ -24,14 +25,12 @@ use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
 use ptth_link::headers;
-use ptth_link::nested::Nested;
 use ptth_link::pump::{Patience, pump};
 use ptth_link::shutdown::Phase;
 use ptth_link::websocket::WEBSOCKET;
 use ptth_link::window::Window;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -149,6 +148,10 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visito
             ending = true;
             engine.connection.graceful_shutdown();
         }
+        let tunnels = conduct.tunnels.load(Ordering::Relaxed);
+        if ending && tunnels > 0 && streams.len() <= tunnels {
+            visitor.stay.leave_to_tunnels();
+        }
     }
 }
 
@@ -158,6 +161,8 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visito
 struct Conduct {
     cancelled: AtomicU32,
     answered: AtomicU32,
+    /// Streams that are tunnels now.
+    tunnels: AtomicUsize,
 }
 
 impl Conduct {
@@ -165,6 +170,10 @@ impl Conduct {
     fn is_bad(&self) -> bool {
         let cancelled = self.cancelled.load(Ordering::Relaxed);
         cancelled > CANCELLED && cancelled / 4 > self.answered.load(Ordering::Relaxed)
+    }
+
+    fn cancelled(&self) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
     }
 
     fn forgive(&self) {
@@ -189,7 +198,8 @@ async fn exchange(
     let (parts, stream) = request.into_parts();
     if register::is_registration(&parts) {
         // Boxed: it is rare, and each exchange's task would have room for it.
-        return Box::pin(register_stream(visitor, parts, stream, respond, account)).await;
+        return Box::pin(door::register(visitor, parts, stream, respond, (account, &conduct)))
+            .await;
     }
     let (mut inflow, body) = split(stream, visitor.budget.clone());
     let request = Request::from_parts(parts, body);
@@ -205,11 +215,9 @@ async fn exchange(
                 get_ahead(&inflow).await;
             }
         }
-        Err(Unanswered::Cancelled) => {
-            conduct.cancelled.fetch_add(1, Ordering::Relaxed);
-        }
+        Err(Unanswered::Cancelled) => conduct.cancelled(),
         Err(Unanswered::Malformed) => {
-            conduct.cancelled.fetch_add(1, Ordering::Relaxed);
+            conduct.cancelled();
             respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         Err(Unanswered::Failed(err)) => {
@@ -227,41 +235,6 @@ fn refuse(mut respond: SendResponse<Bytes>, mut page: Response<String>, is_head:
     match respond.send_response(Response::from_parts(parts, ()), is_head) {
         Ok(mut stream) if !is_head => stream.send_data(text.into(), true).is_ok(),
         _ => false,
-    }
-}
-
-/// Door B over HTTP/2: the stream becomes a tunnel, and this connection stays as long as it lives.
-async fn register_stream(
-    visitor: &Visitor,
-    mut parts: Parts,
-    stream: RecvStream,
-    mut respond: SendResponse<Bytes>,
-    account: Account,
-) {
-    let admitted = match check::h2(&mut parts) {
-        Err(None) => return respond.send_reset(Reason::PROTOCOL_ERROR),
-        Err(Some(err)) => Err(err),
-        Ok(()) => register::admit(visitor, &parts).await,
-    };
-    let admitted = match admitted {
-        Ok(admitted) => admitted,
-        Err(err) => {
-            refuse(respond, account.failed(&err), false);
-            return;
-        }
-    };
-    let mut response = Response::new(());
-    admitted.grant(&mut response, false);
-    account.answered(response.status());
-    let Ok(sender) = respond.send_response(response, false) else { return };
-    let drive = visitor.drive.clone();
-    let (over, is_over) = oneshot::channel::<()>();
-    let tunnel = admitted.tunnel(ready(Some(Nested::new(sender, stream, over))), visitor);
-    // Whoever drives tunnels drives it to the end of the process, like those of door A.
-    if let Some(drive) = &drive
-        && drive.send(tunnel).is_ok()
-    {
-        let _ = is_over.await;
     }
 }
 

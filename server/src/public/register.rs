@@ -16,7 +16,7 @@ use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENC
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
-use log::{info, warn};
+use log::{Level, info, log, warn};
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep};
@@ -65,12 +65,23 @@ pub(super) fn admit<'a>(visitor: &'a Visitor, head: &'a Parts) -> Admitting<'a> 
     Box::pin(async move {
         let result = judge(visitor, head).await;
         result.map_err(|(err, why)| {
-            let (from, path) = (visitor.address, head.uri.path());
-            let name = field(head, NAME).unwrap_or_default();
-            warn!("tunnel: refused from={from} door=upgrade asks={path:?} name={name:?}: {why}");
+            let from = visitor.address;
+            let [asks, name] = [head.uri.path(), field(head, NAME).unwrap_or_default()].map(shown);
+            // A stranger can have these two as fast as he can write, so they are no reason to alarm anybody.
+            let cheap = matches!(err, RegisterError::Malformed(_) | RegisterError::TooMany(_));
+            let level = if cheap { Level::Debug } else { Level::Warn };
+            log!(
+                level,
+                "tunnel: refused from={from} door=upgrade asks={asks:?} name={name:?}: {why}"
+            );
             ExchangeError::Register(err)
         })
     })
+}
+
+/// As much of what a stranger asks for as a line of the log has room for.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
 }
 
 /// Boxed: it is rare, and each exchange's task would have room for it.
@@ -81,12 +92,23 @@ type Fault = (RegisterError, String);
 async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let (wish, authorization) =
         read(head).map_err(|why| (RegisterError::Malformed(why), format!("malformed: {why}")))?;
-    let delay = visitor.attempts.delay(visitor.address, Instant::now().into_std());
-    if delay > PATIENCE {
+    let delay = || visitor.attempts.delay(visitor.address, Instant::now().into_std());
+    let too_many = |delay: Duration| {
         let why = "too many failures from this address".to_owned();
-        return Err((RegisterError::TooMany(delay.as_secs().max(1)), why));
+        (RegisterError::TooMany(delay.as_secs().max(1)), why)
+    };
+    let first = Some(delay()).filter(|delay| !delay.is_zero());
+    if let Some(wait) = first {
+        if wait > PATIENCE {
+            return Err(too_many(wait));
+        }
+        sleep(wait).await;
+        // Who waits together doesn't try together: a hundred streams would be a hundred guesses.
+        let now = delay();
+        if now > wait {
+            return Err(too_many(now));
+        }
     }
-    sleep(delay).await;
     let hosts = if let Wish::Hosts(hosts) = &wish { hosts.as_slice() } else { &[] };
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
@@ -199,16 +221,16 @@ impl Admitted {
         };
     }
 
-    /// The tunnel on the byte stream that `io` becomes, driven to its end.
+    /// The tunnel on the byte stream that `io` becomes, driven to its end; `place` is held as long.
     pub(super) fn tunnel<IO>(
         self,
         io: impl Future<Output = Option<IO>> + Send + 'static,
         visitor: &Visitor,
+        place: impl Send + 'static,
     ) -> Driving
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let place = visitor.stay.become_tunnel();
         let from = visitor.address;
         let home = Home {
             roster: visitor.roster.clone(),
@@ -243,5 +265,7 @@ const INSTANCE: HeaderName = HeaderName::from_static("2ptth-instance");
 const URL: HeaderName = HeaderName::from_static("2ptth-url");
 /// Origins in one registration; each is looked up.
 const MOST_ORIGINS: usize = 100;
+/// Characters of a path, or of a name.
+const SHOWN: usize = 200;
 /// How long somebody who failed before waits without being told to.
 const PATIENCE: Duration = Duration::from_secs(2);

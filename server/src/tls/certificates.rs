@@ -23,13 +23,14 @@ use super::certificate::{self, Loaded};
 /// The certificates in use. rustls asks for one in each handshake.
 #[derive(Debug)]
 pub struct Certificates {
-    sources: Vec<CertificateSource>,
     table: RwLock<Arc<Table>>,
 }
 
 /// Which certificate is for whom. The first is for everybody else.
 #[derive(Debug, Default)]
 struct Table {
+    sources: Vec<CertificateSource>,
+    /// What each of them gave.
     loaded: Vec<Arc<Loaded>>,
     /// By names in lower case, and addresses as text.
     exact: HashMap<String, usize>,
@@ -41,15 +42,36 @@ struct Table {
 impl Certificates {
     /// Loads or makes each. Reads files, so it blocks.
     pub(super) fn new(sources: &[CertificateSource]) -> Result<Self, TlsError> {
-        let load = |source: &CertificateSource| match source {
-            CertificateSource::Files { cert, key } => {
-                certificate::check(certificate::read(cert, key)?)
-            }
-            CertificateSource::SelfSigned { names } => certificate::make(names),
+        let certificates = Self { table: RwLock::default() };
+        certificates.change(sources)?;
+        Ok(certificates)
+    }
+
+    /// Has other sources from now on, of which those that were there before keep what they gave. True if
+    /// something changed. Reads files, so it blocks. Not to be called twice at a time.
+    ///
+    /// # Errors
+    /// [`TlsError`]: one can't be used, and all stays as it is.
+    pub(super) fn change(&self, sources: &[CertificateSource]) -> Result<bool, TlsError> {
+        let before = self.table();
+        if before.sources == sources {
+            return Ok(false);
+        }
+        let load = |source: &CertificateSource| match before
+            .sources
+            .iter()
+            .position(|known| known == source)
+        {
+            Some(index) => before.loaded.get(index).cloned().map_or_else(|| load(source), Ok),
+            None => load(source),
         };
         let loaded = sources.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-        let table = Table::of(loaded.into_iter().map(Arc::new).collect(), sources);
-        Ok(Self { sources: sources.to_vec(), table: RwLock::new(Arc::new(table)) })
+        self.set(Table::of(loaded, sources));
+        Ok(true)
+    }
+
+    fn set(&self, table: Table) {
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
     fn table(&self) -> Arc<Table> {
@@ -72,19 +94,18 @@ impl Certificates {
     /// same certificate, or no name was told. Names of different certificates may be of different people,
     /// and who shook hands with one must not be answered as the other (RFC 9110 §7.4, §15.5.20).
     pub fn is_same(&self, sni: Option<&str>, host: &str) -> bool {
-        let Some(sni) = sni.filter(|_| self.sources.len() > 1) else {
-            return true;
-        };
+        let Some(sni) = sni else { return true };
         let table = self.table();
-        table.choose(sni) == table.choose(host)
+        table.sources.len() < 2 || table.choose(sni) == table.choose(host)
     }
 
     /// Reads the files again; true if some changed. What can't be used is an error, told after all were
     /// looked at, and its old certificate stays. Not to be called twice at a time. Blocks.
     pub(super) fn reload(&self) -> Result<bool, TlsError> {
-        let mut loaded = self.table().loaded.clone();
+        let before = self.table();
+        let mut loaded = before.loaded.clone();
         let (mut changed, mut failed) = (false, None);
-        for (source, loaded) in self.sources.iter().zip(&mut loaded) {
+        for (source, loaded) in before.sources.iter().zip(&mut loaded) {
             match again(source, loaded) {
                 Ok(None) => {}
                 Ok(Some(new)) => {
@@ -97,11 +118,18 @@ impl Certificates {
             }
         }
         if changed {
-            let table = Arc::new(Table::of(loaded, &self.sources));
-            *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+            self.set(Table::of(loaded, &before.sources));
         }
         failed.map_or(Ok(changed), Err)
     }
+}
+
+fn load(source: &CertificateSource) -> Result<Arc<Loaded>, TlsError> {
+    let loaded = match source {
+        CertificateSource::Files { cert, key } => certificate::check(certificate::read(cert, key)?),
+        CertificateSource::SelfSigned { names } => certificate::make(names),
+    };
+    loaded.map(Arc::new)
 }
 
 /// What the source holds now, if that isn't what was loaded.
@@ -126,7 +154,7 @@ impl ResolvesServerCert for Certificates {
 
 impl Table {
     fn of(loaded: Vec<Arc<Loaded>>, sources: &[CertificateSource]) -> Self {
-        let mut table = Self::default();
+        let mut table = Self { sources: sources.to_vec(), ..Self::default() };
         for (index, (own, source)) in loaded.iter().zip(sources).enumerate() {
             let names = own.key.cert.first().map(certificate::names).unwrap_or_default();
             if names.is_empty() && index > 0 {

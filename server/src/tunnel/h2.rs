@@ -110,7 +110,9 @@ where
                 sites_text(&tunnel.sites),
                 home.shard
             );
+            let end = End(tunnel.clone());
             let ended = run(engine, tunnel, home).await;
+            drop(end);
             match ended {
                 Ended::Closed | Ended::Drained => info!("tunnel: {id} ended: {ended}"),
                 _ => warn!("tunnel: {id} lost: {ended}"),
@@ -119,6 +121,15 @@ where
         }
         Ok(Err(ended)) => ended,
         Err(_) => Ended::Silent,
+    }
+}
+
+/// The end of a tunnel, however it comes.
+struct End(Arc<Tunnel>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.graveyard.close();
     }
 }
 

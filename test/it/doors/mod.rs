@@ -1,5 +1,6 @@
 //! C5, C9: door B, by backends written by hand.
 
+mod beside;
 mod client;
 mod embed;
 mod registration;

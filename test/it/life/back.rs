@@ -145,7 +145,7 @@ async fn a_refused_token_ends_the_client_with_code_77_and_a_sentence() {
     open.until_tunnels(2).await;
     let second = run("2ptth-client", &["--insecure", &open.address.to_string()], &[]).await;
     assert_eq!(second.code, Some(77), "{second:?}");
-    assert!(second.stderr.contains("already serves another backend"), "{}", second.stderr);
+    assert!(second.stderr.contains("another backend serves this already"), "{}", second.stderr);
     drop(first);
 }
 

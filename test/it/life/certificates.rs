@@ -8,6 +8,7 @@ use ptth_server::Order;
 use ptth_server::config::CertificateSource;
 use ptth_test::h2::read;
 use ptth_test::lab::Function;
+use ptth_test::routes::Changing;
 use ptth_test::{Backend, Certificate, Folder, GatewayBox, H1, H2, Hello, soon};
 use rustls::version;
 
@@ -181,4 +182,28 @@ async fn one_certificate_misdirects_nobody() {
     for host in ["example.test", "other.test", "192.0.2.7"] {
         assert_eq!(statuses(&many, Some("example.test"), host).await, [200; 2], "{host}");
     }
+}
+
+/// B11, C6: a certificate that the configuration gains is shown, one that it loses no more, and the one that
+/// was made at start stays the same.
+#[tokio::test]
+async fn the_configuration_gains_and_loses_certificates_while_it_runs() {
+    let folder = Folder::new();
+    let certificate = Certificate::of(&["shop.test"]);
+    let (cert, key) = certificate.write(&folder);
+    let mut changing = Changing::start(|_| {});
+    let shown = async |gateway: &GatewayBox, name: &'static str| {
+        let hello = Hello::offering(&[b"h2"]).naming(name);
+        let stream = hello.connect(gateway.address).await.expect("TLS");
+        stream.get_ref().1.peer_certificates().expect("a certificate")[0].to_vec()
+    };
+    let first = shown(&changing.gateway, "shop.test").await;
+    assert_ne!(first, certificate.der);
+    changing
+        .change(|config| config.certificates.push(CertificateSource::Files { cert, key }))
+        .await;
+    assert_eq!(shown(&changing.gateway, "shop.test").await, certificate.der);
+    assert_eq!(shown(&changing.gateway, "example.test").await, first);
+    changing.change(|config| config.certificates.truncate(1)).await;
+    assert_eq!(shown(&changing.gateway, "shop.test").await, first);
 }

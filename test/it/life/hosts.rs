@@ -1,15 +1,13 @@
 //! Hosts that the gateway's certificate doesn't cover, and the way from a visitor's thread to a tunnel.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 
-use http::{Request, Response};
-use ptth_client::Body;
 use ptth_client::config::Trust;
 use ptth_client::demo::Demo;
 use ptth_server::config::CertificateSource;
-use ptth_test::service::service;
-use ptth_test::{Backend, Certificate, Folder, GatewayBox, H1};
+use ptth_test::peer::{END_STREAM, HEADERS, data, headers};
+use ptth_test::{Backend, Certificate, Folder, GatewayBox, H1, Hello, Peer};
+use tokio::task::JoinSet;
 
 async fn status(gateway: &GatewayBox, host: &str) -> u16 {
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -72,15 +70,22 @@ async fn tunnels_are_spread_evenly_over_the_shards() {
     assert_eq!(counts, vec![3; shards]);
 }
 
-/// A backend that says its name.
-async fn named(gateway: &GatewayBox, name: &'static str, before: usize) -> Backend {
-    let mut config = gateway.client_config();
-    config.tunnels = 1;
-    let answer =
-        move |_: Request<Body>| async move { Ok::<_, Infallible>(Response::new(name.to_owned())) };
-    let backend = Backend::start(config, service(answer));
+/// A tunnel of one and the same process that says which one it is.
+async fn named(gateway: &GatewayBox, name: &'static str, before: usize) -> JoinSet<()> {
+    let hello = Hello::backend(&gateway.token, &format!("process.{before}"));
+    let stream = hello.connect(gateway.address).await.expect("TLS");
+    let mut peer = Peer::answering(stream, &[]).await;
+    let mut tunnel = JoinSet::new();
+    tunnel.spawn(async move {
+        while let Some(frame) = peer.next().await {
+            if frame.kind == HEADERS {
+                let head = headers(frame.stream, 0, &[(":status", "200")]);
+                peer.send([head, data(frame.stream, END_STREAM, name.as_bytes())].concat()).await;
+            }
+        }
+    });
     gateway.until_tunnels(before + 1).await;
-    backend
+    tunnel
 }
 
 /// What one connection hears in a few requests.
@@ -96,7 +101,8 @@ async fn heard(gateway: &GatewayBox) -> BTreeSet<String> {
     heard
 }
 
-/// A visitor's connection stays with its thread, and so do its requests, as long as that has a tunnel.
+/// A visitor's connection stays with its thread, and so do its requests, as long as that has a tunnel of
+/// the backend that gets them; between backends the load decides (C1).
 #[tokio::test]
 async fn a_request_leaves_its_shard_only_when_that_has_no_tunnel() {
     const NAMES: [&str; 2] = ["one", "two"];

@@ -67,12 +67,16 @@ async fn whoever_has_the_fewest_requests_in_flight_gets_the_next() {
     for tunnels in [1, 3] {
         let (gateway, token) = gateway();
         let (one, other) = (Held::new(), Held::new());
-        let _one = holding(&gateway, &token, tunnels, &one);
-        let _other = holding(&gateway, &token, 1, &other);
-        until_serving(&gateway, "a.test", tunnels + 1).await;
+        let mut backends = vec![holding(&gateway, &token, tunnels, &one)];
+        until_serving(&gateway, "a.test", tunnels).await;
         let visitor = H2::connect(&gateway).await;
         let mut asking = Vec::new();
         for n in 1..=10 {
+            if n == 4 {
+                // The newcomer gets all until it has as many; then they take turns.
+                backends.push(holding(&gateway, &token, 1, &other));
+                until_serving(&gateway, "a.test", tunnels + 1).await;
+            }
             asking.push(Box::pin(get_on(&visitor, ("a.test", "/"), &[])));
             let came = async {
                 while one.count() + other.count() < n {
@@ -87,6 +91,9 @@ async fn whoever_has_the_fewest_requests_in_flight_gets_the_next() {
                 tokio::select! { () = came => {}, _ = last => panic!("it was answered") }
             })
             .await;
+            if n == 6 {
+                assert_eq!((one.count(), other.count()), (3, 3), "{tunnels}");
+            }
         }
         assert_eq!((one.count(), other.count()), (5, 5), "{tunnels}");
         one.leave.add_permits(5);

@@ -1,7 +1,9 @@
 //! Many backends behind one gateway: who gets which requests, and who may.
 
 mod balance;
+mod desk;
 mod hold;
+mod model;
 mod names;
 mod reload;
 mod table;

@@ -70,6 +70,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("[[route]]\nno_backend = 'ftp://a/'", "2:14", &["URL"]),
         ("[[route]]\nrespond = 201", "2:11", &["\"201\"", "200, 202 or 204"]),
         ("[[route]]\nrespond = 202\nrespond_limit = 'big'", "3:17", &["\"big\"", "1MiB"]),
+        ("[[route]]\nrespond = 202\nrespond_limit = '5MiB'", "3:17", &["\"5MiB\"", "up to 4MiB"]),
         ("[[route]]\nrespond_limit = 1", "2:17", &["`respond_limit` needs `respond`"]),
         ("[[route]]\nhold_requests = 1", "2:17", &["`hold_requests` needs `hold`"]),
         ("[[route]]\nhold = 1\nhold_requests = 0", "3:17", &["\"0\"", "from 1"]),

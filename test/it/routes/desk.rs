@@ -1,0 +1,86 @@
+//! What a backend may serve that asks for hosts: by origins at door B, by SNI at door A.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ptth_link::token::Token;
+use ptth_server::auth::{Claim, Identity, Key, Known};
+use ptth_server::config::{Admission, CertificateSource, Config};
+use ptth_server::policy::{Policy, Refused, Wish};
+use ptth_server::site::Site;
+use ptth_test::routes::{names, route};
+
+/// Three routes, of which `any` is for every host that no other one has, and names.
+fn policy(blog: &Token, any: &Token, named: &Token) -> Policy {
+    let from = CertificateSource::SelfSigned { names: Vec::new() };
+    let mut config = Config::new(from, Admission::make());
+    let hosts = ["blog.test", "bob.tunnel.example.test"];
+    let mut api = route("api", &["blog.test"], &[any]);
+    api.path = "/api".to_owned();
+    config.routes = vec![route("blog", &hosts, &[blog]), api, route("any", &["*"], &[any, blog])];
+    config.names = Some(names(&[(named, None)]));
+    Policy::new(&config, &Arc::new(Known::default()), 1, None)
+}
+
+fn key(token: &Token) -> Option<Key> {
+    Some(Key::Ed25519(token.public()))
+}
+
+fn sites(names: &[&str]) -> Vec<Site> {
+    names.iter().map(|name| Site::Route((*name).to_owned())).collect()
+}
+
+/// C2, C9: a route for every host isn't good for a host that somebody else's route has: its requests go
+/// there. And all of the origins must be theirs, or none is.
+#[tokio::test]
+async fn a_wide_route_is_not_good_for_a_host_that_a_narrower_one_has() {
+    let (blog, any, named) = (Token::generate(), Token::generate(), Token::generate());
+    let policy = policy(&blog, &any, &named);
+    let ann = || vec![Site::Name("ann".to_owned())];
+    type Case<'a> = (&'a Token, &'a [&'a str], Option<Vec<Site>>);
+    let cases: [Case<'_>; 11] = [
+        (&blog, &["blog.test"], Some(sites(&["blog"]))),
+        (&blog, &["Blog.test.:443"], Some(sites(&["blog"]))),
+        (&any, &["blog.test"], Some(sites(&["api"]))),
+        (&any, &["other.test"], Some(sites(&["any"]))),
+        (&any, &["bob.tunnel.example.test"], None),
+        (&any, &["other.test", "bob.tunnel.example.test"], None),
+        (&any, &["other.test", "blog.test"], Some(sites(&["any", "api"]))),
+        (&named, &["ann.tunnel.example.test"], Some(ann())),
+        (&named, &["bob.tunnel.example.test"], None),
+        (&named, &["other.test"], None),
+        (&any, &["ann.tunnel.example.test"], None),
+    ];
+    for (token, hosts, expected) in cases {
+        let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let claim = Claim {
+            key: key(token),
+            authorization: None,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            hosts: &hosts,
+            name: None,
+        };
+        let got = policy.register(&claim, &Wish::Hosts(hosts.clone())).await;
+        match expected {
+            Some(sites) => assert_eq!(got.expect("it is let in").1, sites, "{hosts:?}"),
+            None => assert!(matches!(got, Err(Refused::Forbidden(_))), "{hosts:?}: {got:?}"),
+        }
+    }
+}
+
+/// C2: SNI chooses among what the key is good for, by where that host's visitors go.
+#[test]
+fn sni_chooses_among_the_routes_of_a_key() {
+    let (blog, any, named) = (Token::generate(), Token::generate(), Token::generate());
+    let policy = policy(&blog, &any, &named);
+    let admit = |token: &Token, sni: &str| {
+        let sni = Some(sni.to_owned());
+        policy.admit(&Identity { key: key(token), sni, ..Identity::default() })
+    };
+    assert_eq!(admit(&blog, "blog.test"), Ok(sites(&["blog"])));
+    assert_eq!(admit(&any, "blog.test"), Ok(sites(&["api"])));
+    assert_eq!(admit(&blog, "other.test"), Ok(sites(&["any"])));
+    assert_eq!(admit(&any, "bob.tunnel.example.test"), Ok(sites(&["api", "any"])));
+    assert_eq!(admit(&named, "ann.tunnel.example.test"), Ok(vec![Site::Name("ann".to_owned())]));
+    assert!(matches!(admit(&named, "bob.tunnel.example.test"), Err(Refused::Forbidden(_))));
+}
