@@ -36,15 +36,10 @@ pub fn lines(config: &Config, gateway: &Gateway) -> String {
             text.push_str("OPEN: anybody may become the backend of this gateway.\n");
             String::new()
         }
-        // Every route has its own list: this token would let nobody in.
-        Admission::Keys { made: Some(_), .. } if !config.at_large() => String::new(),
         Admission::Keys { made: Some(token), .. } => format!("TOKEN={} ", token.reveal()),
         Admission::Keys { .. } => "TOKEN=(yours) ".to_owned(),
     };
-    text.push_str(match config.at_large() {
-        true => "To show the web server on port 8080 of your machine, run there:\n",
-        false => "To show the web server on port 8080 of your machine, run there, with a credential of its route:\n",
-    });
+    text.push_str("To show the web server on port 8080 of your machine, run there:\n");
     if !certain {
         let _ = writeln!(text, "(with this machine's public name or address in place of {host})");
     }
