@@ -33,6 +33,7 @@ gateway_pid=$pid
 within 10 grep -qs 'plain HTTP on' "$work/gateway.out"
 plain=$(sed -n 's/^plain HTTP on //p' "$work/gateway.out")
 
+# The server is the README's.
 nginx_conf() { cat >"$work/nginx.conf" <<CONF
 daemon off; pid $work/nginx.pid; error_log stderr warn;
 user $(id -un) $(id -gn);
@@ -41,27 +42,9 @@ http {
     access_log off;
     client_body_temp_path $work/body; proxy_temp_path $work/proxy; fastcgi_temp_path $work/fcgi;
     uwsgi_temp_path $work/uwsgi; scgi_temp_path $work/scgi;
-    map \$http_upgrade \$connection_upgrade { default upgrade; '' ''; }
-    server {
-        listen 127.0.0.1:$front_port ssl http2;
-        ssl_certificate $work/front.pem;
-        ssl_certificate_key $work/front.key;
-        client_max_body_size 0;
-        location / {
-            proxy_pass http://$plain;
-            proxy_http_version 1.1;
-            proxy_set_header Host \$http_host;
-            proxy_set_header Upgrade \$http_upgrade;
-            proxy_set_header Connection \$connection_upgrade;
-            proxy_set_header X-Forwarded-For \$proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto \$scheme;
-            proxy_set_header X-Forwarded-Host \$http_host;
-            proxy_buffering off;
-            proxy_request_buffering off;
-            proxy_read_timeout 1h;
-            proxy_send_timeout 1h;
-        }
-    }
+$(awk '/^```/ { show = $0 == "```nginx"; next } show' "$root/README.md" | sed "
+    s|listen 443|listen 127.0.0.1:$front_port|; s|example\.com;|localhost;|; s|127\.0\.0\.1:8080|$plain|
+    s|/etc/.*/fullchain.pem|$work/front.pem|; s|/etc/.*/privkey.pem|$work/front.key|")
 }
 CONF
 }

@@ -9,6 +9,7 @@ mod exchange;
 mod hostile;
 mod life;
 mod page;
+mod recipes;
 mod routes;
 mod simulation;
 mod tidy;

@@ -1,0 +1,62 @@
+//! Caronte: a path for each code.
+
+use ptth_test::origin::read_head;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::net::TcpStream;
+
+use super::*;
+
+/// A proxy that knows CONNECT alone, and says whither.
+async fn proxy(told: tokio::sync::mpsc::UnboundedSender<String>) -> OriginBox {
+    OriginBox::raw(move |mut socket, _| {
+        let told = told.clone();
+        async move {
+            let head = read_head(&mut socket).await;
+            let target = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next());
+            let Some(target) = target else { return };
+            let mut gateway = TcpStream::connect(target).await.expect("the gateway");
+            let _ = told.send(target.to_owned());
+            socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("the client reads");
+            let _ = copy_bidirectional(&mut socket, &mut gateway).await;
+        }
+    })
+    .await
+}
+
+/// C3, C5, C7
+#[tokio::test]
+async fn each_code_has_a_path_and_is_answered_by_the_backend_or_at_once() {
+    let recipe = Recipe::of("(Caronte)");
+    let (gateway, address) = recipe.gateway(recipe.lines("2ptth-server")[0]).await;
+    let (told, mut targets) = tokio::sync::mpsc::unbounded_channel();
+    let proxy = proxy(told).await;
+    let by = ("proxy.example.net:3128", &*proxy.address.to_string());
+    let line = recipe.lines("2ptth-client")[0];
+    let client = recipe.client(line, address, &[by]);
+    client.logs("tunnel: 0 up").await;
+    client.logs("tunnel: 1 up").await;
+    let target = soon("the proxy", targets.recv()).await.expect("it was asked");
+    assert_eq!(target, address.to_string());
+    let lines = recipe.lines("curl");
+    for line in &lines {
+        shows(line, address).await;
+        // Neither the code nor its prefix reach the origin, and what was answered at once is delivered.
+        if remark(line) == "202" {
+            let delivered = async {
+                while client.stdout_so_far().matches("POST \"/echo\" 200 5 B").count() < 2 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            soon("the delivery", delivered).await;
+        }
+    }
+    assert_eq!(lines.len(), 3);
+    // Nor does it offer a token that would let nobody in, since each route has its own `allow`.
+    assert!(!gateway.said().contains("TOKEN="), "{}", gateway.said());
+    assert!(!gateway.said().contains("s3cret") && !client.said().contains("s3cret"));
+
+    // Caronte's: who has another secret is told, and doesn't try for ever.
+    let stranger = recipe.client(line, address, &[by, ("=s3cret", "=guessed")]).ended().await;
+    assert_eq!(stranger.code, Some(77), "{stranger:?}");
+    assert!(stranger.stderr.contains("401 Unauthorized"), "{stranger:?}");
+}
