@@ -9,6 +9,7 @@ mod proxied;
 mod readers;
 mod settings;
 mod share;
+mod silent;
 mod slow;
 mod traps;
 
