@@ -104,10 +104,10 @@ fn only_the_right_answer_opens_the_door() {
 fn each_refusal_says_what_to_do() {
     let after = |seconds| Verdict::Later(Duration::from_secs(seconds));
     let table: [(u16, Option<&str>, Verdict); 18] = [
-        (400, None, Verdict::Final),
-        (401, None, Verdict::Final),
-        (403, None, Verdict::Final),
-        (409, None, Verdict::Final),
+        (400, None, Verdict::FinalAtFirst),
+        (401, None, Verdict::FinalAtFirst),
+        (403, None, Verdict::FinalAtFirst),
+        (409, None, Verdict::FinalAtFirst),
         (404, None, Verdict::FinalAtFirst),
         (405, None, Verdict::FinalAtFirst),
         (426, None, Verdict::FinalAtFirst),
@@ -130,6 +130,14 @@ fn each_refusal_says_what_to_do() {
             assert_eq!(err.verdict(), verdict, "{status} {retry:?}: {err}");
             assert!(err.to_string().contains(&status.to_string()), "{err}");
         }
+    }
+    // In the gateway's own words: a front has none.
+    for (status, verdict) in [(400, Verdict::Final), (401, Verdict::Final), (403, Verdict::Final)]
+        .into_iter()
+        .chain([(409, Verdict::Final), (404, Verdict::FinalAtFirst), (502, Verdict::Absent)])
+    {
+        let err = judge(&answer(H1, status, &[("2ptth-reason", "no")]), b"").unwrap_err();
+        assert_eq!(err.verdict(), verdict, "{status}: {err}");
     }
 }
 
