@@ -125,7 +125,7 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
         };
         (err, why)
     })?;
-    visitor.attempts.succeeded(visitor.address);
+    // What failed before isn't forgiven: whoever has one secret could guess at others for ever.
     let name = field(head, INSTANCE).unwrap_or_default();
     let mut identity = Identity::called(name);
     identity.ours = !name.is_empty();

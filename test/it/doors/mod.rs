@@ -6,10 +6,12 @@ mod embed;
 mod registration;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ptth_server::auth::{Credential, Files, Settings};
 use ptth_server::config::{Config, NameGrant, Names, Route, WhenTaken};
-use ptth_test::{DEADLINE, GatewayBox, H1, connect};
+use ptth_test::visitor::connect_from;
+use ptth_test::{GatewayBox, H1, soon};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -48,8 +50,10 @@ fn registration(list: &str, fields: &str) -> String {
     )
 }
 
-/// A connection for it.
+/// A connection for it, each of another address of the loopback network: failures are counted by address.
 async fn knock(gateway: &GatewayBox) -> H1<TlsStream<TcpStream>> {
-    let dialled = tokio::time::timeout(DEADLINE, connect(gateway, &[b"http/1.1"])).await;
-    H1::over(dialled.expect("in time").expect("TLS"))
+    static NEXT: AtomicU32 = AtomicU32::new(u32::from_be_bytes([127, 0, 1, 1]));
+    let own = NEXT.fetch_add(1, Ordering::Relaxed).into();
+    let dialled = connect_from(own, gateway.address, &[b"http/1.1"]);
+    H1::over(soon("a connection", dialled).await.expect("TLS"))
 }
