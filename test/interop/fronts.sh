@@ -60,6 +60,8 @@ caddy_conf() { cat >"$work/Caddyfile" <<CONF
 https://localhost:$front_port {
     tls internal
     reverse_proxy $plain {
+        header_up -X-Forwarded-Port
+        header_up -X-Forwarded-Prefix
         flush_interval -1
     }
 }
@@ -69,6 +71,8 @@ https://localhost:$other_port {
     @upgrade header Upgrade *
     reverse_proxy @upgrade $plain
     reverse_proxy h2c://$plain {
+        header_up -X-Forwarded-Port
+        header_up -X-Forwarded-Prefix
         flush_interval -1
     }
 }
@@ -109,6 +113,8 @@ refused() {
     ((code == 77))
 }
 
+honest() { [[ $(field x-forwarded-port <"$work/fields") != 1 && $(field x-forwarded-prefix <"$work/fields") == - ]]; }
+
 visit() { # visit NAME [WHAT X-FORWARDED-FOR HOLDS]: what a visitor gets through this front
     local seen=${2-127.0.0.2, 127.0.0.1}
     for version in 1.1 2; do
@@ -118,6 +124,8 @@ visit() { # visit NAME [WHAT X-FORWARDED-FOR HOLDS]: what a visitor gets through
             "$(ask --interface 127.0.0.2 -H 'X-Forwarded-For: 6.6.6.6' -H 'Forwarded: for=6.6.6.6' -H 'X-Real-IP: 6.6.6.6' "$url/fields" | field x-forwarded-for)"
         same "$1, HTTP/$version: and the scheme and host are what he sees" "https localhost:${url##*:}" \
             "$(ask "$url/fields" | tee "$work/fields" | field x-forwarded-proto) $(field x-forwarded-host <"$work/fields")"
+        ask -H 'X-Forwarded-Port: 1' -H 'X-Forwarded-Prefix: /his' "$url/fields" >"$work/fields"
+        check "$1, HTTP/$version: what he says of port and prefix reaches nobody" honest
         same "$1, HTTP/$version: 10 MiB up" "$sum" "$(ask -T "$work/10M" "$url/sum")"
         same "$1, HTTP/$version: 10 MiB of unknown length up" "$sum" "$(ask -T - "$url/sum" <"$work/10M")"
         same "$1, HTTP/$version: 10 MiB down" "$big" "$(ask "$url/big" | sha256sum)"
