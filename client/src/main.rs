@@ -28,6 +28,10 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = match env::arguments().map(Args::parse) {
         Ok(Ok(args)) => args,

@@ -11,6 +11,10 @@ use ptth_server::config::{Args, Config};
 use ptth_server::{Gateway, Order, greeting};
 use tokio::sync::mpsc;
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = match env::arguments().map(Args::parse) {
         Ok(Ok(args)) => args,
