@@ -209,10 +209,13 @@ impl Pool {
         if self.is_used_up(share, shard) {
             return Err(NoTunnel::Full);
         }
-        match self.find(share, shard, avoid) {
-            Err(NoTunnel::Full) if !avoid.is_empty() => self.find(share, shard, &[]),
-            found => found,
-        }
+        let lease = match self.find(share, shard, avoid) {
+            Err(NoTunnel::Full) if !avoid.is_empty() => self.find(share, shard, &[])?,
+            found => found?,
+        };
+        // Two threads may have looked before either took.
+        let fits = !is_used_up(lease.part.before, || self.room());
+        fits.then_some(lease).ok_or(NoTunnel::Full)
     }
 
     fn find(

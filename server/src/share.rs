@@ -58,7 +58,11 @@ struct Inner {
 
 /// One of them. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Part(Share);
+pub struct Part {
+    share: Share,
+    /// How many there were when it was taken: of two takers at once one comes after the other.
+    pub before: usize,
+}
 
 impl Share {
     /// How many there are.
@@ -73,8 +77,8 @@ impl Share {
 
     /// Takes a part.
     pub fn part(&self) -> Part {
-        self.inner.taken.fetch_add(1, Ordering::Relaxed);
-        Part(self.clone())
+        let before = self.inner.taken.fetch_add(1, Ordering::Relaxed);
+        Part { share: self.clone(), before }
     }
 }
 
@@ -108,7 +112,7 @@ impl Tally {
     /// It gives one back.
     pub fn leave(&self, part: &Part) {
         let mut counts = self.lock();
-        if let Entry::Occupied(mut count) = counts.entry(part.0.address) {
+        if let Entry::Occupied(mut count) = counts.entry(part.share.address) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -123,7 +127,7 @@ impl Tally {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        let inner = &self.0.inner;
+        let inner = &self.share.inner;
         inner.taken.fetch_sub(1, Ordering::Relaxed);
         inner.returned.notify_one();
     }
