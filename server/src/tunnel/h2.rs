@@ -103,13 +103,6 @@ where
     match timeout(FIRST_PONG, Engine::start(io, &home, (identity, sites))).await {
         Ok(Ok((engine, tunnel))) => {
             let id = tunnel.id;
-            info!(
-                "tunnel: {id} up name={:?} key={} serves={} shard={}",
-                tunnel.identity.name,
-                tunnel.identity.key_text(),
-                sites_text(&tunnel.sites),
-                home.shard
-            );
             let end = End(tunnel.clone());
             let ended = run(engine, tunnel, home).await;
             drop(end);
@@ -260,6 +253,14 @@ where
             return ended;
         }
     };
+    info!(
+        "tunnel: {} up name={:?} key={} serves={} shard={}",
+        tunnel.id,
+        tunnel.identity.name,
+        tunnel.identity.key_text(),
+        sites_text(&tunnel.sites),
+        home.shard
+    );
     let mut told = home.port.and_then(|port| announce(&tunnel, &home.roster.policy(), port));
     let mut forgive = Instant::now() + PING_INTERVAL;
     let mut exhume = Instant::now() + EXHUME_INTERVAL;

@@ -60,9 +60,8 @@ async fn replicas_share_a_group_whichever_credential_let_them_in() {
             let origin = origin(name).await;
             let place = format!("localhost:{name}");
             let client = recipe.client(line, address, &[(&place, &*origin.address.to_string())]);
-            client.logs("tunnel: 0 up").await;
-            client.logs("tunnel: 1 up").await;
             clients.push(client);
+            until_up(&gateway, 2 * clients.len()).await;
             origins.push(origin);
         }
         assert_eq!(clients.len(), 4);

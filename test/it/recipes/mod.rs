@@ -157,6 +157,13 @@ async fn visit(gateway: SocketAddr) -> H1<impl AsyncRead + AsyncWrite + Unpin> {
     H1::over(stream.expect("TLS"))
 }
 
+/// Waits until the gateway has its tunnels up to this one: a client knows of its own a moment before.
+async fn until_up(gateway: &Process, tunnels: usize) {
+    for number in 1..=tunnels {
+        gateway.logs(&format!("tunnel: t{number} up")).await;
+    }
+}
+
 /// Does a `curl` line, and holds the README to what it says comes back: a status, or a body.
 async fn shows(line: &str, gateway: SocketAddr) {
     let answer = curl(line, gateway).await;

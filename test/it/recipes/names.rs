@@ -83,8 +83,7 @@ async fn a_name_is_served_as_a_sub_domain_and_as_a_path_by_fresh_tokens() {
     let origin = origin("METHOD PATH\n").await;
     let by = ("localhost:8080", &*origin.address.to_string());
     let client = recipe.client(line, address, &[by]);
-    client.logs("tunnel: 0 up").await;
-    client.logs("tunnel: 1 up").await;
+    until_up(&gateway, 2).await;
     for line in &curls[1..] {
         shows(line, address).await;
     }
@@ -108,7 +107,7 @@ async fn a_name_is_served_as_a_sub_domain_and_as_a_path_by_fresh_tokens() {
     recipe.folder.write("next", token(SECRETS[1], "alice"));
     gateway.kill().await;
     let (gateway, _) = recipe.gateway_at(server, &address.to_string()).await;
-    gateway.logs("t2 up").await;
+    until_up(&gateway, 2).await;
     assert!(asked(&recipe) >= before + 2);
     shows(curls[1], address).await;
     client.signal("TERM");
@@ -135,10 +134,10 @@ async fn viewers_have_websockets_on_both_addresses_of_a_name() {
     recipe.folder.write("jwt.new", SECRETS[1]);
     recipe.folder.write("next", token(SECRETS[1], "alice"));
     fresh_token(&recipe);
-    let (_gateway, address) = recipe.gateway(recipe.lines("2ptth-server")[0]).await;
+    let (gateway, address) = recipe.gateway(recipe.lines("2ptth-server")[0]).await;
     let line = recipe.lines("2ptth-client")[0];
     let client = recipe.client(line, address, &[(" http://localhost:8080", "")]);
-    client.logs("tunnel: 0 up").await;
+    until_up(&gateway, 2).await;
     view(address, "alice.tunnel.example.com", "/view").await;
     view(address, "example.com", "/alice/view").await;
     client.signal("TERM");

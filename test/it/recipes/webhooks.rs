@@ -33,8 +33,7 @@ async fn each_code_has_a_path_and_is_answered_by_the_backend_or_at_once() {
     let by = ("proxy.example.net:3128", &*proxy.address.to_string());
     let line = recipe.lines("2ptth-client")[0];
     let client = recipe.client(line, address, &[by]);
-    client.logs("tunnel: 0 up").await;
-    client.logs("tunnel: 1 up").await;
+    until_up(&gateway, 2).await;
     let target = soon("the proxy", targets.recv()).await.expect("it was asked");
     assert_eq!(target, address.to_string());
     let lines = recipe.lines("curl");
