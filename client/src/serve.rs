@@ -234,7 +234,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
 
 /// Takes what 1xx responses the service has for the visitor; found among a request's extensions.
 #[derive(Clone, Debug)]
-pub struct Early(mpsc::Sender<Response<()>>);
+pub struct Early(mpsc::Sender<Boxed>);
+
+/// Behind a pointer, since tokio's channel has room for 32 of them from the start, and each exchange has one.
+type Boxed = Box<Response<()>>;
 
 impl Early {
     /// Sends a 1xx response ahead of the final one. Ignored once that has begun, and beyond the first ten.
@@ -244,7 +247,7 @@ impl Early {
         *response.headers_mut() = fields.clone();
         headers::response(response.headers_mut());
         // HEADERS know no flow control: an origin that never stops would fill our memory with them.
-        let _ = self.0.try_send(response);
+        let _ = self.0.try_send(Box::new(response));
     }
 }
 
@@ -324,7 +327,7 @@ async fn wait<T>(
     calling: impl Future<Output = T>,
     inflow: &mut Inflow,
     respond: &mut SendResponse<Bytes>,
-    early: &mut mpsc::Receiver<Response<()>>,
+    early: &mut mpsc::Receiver<Boxed>,
 ) -> Option<T> {
     let mut calling = pin!(calling);
     let mut passed = 0;
@@ -334,7 +337,7 @@ async fn wait<T>(
         while let Poll::Ready(Some(response)) = early.poll_recv(cx) {
             passed += 1;
             if passed <= INFORMATIONAL_RESPONSES {
-                let _ = respond.send_informational(response);
+                let _ = respond.send_informational(*response);
             }
         }
         if answer.is_pending() && respond.poll_reset(cx).is_ready() {

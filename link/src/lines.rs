@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Takes the lines. Cheap to clone; the default keeps none.
 #[derive(Clone, Debug, Default)]
@@ -42,16 +42,29 @@ impl Lines {
     }
 }
 
+/// Each line goes out at once, unless so many come that a wake-up and a system call for each would cost more
+/// than the rest of an exchange's line; then those of a [`PAUSE`] go together.
 fn write(lines: &Receiver<String>, mut out: impl Write, dropped: impl Fn() -> u64) {
-    for line in lines {
-        // A closed terminal is no reason to stop serving; the lines are then lost, as was wanted.
-        let _ = out.write_all(line.as_bytes());
+    let (mut since, mut written) = (Instant::now(), 0);
+    while let Ok(mut text) = lines.recv() {
+        if since.elapsed() > PAUSE {
+            (since, written) = (Instant::now(), 0);
+        }
+        written += 1;
+        for line in lines.try_iter().take(QUEUE) {
+            text.push_str(&line);
+            written += 1;
+        }
         let lost = dropped();
         if lost > 0 {
-            let note = format!("({lost} lines more than could be written)\n");
-            let _ = out.write_all(note.as_bytes());
+            text.push_str(&format!("({lost} lines more than could be written)\n"));
         }
+        // A closed terminal is no reason to stop serving; the lines are then lost, as was wanted.
+        let _ = out.write_all(text.as_bytes());
         let _ = out.flush();
+        if written > MANY {
+            thread::sleep(PAUSE);
+        }
     }
 }
 
@@ -67,13 +80,17 @@ impl fmt::Display for Clock {
     }
 }
 
-/// A screen scrolls by faster than this is read; a pipe takes it in one gulp.
-const QUEUE: usize = 1024;
+/// A screen scrolls by faster than this is read; a pipe takes it in one gulp. What comes within [`PAUSE`] at
+/// 100,000 exchanges a second.
+const QUEUE: usize = 2048;
+/// Too short to see.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Lines within a pause that nobody reads as they come.
+const MANY: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -102,9 +119,9 @@ mod tests {
             let _ = go.send(());
         }
         let first = written.recv().unwrap();
-        assert!(first.ends_with(" 0\n"), "{first}");
-        let second = written.recv().unwrap();
-        assert!(second.contains("lines more than could be written"), "{second}");
+        assert!(first.contains(" 0\n"), "{first}");
+        let told = |text: &String| text.contains("lines more than could be written");
+        assert!(told(&first) || written.iter().any(|text| told(&text)));
     }
 
     #[test]
