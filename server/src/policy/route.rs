@@ -1,8 +1,11 @@
 //! One site, as visitors' requests meet it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::{Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken};
+use crate::config::{
+    Hold, Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken,
+};
 use crate::pool::{Patience, Pool};
 use crate::site::Site;
 
@@ -36,10 +39,7 @@ impl Route {
             strip: settings.strip,
             when_taken: settings.when_taken,
             no_backend: settings.no_backend.clone(),
-            patience: Patience {
-                queue: settings.queue,
-                hold: settings.hold.map(|hold| (hold.time, hold.requests)),
-            },
+            patience: patience(settings.queue, settings.hold),
             respond: settings.respond,
             addresses: addresses.collect(),
         }
@@ -54,14 +54,15 @@ impl Route {
             strip: settings.strip,
             when_taken: settings.when_taken,
             no_backend: settings.no_backend.clone(),
-            patience: Patience {
-                queue: settings.queue,
-                hold: settings.hold.map(|hold| (hold.time, hold.requests)),
-            },
+            patience: patience(settings.queue, settings.hold),
             respond: None,
             addresses: std::iter::once(format!("{name}.{}/", settings.domain))
                 .chain(by_path)
                 .collect(),
         }
     }
+}
+
+fn patience(queue: Duration, hold: Option<Hold>) -> Patience {
+    Patience { queue, hold: hold.map(|hold| (hold.time, hold.requests)) }
 }

@@ -14,14 +14,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
 use http_body_util::{Either, Full};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use log::trace;
 use ptth_link::body::Body;
 use tower_service::Service;
 
@@ -30,7 +29,7 @@ use crate::forward::forward;
 use crate::tunnel::Driving;
 
 use super::upgrade::{self, Wish};
-use super::{Account, Visitor, admit, check, register};
+use super::{Account, Visitor, admit, check, declared_length, register};
 
 /// Where a request comes from, to be put among its extensions; without it, from nowhere.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -169,25 +168,13 @@ where
         let length = declared_length(response.headers());
         return Ok(response.map(|body| body.with_length(length)));
     }
-    wish.grant(&mut response);
-    response.headers_mut().remove(CONTENT_LENGTH);
-    let (parts, body) = response.into_parts();
-    let work = async move {
-        let (_, result) = tokio::join!(carry.patient(), upgrade::download(body, writer));
-        if let Err(err) = result {
-            trace!("visitor: upgraded connection ended: {err}");
-        }
-    };
+    let (response, work) = upgrade::switch(&wish, response, carry, writer);
     in_background(visitor, Box::pin(work));
-    Ok(Response::from_parts(parts, Body::empty()))
+    Ok(response)
 }
 
 /// What must move on beside the response. Whoever embeds the gateway drives it ([`crate::embed`]).
 fn in_background(visitor: &Visitor, work: Driving) {
     // Fails only when nobody drives any more, and then the drop is what is wanted.
     let _ = visitor.drive.as_ref().map(|drive| drive.send(work));
-}
-
-fn declared_length(fields: &HeaderMap) -> Option<u64> {
-    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -35,7 +35,7 @@ use super::register;
 use super::stall::{Lift, Stall};
 use super::strict::Head;
 use super::upgrade::{self, Wish};
-use super::{Account, Visitor, admit};
+use super::{Account, Visitor, admit, declared_length};
 
 /// Answers one visitor's HTTP/1.1 connection to its end. Dropping the future cuts it.
 pub async fn serve<IO>(visitor: Visitor, io: IO)
@@ -238,19 +238,11 @@ impl Connection {
             let length = declared_length(response.headers());
             return Ok(response.map(|body| body.with_length(length)));
         }
-        wish.grant(&mut response);
-        response.headers_mut().remove(CONTENT_LENGTH);
+        let (response, work) = upgrade::switch(&wish, response, carry, writer);
         decision.accept();
         self.wire.lift.lift();
-        let (parts, body) = response.into_parts();
-        let work = async move {
-            let (_, result) = tokio::join!(carry.patient(), upgrade::download(body, writer));
-            if let Err(err) = result {
-                trace!("visitor: upgraded connection ended: {err}");
-            }
-        };
         let _ = self.wire.background.send(Box::pin(work));
-        Ok(Response::from_parts(parts, Body::empty()))
+        Ok(response)
     }
 
     /// Door B: the connection becomes a tunnel.
@@ -295,11 +287,6 @@ impl Drop for Decision<'_> {
     fn drop(&mut self) {
         self.0.upgrade(false);
     }
-}
-
-/// A Content-Length that frames the body, so that hyper sends no chunks.
-fn declared_length(fields: &HeaderMap) -> Option<u64> {
-    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// What hyper writes: a tunnel's body, or a page of ours.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, DATE, HOST};
+use http::header::{ACCEPT, CONTENT_LENGTH, DATE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
@@ -213,6 +213,11 @@ impl Account {
             debug!("exchange: {id} visitor={visitor} {subject} status={status} ms={millis} {why}");
         }
     }
+}
+
+/// A Content-Length that frames the body, so that hyper sends no chunks.
+fn declared_length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// A final response must be one (RFC 9110 §15); and what it says about hops stays behind.

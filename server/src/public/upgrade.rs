@@ -2,23 +2,26 @@
 //!
 //! On the tunnel it is extended CONNECT (RFC 8441), whose two bodies these streams become.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use h2::ext::Protocol;
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, Frame};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use log::trace;
+use ptth_link::body::Body as Tunnelled;
 use ptth_link::websocket::{WEBSOCKET, accept};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::oneshot;
 
+use crate::carry::Carry;
 use crate::forward::Upgrade;
 
 type Socket = TokioIo<Upgraded>;
@@ -54,7 +57,7 @@ impl Wish {
     }
 
     /// Turns the tunnel's 200 into the 101 that the visitor waits for.
-    pub(super) fn grant<B>(&self, response: &mut Response<B>) {
+    fn grant<B>(&self, response: &mut Response<B>) {
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let fields = response.headers_mut();
         fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -65,6 +68,25 @@ impl Wish {
             fields.insert(SEC_WEBSOCKET_ACCEPT, accept);
         }
     }
+}
+
+/// The 101 for a visitor whose wish the tunnel granted; and what moves the bytes from then on.
+pub(super) fn switch(
+    wish: &Wish,
+    mut response: Response<Tunnelled>,
+    carry: Carry,
+    writer: oneshot::Receiver<WriteHalf<Socket>>,
+) -> (Response<Tunnelled>, impl Future<Output = ()> + Send + 'static) {
+    wish.grant(&mut response);
+    response.headers_mut().remove(CONTENT_LENGTH);
+    let (parts, body) = response.into_parts();
+    let work = async move {
+        let (_, result) = tokio::join!(carry.patient(), download(body, writer));
+        if let Err(err) = result {
+            trace!("visitor: upgraded connection ended: {err}");
+        }
+    };
+    (Response::from_parts(parts, Tunnelled::empty()), work)
 }
 
 /// What the visitor sends once he is upgraded, as a request's body; and the way to write to him.
@@ -121,7 +143,7 @@ impl Body for Upgrading {
 }
 
 /// Copies the response's body to the upgraded visitor. A body that fails cuts him off.
-pub(super) async fn download<B: Body<Data = Bytes>>(
+async fn download<B: Body<Data = Bytes>>(
     body: B,
     writer: oneshot::Receiver<WriteHalf<Socket>>,
 ) -> io::Result<()> {
