@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri
 use log::{Level, info, log, warn};
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::auth::{Claim, Identity, Key};
 use crate::error::{ExchangeError, RegisterError};
@@ -113,7 +113,9 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
     let policy = visitor.roster.policy();
-    let (marks, sites) = policy.register(&claim, &wish).await.map_err(|refused| {
+    // Each authorizer has a time-out of its own; this is for all of them together.
+    let judged = timeout(JUDGED, policy.register(&claim, &wish)).await;
+    let (marks, sites) = judged.unwrap_or(Err(Refused::Unavailable)).map_err(|refused| {
         let why = refused.to_string();
         if !matches!(refused, Refused::Unavailable) {
             visitor.attempts.failed(visitor.address, Instant::now().into_std());
@@ -267,5 +269,7 @@ const URL: HeaderName = HeaderName::from_static("2ptth-url");
 const MOST_ORIGINS: usize = 100;
 /// Characters of a path, or of a name.
 const SHOWN: usize = 200;
+/// For all credentials of a registration: less than the ten seconds after which our client gives up.
+const JUDGED: Duration = Duration::from_secs(7);
 /// How long somebody who failed before waits without being told to.
 const PATIENCE: Duration = Duration::from_secs(2);

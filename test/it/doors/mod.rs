@@ -3,6 +3,7 @@
 mod beside;
 mod client;
 mod embed;
+mod late;
 mod registration;
 
 use std::sync::Arc;
