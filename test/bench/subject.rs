@@ -133,7 +133,7 @@ impl Subject {
         let door = free_port();
         self.far = road.map(|road| Far::to(door, road));
         let (dialled, work) = (self.inner(door), world.work.display());
-        let common = "global\n expose-experimental-directives\n maxconn 15000\n
+        let common = "global\n expose-experimental-directives\n maxconn 15000\n no strict-limits\n
 defaults\n mode http\n timeout connect 10s\n timeout client 600s\n timeout server 600s\n";
         let public = format!(
             "{common}frontend visitors\n bind {} ssl crt {work}/both.pem alpn h2,http/1.1\n default_backend far\n
