@@ -3,11 +3,12 @@
 //! Invariant: what is wrong with one of his streams ends that stream; what is wrong with his
 //! conduct ends his connection; neither reaches the tunnel or anybody else.
 
+mod conduct;
 mod door;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -37,6 +38,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::carry::Carry;
 use crate::error::{ExchangeError, RequestId};
 
+use self::conduct::Conduct;
 use super::register;
 use super::stall::Stall;
 use super::{Account, Visitor, admit, check};
@@ -200,32 +202,6 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visito
     }
 }
 
-/// Counts the requests that a visitor took back after they had gone to a backend, and those that were
-/// malformed, which make us send the reset (MadeYouReset).
-#[derive(Debug, Default)]
-struct Conduct {
-    cancelled: AtomicU32,
-    answered: AtomicU32,
-    /// Streams that are tunnels now.
-    tunnels: AtomicUsize,
-}
-
-impl Conduct {
-    /// A browser that leaves a page takes back what is under way; an attacker takes back everything.
-    fn is_bad(&self) -> bool {
-        let cancelled = self.cancelled.load(Ordering::Relaxed);
-        cancelled > CANCELLED && cancelled / 4 > self.answered.load(Ordering::Relaxed)
-    }
-
-    fn cancelled(&self) {
-        self.cancelled.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn forgive(&self) {
-        self.cancelled.store(0, Ordering::Relaxed);
-    }
-}
-
 /// One stream, from its head to its end.
 async fn exchange(
     visitor: Arc<Visitor>,
@@ -253,8 +229,11 @@ async fn exchange(
             account.answered(response.status());
             // The request's body goes on while the response comes.
             let (_, done) = tokio::join!(&mut inflow, reply(respond, response, carry));
-            let counter = if done { &conduct.answered } else { &conduct.cancelled };
-            counter.fetch_add(1, Ordering::Relaxed);
+            if done {
+                conduct.answered()
+            } else {
+                conduct.cancelled()
+            }
             // Who took his request back has nobody to be ahead of; and nothing of him stays.
             if done {
                 get_ahead(&inflow).await;
@@ -404,8 +383,6 @@ const SEND_BUFFER: usize = 64 * 1024;
 const RESETS_BEFORE_ACCEPT: usize = 20;
 /// Stream errors that a visitor may make us send in the life of a connection (MadeYouReset).
 const STREAM_ERRORS: usize = 100;
-/// Cancelled requests, if they outnumber the answered ones four to one.
-const CANCELLED: u32 = 100;
 /// After this many streams the visitor is asked to come again.
 const LIFETIME_STREAMS: u64 = 1_000_000;
 /// From the TLS handshake to the end of the preface.
