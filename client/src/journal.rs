@@ -1,11 +1,12 @@
 //! One line for each exchange, for the person who watches.
 
-use std::fmt::Arguments;
+use std::fmt::{self, Arguments, Display, Formatter};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::uri::PathAndQuery;
+use http::{Method, Request, StatusCode};
 use ptth_link::lines::Lines;
 use tokio::time::Instant;
 
@@ -45,71 +46,85 @@ impl Journal {
 /// One exchange, as it will stand in the journal.
 #[derive(Debug)]
 pub struct Exchange {
-    method: String,
-    path: String,
+    method: Method,
+    target: Option<PathAndQuery>,
 }
 
 impl Exchange {
     /// What the request says: never its query, which may hold secrets.
     pub fn new<B>(request: &Request<B>) -> Self {
-        let path: String = request.uri().path().chars().take(LONGEST_PATH).collect();
-        let method: String = request.method().as_str().chars().take(LONGEST_METHOD).collect();
-        Self { method, path }
+        Self { method: request.method().clone(), target: request.uri().path_and_query().cloned() }
+    }
+
+    /// Method and path, as far as they are worth reading.
+    fn what(&self) -> (&str, &str) {
+        let path = self.target.as_ref().map_or("", PathAndQuery::path);
+        (first(self.method.as_str(), LONGEST_METHOD), first(path, LONGEST_PATH))
     }
 
     /// It ended well.
     pub fn finish(
-        &mut self,
+        &self,
         journal: &Journal,
         status: StatusCode,
         bytes: u64,
         begun: Instant,
         origin: Duration,
     ) {
-        let rest = begun.elapsed().saturating_sub(origin);
+        let ((method, path), whole) = (self.what(), begun.elapsed());
         journal.note(format_args!(
-            "{} {:?} {} {bytes} B {:.1} ms (origin {:.1}, rest {:.1})",
-            self.method,
-            self.path,
+            "{method} {path:?} {} {bytes} B {} ms (origin {}, rest {})",
             status.as_u16(),
-            millis(begun.elapsed()),
-            millis(origin),
-            millis(rest),
+            Millis(whole),
+            Millis(origin),
+            Millis(whole.saturating_sub(origin)),
         ));
     }
 
     /// It broke off after its response had begun.
     pub fn broken(
-        &mut self,
+        &self,
         journal: &Journal,
         status: StatusCode,
         why: &str,
         begun: Instant,
         origin: Duration,
     ) {
+        let (method, path) = self.what();
         journal.note(format_args!(
-            "{} {:?} {} broke off after {:.1} ms (origin {:.1}): {why}",
-            self.method,
-            self.path,
+            "{method} {path:?} {} broke off after {} ms (origin {}): {why}",
             status.as_u16(),
-            millis(begun.elapsed()),
-            millis(origin),
+            Millis(begun.elapsed()),
+            Millis(origin),
         ));
     }
 
     /// The visitor took it back before there was a response.
-    pub fn cancelled(&mut self, journal: &Journal, begun: Instant) {
+    pub fn cancelled(&self, journal: &Journal, begun: Instant) {
+        let (method, path) = self.what();
         journal.note(format_args!(
-            "{} {:?} taken back by the visitor after {:.1} ms",
-            self.method,
-            self.path,
-            millis(begun.elapsed()),
+            "{method} {path:?} taken back by the visitor after {} ms",
+            Millis(begun.elapsed()),
         ));
     }
 }
 
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
+/// The beginning of `text`: so many characters at most.
+fn first(text: &str, most: usize) -> &str {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => text.get(..end).unwrap_or_default(),
+        None => text,
+    }
+}
+
+/// Milliseconds and a tenth, rounded. Whole numbers cost a fifth of what a float does.
+struct Millis(Duration);
+
+impl Display for Millis {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let tenths = (self.0.as_micros() + 50) / 100;
+        write!(f, "{}.{}", tenths / 10, tenths % 10)
+    }
 }
 
 const LONGEST_PATH: usize = 200;
@@ -142,6 +157,23 @@ mod tests {
         Exchange::new(&request).finish(&journal, StatusCode::OK, 3, now, Duration::ZERO);
         let line = written.recv().unwrap();
         assert!(line.contains(" blog GET \"/a\" 200 3 B "), "{line}");
+    }
+
+    #[test]
+    fn milliseconds_are_rounded_to_a_tenth() {
+        let table = [(0, "0.0"), (49, "0.0"), (50, "0.1"), (1_949, "1.9"), (1_000_950, "1001.0")];
+        for (micros, expected) in table {
+            assert_eq!(Millis(Duration::from_micros(micros)).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_between_characters() {
+        for (text, most, expected) in
+            [("abc", 3, "abc"), ("abcd", 3, "abc"), ("\u{e9}\u{e9}", 1, "\u{e9}")]
+        {
+            assert_eq!(first(text, most), expected);
+        }
     }
 
     #[test]

@@ -268,7 +268,7 @@ async fn exchange<S, B>(
         return reply::done(respond);
     }
     let begun = Instant::now();
-    let mut line = Exchange::new(&request);
+    let line = Exchange::new(&request);
     let (mut head, stream) = request.into_parts();
     let (mut inflow, body) = split(stream, answering.budget.clone());
     if !answering.is_covered(&head.uri) {
