@@ -1,33 +1,46 @@
 //! Connections to the origin: dialled, kept, and reused while they are surely alive.
+//!
+//! hyper's side of a connection is polled by the exchange that uses it, not by a task of its own, whose
+//! wake-ups would cost each request a fifth of its instructions.
+
+mod idle;
+mod upload;
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::HeaderName;
 use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
-use ptth_link::body::Body;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::task::{JoinSet, yield_now};
-use tokio::time::{Instant, timeout};
+use tokio::task::JoinSet;
+use tokio::task::coop::unconstrained;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::config::OriginAddress;
 use crate::tls;
 
 use super::OriginError;
+use idle::Idle;
+pub(super) use upload::Upload;
 
 /// The way to one origin, and the connections that are idle.
 pub(super) struct Legs {
     address: OriginAddress,
-    idle: Arc<Mutex<Vec<Idle>>>,
+    idle: Arc<Idle>,
 }
 
 impl fmt::Debug for Legs {
@@ -36,22 +49,56 @@ impl fmt::Debug for Legs {
     }
 }
 
-struct Idle {
-    connection: Connection,
-    until: Instant,
+/// A connection and what moves it. Dropping it closes the socket.
+struct Connection {
+    sender: SendRequest<Upload>,
+    driver: Driver,
 }
 
-/// A connection and the task that drives it. Dropping it closes the socket.
-struct Connection {
-    sender: SendRequest<Body>,
-    #[allow(dead_code, reason = "held for its drop, which ends the task")]
-    driver: JoinSet<()>,
+/// Who moves a connection.
+enum Driver {
+    /// Who uses it, by [`Connection::poll`].
+    User(Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>),
+    /// A task, as long as the request goes on beside the response: neither may wait for the other.
+    Task(#[allow(dead_code, reason = "held for its drop, which ends the task")] JoinSet<()>),
+    /// Nobody: it is closed, or became another protocol's.
+    Over,
+}
+
+impl Connection {
+    /// Moves it, as far as it goes by now.
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if let Driver::User(http) = &mut self.driver
+            && http.as_mut().poll(cx).is_ready()
+        {
+            // What went wrong shows at the request or at the response's body.
+            self.driver = Driver::Over;
+        }
+    }
+
+    /// Whether it is at rest and can take a request, after a look at the socket: an origin that has closed it
+    /// is seen to have done so, and not found out by a request that then can't be sent again.
+    fn is_idle(&mut self) -> bool {
+        self.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(self.driver, Driver::User(_)) && self.sender.is_ready()
+    }
+
+    /// Moves it by a task from here on.
+    fn detach(&mut self) {
+        if let Driver::User(http) = std::mem::replace(&mut self.driver, Driver::Over) {
+            let mut task = JoinSet::new();
+            task.spawn(async move {
+                let _ = http.await;
+            });
+            self.driver = Driver::Task(task);
+        }
+    }
 }
 
 /// A connection in use. Dropped, it is closed; [`Leg::keep`] makes it idle.
 pub(super) struct Leg {
     connection: Connection,
-    idle: Weak<Mutex<Vec<Idle>>>,
+    idle: Arc<Idle>,
     keep: Duration,
 }
 
@@ -78,67 +125,89 @@ impl Legs {
 
     /// Sends a request, on an idle connection if there is one. It is sent again, on a fresh connection,
     /// only if the origin surely saw nothing of it. Cancel safe: the connection is closed.
-    pub(super) async fn ask(&self, mut request: Request<Body>) -> Result<Answer, OriginError> {
-        // Lets the runtime look at its sockets first: an origin that has closed an idle connection is seen
-        // to have done so, and not found out by a request that then can't be sent again.
-        yield_now().await;
-        while let Some(mut connection) = self.take() {
-            match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok(self.answer(response, connection)),
-                Err(mut err) => match err.take_message() {
+    pub(super) async fn ask(&self, mut request: Request<Upload>) -> Result<Answer, OriginError> {
+        let upload = request.body().watch();
+        loop {
+            let idle = self.idle.take();
+            let fresh = idle.is_none();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            // Given by the connection alone, which is polled here: no need to be woken by it, and so not to
+            // be put off, either.
+            let mut answer = pin!(unconstrained(connection.sender.try_send_request(request)));
+            let answer = poll_fn(|cx| {
+                connection.poll(cx);
+                answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            });
+            match answer.await {
+                Ok(response) => {
+                    if upload.is_open() {
+                        connection.detach();
+                    }
+                    let keep = keep_alive(&response);
+                    let leg = Leg { connection, idle: self.idle.clone(), keep };
+                    return Ok(Answer { response, leg });
+                }
+                Err(mut err) => match err.take_message().filter(|_| !fresh) {
                     Some(unsent) => request = unsent,
                     None => return Err(OriginError::Response(err.into_error())),
                 },
             }
         }
-        let mut connection = self.connect().await?;
-        let response =
-            connection.sender.send_request(request).await.map_err(OriginError::Response)?;
-        Ok(self.answer(response, connection))
     }
 
-    fn answer(&self, response: Response<Incoming>, connection: Connection) -> Answer {
-        let keep = keep_alive(&response);
-        Answer { response, leg: Leg { connection, idle: Arc::downgrade(&self.idle), keep } }
-    }
-
-    /// The connection that was used last: the others may then grow old and go.
-    fn take(&self) -> Option<Connection> {
-        let now = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| idle.until > now && !idle.connection.sender.is_closed());
-        let last = idle.iter().rposition(|idle| idle.connection.sender.is_ready())?;
-        Some(idle.remove(last).connection)
-    }
-
-    async fn connect(&self) -> Result<Connection, OriginError> {
-        let io = timeout(CONNECT, dial(&self.address)).await;
-        let io = io.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let io = TokioIo::new(io.map_err(OriginError::Connect)?);
-        let (sender, connection) = Builder::new()
-            .max_headers(MAX_FIELDS)
-            .handshake(io)
-            .await
-            .map_err(OriginError::Response)?;
-        let mut driver = JoinSet::new();
-        driver.spawn(async move {
-            // What goes wrong here shows at the request, whose error is told.
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(Connection { sender, driver })
+    /// Boxed, since few requests need it, and all would carry its state.
+    #[cold]
+    fn connect(
+        &self,
+    ) -> Pin<Box<dyn Future<Output = Result<Connection, OriginError>> + Send + '_>> {
+        Box::pin(async {
+            let io = timeout(CONNECT, dial(&self.address)).await;
+            let io = io.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            let io = TokioIo::new(io.map_err(OriginError::Connect)?);
+            let (sender, connection) = Builder::new()
+                .max_headers(MAX_FIELDS)
+                .handshake(io)
+                .await
+                .map_err(OriginError::Response)?;
+            Ok(Connection { sender, driver: Driver::User(Box::pin(connection.with_upgrades())) })
+        })
     }
 }
 
 impl Leg {
-    /// Makes the connection available to the next request.
-    pub(super) fn keep(self) {
-        let Some(idle) = self.idle.upgrade() else { return };
-        if self.keep.is_zero() || self.connection.sender.is_closed() {
-            return;
+    /// Moves the connection.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
+        self.connection.poll(cx);
+    }
+
+    /// The next frame of the response's body, which comes on this connection.
+    pub(super) fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let mut body = Pin::new(body);
+        if let Driver::Task(_) = self.connection.driver {
+            return body.poll_frame(cx);
         }
-        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE {
-            idle.push(Idle { connection: self.connection, until: Instant::now() + self.keep });
+        // Filled by the connection alone, which is polled here: no need to be woken by it.
+        let quiet = &mut Context::from_waker(Waker::noop());
+        let frame = body.as_mut().poll_frame(quiet);
+        if frame.is_ready() {
+            return frame;
+        }
+        self.connection.poll(cx);
+        body.poll_frame(quiet)
+    }
+
+    /// Makes the connection available to the next request.
+    pub(super) fn keep(mut self) {
+        let idle = self.connection.sender.is_ready() || self.connection.is_idle();
+        if idle && !self.keep.is_zero() && matches!(self.connection.driver, Driver::User(_)) {
+            self.idle.put(self.connection, self.keep);
         }
     }
 }
@@ -198,7 +267,5 @@ pub(super) async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Node's servers close a connection after five idle seconds, the shortest of the usual ones.
 const KEEP: Duration = Duration::from_secs(4);
-/// Idle connections kept: what a page's burst leaves behind.
-const MAX_IDLE: usize = 256;
 /// Fields of a response.
 const MAX_FIELDS: usize = 200;

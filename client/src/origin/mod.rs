@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::uri::{self, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use log::debug;
@@ -26,7 +28,7 @@ use tower_service::Service;
 use crate::config::{HostHeader, OriginAddress};
 use crate::serve::Early;
 
-use leg::{Answer, Legs};
+use leg::{Answer, Legs, Upload};
 use upgrade::Spliced;
 
 /// The service that asks an origin. One for each runtime, whose connections it keeps.
@@ -127,7 +129,7 @@ impl Origin {
             let connected = tcp::connect(host, *port).await;
             return connected.map(|_| None).map_err(OriginError::Connect);
         }
-        let mut request = Request::new(Body::empty());
+        let mut request = Request::new(Upload::new(Body::empty()));
         *request.method_mut() = Method::HEAD;
         let host = HeaderValue::from_str(&self.0.legs.address().authority());
         request.headers_mut().insert(HOST, host.map_err(|_| OriginError::Request)?);
@@ -138,23 +140,23 @@ impl Origin {
         if let OriginAddress::Tcp { host, port } = self.0.legs.address() {
             return tcp::answer(host, *port, request).await;
         }
-        let early = request.extensions().get::<Early>().cloned();
-        let protocol = request.extensions().get::<h2::ext::Protocol>().cloned();
-        let (head, body) = request.into_parts();
-        let mut request = Request::new(body.with_length(declared_length(&head.headers)));
-        *request.method_mut() = head.method;
-        *request.version_mut() = Version::HTTP_11;
+        let (mut head, body) = request.into_parts();
         let host = head.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
         let host = self.0.host.clone().or(host).ok_or(OriginError::Request)?;
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() = Uri::try_from(path).map_err(|_| OriginError::Request)?;
-        *request.headers_mut() = head.headers;
-        request.headers_mut().insert(HOST, host);
-        if request.headers().contains_key(TE) {
+        let mut target = uri::Parts::default();
+        let path = head.uri.into_parts().path_and_query;
+        target.path_and_query = path.or_else(|| Some(PathAndQuery::from_static("/")));
+        head.uri = Uri::from_parts(target).map_err(|_| OriginError::Request)?;
+        head.version = Version::HTTP_11;
+        head.headers.insert(HOST, host);
+        if head.headers.contains_key(TE) {
             // RFC 9110 §10.1.4: TE concerns one hop, and so must say.
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+            head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
-        if let Some(early) = early {
+        let (early, protocol) = (head.extensions.remove(), head.extensions.remove::<Protocol>());
+        let body = Upload::new(body.with_length(declared_length(&head.headers)));
+        let mut request = Request::from_parts(head, body);
+        if let Some::<Early>(early) = early {
             hyper::ext::on_informational(&mut request, move |response| {
                 early.send(response.status(), response.headers());
             });
@@ -252,7 +254,11 @@ impl HttpBody for OriginBody {
     ) -> Poll<Option<Result<Frame<Bytes>, OriginBodyError>>> {
         match &mut self.0 {
             Kind::Http { body, leg } => {
-                let frame = Pin::new(&mut *body).poll_frame(cx).map_err(OriginBodyError::Http);
+                let frame = match leg {
+                    Some(leg) => leg.poll_frame(body, cx),
+                    None => Pin::new(&mut *body).poll_frame(cx),
+                };
+                let frame = frame.map_err(OriginBodyError::Http);
                 if matches!(frame, Poll::Ready(None)) || body.is_end_stream() {
                     // Whole: the connection may serve the next request.
                     if let Some(leg) = leg.take() {

@@ -22,13 +22,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 
 use crate::serve::Onward;
 
-use super::leg::{Answer, Leg, Legs};
+use super::leg::{Answer, Legs, Upload};
 use super::{Kind, OriginBody, OriginError};
 
 /// Asks the origin to upgrade. A refusal comes back with its status, fields and body.
 pub(super) async fn ask(
     legs: &Legs,
-    request: Request<Body>,
+    request: Request<Upload>,
     protocol: &str,
 ) -> Result<Response<OriginBody>, OriginError> {
     let (mut head, outgoing) = request.into_parts();
@@ -43,9 +43,9 @@ pub(super) async fn ask(
         head.headers.insert(SEC_WEBSOCKET_KEY, value);
         head.headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
     }
-    let answer = legs.ask(Request::from_parts(head, Body::empty())).await?;
+    let answer = legs.ask(Request::from_parts(head, Upload::new(Body::empty()))).await?;
     if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return accepted(answer, outgoing, key.as_deref()).await;
+        return accepted(answer, outgoing.into_body(), key.as_deref()).await;
     }
     let Answer { response, leg } = answer;
     let mut response = response.map(|body| OriginBody(Kind::Http { body, leg: Some(leg) }));
@@ -62,14 +62,19 @@ async fn accepted(
     outgoing: Body,
     key: Option<&str>,
 ) -> Result<Response<OriginBody>, OriginError> {
-    let Answer { mut response, leg } = answer;
+    let Answer { mut response, mut leg } = answer;
     let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
     if let Some(key) = key
         && accept != Some(websocket::accept(key.as_bytes()).as_bytes())
     {
         return Err(OriginError::Upgrade("Sec-WebSocket-Accept doesn't fit the key"));
     }
-    let upgraded = hyper::upgrade::on(&mut response).await.map_err(OriginError::Response)?;
+    let mut upgrade = pin!(hyper::upgrade::on(&mut response));
+    let upgraded = poll_fn(|cx| {
+        leg.poll(cx);
+        upgrade.as_mut().poll(cx)
+    });
+    let upgraded = upgraded.await.map_err(OriginError::Response)?;
     let (mut head, _) = response.into_parts();
     head.status = StatusCode::OK;
     for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
@@ -82,7 +87,7 @@ async fn accepted(
             trace!("origin: upgraded connection: {err}");
         }
     }));
-    let spliced = Spliced { reader, buffer: BytesMut::new(), leg };
+    let spliced = Spliced { reader, buffer: BytesMut::new() };
     Ok(Response::from_parts(head, OriginBody(Kind::Upgraded(spliced))))
 }
 
@@ -93,8 +98,6 @@ type Socket = TokioIo<Upgraded>;
 pub(super) struct Spliced {
     reader: ReadHalf<Socket>,
     buffer: BytesMut,
-    #[allow(dead_code, reason = "held for its drop, which ends the connection's task")]
-    leg: Leg,
 }
 
 impl Spliced {
