@@ -4,6 +4,7 @@
 //! says can change it.
 
 mod capsule;
+mod h1;
 mod leg;
 mod tcp;
 mod upgrade;
@@ -16,10 +17,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::ext::Protocol;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
-use http::uri::{self, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use log::debug;
 use ptth_link::body::Body;
@@ -28,7 +28,10 @@ use tower_service::Service;
 use crate::config::{HostHeader, OriginAddress};
 use crate::serve::Early;
 
-use leg::{Answer, Legs, Upload};
+use h1::Sending;
+use leg::{Leg, Legs};
+
+pub use h1::H1Error;
 use upgrade::Spliced;
 
 /// The service that asks an origin. One for each runtime, whose connections it keeps.
@@ -47,7 +50,7 @@ pub enum OriginError {
     /// It isn't listening, or not reachable.
     Connect(io::Error),
     /// It broke off before its response, or what it sent is no response.
-    Response(hyper::Error),
+    Response(H1Error),
     /// It answered an upgrade with a wrong key.
     Upgrade(&'static str),
     /// The request can't be put into HTTP/1.1.
@@ -92,11 +95,7 @@ impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(err) => write!(f, "can't connect: {err}"),
-            Self::Response(err) => {
-                write!(f, "no valid response: {err}")?;
-                let cause = std::error::Error::source(err);
-                cause.map_or(Ok(()), |cause| write!(f, ": {cause}"))
-            }
+            Self::Response(err) => write!(f, "no valid response: {err}"),
             Self::Upgrade(why) => write!(f, "upgrade: {why}"),
             Self::Request => f.write_str("the request can't be expressed in HTTP/1.1"),
             Self::NotHttp => {
@@ -129,11 +128,10 @@ impl Origin {
             let connected = tcp::connect(host, *port).await;
             return connected.map(|_| None).map_err(OriginError::Connect);
         }
-        let mut request = Request::new(Upload::new(Body::empty()));
-        *request.method_mut() = Method::HEAD;
         let host = HeaderValue::from_str(&self.0.legs.address().authority());
-        request.headers_mut().insert(HOST, host.map_err(|_| OriginError::Request)?);
-        Ok(Some(self.0.legs.ask(request).await?.response.status()))
+        let host = host.map_err(|_| OriginError::Request)?;
+        let request = Sending::new(&Method::HEAD, "/", &host, &HeaderMap::new(), Body::empty());
+        Ok(Some(self.0.legs.ask(request, &Method::HEAD, None).await?.0.status()))
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<OriginBody>, OriginError> {
@@ -143,30 +141,19 @@ impl Origin {
         let (mut head, body) = request.into_parts();
         let host = head.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
         let host = self.0.host.clone().or(host).ok_or(OriginError::Request)?;
-        let mut target = uri::Parts::default();
-        let path = head.uri.into_parts().path_and_query;
-        target.path_and_query = path.or_else(|| Some(PathAndQuery::from_static("/")));
-        head.uri = Uri::from_parts(target).map_err(|_| OriginError::Request)?;
-        head.version = Version::HTTP_11;
-        head.headers.insert(HOST, host);
         if head.headers.contains_key(TE) {
             // RFC 9110 §10.1.4: TE concerns one hop, and so must say.
             head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
-        let (early, protocol) = (head.extensions.remove(), head.extensions.remove::<Protocol>());
-        let body = Upload::new(body.with_length(declared_length(&head.headers)));
-        let mut request = Request::from_parts(head, body);
-        if let Some::<Early>(early) = early {
-            hyper::ext::on_informational(&mut request, move |response| {
-                early.send(response.status(), response.headers());
-            });
+        if head.method == Method::CONNECT {
+            return upgrade::ask(&self.0.legs, head, &host, body).await;
         }
-        if request.method() == Method::CONNECT {
-            let protocol = protocol.ok_or(OriginError::Request)?;
-            return upgrade::ask(&self.0.legs, request, protocol.as_str()).await;
-        }
-        let Answer { response, leg } = self.0.legs.ask(request).await?;
-        let mut response = response.map(|body| OriginBody(Kind::Http { body, leg: Some(leg) }));
+        let body = body.with_length(declared_length(&head.headers));
+        let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let request = Sending::new(&head.method, target, &host, &head.headers, body);
+        let early = head.extensions.get::<Early>();
+        let (response, leg) = self.0.legs.ask(request, &head.method, early).await?;
+        let mut response = response.map(|()| OriginBody(Kind::Http(Some(leg))));
         frame_once(response.headers_mut());
         Ok(response)
     }
@@ -218,7 +205,7 @@ pub struct OriginBody(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Http { body: hyper::body::Incoming, leg: Option<leg::Leg> },
+    Http(Option<Leg>),
     Upgraded(Spliced),
     Tcp(tcp::Download),
     Page(Option<Bytes>),
@@ -228,7 +215,7 @@ enum Kind {
 #[derive(Debug)]
 pub enum OriginBodyError {
     /// HTTP: truncated, malformed, reset.
-    Http(hyper::Error),
+    Http(H1Error),
     /// After an upgrade, or without HTTP.
     Io(io::Error),
 }
@@ -253,18 +240,11 @@ impl HttpBody for OriginBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, OriginBodyError>>> {
         match &mut self.0 {
-            Kind::Http { body, leg } => {
-                let frame = match leg {
-                    Some(leg) => leg.poll_frame(body, cx),
-                    None => Pin::new(&mut *body).poll_frame(cx),
-                };
-                let frame = frame.map_err(OriginBodyError::Http);
-                if matches!(frame, Poll::Ready(None)) || body.is_end_stream() {
-                    // Whole: the connection may serve the next request.
-                    if let Some(leg) = leg.take() {
-                        leg.keep();
-                    }
-                }
+            Kind::Http(leg) => {
+                let Some(asked) = leg else { return Poll::Ready(None) };
+                let frame = asked.poll_frame(cx).map_err(OriginBodyError::Http);
+                // Whole: the connection may serve the next request.
+                leg.take_if(|leg| leg.is_whole()).into_iter().for_each(Leg::keep);
                 frame
             }
             Kind::Upgraded(spliced) => spliced.poll_read(cx).map_err(OriginBodyError::Io),
@@ -275,7 +255,7 @@ impl HttpBody for OriginBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Http { body, .. } => body.is_end_stream(),
+            Kind::Http(leg) => leg.as_ref().is_none_or(Leg::is_whole),
             Kind::Upgraded(_) | Kind::Tcp(_) => false,
             Kind::Page(page) => page.is_none(),
         }
@@ -283,7 +263,10 @@ impl HttpBody for OriginBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Http { body, .. } => body.size_hint(),
+            Kind::Http(leg) => {
+                let left = leg.as_ref().map_or(Some(0), Leg::left);
+                left.map_or_else(SizeHint::new, SizeHint::with_exact)
+            }
             Kind::Upgraded(_) | Kind::Tcp(_) => SizeHint::new(),
             Kind::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64),
         }
@@ -293,11 +276,8 @@ impl HttpBody for OriginBody {
 impl Drop for OriginBody {
     fn drop(&mut self) {
         // A response without a body is never polled.
-        if let Kind::Http { body, leg } = &mut self.0
-            && body.is_end_stream()
-            && let Some(leg) = leg.take()
-        {
-            leg.keep();
+        if let Kind::Http(leg) = &mut self.0 {
+            leg.take_if(|leg| leg.is_whole()).into_iter().for_each(Leg::keep);
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::Connection;
+use super::super::h1::Connection;
 
 /// The connections of one origin that are at rest.
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub(super) struct Idle(Mutex<Resting>);
 
 #[derive(Default)]
 struct Resting {
-    connections: Vec<(Connection, Instant)>,
+    connections: Vec<(Box<Connection>, Instant)>,
     /// Closes the ones that are too old, while there are any.
     reaper: JoinSet<()>,
     reaping: bool,
@@ -23,18 +23,18 @@ struct Resting {
 
 impl Idle {
     /// The connection that was put last, if it is surely alive.
-    pub(super) fn take(&self) -> Option<Connection> {
+    pub(super) fn take(&self) -> Option<Box<Connection>> {
         let mut now = None;
         loop {
             let (mut connection, until) = self.lock().connections.pop()?;
-            if until > *now.get_or_insert_with(Instant::now) && connection.is_idle() {
+            if until > *now.get_or_insert_with(Instant::now) && connection.is_alive() {
                 return Some(connection);
             }
         }
     }
 
     /// Keeps a connection for so long, if there is room.
-    pub(super) fn put(self: &Arc<Self>, connection: Connection, keep: Duration) {
+    pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>, keep: Duration) {
         let mut resting = self.lock();
         if resting.connections.len() < MAX_IDLE && resting.reap(self) {
             resting.connections.push((connection, Instant::now() + keep));
@@ -66,7 +66,7 @@ async fn reap(all: Weak<Idle>) {
         let Some(all) = all.upgrade() else { return };
         let mut resting = all.lock();
         let now = Instant::now();
-        resting.connections.retain_mut(|(connection, until)| *until > now && connection.is_idle());
+        resting.connections.retain_mut(|(connection, until)| *until > now && connection.is_alive());
         if resting.connections.is_empty() {
             resting.reaping = false;
             return;
