@@ -10,7 +10,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::Scheme;
 use libfuzzer_sys::fuzz_target;
 use ptth_link::forwarded::Forwarded;
-use ptth_link::headers::{self, Origination};
+use ptth_link::headers::{self, Origination, Statement};
 
 const FROM: Origination<'_> = Origination {
     address: IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -51,10 +51,10 @@ const KEPT: [&str; 2] = ["host", "content-length"];
 fuzz_target!(|data: &[u8]| {
     let fields = read(data);
     let mut honest = HeaderMap::new();
-    headers::request(&mut honest, FROM);
+    headers::request(&mut honest, &Statement::new(FROM));
 
     let mut request = fields.clone();
-    headers::request(&mut request, FROM);
+    headers::request(&mut request, &Statement::new(FROM));
     for name in request.keys().map(HeaderName::as_str) {
         let spelled = name.replace('_', "-");
         if IDENTITY.contains(&spelled.as_str()) || spelled.starts_with("2ptth-") {
@@ -67,7 +67,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(request.get_all(name).iter().count(), 1, "{name} was taken away");
     }
     one_hop(&fields, &request);
-    twice(&request, |fields| headers::request(fields, FROM));
+    twice(&request, |fields| headers::request(fields, &Statement::new(FROM)));
 
     trusted(&fields);
 
@@ -93,7 +93,8 @@ fn trusted(fields: &HeaderMap) {
     let address = said.visitor().expect("the proxy at least");
     assert!(said.chain().iter().skip(1).all(|hop| trusts(*hop)), "only the first is a stranger");
     let mut request = fields.clone();
-    headers::request(&mut request, Origination { address, said: Some(&said), ..FROM });
+    let statement = Statement::new(Origination { address, said: Some(&said), ..FROM });
+    headers::request(&mut request, &statement);
     let hops = said.chain().len();
     for name in ["x-forwarded-for", "forwarded"] {
         let values: Vec<_> = request.get_all(name).iter().collect();

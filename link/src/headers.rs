@@ -73,26 +73,78 @@ pub struct Origination<'a> {
     pub version: &'static str,
 }
 
+/// What a request's origination is, in fields. Made once for all the requests of a connection of which the
+/// same is to be said: making six fields costs more than the rest of what is done to a head.
+#[derive(Debug)]
+pub struct Statement {
+    address: IpAddr,
+    host: String,
+    scheme: Scheme,
+    version: &'static str,
+    /// Whether it repeats what a proxy said, of this one request.
+    quotes: bool,
+    fields: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Statement {
+    /// Says it.
+    pub fn new(from: Origination<'_>) -> Self {
+        let address = from.address.to_canonical();
+        let own = [address];
+        let chain = from.said.map_or(&own[..], Forwarded::chain);
+        let host = from.said.and_then(|said| said.host.as_deref()).unwrap_or(from.host);
+        let addresses: Vec<_> = chain.iter().map(IpAddr::to_string).collect();
+        let mut statement = Self {
+            address: from.address,
+            host: from.host.to_owned(),
+            scheme: from.scheme.clone(),
+            version: from.version,
+            quotes: from.said.is_some(),
+            fields: Vec::with_capacity(8),
+        };
+        statement.say("x-forwarded-for", &addresses.join(", "));
+        statement.say("x-real-ip", &address.to_string());
+        statement.say("x-forwarded-proto", from.scheme.as_str());
+        statement.say("x-forwarded-host", host);
+        statement.say("forwarded", &forwarded(chain, host, from.scheme));
+        statement.say("via", &format!("{} 2ptth", from.version));
+        if let Some(port) = from.said.and_then(|said| said.port) {
+            statement.say("x-forwarded-port", &port.to_string());
+        }
+        if let Some(prefix) = from.said.and_then(|said| said.prefix.as_deref()) {
+            statement.say(PREFIX, prefix);
+        }
+        statement
+    }
+
+    /// Whether it says of another request what is to be said of it, too.
+    pub fn suits(&self, from: &Origination<'_>) -> bool {
+        !self.quotes
+            && from.said.is_none()
+            && self.address == from.address
+            && self.host == from.host
+            && self.scheme == *from.scheme
+            && self.version == from.version
+    }
+
+    fn say(&mut self, name: &'static str, value: &str) {
+        self.fields.extend(field(name, value));
+    }
+}
+
+/// Every value is made of an address and of a host that was checked, so this can't fail; if it did, the field
+/// would be absent, not forged.
+fn field(name: &'static str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
+}
+
 /// Makes a visitor's request fields fit to cross: strips what concerns his hop, drops what he may not
 /// say about himself, and says it for him.
-pub fn request(fields: &mut HeaderMap, from: Origination<'_>) {
+pub fn request(fields: &mut HeaderMap, statement: &Statement) {
     strip(fields, is_identity);
-    let address = from.address.to_canonical();
-    let own = [address];
-    let chain = from.said.map_or(&own[..], Forwarded::chain);
-    let host = from.said.and_then(|said| said.host.as_deref()).unwrap_or(from.host);
-    let addresses: Vec<_> = chain.iter().map(IpAddr::to_string).collect();
-    set(fields, "x-forwarded-for", &addresses.join(", "));
-    set(fields, "x-real-ip", &address.to_string());
-    set(fields, "x-forwarded-proto", from.scheme.as_str());
-    set(fields, "x-forwarded-host", host);
-    set(fields, "forwarded", &forwarded(chain, host, from.scheme));
-    set(fields, "via", &format!("{} 2ptth", from.version));
-    if let Some(port) = from.said.and_then(|said| said.port) {
-        set(fields, "x-forwarded-port", &port.to_string());
-    }
-    if let Some(prefix) = from.said.and_then(|said| said.prefix.as_deref()) {
-        set(fields, "x-forwarded-prefix", prefix);
+    fields.reserve(statement.fields.len() + 1);
+    for (name, value) in &statement.fields {
+        fields.insert(name.clone(), value.clone());
     }
 }
 
@@ -100,7 +152,9 @@ pub fn request(fields: &mut HeaderMap, from: Origination<'_>) {
 pub fn prefix(fields: &mut HeaderMap, prefix: &str) {
     let before = fields.get(PREFIX).and_then(|before| before.to_str().ok()).unwrap_or_default();
     let whole = format!("{before}{prefix}");
-    set(fields, PREFIX, &whole);
+    if let Some((name, value)) = field(PREFIX, &whole) {
+        fields.insert(name, value);
+    }
 }
 
 /// RFC 7239: the visitor's hop with what he used, and one for each proxy after him.
@@ -128,17 +182,15 @@ pub fn trailers(fields: &mut HeaderMap) {
     strip(fields, |name| is_identity(name) || HEAD_ONLY.contains(&name));
 }
 
-fn set(fields: &mut HeaderMap, name: &'static str, value: &str) {
-    // Every value is made of an address and of a host that was checked, so this can't fail; if it did,
-    // the field would be absent, not forged.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        fields.insert(HeaderName::from_static(name), value);
-    }
-}
-
 /// Removes the connection fields, those that `Connection` names (but for the ones that frame or route),
 /// and those that `also` matches. Rebuilds the map, since removing one field from it reorders the rest.
 fn strip(fields: &mut HeaderMap, also: impl Fn(&str) -> bool) {
+    let concerns_a_hop =
+        |name: &HeaderName| HOP_BY_HOP.contains(name) || *name == header::TE || also(name.as_str());
+    // Most heads have nothing of it, and are done with here.
+    if !fields.keys().any(concerns_a_hop) {
+        return;
+    }
     let named: Vec<HeaderName> = fields
         .get_all(header::CONNECTION)
         .iter()
@@ -190,8 +242,10 @@ fn keep_te_trailers(fields: &mut HeaderMap) -> bool {
 }
 
 fn is_identity(name: &str) -> bool {
-    let name = name.replace('_', "-");
-    name.starts_with(OURS) || IDENTITY.contains(&name.as_str())
+    let dashes = || name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
+    let is = |other: &&str| name.len() == other.len() && dashes().eq(other.bytes());
+    let is_ours = name.starts_with('2') && dashes().take(OURS.len()).eq(OURS.bytes());
+    is_ours || IDENTITY.iter().any(|other| is(other))
 }
 
 #[cfg(test)]
@@ -262,7 +316,7 @@ mod tests {
     #[test]
     fn forged_identity_changes_nothing() {
         let mut honest = HeaderMap::new();
-        request(&mut honest, VISITOR);
+        request(&mut honest, &Statement::new(VISITOR));
         let mut forged = HeaderMap::new();
         for name in IDENTITY.iter().map(ToString::to_string).chain(["2ptth-anything".to_string()]) {
             for spelling in [name.clone(), name.replace('-', "_")] {
@@ -273,7 +327,7 @@ mod tests {
         }
         // Nor can he have what we set taken away again on the next hop.
         forged.append("connection", HeaderValue::from_static("x-forwarded-for, via, forwarded"));
-        request(&mut forged, VISITOR);
+        request(&mut forged, &Statement::new(VISITOR));
         assert_eq!(text(&forged), text(&honest));
         assert_eq!(honest["forwarded"], "for=127.0.0.1;host=\"example.com\";proto=https");
         assert_eq!(honest["x-forwarded-for"], "127.0.0.1");
@@ -301,7 +355,7 @@ mod tests {
         let address = said.visitor().unwrap();
         let scheme = said.scheme.clone().unwrap();
         let from = Origination { address, scheme: &scheme, said: Some(&said), ..VISITOR };
-        request(&mut fields, from);
+        request(&mut fields, &Statement::new(from));
         prefix(&mut fields, "/name");
         let expected = [
             ("x-forwarded-for", "2001:db8::9, 10.0.0.2, 10.0.0.1"),

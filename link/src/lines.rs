@@ -122,10 +122,11 @@ mod tests {
         let (sender, written) = mpsc::channel();
         let (go, wait) = mpsc::channel();
         let lines = Lines::to(Pipe(sender, wait));
-        for n in 0..QUEUE + 100 {
+        // The thread may have taken one queue's worth before it stands still.
+        for n in 0..3 * QUEUE {
             lines.note(n);
         }
-        for _ in 0..QUEUE + 100 {
+        for _ in 0..3 * QUEUE {
             let _ = go.send(());
         }
         let first = written.recv().unwrap();

@@ -11,6 +11,7 @@ use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use ptth_link::crypto;
 
 use crate::config::NoBackend;
 use crate::pool::RETRY_AFTER_SECONDS;
@@ -250,6 +251,16 @@ impl RequestId {
         // An odd factor makes the product a permutation of all u64: no two are equal.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         Self(seed ^ count.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// As a field. In no HPACK table (RFC 7541 §7.1.3): it is never the same again, and would only push out
+    /// what is; and h2 compares each value with all that the table has under its name, which cost more than
+    /// the rest of the head.
+    pub fn value(self) -> HeaderValue {
+        let text = crypto::hex(&self.0.to_be_bytes());
+        let mut value = HeaderValue::try_from(text).expect("digits can stand in a field");
+        value.set_sensitive(true);
+        value
     }
 }
 

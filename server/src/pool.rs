@@ -169,7 +169,7 @@ impl Pool {
 
     /// Streams that all tunnels together have room for.
     fn room(&self) -> usize {
-        let tunnels = self.all();
+        let tunnels = self.lock();
         let live = tunnels.iter().filter(|tunnel| !tunnel.is_draining());
         live.map(|tunnel| tunnel.allowed()).fold(0, usize::saturating_add)
     }

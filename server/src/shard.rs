@@ -164,6 +164,7 @@ impl Shard {
             attempts: self.attempts.clone(),
             drive: self.shards.get(self.index).cloned(),
             stay: Arc::new(stay),
+            stated: Arc::default(),
         }
     }
 

@@ -265,6 +265,7 @@ impl Lab {
             attempts: Arc::default(),
             drive: None,
             stay: Arc::default(),
+            stated: Arc::default(),
         }
     }
 }

@@ -21,15 +21,18 @@ pub(super) fn target(
     scheme: &Scheme,
 ) -> Result<String, ExchangeError> {
     let bad = |why| ExchangeError::Request(StatusCode::BAD_REQUEST, why);
+    let host = head.headers.remove(HOST);
+    if let Some(authority) = head.uri.authority().filter(|_| is_whole(&head.uri, scheme)) {
+        return Ok(authority.as_str().to_owned());
+    }
     let authority = match head.uri.authority() {
         Some(authority) => authority.clone(),
         None => {
-            let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+            let host = host.as_ref().map(HeaderValue::as_bytes);
             let host = host.or(sni.map(str::as_bytes)).ok_or(bad("No host was named."))?;
             Authority::try_from(host).map_err(|_| bad("The host is malformed."))?
         }
     };
-    head.headers.remove(HOST);
     let path = match head.uri.path_and_query() {
         // RFC 9112 §3.2.1: an empty path is sent as "/".
         Some(path) if path.as_str().starts_with('?') => {
@@ -43,6 +46,12 @@ pub(super) fn target(
     let uri = Uri::builder().scheme(scheme.clone()).authority(authority).path_and_query(path);
     head.uri = uri.build().map_err(|_| bad("The target is malformed."))?;
     Ok(host)
+}
+
+/// Whether nothing is to be done, as with most of HTTP/2's.
+fn is_whole(uri: &Uri, scheme: &Scheme) -> bool {
+    uri.scheme() == Some(scheme)
+        && uri.path_and_query().is_some_and(|path| !path.as_str().starts_with('?'))
 }
 
 /// The verdict on an HTTP/2 head: `Err(None)` is malformed and gets a stream error.

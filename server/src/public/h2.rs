@@ -80,14 +80,14 @@ struct Engine<IO> {
     window: Window,
 }
 
-type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
-
 impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
+    /// Hands every request that is there to `accept`, and flushes once. Ready when the connection has ended.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         streams: usize,
-    ) -> Poll<Option<Result<Incoming, h2::Error>>> {
+        mut accept: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
+    ) -> Poll<Result<(), h2::Error>> {
         let received = self.driver.received();
         if let Some(window) = self.window.adjust(streams.max(1), received)
             && self.connection.set_initial_window_size(window).is_ok()
@@ -95,62 +95,107 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             self.connection.set_target_window_size(window.saturating_mul(4).max(CONNECTION_WINDOW));
             self.window.announce(window, received);
         }
-        let accepted = self.connection.poll_accept(cx);
+        let ended = loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => accept(request, respond),
+                Poll::Ready(Some(Err(err))) => break Poll::Ready(Err(err)),
+                Poll::Ready(None) => break Poll::Ready(Ok(())),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
         match self.driver.poll_flush(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(None),
-            _ => accepted,
+            Poll::Ready(Err(_)) => Poll::Ready(Ok(())),
+            _ => ended,
         }
+    }
+}
+
+/// The requests of one connection that are under way.
+struct Requests {
+    visitor: Arc<Visitor>,
+    conduct: Arc<Conduct>,
+    streams: JoinSet<()>,
+    /// So far.
+    accepted: u64,
+    /// The visitor was asked to open no more.
+    ending: bool,
+}
+
+impl Requests {
+    /// Takes those that come, until the connection ends, or there is something to decide: the first one came,
+    /// the last one left, or there were too many.
+    fn poll<IO: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        engine: &mut Engine<IO>,
+        were_open: bool,
+    ) -> Poll<Option<Result<(), h2::Error>>> {
+        let mut left = false;
+        while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {
+            left = true;
+        }
+        let ended = engine.poll(cx, self.streams.len(), |request, respond| {
+            self.accepted += 1;
+            let work = exchange(self.visitor.clone(), request, respond, self.conduct.clone());
+            // Boxed, since tokio moves what it is given three times, and twice more at its end.
+            self.streams.spawn(Box::pin(work));
+        });
+        let changed = self.streams.is_empty() == were_open || (left && self.ending);
+        match ended {
+            Poll::Pending if changed || self.is_last() || self.conduct.is_bad() => {
+                Poll::Ready(None)
+            }
+            ended => ended.map(Some),
+        }
+    }
+
+    fn is_last(&self) -> bool {
+        self.accepted >= LIFETIME_STREAMS && !self.ending
     }
 }
 
 async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visitor: Arc<Visitor>) {
     let mut shutdown = visitor.shutdown.clone();
-    let mut streams = JoinSet::new();
-    let conduct = Arc::new(Conduct::default());
-    let mut accepted: u64 = 0;
-    let mut ending = false;
+    let (conduct, streams) = (Arc::new(Conduct::default()), JoinSet::new());
+    let mut requests = Requests { visitor, conduct, streams, accepted: 0, ending: false };
     let mut idle = Instant::now() + FIRST_REQUEST;
     loop {
-        let open = streams.len();
+        let open = !requests.streams.is_empty();
         select! {
-            incoming = poll_fn(|cx| engine.poll(cx, open)) => match incoming {
-                Some(Ok((request, respond))) => {
-                    accepted += 1;
-                    let work = exchange(visitor.clone(), request, respond, conduct.clone());
-                    streams.spawn(work);
-                }
+            ended = poll_fn(|cx| requests.poll(cx, engine, open)) => match ended {
+                Some(Ok(())) => break,
                 Some(Err(err)) => {
-                    debug!("visitor: {} connection ended: {err}", visitor.address);
+                    debug!("visitor: {} connection ended: {err}", requests.visitor.address);
                     break;
                 }
-                None => break,
+                None if open => idle = Instant::now() + IDLE,
+                None => {}
             },
-            Some(_) = streams.join_next() => idle = Instant::now() + IDLE,
-            () = sleep_until(idle), if open == 0 => {
-                if ending {
+            () = sleep_until(idle), if !open => {
+                if requests.ending {
                     break;
                 }
                 idle = Instant::now() + FAREWELL;
-                ending = true;
+                requests.ending = true;
                 engine.connection.graceful_shutdown();
             }
-            () = shutdown.reached(Phase::Draining), if !ending => {
-                ending = true;
+            () = shutdown.reached(Phase::Draining), if !requests.ending => {
+                requests.ending = true;
                 engine.connection.graceful_shutdown();
             }
         }
-        if conduct.is_bad() {
-            debug!("visitor: {} cancels too much", visitor.address);
+        if requests.conduct.is_bad() {
+            debug!("visitor: {} cancels too much", requests.visitor.address);
             engine.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            conduct.forgive();
+            requests.conduct.forgive();
         }
-        if accepted == LIFETIME_STREAMS && !ending {
-            ending = true;
+        if requests.is_last() {
+            requests.ending = true;
             engine.connection.graceful_shutdown();
         }
-        let tunnels = conduct.tunnels.load(Ordering::Relaxed);
-        if ending && tunnels > 0 && streams.len() <= tunnels {
-            visitor.stay.leave_to_tunnels();
+        let tunnels = requests.conduct.tunnels.load(Ordering::Relaxed);
+        if requests.ending && tunnels > 0 && requests.streams.len() <= tunnels {
+            requests.visitor.stay.leave_to_tunnels();
         }
     }
 }

@@ -16,19 +16,19 @@ mod upgrade;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, DATE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use log::{Level, debug, log_enabled};
 use ptth_link::body::Body;
 use ptth_link::forwarded::Forwarded;
-use ptth_link::headers::{self, Origination};
+use ptth_link::headers::{self, Origination, Statement};
 use ptth_link::shutdown::Shutdown;
 use ptth_link::window::Budget;
 use tokio::sync::mpsc;
@@ -83,6 +83,8 @@ pub struct Visitor {
     pub drive: Option<mpsc::UnboundedSender<Driving>>,
     /// What the connection holds of the process.
     pub stay: Arc<Stay>,
+    /// What was said of its last request, which mostly is to be said of the next one, too.
+    pub stated: Arc<Mutex<Option<Arc<Statement>>>>,
 }
 
 impl Visitor {
@@ -112,10 +114,8 @@ impl Visitor {
             Lost::Nobody(instead) => ExchangeError::Absent(instead),
         })?;
         let from = Origination { address: self.address, host: &host, scheme, said, version };
-        headers::request(&mut head.headers, from);
-        if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
-            head.headers.insert("2ptth-request-id", id);
-        }
+        headers::request(&mut head.headers, &self.statement(from));
+        head.headers.insert(REQUEST_ID, id.value());
         if prefix > 0 {
             take_prefix(head, prefix)?;
         }
@@ -127,6 +127,14 @@ impl Visitor {
             head_timeout: self.limits.head,
             stall_timeout: self.limits.stall,
         })
+    }
+
+    fn statement(&self, from: Origination<'_>) -> Arc<Statement> {
+        let mut last = self.stated.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(statement) = last.as_ref().filter(|last| last.suits(&from)) {
+            return statement.clone();
+        }
+        last.insert(Arc::new(Statement::new(from))).clone()
     }
 
     /// Forwards a request; or answers it, and keeps it for later, where its route says so. Cancel safe.
@@ -150,6 +158,8 @@ impl Visitor {
         }
     }
 }
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("2ptth-request-id");
 
 /// Takes the route's prefix off the path, once, and tells the origin of it.
 fn take_prefix(head: &mut Parts, length: usize) -> Result<(), ExchangeError> {
