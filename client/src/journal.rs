@@ -1,13 +1,13 @@
 //! One line for each exchange, for the person who watches.
 
-use std::fmt::{self, Arguments, Display, Formatter};
+use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode};
-use ptth_link::lines::Lines;
+use ptth_link::lines::{Lines, number};
 use tokio::time::Instant;
 
 /// Takes the lines. Cheap to clone; the default keeps none.
@@ -35,11 +35,15 @@ impl Journal {
         self.service.as_deref()
     }
 
-    fn note(&self, line: Arguments<'_>) {
-        match &self.service {
-            Some(service) => self.lines.note(format_args!("{service} {line}")),
-            None => self.lines.note(line),
-        }
+    /// `line` appends what there is to tell.
+    fn note(&self, line: impl FnOnce(&mut String)) {
+        self.lines.note(|text| {
+            if let Some(service) = &self.service {
+                text.push_str(service);
+                text.push(' ');
+            }
+            line(text);
+        });
     }
 }
 
@@ -56,10 +60,17 @@ impl Exchange {
         Self { method: request.method().clone(), target: request.uri().path_and_query().cloned() }
     }
 
-    /// Method and path, as far as they are worth reading.
-    fn what(&self) -> (&str, &str) {
+    /// Method and path, as far as they are worth reading, and the status, if there is one.
+    fn what(&self, text: &mut String, status: Option<StatusCode>) {
         let path = self.target.as_ref().map_or("", PathAndQuery::path);
-        (first(self.method.as_str(), LONGEST_METHOD), first(path, LONGEST_PATH))
+        text.push_str(first(self.method.as_str(), LONGEST_METHOD));
+        text.push(' ');
+        quote(text, first(path, LONGEST_PATH));
+        text.push(' ');
+        if let Some(status) = status {
+            number(text, status.as_u16().into());
+            text.push(' ');
+        }
     }
 
     /// It ended well.
@@ -71,14 +82,18 @@ impl Exchange {
         begun: Instant,
         origin: Duration,
     ) {
-        let ((method, path), whole) = (self.what(), begun.elapsed());
-        journal.note(format_args!(
-            "{method} {path:?} {} {bytes} B {} ms (origin {}, rest {})",
-            status.as_u16(),
-            Millis(whole),
-            Millis(origin),
-            Millis(whole.saturating_sub(origin)),
-        ));
+        journal.note(|text| {
+            let whole = begun.elapsed();
+            self.what(text, Some(status));
+            number(text, bytes);
+            text.push_str(" B ");
+            millis(text, whole);
+            text.push_str(" ms (origin ");
+            millis(text, origin);
+            text.push_str(", rest ");
+            millis(text, whole.saturating_sub(origin));
+            text.push(')');
+        });
     }
 
     /// It broke off after its response had begun.
@@ -90,22 +105,37 @@ impl Exchange {
         begun: Instant,
         origin: Duration,
     ) {
-        let (method, path) = self.what();
-        journal.note(format_args!(
-            "{method} {path:?} {} broke off after {} ms (origin {}): {why}",
-            status.as_u16(),
-            Millis(begun.elapsed()),
-            Millis(origin),
-        ));
+        journal.note(|text| {
+            self.what(text, Some(status));
+            text.push_str("broke off after ");
+            millis(text, begun.elapsed());
+            text.push_str(" ms (origin ");
+            millis(text, origin);
+            text.push_str("): ");
+            text.push_str(why);
+        });
     }
 
     /// The visitor took it back before there was a response.
     pub fn cancelled(&self, journal: &Journal, begun: Instant) {
-        let (method, path) = self.what();
-        journal.note(format_args!(
-            "{method} {path:?} taken back by the visitor after {} ms",
-            Millis(begun.elapsed()),
-        ));
+        journal.note(|text| {
+            self.what(text, None);
+            text.push_str("taken back by the visitor after ");
+            millis(text, begun.elapsed());
+            text.push_str(" ms");
+        });
+    }
+}
+
+/// Appends what a peer chose, in quotes and escaped.
+fn quote(text: &mut String, path: &str) {
+    if path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')) {
+        text.push('"');
+        text.push_str(path);
+        text.push('"');
+    } else {
+        // A String takes all that is written.
+        let _ = write!(text, "{path:?}");
     }
 }
 
@@ -117,14 +147,12 @@ fn first(text: &str, most: usize) -> &str {
     }
 }
 
-/// Milliseconds and a tenth, rounded. Whole numbers cost a fifth of what a float does.
-struct Millis(Duration);
-
-impl Display for Millis {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let tenths = (self.0.as_micros() + 50) / 100;
-        write!(f, "{}.{}", tenths / 10, tenths % 10)
-    }
+/// Appends milliseconds and a tenth, rounded.
+fn millis(text: &mut String, duration: Duration) {
+    let tenths = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).saturating_add(50) / 100;
+    number(text, tenths / 10);
+    text.push('.');
+    number(text, tenths % 10);
 }
 
 const LONGEST_PATH: usize = 200;
@@ -163,7 +191,9 @@ mod tests {
     fn milliseconds_are_rounded_to_a_tenth() {
         let table = [(0, "0.0"), (49, "0.0"), (50, "0.1"), (1_949, "1.9"), (1_000_950, "1001.0")];
         for (micros, expected) in table {
-            assert_eq!(Millis(Duration::from_micros(micros)).to_string(), expected);
+            let mut text = String::new();
+            millis(&mut text, Duration::from_micros(micros));
+            assert_eq!(text, expected);
         }
     }
 
@@ -173,6 +203,15 @@ mod tests {
             [("abc", 3, "abc"), ("abcd", 3, "abc"), ("\u{e9}\u{e9}", 1, "\u{e9}")]
         {
             assert_eq!(first(text, most), expected);
+        }
+    }
+
+    #[test]
+    fn paths_are_quoted_as_the_formatter_does() {
+        for path in ["/", "/a'b", "/a\"b", "/a\\b", "/\u{e9}", "/\u{1b}[2J", ""] {
+            let mut text = String::new();
+            quote(&mut text, path);
+            assert_eq!(text, format!("{path:?}"));
         }
     }
 
