@@ -257,6 +257,10 @@ impl Connection {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() == 0 {
+            // A third of what growing an empty one costs.
+            self.input = BytesMut::with_capacity(self.next);
+        }
         self.input.reserve(self.next);
         let read = match &mut self.half {
             Half::Both(io) => pin!(io.read_buf(&mut self.input)).poll(cx),

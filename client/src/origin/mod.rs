@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -153,17 +153,7 @@ impl Origin {
         let request = Sending::new(&head.method, target, &host, &head.headers, body);
         let early = head.extensions.get::<Early>();
         let (response, leg) = self.0.legs.ask(request, &head.method, early).await?;
-        let mut response = response.map(|()| OriginBody(Kind::Http(Some(leg))));
-        frame_once(response.headers_mut());
-        Ok(response)
-    }
-}
-
-/// A length that frames nothing here would contradict the DATA frames (RFC 9112 §6.3).
-fn frame_once(fields: &mut HeaderMap) {
-    let several = fields.get_all(CONTENT_LENGTH).iter().count() > 1;
-    if several || fields.contains_key(TRANSFER_ENCODING) {
-        fields.remove(CONTENT_LENGTH);
+        Ok(response.map(|()| OriginBody(Kind::Http(Some(leg)))))
     }
 }
 

@@ -57,7 +57,6 @@ pub(super) async fn ask(
         // A page instead of an upgrade: as the answer to CONNECT, 200 would mean the opposite.
         *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
     }
-    super::frame_once(response.headers_mut());
     Ok(response)
 }
 

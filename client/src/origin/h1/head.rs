@@ -95,7 +95,7 @@ pub(super) fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Head>
         let value = HeaderValue::from_maybe_shared(head.slice(value));
         fields.append(name, value.map_err(|_| H1Error::Malformed("the value of a field"))?);
     }
-    let (body, clear) = framing(&fields, status, method, http10)?;
+    let (body, clear) = framing(&mut fields, status, method, http10)?;
     let keep = clear && persists(&fields, http10);
     Ok(Some(Head { status, fields, body, keep }))
 }
@@ -106,34 +106,38 @@ fn range(whole: &[u8], part: &[u8]) -> Range<usize> {
     begin.min(whole.len())..begin.saturating_add(part.len()).min(whole.len())
 }
 
-/// How the body is framed (RFC 9112 §6.3), and whether another reader would say the same.
+/// How the body is framed (RFC 9112 §6.3), and whether another reader would say the same. A length that
+/// doesn't frame it is taken out: it would contradict the DATA frames.
 fn framing(
-    fields: &HeaderMap,
+    fields: &mut HeaderMap,
     status: StatusCode,
     method: &Method,
     http10: bool,
 ) -> Result<(Decoder, bool), H1Error> {
-    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
+    let coding = fields.get_all(TRANSFER_ENCODING).iter().next_back().cloned();
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
-    let last = codings.next_back();
     let length = match lengths.next() {
         None => None,
         Some(first) if lengths.all(|other| other == first) => Some(number(first.as_bytes())?),
         Some(_) => return Err(H1Error::Malformed("two lengths")),
     };
+    let clear = coding.is_none() || length.is_none();
+    if !clear || fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        fields.remove(CONTENT_LENGTH);
+    }
     if status.is_informational()
         || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
         || method == Method::HEAD
     {
-        return Ok((Decoder::Done, true));
+        return Ok((Decoder::Done, clear));
     }
-    match (last, length) {
+    match (coding, length) {
         (Some(_), _) if http10 => Err(H1Error::Malformed("a transfer coding of HTTP/1.0")),
-        (Some(coding), length) => {
+        (Some(coding), _) => {
             let last = coding.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
             let chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
             let body = if chunked { Decoder::chunked() } else { Decoder::UntilClose };
-            Ok((body, chunked && length.is_none()))
+            Ok((body, chunked && clear))
         }
         (None, Some(0)) => Ok((Decoder::Done, true)),
         (None, Some(length)) => Ok((Decoder::Length(length), true)),
@@ -183,3 +187,106 @@ const HEAD: usize = 512;
 const FIELDS: usize = 200;
 /// Fields after a body.
 const TRAILERS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status, how the body is framed, whether the connection persists and the length that is told.
+    fn judge(method: Method, head: &str) -> Result<(u16, String, bool, Option<String>), String> {
+        let mut input = BytesMut::from(head.replace('|', "\r\n").as_str());
+        let read = read(&mut input, &method).map_err(|err| err.to_string())?;
+        let Head { status, fields, body, keep } = read.ok_or("not whole")?;
+        let length = fields.get(CONTENT_LENGTH).map(|value| value.to_str().unwrap().to_owned());
+        Ok((status.as_u16(), format!("{body:?}"), keep, length))
+    }
+
+    #[test]
+    fn a_response_is_framed_in_one_way() {
+        let table = [
+            ("200 OK|Content-Length: 5||", "Length(5)", true, Some("5")),
+            ("200 OK|Content-Length: 0||", "Done", true, Some("0")),
+            ("200 OK|Content-Length: 5|Content-Length: 5||", "Length(5)", true, None),
+            ("200 OK|Content-Length: 5|Connection: x, Close||", "Length(5)", false, Some("5")),
+            ("200|Transfer-Encoding: chunked||", "Chunked(Size)", true, None),
+            ("200 OK|Transfer-Encoding: gzip, Chunked||", "Chunked(Size)", true, None),
+            (
+                "200 OK|Transfer-Encoding: gzip|Transfer-Encoding: chunked||",
+                "Chunked(Size)",
+                true,
+                None,
+            ),
+            ("200 OK|Transfer-Encoding: chunked, gzip||", "UntilClose", false, None),
+            ("200 OK|Transfer-Encoding: chunked|Content-Length: 5||", "Chunked(Size)", false, None),
+            ("200 OK||", "UntilClose", false, None),
+            ("204 No Content|Content-Length: 5||", "Done", true, Some("5")),
+            ("304 Not Modified|Content-Length: 5||", "Done", true, Some("5")),
+            (
+                "304 Not Modified|Transfer-Encoding: chunked|Content-Length: 5||",
+                "Done",
+                false,
+                None,
+            ),
+            ("103 Early Hints||", "Done", true, None),
+        ];
+        for (head, body, keep, length) in table {
+            let got = judge(Method::GET, &format!("HTTP/1.1 {head}")).unwrap();
+            let length = length.map(str::to_owned);
+            assert_eq!((got.1.as_str(), got.2, got.3), (body, keep, length), "{head}");
+        }
+        let head = judge(Method::HEAD, "HTTP/1.1 200 OK|Content-Length: 5||").unwrap();
+        assert_eq!(head, (200, "Done".to_owned(), true, Some("5".to_owned())));
+        let old =
+            |fields| judge(Method::GET, &format!("HTTP/1.0 200 OK|Content-Length: 1|{fields}|"));
+        assert!(!old("").unwrap().2);
+        assert!(old("Connection: Keep-Alive|").unwrap().2);
+    }
+
+    #[test]
+    fn what_is_no_head_or_could_be_two_is_refused() {
+        let table = [
+            "HTTP/2.0 200 OK||",
+            "HTTP/1.1 099 No||",
+            "HTTP/1.1 20 OK||",
+            "SSH-2.0-OpenSSH||",
+            "HTTP/1.1 200 OK|no colon||",
+            "HTTP/1.1 200 OK|a b: c||",
+            "HTTP/1.1 200 OK|a: b| folded||",
+            "HTTP/1.1 200 OK|a: b\u{0}||",
+            "HTTP/1.1 200 OK|Content-Length: 5|Content-Length: 6||",
+            "HTTP/1.1 200 OK|Content-Length: 5, 5||",
+            "HTTP/1.1 200 OK|Content-Length: +5||",
+            "HTTP/1.1 200 OK|Content-Length: -5||",
+            "HTTP/1.1 200 OK|Content-Length:||",
+            "HTTP/1.1 200 OK|Content-Length: 99999999999999999999||",
+            "HTTP/1.0 200 OK|Transfer-Encoding: chunked||",
+        ];
+        for head in table {
+            let got = judge(Method::GET, head);
+            assert!(got.as_ref().is_err_and(|why| why != "not whole"), "{head}: {got:?}");
+        }
+        let many = format!("HTTP/1.1 200 OK|{}|", "a: b|".repeat(FIELDS + 1));
+        assert!(judge(Method::GET, &many).is_err());
+    }
+
+    #[test]
+    fn a_request_is_framed_by_what_is_known_and_not_by_what_it_says() {
+        let mut fields = HeaderMap::new();
+        for (name, value) in [("host", "evil"), ("content-length", "7"), ("x", "1"), ("x", "2")] {
+            fields.append(name, HeaderValue::from_static(value));
+        }
+        fields.append("transfer-encoding", HeaderValue::from_static("chunked"));
+        let host = HeaderValue::from_static("a.test");
+        let table = [
+            (Framing::None, ""),
+            (Framing::Length(5), "content-length: 5\r\n"),
+            (Framing::Chunked, "transfer-encoding: chunked\r\n"),
+        ];
+        for (framing, last) in table {
+            let head = write(&Method::PUT, "/?a", &host, &fields, framing);
+            let expected =
+                format!("PUT /?a HTTP/1.1\r\nhost: a.test\r\nx: 1\r\nx: 2\r\n{last}\r\n");
+            assert_eq!(head, expected);
+        }
+    }
+}
