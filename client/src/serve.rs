@@ -4,6 +4,7 @@
 //!
 //! Invariant: a response that breaks off is reset, never ended, so that no visitor takes it for whole.
 
+mod early;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -17,13 +18,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use log::{debug, warn};
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
 use ptth_link::goaway::{self, Why};
-use ptth_link::headers;
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{
     SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST, TUNNEL_STREAMS,
@@ -32,8 +32,7 @@ use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::{self, Budget, Window};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::select;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower_service::Service;
@@ -43,6 +42,7 @@ use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
 
+pub use early::Early;
 pub use reply::Onward;
 use reply::{refuse, reply};
 
@@ -59,6 +59,22 @@ pub struct Answering<S> {
     pub budget: Arc<Budget>,
     /// The gateway's certificate, where requests for hosts that it doesn't cover are refused.
     pub covers: Option<Arc<CertificateDer<'static>>>,
+}
+
+/// The same without the service, once for all exchanges of a tunnel: their counts of the process's parts
+/// would move between the cores with each.
+struct Around {
+    journal: Journal,
+    announced: Announced,
+    budget: Arc<Budget>,
+    covers: Option<Arc<CertificateDer<'static>>>,
+}
+
+impl<S> Answering<S> {
+    fn split(self) -> (S, Arc<Around>) {
+        let Self { service, journal, announced, budget, covers } = self;
+        (service, Arc::new(Around { journal, announced, budget, covers }))
+    }
 }
 
 /// Why a tunnel is no more.
@@ -117,26 +133,26 @@ where
     let _ = up.send(());
     let mut streams = JoinSet::new();
     let mut draining = false;
-    loop {
-        let open = streams.len();
-        select! {
-            next = poll_fn(|cx| engine.poll(cx, open)) => match next {
-                Next::Request(request, respond) => {
-                    streams.spawn(exchange(answering.clone(), request, respond));
-                }
-                Next::Ended(ended) => return ended,
-            },
-            Some(done) = streams.join_next() => {
-                if done.is_err_and(|err| err.is_panic()) {
-                    warn!("tunnel: a stream's task panicked");
-                }
-            }
-            () = drain.reached(Phase::Draining), if !draining => {
-                draining = true;
-                engine.connection.graceful_shutdown();
+    let mut drained = pin!(drain.reached(Phase::Draining));
+    let (service, around) = answering.split();
+    // All of it in one poll: what came together is accepted together, and flushed once.
+    poll_fn(move |cx| {
+        while let Poll::Ready(Some(done)) = streams.poll_join_next(cx) {
+            if done.is_err_and(|err| err.is_panic()) {
+                warn!("tunnel: a stream's task panicked");
             }
         }
-    }
+        if !draining && drained.as_mut().poll(cx).is_ready() {
+            draining = true;
+            engine.connection.graceful_shutdown();
+        }
+        let open = streams.len();
+        engine.poll(cx, open, |request, respond| {
+            // Boxed, since tokio would move it four times: a seventh of an exchange's instructions.
+            streams.spawn(Box::pin(exchange(service.clone(), around.clone(), request, respond)));
+        })
+    })
+    .await
 }
 
 fn ended(err: h2::Error) -> Ended {
@@ -170,11 +186,6 @@ struct Broken {
     until: Pin<Box<Sleep>>,
 }
 
-enum Next {
-    Request(Request<RecvStream>, SendResponse<Bytes>),
-    Ended(Ended),
-}
-
 impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
     async fn start(io: IO, budget: &Arc<Budget>) -> Result<Self, h2::Error> {
         let (io, driver) = cork(io);
@@ -202,7 +213,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         Ok(Self { connection, driver, keepalive, window, broken: None })
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, streams: usize) -> Poll<Next> {
+    /// Moves the connection and hands what it brought to `take`. Ready when it has ended.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        streams: usize,
+        mut take: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
+    ) -> Poll<Ended> {
         let received = self.driver.received();
         if let Some(time) = self.keepalive.round_trip() {
             self.window.reach(time);
@@ -212,52 +229,36 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         {
             self.window.announce(window, received);
         }
-        let accepted = self.connection.poll_accept(cx);
+        let accepted = loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => take(request, respond),
+                over => break over,
+            }
+        };
         if self.broken.is_none()
             && let Poll::Ready(Err(why)) = self.driver.poll_flush(cx)
         {
             self.broken = Some(Broken { why, until: Box::pin(sleep(LAST_WORDS)) });
         }
         match accepted {
-            Poll::Ready(Some(Ok((request, respond)))) => {
-                return Poll::Ready(Next::Request(request, respond));
-            }
-            Poll::Ready(Some(Err(err))) => return Poll::Ready(Next::Ended(ended(err))),
-            Poll::Ready(None) => return Poll::Ready(Next::Ended(Ended::Closed)),
+            Poll::Ready(Some(Err(err))) => return Poll::Ready(ended(err)),
+            Poll::Ready(_) => return Poll::Ready(Ended::Closed),
             Poll::Pending => {}
         }
         if let Some(Broken { why, until }) = &mut self.broken
             && until.as_mut().poll(cx).is_ready()
         {
             let why = std::mem::replace(why, std::io::ErrorKind::BrokenPipe.into());
-            return Poll::Ready(Next::Ended(Ended::Socket(why)));
+            return Poll::Ready(Ended::Socket(why));
         }
-        self.keepalive.poll_dead(cx, self.driver.received()).map(|()| Next::Ended(Ended::Dead))
-    }
-}
-
-/// Takes what 1xx responses the service has for the visitor; found among a request's extensions.
-#[derive(Clone, Debug)]
-pub struct Early(mpsc::Sender<Boxed>);
-
-/// Behind a pointer, since tokio's channel has room for 32 of them from the start, and each exchange has one.
-type Boxed = Box<Response<()>>;
-
-impl Early {
-    /// Sends a 1xx response ahead of the final one. Ignored once that has begun, and beyond the first ten.
-    pub fn send(&self, status: StatusCode, fields: &HeaderMap) {
-        let mut response = Response::new(());
-        *response.status_mut() = status;
-        *response.headers_mut() = fields.clone();
-        headers::response(response.headers_mut());
-        // HEADERS know no flow control: an origin that never stops would fill our memory with them.
-        let _ = self.0.try_send(Box::new(response));
+        self.keepalive.poll_dead(cx, self.driver.received()).map(|()| Ended::Dead)
     }
 }
 
 /// One stream, from its head to its end.
 async fn exchange<S, B>(
-    mut answering: Answering<S>,
+    mut service: S,
+    around: Arc<Around>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) where
@@ -268,45 +269,45 @@ async fn exchange<S, B>(
 {
     if let Some(urls) = announcement(&request) {
         // The service knows nothing of it: this is between the gateway and us.
-        answering.announced.told(urls);
+        around.announced.told(urls);
         return reply::done(respond);
     }
     let begun = Instant::now();
-    let mut line = Exchange::new(&request);
+    let line = Exchange::new(&request);
     let (mut head, stream) = request.into_parts();
-    let (mut inflow, body) = split(stream, answering.budget.clone());
-    if !answering.is_covered(&head.uri) {
-        line.finish(&answering.journal, StatusCode::MISDIRECTED_REQUEST, 0, begun, begun.elapsed());
+    let (mut inflow, body) = split(stream, around.budget.clone());
+    if !around.is_covered(&head.uri) {
+        line.finish(&around.journal, StatusCode::MISDIRECTED_REQUEST, 0, begun, begun.elapsed());
         return refuse(respond, StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
     }
-    let (early, mut earlier) = mpsc::channel(INFORMATIONAL_RESPONSES);
-    head.extensions.insert(Early(early));
-    let calling = call(&mut answering.service, Request::from_parts(head, body));
-    let answer = wait(calling, &mut inflow, &mut respond, &mut earlier).await;
+    let early = Early::default();
+    head.extensions.insert(early.clone());
+    let calling = call(&mut service, Request::from_parts(head, body));
+    let answer = wait(calling, &mut inflow, &mut respond, &early).await;
     let origin = begun.elapsed();
     let response = match answer {
         // h2 ends the connection of a server that ends a stream with 1xx.
         Some(Ok(response)) if !is_final(response.status()) => {
             debug!("exchange: the service answered with status={}", response.status());
-            line.finish(&answering.journal, StatusCode::BAD_GATEWAY, 0, begun, origin);
+            line.finish(&around.journal, StatusCode::BAD_GATEWAY, 0, begun, origin);
             return refuse(respond, StatusCode::BAD_GATEWAY, FAILED);
         }
         Some(Ok(response)) => response,
         Some(Err(err)) => {
             debug!("exchange: the service failed: {err}");
-            line.finish(&answering.journal, StatusCode::BAD_GATEWAY, 0, begun, origin);
+            line.finish(&around.journal, StatusCode::BAD_GATEWAY, 0, begun, origin);
             return refuse(respond, StatusCode::BAD_GATEWAY, FAILED);
         }
-        None => return line.cancelled(&answering.journal, begun),
+        None => return line.cancelled(&around.journal, begun),
     };
     let status = response.status();
     match reply(&mut respond, response, &mut inflow).await {
-        Ok(bytes) => line.finish(&answering.journal, status, bytes, begun, origin),
-        Err(why) => line.broken(&answering.journal, status, why, begun, origin),
+        Ok(bytes) => line.finish(&around.journal, status, bytes, begun, origin),
+        Err(why) => line.broken(&around.journal, status, why, begun, origin),
     }
 }
 
-impl<S> Answering<S> {
+impl Around {
     /// draft-thomson-ptth-potato: no answer for names that the gateway can't show a certificate for.
     fn is_covered(&self, uri: &http::Uri) -> bool {
         match (&self.covers, uri.authority()) {
@@ -331,18 +332,14 @@ async fn wait<T>(
     calling: impl Future<Output = T>,
     inflow: &mut Inflow,
     respond: &mut SendResponse<Bytes>,
-    early: &mut mpsc::Receiver<Boxed>,
+    early: &Early,
 ) -> Option<T> {
     let mut calling = pin!(calling);
-    let mut passed = 0;
     poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = calling.as_mut().poll(cx);
-        while let Poll::Ready(Some(response)) = early.poll_recv(cx) {
-            passed += 1;
-            if passed <= INFORMATIONAL_RESPONSES {
-                let _ = respond.send_informational(*response);
-            }
+        for response in early.take(cx) {
+            let _ = respond.send_informational(response);
         }
         if answer.is_pending() && respond.poll_reset(cx).is_ready() {
             return Poll::Ready(None);
@@ -357,8 +354,6 @@ fn is_final(status: StatusCode) -> bool {
     (200..600).contains(&status.as_u16())
 }
 
-/// 1xx responses that go ahead of a final one; as many as the gateway passes on.
-const INFORMATIONAL_RESPONSES: usize = 10;
 const MISDIRECTED: &str = "421 The gateway's certificate does not cover this host.\n";
 const FAILED: &str = "502 The server behind this gateway failed.\n";
 /// From the TLS handshake to the gateway's preface.

@@ -3,6 +3,7 @@
 //! What concerns the life of the process and of tunnels is written at once; what concerns a single
 //! connection or exchange goes through [`Lines`], which never make anybody wait.
 
+use std::fmt::Write as _;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -35,7 +36,10 @@ impl Log for Logger {
             // simple_logger panics when stderr is gone, which is no reason to stop serving.
             let _ = catch_unwind(AssertUnwindSafe(|| self.logger.log(record)));
         } else if self.enabled(record.metadata()) {
-            self.details.note(format_args!("{:5} {}", record.level(), record.args()));
+            self.details.note(|text| {
+                // A String takes all that is written.
+                let _ = write!(text, "{:5} {}", record.level(), record.args());
+            });
         }
     }
 

@@ -1,33 +1,37 @@
 //! Connections to the origin: dialled, kept, and reused while they are surely alive.
 
+mod idle;
+
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use http::header::HeaderName;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
-use ptth_link::body::Body;
+use http::{Method, Response};
+use http_body::Frame;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::task::{JoinSet, yield_now};
-use tokio::time::{Instant, timeout};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::config::OriginAddress;
+use crate::serve::Early;
 use crate::tls;
 
 use super::OriginError;
+use super::h1::{Connection, H1Error, Io, Sending};
+use idle::Idle;
 
 /// The way to one origin, and the connections that are idle.
 pub(super) struct Legs {
     address: OriginAddress,
-    idle: Arc<Mutex<Vec<Idle>>>,
+    idle: Arc<Idle>,
 }
 
 impl fmt::Debug for Legs {
@@ -36,22 +40,11 @@ impl fmt::Debug for Legs {
     }
 }
 
-struct Idle {
-    connection: Connection,
-    until: Instant,
-}
-
-/// A connection and the task that drives it. Dropping it closes the socket.
-struct Connection {
-    sender: SendRequest<Body>,
-    #[allow(dead_code, reason = "held for its drop, which ends the task")]
-    driver: JoinSet<()>,
-}
-
 /// A connection in use. Dropped, it is closed; [`Leg::keep`] makes it idle.
 pub(super) struct Leg {
-    connection: Connection,
-    idle: Weak<Mutex<Vec<Idle>>>,
+    /// Boxed, since a leg is moved from hand to hand.
+    connection: Box<Connection>,
+    idle: Arc<Idle>,
     keep: Duration,
 }
 
@@ -59,12 +52,6 @@ impl fmt::Debug for Leg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Leg").finish_non_exhaustive()
     }
-}
-
-/// A response's head, and the connection on which its body comes.
-pub(super) struct Answer {
-    pub(super) response: Response<Incoming>,
-    pub(super) leg: Leg,
 }
 
 impl Legs {
@@ -76,75 +63,81 @@ impl Legs {
         &self.address
     }
 
-    /// Sends a request, on an idle connection if there is one. It is sent again, on a fresh connection,
-    /// only if the origin surely saw nothing of it. Cancel safe: the connection is closed.
-    pub(super) async fn ask(&self, mut request: Request<Body>) -> Result<Answer, OriginError> {
-        // Lets the runtime look at its sockets first: an origin that has closed an idle connection is seen
-        // to have done so, and not found out by a request that then can't be sent again.
-        yield_now().await;
-        while let Some(mut connection) = self.take() {
-            match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok(self.answer(response, connection)),
-                Err(mut err) => match err.take_message() {
+    /// Sends a request, on an idle connection if there is one, and takes the head of its response; the body
+    /// comes on the connection. It is sent again, on a fresh connection, only if the origin surely saw nothing
+    /// of it. Cancel safe: the connection is closed.
+    pub(super) async fn ask(
+        &self,
+        mut request: Sending,
+        method: &Method,
+        early: Option<&Early>,
+    ) -> Result<(Response<()>, Leg), OriginError> {
+        loop {
+            let idle = self.idle.take();
+            let fresh = idle.is_none();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => self.connect().await.map_err(OriginError::Connect)?,
+            };
+            connection.begin(request);
+            match poll_fn(|cx| connection.poll_head(cx, method, early)).await {
+                Ok(response) => {
+                    let keep = keep_alive(&response);
+                    return Ok((response, Leg { connection, idle: self.idle.clone(), keep }));
+                }
+                Err(err) => match connection.unsent().filter(|_| !fresh) {
                     Some(unsent) => request = unsent,
-                    None => return Err(OriginError::Response(err.into_error())),
+                    None => return Err(OriginError::Response(err)),
                 },
             }
         }
-        let mut connection = self.connect().await?;
-        let response =
-            connection.sender.send_request(request).await.map_err(OriginError::Response)?;
-        Ok(self.answer(response, connection))
     }
 
-    fn answer(&self, response: Response<Incoming>, connection: Connection) -> Answer {
-        let keep = keep_alive(&response);
-        Answer { response, leg: Leg { connection, idle: Arc::downgrade(&self.idle), keep } }
-    }
-
-    /// The connection that was used last: the others may then grow old and go.
-    fn take(&self) -> Option<Connection> {
-        let now = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| idle.until > now && !idle.connection.sender.is_closed());
-        let last = idle.iter().rposition(|idle| idle.connection.sender.is_ready())?;
-        Some(idle.remove(last).connection)
-    }
-
-    async fn connect(&self) -> Result<Connection, OriginError> {
-        let io = timeout(CONNECT, dial(&self.address)).await;
-        let io = io.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let io = TokioIo::new(io.map_err(OriginError::Connect)?);
-        let (sender, connection) = Builder::new()
-            .max_headers(MAX_FIELDS)
-            .handshake(io)
-            .await
-            .map_err(OriginError::Response)?;
-        let mut driver = JoinSet::new();
-        driver.spawn(async move {
-            // What goes wrong here shows at the request, whose error is told.
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(Connection { sender, driver })
+    /// Boxed, since few requests need it, and all would carry its state.
+    #[cold]
+    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<Connection>>> + Send + '_>> {
+        Box::pin(async {
+            let io = timeout(CONNECT, dial(&self.address)).await;
+            let io = io.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+            Ok(Box::new(Connection::new(io)))
+        })
     }
 }
 
 impl Leg {
+    /// The next frame of the response's body.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, H1Error>>> {
+        self.connection.poll_frame(cx)
+    }
+
+    /// Whether the response is whole.
+    pub(super) fn is_whole(&self) -> bool {
+        self.connection.is_whole()
+    }
+
+    /// Bytes of the response's body that are to come, where it says.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.connection.left()
+    }
+
+    /// The socket, and what came after the head.
+    pub(super) fn upgraded(mut self) -> Option<(Box<dyn Io>, BytesMut)> {
+        self.connection.upgraded()
+    }
+
     /// Makes the connection available to the next request.
     pub(super) fn keep(self) {
-        let Some(idle) = self.idle.upgrade() else { return };
-        if self.keep.is_zero() || self.connection.sender.is_closed() {
-            return;
-        }
-        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE {
-            idle.push(Idle { connection: self.connection, until: Instant::now() + self.keep });
+        if self.connection.is_reusable() && !self.keep.is_zero() {
+            self.idle.put(self.connection, self.keep);
         }
     }
 }
 
 /// How long the origin will keep the connection: what its Keep-Alive says, less a second for the way.
-fn keep_alive(response: &Response<Incoming>) -> Duration {
+fn keep_alive(response: &Response<()>) -> Duration {
     let field = response.headers().get(HeaderName::from_static("keep-alive"));
     let seconds = field
         .and_then(|value| value.to_str().ok())
@@ -152,10 +145,6 @@ fn keep_alive(response: &Response<Incoming>) -> Duration {
         .and_then(|seconds| seconds.parse::<u64>().ok());
     seconds.map_or(KEEP, |seconds| Duration::from_secs(seconds.min(60).saturating_sub(1)))
 }
-
-/// Whatever carries bytes to an origin.
-trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 async fn dial(address: &OriginAddress) -> io::Result<Box<dyn Io>> {
     match address {
@@ -184,7 +173,7 @@ pub(super) async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
-        match TcpStream::connect(address).await {
+        match connect(address).await {
             Ok(socket) => {
                 socket.set_nodelay(true)?;
                 return Ok(socket);
@@ -195,10 +184,19 @@ pub(super) async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Before the connection is made, which is when the window's scale is agreed on.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.connect(address).await
+}
+
+/// What an origin may send ahead of a visitor who reads slowly; the kernel holds twice that. Left alone, it
+/// lets this grow to megabytes each, and a thousand such visitors use up what TCP has on the machine.
+const RECEIVE_BUFFER: u32 = 256 * 1024;
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Node's servers close a connection after five idle seconds, the shortest of the usual ones.
 const KEEP: Duration = Duration::from_secs(4);
-/// Idle connections kept: what a page's burst leaves behind.
-const MAX_IDLE: usize = 256;
-/// Fields of a response.
-const MAX_FIELDS: usize = 200;

@@ -4,6 +4,7 @@
 //! says can change it.
 
 mod capsule;
+mod h1;
 mod leg;
 mod tcp;
 mod upgrade;
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, TE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use log::debug;
 use ptth_link::body::Body;
@@ -26,7 +28,10 @@ use tower_service::Service;
 use crate::config::{HostHeader, OriginAddress};
 use crate::serve::Early;
 
-use leg::{Answer, Legs};
+use h1::Sending;
+use leg::{Leg, Legs};
+
+pub use h1::H1Error;
 use upgrade::Spliced;
 
 /// The service that asks an origin. One for each runtime, whose connections it keeps.
@@ -45,7 +50,7 @@ pub enum OriginError {
     /// It isn't listening, or not reachable.
     Connect(io::Error),
     /// It broke off before its response, or what it sent is no response.
-    Response(hyper::Error),
+    Response(H1Error),
     /// It answered an upgrade with a wrong key.
     Upgrade(&'static str),
     /// The request can't be put into HTTP/1.1.
@@ -90,11 +95,7 @@ impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(err) => write!(f, "can't connect: {err}"),
-            Self::Response(err) => {
-                write!(f, "no valid response: {err}")?;
-                let cause = std::error::Error::source(err);
-                cause.map_or(Ok(()), |cause| write!(f, ": {cause}"))
-            }
+            Self::Response(err) => write!(f, "no valid response: {err}"),
             Self::Upgrade(why) => write!(f, "upgrade: {why}"),
             Self::Request => f.write_str("the request can't be expressed in HTTP/1.1"),
             Self::NotHttp => {
@@ -127,54 +128,32 @@ impl Origin {
             let connected = tcp::connect(host, *port).await;
             return connected.map(|_| None).map_err(OriginError::Connect);
         }
-        let mut request = Request::new(Body::empty());
-        *request.method_mut() = Method::HEAD;
         let host = HeaderValue::from_str(&self.0.legs.address().authority());
-        request.headers_mut().insert(HOST, host.map_err(|_| OriginError::Request)?);
-        Ok(Some(self.0.legs.ask(request).await?.response.status()))
+        let host = host.map_err(|_| OriginError::Request)?;
+        let request = Sending::new(&Method::HEAD, "/", &host, &HeaderMap::new(), Body::empty());
+        Ok(Some(self.0.legs.ask(request, &Method::HEAD, None).await?.0.status()))
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<OriginBody>, OriginError> {
         if let OriginAddress::Tcp { host, port } = self.0.legs.address() {
             return tcp::answer(host, *port, request).await;
         }
-        let early = request.extensions().get::<Early>().cloned();
-        let protocol = request.extensions().get::<h2::ext::Protocol>().cloned();
-        let (head, body) = request.into_parts();
-        let mut request = Request::new(body.with_length(declared_length(&head.headers)));
-        *request.method_mut() = head.method;
-        *request.version_mut() = Version::HTTP_11;
+        let (mut head, body) = request.into_parts();
         let host = head.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
         let host = self.0.host.clone().or(host).ok_or(OriginError::Request)?;
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() = Uri::try_from(path).map_err(|_| OriginError::Request)?;
-        *request.headers_mut() = head.headers;
-        request.headers_mut().insert(HOST, host);
-        if request.headers().contains_key(TE) {
+        if head.headers.contains_key(TE) {
             // RFC 9110 §10.1.4: TE concerns one hop, and so must say.
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+            head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
-        if let Some(early) = early {
-            hyper::ext::on_informational(&mut request, move |response| {
-                early.send(response.status(), response.headers());
-            });
+        if head.method == Method::CONNECT {
+            return upgrade::ask(&self.0.legs, head, &host, body).await;
         }
-        if request.method() == Method::CONNECT {
-            let protocol = protocol.ok_or(OriginError::Request)?;
-            return upgrade::ask(&self.0.legs, request, protocol.as_str()).await;
-        }
-        let Answer { response, leg } = self.0.legs.ask(request).await?;
-        let mut response = response.map(|body| OriginBody(Kind::Http { body, leg: Some(leg) }));
-        frame_once(response.headers_mut());
-        Ok(response)
-    }
-}
-
-/// A length that frames nothing here would contradict the DATA frames (RFC 9112 §6.3).
-fn frame_once(fields: &mut HeaderMap) {
-    let several = fields.get_all(CONTENT_LENGTH).iter().count() > 1;
-    if several || fields.contains_key(TRANSFER_ENCODING) {
-        fields.remove(CONTENT_LENGTH);
+        let body = body.with_length(declared_length(&head.headers));
+        let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let request = Sending::new(&head.method, target, &host, &head.headers, body);
+        let early = head.extensions.get::<Early>();
+        let (response, leg) = self.0.legs.ask(request, &head.method, early).await?;
+        Ok(response.map(|()| OriginBody(Kind::Http(Some(leg)))))
     }
 }
 
@@ -216,7 +195,7 @@ pub struct OriginBody(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Http { body: hyper::body::Incoming, leg: Option<leg::Leg> },
+    Http(Option<Leg>),
     Upgraded(Spliced),
     Tcp(tcp::Download),
     Page(Option<Bytes>),
@@ -226,7 +205,7 @@ enum Kind {
 #[derive(Debug)]
 pub enum OriginBodyError {
     /// HTTP: truncated, malformed, reset.
-    Http(hyper::Error),
+    Http(H1Error),
     /// After an upgrade, or without HTTP.
     Io(io::Error),
 }
@@ -251,14 +230,11 @@ impl HttpBody for OriginBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, OriginBodyError>>> {
         match &mut self.0 {
-            Kind::Http { body, leg } => {
-                let frame = Pin::new(&mut *body).poll_frame(cx).map_err(OriginBodyError::Http);
-                if matches!(frame, Poll::Ready(None)) || body.is_end_stream() {
-                    // Whole: the connection may serve the next request.
-                    if let Some(leg) = leg.take() {
-                        leg.keep();
-                    }
-                }
+            Kind::Http(leg) => {
+                let Some(asked) = leg else { return Poll::Ready(None) };
+                let frame = asked.poll_frame(cx).map_err(OriginBodyError::Http);
+                // Whole: the connection may serve the next request.
+                leg.take_if(|leg| leg.is_whole()).into_iter().for_each(Leg::keep);
                 frame
             }
             Kind::Upgraded(spliced) => spliced.poll_read(cx).map_err(OriginBodyError::Io),
@@ -269,7 +245,7 @@ impl HttpBody for OriginBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Http { body, .. } => body.is_end_stream(),
+            Kind::Http(leg) => leg.as_ref().is_none_or(Leg::is_whole),
             Kind::Upgraded(_) | Kind::Tcp(_) => false,
             Kind::Page(page) => page.is_none(),
         }
@@ -277,7 +253,10 @@ impl HttpBody for OriginBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Http { body, .. } => body.size_hint(),
+            Kind::Http(leg) => {
+                let left = leg.as_ref().map_or(Some(0), Leg::left);
+                left.map_or_else(SizeHint::new, SizeHint::with_exact)
+            }
             Kind::Upgraded(_) | Kind::Tcp(_) => SizeHint::new(),
             Kind::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64),
         }
@@ -287,11 +266,8 @@ impl HttpBody for OriginBody {
 impl Drop for OriginBody {
     fn drop(&mut self) {
         // A response without a body is never polled.
-        if let Kind::Http { body, leg } = &mut self.0
-            && body.is_end_stream()
-            && let Some(leg) = leg.take()
-        {
-            leg.keep();
+        if let Kind::Http(leg) = &mut self.0 {
+            leg.take_if(|leg| leg.is_whole()).into_iter().for_each(Leg::keep);
         }
     }
 }

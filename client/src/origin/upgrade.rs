@@ -7,14 +7,15 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use h2::ext::Protocol;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
     UPGRADE,
 };
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use log::trace;
 use ptth_link::body::Body;
 use ptth_link::websocket::{self, WEBSOCKET};
@@ -22,79 +23,80 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 
 use crate::serve::Onward;
 
-use super::leg::{Answer, Leg, Legs};
+use super::h1::{H1Error, Io, Sending};
+use super::leg::{Leg, Legs};
 use super::{Kind, OriginBody, OriginError};
 
 /// Asks the origin to upgrade. A refusal comes back with its status, fields and body.
 pub(super) async fn ask(
     legs: &Legs,
-    request: Request<Body>,
-    protocol: &str,
+    head: Parts,
+    host: &HeaderValue,
+    outgoing: Body,
 ) -> Result<Response<OriginBody>, OriginError> {
-    let (mut head, outgoing) = request.into_parts();
-    head.method = Method::GET;
+    let protocol = head.extensions.get::<Protocol>().ok_or(OriginError::Request)?.as_str();
+    let mut fields = head.headers;
     let token = HeaderValue::from_str(protocol).map_err(|_| OriginError::Request)?;
-    head.headers.insert(UPGRADE, token);
-    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    head.headers.remove(CONTENT_LENGTH);
+    fields.insert(UPGRADE, token);
+    fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    fields.remove(CONTENT_LENGTH);
     let key = (protocol == WEBSOCKET).then(websocket::key);
     if let Some(key) = &key {
         let value = HeaderValue::from_str(key).map_err(|_| OriginError::Request)?;
-        head.headers.insert(SEC_WEBSOCKET_KEY, value);
-        head.headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
+        fields.insert(SEC_WEBSOCKET_KEY, value);
+        fields.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
     }
-    let answer = legs.ask(Request::from_parts(head, Body::empty())).await?;
-    if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return accepted(answer, outgoing, key.as_deref()).await;
+    let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let request = Sending::new(&Method::GET, target, host, &fields, Body::empty());
+    let (response, leg) = legs.ask(request, &Method::GET, head.extensions.get()).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return accepted(response, leg, outgoing, key.as_deref());
     }
-    let Answer { response, leg } = answer;
-    let mut response = response.map(|body| OriginBody(Kind::Http { body, leg: Some(leg) }));
+    let mut response = response.map(|()| OriginBody(Kind::Http(Some(leg))));
     if response.status().is_success() {
         // A page instead of an upgrade: as the answer to CONNECT, 200 would mean the opposite.
         *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
     }
-    super::frame_once(response.headers_mut());
     Ok(response)
 }
 
-async fn accepted(
-    answer: Answer,
+fn accepted(
+    response: Response<()>,
+    leg: Leg,
     outgoing: Body,
     key: Option<&str>,
 ) -> Result<Response<OriginBody>, OriginError> {
-    let Answer { mut response, leg } = answer;
     let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
     if let Some(key) = key
         && accept != Some(websocket::accept(key.as_bytes()).as_bytes())
     {
         return Err(OriginError::Upgrade("Sec-WebSocket-Accept doesn't fit the key"));
     }
-    let upgraded = hyper::upgrade::on(&mut response).await.map_err(OriginError::Response)?;
-    let (mut head, _) = response.into_parts();
+    let (io, buffer) = leg.upgraded().ok_or(OriginError::Response(H1Error::Cut))?;
+    let (mut head, ()) = response.into_parts();
     head.status = StatusCode::OK;
     for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
         head.headers.remove(name);
     }
-    let (reader, writer) = split(TokioIo::new(upgraded));
+    let (reader, writer) = split(io);
     // Each direction ends on its own; what breaks one off, breaks off both.
     head.extensions.insert(Onward::new(async move {
         if let Err(err) = upload(outgoing, writer).await {
             trace!("origin: upgraded connection: {err}");
         }
     }));
-    let spliced = Spliced { reader, buffer: BytesMut::new(), leg };
+    let spliced = Spliced { reader, buffer };
     Ok(Response::from_parts(head, OriginBody(Kind::Upgraded(spliced))))
 }
 
-type Socket = TokioIo<Upgraded>;
+type Socket = Box<dyn Io>;
 
 /// What comes from the origin after an upgrade.
 #[derive(Debug)]
 pub(super) struct Spliced {
     reader: ReadHalf<Socket>,
+    /// What came with the head at first.
     buffer: BytesMut,
-    #[allow(dead_code, reason = "held for its drop, which ends the connection's task")]
-    leg: Leg,
 }
 
 impl Spliced {
@@ -102,9 +104,13 @@ impl Spliced {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.buffer.reserve(CHUNK);
-        let read = ready!(pin!(self.reader.read_buf(&mut self.buffer)).poll(cx))?;
-        Poll::Ready((read > 0).then(|| Ok(Frame::data(self.buffer.split().freeze()))))
+        if self.buffer.is_empty() {
+            self.buffer.reserve(CHUNK);
+            ready!(pin!(self.reader.read_buf(&mut self.buffer)).poll(cx))?;
+        }
+        Poll::Ready(
+            (!self.buffer.is_empty()).then(|| Ok(Frame::data(self.buffer.split().freeze()))),
+        )
     }
 }
 

@@ -1,0 +1,285 @@
+//! HTTP/1.1 to the origin: a connection, and one exchange at a time on it (RFC 9112).
+//!
+//! Moved by whoever polls it, in the stream's own task, and with buffers only while there are bytes in them:
+//! a connection of hyper's client holds 24 KiB and has a task of its own, which is 12,000 instructions a
+//! request.
+//!
+//! Invariant: a connection of which anything is doubtful isn't used again.
+
+mod body;
+mod head;
+mod sending;
+
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Response, StatusCode};
+use http_body::Frame;
+use ptth_link::body::BodyError;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, split};
+use tokio::task::JoinSet;
+
+use crate::serve::Early;
+
+use body::{Decoder, Part};
+pub(super) use sending::Sending;
+
+/// Whatever carries bytes to an origin.
+pub(super) trait Io: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> Io for T {}
+
+/// Why there is no response, or not all of it.
+#[derive(Debug)]
+pub enum H1Error {
+    /// The socket failed.
+    Io(io::Error),
+    /// The origin closed the connection too early.
+    Cut,
+    /// The response's head, or the trailers, are none.
+    Head(httparse::Error),
+    /// This of the response is wrong.
+    Malformed(&'static str),
+    /// The response's head is too long.
+    TooLarge,
+    /// The request's body broke off.
+    Request(BodyError),
+    /// The request's body isn't as long as its head says.
+    Length,
+}
+
+impl fmt::Display for H1Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(err) => write!(f, "{err}"),
+            Self::Cut => f.write_str("the connection was closed too early"),
+            Self::Head(err) => write!(f, "malformed: {err}"),
+            Self::Malformed(what) => write!(f, "malformed: {what}"),
+            Self::TooLarge => f.write_str("its head is too long"),
+            Self::Request(err) => write!(f, "{err}"),
+            Self::Length => f.write_str("the request's body isn't as long as it said"),
+        }
+    }
+}
+
+impl std::error::Error for H1Error {}
+
+/// A connection. Dropping it closes the socket.
+pub(super) struct Connection {
+    half: Half,
+    /// What came and wasn't taken yet.
+    input: BytesMut,
+    /// How much of `input` was searched for the end of a head.
+    seen: usize,
+    /// How many bytes to read at once.
+    next: usize,
+    sending: Sending,
+    /// Why the request didn't go out as a whole.
+    unsent: Option<H1Error>,
+    body: Decoder,
+    keep: bool,
+}
+
+enum Half {
+    Both(Box<dyn Io>),
+    /// The other one belongs to a task, as long as the request goes on beside the response: neither may wait
+    /// for the other.
+    Reading(
+        ReadHalf<Box<dyn Io>>,
+        #[allow(dead_code, reason = "held for its drop, which ends the task")] JoinSet<()>,
+    ),
+    /// It became another protocol's.
+    Gone,
+}
+
+impl Connection {
+    pub(super) fn new(io: Box<dyn Io>) -> Self {
+        Self {
+            half: Half::Both(io),
+            input: BytesMut::new(),
+            seen: 0,
+            next: LEAST,
+            sending: Sending::default(),
+            unsent: None,
+            body: Decoder::Done,
+            keep: true,
+        }
+    }
+
+    /// Begins an exchange, on a connection that is idle.
+    pub(super) fn begin(&mut self, request: Sending) {
+        self.sending = request;
+        self.seen = 0;
+        self.next = LEAST;
+    }
+
+    /// The request, if the origin surely saw nothing of it.
+    pub(super) fn unsent(self) -> Option<Sending> {
+        self.sending.is_untouched().then_some(self.sending)
+    }
+
+    /// Sends the request, and takes the head of the final response.
+    ///
+    /// # Errors
+    /// An [`H1Error`].
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        early: Option<&Early>,
+    ) -> Poll<Result<Response<()>, H1Error>> {
+        if let (Half::Both(io), false) = (&mut self.half, self.sending.is_over())
+            && let Poll::Ready(Err(err)) = self.sending.poll(io, cx)
+        {
+            if self.sending.is_untouched() || !matches!(err, H1Error::Io(_)) {
+                return Poll::Ready(Err(err));
+            }
+            // An origin may refuse without reading on: what it said is still to be read.
+            self.unsent = Some(err);
+            self.sending = Sending::default();
+        }
+        loop {
+            if self.may_be_head()
+                && let Some(head) = head::read(&mut self.input, method)?
+            {
+                self.seen = 0;
+                if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
+                {
+                    early.inspect(|early| early.send(head.status, &head.fields));
+                    continue;
+                }
+                self.body = head.body;
+                self.keep = head.keep;
+                self.detach();
+                let mut response = Response::new(());
+                *response.status_mut() = head.status;
+                *response.headers_mut() = head.fields;
+                return Poll::Ready(Ok(response));
+            }
+            if self.input.len() > MAX_HEAD {
+                return Poll::Ready(Err(H1Error::TooLarge));
+            }
+            self.seen = self.input.len();
+            if ready!(self.poll_read(cx)).map_err(H1Error::Io)? == 0 {
+                return Poll::Ready(Err(self.unsent.take().unwrap_or(H1Error::Cut)));
+            }
+        }
+    }
+
+    /// The next frame of the response's body.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, H1Error>>> {
+        loop {
+            match self.body.next(&mut self.input)? {
+                Some(Part::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Some(Part::Trailers(fields)) => {
+                    return Poll::Ready(Some(Ok(Frame::trailers(fields))));
+                }
+                None if self.body.is_done() => return Poll::Ready(None),
+                None => {}
+            }
+            if ready!(self.poll_read(cx)).map_err(H1Error::Io)? == 0 {
+                self.body.end()?;
+            }
+        }
+    }
+
+    /// Whether the response is whole.
+    pub(super) fn is_whole(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// Bytes of the response's body that are to come, where it says.
+    pub(super) fn left(&self) -> Option<u64> {
+        match self.body {
+            Decoder::Length(left) => Some(left),
+            Decoder::Done => Some(0),
+            Decoder::Chunked(_) | Decoder::UntilClose => None,
+        }
+    }
+
+    /// Whether it may serve another request.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.keep
+            && self.body.is_done()
+            && self.input.is_empty()
+            && self.sending.is_over()
+            && self.unsent.is_none()
+            && matches!(self.half, Half::Both(_))
+    }
+
+    /// Looks at the socket of a connection at rest, on which nothing may come: an origin that has closed it is
+    /// seen to have done so, and not found out by a request that then can't be sent again.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// The socket and what came after the head: another protocol's from here on.
+    pub(super) fn upgraded(&mut self) -> Option<(Box<dyn Io>, BytesMut)> {
+        match std::mem::replace(&mut self.half, Half::Gone) {
+            Half::Both(io) => Some((io, self.input.split())),
+            Half::Reading(..) | Half::Gone => None,
+        }
+    }
+
+    /// Lets a request that isn't over go on by itself.
+    fn detach(&mut self) {
+        if self.sending.is_over() {
+            return;
+        }
+        let Half::Both(io) = std::mem::replace(&mut self.half, Half::Gone) else { return };
+        let (reader, mut writer) = split(io);
+        let mut sending = std::mem::take(&mut self.sending);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            // What goes wrong shows at the response.
+            let _ = std::future::poll_fn(|cx| sending.poll(&mut writer, cx)).await;
+        });
+        self.half = Half::Reading(reader, task);
+    }
+
+    /// Whether it is worth parsing: more than once only when the end of a head has come.
+    fn may_be_head(&self) -> bool {
+        let new = self.input.get(self.seen.saturating_sub(2)..).unwrap_or_default();
+        match self.seen {
+            0 => !self.input.is_empty(),
+            _ => {
+                let lines = || new.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+                lines().any(|(at, _)| {
+                    matches!(new.get(at + 1..), Some([b'\n', ..] | [b'\r', b'\n', ..]))
+                })
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() == 0 {
+            // A third of what growing an empty one costs.
+            self.input = BytesMut::with_capacity(self.next);
+        }
+        self.input.reserve(self.next);
+        let read = match &mut self.half {
+            Half::Both(io) => pin!(io.read_buf(&mut self.input)).poll(cx),
+            Half::Reading(io, _) => pin!(io.read_buf(&mut self.input)).poll(cx),
+            Half::Gone => Poll::Ready(Ok(0)),
+        };
+        match read {
+            // Thousands may wait, for hours.
+            Poll::Pending if self.input.is_empty() => self.input = BytesMut::new(),
+            Poll::Ready(Ok(read)) if read >= self.next => self.next = (2 * self.next).min(MOST),
+            _ => {}
+        }
+        read
+    }
+}
+
+/// Read at once from an origin of which nothing is known: a page, with its head.
+const LEAST: usize = 4 * 1024;
+/// Read at once while there is as much: two DATA frames.
+const MOST: usize = 32 * 1024;
+/// The head of a response: more than the gateway takes of it.
+const MAX_HEAD: usize = 256 * 1024;

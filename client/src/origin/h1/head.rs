@@ -1,0 +1,292 @@
+//! Heads of HTTP/1.1, written and read (RFC 9112 §2 to §6). Pure.
+//!
+//! Invariant: a head that is accepted frames its body in exactly one way; what could be read in two ways is
+//! refused, or ends the connection with its response.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
+use http::{Method, StatusCode};
+use httparse::{Header, ParserConfig, Status};
+
+use super::H1Error;
+use super::body::Decoder;
+
+/// A response's head, and what it says about what follows.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) fields: HeaderMap,
+    pub(super) body: Decoder,
+    /// The connection may serve another request after this one.
+    pub(super) keep: bool,
+}
+
+/// How a request's body is framed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Framing {
+    /// There is none, and nothing is said of it.
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// Writes a request's head. Of the fields, `Host` and those that frame the body are given apart.
+pub(super) fn write(
+    method: &Method,
+    target: &str,
+    host: &HeaderValue,
+    fields: &HeaderMap,
+    framing: Framing,
+) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEAD);
+    for part in [method.as_str(), " ", target, " HTTP/1.1\r\nhost: "] {
+        out.put_slice(part.as_bytes());
+    }
+    out.put_slice(host.as_bytes());
+    for (name, value) in fields {
+        if ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) {
+            write_field(&mut out, name, value);
+        }
+    }
+    match framing {
+        Framing::None => {}
+        Framing::Length(length) => write_field(&mut out, &CONTENT_LENGTH, &length.into()),
+        Framing::Chunked => out.put_slice(b"\r\ntransfer-encoding: chunked"),
+    }
+    out.put_slice(b"\r\n\r\n");
+    out.freeze()
+}
+
+/// A field after the end of the line before it.
+pub(super) fn write_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    for part in [b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()] {
+        out.put_slice(part);
+    }
+}
+
+/// Takes a response's head off `input`. `None` while it isn't whole.
+///
+/// # Errors
+/// It is none.
+pub(super) fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, H1Error> {
+    let mut room = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = ParserConfig::default();
+    let parsed = parser.parse_response_with_uninit_headers(&mut response, input, &mut room);
+    let Status::Complete(length) = parsed.map_err(H1Error::Head)? else { return Ok(None) };
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(H1Error::Malformed("its status is none"))?;
+    let http10 = response.version == Some(0);
+    let mut found = Vec::with_capacity(response.headers.len());
+    for field in response.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let name = name.map_err(|_| H1Error::Malformed("the name of a field"))?;
+        found.push((name, range(input, field.value)));
+    }
+    // The values stay where they are: they are encoded, and gone, before the next read.
+    let head = input.split_to(length).freeze();
+    let mut fields = HeaderMap::with_capacity(found.len());
+    for (name, value) in found {
+        let value = HeaderValue::from_maybe_shared(head.slice(value));
+        fields.append(name, value.map_err(|_| H1Error::Malformed("the value of a field"))?);
+    }
+    let (body, clear) = framing(&mut fields, status, method, http10)?;
+    let keep = clear && persists(&fields, http10);
+    Ok(Some(Head { status, fields, body, keep }))
+}
+
+/// Where `part`, which is of `whole`, begins and ends in it.
+fn range(whole: &[u8], part: &[u8]) -> Range<usize> {
+    let begin = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    begin.min(whole.len())..begin.saturating_add(part.len()).min(whole.len())
+}
+
+/// How the body is framed (RFC 9112 §6.3), and whether another reader would say the same. A length that
+/// doesn't frame it is taken out: it would contradict the DATA frames.
+fn framing(
+    fields: &mut HeaderMap,
+    status: StatusCode,
+    method: &Method,
+    http10: bool,
+) -> Result<(Decoder, bool), H1Error> {
+    let coding = fields.get_all(TRANSFER_ENCODING).iter().next_back().cloned();
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    let length = match lengths.next() {
+        None => None,
+        Some(first) if lengths.all(|other| other == first) => Some(number(first.as_bytes())?),
+        Some(_) => return Err(H1Error::Malformed("two lengths")),
+    };
+    let clear = coding.is_none() || length.is_none();
+    if !clear || fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        fields.remove(CONTENT_LENGTH);
+    }
+    if status.is_informational()
+        || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
+        || method == Method::HEAD
+    {
+        return Ok((Decoder::Done, clear));
+    }
+    match (coding, length) {
+        (Some(_), _) if http10 => Err(H1Error::Malformed("a transfer coding of HTTP/1.0")),
+        (Some(coding), _) => {
+            let last = coding.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
+            let chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+            let body = if chunked { Decoder::chunked() } else { Decoder::UntilClose };
+            Ok((body, chunked && clear))
+        }
+        (None, Some(0)) => Ok((Decoder::Done, true)),
+        (None, Some(length)) => Ok((Decoder::Length(length), true)),
+        (None, None) => Ok((Decoder::UntilClose, false)),
+    }
+}
+
+fn number(digits: &[u8]) -> Result<u64, H1Error> {
+    // Not by `parse` alone, which takes a sign.
+    let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits);
+    let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    number.ok_or(H1Error::Malformed("a length that is none"))
+}
+
+/// RFC 9112 §9.3.
+fn persists(fields: &HeaderMap, http10: bool) -> bool {
+    let says = |option: &[u8]| {
+        let values = fields.get_all(CONNECTION).iter();
+        let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        options.any(|said| said.trim_ascii().eq_ignore_ascii_case(option))
+    };
+    !says(b"close") && (!http10 || says(b"keep-alive"))
+}
+
+/// Reads trailers up to the line that ends them (RFC 9112 §7.1.2), and tells their length. `None` while they
+/// aren't whole.
+///
+/// # Errors
+/// They are none.
+pub(super) fn trailers(input: &[u8]) -> Result<Option<(usize, HeaderMap)>, H1Error> {
+    let mut room = [httparse::EMPTY_HEADER; TRAILERS];
+    let parsed = httparse::parse_headers(input, &mut room).map_err(H1Error::Head)?;
+    let Status::Complete((length, found)) = parsed else { return Ok(None) };
+    let mut fields = HeaderMap::with_capacity(found.len());
+    for field in found {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let name = name.map_err(|_| H1Error::Malformed("the name of a trailer"))?;
+        let value = HeaderValue::from_bytes(field.value);
+        fields.append(name, value.map_err(|_| H1Error::Malformed("the value of a trailer"))?);
+    }
+    Ok(Some((length, fields)))
+}
+
+/// Most requests' heads are shorter.
+const HEAD: usize = 512;
+/// Fields of a response.
+const FIELDS: usize = 200;
+/// Fields after a body.
+const TRAILERS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status, how the body is framed, whether the connection persists and the length that is told.
+    fn judge(method: Method, head: &str) -> Result<(u16, String, bool, Option<String>), String> {
+        let mut input = BytesMut::from(head.replace('|', "\r\n").as_str());
+        let read = read(&mut input, &method).map_err(|err| err.to_string())?;
+        let Head { status, fields, body, keep } = read.ok_or("not whole")?;
+        let length = fields.get(CONTENT_LENGTH).map(|value| value.to_str().unwrap().to_owned());
+        Ok((status.as_u16(), format!("{body:?}"), keep, length))
+    }
+
+    #[test]
+    fn a_response_is_framed_in_one_way() {
+        let table = [
+            ("200 OK|Content-Length: 5||", "Length(5)", true, Some("5")),
+            ("200 OK|Content-Length: 0||", "Done", true, Some("0")),
+            ("200 OK|Content-Length: 5|Content-Length: 5||", "Length(5)", true, None),
+            ("200 OK|Content-Length: 5|Connection: x, Close||", "Length(5)", false, Some("5")),
+            ("200|Transfer-Encoding: chunked||", "Chunked(Size)", true, None),
+            ("200 OK|Transfer-Encoding: gzip, Chunked||", "Chunked(Size)", true, None),
+            (
+                "200 OK|Transfer-Encoding: gzip|Transfer-Encoding: chunked||",
+                "Chunked(Size)",
+                true,
+                None,
+            ),
+            ("200 OK|Transfer-Encoding: chunked, gzip||", "UntilClose", false, None),
+            ("200 OK|Transfer-Encoding: chunked|Content-Length: 5||", "Chunked(Size)", false, None),
+            ("200 OK||", "UntilClose", false, None),
+            ("204 No Content|Content-Length: 5||", "Done", true, Some("5")),
+            ("304 Not Modified|Content-Length: 5||", "Done", true, Some("5")),
+            (
+                "304 Not Modified|Transfer-Encoding: chunked|Content-Length: 5||",
+                "Done",
+                false,
+                None,
+            ),
+            ("103 Early Hints||", "Done", true, None),
+        ];
+        for (head, body, keep, length) in table {
+            let got = judge(Method::GET, &format!("HTTP/1.1 {head}")).unwrap();
+            let length = length.map(str::to_owned);
+            assert_eq!((got.1.as_str(), got.2, got.3), (body, keep, length), "{head}");
+        }
+        let head = judge(Method::HEAD, "HTTP/1.1 200 OK|Content-Length: 5||").unwrap();
+        assert_eq!(head, (200, "Done".to_owned(), true, Some("5".to_owned())));
+        let old =
+            |fields| judge(Method::GET, &format!("HTTP/1.0 200 OK|Content-Length: 1|{fields}|"));
+        assert!(!old("").unwrap().2);
+        assert!(old("Connection: Keep-Alive|").unwrap().2);
+    }
+
+    #[test]
+    fn what_is_no_head_or_could_be_two_is_refused() {
+        let table = [
+            "HTTP/2.0 200 OK||",
+            "HTTP/1.1 099 No||",
+            "HTTP/1.1 20 OK||",
+            "SSH-2.0-OpenSSH||",
+            "HTTP/1.1 200 OK|no colon||",
+            "HTTP/1.1 200 OK|a b: c||",
+            "HTTP/1.1 200 OK|a: b| folded||",
+            "HTTP/1.1 200 OK|a: b\u{0}||",
+            "HTTP/1.1 200 OK|Content-Length: 5|Content-Length: 6||",
+            "HTTP/1.1 200 OK|Content-Length: 5, 5||",
+            "HTTP/1.1 200 OK|Content-Length: +5||",
+            "HTTP/1.1 200 OK|Content-Length: -5||",
+            "HTTP/1.1 200 OK|Content-Length:||",
+            "HTTP/1.1 200 OK|Content-Length: 99999999999999999999||",
+            "HTTP/1.0 200 OK|Transfer-Encoding: chunked||",
+        ];
+        for head in table {
+            let got = judge(Method::GET, head);
+            assert!(got.as_ref().is_err_and(|why| why != "not whole"), "{head}: {got:?}");
+        }
+        let many = format!("HTTP/1.1 200 OK|{}|", "a: b|".repeat(FIELDS + 1));
+        assert!(judge(Method::GET, &many).is_err());
+    }
+
+    #[test]
+    fn a_request_is_framed_by_what_is_known_and_not_by_what_it_says() {
+        let mut fields = HeaderMap::new();
+        for (name, value) in [("host", "evil"), ("content-length", "7"), ("x", "1"), ("x", "2")] {
+            fields.append(name, HeaderValue::from_static(value));
+        }
+        fields.append("transfer-encoding", HeaderValue::from_static("chunked"));
+        let host = HeaderValue::from_static("a.test");
+        let table = [
+            (Framing::None, ""),
+            (Framing::Length(5), "content-length: 5\r\n"),
+            (Framing::Chunked, "transfer-encoding: chunked\r\n"),
+        ];
+        for (framing, last) in table {
+            let head = write(&Method::PUT, "/?a", &host, &fields, framing);
+            let expected =
+                format!("PUT /?a HTTP/1.1\r\nhost: a.test\r\nx: 1\r\nx: 2\r\n{last}\r\n");
+            assert_eq!(head, expected);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! 1xx responses, on their way past the service that has its final one still to make.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+
+use http::{HeaderMap, Response, StatusCode};
+use ptth_link::headers;
+
+/// Takes what 1xx responses the service has for the visitor; found among a request's extensions.
+// Not a channel of tokio's, which has room for 32 from the start: each exchange has one, hardly any uses it.
+#[derive(Clone, Debug, Default)]
+pub struct Early(Arc<Mutex<Waiting>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    responses: Vec<Response<()>>,
+    taken: usize,
+    exchange: Option<Waker>,
+}
+
+impl Early {
+    /// Sends a 1xx response ahead of the final one. Ignored once that has begun, and beyond the first ten.
+    pub fn send(&self, status: StatusCode, fields: &HeaderMap) {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = fields.clone();
+        headers::response(response.headers_mut());
+        let mut waiting = self.lock();
+        // HEADERS know no flow control: an origin that never stops would fill our memory with them.
+        if waiting.taken < INFORMATIONAL_RESPONSES {
+            waiting.taken += 1;
+            waiting.responses.push(response);
+            if let Some(exchange) = waiting.exchange.take() {
+                exchange.wake();
+            }
+        }
+    }
+
+    /// What came since the last time. The task of `cx` is woken when there is more.
+    pub(super) fn take(&self, cx: &Context<'_>) -> Vec<Response<()>> {
+        let mut waiting = self.lock();
+        if !waiting.exchange.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            waiting.exchange = Some(cx.waker().clone());
+        }
+        std::mem::take(&mut waiting.responses)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// 1xx responses that go ahead of a final one; as many as the gateway passes on.
+const INFORMATIONAL_RESPONSES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_go_ahead_and_the_rest_is_dropped() {
+        let early = Early::default();
+        let cx = Context::from_waker(Waker::noop());
+        let mut taken = 0;
+        for _ in 0..INFORMATIONAL_RESPONSES {
+            early.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
+            taken += early.take(&cx).len();
+            early.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
+        }
+        assert_eq!(taken + early.take(&cx).len(), INFORMATIONAL_RESPONSES);
+    }
+}
