@@ -77,7 +77,9 @@ where
     let body = (!body.is_end_stream() || upgrade.is_some()).then(|| Watched::new(body));
     let mut attempts = 0;
     let mut refused = Vec::new();
-    loop {
+    // For as long as there may be another attempt.
+    let mut kept = Some(head);
+    while let Some(head) = &kept {
         attempts += 1;
         let route = &way.route;
         let acquired = route.pool.acquire(&way.share, way.shard, &refused, route.patience).await;
@@ -94,7 +96,7 @@ where
         // A backend that can't do it sees an ordinary request; RFC 9110 §7.8 lets it ignore the wish.
         let protocol = upgrade.as_ref().filter(|_| extended);
         let body = body.as_ref().filter(|_| upgrade.is_none() || extended);
-        let (response, stream) = match open(&lease, &head, protocol, body.is_none()) {
+        let (response, stream) = match open(&lease, head, protocol, body.is_none()) {
             Ok(opened) => opened,
             Err(err) if is_local_mistake(&err) => return Err(ExchangeError::Tunnel(err)),
             Err(err) if attempts == ATTEMPTS => return Err(ExchangeError::Tunnel(err)),
@@ -112,11 +114,11 @@ where
         });
         let extended = protocol.is_some() || head.method == Method::CONNECT;
         let exchange = Exchange(Some(Open { response, upload, lease, extended }));
-        match exchange.head(way, informational).await {
+        match exchange.head(way, &mut kept, informational).await {
             Ok(done) => return Ok(done),
             Err(Failed::ForGood(err)) => return Err(err),
             Err(Failed::Unprocessed(err)) => {
-                if attempts == ATTEMPTS || body.is_some_and(Watched::is_touched) {
+                if attempts == ATTEMPTS || kept.is_none() {
                     return Err(ExchangeError::Tunnel(err));
                 }
                 debug!("exchange: not processed, trying again: {err}");
@@ -124,6 +126,7 @@ where
             }
         }
     }
+    Err(ExchangeError::Backend("no stream"))
 }
 
 /// Opens the stream. The head is kept for another attempt. Not a part of [`forward`], whose future would
@@ -165,15 +168,23 @@ struct Open {
 }
 
 impl Exchange {
+    /// Drops the head that is `kept` once a part of the body is gone: the two can't be sent again.
     async fn head(
         mut self,
         way: &Way,
+        kept: &mut Option<Box<Parts>>,
         informational: Informational<'_>,
     ) -> Result<(Response<Body>, Carry), Failed> {
         let mut wait = Stillness::new(way.head_timeout);
         let mut early = 0;
         let result = poll_fn(|cx| match &mut self.0 {
-            Some(open) => open.poll_head(cx, &mut wait, &mut early, informational),
+            Some(open) => {
+                let polled = open.poll_head(cx, &mut wait, &mut early, informational);
+                if open.upload.as_ref().is_some_and(Upload::is_touched) {
+                    *kept = None;
+                }
+                polled
+            }
             None => Poll::Pending,
         })
         .await;

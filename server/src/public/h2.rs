@@ -277,7 +277,7 @@ async fn reply(
 ) -> bool {
     let (parts, body) = response.into_parts();
     let patience = if carry.is_extended() {
-        carry = carry.patient();
+        carry.be_patient();
         Patience::default()
     } else {
         Patience { receiver: Some(ZERO_WINDOW), body: None }
@@ -287,7 +287,7 @@ async fn reply(
         return false;
     };
     if end {
-        carry.await;
+        (&mut carry).await;
         return true;
     }
     let body = body.map_frame(|mut frame| {
