@@ -73,8 +73,9 @@ pub(super) struct Connection {
     input: BytesMut,
     /// How much of `input` was searched for the end of a head.
     seen: usize,
-    /// How many bytes to read at once.
+    /// How many bytes to read at once now, and at most.
     next: usize,
+    most: usize,
     sending: Sending,
     /// Why the request didn't go out as a whole.
     unsent: Option<H1Error>,
@@ -101,6 +102,7 @@ impl Connection {
             input: BytesMut::new(),
             seen: 0,
             next: LEAST,
+            most: LEAST,
             sending: Sending::default(),
             unsent: None,
             body: Decoder::Done,
@@ -108,11 +110,12 @@ impl Connection {
         }
     }
 
-    /// Begins an exchange, on a connection that is idle.
-    pub(super) fn begin(&mut self, request: Sending) {
+    /// Begins an exchange, on a connection that is idle. `most` is how many bytes to read at once: for as many
+    /// a visitor who stops reading makes us hold.
+    pub(super) fn begin(&mut self, request: Sending, most: usize) {
         self.sending = request;
         self.seen = 0;
-        self.next = LEAST;
+        (self.next, self.most) = (LEAST, most);
     }
 
     /// The request, if the origin surely saw nothing of it.
@@ -270,7 +273,9 @@ impl Connection {
         match read {
             // Thousands may wait, for hours.
             Poll::Pending if self.input.is_empty() => self.input = BytesMut::new(),
-            Poll::Ready(Ok(read)) if read >= self.next => self.next = (2 * self.next).min(MOST),
+            Poll::Ready(Ok(read)) if read >= self.next => {
+                self.next = (2 * self.next).min(self.most)
+            }
             _ => {}
         }
         read
@@ -279,7 +284,5 @@ impl Connection {
 
 /// Read at once from an origin of which nothing is known: a page, with its head.
 const LEAST: usize = 4 * 1024;
-/// Read at once while there is as much: two DATA frames.
-const MOST: usize = 32 * 1024;
 /// The head of a response: more than the gateway takes of it.
 const MAX_HEAD: usize = 256 * 1024;

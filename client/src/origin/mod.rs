@@ -7,6 +7,8 @@ mod capsule;
 mod h1;
 mod leg;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod upgrade;
 
 use std::fmt;
@@ -233,8 +235,8 @@ impl HttpBody for OriginBody {
             Kind::Http(leg) => {
                 let Some(asked) = leg else { return Poll::Ready(None) };
                 let frame = asked.poll_frame(cx).map_err(OriginBodyError::Http);
-                // Whole: the connection may serve the next request.
-                leg.take_if(|leg| leg.is_whole()).into_iter().for_each(Leg::keep);
+                // What isn't over keeps its connection: a request may go on after its response.
+                leg.take_if(|leg| leg.is_over()).into_iter().for_each(Leg::keep);
                 frame
             }
             Kind::Upgraded(spliced) => spliced.poll_read(cx).map_err(OriginBodyError::Io),
@@ -267,7 +269,7 @@ impl Drop for OriginBody {
     fn drop(&mut self) {
         // A response without a body is never polled.
         if let Kind::Http(leg) = &mut self.0 {
-            leg.take_if(|leg| leg.is_whole()).into_iter().for_each(Leg::keep);
+            leg.take_if(|leg| leg.is_over()).into_iter().for_each(Leg::keep);
         }
     }
 }

@@ -1,0 +1,125 @@
+//! An origin behind a tunnel whose other end is a bare HTTP/2 client.
+
+use std::net::Ipv4Addr;
+
+use h2::client::SendRequest;
+use ptth_link::limits::BODY_BUDGET;
+use ptth_link::shutdown::{Trigger, channel};
+use ptth_link::window::Budget;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::announced::Announced;
+use crate::journal::Journal;
+use crate::serve::Answering;
+
+/// A listener, and a gateway's end of a tunnel to it, whose streams have this window.
+async fn tunnel(window: u32) -> (TcpListener, SendRequest<Bytes>, JoinSet<()>, Trigger) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let address = OriginAddress::Http { host: "127.0.0.1".to_owned(), port };
+    let answering = Answering {
+        service: Origin::new(address, &HostHeader::Keep),
+        journal: Journal::default(),
+        announced: Announced::default(),
+        budget: Budget::new(BODY_BUDGET),
+        covers: None,
+    };
+    let (near, far) = duplex(64 * 1024);
+    let (trigger, drain) = channel();
+    let (up, _) = oneshot::channel();
+    let mut running = JoinSet::new();
+    running.spawn(async move {
+        crate::serve::answer(far, answering, drain, up).await;
+    });
+    let mut builder = h2::client::Builder::new();
+    let (sender, connection) = builder.initial_window_size(window).handshake(near).await.unwrap();
+    running.spawn(async move {
+        let _ = connection.await;
+    });
+    (listener, sender.ready().await.unwrap(), running, trigger)
+}
+
+fn request(method: &str) -> Request<()> {
+    Request::builder().method(method).uri("https://a.test/").body(()).unwrap()
+}
+
+/// Reads to the end of a head.
+async fn head(socket: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A7
+#[tokio::test]
+async fn an_upload_goes_on_while_nobody_takes_the_response() {
+    let (listener, mut gateway, _running, _trigger) = tunnel(0).await;
+    let (response, mut upload) = gateway.send_request(request("POST"), false).unwrap();
+    let (mut socket, _) = listener.accept().await.unwrap();
+    assert!(head(&mut socket).await.ends_with("\r\ntransfer-encoding: chunked\r\n\r\n"));
+    socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+    let mut body = response.await.unwrap().into_body();
+    // Not a byte of the response has left, and none may: the window is shut.
+    upload.send_data(Bytes::from_static(b"upload"), true).unwrap();
+    let mut got = [0; 16];
+    socket.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"6\r\nupload\r\n0\r\n\r\n");
+    body.flow_control().release_capacity(0).unwrap();
+    assert!(!body.is_end_stream());
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_and_closed_when_its_time_is_up() {
+    let (listener, mut gateway, _running, _trigger) = tunnel(65_535).await;
+    let (response, _) = gateway.send_request(request("GET"), true).unwrap();
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let mut response = response;
+    for _ in 0..3 {
+        assert!(head(&mut socket).await.starts_with("GET / HTTP/1.1\r\nhost: a.test\r\n"));
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "hi");
+        assert!(body.data().await.is_none());
+        response = gateway.send_request(request("HEAD"), true).unwrap().0;
+        assert!(head(&mut socket).await.starts_with("HEAD / HTTP/1.1\r\n"));
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await.unwrap();
+        assert!(response.await.unwrap().into_body().is_end_stream());
+        response = gateway.send_request(request("GET"), true).unwrap().0;
+    }
+    head(&mut socket).await;
+    socket.write_all(b"HTTP/1.1 204 No Content\r\nKeep-Alive: timeout=30\r\n\r\n").await.unwrap();
+    response.await.unwrap();
+    tokio::time::pause();
+    // Nothing else wakes anybody: only the clock can end it.
+    assert_eq!(socket.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_on_which_more_came_than_was_asked_for_is_not_used_again() {
+    let (listener, mut gateway, _running, _trigger) = tunnel(65_535).await;
+    let endings = [
+        "Content-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\nx",
+        "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        "Content-Length: 2\r\nConnection: close\r\n\r\nhi",
+    ];
+    for ending in endings {
+        let (response, _) = gateway.send_request(request("GET"), true).unwrap();
+        let (mut socket, _) = listener.accept().await.unwrap();
+        head(&mut socket).await;
+        socket.write_all(format!("HTTP/1.1 200 OK\r\n{ending}").as_bytes()).await.unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "hi", "{ending:?}");
+        while let Some(more) = body.data().await {
+            assert_eq!(more.unwrap(), "", "{ending:?}");
+        }
+        let closed = socket.read(&mut [0; 1]).await;
+        assert!(matches!(closed, Ok(0) | Err(_)), "{ending:?}: {closed:?}");
+    }
+}
