@@ -12,6 +12,7 @@ mod sending;
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -19,8 +20,11 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
 use ptth_link::body::BodyError;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, split};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 
 use crate::serve::Early;
 
@@ -28,8 +32,28 @@ use body::{Decoder, Part};
 pub(super) use sending::Sending;
 
 /// Whatever carries bytes to an origin.
-pub(super) trait Io: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> Io for T {}
+pub(super) trait Io: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {
+    /// The socket itself.
+    fn socket(&self) -> SockRef<'_>;
+}
+
+impl Io for TcpStream {
+    fn socket(&self) -> SockRef<'_> {
+        self.into()
+    }
+}
+
+impl Io for UnixStream {
+    fn socket(&self) -> SockRef<'_> {
+        self.into()
+    }
+}
+
+impl Io for TlsStream<TcpStream> {
+    fn socket(&self) -> SockRef<'_> {
+        self.get_ref().0.into()
+    }
+}
 
 /// Why there is no response, or not all of it.
 #[derive(Debug)]
@@ -216,9 +240,17 @@ impl Connection {
     }
 
     /// Looks at the socket of a connection at rest, on which nothing may come: an origin that has closed it is
-    /// seen to have done so, and not found out by a request that then can't be sent again.
-    pub(super) fn is_alive(&mut self) -> bool {
-        self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending()
+    /// seen to have done so, and not found out by a request that then can't be sent again. `closely`: asks the
+    /// kernel, since the runtime may not have heard of it yet.
+    pub(super) fn is_alive(&mut self, closely: bool) -> bool {
+        let quiet = self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending();
+        let peek = |io: &dyn Io| io.socket().peek(&mut [MaybeUninit::uninit()]);
+        match &self.half {
+            Half::Both(io) if quiet && closely => {
+                peek(&**io).is_err_and(|err| err.kind() == io::ErrorKind::WouldBlock)
+            }
+            _ => quiet,
+        }
     }
 
     /// The socket and what came after the head: another protocol's from here on.

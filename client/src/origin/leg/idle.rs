@@ -11,11 +11,17 @@ use super::super::h1::Connection;
 
 /// The connections of one origin that are at rest.
 #[derive(Default)]
-pub(super) struct Idle(Mutex<Resting>);
+pub(super) struct Idle(Mutex<All>);
+
+struct Resting {
+    connection: Box<Connection>,
+    since: Instant,
+    until: Instant,
+}
 
 #[derive(Default)]
-struct Resting {
-    connections: Vec<(Box<Connection>, Instant)>,
+struct All {
+    connections: Vec<Resting>,
     /// Closes the ones that are too old, while there are any.
     reaper: JoinSet<()>,
     reaping: bool,
@@ -24,10 +30,11 @@ struct Resting {
 impl Idle {
     /// The connection that was put last, if it is surely alive.
     pub(super) fn take(&self) -> Option<Box<Connection>> {
-        let mut now = None;
         loop {
-            let (mut connection, until) = self.lock().connections.pop()?;
-            if until > *now.get_or_insert_with(Instant::now) && connection.is_alive() {
+            let Resting { mut connection, since, until } = self.lock().connections.pop()?;
+            let now = Instant::now();
+            // One that was at work a moment ago wasn't closed for its rest.
+            if until > now && connection.is_alive(now.duration_since(since) > MOMENT) {
                 return Some(connection);
             }
         }
@@ -37,16 +44,17 @@ impl Idle {
     pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>, keep: Duration) {
         let mut resting = self.lock();
         if resting.connections.len() < MAX_IDLE && resting.reap(self) {
-            resting.connections.push((connection, Instant::now() + keep));
+            let since = Instant::now();
+            resting.connections.push(Resting { connection, since, until: since + keep });
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Resting> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Resting {
+impl All {
     /// Sees to it that old connections go. False where there is no runtime any more.
     fn reap(&mut self, all: &Arc<Idle>) -> bool {
         if self.reaping {
@@ -66,7 +74,7 @@ async fn reap(all: Weak<Idle>) {
         let Some(all) = all.upgrade() else { return };
         let mut resting = all.lock();
         let now = Instant::now();
-        resting.connections.retain_mut(|(connection, until)| *until > now && connection.is_alive());
+        resting.connections.retain_mut(|it| it.until > now && it.connection.is_alive(false));
         if resting.connections.is_empty() {
             resting.reaping = false;
             return;
@@ -76,5 +84,7 @@ async fn reap(all: Weak<Idle>) {
 
 /// Idle connections kept: what a page's burst leaves behind.
 const MAX_IDLE: usize = 256;
+/// A look at each connection costs as much as a tenth of a request; this long ones under load don't rest.
+const MOMENT: Duration = Duration::from_millis(1);
 /// For so long an origin that closes idle connections waits for us to close ours, at most.
 const ROUND: Duration = Duration::from_secs(2);
