@@ -29,7 +29,7 @@ use ptth_link::limits::{
     SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST, TUNNEL_STREAMS,
 };
 use ptth_link::shutdown::{Phase, Shutdown};
-use ptth_link::window::{Budget, Window};
+use ptth_link::window::{self, Budget, Window};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -189,12 +189,11 @@ struct Broken {
 impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
     async fn start(io: IO, budget: &Arc<Budget>) -> Result<Self, h2::Error> {
         let (io, driver) = cork(io);
-        let widest = Window::widest(budget);
         // Transposed roles: this side dialled, and yet it is HTTP/2's server, which answers.
         let mut builder = h2::server::Builder::new();
         builder
             .max_concurrent_streams(TUNNEL_STREAMS)
-            .initial_window_size(widest)
+            .initial_window_size(window::FIRST)
             .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
             .max_header_list_size(TUNNEL_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
@@ -207,8 +206,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             .max_local_error_reset_streams(None);
         let mut connection = driver.flushing(builder.handshake(io)).await?;
         let pings = connection.ping_pong().expect("it is taken once, here");
-        let keepalive = Keepalive::new(pings);
-        let window = Window::new(budget.clone(), widest);
+        let mut keepalive = Keepalive::new(pings);
+        // To know how far it is.
+        keepalive.ping(0);
+        let window = Window::first(budget.clone());
         Ok(Self { connection, driver, keepalive, window, broken: None })
     }
 
@@ -220,6 +221,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         mut take: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
     ) -> Poll<Ended> {
         let received = self.driver.received();
+        if let Some(time) = self.keepalive.round_trip() {
+            self.window.reach(time);
+        }
         if let Some(window) = self.window.adjust(streams, received)
             && self.connection.set_initial_window_size(window).is_ok()
         {

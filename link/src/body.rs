@@ -51,28 +51,20 @@ impl std::error::Error for BodyError {
 ///
 /// The bytes in between are counted against `budget`.
 pub fn split(stream: RecvStream, budget: Arc<Budget>) -> (Inflow, Body) {
-    let ended = stream.is_end_stream();
-    let shared = Shared::new(ended.then_some(Ok(())));
-    let mut inflow = Inflow {
-        stream: None,
-        budget,
-        shared: shared.clone(),
-        taken: 0,
-        complete: ended,
-        breach: false,
-    };
-    if ended {
+    if stream.is_end_stream() {
+        // As with most requests; then nothing is made for it.
+        let inflow = Inflow { flow: None, stream: None, taken: 0, complete: true, breach: false };
         return (inflow, Body::empty());
     }
-    let mut stream = stream;
+    let (mut stream, shared) = (stream, Shared::new());
     let body = Body {
-        shared: Some(shared),
+        shared: Some(shared.clone()),
         credit: Some(stream.flow_control().clone()),
-        budget: Some(inflow.budget.clone()),
+        budget: Some(budget.clone()),
         length: None,
     };
-    inflow.stream = Some(stream);
-    (inflow, body)
+    let flow = Some((shared, budget));
+    (Inflow { flow, stream: Some(stream), taken: 0, complete: false, breach: false }, body)
 }
 
 /// Takes frames off the stream until it ends or the [`Body`] is dropped. Must be polled for the body to move.
@@ -82,8 +74,7 @@ pub fn split(stream: RecvStream, budget: Arc<Budget>) -> (Inflow, Body) {
 #[must_use = "the body doesn't move unless this is polled"]
 pub struct Inflow {
     stream: Option<RecvStream>,
-    budget: Arc<Budget>,
-    shared: Arc<Mutex<Shared>>,
+    flow: Option<(Arc<Mutex<Shared>>, Arc<Budget>)>,
     taken: u64,
     complete: bool,
     breach: bool,
@@ -102,25 +93,27 @@ impl Inflow {
 
     /// Bytes that came in and bytes that were read so far: it grows while either side moves.
     pub fn moved(&self) -> u64 {
-        self.taken + lock(&self.shared).read
+        self.taken + self.flow.as_ref().map_or(0, |(shared, _)| lock(shared).read)
     }
 
     /// Gives up: the body fails, and the stream is returned, whose drop resets it.
     pub fn abandon(&mut self) -> Option<RecvStream> {
         let stream = self.stream.take();
-        if stream.is_some() {
-            lock(&self.shared).finish(Err(BodyError::Abandoned));
+        if let (Some(_), Some((shared, _))) = (&stream, &self.flow) {
+            lock(shared).finish(Err(BodyError::Abandoned));
         }
         stream
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
         loop {
-            let Some(stream) = &mut self.stream else { return Poll::Pending };
+            let (Some(stream), Some((shared, budget))) = (&mut self.stream, &self.flow) else {
+                return Poll::Pending;
+            };
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     self.taken += data.len() as u64;
-                    lock(&self.shared).push(data, &self.budget);
+                    lock(shared).push(data, budget);
                 }
                 Some(Err(err)) => return Poll::Ready(Err(err)),
                 None => return stream.poll_trailers(cx),
@@ -135,21 +128,22 @@ impl Future for Inflow {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stream.is_none() {
-            return Poll::Ready(());
-        }
+        let shared = match &self.flow {
+            Some((shared, _)) if self.stream.is_some() => shared.clone(),
+            _ => return Poll::Ready(()),
+        };
         {
-            let mut shared = lock(&self.shared);
+            let mut shared = lock(&shared);
             if shared.unread {
                 return Poll::Ready(());
             }
-            shared.inflow = Some(cx.waker().clone());
+            keep(&mut shared.inflow, cx);
         }
         let end = ready!(self.poll_end(cx));
         self.stream = None;
         self.complete = end.is_ok();
         self.breach = end.as_ref().is_err_and(h2::Error::is_library);
-        let mut shared = lock(&self.shared);
+        let mut shared = lock(&shared);
         match end {
             Ok(trailers) => {
                 shared.trailers = trailers;
@@ -158,6 +152,14 @@ impl Future for Inflow {
             Err(err) => shared.finish(Err(BodyError::Sender(err))),
         }
         Poll::Ready(())
+    }
+}
+
+/// Has the task woken that polls; most often it is the same one as before.
+fn keep(waker: &mut Option<Waker>, cx: &Context<'_>) {
+    match waker {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *waker = Some(cx.waker().clone()),
     }
 }
 
@@ -182,12 +184,12 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(end: Option<Result<(), BodyError>>) -> Arc<Mutex<Self>> {
+    fn new() -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self {
             chunks: VecDeque::new(),
             tail: BytesMut::new(),
             trailers: None,
-            end,
+            end: None,
             unread: false,
             read: 0,
             reader: None,
@@ -297,7 +299,7 @@ impl http_body::Body for Body {
         }
         match &shared.end {
             None => {
-                shared.reader = Some(cx.waker().clone());
+                keep(&mut shared.reader, cx);
                 Poll::Pending
             }
             Some(Ok(())) => Poll::Ready(None),

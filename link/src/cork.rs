@@ -127,6 +127,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
         if corked.unsent.len() >= GATHER {
             ready!(corked.poll_drain(cx))?;
         }
+        if corked.unsent.capacity() == 0 && buf.len() > SMALL {
+            // More will follow. Growing step by step would copy it all once more.
+            corked.unsent.reserve(GATHER);
+        }
         let taken = buf.len().min(GATHER - corked.unsent.len());
         corked.unsent.extend_from_slice(buf.get(..taken).unwrap_or(buf));
         corked.flushed = false;
@@ -154,6 +158,9 @@ fn lock<T>(shared: &Mutex<Corked<T>>) -> MutexGuard<'_, Corked<T>> {
 
 /// Four TLS records: enough to make system calls rare, small enough that a PING doesn't wait behind it.
 const GATHER: usize = 64 * 1024;
+
+/// A head or two.
+const SMALL: usize = 1024;
 
 #[cfg(test)]
 mod tests {

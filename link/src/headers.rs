@@ -243,9 +243,9 @@ fn keep_te_trailers(fields: &mut HeaderMap) -> bool {
 
 fn is_identity(name: &str) -> bool {
     let dashes = || name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
-    let is = |other: &&str| name.len() == other.len() && dashes().eq(other.bytes());
     let is_ours = name.starts_with('2') && dashes().take(OURS.len()).eq(OURS.bytes());
-    is_ours || IDENTITY.iter().any(|other| is(other))
+    let is = |other: &&str| name.len() == other.len() && dashes().eq(other.bytes());
+    is_ours || IDENTITY.iter().any(is)
 }
 
 #[cfg(test)]

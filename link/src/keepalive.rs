@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -19,19 +20,27 @@ pub struct Keepalive {
     timer: Pin<Box<Sleep>>,
     outstanding: bool,
     received: u64,
+    asked: Instant,
+    round_trip: Option<Duration>,
 }
 
 impl Keepalive {
     /// Starts the clock.
     pub fn new(pings: PingPong) -> Self {
         let timer = Box::pin(sleep_until(Instant::now() + PING_INTERVAL));
-        Self { pings, timer, outstanding: false, received: 0 }
+        let asked = Instant::now();
+        Self { pings, timer, outstanding: false, received: 0, asked, round_trip: None }
     }
 
     /// Ready when the peer is dead. `received` counts the bytes that came from it so far.
     pub fn poll_dead(&mut self, cx: &mut Context<'_>, received: u64) -> Poll<()> {
         if let Poll::Ready(Ok(_)) = self.pings.poll_pong(cx) {
             self.outstanding = false;
+            if self.round_trip.is_none() {
+                // Whoever drives the connection looks at it before he polls this.
+                cx.waker().wake_by_ref();
+            }
+            self.measure(self.asked.elapsed());
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if self.outstanding && received == self.received {
@@ -55,10 +64,27 @@ impl Keepalive {
         !self.outstanding
     }
 
-    fn ping(&mut self, received: u64) {
+    /// How long it takes to the peer and back: of the PINGs so far about the fastest, since the others waited
+    /// behind data.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// A way that became longer is found out, too, within minutes.
+    fn measure(&mut self, took: Duration) {
+        self.round_trip = Some(match self.round_trip {
+            Some(fastest) if took > fastest => fastest + (took - fastest) / 16,
+            _ => took,
+        });
+    }
+
+    /// Asks now.
+    pub fn ping(&mut self, received: u64) {
         self.received = received;
         // An error means that one is under way already, which serves as well.
-        let _ = self.pings.send_ping(Ping::opaque());
+        if self.pings.send_ping(Ping::opaque()).is_ok() {
+            self.asked = Instant::now();
+        }
         self.outstanding = true;
     }
 }

@@ -66,11 +66,10 @@ impl Carry {
     }
 
     /// Lifts the limit on stillness: an upgraded connection may be silent for days (SECURITY).
-    pub fn patient(mut self) -> Self {
+    pub fn be_patient(&mut self) {
         if let Some(moving) = &mut self.moving {
             moving.stall = None;
         }
-        self
     }
 
     /// Whether the request crossed as extended CONNECT, so that a success makes two byte streams of it.

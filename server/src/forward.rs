@@ -13,8 +13,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
 use h2::client::ResponseFuture;
+use h2::{Reason, SendStream};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use log::debug;
@@ -54,28 +55,31 @@ pub struct Upgrade(pub h2::ext::Protocol);
 /// Receives 1xx responses on their way to the visitor.
 pub type Informational<'a> = &'a mut (dyn FnMut(StatusCode, &HeaderMap) + Send);
 
-/// Sends `request` through a tunnel and waits for the response's head. Cancel safe: dropping it resets
+/// Sends a request through a tunnel and waits for the response's head. Cancel safe: dropping it resets
 /// the stream.
 ///
-/// A request with an [`Upgrade`] among its extensions crosses as extended CONNECT.
+/// A request with an [`Upgrade`] among its extensions crosses as extended CONNECT. The head is boxed, since the
+/// futures on its way would each have room for it.
 ///
 /// # Errors
 /// [`ExchangeError`] names who is at fault.
 pub async fn forward<B>(
     way: &Way,
-    request: Request<B>,
+    mut head: Box<Parts>,
+    body: B,
     informational: Informational<'_>,
 ) -> Result<(Response<Body>, Carry), ExchangeError>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
 {
-    let (mut head, body) = request.into_parts();
     let expects_continue = head.headers.contains_key(http::header::EXPECT);
     let upgrade = head.extensions.remove::<Upgrade>();
     let body = (!body.is_end_stream() || upgrade.is_some()).then(|| Watched::new(body));
     let mut attempts = 0;
     let mut refused = Vec::new();
-    loop {
+    // For as long as there may be another attempt.
+    let mut kept = Some(head);
+    while let Some(head) = &kept {
         attempts += 1;
         let route = &way.route;
         let acquired = route.pool.acquire(&way.share, way.shard, &refused, route.patience).await;
@@ -85,22 +89,14 @@ where
             NoTunnel::Moved => ExchangeError::Moved,
         })?;
         let tunnel = lease.tunnel().id;
-        let mut sender = lease.sender();
-        let mut head = head.clone();
-        let extended = sender.is_extended_connect_protocol_enabled();
+        let extended = lease.tunnel().is_extended();
         if !extended && head.method == Method::CONNECT {
             return Err(ExchangeError::NoExtendedConnect);
         }
-        if let Some(Upgrade(protocol)) = upgrade.as_ref().filter(|_| extended) {
-            head.method = Method::CONNECT;
-            head.extensions.insert(protocol.clone());
-        }
         // A backend that can't do it sees an ordinary request; RFC 9110 §7.8 lets it ignore the wish.
+        let protocol = upgrade.as_ref().filter(|_| extended);
         let body = body.as_ref().filter(|_| upgrade.is_none() || extended);
-        let end = body.is_none();
-        let wants_extended = head.method == Method::CONNECT;
-        let opened = sender.send_request(Request::from_parts(head, ()), end);
-        let (response, stream) = match opened {
+        let (response, stream) = match open(&lease, head, protocol, body.is_none()) {
             Ok(opened) => opened,
             Err(err) if is_local_mistake(&err) => return Err(ExchangeError::Tunnel(err)),
             Err(err) if attempts == ATTEMPTS => return Err(ExchangeError::Tunnel(err)),
@@ -116,13 +112,13 @@ where
             let patience = Patience { receiver: Some(way.stall_timeout), body: None };
             Upload::new(body, stream, patience, expects)
         });
-        let exchange =
-            Exchange(Some(Open { response, upload, lease, extended: extended && wants_extended }));
-        match exchange.head(way, informational).await {
+        let extended = protocol.is_some() || head.method == Method::CONNECT;
+        let exchange = Exchange(Some(Open { response, upload, lease, extended }));
+        match exchange.head(way, &mut kept, informational).await {
             Ok(done) => return Ok(done),
             Err(Failed::ForGood(err)) => return Err(err),
             Err(Failed::Unprocessed(err)) => {
-                if attempts == ATTEMPTS || body.is_some_and(Watched::is_touched) {
+                if attempts == ATTEMPTS || kept.is_none() {
                     return Err(ExchangeError::Tunnel(err));
                 }
                 debug!("exchange: not processed, trying again: {err}");
@@ -130,6 +126,23 @@ where
             }
         }
     }
+    Err(ExchangeError::Backend("no stream"))
+}
+
+/// Opens the stream. The head is kept for another attempt. Not a part of [`forward`], whose future would
+/// keep room for all that is only needed here.
+fn open(
+    lease: &Lease,
+    head: &Parts,
+    upgrade: Option<&Upgrade>,
+    end: bool,
+) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+    let mut head = head.clone();
+    if let Some(Upgrade(protocol)) = upgrade {
+        head.method = Method::CONNECT;
+        head.extensions.insert(protocol.clone());
+    }
+    lease.sender().send_request(Request::from_parts(head, ()), end)
 }
 
 /// Neither the peer nor the socket: the head itself is one that h2 won't send.
@@ -155,15 +168,23 @@ struct Open {
 }
 
 impl Exchange {
+    /// Drops the head that is `kept` once a part of the body is gone: the two can't be sent again.
     async fn head(
         mut self,
         way: &Way,
+        kept: &mut Option<Box<Parts>>,
         informational: Informational<'_>,
     ) -> Result<(Response<Body>, Carry), Failed> {
         let mut wait = Stillness::new(way.head_timeout);
         let mut early = 0;
         let result = poll_fn(|cx| match &mut self.0 {
-            Some(open) => open.poll_head(cx, &mut wait, &mut early, informational),
+            Some(open) => {
+                let polled = open.poll_head(cx, &mut wait, &mut early, informational);
+                if open.upload.as_ref().is_some_and(Upload::is_touched) {
+                    *kept = None;
+                }
+                polled
+            }
             None => Poll::Pending,
         })
         .await;

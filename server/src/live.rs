@@ -97,6 +97,11 @@ impl Tunnel {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Whether the backend speaks extended CONNECT (RFC 8441).
+    pub(crate) fn is_extended(&self) -> bool {
+        self.sender.is_extended_connect_protocol_enabled()
+    }
+
     /// Takes a stream's place, for an address.
     pub(crate) fn enter(&self, share: &Share) {
         self.tally.enter(share);

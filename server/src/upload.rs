@@ -167,6 +167,11 @@ impl Upload {
         self.body.moved()
     }
 
+    /// Whether anything was taken from him.
+    pub fn is_touched(&self) -> bool {
+        self.body.is_touched()
+    }
+
     /// Whether the visitor, given all the time he took, sent less than the slowest honest link would.
     pub fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
         if self.pumping.is_none() || self.hold.is_some() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use ptth_link::body::Body as Incoming;
@@ -34,8 +34,7 @@ pub(super) enum Fate {
 /// Tries once. Dropping the future resets the stream.
 pub(super) async fn attempt(delivery: &Delivery, way: &Way) -> Fate {
     let body = Whole { data: delivery.body.clone(), trailers: delivery.trailers.clone() };
-    let request = Request::from_parts(delivery.head.clone(), body);
-    match forward(way, request, &mut |_, _| {}).await {
+    match forward(way, Box::new(delivery.head.clone()), body, &mut |_, _| {}).await {
         Ok((response, carry)) => {
             let (head, body) = response.into_parts();
             drain(body, carry).await;

@@ -93,7 +93,7 @@ where
 {
     let from = request.extensions().get::<Source>().map(|source| source.0);
     let address = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let own = Visitor { address, ..visitor.clone() };
+    let own = Arc::new(Visitor { address, ..visitor.clone() });
     let visitor = &*own.seen(request.headers());
     let account = Account::open(visitor, &request);
     let upgraded = hyper::upgrade::on(&mut request);
@@ -152,16 +152,15 @@ where
     let wish = Wish::take(&mut parts);
     let way = visitor.prepare(&mut parts, version, id)?;
     let Some(wish) = wish else {
-        let request = Request::from_parts(parts, body);
-        let (mut response, carry) = visitor.ask(&way, request, id, &mut |_, _| {}).await?;
+        let (mut response, carry) =
+            visitor.ask(&way, Box::new(parts), body, id, &mut |_, _| {}).await?;
         admit(&mut response)?;
         in_background(visitor, Box::pin(carry));
         let length = declared_length(response.headers()).filter(|_| !is_head);
         return Ok(response.map(|body| body.with_length(length)));
     };
     let (body, writer) = upgrade::streams(upgraded);
-    let request = Request::from_parts(parts, body);
-    let (mut response, carry) = forward(&way, request, &mut |_, _| {}).await?;
+    let (mut response, carry) = forward(&way, Box::new(parts), body, &mut |_, _| {}).await?;
     admit(&mut response)?;
     if !(response.status().is_success() && carry.is_extended()) {
         in_background(visitor, Box::pin(carry));

@@ -44,7 +44,7 @@ where
 {
     let (address, shutdown) = (visitor.address, visitor.shutdown.clone());
     let answer = |wire| {
-        let connection = Arc::new(Connection { visitor, wire });
+        let connection = Arc::new(Connection { visitor: Arc::new(visitor), wire });
         move |request| {
             let connection = connection.clone();
             async move { connection.answer(request).await }
@@ -138,7 +138,7 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What the requests of one connection share.
 struct Connection {
-    visitor: Visitor,
+    visitor: Arc<Visitor>,
     wire: Wire,
 }
 
@@ -196,8 +196,8 @@ impl Connection {
         let version = if head.http10 { "1.0" } else { "1.1" };
         let way = visitor.prepare(&mut parts, version, id)?;
         let method = parts.method.clone();
-        let request = Request::from_parts(parts, body);
-        let (mut response, carry) = visitor.ask(&way, request, id, &mut |_, _| {}).await?;
+        let (mut response, carry) =
+            visitor.ask(&way, Box::new(parts), body, id, &mut |_, _| {}).await?;
         admit(&mut response)?;
         let (mut parts, body) = response.into_parts();
         if carry.is_unasked() {
@@ -229,8 +229,7 @@ impl Connection {
         };
         let (body, writer) = upgrade::streams(upgraded);
         let way = visitor.prepare(&mut parts, "1.1", id)?;
-        let request = Request::from_parts(parts, body);
-        let (mut response, carry) = forward(&way, request, &mut |_, _| {}).await?;
+        let (mut response, carry) = forward(&way, Box::new(parts), body, &mut |_, _| {}).await?;
         admit(&mut response)?;
         if !(response.status().is_success() && carry.is_extended()) {
             drop(decision);

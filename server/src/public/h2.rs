@@ -3,42 +3,44 @@
 //! Invariant: what is wrong with one of his streams ends that stream; what is wrong with his
 //! conduct ends his connection; neither reaches the tunnel or anybody else.
 
+mod conduct;
 mod door;
+mod engine;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
-use h2::server::{Builder, Connection, SendResponse};
+use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::CONNECTION;
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
-use log::{debug, trace};
+use log::debug;
 use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::{Body, Inflow, split};
-use ptth_link::cork::{Cork, Driver, cork};
 use ptth_link::headers;
 use ptth_link::pump::{Patience, pump};
 use ptth_link::shutdown::Phase;
 use ptth_link::websocket::WEBSOCKET;
-use ptth_link::window::Window;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::carry::Carry;
 use crate::error::{ExchangeError, RequestId};
 
+use self::conduct::Conduct;
+use self::engine::Engine;
 use super::register;
-use super::stall::Stall;
 use super::{Account, Visitor, admit, check};
 
 /// Answers one visitor's HTTP/2 connection to its end. Dropping the future cuts it.
@@ -46,67 +48,8 @@ pub async fn serve<IO>(visitor: Visitor, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (io, _) = Stall::new(io);
-    let (io, driver) = cork(io);
-    let handshake = driver.flushing(builder().handshake::<_, Bytes>(io));
-    let connection = match timeout(PREFACE, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(err)) => return trace!("visitor: {} HTTP/2 handshake: {err}", visitor.address),
-        Err(_) => return trace!("visitor: {} sent no HTTP/2 preface", visitor.address),
-    };
-    let window = Window::new(visitor.budget.clone(), STREAM_WINDOW);
-    let mut engine = Engine { connection, driver, window };
-    run(&mut engine, Arc::new(visitor)).await;
-}
-
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .max_concurrent_streams(STREAMS)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
-        .max_local_error_reset_streams(Some(STREAM_ERRORS))
-        // WebSocket over HTTP/2 (RFC 8441).
-        .enable_connect_protocol();
-    builder
-}
-
-struct Engine<IO> {
-    connection: Connection<Cork<IO>, Bytes>,
-    driver: Driver<IO>,
-    window: Window,
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
-    /// Hands every request that is there to `accept`, and flushes once. Ready when the connection has ended.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        streams: usize,
-        mut accept: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
-    ) -> Poll<Result<(), h2::Error>> {
-        let received = self.driver.received();
-        if let Some(window) = self.window.adjust(streams.max(1), received)
-            && self.connection.set_initial_window_size(window).is_ok()
-        {
-            self.connection.set_target_window_size(window.saturating_mul(4).max(CONNECTION_WINDOW));
-            self.window.announce(window, received);
-        }
-        let ended = loop {
-            match self.connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => accept(request, respond),
-                Poll::Ready(Some(Err(err))) => break Poll::Ready(Err(err)),
-                Poll::Ready(None) => break Poll::Ready(Ok(())),
-                Poll::Pending => break Poll::Pending,
-            }
-        };
-        match self.driver.poll_flush(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Ok(())),
-            _ => ended,
-        }
+    if let Some(mut engine) = Engine::start(&visitor, io).await {
+        run(&mut engine, Arc::new(visitor)).await;
     }
 }
 
@@ -136,9 +79,7 @@ impl Requests {
         }
         let ended = engine.poll(cx, self.streams.len(), |request, respond| {
             self.accepted += 1;
-            let work = exchange(self.visitor.clone(), request, respond, self.conduct.clone());
-            // Boxed, since tokio moves what it is given three times, and twice more at its end.
-            self.streams.spawn(Box::pin(work));
+            self.streams.spawn(exchange(&self.visitor, request, respond, &self.conduct));
         });
         let changed = self.streams.is_empty() == were_open || (left && self.ending);
         match ended {
@@ -200,65 +141,48 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visito
     }
 }
 
-/// Counts the requests that a visitor took back after they had gone to a backend, and those that were
-/// malformed, which make us send the reset (MadeYouReset).
-#[derive(Debug, Default)]
-struct Conduct {
-    cancelled: AtomicU32,
-    answered: AtomicU32,
-    /// Streams that are tunnels now.
-    tunnels: AtomicUsize,
-}
-
-impl Conduct {
-    /// A browser that leaves a page takes back what is under way; an attacker takes back everything.
-    fn is_bad(&self) -> bool {
-        let cancelled = self.cancelled.load(Ordering::Relaxed);
-        cancelled > CANCELLED && cancelled / 4 > self.answered.load(Ordering::Relaxed)
-    }
-
-    fn cancelled(&self) {
-        self.cancelled.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn forgive(&self) {
-        self.cancelled.store(0, Ordering::Relaxed);
-    }
-}
-
-/// One stream, from its head to its end.
-async fn exchange(
-    visitor: Arc<Visitor>,
+/// One stream, from its head to its end. Boxed, since tokio moves what it runs five times; its head in a box
+/// of its own, since each future on the way to the tunnel would have room for it.
+fn exchange(
+    visitor: &Arc<Visitor>,
     request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    conduct: &Arc<Conduct>,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let visitor = visitor.seen(request.headers());
+    let account = Account::open(&visitor, &request);
+    let conduct = conduct.clone();
+    let (parts, stream) = request.into_parts();
+    if register::is_registration(&parts) {
+        return Box::pin(door::register(visitor, parts, stream, respond, (account, conduct)));
+    }
+    Box::pin(answer(visitor, Box::new(parts), stream, respond, (account, conduct)))
+}
+
+async fn answer(
+    visitor: Arc<Visitor>,
+    head: Box<Parts>,
+    stream: RecvStream,
     mut respond: SendResponse<Bytes>,
-    conduct: Arc<Conduct>,
+    (account, conduct): (Account, Arc<Conduct>),
 ) {
     // Taken back before it was looked at: it isn't sent at all.
     if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
         return;
     }
-    let visitor = &*visitor.seen(request.headers());
-    let account = Account::open(visitor, &request);
-    let is_head = request.method() == Method::HEAD;
-    let (parts, stream) = request.into_parts();
-    if register::is_registration(&parts) {
-        // Boxed: it is rare, and each exchange's task would have room for it.
-        return Box::pin(door::register(visitor, parts, stream, respond, (account, &conduct)))
-            .await;
-    }
+    let is_head = head.method == Method::HEAD;
     let (mut inflow, body) = split(stream, visitor.budget.clone());
-    let request = Request::from_parts(parts, body);
-    match ask(visitor, request, &mut inflow, &mut respond, account.id).await {
+    match ask(&visitor, (head, body), &mut inflow, &mut respond, account.id).await {
         Ok((response, carry)) => {
             account.answered(response.status());
             // The request's body goes on while the response comes.
             let (_, done) = tokio::join!(&mut inflow, reply(respond, response, carry));
-            let counter = if done { &conduct.answered } else { &conduct.cancelled };
-            counter.fetch_add(1, Ordering::Relaxed);
             // Who took his request back has nobody to be ahead of; and nothing of him stays.
-            if done {
-                get_ahead(&inflow).await;
+            if !done {
+                return conduct.cancelled();
             }
+            conduct.answered();
+            get_ahead(&inflow).await;
         }
         Err(Unanswered::Cancelled) => conduct.cancelled(),
         Err(Unanswered::Malformed) => {
@@ -304,23 +228,22 @@ enum Unanswered {
 /// Asks a backend, and stops asking when the visitor takes the request back.
 async fn ask(
     visitor: &Visitor,
-    request: Request<Body>,
+    (mut head, body): (Box<Parts>, Body),
     inflow: &mut Inflow,
     respond: &mut SendResponse<Bytes>,
     id: RequestId,
 ) -> Result<(Response<Body>, Carry), Unanswered> {
-    let (mut parts, body) = request.into_parts();
-    check::h2(&mut parts).map_err(|err| err.map_or(Unanswered::Malformed, Unanswered::Failed))?;
-    match parts.extensions.get::<Protocol>() {
+    check::h2(&mut head).map_err(|err| err.map_or(Unanswered::Malformed, Unanswered::Failed))?;
+    match head.extensions.get::<Protocol>() {
         Some(protocol) if ![WEBSOCKET, CONNECT_TCP].contains(&protocol.as_str()) => {
             return Err(Unanswered::Failed(ExchangeError::NoExtendedConnect));
         }
-        None if parts.method == Method::CONNECT => {
+        None if head.method == Method::CONNECT => {
             return Err(Unanswered::Failed(ExchangeError::Method));
         }
         _ => {}
     }
-    let way = visitor.prepare(&mut parts, "2", id).map_err(Unanswered::Failed)?;
+    let way = visitor.prepare(&mut head, "2", id).map_err(Unanswered::Failed)?;
     // 1xx responses come while the future below holds everything else; they are passed on between its polls.
     let early = Mutex::new(Vec::new());
     let mut note = |status, fields: &HeaderMap| {
@@ -329,8 +252,7 @@ async fn ask(
         *response.headers_mut() = fields.clone();
         early.lock().unwrap_or_else(PoisonError::into_inner).push(response);
     };
-    let request = Request::from_parts(parts, body);
-    let mut asking = pin!(visitor.ask(&way, request, id, &mut note));
+    let mut asking = pin!(visitor.ask(&way, head, body, id, &mut note));
     let (mut response, carry) = poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = asking.as_mut().poll(cx);
@@ -355,7 +277,7 @@ async fn reply(
 ) -> bool {
     let (parts, body) = response.into_parts();
     let patience = if carry.is_extended() {
-        carry = carry.patient();
+        carry.be_patient();
         Patience::default()
     } else {
         Patience { receiver: Some(ZERO_WINDOW), body: None }
@@ -365,7 +287,7 @@ async fn reply(
         return false;
     };
     if end {
-        carry.await;
+        (&mut carry).await;
         return true;
     }
     let body = body.map_frame(|mut frame| {
@@ -391,25 +313,8 @@ async fn reply(
     .await
 }
 
-/// Streams of one visitor at a time; browsers open fewer than a hundred.
-const STREAMS: u32 = 100;
-/// What a stream's body may send before anybody read of it; grows while it is what limits an upload.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// As HTTP/1.1's head; h2 answers 431 beyond it.
-const HEADER_LIST: u32 = 32 * 1024;
-/// Of each stream's response, what may wait in h2 for a socket that is full.
-const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that were reset before we looked at them (rapid reset).
-const RESETS_BEFORE_ACCEPT: usize = 20;
-/// Stream errors that a visitor may make us send in the life of a connection (MadeYouReset).
-const STREAM_ERRORS: usize = 100;
-/// Cancelled requests, if they outnumber the answered ones four to one.
-const CANCELLED: u32 = 100;
 /// After this many streams the visitor is asked to come again.
 const LIFETIME_STREAMS: u64 = 1_000_000;
-/// From the TLS handshake to the end of the preface.
-const PREFACE: Duration = Duration::from_secs(10);
 /// From there to the first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(75);
 /// Without a stream.

@@ -14,7 +14,6 @@ mod stall;
 pub mod strict;
 mod upgrade;
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -89,10 +88,10 @@ pub struct Visitor {
 
 impl Visitor {
     /// Who a request on this connection is of, by its fields, if those count.
-    fn seen(&self, fields: &HeaderMap) -> Cow<'_, Self> {
-        let Some(said) = self.edge.said(self.address, fields) else { return Cow::Borrowed(self) };
+    fn seen(self: &Arc<Self>, fields: &HeaderMap) -> Arc<Self> {
+        let Some(said) = self.edge.said(self.address, fields) else { return self.clone() };
         let address = said.visitor().unwrap_or(self.address);
-        Cow::Owned(Self { address, said: Some(said), ..self.clone() })
+        Arc::new(Self { address, said: Some(said), ..(**self).clone() })
     }
 
     /// Makes a checked head fit to cross (target, hygiene, identity) and finds its way. `version` is Via's.
@@ -141,7 +140,8 @@ impl Visitor {
     async fn ask<B>(
         &self,
         way: &Way,
-        request: Request<B>,
+        head: Box<Parts>,
+        body: B,
         id: RequestId,
         informational: Informational<'_>,
     ) -> Result<(Response<Body>, Carry), ExchangeError>
@@ -149,12 +149,13 @@ impl Visitor {
         B: HttpBody<Data = Bytes> + Send + 'static,
     {
         match way.route.respond {
-            Some(respond) if deliver::suits(request.method()) => {
-                let from = (self.address, id);
-                let answer = self.outbox.take(way, respond, from, request, informational).await?;
-                Ok((answer, Carry::nothing()))
+            Some(respond) if deliver::suits(&head.method) => {
+                let (from, request) = ((self.address, id), Request::from_parts(*head, body));
+                // Boxed: it is rare, and each exchange's future would have room for it.
+                let taking = self.outbox.take(way, respond, from, request, informational);
+                Ok((Box::pin(taking).await?, Carry::nothing()))
             }
-            _ => forward(way, request, informational).await,
+            _ => forward(way, head, body, informational).await,
         }
     }
 }

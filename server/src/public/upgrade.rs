@@ -74,14 +74,15 @@ impl Wish {
 pub(super) fn switch(
     wish: &Wish,
     mut response: Response<Tunnelled>,
-    carry: Carry,
+    mut carry: Carry,
     writer: oneshot::Receiver<WriteHalf<Socket>>,
 ) -> (Response<Tunnelled>, impl Future<Output = ()> + Send + 'static) {
     wish.grant(&mut response);
+    carry.be_patient();
     response.headers_mut().remove(CONTENT_LENGTH);
     let (parts, body) = response.into_parts();
     let work = async move {
-        let (_, result) = tokio::join!(carry.patient(), download(body, writer));
+        let (_, result) = tokio::join!(carry, download(body, writer));
         if let Err(err) = result {
             trace!("visitor: upgraded connection ended: {err}");
         }

@@ -21,7 +21,7 @@ use ptth_link::goaway::{self, TAKEN, WITHDRAWN, refusal};
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
 use ptth_link::shutdown::{Phase, Shutdown};
-use ptth_link::window::{Budget, Window};
+use ptth_link::window::{self, Budget, Window};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -173,11 +173,10 @@ where
         who: (Identity, Vec<Site>),
     ) -> Result<(Self, Arc<Tunnel>), Ended> {
         let (io, driver) = cork(io);
-        let widest = Window::widest(&home.budget);
         // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
         let (sender, mut connection) = h2::client::Builder::new()
             .enable_push(false)
-            .initial_window_size(widest)
+            .initial_window_size(window::FIRST)
             .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
             .max_header_list_size(TUNNEL_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
@@ -194,7 +193,7 @@ where
         let pings = connection.ping_pong().expect("it is taken once, here");
         let mut keepalive = Keepalive::new(pings);
         keepalive.probe(0);
-        let window = Window::new(home.budget.clone(), widest);
+        let window = Window::first(home.budget.clone());
         let mut engine = Self { connection, driver, keepalive, window, unsettled: None };
         poll_fn(|cx| match engine.poll(cx, 0) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
@@ -208,6 +207,9 @@ where
     /// Ready when the connection has ended. `streams`: how many are open.
     fn poll(&mut self, cx: &mut Context<'_>, streams: usize) -> Poll<Ended> {
         let received = self.driver.received();
+        if let Some(time) = self.keepalive.round_trip() {
+            self.window.reach(time);
+        }
         match self.window.adjust(streams, received) {
             // Fails while the last SETTINGS frame isn't acknowledged; then the next poll tries again.
             Some(window) if self.connection.set_initial_window_size(window).is_err() => {

@@ -25,14 +25,16 @@ async fn a_sender_over_http_1_is_answered_before_the_backend_is_there() {
     assert_eq!(visitor.answer().await.status, 202);
     advance(Duration::from_secs(3600)).await;
     let (_guest, mut seen) = hooks.backend(&[]).await;
-    let came = next(&mut seen).await;
+    // Each by itself, so in whatever order.
+    let mut both = [next(&mut seen).await, next(&mut seen).await];
+    both.sort_by_key(|came| came.path.len());
+    let [came, other] = both;
     assert_eq!((came.path.as_str(), came.body.as_slice()), ("/a", b"{}".as_slice()));
     assert_eq!(came.field("2ptth-request-id"), id);
     assert_eq!(came.field("x-event"), "push");
     assert_eq!(came.field("x-forwarded-for"), from.to_string());
     assert_eq!(came.field("content-length"), "2");
-    let came = next(&mut seen).await;
-    assert_eq!((came.path.as_str(), came.body.len()), ("/next", 0));
+    assert_eq!((other.path.as_str(), other.body.len()), ("/next", 0));
     hooks.until_empty().await;
     assert_eq!(hooks.counts(), Counts { queued: 2, delivered: 2, ..Counts::default() });
 }

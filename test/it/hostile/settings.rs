@@ -22,7 +22,7 @@ async fn a_backend_that_ignores_settings_is_dropped_though_it_answers_pings() {
         }
     });
     let mut visitors = Vec::new();
-    for streams in [16, 64] {
+    for streams in [400, 800] {
         while visitors.len() < streams {
             let mut visitor = lab.h1();
             visitor.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;

@@ -1,6 +1,7 @@
 //! Door B over HTTP/2: a stream of a visitor's connection that becomes a tunnel.
 
 use std::future::{poll_fn, ready};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -18,11 +19,11 @@ use crate::public::{Account, Visitor, check};
 
 /// Judges the registration, and stays as long as its tunnel lives: the connection carries it.
 pub(super) async fn register(
-    visitor: &Visitor,
+    visitor: Arc<Visitor>,
     mut parts: Parts,
     stream: RecvStream,
     mut respond: SendResponse<Bytes>,
-    (account, conduct): (Account, &Conduct),
+    (account, conduct): (Account, Arc<Conduct>),
 ) {
     let admitted = match check::h2(&mut parts) {
         Err(None) => {
@@ -31,7 +32,7 @@ pub(super) async fn register(
         }
         Err(Some(err)) => Err(err),
         Ok(()) => select! {
-            admitted = admit(visitor, &parts) => admitted,
+            admitted = admit(&visitor, &parts) => admitted,
             // Taken back: a stream that h2 counts no longer mustn't wait here for an authorizer.
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return conduct.cancelled(),
         },
@@ -50,7 +51,7 @@ pub(super) async fn register(
     let drive = visitor.drive.clone();
     let (over, is_over) = oneshot::channel::<()>();
     // The connection keeps its place: it may carry other requests, now and when this tunnel is over.
-    let tunnel = admitted.tunnel(ready(Some(Nested::new(sender, stream, over))), visitor, ());
+    let tunnel = admitted.tunnel(ready(Some(Nested::new(sender, stream, over))), &visitor, ());
     // Whoever drives tunnels drives it to the end of the process, like those of door A.
     if let Some(drive) = &drive
         && drive.send(tunnel).is_ok()
