@@ -6,10 +6,11 @@ use bytes::Bytes;
 use http::Method;
 use ptth_test::Peer;
 use ptth_test::peer::{credit, get, headers};
+use rustls::HandshakeKind;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::load::Load;
+use crate::load::{Load, percentiles};
 use crate::subject::Subject;
 use crate::visit::{Http1, Http2, connect, failed, fine, request};
 use crate::world::World;
@@ -146,11 +147,18 @@ pub(crate) fn handshakes(subject: &Subject, count: u32) -> Result<Values, Void> 
     let before = subject.cpu();
     let begun = Instant::now();
     let made = within(many(count, |number| async move {
-        connect(to, spread(number), b"h2", None).await.map(drop)
+        let begun = Instant::now();
+        let stream = connect(to, spread(number), b"h2", None).await?;
+        let took = begun.elapsed().as_secs_f64() * 1e6;
+        match stream.get_ref().1.handshake_kind() {
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => Ok(took),
+            other => Err(Void(format!("a handshake wasn't full: {other:?}"))),
+        }
     }));
-    made?;
+    let (p50, p99) = percentiles(made?);
     let seconds = begun.elapsed().as_secs_f64();
-    let mut values = Values::from([("handshakes_s", f64::from(count) / seconds)]);
+    let rate = f64::from(count) / seconds;
+    let mut values = Values::from([("handshakes_s", rate), ("p50_us", p50), ("p99_us", p99)]);
     add_cpu(&mut values, &before, &subject.cpu(), "us_handshake", count.into());
     Ok(values)
 }

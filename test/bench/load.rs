@@ -75,7 +75,7 @@ impl Load {
         add_cpu(&mut values, &before, &after, if small { "us_request" } else { "ns_byte" }, per);
         values.insert("bytes_s", rate * self.size as f64);
         if small {
-            let (p50, p99) = percentiles(&fs::read_to_string(&log).unwrap_or_default());
+            let (p50, p99) = percentiles(times(&fs::read_to_string(&log).unwrap_or_default()));
             values.extend([("p50_us", p50), ("p99_us", p99)]);
         }
         Ok(values)
@@ -89,9 +89,12 @@ fn rate(text: &str) -> Option<f64> {
 }
 
 /// Of lines with begin, status and microseconds.
-fn percentiles(log: &str) -> (f64, f64) {
-    let mut times: Vec<f64> =
-        log.lines().filter_map(|line| line.split('\t').nth(2)?.parse().ok()).collect();
+fn times(log: &str) -> Vec<f64> {
+    log.lines().filter_map(|line| line.split('\t').nth(2)?.parse().ok()).collect()
+}
+
+/// The 50th and the 99th.
+pub(crate) fn percentiles(mut times: Vec<f64>) -> (f64, f64) {
     times.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let index = (times.len() as f64 * share) as usize;

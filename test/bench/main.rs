@@ -14,6 +14,7 @@ mod report;
 mod results;
 mod subject;
 mod targets;
+mod trace;
 mod visit;
 mod world;
 
@@ -98,9 +99,16 @@ fn run(wish: &Wish) -> Result<bool, Void> {
     let begun = Instant::now();
     for workload in workloads {
         eprintln!("bench: {} s: {}", begun.elapsed().as_secs(), workload.about);
-        for _ in 0..wish.scale.turns() {
+        let turns = wish.scale.turns();
+        let last = usize::from(workload.is_traced() && world.strace.is_ok());
+        for turn in 0..turns + last {
             for kind in workload.subjects(&world) {
-                match workload.turn(&world, wish.scale, kind, &mut steady) {
+                let values = if turn < turns {
+                    workload.turn(&world, wish.scale, kind, &mut steady)
+                } else {
+                    workload.calls(&world, wish.scale, kind, &steady)
+                };
+                match values {
                     Ok(values) => results.add(workload.name, kind, values),
                     Err(Void(why)) => {
                         eprintln!("bench: void: {}, {}: {why}", workload.name, kind.name());

@@ -7,6 +7,7 @@ use ptth_test::wire::Road;
 use crate::held;
 use crate::load::Load;
 use crate::subject::{Kind, Subject};
+use crate::trace::calls;
 use crate::visit::{Http1, Http2, connect};
 use crate::world::World;
 use crate::{Values, Void, add_cpu, within};
@@ -94,6 +95,27 @@ impl Workload {
         )
     }
 
+    /// Whether it is run once more to count its system calls.
+    pub(crate) fn is_traced(&self) -> bool {
+        matches!(self.name, "h2-32x10" | "h1-64" | "down-4x4")
+    }
+
+    /// How many system calls a request takes, of a subject that had its turns.
+    pub(crate) fn calls(
+        &self,
+        world: &World,
+        scale: Scale,
+        kind: Kind,
+        steady: &[Subject],
+    ) -> Result<Values, Void> {
+        let subject = steady.iter().find(|subject| subject.kind == kind);
+        let (Some(subject), What::Load(load)) = (subject, self.what) else {
+            return Err(Void("it isn't there".to_owned()));
+        };
+        let requests = scale.of(load.requests / 10).max(load.connections * load.streams);
+        calls(world, subject, Load { requests, ..load })
+    }
+
     /// Its name's place in the plan tells which are left out where there is little time.
     pub(crate) fn is_for(&self, scale: Scale) -> bool {
         !matches!(
@@ -136,7 +158,11 @@ impl Workload {
                 let least = load.connections * load.streams;
                 let warm = Load { requests: scale.of(load.requests / 10).max(least), ..load };
                 warm.run(world, subject)?;
-                Load { requests: scale.of(load.requests).max(least), ..load }.run(world, subject)
+                let load = Load { requests: scale.of(load.requests).max(least), ..load };
+                let mut values = load.run(world, subject)?;
+                let resident = subject.resident().iter().map(|it| it.1).sum::<u64>();
+                values.insert("resident_mib", resident as f64 / 1048576.0);
+                Ok(values)
             }
             What::Upload { h1 } => upload(subject, scale, h1),
             What::Beside => beside(world, subject, scale),

@@ -37,7 +37,7 @@ impl Program {
     }
 
     /// Its processes: nginx and HAProxy do their work in children.
-    fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         let mut pids = vec![self.child.id()];
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -97,7 +97,8 @@ impl Drop for Program {
     }
 }
 
-fn signal(pid: u32, name: &str) {
+/// Sends a process `name`, like `TERM`.
+pub(crate) fn signal(pid: u32, name: &str) {
     let kill = Command::new("kill")
         .args([&format!("-{name}"), &pid.to_string()])
         .stderr(Stdio::null())

@@ -28,6 +28,7 @@ pub(crate) fn machine(world: &World) -> Vec<(&'static str, String)> {
         ("nginx", nginx.unwrap_or_default()),
         ("HAProxy", haproxy.unwrap_or_else(|| "left out: none ≥ 3.0 here".to_owned())),
         ("h2load", words("h2load", &["--version"])),
+        ("system calls", world.strace.clone().unwrap_or_else(|why| why)),
     ]
 }
 
@@ -103,6 +104,7 @@ fn heading(figure: &str) -> String {
     let figure = figure.replace("us_request", "CPU µs/request").replace("ns_byte", "CPU ns/byte");
     let figure = figure.replace("us_handshake", "CPU µs/handshake").replace("bytes_s", "MB/s");
     let figure = figure.replace("requests_s", "requests/s").replace("handshakes_s", "handshakes/s");
+    let figure = figure.replace("calls_request", "system calls/request");
     let figure = figure.replace("_us", " µs").replace("kib", "KiB each").replace("mib", "MiB");
     figure.replace('_', " ")
 }

@@ -133,12 +133,17 @@ impl Subject {
         let door = free_port();
         self.far = road.map(|road| Far::to(door, road));
         let (dialled, work) = (self.inner(door), world.work.display());
-        let common = "global\n expose-experimental-directives\n maxconn 15000\n no strict-limits\n
-defaults\n mode http\n timeout connect 10s\n timeout client 600s\n timeout server 600s\n";
+        // What a user would set after a look at the manual: without reuse it answers 503 where more requests
+        // come at once than it has tunnels; and a window of 64 KiB takes minutes over a distance.
+        let windows = self.far.as_ref().map_or("", |_| "\n tune.h2.initial-window-size 33554432");
+        let common = format!(
+            "global\n expose-experimental-directives\n maxconn 15000\n no strict-limits{windows}\n
+defaults\n mode http\n timeout connect 10s\n timeout client 600s\n timeout server 600s\n"
+        );
         let public = format!(
             "{common}frontend visitors\n bind {} ssl crt {work}/both.pem alpn h2,http/1.1\n default_backend far\n
 frontend door\n bind {door} ssl crt {work}/both.pem alpn h2\n tcp-request session attach-srv far/near\n
-backend far\n server near rhttp@\n",
+backend far\n http-reuse always\n server near rhttp@\n",
             self.address
         );
         let private = format!(

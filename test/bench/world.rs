@@ -11,6 +11,7 @@ use ptth_test::Certificate;
 
 use crate::Void;
 use crate::process::{Program, until};
+use crate::trace::strace;
 
 /// The common ground.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct World {
     pub(crate) token: Token,
     /// The gateway's pin.
     pub(crate) pin: String,
+    /// The strace that counts system calls, or why none does.
+    pub(crate) strace: Result<String, String>,
     /// Plain HTTP/1.1, static files.
     pub(crate) origin: SocketAddr,
     user: String,
@@ -60,7 +63,8 @@ impl World {
         let mut nginx = Program::start("origin", nginx(&work, &conf), &work)?;
         until("the origin", || TcpStream::connect(origin).is_ok() || !nginx.runs())?;
         let pin = crypto::pin_text(&certificate.pin());
-        Ok(Self { haproxy: haproxy(), work, bin, token, pin, origin, user, nginx })
+        let strace = strace(&nginx, &work);
+        Ok(Self { haproxy: haproxy(), strace, work, bin, token, pin, origin, user, nginx })
     }
 
     /// An nginx with `servers` in its configuration.

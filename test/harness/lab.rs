@@ -126,9 +126,22 @@ impl Lab {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display + Send,
     {
+        let (near, ended) = self.client_socket(service);
+        (Peer::asking(near, settings).await, ended)
+    }
+
+    /// The same, of which nothing was asked yet.
+    pub fn client_socket<S, B>(&mut self, service: S) -> (DuplexStream, oneshot::Receiver<Ended>)
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: std::fmt::Display + Send,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display + Send,
+    {
         let (near, far) = duplex(PIPE);
         let ended = self.answer(far, service);
-        (Peer::asking(near, settings).await, ended)
+        (near, ended)
     }
 
     /// Our client's end of a tunnel for `sites`. Why it ended will come by the receiver.
@@ -223,6 +236,8 @@ impl Lab {
 
     /// Puts any other work beside the gateway's.
     pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        // What is over goes first: some tests have a hundred thousand visitors.
+        while self.running.try_join_next().is_some() {}
         self.running.spawn(work);
     }
 
@@ -230,7 +245,7 @@ impl Lab {
     pub fn h1(&mut self) -> H1<DuplexStream> {
         let (near, far) = duplex(PIPE);
         let visitor = self.visitor();
-        self.running.spawn(serve_h1(visitor, near));
+        self.spawn(serve_h1(visitor, near));
         H1::over(far)
     }
 
@@ -238,7 +253,7 @@ impl Lab {
     pub fn h2_socket(&mut self) -> DuplexStream {
         let (near, far) = duplex(PIPE);
         let visitor = self.visitor();
-        self.running.spawn(serve_h2(visitor, near));
+        self.spawn(serve_h2(visitor, near));
         far
     }
 

@@ -5,6 +5,7 @@
 
 pub mod asking;
 pub mod backend;
+pub mod dice;
 pub mod fake;
 pub mod files;
 pub mod frames;
@@ -27,6 +28,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use backend::Backend;
+pub use dice::Dice;
 pub use fake::Fake;
 pub use files::{Certificate, Folder};
 pub use gateway::GatewayBox;

@@ -7,6 +7,7 @@ mod h1;
 mod h2;
 mod proxied;
 mod readers;
+mod resets;
 mod settings;
 mod share;
 mod silent;

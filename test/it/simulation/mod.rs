@@ -19,38 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-
-/// Random numbers of a seed (SplitMix64).
-#[derive(Clone, Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in 0..bound.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn millis(&mut self, bound: u64) -> Duration {
-        Duration::from_millis(self.below(bound))
-    }
-
-    /// Dice of their own for somebody else.
-    fn split(&mut self) -> Self {
-        Self(self.next())
-    }
-}
+use ptth_test::Dice;
 
 /// What happened, for all to write in and for the end to judge.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +62,7 @@ fn pattern(id: u64, from: usize, count: usize) -> Bytes {
 
 /// Runs one seed, and returns how many requests were answered and how many failed.
 fn simulate(seed: u64) -> (u64, u64) {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let ledger = Ledger::default();
     let mut sim = turmoil::Builder::new()
         .simulation_duration(Duration::from_secs(400))

@@ -137,9 +137,3 @@ async fn aborted_downloads(count: usize) {
 async fn trap_8_aborted_downloads_leave_the_tunnels_window_whole() {
     aborted_downloads(100).await;
 }
-
-#[tokio::test(start_paused = true)]
-#[ignore = "heavy: run by .ci/run in release"]
-async fn trap_8_a_hundred_thousand_aborted_downloads_leave_the_window_whole() {
-    aborted_downloads(100_000).await;
-}

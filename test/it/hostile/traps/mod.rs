@@ -1,6 +1,9 @@
 //! LESSONS, "The h2 crate as the core of a shared tunnel": what it does to a connection that strangers share.
 
+mod aborts;
 mod credit;
+mod ledger;
+mod plan;
 mod renewal;
 mod rest;
 mod room;
