@@ -116,6 +116,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     let mut publishing = Some((known, board, file));
     let cores = thread::available_parallelism().map_or(1, usize::from).min(tunnels);
     let (done, outcomes) = mpsc::channel();
+    let mut threads = Vec::new();
     for core in 0..cores {
         let runtime = runtime()?;
         let (running, publishing, done) = (running.clone(), publishing.take(), done.clone());
@@ -130,11 +131,19 @@ fn run(options: &Options) -> Result<(), Failure> {
                     None => holding.await,
                 }
             });
+            // Not waiting for a name that is being looked up.
+            runtime.shutdown_background();
         };
-        thread::Builder::new().name(format!("core {core}")).spawn(hold)?;
+        threads.push(thread::Builder::new().name(format!("core {core}")).spawn(hold)?);
     }
     drop(done);
-    end(&options.services, &triggers, &outcomes).map_err(Failure::Stopped)
+    let ended = end(&options.services, &triggers, &outcomes);
+    // What cleans up after the TLS library when the process ends would abort it if a thread still shook hands.
+    triggers.iter().for_each(|trigger| trigger.advance(Phase::Closing));
+    for thread in threads {
+        let _ = thread.join();
+    }
+    ended.map_err(Failure::Stopped)
 }
 
 /// Ends the services on the first signal, and cuts them on the second.
@@ -172,7 +181,7 @@ fn end(
             continue;
         }
         match &service.label {
-            // Returning ends the process.
+            // Returning ends the others, too.
             None => return Err(stopped),
             Some(label) => error!("client: service={label:?} ends: {stopped}"),
         }

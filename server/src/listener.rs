@@ -155,7 +155,7 @@ fn admit(
             // The last places are for backends, of which none comes this way by itself.
             _ if place.is_reserved() => debug!("listener: {peer} dropped: too many connections"),
             Entrance::Plain => {
-                serve_plain(&shard, socket, peer, Stay::new(place, awaited)).await;
+                Box::pin(serve_plain(&shard, socket, peer, Stay::new(place, awaited))).await;
             }
             Entrance::Redirect { port } => {
                 serve_redirect(&shard, socket, peer, port).await;
@@ -205,10 +205,11 @@ async fn connection(
     place: Place,
     awaited: Option<mpsc::Sender<()>>,
 ) {
-    match accept_tls(&shard, socket, peer, &place).await {
+    // Boxed, since what a handshake needs isn't to be held by thousands of visitors who rest.
+    match Box::pin(accept_tls(&shard, socket, peer, &place)).await {
         Some(Accepted::Visitor(stream, kind)) => {
             let stay = Stay::new(place, awaited);
-            serve_visitor(&shard, *stream, kind, peer, stay).await;
+            serve_visitor(&shard, stream, kind, peer, stay).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
             if let Socket::Here(socket) = stream.get_ref().0.stream()
@@ -320,7 +321,7 @@ fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
 /// Serves a visitor to the end of his connection.
 pub async fn serve_visitor<IO>(
     shard: &Shard,
-    stream: TlsStream<IO>,
+    stream: Box<TlsStream<IO>>,
     kind: Peer,
     peer: SocketAddr,
     stay: Stay,

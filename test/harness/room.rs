@@ -177,7 +177,7 @@ where
     let Some(place) = shard.caps.take(peer.ip()) else { return };
     match accept_tls(&shard, io, peer, &place).await {
         Some(Accepted::Visitor(stream, kind)) => {
-            serve_visitor(&shard, *stream, kind, peer, Stay::default()).await
+            serve_visitor(&shard, stream, kind, peer, Stay::default()).await
         }
         Some(Accepted::Backend(stream, identity)) => {
             let home = shard.home(shard.index);

@@ -48,8 +48,9 @@ pub async fn serve<IO>(visitor: Visitor, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let visitor = Arc::new(visitor);
     if let Some(mut engine) = Engine::start(&visitor, io).await {
-        run(&mut engine, Arc::new(visitor)).await;
+        run(&mut engine, visitor).await;
     }
 }
 
