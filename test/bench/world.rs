@@ -58,7 +58,7 @@ impl World {
         fs::write(work.join("tokens"), token.public().to_string()).map_err(io)?;
         let origin = free_port();
         let user = words("id", &["-un"]) + " " + &words("id", &["-gn"]);
-        let server = format!("listen {origin}; {FILES}").replace("WORK", &text(&work));
+        let server = format!("listen {origin} {SNDBUF}; {FILES}").replace("WORK", &text(&work));
         let conf = conf(&work, &user, "origin", &format!("server {{ {server} }}"))?;
         let mut nginx = Program::start("origin", nginx(&work, &conf), &work)?;
         until("the origin", || TcpStream::connect(origin).is_ok() || !nginx.runs())?;
@@ -119,6 +119,10 @@ pub(crate) fn free_port() -> SocketAddr {
 fn text(path: &Path) -> String {
     path.display().to_string()
 }
+
+/// On loopback a kernel would keep 4 MiB for each who stops reading, and a thousand of them use up what it
+/// has for TCP in all. Twice this is still more than such a connection has under way.
+pub(crate) const SNDBUF: &str = "sndbuf=128k";
 
 /// Static files, and uploads that become files.
 const FILES: &str = "root WORK/www; location /put/ { root WORK; dav_methods PUT; }";

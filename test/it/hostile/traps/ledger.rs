@@ -6,10 +6,11 @@
 use std::collections::{HashMap, VecDeque};
 
 use ptth_test::peer::*;
-use ptth_test::{Dice, Peer, soon};
+use ptth_test::{DEADLINE, Dice, Peer, soon};
 use tokio::io::DuplexStream;
 use tokio::select;
 use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use super::plan::{Plan, When};
 
@@ -69,6 +70,11 @@ impl Books {
 
     fn stop(&mut self, stream: u32) {
         self.sending.retain(|it| it.stream != stream);
+    }
+
+    /// Whether `stream` has used up its window.
+    fn is_shut(&self, stream: u32) -> bool {
+        self.sending.iter().any(|it| it.stream == stream && it.window <= 0)
     }
 
     /// Bytes of `stream` that wait.
@@ -182,7 +188,8 @@ impl Asker {
         if plan.upload > 0 {
             self.end.books.begin(stream, plan.upload);
         }
-        let whole = soon("an exchange", self.follow(stream, plan)).await;
+        let whole = timeout(DEADLINE, self.follow(stream, plan)).await;
+        let whole = whole.unwrap_or_else(|_| panic!("stuck at {stream}: {plan:?}, {self:?}"));
         for _ in 0..dice.below(4) {
             // So that what happens next meets it in various states.
             yield_now().await;
@@ -195,7 +202,8 @@ impl Asker {
         let (mut head, mut took) = (0, 0);
         loop {
             let sent = plan.upload - self.end.books.left(stream);
-            let waits = plan.when == When::Never && sent == plan.upload;
+            let still = sent == plan.upload || self.end.books.is_shut(stream);
+            let waits = plan.when == When::Never && still;
             let shut = !plan.generous && took == self.window;
             if head + took + sent >= plan.point || waits || shut {
                 return false;
@@ -292,6 +300,11 @@ impl Answerer {
 
     pub(super) fn books(&self) -> &Books {
         &self.end.books
+    }
+
+    /// Sends PING, and takes all that comes before the answer.
+    pub(super) async fn settle(&mut self) {
+        settle(&mut self.end).await;
     }
 
     /// Answers until the future is dropped, which may be while nothing is asked.
