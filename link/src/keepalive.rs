@@ -40,7 +40,8 @@ impl Keepalive {
                 // Whoever drives the connection looks at it before he polls this.
                 cx.waker().wake_by_ref();
             }
-            self.measure(self.asked.elapsed());
+            let waited = received.saturating_sub(self.received) > LITTLE;
+            self.round_trip = Some(settle(self.round_trip, self.asked.elapsed(), waited));
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if self.outstanding && received == self.received {
@@ -70,14 +71,6 @@ impl Keepalive {
         self.round_trip
     }
 
-    /// A way that became longer is found out, too, within minutes.
-    fn measure(&mut self, took: Duration) {
-        self.round_trip = Some(match self.round_trip {
-            Some(fastest) if took > fastest => fastest + (took - fastest) / 16,
-            _ => took,
-        });
-    }
-
     /// Asks now.
     pub fn ping(&mut self, received: u64) {
         self.received = received;
@@ -86,5 +79,37 @@ impl Keepalive {
             self.asked = Instant::now();
         }
         self.outstanding = true;
+    }
+}
+
+/// What is known of the round trip after a PING that `took` so long. A way that became longer is found out
+/// within minutes; but a PING that `waited` behind data says nothing of the way, and to believe it would widen
+/// the window, and so the wait.
+fn settle(fastest: Option<Duration>, took: Duration, waited: bool) -> Duration {
+    match fastest {
+        Some(fastest) if took > fastest && waited => fastest,
+        Some(fastest) if took > fastest => fastest + (took - fastest) / 16,
+        _ => took,
+    }
+}
+
+/// Bytes that delay nothing.
+const LITTLE: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_that_waited_behind_data_makes_no_way_longer() {
+        let ms = Duration::from_millis;
+        assert_eq!(settle(None, ms(20), true), ms(20));
+        assert_eq!(settle(Some(ms(20)), ms(10), true), ms(10), "it is this near at least");
+        assert_eq!(settle(Some(ms(10)), ms(900), true), ms(10));
+        let mut known = ms(10);
+        for _ in 0..60 {
+            known = settle(Some(known), ms(100), false);
+        }
+        assert!(known > ms(90) && known <= ms(100), "{known:?} after ten minutes");
     }
 }
