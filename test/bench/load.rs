@@ -25,10 +25,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    fn command(&self, subject: &Subject) -> Command {
-        // Ended by its time if it hangs, and with it the run is void.
-        let mut command = Command::new("timeout");
-        command.args([&STUCK.as_secs().to_string(), "h2load"]);
+    fn with(&self, mut command: Command, subject: &Subject) -> Command {
         for (flag, value) in [("-n", self.requests), ("-c", self.connections), ("-m", self.streams)]
         {
             command.args([flag, &value.to_string()]);
@@ -44,7 +41,8 @@ impl Load {
 
     /// Runs it beside whatever is measured, until the child is killed.
     pub(crate) fn beside(&self, subject: &Subject) -> Result<Child, Void> {
-        let mut command = self.command(subject);
+        // The program itself: what a wrapper has started outlives it when it is killed.
+        let mut command = self.with(Command::new("h2load"), subject);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().map_err(|err| Void(format!("h2load: {err}")))
     }
@@ -53,7 +51,10 @@ impl Load {
     pub(crate) fn run(&self, world: &World, subject: &Subject) -> Result<Values, Void> {
         let log = world.work.join("requests");
         let _ = fs::remove_file(&log);
-        let mut command = self.command(subject);
+        // Ended by its time if it hangs, and with it the run is void.
+        let mut command = Command::new("timeout");
+        command.args([&STUCK.as_secs().to_string(), "h2load"]);
+        let mut command = self.with(command, subject);
         command.arg("--log-file").arg(&log);
         let before = subject.cpu();
         let output = command.output().map_err(|err| Void(format!("h2load: {err}")))?;
