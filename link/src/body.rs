@@ -128,12 +128,11 @@ impl Future for Inflow {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let shared = match &self.flow {
-            Some((shared, _)) if self.stream.is_some() => shared.clone(),
-            _ => return Poll::Ready(()),
+        let Some((shared, _)) = self.flow.as_ref().filter(|_| self.stream.is_some()) else {
+            return Poll::Ready(());
         };
         {
-            let mut shared = lock(&shared);
+            let mut shared = lock(shared);
             if shared.unread {
                 return Poll::Ready(());
             }
@@ -143,7 +142,8 @@ impl Future for Inflow {
         self.stream = None;
         self.complete = end.is_ok();
         self.breach = end.as_ref().is_err_and(h2::Error::is_library);
-        let mut shared = lock(&shared);
+        let Some((shared, _)) = &self.flow else { return Poll::Ready(()) };
+        let mut shared = lock(shared);
         match end {
             Ok(trailers) => {
                 shared.trailers = trailers;

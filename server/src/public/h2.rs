@@ -316,7 +316,7 @@ async fn reply(
 
 /// After this many streams the visitor is asked to come again.
 const LIFETIME_STREAMS: u64 = 1_000_000;
-/// From there to the first request.
+/// From the preface to the first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(75);
 /// Without a stream.
 const IDLE: Duration = Duration::from_secs(75);
