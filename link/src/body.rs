@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use h2::{FlowControl, Reason, RecvStream};
+use h2::{FlowControl, RecvStream};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
@@ -335,20 +335,13 @@ impl Drop for Body {
         shared.tail = BytesMut::new();
         let inflow = shared.inflow.take();
         drop(shared);
-        // Without this, each aborted download would take its bytes out of the connection's window for good.
+        // Now: h2 gives a stream's credit back only when the last handle of it goes, which may be in the graveyard for
+        // long; and what the process may hold, nobody would give back.
         self.took(rest);
         self.credit = None;
         if let Some(inflow) = inflow {
             inflow.wake();
         }
-    }
-}
-
-/// `h2::Reason` that says why a body failed, for the stream that carried it on.
-pub fn reset_reason(err: &BodyError) -> Reason {
-    match err {
-        BodyError::Sender(err) => err.reason().unwrap_or(Reason::CANCEL),
-        BodyError::Abandoned => Reason::CANCEL,
     }
 }
 
