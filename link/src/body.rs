@@ -211,6 +211,8 @@ impl Shared {
             self.tail.extend_from_slice(&data);
         } else if !data.is_empty() {
             self.seal();
+            // A slice keeps all that was read with it, up to four times its length.
+            let data = if budget.is_calm() { data } else { Bytes::copy_from_slice(&data) };
             self.chunks.push_back(data);
         }
         self.wake_reader();
@@ -353,3 +355,18 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 const SMALL: usize = 2048;
 /// What merged chunks grow to: one DATA frame, one TLS record.
 const MERGED: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_keeps_only_itself_where_much_is_held() {
+        for (limit, alone) in [(0, true), (1 << 20, false)] {
+            let read = Bytes::from(vec![0; 64 * 1024]);
+            let (budget, shared) = (Budget::new(limit), Shared::new());
+            lock(&shared).push(read.slice(..MERGED), &budget);
+            assert_eq!((read.is_unique(), budget.held()), (alone, MERGED), "{limit}");
+        }
+    }
+}

@@ -13,6 +13,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::window::BATCH;
+
 /// The half that h2 owns. Reads pass through; writes gather.
 #[derive(Debug)]
 pub struct Cork<T>(Arc<Mutex<Corked<T>>>);
@@ -26,13 +28,23 @@ struct Corked<T> {
     io: T,
     unsent: BytesMut,
     flushed: bool,
+    /// The socket took less than there was.
+    full: bool,
     received: u64,
+    /// How much gathers.
+    batch: usize,
 }
 
 /// Wraps `io` for h2 and for the one who drives h2. Both live in one task, so the lock is never contended.
 pub fn cork<T>(io: T) -> (Cork<T>, Driver<T>) {
-    let shared =
-        Arc::new(Mutex::new(Corked { io, unsent: BytesMut::new(), flushed: true, received: 0 }));
+    let shared = Arc::new(Mutex::new(Corked {
+        io,
+        unsent: BytesMut::new(),
+        flushed: true,
+        full: false,
+        received: 0,
+        batch: BATCH,
+    }));
     (Cork(shared.clone()), Driver(shared))
 }
 
@@ -62,12 +74,17 @@ impl<T: AsyncWrite + Unpin> Driver<T> {
     pub fn inject(&self, frame: &[u8]) -> bool {
         let mut corked = lock(&self.0);
         // A write of h2's waits only where this much has gathered.
-        let whole = corked.unsent.len() < GATHER;
+        let whole = !corked.full && corked.unsent.len() < corked.batch;
         if whole {
             corked.unsent.extend_from_slice(frame);
             corked.flushed = false;
         }
         whole
+    }
+
+    /// Says how many bytes may gather.
+    pub fn gather(&self, batch: usize) {
+        lock(&self.0).batch = batch;
     }
 
     /// Bytes that came from the peer so far: the proof of life that a busy link can't delay.
@@ -77,7 +94,17 @@ impl<T: AsyncWrite + Unpin> Driver<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Corked<T> {
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.flushed {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = self.poll_send(cx);
+        self.full = polled.is_pending();
+        self.flushed = matches!(polled, Poll::Ready(Ok(())));
+        polled
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
             let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent))?;
             if sent == 0 {
@@ -89,17 +116,7 @@ impl<T: AsyncWrite + Unpin> Corked<T> {
         if self.unsent.capacity() > 0 {
             self.unsent = BytesMut::new();
         }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.flushed {
-            return Poll::Ready(Ok(()));
-        }
-        ready!(self.poll_drain(cx))?;
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        self.flushed = true;
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 }
 
@@ -124,14 +141,15 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut corked = lock(&self.0);
-        if corked.unsent.len() >= GATHER {
-            ready!(corked.poll_drain(cx))?;
+        if corked.full || corked.unsent.len() >= corked.batch {
+            ready!(corked.poll_flush(cx))?;
         }
         if corked.unsent.capacity() == 0 && buf.len() > SMALL {
             // More will follow. Growing step by step would copy it all once more.
-            corked.unsent.reserve(GATHER);
+            let batch = corked.batch;
+            corked.unsent.reserve(batch);
         }
-        let taken = buf.len().min(GATHER - corked.unsent.len());
+        let taken = buf.len().min(corked.batch.saturating_sub(corked.unsent.len()));
         corked.unsent.extend_from_slice(buf.get(..taken).unwrap_or(buf));
         corked.flushed = false;
         Poll::Ready(Ok(taken))
@@ -155,9 +173,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
 fn lock<T>(shared: &Mutex<Corked<T>>) -> MutexGuard<'_, Corked<T>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Four TLS records: enough to make system calls rare, small enough that a PING doesn't wait behind it.
-const GATHER: usize = 64 * 1024;
 
 /// A head or two.
 const SMALL: usize = 1024;
@@ -228,12 +243,36 @@ mod tests {
     #[tokio::test]
     async fn a_full_socket_stops_the_writer() {
         let (near, _far) = tokio::io::duplex(64);
-        let (mut cork, _driver) = cork(near);
+        let (mut cork, driver) = cork(near);
         let mut taken = 0;
         let mut cx = Context::from_waker(std::task::Waker::noop());
         while let Poll::Ready(n) = Pin::new(&mut cork).poll_write(&mut cx, &[0; 1000]) {
             taken += n.unwrap();
-            assert!(taken <= 2 * GATHER, "the buffer has no bound");
+            assert!(taken <= 2 * BATCH, "the buffer has no bound");
         }
+        assert!(taken >= BATCH, "{taken}");
+        assert!(!driver.inject(&[0; 17]), "between two halves of a frame");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_taken_while_the_socket_is_full() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let (mut cork, driver) = cork(near);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        cork.write_all(&[0; 100]).await.unwrap();
+        assert!(driver.poll_flush(&mut cx).is_pending());
+        assert!(Pin::new(&mut cork).poll_write(&mut cx, &[0; 100]).is_pending());
+        far.read_exact(&mut [0; 64]).await.unwrap();
+        assert!(Pin::new(&mut cork).poll_write(&mut cx, &[0; 100]).is_ready());
+    }
+
+    #[tokio::test]
+    async fn as_much_gathers_as_was_said() {
+        let (mut cork, driver) = cork(Socket::default());
+        driver.gather(1000);
+        assert_eq!(cork.write(&[0; 2000]).await.unwrap(), 1000);
+        assert_eq!(lock(&driver.0).io.writes, 0);
+        assert_eq!(cork.write(&[0; 2000]).await.unwrap(), 1000);
+        assert_eq!(lock(&driver.0).io.writes, 1);
     }
 }

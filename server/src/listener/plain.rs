@@ -48,7 +48,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shutdown = shard.shutdown.clone();
-    Redirect { address: peer.ip(), port, seed: shard.seed(), shutdown }.serve(io).await;
+    let (budget, seed) = (shard.budget.clone(), shard.seed());
+    Redirect { address: peer.ip(), port, budget, seed, shutdown }.serve(io).await;
 }
 
 /// RFC 9113 §3.4.

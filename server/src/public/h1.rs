@@ -21,6 +21,7 @@ use log::trace;
 use ptth_link::body::{Body, BodyError};
 use ptth_link::headers;
 use ptth_link::shutdown::{Phase, Shutdown};
+use ptth_link::window::Budget;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::mpsc;
@@ -42,7 +43,8 @@ pub async fn serve<IO>(visitor: Visitor, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (address, shutdown) = (visitor.address, visitor.shutdown.clone());
+    let (address, shutdown, budget) =
+        (visitor.address, visitor.shutdown.clone(), visitor.budget.clone());
     let answer = |wire| {
         let connection = Arc::new(Connection { visitor: Arc::new(visitor), wire });
         move |request| {
@@ -50,7 +52,7 @@ where
             async move { connection.answer(request).await }
         }
     };
-    drive(io, address, shutdown, answer).await;
+    drive(io, address, shutdown, budget, answer).await;
 }
 
 /// What whoever answers an HTTP/1.1 connection has to know of it.
@@ -78,13 +80,15 @@ pub(super) async fn drive<IO, A, F>(
     io: IO,
     address: IpAddr,
     mut shutdown: Shutdown,
+    budget: Arc<Budget>,
     answer: impl FnOnce(Wire) -> A,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Reply>>,
 {
-    let (io, lift) = Stall::new(io);
+    let batch = budget.batch();
+    let (io, lift) = Stall::new(io, budget);
     let (io, gate) = Guard::new(io);
     let (background, mut arriving) = mpsc::unbounded_channel();
     let answer = answer(Wire { gate, lift, background });
@@ -96,6 +100,8 @@ pub(super) async fn drive<IO, A, F>(
         // A visitor who closes his half is gone: HTTP/1.1 has no other way to say so.
         .half_close(false)
         // What the guard lets pass, hyper must not refuse in its own words.
+        // Bodies in both directions: hyper's default is 400 KiB of each.
+        .max_buf_size(batch)
         .max_header_size(HEAD_ROOM)
         .max_headers(MAX_FIELDS)
         .auto_date_header(false)

@@ -3,6 +3,7 @@
 //! Invariant: nothing here knows a way to a tunnel.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
@@ -10,6 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use log::debug;
 use ptth_link::shutdown::Shutdown;
+use ptth_link::window::Budget;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{ExchangeError, RequestId};
@@ -25,6 +27,8 @@ pub struct Redirect {
     pub address: IpAddr,
     /// The port of https.
     pub port: u16,
+    /// What the process may hold.
+    pub budget: Arc<Budget>,
     /// Makes request ids unguessable.
     pub seed: u64,
     /// The end of the process.
@@ -37,14 +41,15 @@ impl Redirect {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (address, shutdown) = (self.address, self.shutdown.clone());
+        let (address, shutdown, budget) =
+            (self.address, self.shutdown.clone(), self.budget.clone());
         let answer = |wire: Wire| {
             move |request| {
                 let response = self.answer(&wire, request);
                 async move { response }
             }
         };
-        drive(io, address, shutdown, answer).await;
+        drive(io, address, shutdown, budget, answer).await;
     }
 
     fn answer(&self, wire: &Wire, request: Request<Incoming>) -> Response<Reply> {

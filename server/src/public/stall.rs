@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ptth_link::window::Budget;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -17,6 +18,7 @@ pub(super) struct Stall<T> {
     io: T,
     timer: Option<Pin<Box<Sleep>>>,
     lifted: Arc<AtomicBool>,
+    budget: Arc<Budget>,
 }
 
 /// Lifts the limit, for an upgraded connection: its peer may sleep as long as its kernel answers.
@@ -30,9 +32,9 @@ impl Lift {
 }
 
 impl<T> Stall<T> {
-    pub(super) fn new(io: T) -> (Self, Lift) {
+    pub(super) fn new(io: T, budget: Arc<Budget>) -> (Self, Lift) {
         let lifted = Arc::new(AtomicBool::new(false));
-        (Self { io, timer: None, lifted: lifted.clone() }, Lift(lifted))
+        (Self { io, timer: None, lifted: lifted.clone(), budget }, Lift(lifted))
     }
 
     fn watch<R>(
@@ -48,6 +50,18 @@ impl<T> Stall<T> {
             self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + PATIENCE)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Stall<T> {
+    /// How many bytes to write now. Where many readers have stopped, none until the kernel has taken what was
+    /// encrypted before.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.budget.is_calm() {
+            let drained = Pin::new(&mut self.io).poll_flush(cx);
+            ready!(self.watch(cx, drained))?;
+        }
+        Poll::Ready(Ok(self.budget.batch()))
     }
 }
 
@@ -67,7 +81,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        let room = ready!(self.poll_room(cx))?;
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf.get(..room).unwrap_or(buf));
         self.watch(cx, polled)
     }
 
@@ -76,6 +91,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let mut room = ready!(self.poll_room(cx))?;
+        let fit = |buf: &&io::IoSlice<'_>| {
+            let fits = room > 0;
+            room = room.saturating_sub(buf.len());
+            fits
+        };
+        let bufs = bufs.get(..bufs.iter().take_while(fit).count()).unwrap_or(bufs);
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.watch(cx, polled)
     }
@@ -100,7 +122,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use ptth_link::limits::BODY_BUDGET;
+    use tokio::io::{AsyncWriteExt, BufWriter};
 
     use super::*;
 
@@ -108,7 +131,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_who_stops_is_dropped_after_a_minute() {
         let (near, _far) = tokio::io::duplex(64);
-        let (mut stall, _) = Stall::new(near);
+        let (mut stall, _) = Stall::new(near, Budget::new(BODY_BUDGET));
         let start = Instant::now();
         let err = stall.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(err.kind(), io::ErrorKind::TimedOut);
@@ -119,9 +142,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_upgraded_connection_may_pause() {
         let (near, _far) = tokio::io::duplex(64);
-        let (mut stall, lift) = Stall::new(near);
+        let (mut stall, lift) = Stall::new(near, Budget::new(BODY_BUDGET));
         lift.lift();
         let write = tokio::time::timeout(PATIENCE * 10, stall.write_all(&[0; 1000]));
         assert!(write.await.is_err(), "it still waits");
+    }
+
+    /// TLS encrypts ahead of its socket, as much as a `BufWriter` keeps here.
+    #[tokio::test]
+    async fn little_is_written_where_many_readers_have_stopped() {
+        let written = async |budget: Arc<Budget>| {
+            let (near, far) = tokio::io::duplex(64);
+            let (mut stall, _) = Stall::new(BufWriter::with_capacity(1 << 20, near), budget);
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let mut written = 0;
+            for _ in 0..10 {
+                let bufs = [io::IoSlice::new(&[0; 16 * 1024]); 4];
+                if let Poll::Ready(n) = Pin::new(&mut stall).poll_write_vectored(&mut cx, &bufs) {
+                    written += n.unwrap();
+                }
+            }
+            drop(far);
+            written
+        };
+        assert_eq!(written(Budget::new(BODY_BUDGET)).await, 10 * 64 * 1024);
+        assert_eq!(written(Budget::new(0)).await, 16 * 1024);
     }
 }

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ptth_client::demo::Demo;
+use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::channel;
+use ptth_link::window::Budget;
 use ptth_server::public::Redirect;
 use ptth_test::{Answer, Backend, GatewayBox, H1, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -96,7 +98,8 @@ async fn slow_visitors_are_not_waited_for() {
     for (bytes, after) in [("", 10), ("GET / HTTP/1.1\r\nHost: a", 10)] {
         let (mut near, far) = duplex(1 << 16);
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let redirect = Redirect { address, port: 443, seed: 7, shutdown: shutdown.clone() };
+        let (budget, shutdown) = (Budget::new(BODY_BUDGET), shutdown.clone());
+        let redirect = Redirect { address, port: 443, budget, seed: 7, shutdown };
         let mut serving = JoinSet::new();
         serving.spawn(redirect.serve(far));
         near.write_all(bytes.as_bytes()).await.unwrap();
@@ -107,7 +110,8 @@ async fn slow_visitors_are_not_waited_for() {
     }
     let (mut near, far) = duplex(1 << 16);
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let redirect = Redirect { address, port: 443, seed: 7, shutdown };
+    let budget = Budget::new(BODY_BUDGET);
+    let redirect = Redirect { address, port: 443, budget, seed: 7, shutdown };
     let mut serving = JoinSet::new();
     serving.spawn(redirect.serve(far));
     near.write_all(b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();

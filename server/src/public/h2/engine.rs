@@ -16,14 +16,14 @@ use tokio::time::timeout;
 use crate::public::Visitor;
 use crate::public::stall::Stall;
 
-fn builder() -> Builder {
+fn builder(batch: usize) -> Builder {
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(SEND_BUFFER)
+        .max_send_buffer_size(batch)
         .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
         .max_local_error_reset_streams(Some(STREAM_ERRORS))
         // WebSocket over HTTP/2 (RFC 8441).
@@ -41,9 +41,9 @@ pub(super) struct Engine<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
     /// Waits for the preface. `None` if none comes.
     pub(super) async fn start(visitor: &Visitor, io: IO) -> Option<Self> {
-        let (io, _) = Stall::new(io);
+        let (io, _) = Stall::new(io, visitor.budget.clone());
         let (io, driver) = cork(io);
-        let handshake = driver.flushing(builder().handshake::<_, Bytes>(io));
+        let handshake = driver.flushing(builder(visitor.budget.batch()).handshake::<_, Bytes>(io));
         let connection = match timeout(PREFACE, handshake).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(err)) => {
@@ -67,6 +67,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         mut accept: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
     ) -> Poll<Result<(), h2::Error>> {
         let received = self.driver.received();
+        self.driver.gather(self.window.batch());
         if let Some(window) = self.window.adjust(streams.max(1), received)
             && self.connection.set_initial_window_size(window).is_ok()
         {
@@ -95,8 +96,6 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// As HTTP/1.1's head; h2 answers 431 beyond it.
 const HEADER_LIST: u32 = 32 * 1024;
-/// Of each stream's response, what may wait in h2 for a socket that is full.
-const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that were reset before we looked at them (rapid reset).
 const RESETS_BEFORE_ACCEPT: usize = 20;
 /// Stream errors that a visitor may make us send in the life of a connection (MadeYouReset).
