@@ -144,6 +144,7 @@ impl Future for Inflow {
         self.breach = end.as_ref().is_err_and(h2::Error::is_library);
         let Some((shared, _)) = &self.flow else { return Poll::Ready(()) };
         let mut shared = lock(shared);
+        shared.inflow = None;
         match end {
             Ok(trailers) => {
                 shared.trailers = trailers;

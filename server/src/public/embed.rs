@@ -94,10 +94,10 @@ where
     let from = request.extensions().get::<Source>().map(|source| source.0);
     let address = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let own = Arc::new(Visitor { address, ..visitor.clone() });
-    let visitor = &*own.seen(request.headers());
-    let account = Account::open(visitor, &request);
     let upgraded = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
+    let visitor = &*own.seen(&parts.headers);
+    let account = Account::open(visitor, &parts);
     let result = match sound(&mut parts) {
         Ok(()) if register::is_registration(&parts) => enroll(visitor, &parts, upgraded).await,
         Ok(()) => exchange(visitor, parts, body, upgraded, account.id).await,

@@ -7,6 +7,8 @@
 //!
 //! The deadlines of RFC 9112 §9.5 are kept here too, since only here is known what a silence means.
 
+mod clock;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -19,6 +21,8 @@ use bytes::{Buf, BytesMut};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use self::clock::Clock;
 
 use super::strict::{BodyKind, Checker, Head, Next, Place, Refusal};
 
@@ -34,6 +38,8 @@ struct GateState {
     verdicts: VecDeque<Verdict>,
     /// Requests whose response isn't written yet. While there are any, silence isn't idleness.
     open: usize,
+    /// When the last of them was.
+    rested: Option<Instant>,
     /// Why the body of the last request broke off, if the visitor broke it.
     body_refusal: Option<Refusal>,
     upgrade: Option<bool>,
@@ -80,7 +86,9 @@ pub(super) struct Exchange(Gate);
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.change(|state| state.open = state.open.saturating_sub(1));
+        let mut state = self.0.lock();
+        state.open = state.open.saturating_sub(1);
+        state.rested = Some(Instant::now());
     }
 }
 
@@ -139,7 +147,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
             Next::Head { len, mut head } => {
                 self.approved = len;
                 // The next silence is a new one.
-                self.clock.armed = None;
+                self.clock.silent = None;
                 // An upgrade after a body would have to wait for it; nobody does that.
                 head.upgrade &= head.body == BodyKind::None;
                 if head.upgrade {
@@ -218,12 +226,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
 
     /// What a silence at this place means, once it has lasted long enough.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let idle = {
+        let rested = {
             let mut state = self.gate.lock();
             state.reader = Some(cx.waker().clone());
-            state.open == 0
+            if state.open == 0 { Some(state.rested) } else { None }
         };
-        match ready!(self.clock.poll(cx, self.checker.place(), idle)) {
+        match ready!(self.clock.poll(cx, self.checker.place(), rested)) {
             Place::Head => Poll::Ready(self.refuse(TOO_SLOW)),
             _ => {
                 self.mode = Mode::Ended;
@@ -335,57 +343,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
     }
 }
 
-/// One timer for the three silences that mean something.
-#[derive(Debug)]
-struct Clock {
-    timer: Option<Pin<Box<Sleep>>>,
-    place: Place,
-    /// What the timer was set for.
-    armed: Option<Place>,
-    fresh: bool,
-}
-
-impl Clock {
-    /// For a connection of which nothing has come yet.
-    fn first() -> Self {
-        Self { timer: None, place: Place::Between, armed: None, fresh: true }
-    }
-
-    /// Ready with the place at which the visitor was silent for too long.
-    fn poll(&mut self, cx: &mut Context<'_>, place: Place, idle: bool) -> Poll<Place> {
-        let patience = match place {
-            Place::Between if !idle => None,
-            Place::Between if self.fresh => Some(FIRST_BYTE),
-            Place::Between => Some(IDLE),
-            Place::Head if !idle => None,
-            Place::Head => Some(HEAD),
-            // The pace of a body is watched where it is sent on, until the response begins.
-            Place::Body | Place::Refused => None,
-        };
-        let Some(patience) = patience else {
-            self.armed = None;
-            return Poll::Pending;
-        };
-        if self.armed != Some(place) {
-            self.armed = Some(place);
-            self.fresh = false;
-            self.timer = Some(Box::pin(sleep_until(Instant::now() + patience)));
-        }
-        let Some(timer) = &mut self.timer else { return Poll::Pending };
-        timer.as_mut().poll(cx).map(|()| place)
-    }
-}
-
 /// What hyper parses in place of a head that was refused.
 const BLANK_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
 const TOO_SLOW: Refusal =
     Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "The request's head came too slowly." };
-/// From the TLS handshake to the first byte.
-const FIRST_BYTE: Duration = Duration::from_secs(10);
-/// From the first byte of a head to its last.
-const HEAD: Duration = Duration::from_secs(10);
-/// Between two requests.
-const IDLE: Duration = Duration::from_secs(75);
 /// For a visitor who is still sending to notice our last response: after each of his bytes, and in all.
 /// Many read only when they have sent everything.
 const LINGER: Duration = Duration::from_secs(2);

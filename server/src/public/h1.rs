@@ -47,9 +47,11 @@ where
         (visitor.address, visitor.shutdown.clone(), visitor.budget.clone());
     let answer = |wire| {
         let connection = Arc::new(Connection { visitor: Arc::new(visitor), wire });
-        move |request| {
-            let connection = connection.clone();
-            async move { connection.answer(request).await }
+        move |request: Request<Incoming>| {
+            let (head, body) = request.into_parts();
+            let answer = connection.clone().answer(Box::new(head), body);
+            // Boxed, since hyper moves it about, and keeps room for it while there is no request.
+            Box::pin(answer) as Answering
         }
     };
     drive(io, address, shutdown, budget, answer).await;
@@ -85,17 +87,13 @@ pub(super) async fn drive<IO, A, F>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Reply>>,
+    F: Future<Output = Result<Response<Reply>, Infallible>>,
 {
     let batch = budget.batch();
     let (io, lift) = Stall::new(io, budget);
     let (io, gate) = Guard::new(io);
     let (background, mut arriving) = mpsc::unbounded_channel();
     let answer = answer(Wire { gate, lift, background });
-    let service = service_fn(|request| {
-        let response = answer(request);
-        async move { Ok::<_, Infallible>(response.await) }
-    });
     let http = http1::Builder::new()
         // A visitor who closes his half is gone: HTTP/1.1 has no other way to say so.
         .half_close(false)
@@ -105,7 +103,7 @@ pub(super) async fn drive<IO, A, F>(
         .max_header_size(HEAD_ROOM)
         .max_headers(MAX_FIELDS)
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(io), service)
+        .serve_connection(TokioIo::new(io), service_fn(answer))
         .with_upgrades();
     let mut http = Some(Box::pin(http));
     let mut running = JoinSet::new();
@@ -141,6 +139,7 @@ pub(super) async fn drive<IO, A, F>(
 }
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Reply>, Infallible>> + Send>>;
 
 /// What the requests of one connection share.
 struct Connection {
@@ -149,18 +148,24 @@ struct Connection {
 }
 
 impl Connection {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+    /// The head in a box, since each future on the way to the tunnel would have room for it.
+    async fn answer(
+        self: Arc<Self>,
+        request: Box<Parts>,
+        body: Incoming,
+    ) -> Result<Response<Reply>, Infallible> {
         let (verdict, exchange) = self.wire.begin();
-        let visitor = &*self.visitor.seen(request.headers());
+        let visitor = &*self.visitor.seen(&request.headers);
         let account = Account::open(visitor, &request);
         let result = match verdict {
             Some(Ok(head)) if head.upgrade => {
-                self.upgrade(visitor, request, head, account.id).await
+                // Boxed, since few requests need it.
+                Box::pin(self.upgrade(visitor, request, body, head, account.id)).await
             }
-            Some(verdict) => self.exchange(visitor, request, verdict, account.id).await,
+            Some(verdict) => self.exchange(visitor, request, body, verdict, account.id).await,
             None => Err(ExchangeError::Request(StatusCode::BAD_REQUEST, "Unexpected request.")),
         };
-        match result {
+        Ok(match result {
             Ok(mut response) => {
                 account.answered(response.status());
                 // The tunnel's version would make hyper forget to tell HTTP/1.0 that it keeps the
@@ -178,32 +183,31 @@ impl Connection {
                 };
                 account.failed(&err).map(|text| Reply::page(text, exchange))
             }
-        }
+        })
     }
 
     async fn exchange(
         &self,
         visitor: &Visitor,
-        request: Request<Incoming>,
+        mut request: Box<Parts>,
+        body: Incoming,
         verdict: Verdict,
         id: RequestId,
     ) -> Result<Response<Body>, ExchangeError> {
         let head =
             verdict.map_err(|refusal| ExchangeError::Request(refusal.status, refusal.reason))?;
-        if request.method() == Method::CONNECT {
+        if request.method == Method::CONNECT {
             return Err(ExchangeError::Method);
         }
-        let (mut parts, body) = request.into_parts();
-        if register::is_registration(&parts) {
+        if register::is_registration(&request) {
             // With a body, or by HTTP/1.0, it is no upgrade; and nobody else's business either.
             let why = RegisterError::Malformed("a registration has no body");
             return Err(ExchangeError::Register(why));
         }
         let version = if head.http10 { "1.0" } else { "1.1" };
-        let way = visitor.prepare(&mut parts, version, id)?;
-        let method = parts.method.clone();
-        let (mut response, carry) =
-            visitor.ask(&way, Box::new(parts), body, id, &mut |_, _| {}).await?;
+        let way = visitor.prepare(&mut request, version, id)?;
+        let is_head = request.method == Method::HEAD;
+        let (mut response, carry) = visitor.ask(&way, request, body, id, &mut |_, _| {}).await?;
         admit(&mut response)?;
         let (mut parts, body) = response.into_parts();
         if carry.is_unasked() {
@@ -211,31 +215,34 @@ impl Connection {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         self.carry(carry);
-        let length = declared_length(&parts.headers).filter(|_| method != Method::HEAD);
+        let length = declared_length(&parts.headers).filter(|_| !is_head);
         Ok(Response::from_parts(parts, body.with_length(length)))
     }
 
     async fn upgrade(
         &self,
         visitor: &Visitor,
-        mut request: Request<Incoming>,
+        request: Box<Parts>,
+        body: Incoming,
         head: Head,
         id: RequestId,
     ) -> Result<Response<Body>, ExchangeError> {
         // However this ends, somebody must tell the guard, who holds the visitor's bytes back.
         let decision = Decision(&self.wire.gate);
-        let upgraded = hyper::upgrade::on(&mut request);
-        let (mut parts, body) = request.into_parts();
-        if register::is_registration(&parts) {
-            return self.register(visitor, parts, upgraded, decision).await;
+        let mut whole = Request::from_parts(*request, body);
+        let upgraded = hyper::upgrade::on(&mut whole);
+        let (request, body) = whole.into_parts();
+        if register::is_registration(&request) {
+            return self.register(visitor, request, upgraded, decision).await;
         }
-        let Some(wish) = Wish::take(&mut parts) else {
+        let mut request = Box::new(request);
+        let Some(wish) = Wish::take(&mut request) else {
             // RFC 9110 §7.8: a wish may be ignored.
-            return self.exchange(visitor, Request::from_parts(parts, body), Ok(head), id).await;
+            return self.exchange(visitor, request, body, Ok(head), id).await;
         };
         let (body, writer) = upgrade::streams(upgraded);
-        let way = visitor.prepare(&mut parts, "1.1", id)?;
-        let (mut response, carry) = forward(&way, Box::new(parts), body, &mut |_, _| {}).await?;
+        let way = visitor.prepare(&mut request, "1.1", id)?;
+        let (mut response, carry) = forward(&way, request, body, &mut |_, _| {}).await?;
         admit(&mut response)?;
         if !(response.status().is_success() && carry.is_extended()) {
             drop(decision);

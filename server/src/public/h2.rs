@@ -49,7 +49,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let visitor = Arc::new(visitor);
-    if let Some(mut engine) = Engine::start(&visitor, io).await {
+    // Boxed, since what a handshake needs isn't to be held by thousands who rest.
+    if let Some(mut engine) = Box::pin(Engine::start(&visitor, io)).await {
         run(&mut engine, visitor).await;
     }
 }
@@ -150,10 +151,10 @@ fn exchange(
     respond: SendResponse<Bytes>,
     conduct: &Arc<Conduct>,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let visitor = visitor.seen(request.headers());
-    let account = Account::open(&visitor, &request);
-    let conduct = conduct.clone();
     let (parts, stream) = request.into_parts();
+    let visitor = visitor.seen(&parts.headers);
+    let account = Account::open(&visitor, &parts);
+    let conduct = conduct.clone();
     if register::is_registration(&parts) {
         return Box::pin(door::register(visitor, parts, stream, respond, (account, conduct)));
     }

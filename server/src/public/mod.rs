@@ -188,19 +188,19 @@ struct Account {
 }
 
 impl Account {
-    fn open<B>(visitor: &Visitor, request: &Request<B>) -> Self {
+    fn open(visitor: &Visitor, head: &Parts) -> Self {
         let subject = log_enabled!(Level::Debug).then(|| {
-            let host = request.uri().authority().map(Authority::as_str);
-            let host = host.or(request.headers().get(HOST).and_then(|host| host.to_str().ok()));
-            let (host, path) = (host.unwrap_or_default(), request.uri().path());
-            format!("{} {host:?} {path:?}", request.method())
+            let host = head.uri.authority().map(Authority::as_str);
+            let host = host.or(head.headers.get(HOST).and_then(|host| host.to_str().ok()));
+            let (host, path) = (host.unwrap_or_default(), head.uri.path());
+            format!("{} {host:?} {path:?}", head.method)
         });
         Self {
             id: RequestId::next(visitor.seed),
             visitor: visitor.address,
             begun: Instant::now(),
             subject,
-            accept: request.headers().get(ACCEPT).cloned(),
+            accept: head.headers.get(ACCEPT).cloned(),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here knows a way to a tunnel.
 
+use std::future::ready;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -43,12 +44,7 @@ impl Redirect {
     {
         let (address, shutdown, budget) =
             (self.address, self.shutdown.clone(), self.budget.clone());
-        let answer = |wire: Wire| {
-            move |request| {
-                let response = self.answer(&wire, request);
-                async move { response }
-            }
-        };
+        let answer = |wire: Wire| move |request| ready(Ok(self.answer(&wire, request)));
         drive(io, address, shutdown, budget, answer).await;
     }
 

@@ -85,6 +85,6 @@ async fn reap(all: Weak<Idle>) {
 /// Idle connections kept: what a page's burst leaves behind.
 const MAX_IDLE: usize = 256;
 /// A look at each connection costs as much as a tenth of a request; this long ones under load don't rest.
-const MOMENT: Duration = Duration::from_millis(1);
+const MOMENT: Duration = Duration::from_millis(10);
 /// For so long an origin that closes idle connections waits for us to close ours, at most.
 const ROUND: Duration = Duration::from_secs(2);
