@@ -362,12 +362,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_waits_keeps_only_itself_where_much_is_held() {
-        for (limit, alone) in [(0, true), (1 << 20, false)] {
+    fn what_waits_keeps_only_itself_where_many_sockets_are_full() {
+        let budget = Budget::new(1 << 20);
+        let mut full = Vec::new();
+        for (sockets, alone) in [(0, false), (100, true)] {
+            full.resize_with(sockets, || budget.full());
             let read = Bytes::from(vec![0; 64 * 1024]);
-            let (budget, shared) = (Budget::new(limit), Shared::new());
+            let shared = Shared::new();
             lock(&shared).push(read.slice(..MERGED), &budget);
-            assert_eq!((read.is_unique(), budget.held()), (alone, MERGED), "{limit}");
+            assert_eq!(read.is_unique(), alone, "{sockets}");
         }
+        assert_eq!(budget.held(), 2 * MERGED);
     }
 }

@@ -135,7 +135,7 @@ impl<B: Body<Data = Bytes>> Source<'_, B> {
             match data {
                 Some(data) if first.len() + merged.len() + data.len() <= MERGED => {
                     if merged.is_empty() {
-                        merged.reserve(MERGED);
+                        merged.reserve(first.len() + data.len());
                         merged.extend_from_slice(&first);
                     }
                     merged.extend_from_slice(data);
