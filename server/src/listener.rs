@@ -328,7 +328,7 @@ pub async fn serve_visitor<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let visitor = shard.visitor(peer.ip(), stream.get_ref().1.server_name(), stay);
+    let visitor = Arc::new(shard.visitor(peer.ip(), stream.get_ref().1.server_name(), stay));
     match kind {
         Peer::VisitorH2 => serve_h2(visitor, stream).await,
         _ => serve_h1(visitor, stream).await,

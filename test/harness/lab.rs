@@ -245,7 +245,7 @@ impl Lab {
     pub fn h1(&mut self) -> H1<DuplexStream> {
         let (near, far) = duplex(PIPE);
         let visitor = self.visitor();
-        self.spawn(serve_h1(visitor, near));
+        self.spawn(serve_h1(Arc::new(visitor), near));
         H1::over(far)
     }
 
@@ -253,7 +253,7 @@ impl Lab {
     pub fn h2_socket(&mut self) -> DuplexStream {
         let (near, far) = duplex(PIPE);
         let visitor = self.visitor();
-        self.spawn(serve_h2(visitor, near));
+        self.spawn(serve_h2(Arc::new(visitor), near));
         far
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::uri::Scheme;
 use log::debug;
@@ -26,6 +27,7 @@ where
     debug!("listener: {peer} speaks {} without TLS", if is_h2 { "h2" } else { "http/1.1" });
     let mut visitor = shard.visitor(peer.ip(), None, stay);
     visitor.edge.scheme = Scheme::HTTP;
+    let visitor = Arc::new(visitor);
     if is_h2 { serve_h2(visitor, io).await } else { serve_h1(visitor, io).await }
 }
 

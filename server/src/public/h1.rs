@@ -39,14 +39,14 @@ use super::upgrade::{self, Wish};
 use super::{Account, Visitor, admit, declared_length};
 
 /// Answers one visitor's HTTP/1.1 connection to its end. Dropping the future cuts it.
-pub async fn serve<IO>(visitor: Visitor, io: IO)
+pub async fn serve<IO>(visitor: Arc<Visitor>, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (address, shutdown, budget) =
         (visitor.address, visitor.shutdown.clone(), visitor.budget.clone());
     let answer = |wire| {
-        let connection = Arc::new(Connection { visitor: Arc::new(visitor), wire });
+        let connection = Arc::new(Connection { visitor, wire });
         move |request: Request<Incoming>| {
             let (head, body) = request.into_parts();
             let answer = connection.clone().answer(Box::new(head), body);

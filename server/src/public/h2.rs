@@ -44,11 +44,10 @@ use super::register;
 use super::{Account, Visitor, admit, check};
 
 /// Answers one visitor's HTTP/2 connection to its end. Dropping the future cuts it.
-pub async fn serve<IO>(visitor: Visitor, io: IO)
+pub async fn serve<IO>(visitor: Arc<Visitor>, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let visitor = Arc::new(visitor);
     // Boxed, since what a handshake needs isn't to be held by thousands who rest.
     if let Some(mut engine) = Box::pin(Engine::start(&visitor, io)).await {
         run(&mut engine, visitor).await;

@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use ptth_client::Body;
 use ptth_server::config::{Config, Respond, Route};
 use ptth_server::deliver::{Counts, Outbox};
-use ptth_server::public::{serve_h1, serve_h2};
+use ptth_server::public::{Visitor, serve_h1, serve_h2};
 use ptth_server::stay::Stay;
 use ptth_test::room::{Guest, Room, process};
 use ptth_test::service::service;
@@ -100,17 +100,19 @@ impl Hooks {
         Ipv4Addr::new(198, 51, 100, self.next).into()
     }
 
+    fn visitor(&self, address: IpAddr) -> Arc<Visitor> {
+        Arc::new(self.room.shard.visitor(address, None, Stay::default()))
+    }
+
     fn h1(&mut self, address: IpAddr) -> H1<DuplexStream> {
         let (near, far) = duplex(64 * 1024);
-        self.visitors
-            .spawn(serve_h1(self.room.shard.visitor(address, None, Stay::default()), near));
+        self.visitors.spawn(serve_h1(self.visitor(address), near));
         H1::over(far)
     }
 
     async fn h2(&mut self, address: IpAddr) -> Peer<DuplexStream> {
         let (near, far) = duplex(64 * 1024);
-        self.visitors
-            .spawn(serve_h2(self.room.shard.visitor(address, None, Stay::default()), near));
+        self.visitors.spawn(serve_h2(self.visitor(address), near));
         Peer::asking(far, &[]).await
     }
 

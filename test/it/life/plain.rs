@@ -206,7 +206,7 @@ async fn the_scheme_follows_a_trusted_proxy() {
         visitor.edge.scheme = http::uri::Scheme::HTTP;
         visitor.edge.trusted = trusted.clone();
         let (near, far) = duplex(1 << 16);
-        lab.spawn(ptth_server::public::serve_h1(visitor, near));
+        lab.spawn(ptth_server::public::serve_h1(Arc::new(visitor), near));
         let mut asking = H1::over(far);
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: {said}\r\n\r\n");
         asking.send(head).await;

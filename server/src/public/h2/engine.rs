@@ -40,7 +40,7 @@ pub(super) struct Engine<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
     /// Waits for the preface. `None` if none comes.
-    pub(super) async fn start(visitor: &Visitor, io: IO) -> Option<Self> {
+    pub(super) async fn start(visitor: &Visitor, io: IO) -> Option<Box<Self>> {
         let (io, _) = Stall::new(io, visitor.budget.clone());
         let (io, driver) = cork(io);
         let handshake = driver.flushing(builder(visitor.budget.batch()).handshake::<_, Bytes>(io));
@@ -56,7 +56,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             }
         };
         let window = Window::new(visitor.budget.clone(), STREAM_WINDOW);
-        Some(Self { connection, driver, window })
+        Some(Box::new(Self { connection, driver, window }))
     }
 
     /// Hands every request that is there to `accept`, and flushes once. Ready when the connection has ended.
