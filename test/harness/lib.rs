@@ -5,6 +5,7 @@
 
 pub mod asking;
 pub mod backend;
+pub mod chunks;
 pub mod dice;
 pub mod fake;
 pub mod files;
@@ -28,6 +29,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use backend::Backend;
+pub use chunks::Chunks;
 pub use dice::Dice;
 pub use fake::Fake;
 pub use files::{Certificate, Folder};

@@ -1,50 +1,22 @@
 //! B9, B10: visitors who stop reading, and visitors who leave, by the hundred.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Frame as BodyFrame;
 use ptth_client::Body;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_test::lab::Function;
 use ptth_test::peer::*;
-use ptth_test::{Backend, Lab, Peer, ServerProcess, connect_to};
+use ptth_test::{Backend, Chunks, Lab, Peer, ServerProcess, connect_to};
 use tokio::io::DuplexStream;
 use tokio::time::{Instant, sleep};
 
 use super::{ask, until, up, visitor};
 
 /// A gigabyte, in chunks of one size.
-#[derive(Debug)]
-struct Gigabyte {
-    chunk: Bytes,
-    left: usize,
-}
-
-impl Gigabyte {
-    fn of(size: usize) -> Self {
-        Self { chunk: vec![7; size].into(), left: (1 << 30) / size }
-    }
-}
-
-impl http_body::Body for Gigabyte {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        self.left -= 1;
-        Poll::Ready(Some(Ok(BodyFrame::data(self.chunk.clone()))))
-    }
+fn gigabyte(size: usize) -> Chunks {
+    Chunks::of(std::iter::repeat_n(Bytes::from(vec![7; size]), (1 << 30) / size))
 }
 
 /// A gigabyte of large or of tiny chunks at `/large` and `/tiny`, which may be an upgrade's; else "ok".
@@ -54,14 +26,14 @@ async fn gateway() -> (ServerProcess, Backend) {
         &gateway,
         Function(|request: Request<Body>| async move {
             Response::new(match request.uri().path() {
-                "/large" => Gigabyte::of(64 * 1024),
-                "/tiny" => Gigabyte::of(16),
+                "/large" => gigabyte(64 * 1024),
+                "/tiny" => gigabyte(16),
                 "/unread" => {
                     // Alive and unread.
                     sleep(Duration::from_secs(1000)).await;
-                    Gigabyte { chunk: Bytes::new(), left: 0 }
+                    Chunks::of([])
                 }
-                _ => Gigabyte { chunk: Bytes::from_static(b"ok"), left: 1 },
+                _ => Chunks::of([Bytes::from_static(b"ok")]),
             })
         }),
     )

@@ -3,58 +3,32 @@
 //! Those who keep to a visitor's limits keep their connections, those who don't are told to calm down and
 //! come again; the tunnel is the same one all the while, and nobody else sees anything but 200.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Frame as BodyFrame;
 use ptth_client::Body;
 use ptth_test::lab::Function;
 use ptth_test::peer::*;
-use ptth_test::{Dice, H1, Lab, Peer, soon};
+use ptth_test::{Chunks, Dice, H1, Lab, Peer, soon};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::{JoinSet, yield_now};
 
 use super::{ask, until};
 
-/// One chunk, and then nothing for ever; or an end, at once.
-struct Endless {
-    chunk: Option<Bytes>,
-    ends: bool,
-}
-
-impl http_body::Body for Endless {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
-        match self.chunk.take() {
-            Some(chunk) => Poll::Ready(Some(Ok(BodyFrame::data(chunk)))),
-            None if self.ends => Poll::Ready(None),
-            None => Poll::Pending,
-        }
-    }
-}
-
 /// What a visitor may ask for: an answer, none, one that has begun, and a large one.
 const PATHS: [&str; 4] = ["/", "/never", "/endless", "/large"];
 
-async fn answer(request: Request<Body>) -> Response<Endless> {
-    let (text, ends) = match request.uri().path() {
+async fn answer(request: Request<Body>) -> Response<Chunks> {
+    let one = |text| Chunks::of([Bytes::from_static(text)]);
+    Response::new(match request.uri().path() {
         "/never" => std::future::pending().await,
-        "/endless" => (&b"begun"[..], false),
-        "/large" => (&[7; 200_000][..], true),
-        _ => (&b"ok"[..], true),
-    };
-    Response::new(Endless { chunk: Some(Bytes::from_static(text)), ends })
+        "/endless" => one(b"begun").endless(),
+        "/large" => one(&[7; 200_000]),
+        _ => one(b"ok"),
+    })
 }
 
 /// A visitor who opens streams and resets them.

@@ -1,12 +1,9 @@
 //! A network that goes silent, without a FIN; and time that passes. The clock is paused: 25 s cost nothing.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
 use ptth_client::Body;
 use ptth_client::demo::Demo;
@@ -14,8 +11,8 @@ use ptth_link::shutdown::Phase;
 use ptth_server::pool::Tunnel;
 use ptth_test::room::{Guest, Pipes, Room, process};
 use ptth_test::service::service;
-use ptth_test::soon;
 use ptth_test::wire::{Road, Weather};
+use ptth_test::{Chunks, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -47,7 +44,7 @@ async fn both_ends_notice_silence_within_25_seconds_and_no_request_hangs() {
             if request.uri().path() == "/head" {
                 std::future::pending::<()>().await;
             }
-            Ok::<_, Infallible>(Response::new(Endless))
+            Ok::<_, Infallible>(Response::new(Chunks::of([]).endless()))
         }
     });
     let backend = Guest::start(&process(room.client_config()), far.clone(), never);
@@ -95,21 +92,6 @@ async fn both_ends_notice_silence_within_25_seconds_and_no_request_hangs() {
     room.until_tunnels(2).await;
     assert!(back.elapsed() <= Duration::from_secs(2), "{:?}", back.elapsed());
     drop(backend);
-}
-
-/// A body that never begins.
-struct Endless;
-
-impl http_body::Body for Endless {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
-        Poll::Pending
-    }
 }
 
 /// B5: who is only slow isn't dead.

@@ -8,14 +8,10 @@ mod renewal;
 mod rest;
 mod room;
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt, Full};
 use ptth_client::config::{HostHeader, OriginAddress};
 use ptth_client::demo::Demo;
@@ -24,7 +20,7 @@ use ptth_client::{Body, Early};
 use ptth_test::lab::Function;
 use ptth_test::origin::read_head;
 use ptth_test::peer::*;
-use ptth_test::{Lab, OriginBox};
+use ptth_test::{Chunks, Lab, OriginBox};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 
@@ -222,7 +218,7 @@ async fn trap_3_an_origins_framing_errors_do_not_reach_the_tunnel() {
 async fn trap_4_empty_chunks_are_not_sent() {
     let service = Function(|request: Request<Body>| async move {
         let body = request.into_body().collect().await.expect("a whole body").to_bytes();
-        Response::new(Chunks(std::iter::repeat_n(Bytes::new(), 1000).chain([body])))
+        Response::new(Chunks::of(std::iter::repeat_n(Bytes::new(), 1000).chain([body])))
     });
     let mut lab = Lab::serving(service).await;
     for _ in 0..5 {
@@ -233,21 +229,6 @@ async fn trap_4_empty_chunks_are_not_sent() {
         }
         visitor.send(data(1, END_STREAM, b"body")).await;
         assert_eq!(visitor.outcome(1).await, Outcome::Response(200, b"body".to_vec()));
-    }
-}
-
-/// A body that gives each chunk as it is, the empty ones too.
-struct Chunks<I>(I);
-
-impl<I: Iterator<Item = Bytes> + Unpin> http_body::Body for Chunks<I> {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.next().map(|chunk| Ok(BodyFrame::data(chunk))))
     }
 }
 
