@@ -33,6 +33,14 @@ impl Dice {
         self.any() % bound
     }
 
+    /// One of these, each as likely as the others.
+    ///
+    /// # Panics
+    /// There are none.
+    pub fn one_of<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len() as u64) as usize]
+    }
+
     /// True once in `n` times.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
