@@ -148,28 +148,60 @@ impl Drop for Carry {
     }
 }
 
-/// A deadline that begins anew whenever something moved.
+/// A deadline that begins anew whenever something moved. Costs no timer until somebody waits, and none for each
+/// move: when it fires too early, it is set to when it will be time.
 #[derive(Debug)]
 pub struct Stillness {
     /// How long nothing may move.
     pub patience: Duration,
-    timer: Pin<Box<Sleep>>,
+    since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
     moved: u64,
 }
 
 impl Stillness {
     /// Begins now.
     pub fn new(patience: Duration) -> Self {
-        let timer = Box::pin(sleep_until(Instant::now() + patience));
-        Self { patience, timer, moved: 0 }
+        Self { patience, since: Instant::now(), timer: None, moved: 0 }
     }
 
     /// Ready when `moved` has been the same for too long.
     pub fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
         if moved != self.moved {
-            self.moved = moved;
-            self.timer.as_mut().reset(Instant::now() + self.patience);
+            (self.moved, self.since) = (moved, Instant::now());
         }
-        self.timer.as_mut().poll(cx)
+        let due = self.since + self.patience;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= due {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn stillness_begins_anew_whenever_something_moved() {
+        let second = Duration::from_secs(1);
+        let mut still = Stillness::new(60 * second);
+        for moved in 0..5 {
+            let poll = poll_fn(|cx| still.poll(cx, moved));
+            assert!(timeout(59 * second, poll).await.is_err(), "{moved}");
+        }
+        // What moved last was seen 59 s ago.
+        let begun = Instant::now();
+        poll_fn(|cx| still.poll(cx, 4)).await;
+        assert_eq!(begun.elapsed(), second);
+        assert!(poll_fn(|cx| Poll::Ready(still.poll(cx, 4))).await.is_ready());
     }
 }
