@@ -168,9 +168,13 @@ impl Connection {
             self.sending = Sending::default();
         }
         loop {
+            let came = self.input.len();
             if self.may_be_head()
                 && let Some(head) = head::read(&mut self.input, method)?
             {
+                if came - self.input.len() > MAX_HEAD {
+                    return Poll::Ready(Err(H1Error::TooLarge));
+                }
                 self.seen = 0;
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
                 {
@@ -185,10 +189,10 @@ impl Connection {
                 *response.headers_mut() = head.fields;
                 return Poll::Ready(Ok(response));
             }
-            if self.input.len() > MAX_HEAD {
+            if came > MAX_HEAD {
                 return Poll::Ready(Err(H1Error::TooLarge));
             }
-            self.seen = self.input.len();
+            self.seen = came;
             if ready!(self.poll_read(cx)).map_err(H1Error::Io)? == 0 {
                 return Poll::Ready(Err(self.unsent.take().unwrap_or(H1Error::Cut)));
             }
@@ -243,6 +247,7 @@ impl Connection {
     /// seen to have done so, and not found out by a request that then can't be sent again. `closely`: asks the
     /// kernel, since the runtime may not have heard of it yet.
     pub(super) fn is_alive(&mut self, closely: bool) -> bool {
+        self.next = LEAST;
         let quiet = self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending();
         let peek = |io: &dyn Io| io.socket().peek(&mut [MaybeUninit::uninit()]);
         match &self.half {

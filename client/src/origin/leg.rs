@@ -72,12 +72,13 @@ impl Legs {
         method: &Method,
         early: Option<&Early>,
     ) -> Result<(Response<()>, Leg), OriginError> {
-        // Ourselves, and the exchanges that have a connection.
-        let crowd = Arc::strong_count(&self.idle).max(1);
+        let idle = self.idle.clone();
+        // Of the exchanges that have a connection or want one each keeps a reference, and so do we.
+        let crowd = Arc::strong_count(&idle).saturating_sub(1).max(1);
         loop {
-            let idle = self.idle.take();
-            let fresh = idle.is_none();
-            let mut connection = match idle {
+            let resting = idle.take();
+            let fresh = resting.is_none();
+            let mut connection = match resting {
                 Some(connection) => connection,
                 None => self.connect(crowd).await.map_err(OriginError::Connect)?,
             };
@@ -85,12 +86,14 @@ impl Legs {
             match poll_fn(|cx| connection.poll_head(cx, method, early)).await {
                 Ok(response) => {
                     let keep = keep_alive(&response);
-                    return Ok((response, Leg { connection, idle: self.idle.clone(), keep }));
+                    return Ok((response, Leg { connection, idle, keep }));
                 }
-                Err(err) => match connection.unsent().filter(|_| !fresh) {
+                // Closed while it rested, and not the fault of the request.
+                Err(err @ (H1Error::Io(_) | H1Error::Cut)) if !fresh => match connection.unsent() {
                     Some(unsent) => request = unsent,
                     None => return Err(OriginError::Response(err)),
                 },
+                Err(err) => return Err(OriginError::Response(err)),
             }
         }
     }
@@ -225,8 +228,11 @@ const KEEP: Duration = Duration::from_secs(4);
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use http::{HeaderMap, HeaderValue};
+    use ptth_link::body::Body;
     use socket2::SockRef;
     use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -240,5 +246,27 @@ mod tests {
         // Linux counts twice what it is told, for what it needs itself.
         assert_eq!(bounded, 2 * RECEIVE_BUFFER as usize);
         assert_ne!(size(tcp("127.0.0.1", port, false).await.unwrap()), bounded);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_his_response_counts() {
+        let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = origin.local_addr().unwrap().port();
+        let legs = Arc::new(Legs::new(OriginAddress::Http { host: "127.0.0.1".to_owned(), port }));
+        let mut asking = JoinSet::new();
+        let mut sockets = Vec::new();
+        for _ in 0..FEW + 1 {
+            let legs = legs.clone();
+            asking.spawn(async move {
+                let host = HeaderValue::from_static("a.test");
+                let (fields, body) = (HeaderMap::new(), Body::empty());
+                let request = Sending::new(&Method::GET, "/", &host, &fields, body);
+                legs.ask(request, &Method::GET, None).await.map(drop)
+            });
+            sockets.push(origin.accept().await.unwrap());
+        }
+        assert_eq!(Arc::strong_count(&legs.idle), FEW + 2);
+        asking.shutdown().await;
+        assert_eq!(Arc::strong_count(&legs.idle), 1);
     }
 }

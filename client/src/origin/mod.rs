@@ -235,7 +235,7 @@ impl HttpBody for OriginBody {
             Kind::Http(leg) => {
                 let Some(asked) = leg else { return Poll::Ready(None) };
                 let frame = asked.poll_frame(cx).map_err(OriginBodyError::Http);
-                // What isn't over keeps its connection: a request may go on after its response.
+                // What isn't over keeps its connection: its end may be yet to be read.
                 leg.take_if(|leg| leg.is_over()).into_iter().for_each(Leg::keep);
                 frame
             }

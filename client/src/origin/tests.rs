@@ -1,5 +1,6 @@
 //! An origin behind a tunnel whose other end is a bare HTTP/2 client.
 
+use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use h2::client::SendRequest;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Trigger, channel};
 use ptth_link::window::Budget;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -131,4 +133,60 @@ async fn a_connection_on_which_more_came_than_was_asked_for_is_not_used_again() 
     }
     drop(gateway.send_request(request("GET"), true).unwrap());
     soon(listener.accept()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_spoke_of_another_protocol_is_not_used_again() {
+    let (listener, mut gateway, _running, _trigger) = tunnel(65_535).await;
+    let (response, _) = gateway.send_request(request("GET"), true).unwrap();
+    let mut first = answer(&listener, "101 Switching Protocols\r\nUpgrade: x").await;
+    assert_eq!(soon(response).await.unwrap().status(), 502);
+    let (response, _) = gateway.send_request(request("GET"), true).unwrap();
+    let _second = answer(&listener, "204 No Content").await;
+    assert_eq!(soon(response).await.unwrap().status(), 204);
+    assert_eq!(soon(first.read(&mut [0; 1])).await.unwrap(), 0, "it was closed");
+}
+
+/// Takes a connection and answers the request that comes on it.
+async fn answer(listener: &TcpListener, response: &str) -> TcpStream {
+    let (mut socket, _) = soon(listener.accept()).await.unwrap();
+    head(&mut socket).await;
+    socket.write_all(format!("HTTP/1.1 {response}\r\n\r\n").as_bytes()).await.unwrap();
+    socket
+}
+
+/// A visitor who takes a request back at once would have them all closed, and more of them dialled.
+#[tokio::test]
+async fn a_request_whose_body_failed_is_not_tried_on_all_connections() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let legs = Legs::new(OriginAddress::Http { host: "127.0.0.1".to_owned(), port });
+    let host = HeaderValue::from_static("a.test");
+    let (mut sockets, mut used) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let get = Sending::new(&Method::GET, "/", &host, &HeaderMap::new(), Body::empty());
+        let (asked, socket) =
+            tokio::join!(legs.ask(get, &Method::GET, None), answer(&listener, "204 No Content"));
+        used.push(asked.unwrap().1);
+        sockets.push(socket);
+    }
+    used.into_iter().for_each(Leg::keep);
+    let (near, far) = duplex(64 * 1024);
+    let (client, server) = tokio::join!(h2::client::handshake(near), h2::server::handshake(far));
+    let ((mut sender, connection), mut server) = (client.unwrap(), server.unwrap());
+    let _: &h2::server::Connection<_, Bytes> = &server;
+    let mut running = JoinSet::new();
+    running.spawn(async move {
+        let _ = connection.await;
+    });
+    let (_response, _upload) = sender.send_request(request("POST"), false).unwrap();
+    let (incoming, _respond) = soon(server.accept()).await.unwrap().unwrap();
+    let (inflow, body) = ptth_link::body::split(incoming.into_body(), Budget::new(BODY_BUDGET));
+    drop(inflow);
+    let post = Sending::new(&Method::POST, "/", &host, &HeaderMap::new(), body);
+    assert!(soon(legs.ask(post, &Method::POST, None)).await.is_err());
+    // The kernel knows; the runtime may not have heard of it.
+    let peek = |socket: &TcpStream| SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+    let closed = sockets.iter().filter(|socket| peek(socket).is_ok_and(|read| read == 0)).count();
+    assert!(closed <= 1, "{closed} were closed");
 }

@@ -96,7 +96,7 @@ pub(super) fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Head>
         fields.append(name, value.map_err(|_| H1Error::Malformed("the value of a field"))?);
     }
     let (body, clear) = framing(&mut fields, status, method, http10)?;
-    let keep = clear && persists(&fields, http10);
+    let keep = clear && status != StatusCode::SWITCHING_PROTOCOLS && persists(&fields, http10);
     Ok(Some(Head { status, fields, body, keep }))
 }
 
@@ -114,34 +114,37 @@ fn framing(
     method: &Method,
     http10: bool,
 ) -> Result<(Decoder, bool), H1Error> {
-    let coding = fields.get_all(TRANSFER_ENCODING).iter().next_back().cloned();
+    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
+    let chunked = match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
+        // We ask for no other (TE, RFC 9110 §10.1.4), and the visitor won't hear of it.
+        _ => return Err(H1Error::Malformed("a transfer coding that nobody asked for")),
+    };
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
     let length = match lengths.next() {
         None => None,
         Some(first) if lengths.all(|other| other == first) => Some(number(first.as_bytes())?),
         Some(_) => return Err(H1Error::Malformed("two lengths")),
     };
-    let clear = coding.is_none() || length.is_none();
+    let clear = !chunked || length.is_none();
     if !clear || fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         fields.remove(CONTENT_LENGTH);
     }
-    if status.is_informational()
-        || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
-        || method == Method::HEAD
-    {
+    if status == StatusCode::NO_CONTENT {
+        fields.remove(CONTENT_LENGTH);
+        // One that says that it has a body may well send it (RFC 9110 §8.6 forbids both).
+        return Ok((Decoder::Done, !chunked && length.unwrap_or(0) == 0));
+    }
+    if status.is_informational() || status == StatusCode::NOT_MODIFIED || method == Method::HEAD {
         return Ok((Decoder::Done, clear));
     }
-    match (coding, length) {
-        (Some(_), _) if http10 => Err(H1Error::Malformed("a transfer coding of HTTP/1.0")),
-        (Some(coding), _) => {
-            let last = coding.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-            let chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
-            let body = if chunked { Decoder::chunked() } else { Decoder::UntilClose };
-            Ok((body, chunked && clear))
-        }
-        (None, Some(0)) => Ok((Decoder::Done, true)),
-        (None, Some(length)) => Ok((Decoder::Length(length), true)),
-        (None, None) => Ok((Decoder::UntilClose, false)),
+    match length {
+        _ if chunked && http10 => Err(H1Error::Malformed("a transfer coding of HTTP/1.0")),
+        _ if chunked => Ok((Decoder::chunked(), clear)),
+        Some(0) => Ok((Decoder::Done, true)),
+        Some(length) => Ok((Decoder::Length(length), true)),
+        None => Ok((Decoder::UntilClose, false)),
     }
 }
 
@@ -209,17 +212,13 @@ mod tests {
             ("200 OK|Content-Length: 5|Content-Length: 5||", "Length(5)", true, None),
             ("200 OK|Content-Length: 5|Connection: x, Close||", "Length(5)", false, Some("5")),
             ("200|Transfer-Encoding: chunked||", "Chunked(Size)", true, None),
-            ("200 OK|Transfer-Encoding: gzip, Chunked||", "Chunked(Size)", true, None),
-            (
-                "200 OK|Transfer-Encoding: gzip|Transfer-Encoding: chunked||",
-                "Chunked(Size)",
-                true,
-                None,
-            ),
-            ("200 OK|Transfer-Encoding: chunked, gzip||", "UntilClose", false, None),
+            ("200 OK|Transfer-Encoding:  Chunked ||", "Chunked(Size)", true, None),
             ("200 OK|Transfer-Encoding: chunked|Content-Length: 5||", "Chunked(Size)", false, None),
             ("200 OK||", "UntilClose", false, None),
-            ("204 No Content|Content-Length: 5||", "Done", true, Some("5")),
+            ("204 No Content||", "Done", true, None),
+            ("204 No Content|Content-Length: 0||", "Done", true, None),
+            ("204 No Content|Content-Length: 5||", "Done", false, None),
+            ("204 No Content|Transfer-Encoding: chunked||", "Done", false, None),
             ("304 Not Modified|Content-Length: 5||", "Done", true, Some("5")),
             (
                 "304 Not Modified|Transfer-Encoding: chunked|Content-Length: 5||",
@@ -228,6 +227,7 @@ mod tests {
                 None,
             ),
             ("103 Early Hints||", "Done", true, None),
+            ("101 Switching Protocols||", "Done", false, None),
         ];
         for (head, body, keep, length) in table {
             let got = judge(Method::GET, &format!("HTTP/1.1 {head}")).unwrap();
@@ -260,6 +260,12 @@ mod tests {
             "HTTP/1.1 200 OK|Content-Length:||",
             "HTTP/1.1 200 OK|Content-Length: 99999999999999999999||",
             "HTTP/1.0 200 OK|Transfer-Encoding: chunked||",
+            "HTTP/1.1 200 OK|Transfer-Encoding: gzip, chunked||",
+            "HTTP/1.1 200 OK|Transfer-Encoding: chunked, chunked||",
+            "HTTP/1.1 200 OK|Transfer-Encoding: chunked,||",
+            "HTTP/1.1 200 OK|Transfer-Encoding: chunked|Transfer-Encoding: chunked||",
+            "HTTP/1.1 200 OK|Transfer-Encoding: identity||",
+            "HTTP/1.1 204 No Content|Transfer-Encoding: gzip||",
         ];
         for head in table {
             let got = judge(Method::GET, head);

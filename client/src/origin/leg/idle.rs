@@ -84,7 +84,8 @@ async fn reap(all: Weak<Idle>) {
 
 /// Idle connections kept: what a page's burst leaves behind.
 const MAX_IDLE: usize = 256;
-/// A look at each connection costs as much as a tenth of a request; this long ones under load don't rest.
+/// A look at each connection costs as much as a tenth of a request; under load few rest for longer. What is said
+/// unasked so soon after a response is seen only if the runtime has heard of it.
 const MOMENT: Duration = Duration::from_millis(10);
 /// For so long an origin that closes idle connections waits for us to close ours, at most.
 const ROUND: Duration = Duration::from_secs(2);
