@@ -113,7 +113,7 @@ impl std::fmt::Display for Ended {
 /// `up` is told when the gateway has begun to ask. Dropping the future cuts the tunnel.
 pub async fn answer<IO, S, B>(
     io: IO,
-    answering: Answering<S>,
+    mut answering: Answering<S>,
     mut drain: Shutdown,
     up: oneshot::Sender<()>,
 ) -> Ended
@@ -125,6 +125,7 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: std::fmt::Display + Send,
 {
+    answering.budget = answering.budget.part();
     let mut engine = match timeout(PREFACE, Engine::start(io, &answering.budget)).await {
         Ok(Ok(engine)) => engine,
         Ok(Err(err)) => return ended(err),

@@ -289,12 +289,13 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(shared) = self.shared.clone() else { return Poll::Ready(None) };
-        let mut shared = lock(&shared);
+        let this = &mut *self;
+        let Some(shared) = &this.shared else { return Poll::Ready(None) };
+        let mut shared = lock(shared);
         if let Some(data) = shared.pop() {
             drop(shared);
-            self.took(data.len());
-            self.length = self.length.map(|length| length.saturating_sub(data.len() as u64));
+            this.took(data.len());
+            this.length = this.length.map(|length| length.saturating_sub(data.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if let Some(trailers) = shared.trailers.take() {

@@ -30,6 +30,8 @@ struct Corked<T> {
     flushed: bool,
     /// The socket took less than there was.
     full: bool,
+    /// A write waits, of which a part may have been taken before.
+    waiting: bool,
     received: u64,
     /// How much gathers.
     batch: usize,
@@ -42,6 +44,7 @@ pub fn cork<T>(io: T) -> (Cork<T>, Driver<T>) {
         unsent: BytesMut::new(),
         flushed: true,
         full: false,
+        waiting: false,
         received: 0,
         batch: BATCH,
     }));
@@ -73,13 +76,11 @@ impl<T: AsyncWrite + Unpin> Driver<T> {
     /// after a poll of the connection; false if that left a frame half written, since the socket is full.
     pub fn inject(&self, frame: &[u8]) -> bool {
         let mut corked = lock(&self.0);
-        // A write of h2's waits only where this much has gathered.
-        let whole = !corked.full && corked.unsent.len() < corked.batch;
-        if whole {
+        if !corked.waiting {
             corked.unsent.extend_from_slice(frame);
             corked.flushed = false;
         }
-        whole
+        !corked.waiting
     }
 
     /// Says how many bytes may gather.
@@ -142,8 +143,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
     ) -> Poll<io::Result<usize>> {
         let mut corked = lock(&self.0);
         if corked.full || corked.unsent.len() >= corked.batch {
+            corked.waiting = true;
             ready!(corked.poll_flush(cx))?;
         }
+        corked.waiting = false;
         if corked.unsent.capacity() == 0 && buf.len() > SMALL {
             // More will follow. Growing step by step would copy it all once more.
             let batch = corked.batch;
@@ -252,6 +255,23 @@ mod tests {
         }
         assert!(taken >= BATCH, "{taken}");
         assert!(!driver.inject(&[0; 17]), "between two halves of a frame");
+    }
+
+    /// Nothing may be put between two halves of a frame, though the socket has room again.
+    #[tokio::test]
+    async fn nothing_is_injected_while_a_write_waits() {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let (mut cork, driver) = cork(near);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for part in [BATCH, BATCH] {
+            assert_eq!(cork.write(&vec![0; 70 * 1024]).await.unwrap(), part);
+        }
+        assert!(Pin::new(&mut cork).poll_write(&mut cx, &[0; 6 * 1024]).is_pending());
+        far.read_exact(&mut vec![0; BATCH]).await.unwrap();
+        assert!(driver.poll_flush(&mut cx).is_ready());
+        assert!(!driver.inject(&[0; 17]));
+        assert!(Pin::new(&mut cork).poll_write(&mut cx, &[0; 6 * 1024]).is_ready());
+        assert!(driver.inject(&[0; 17]));
     }
 
     #[tokio::test]

@@ -83,8 +83,9 @@ impl Keepalive {
 }
 
 /// What is known of the round trip after a PING that `took` so long. A way that became longer is found out
-/// within minutes; but a PING that `waited` behind data says nothing of the way, and to believe it would widen
-/// the window, and so the wait.
+/// within minutes; but a PING whose answer `waited` behind data that we were sent says nothing of the way, and to
+/// believe it would widen the window, and so the wait. One that waits behind what we send is believed, a
+/// sixteenth of it each time; while we send so much, little comes through the window that is too wide then.
 fn settle(fastest: Option<Duration>, took: Duration, waited: bool) -> Duration {
     match fastest {
         Some(fastest) if took > fastest && waited => fastest,

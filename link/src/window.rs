@@ -19,6 +19,8 @@ pub struct Budget {
     limit: usize,
     held: AtomicUsize,
     full: AtomicUsize,
+    /// Of what this is a part.
+    whole: Option<Arc<Self>>,
 }
 
 /// A socket that takes nothing, as long as this is kept.
@@ -34,7 +36,22 @@ impl Drop for Full {
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, held: AtomicUsize::new(0), full: AtomicUsize::new(0) })
+        Arc::new(Self { limit, held: AtomicUsize::new(0), full: AtomicUsize::new(0), whole: None })
+    }
+
+    /// One connection's part: what is held of it is held of the whole.
+    #[must_use]
+    pub fn part(self: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self {
+            limit: self.limit,
+            held: AtomicUsize::new(0),
+            full: AtomicUsize::new(0),
+            whole: Some(self.clone()),
+        })
+    }
+
+    fn whole(&self) -> &Self {
+        self.whole.as_deref().unwrap_or(self)
     }
 
     /// Counts a socket that takes nothing.
@@ -50,10 +67,16 @@ impl Budget {
 
     pub(crate) fn take(&self, bytes: usize) {
         self.held.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.take(bytes);
+        }
     }
 
     pub(crate) fn give_back(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.give_back(bytes);
+        }
     }
 
     /// Whether few sockets are full. When many are, all that waits for each of them counts.
@@ -63,17 +86,17 @@ impl Budget {
 
     /// Bytes that may wait at one place of a connection on their way into its socket.
     pub fn batch(&self) -> usize {
-        match self.full.load(Ordering::Relaxed) {
+        match self.whole().full.load(Ordering::Relaxed) {
             0..FEW => BATCH,
             FEW..MANY => BATCH / 4,
             MANY.. => BATCH / 8,
         }
     }
 
-    /// The window for each of `streams` streams of a link that needs `reach`.
+    /// The window for each of `streams` streams of a connection whose part this is, and which needs `reach`.
     fn share(&self, streams: usize, reach: u32) -> u32 {
-        let limit = self.limit.min(WINDOWS * reach as usize);
-        let left = limit.saturating_sub(self.held());
+        let own = (WINDOWS * reach as usize).saturating_sub(self.held());
+        let left = self.limit.saturating_sub(self.whole().held()).min(own);
         let share = left / streams.max(SHARES);
         let narrowest = (reach / NARROWER).min(NARROWEST);
         u32::try_from(share).unwrap_or(WIDEST).clamp(narrowest, reach)
@@ -154,9 +177,9 @@ pub const BATCH: usize = 64 * 1024;
 /// half of one two thirds more.
 const FEW: usize = 32;
 const MANY: usize = 512;
-/// So many streams may be held back with windows as wide as their link needs; those beyond share the room of
-/// these, which on a short link is far less than the budget.
-const WINDOWS: usize = 32;
+/// So many streams of one connection may be held back with windows as wide as its link needs; those beyond share
+/// the room of these, which on a short link is far less than the budget.
+const WINDOWS: usize = 16;
 /// No single stream gets more than this part of what is left, so that stalled ones converge to the budget.
 const SHARES: usize = 2;
 /// The rate that one stream is to reach, in bytes a second: 1 Gbit/s.
@@ -220,14 +243,28 @@ mod tests {
     /// 1,000 readers that stopped: what such a link may hold, and the narrowest window for those beyond it.
     #[test]
     fn stalled_streams_converge_to_the_budget() {
-        for (reach, most) in [(WIDEST, 64 << 20), (FIRST, 8 << 20)] {
-            let budget = Budget::new(64 << 20);
+        for (reach, most) in [(WIDEST, 64 << 20), (FIRST, 4 << 20)] {
+            let budget = Budget::new(64 << 20).part();
             for streams in 1..=1000 {
                 budget.take(budget.share(streams, reach) as usize);
             }
             let narrow = 1000 * (reach / NARROWER).min(NARROWEST) as usize;
             assert!(budget.held() <= most + narrow, "{reach}: {}", budget.held());
         }
+    }
+
+    #[test]
+    fn what_is_held_of_one_connection_narrows_another_only_where_little_is_left() {
+        let whole = Budget::new(64 << 20);
+        let (far, near) = (whole.part(), whole.part());
+        far.take(32 << 20);
+        assert_eq!(near.share(1, FIRST), FIRST);
+        assert_eq!(near.share(16, FIRST), FIRST);
+        assert_eq!(far.share(2, WIDEST), 16 << 20);
+        far.take(32 << 20);
+        assert_eq!(near.share(1, FIRST), FIRST / NARROWER);
+        far.give_back(64 << 20);
+        assert_eq!((far.held(), whole.held()), (0, 0));
     }
 
     #[test]

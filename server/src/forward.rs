@@ -22,7 +22,6 @@ use log::debug;
 use ptth_link::body::{Body, split};
 use ptth_link::headers;
 use ptth_link::pump::{Patience, PumpError};
-use ptth_link::window::Budget;
 
 use crate::carry::{Carry, Stillness};
 use crate::error::ExchangeError;
@@ -40,8 +39,6 @@ pub struct Way {
     pub shard: usize,
     /// What the visitor's address has of the route's tunnels.
     pub share: Share,
-    /// What bodies may hold.
-    pub budget: Arc<Budget>,
     /// From the last sign of the upload to the response's head.
     pub head_timeout: Duration,
     /// For a response under way of which nothing moves.
@@ -209,7 +206,7 @@ impl Exchange {
         // RFC 9110 §10.1.1: instead of the 100; so nobody will ever want that body.
         let refused = upload.as_mut().filter(|held| held.is_held() && !head.status.is_success());
         let unasked = refused.map(Upload::abandon).is_some();
-        let (inflow, body) = split(stream, way.budget.clone());
+        let (inflow, body) = split(stream, lease.tunnel().budget.clone());
         let carry = Carry::new(inflow, upload, lease, way.stall_timeout);
         let mut carry = carry.extended(extended).unasked(unasked);
         // A small response is often here as a whole already; then nothing is left to carry.

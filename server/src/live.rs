@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use ptth_link::limits::PROBE_TIMEOUT;
+use ptth_link::window::Budget;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -38,6 +39,8 @@ pub struct Tunnel {
     /// Those of its sites that another backend took from it.
     lost: Mutex<Vec<Site>>,
     dismissal: OnceLock<(u32, &'static str)>,
+    /// What the responses that come by it may hold.
+    pub(crate) budget: Arc<Budget>,
     pub(crate) sender: SendRequest<Bytes>,
     in_flight: AtomicUsize,
     /// Whose they are.
@@ -67,6 +70,7 @@ impl Tunnel {
     pub fn new(
         shard: usize,
         (identity, sites): (Identity, Vec<Site>),
+        budget: Arc<Budget>,
         sender: SendRequest<Bytes>,
     ) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -78,6 +82,7 @@ impl Tunnel {
             sites,
             lost: Mutex::default(),
             dismissal: OnceLock::new(),
+            budget,
             sender,
             in_flight: AtomicUsize::new(0),
             tally: Tally::default(),

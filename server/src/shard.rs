@@ -174,7 +174,6 @@ impl Shard {
             outbox: self.outbox.clone(),
             roster: self.roster.clone(),
             shard: self.index,
-            budget: self.budget.clone(),
             limits: self.limits.clone(),
             shutdown: self.shutdown.clone(),
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use log::{debug, error, info, warn};
 use ptth_link::shutdown::{Phase, Shutdown};
-use ptth_link::window::Budget;
 use tokio::select;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -31,8 +30,6 @@ pub struct Courier {
     pub roster: Arc<Roster>,
     /// The thread that it runs on.
     pub shard: usize,
-    /// What bodies may hold.
-    pub budget: Arc<Budget>,
     /// How long a backend may take.
     pub limits: Limits,
     /// The end of the process.
@@ -139,7 +136,6 @@ impl Courier {
                 share: route.pool.share(delivery.address),
                 route,
                 shard: self.shard,
-                budget: self.budget.clone(),
                 head_timeout: self.limits.head,
                 stall_timeout: self.limits.stall,
             };

@@ -38,7 +38,7 @@ struct GateState {
     verdicts: VecDeque<Verdict>,
     /// Requests whose response isn't written yet. While there are any, silence isn't idleness.
     open: usize,
-    /// When the last of them was.
+    /// When hyper had taken all of the last response.
     rested: Option<Instant>,
     /// Why the body of the last request broke off, if the visitor broke it.
     body_refusal: Option<Refusal>,
@@ -227,9 +227,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
     /// What a silence at this place means, once it has lasted long enough.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let rested = {
-            let mut state = self.gate.lock();
-            state.reader = Some(cx.waker().clone());
-            if state.open == 0 { Some(state.rested) } else { None }
+            let state = self.gate.lock();
+            (state.open == 0).then_some(state.rested)
         };
         match ready!(self.clock.poll(cx, self.checker.place(), rested)) {
             Place::Head => Poll::Ready(self.refuse(TOO_SLOW)),

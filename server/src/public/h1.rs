@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::CONNECTION;
@@ -33,7 +33,7 @@ use crate::forward::forward;
 
 use super::guard::{Exchange, Gate, Guard, Verdict};
 use super::register;
-use super::stall::{Lift, Stall};
+use super::stall::{Outlet, Stall};
 use super::strict::Head;
 use super::upgrade::{self, Wish};
 use super::{Account, Visitor, admit, declared_length};
@@ -60,7 +60,7 @@ where
 /// What whoever answers an HTTP/1.1 connection has to know of it.
 pub(super) struct Wire {
     gate: Gate,
-    lift: Lift,
+    outlet: Outlet,
     /// Bodies that must move on while hyper waits for its socket.
     background: mpsc::UnboundedSender<Work>,
 }
@@ -68,6 +68,7 @@ pub(super) struct Wire {
 impl Wire {
     /// The verdict on the request that has just come, which is under way until the other is dropped.
     pub(super) fn begin(&self) -> (Option<Verdict>, Exchange) {
+        self.outlet.begin();
         (self.gate.verdict(), self.gate.exchange())
     }
 
@@ -89,18 +90,17 @@ pub(super) async fn drive<IO, A, F>(
     A: Fn(Request<Incoming>) -> F,
     F: Future<Output = Result<Response<Reply>, Infallible>>,
 {
-    let batch = budget.batch();
-    let (io, lift) = Stall::new(io, budget);
+    let (io, outlet) = Stall::new(io, budget);
     let (io, gate) = Guard::new(io);
     let (background, mut arriving) = mpsc::unbounded_channel();
-    let answer = answer(Wire { gate, lift, background });
+    let answer = answer(Wire { gate, outlet, background });
     let http = http1::Builder::new()
         // A visitor who closes his half is gone: HTTP/1.1 has no other way to say so.
         .half_close(false)
-        // What the guard lets pass, hyper must not refuse in its own words.
-        // Bodies in both directions: hyper's default is 400 KiB of each.
-        .max_buf_size(batch)
+        // What the guard lets pass, hyper must not refuse in its own words. Its default holds 400 KiB of bodies
+        // in each direction.
         .max_header_size(HEAD_ROOM)
+        .max_buf_size(HEAD_ROOM)
         .max_headers(MAX_FIELDS)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(io), service_fn(answer))
@@ -171,7 +171,10 @@ impl Connection {
                 // The tunnel's version would make hyper forget to tell HTTP/1.0 that it keeps the
                 // connection.
                 *response.version_mut() = Version::HTTP_11;
-                response.map(|body| Reply { content: Content::Tunnel(body), exchange })
+                response.map(|body| Reply {
+                    content: Content::Tunnel(body, self.wire.outlet.clone()),
+                    exchange,
+                })
             }
             Err(err) => {
                 // A malformed body shows as a failed upload; the guard knows that the visitor broke it.
@@ -252,7 +255,7 @@ impl Connection {
         }
         let (response, work) = upgrade::switch(&wish, response, carry, writer);
         decision.accept();
-        self.wire.lift.lift();
+        self.wire.outlet.lift();
         let _ = self.wire.background.send(Box::pin(work));
         Ok(response)
     }
@@ -269,7 +272,7 @@ impl Connection {
         let mut response = Response::new(Body::empty());
         admitted.grant(&mut response, true);
         decision.accept();
-        self.wire.lift.lift();
+        self.wire.outlet.lift();
         let io = async move { upgraded.await.ok().map(TokioIo::new) };
         let tunnel = admitted.tunnel(io, visitor, visitor.stay.become_tunnel());
         // Fails only at the end of the process.
@@ -317,7 +320,7 @@ impl Reply {
 }
 
 enum Content {
-    Tunnel(Body),
+    Tunnel(Body, Outlet),
     Page(Option<Bytes>),
 }
 
@@ -330,26 +333,30 @@ impl HttpBody for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.content {
-            Content::Tunnel(body) => Pin::new(body).poll_frame(cx).map_ok(|mut frame| {
-                if let Some(trailers) = frame.trailers_mut() {
-                    headers::trailers(trailers);
-                }
-                frame
-            }),
+            Content::Tunnel(body, outlet) => {
+                ready!(outlet.poll_room(cx));
+                Pin::new(body).poll_frame(cx).map_ok(|mut frame| {
+                    outlet.hand(frame.data_ref().map_or(0, Bytes::len));
+                    if let Some(trailers) = frame.trailers_mut() {
+                        headers::trailers(trailers);
+                    }
+                    frame
+                })
+            }
             Content::Page(page) => Poll::Ready(page.take().map(|page| Ok(Frame::data(page)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Tunnel(body) => body.is_end_stream(),
+            Content::Tunnel(body, _) => body.is_end_stream(),
             Content::Page(page) => page.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Tunnel(body) => body.size_hint(),
+            Content::Tunnel(body, _) => body.size_hint(),
             Content::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64),
         }
     }

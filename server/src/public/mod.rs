@@ -122,7 +122,6 @@ impl Visitor {
             share: route.pool.share(self.address),
             route,
             shard: self.shard,
-            budget: self.budget.clone(),
             head_timeout: self.limits.head,
             stall_timeout: self.limits.stall,
         })

@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ptth_link::window::{Budget, Full};
@@ -17,8 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) struct Stall<T> {
     io: T,
     waiting: Option<Waiting>,
-    lifted: Arc<AtomicBool>,
-    budget: Arc<Budget>,
+    outlet: Outlet,
 }
 
 /// For a socket that is full.
@@ -29,20 +28,69 @@ struct Waiting {
     full: Full,
 }
 
-/// Lifts the limit, for an upgraded connection: its peer may sleep as long as its kernel answers.
+/// The socket, as whoever writes to it by way of hyper sees it.
 #[derive(Clone, Debug)]
-pub(super) struct Lift(Arc<AtomicBool>);
+pub(super) struct Outlet(Arc<Shared>);
 
-impl Lift {
+#[derive(Debug)]
+struct Shared {
+    budget: Arc<Budget>,
+    lifted: AtomicBool,
+    /// Bytes that were handed out and not written.
+    ahead: AtomicUsize,
+    writer: Mutex<Option<Waker>>,
+}
+
+impl Outlet {
+    /// Lifts the limit, for an upgraded connection: its peer may sleep as long as its kernel answers.
     pub(super) fn lift(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.lifted.store(true, Ordering::Relaxed);
+    }
+
+    /// Ready while little waits for the socket. hyper would take 64 KiB ahead.
+    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.0.ahead.load(Ordering::Relaxed) < self.0.budget.batch() {
+            return Poll::Ready(());
+        }
+        *self.writer() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Says that so many bytes are on their way to the socket.
+    pub(super) fn hand(&self, bytes: usize) {
+        self.0.ahead.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Says that a response begins: nothing of it waits.
+    pub(super) fn begin(&self) {
+        self.0.ahead.store(0, Ordering::Relaxed);
+    }
+
+    /// Heads and the framing of chunks are written, too, and weren't handed.
+    fn wrote(&self, bytes: usize) {
+        let ahead = self.0.ahead.load(Ordering::Relaxed);
+        if ahead > 0 {
+            self.0.ahead.store(ahead.saturating_sub(bytes), Ordering::Relaxed);
+            if let Some(writer) = self.writer().take() {
+                writer.wake();
+            }
+        }
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Stall<T> {
-    pub(super) fn new(io: T, budget: Arc<Budget>) -> (Self, Lift) {
-        let lifted = Arc::new(AtomicBool::new(false));
-        (Self { io, waiting: None, lifted: lifted.clone(), budget }, Lift(lifted))
+    pub(super) fn new(io: T, budget: Arc<Budget>) -> (Self, Outlet) {
+        let outlet = Outlet(Arc::new(Shared {
+            budget,
+            lifted: AtomicBool::new(false),
+            ahead: AtomicUsize::new(0),
+            writer: Mutex::default(),
+        }));
+        (Self { io, waiting: None, outlet: outlet.clone() }, outlet)
     }
 
     fn watch<R>(
@@ -56,9 +104,9 @@ impl<T> Stall<T> {
         }
         let waiting = self.waiting.get_or_insert_with(|| Waiting {
             timer: Box::pin(sleep_until(Instant::now() + PATIENCE)),
-            full: self.budget.full(),
+            full: self.outlet.0.budget.full(),
         });
-        if self.lifted.load(Ordering::Relaxed) {
+        if self.outlet.0.lifted.load(Ordering::Relaxed) {
             return polled;
         }
         ready!(waiting.timer.as_mut().poll(cx));
@@ -67,14 +115,25 @@ impl<T> Stall<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Stall<T> {
+    fn wrote(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &polled {
+            self.outlet.wrote(*bytes);
+        }
+        self.watch(cx, polled)
+    }
+
     /// How many bytes to write now. Where many sockets are full, none until the kernel has taken what was
     /// encrypted before.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if !self.budget.is_calm() {
+        if !self.outlet.0.budget.is_calm() {
             let drained = Pin::new(&mut self.io).poll_flush(cx);
             ready!(self.watch(cx, drained))?;
         }
-        Poll::Ready(Ok(self.budget.batch()))
+        Poll::Ready(Ok(self.outlet.0.budget.batch()))
     }
 }
 
@@ -96,7 +155,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
     ) -> Poll<io::Result<usize>> {
         let room = ready!(self.poll_room(cx))?;
         let polled = Pin::new(&mut self.io).poll_write(cx, buf.get(..room).unwrap_or(buf));
-        self.watch(cx, polled)
+        self.wrote(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -112,7 +171,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
         };
         let bufs = bufs.get(..bufs.iter().take_while(fit).count()).unwrap_or(bufs);
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.watch(cx, polled)
+        self.wrote(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -130,11 +189,15 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
     }
 }
 
-/// Longer than any pause of a network that still works.
+/// Longer than any pause of a network that still works. Where many sockets are full, 16 KiB that are encrypted
+/// already have to leave within it, and 64 where that has only just come about: kernels say of a socket that it
+/// has room when a third of what they keep is sent, which is as much.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use ptth_link::limits::BODY_BUDGET;
     use tokio::io::{AsyncWriteExt, BufWriter};
 
@@ -155,8 +218,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_upgraded_connection_may_pause() {
         let (near, _far) = tokio::io::duplex(64);
-        let (mut stall, lift) = Stall::new(near, Budget::new(BODY_BUDGET));
-        lift.lift();
+        let (mut stall, outlet) = Stall::new(near, Budget::new(BODY_BUDGET));
+        outlet.lift();
         let write = tokio::time::timeout(PATIENCE * 10, stall.write_all(&[0; 1000]));
         assert!(write.await.is_err(), "it still waits");
     }
@@ -165,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn little_is_written_where_many_sockets_are_full() {
         let budget = Budget::new(BODY_BUDGET);
-        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         let mut stalled = Vec::new();
         let mut written = Vec::new();
         while written.last() != Some(&(8 * 1024)) {
@@ -187,5 +250,36 @@ mod tests {
         assert_eq!((of(640 * 1024), of(16 * 1024), of(8 * 1024)), (32, 480, 1));
         drop(stalled);
         assert!(budget.is_calm());
+    }
+
+    /// What hyper takes ahead follows the number of full sockets, and goes on when they take it.
+    #[tokio::test]
+    async fn no_more_is_handed_out_than_may_wait() {
+        let budget = Budget::new(BODY_BUDGET);
+        let (near, _far) = tokio::io::duplex(1 << 20);
+        let (mut stall, outlet) = Stall::new(near, budget.clone());
+        let cx = Context::from_waker(Waker::noop());
+        let hand = || {
+            let mut handed = 0;
+            while outlet.poll_room(&cx).is_ready() {
+                outlet.hand(1024);
+                handed += 1024;
+            }
+            handed
+        };
+        assert_eq!(hand(), 64 * 1024);
+        let full: Vec<_> = (0..100).map(|_| budget.full()).collect();
+        stall.write_all(&[0; 48 * 1024]).await.unwrap();
+        assert_eq!(hand(), 0);
+        stall.write_all(&[0; 2 * 1024]).await.unwrap();
+        assert_eq!(hand(), 2 * 1024);
+        // With a head, of which nobody spoke.
+        stall.write_all(&[0; 17 * 1024]).await.unwrap();
+        assert_eq!(hand(), 16 * 1024);
+        // Whoever waits is woken by the write.
+        let room = poll_fn(|cx| outlet.poll_room(cx));
+        let (_, written) = tokio::join!(room, stall.write_all(&[0; 1024]));
+        written.unwrap();
+        drop(full);
     }
 }

@@ -193,7 +193,8 @@ where
         let pings = connection.ping_pong().expect("it is taken once, here");
         let mut keepalive = Keepalive::new(pings);
         keepalive.probe(0);
-        let window = Window::first(home.budget.clone());
+        let budget = home.budget.part();
+        let window = Window::first(budget.clone());
         let mut engine = Self { connection, driver, keepalive, window, unsettled: None };
         poll_fn(|cx| match engine.poll(cx, 0) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
@@ -201,7 +202,7 @@ where
             Poll::Pending => Poll::Pending,
         })
         .await?;
-        Ok((engine, Tunnel::new(home.shard, who, sender)))
+        Ok((engine, Tunnel::new(home.shard, who, budget, sender)))
     }
 
     /// Ready when the connection has ended. `streams`: how many are open.

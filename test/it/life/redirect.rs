@@ -119,3 +119,22 @@ async fn slow_visitors_are_not_waited_for() {
     soon("the end", near.read_to_string(&mut text)).await.unwrap();
     assert!(text.contains("location: https://a.test/x\r\n"), "{text}");
 }
+
+/// D1: what may wait for sockets, where many are full, bounds no head.
+#[tokio::test]
+async fn a_long_head_is_read_however_many_sockets_are_full() {
+    let budget = Budget::new(BODY_BUDGET);
+    let _full: Vec<_> = (0..1000).map(|_| budget.full()).collect();
+    let (_trigger, shutdown) = channel();
+    let (mut near, far) = duplex(1 << 16);
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let redirect = Redirect { address, port: 443, budget, seed: 7, shutdown };
+    let mut serving = JoinSet::new();
+    serving.spawn(redirect.serve(far));
+    let cookie = "x".repeat(30_000);
+    let head = format!("GET /x HTTP/1.1\r\nHost: a.test\r\nCookie: {cookie}\r\n\r\n");
+    near.write_all(head.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    soon("the end", near.read_to_string(&mut text)).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 308 "), "{text}");
+}

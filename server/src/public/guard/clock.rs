@@ -51,16 +51,17 @@ impl Clock {
         self.silent = Some((place, since));
         let due = rested.map(|rested| rested.map_or(since, |rested| rested.max(since)) + patience);
         loop {
-            let next = || due.unwrap_or_else(|| Instant::now() + patience);
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next())));
-            if due.is_some_and(|due| due < timer.deadline()) {
-                timer.as_mut().reset(next());
+            // During an exchange nobody tells us of its end: to look again in time is enough.
+            let next = due.unwrap_or_else(|| Instant::now() + patience);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
+            if next < timer.deadline() {
+                timer.as_mut().reset(next);
             }
             ready!(timer.as_mut().poll(cx));
             if due.is_some_and(|due| due <= Instant::now()) {
                 return Poll::Ready(place);
             }
-            timer.as_mut().reset(next());
+            timer.as_mut().reset(next);
         }
     }
 }
@@ -133,6 +134,16 @@ mod tests {
         let rested = Some(Some(Instant::now()));
         tokio::time::advance(SECOND).await;
         assert_eq!(fired(&mut clock, Place::Head, rested).await, (Place::Head, 9));
+    }
+
+    /// D2: half of a head behind a request under way, of whose end the clock isn't told.
+    #[tokio::test(start_paused = true)]
+    async fn it_looks_again_in_time() {
+        let mut clock = Clock { fresh: false, ..Clock::first() };
+        quiet(&mut clock, Place::Between, None, SECOND).await;
+        quiet(&mut clock, Place::Head, None, SECOND).await;
+        let looks = clock.timer.as_ref().map(|timer| timer.deadline());
+        assert_eq!(looks, Some(Instant::now() + 9 * SECOND));
     }
 
     /// D2: a head that is begun late in a long rest has less time than the rest had left.
