@@ -176,7 +176,7 @@ pub const BATCH: usize = 64 * 1024;
 /// Of full sockets. With one TLS record in place of four a download costs the gateway a fifth more CPU, with
 /// half of one two thirds more.
 const FEW: usize = 32;
-const MANY: usize = 512;
+const MANY: usize = 256;
 /// So many streams of one connection may be held back with windows as wide as its link needs; those beyond share
 /// the room of these, which on a short link is far less than the budget.
 const WINDOWS: usize = 16;
@@ -271,7 +271,7 @@ mod tests {
     fn sockets_are_handed_little_where_many_are_full() {
         let budget = Budget::new(64 << 20);
         let mut full = Vec::new();
-        for (sockets, batch) in [(31, 64), (32, 16), (511, 16), (512, 8), (10_000, 8)] {
+        for (sockets, batch) in [(31, 64), (32, 16), (255, 16), (256, 8), (10_000, 8)] {
             full.resize_with(sockets, || budget.full());
             assert_eq!(budget.batch(), batch * 1024, "{sockets}");
         }

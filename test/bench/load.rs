@@ -60,6 +60,9 @@ impl Load {
         let output = command.output().map_err(|err| Void(format!("h2load: {err}")))?;
         let after = subject.cpu();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.code() == Some(TIMED_OUT) {
+            return Err(Void(format!("h2load didn't end within {} s", STUCK.as_secs())));
+        }
         let count = self.requests;
         let all = format!("{count} done, {count} succeeded, 0 failed, 0 errored, 0 timeout");
         if !text.contains(&all) || !text.contains(&format!("status codes: {count} 2xx")) {
@@ -82,6 +85,9 @@ impl Load {
         Ok(values)
     }
 }
+
+/// What timeout(1) ends with when it ended the other.
+const TIMED_OUT: i32 = 124;
 
 /// Of `finished in 1.50s, 39998.21 req/s, 43.26MB/s`.
 fn rate(text: &str) -> Option<f64> {

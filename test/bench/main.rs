@@ -103,6 +103,9 @@ fn run(wish: &Wish) -> Result<bool, Void> {
         let last = usize::from(workload.is_traced() && world.strace.is_ok());
         for turn in 0..turns + last {
             for kind in workload.subjects(&world) {
+                if results.is_lost(workload.name, kind) {
+                    continue;
+                }
                 let values = if turn < turns {
                     workload.turn(&world, wish.scale, kind, &mut steady)
                 } else {

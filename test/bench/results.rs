@@ -45,6 +45,12 @@ impl Results {
         names
     }
 
+    /// Whether its first turn was void: it isn't asked again.
+    pub(crate) fn is_lost(&self, workload: &str, kind: Kind) -> bool {
+        let void = self.voids.iter().any(|(name, who, _)| (*name, *who) == (workload, kind));
+        void && !self.subjects(workload).contains(&kind)
+    }
+
     /// Who took part in it, and wasn't void each time.
     pub(crate) fn subjects(&self, workload: &str) -> Vec<Kind> {
         let of = self.turns.keys().filter(|(name, _)| *name == workload);

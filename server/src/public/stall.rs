@@ -247,7 +247,7 @@ mod tests {
             stalled.push((stall, far));
         }
         let of = |bytes| written.iter().filter(|sum| **sum == bytes).count();
-        assert_eq!((of(640 * 1024), of(16 * 1024), of(8 * 1024)), (32, 480, 1));
+        assert_eq!((of(640 * 1024), of(16 * 1024), of(8 * 1024)), (32, 224, 1));
         drop(stalled);
         assert!(budget.is_calm());
     }
