@@ -56,8 +56,9 @@ impl Budget {
 
     /// Counts a socket that takes nothing.
     pub fn full(self: &Arc<Self>) -> Full {
-        self.full.fetch_add(1, Ordering::Relaxed);
-        Full(self.clone())
+        let whole = self.whole.as_ref().unwrap_or(self);
+        whole.full.fetch_add(1, Ordering::Relaxed);
+        Full(whole.clone())
     }
 
     /// Bytes held now.
@@ -276,6 +277,9 @@ mod tests {
             assert_eq!(budget.batch(), batch * 1024, "{sockets}");
         }
         full.truncate(31);
-        assert!(budget.is_calm());
+        let part = budget.part();
+        assert!(part.is_calm());
+        full.push(part.full());
+        assert!(!budget.is_calm());
     }
 }

@@ -103,6 +103,8 @@ pub(super) struct Guard<T> {
     /// So many bytes of it are sound.
     approved: usize,
     mode: Mode,
+    /// Where the checker was before it judged what came last.
+    place: Place,
     clock: Clock,
     /// Until when to read on: after the last byte, and at most.
     linger: Option<(Pin<Box<Sleep>>, Instant)>,
@@ -132,6 +134,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
             raw: BytesMut::new(),
             approved: 0,
             mode: Mode::Http,
+            place: Place::Between,
             clock: Clock::first(),
             linger: None,
         };
@@ -169,7 +172,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
     }
 
     fn refuse(&mut self, refusal: Refusal) -> io::Result<bool> {
-        let in_body = self.clock.place == Place::Body;
+        let in_body = self.place == Place::Body;
         self.mode = Mode::Refused;
         self.raw.clear();
         if in_body {
@@ -268,11 +271,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<T> {
                 Mode::Refused => return Poll::Pending,
                 Mode::Ended => return Poll::Ready(Ok(())),
             }
-            this.clock.place = this.checker.place();
+            this.place = this.checker.place();
             if this.judge()? {
                 continue;
             }
-            let was = this.clock.place;
+            let was = this.place;
             if was == Place::Body && this.checker.place() == Place::Between {
                 // The message ended; what is there already may be the next head.
                 continue;

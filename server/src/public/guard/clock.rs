@@ -14,7 +14,6 @@ use super::super::strict::Place;
 #[derive(Debug)]
 pub(super) struct Clock {
     timer: Option<Pin<Box<Sleep>>>,
-    pub(super) place: Place,
     /// Where he is silent, and since when.
     pub(super) silent: Option<(Place, Instant)>,
     pub(super) fresh: bool,
@@ -23,7 +22,7 @@ pub(super) struct Clock {
 impl Clock {
     /// For a connection of which nothing has come yet.
     pub(super) fn first() -> Self {
-        Self { timer: None, place: Place::Between, silent: None, fresh: true }
+        Self { timer: None, silent: None, fresh: true }
     }
 
     /// Ready with the place at which the visitor was silent for too long. `rested`: no exchange is under way,
