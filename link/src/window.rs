@@ -159,7 +159,10 @@ impl Window {
         let lower = wanted <= self.announced / 4 * 3;
         let used = received.saturating_sub(self.received) >= u64::from(self.announced)
             && self.changed.elapsed() >= RAISE_INTERVAL;
-        let raise = wanted >= self.announced / 4 * 5 && (used || self.fresh);
+        let wider = wanted >= self.announced / 4 * 5
+            // Or it would stay a little narrower for ever.
+            || (wanted == self.reach && wanted > self.announced);
+        let raise = wider && (used || self.fresh);
         (lower || raise).then_some(wanted)
     }
 
@@ -239,6 +242,19 @@ mod tests {
         assert_eq!(window.adjust(1, 0), None, "raised as any other from then on");
         tokio::time::advance(RAISE_INTERVAL).await;
         assert_eq!(window.adjust(1, u64::from(FIRST)), Some(WIDEST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_the_end_the_window_is_all_that_the_link_needs() {
+        let mut window = Window::first(Budget::new(64 << 20));
+        window.announce(FIRST / 8 * 7, 0);
+        tokio::time::advance(RAISE_INTERVAL).await;
+        assert_eq!(window.adjust(1, 1000), None, "not while it isn't the limit");
+        assert_eq!(window.adjust(18, u64::from(FIRST)), None, "a little wider isn't worth a frame");
+        assert_eq!(window.adjust(1, u64::from(FIRST)), Some(FIRST));
+        window.announce(FIRST, 0);
+        tokio::time::advance(RAISE_INTERVAL).await;
+        assert_eq!(window.adjust(1, u64::from(FIRST)), None);
     }
 
     /// 1,000 readers that stopped: what such a link may hold, and the narrowest window for those beyond it.
