@@ -339,8 +339,8 @@ impl Drop for Body {
         shared.tail = BytesMut::new();
         let inflow = shared.inflow.take();
         drop(shared);
-        // Now: h2 gives a stream's credit back only when the last handle of it goes, which may be in the graveyard for
-        // long; and what the process may hold, nobody would give back.
+        // Now: h2 gives a stream's credit back only when the last handle of it goes, which may be in the
+        // graveyard for long; and what the process may hold, nobody would give back.
         self.took(rest);
         self.credit = None;
         if let Some(inflow) = inflow {

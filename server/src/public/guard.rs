@@ -275,8 +275,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<T> {
             if this.judge()? {
                 continue;
             }
-            let was = this.place;
-            if was == Place::Body && this.checker.place() == Place::Between {
+            if this.place == Place::Body && this.checker.place() == Place::Between {
                 // The message ended; what is there already may be the next head.
                 continue;
             }
