@@ -14,6 +14,8 @@ pub const REPLACED: u32 = 0x3270_0002;
 pub const WITHDRAWN: u32 = 0x3270_0003;
 /// The backend was admitted, and nothing of what it asked for is its to serve.
 pub const FORBIDDEN: u32 = 0x3270_0004;
+/// Its credential has all the tunnels that it may have: another one may come when one of them ends.
+pub const OVER_LIMIT: u32 = 0x3270_0005;
 
 /// A reason that both ends know by name. The codes lie outside the registered error codes (RFC 9113 §7).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -26,11 +28,14 @@ pub enum Why {
     Withdrawn,
     /// [`FORBIDDEN`].
     Forbidden,
+    /// [`OVER_LIMIT`].
+    OverLimit,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Taken, Self::Replaced, Self::Withdrawn, Self::Forbidden];
+    pub const ALL: [Self; 5] =
+        [Self::Taken, Self::Replaced, Self::Withdrawn, Self::Forbidden, Self::OverLimit];
 
     /// Its GOAWAY code.
     pub fn code(self) -> u32 {
@@ -39,6 +44,7 @@ impl Why {
             Self::Replaced => REPLACED,
             Self::Withdrawn => WITHDRAWN,
             Self::Forbidden => FORBIDDEN,
+            Self::OverLimit => OVER_LIMIT,
         }
     }
 
@@ -57,6 +63,7 @@ impl fmt::Display for Why {
             Self::Replaced => "replaced",
             Self::Withdrawn => "withdrawn",
             Self::Forbidden => "forbidden",
+            Self::OverLimit => "over a limit",
         })
     }
 }
@@ -156,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn other_codes_are_not_ours() {
-        for code in [1, 11, 0x3270_0000, 0x3270_0005, u32::MAX] {
+        for code in [1, 11, 0x3270_0000, OVER_LIMIT + 1, u32::MAX] {
             let err = read(&farewell(code, "")).await;
             assert_eq!((Why::of(&err), text(&err)), (None, None), "{err:?}");
         }

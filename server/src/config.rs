@@ -132,6 +132,8 @@ pub struct Limits {
     pub connections: Option<usize>,
     /// Connections at a time from one address; `None` means a share of all.
     pub connections_per_address: Option<usize>,
+    /// Tunnels at a time of one credential on one route.
+    pub tunnels: usize,
     /// For running responses, once asked to stop.
     pub grace: Duration,
 }
@@ -145,6 +147,8 @@ impl Default for Limits {
             stall: Duration::from_secs(300),
             connections: None,
             connections_per_address: None,
+            // A client has one for each core; a fleet under one token says so.
+            tunnels: 64,
             grace: Duration::from_secs(30),
         }
     }
@@ -274,6 +278,11 @@ fn limits(args: &Args, sources: &Sources<'_>) -> Result<Limits, ConfigError> {
         sources.setting(&args.max_connections_per_address, flag, variable)?
     {
         limits.connections_per_address = Some(parse::count(flag, text)?);
+    }
+    if let Some((flag, text)) =
+        sources.setting(&args.max_tunnels, "--max-tunnels", "MAX_TUNNELS")?
+    {
+        limits.tunnels = parse::count(flag, text)?;
     }
     Ok(limits)
 }

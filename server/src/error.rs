@@ -189,6 +189,8 @@ pub enum RegisterError {
     Taken,
     /// Too many failures from its address; it may come again after so many seconds.
     TooMany(u64),
+    /// Its credential, or its connection, has all the tunnels that it may have.
+    Full,
     /// Whoever decides can't be asked.
     Unavailable,
 }
@@ -201,7 +203,7 @@ impl RegisterError {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Taken => StatusCode::CONFLICT,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -213,6 +215,7 @@ impl RegisterError {
             Self::Forbidden(_) => "this credential doesn't allow to serve what was asked for",
             Self::Taken => "another backend is there and keeps its place",
             Self::TooMany(_) => "too many failed attempts from this address",
+            Self::Full => "this credential or connection has all the tunnels that it may have",
             Self::Unavailable => "credentials can't be checked right now",
         }
     }

@@ -354,7 +354,9 @@ pub async fn serve_backend<IO>(
         }
     };
     match ended {
-        ended @ (Ended::Silent | Ended::Taken) => warn!("tunnel: refused from={peer}: {ended}"),
+        ended @ (Ended::Silent | Ended::Taken | Ended::Over) => {
+            warn!("tunnel: refused from={peer}: {ended}")
+        }
         ended => debug!("tunnel: from={peer} is over: {ended}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -17,7 +17,7 @@ use crate::share::{Part, Share, Tally};
 use crate::site::Site;
 
 /// Names a tunnel in logs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TunnelId(u64);
 
 impl fmt::Display for TunnelId {
@@ -36,8 +36,6 @@ pub struct Tunnel {
     pub identity: Identity,
     /// What it asked to serve, and was granted.
     pub sites: Vec<Site>,
-    /// Those of its sites that another backend took from it.
-    lost: Mutex<Vec<Site>>,
     dismissal: OnceLock<(u32, &'static str)>,
     /// What the responses that come by it may hold.
     pub(crate) budget: Arc<Budget>,
@@ -80,7 +78,6 @@ impl Tunnel {
             shard,
             identity,
             sites,
-            lost: Mutex::default(),
             dismissal: OnceLock::new(),
             budget,
             sender,
@@ -153,29 +150,6 @@ impl Tunnel {
     pub(crate) fn note_room(&self) {
         let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
         rooms.iter().for_each(|freed| freed.notify_waiters());
-    }
-
-    /// Another backend took this site from it.
-    pub(crate) fn lose(&self, site: &Site) {
-        self.lost().push(site.clone());
-    }
-
-    /// Gives back the lost sites that are `free` now. Whether there were any.
-    pub(crate) fn regain(&self, free: impl Fn(&Site) -> bool) -> bool {
-        let mut lost = self.lost();
-        let before = lost.len();
-        lost.retain(|site| !free(site));
-        lost.len() < before
-    }
-
-    /// What it asked to serve and was granted, but for what it lost.
-    pub(crate) fn claims(&self) -> Vec<&Site> {
-        let lost = self.lost();
-        self.sites.iter().filter(|site| !lost.contains(site)).collect()
-    }
-
-    fn lost(&self) -> std::sync::MutexGuard<'_, Vec<Site>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No new requests from here on; those that run may finish, if the backend still answers.

@@ -266,14 +266,8 @@ impl Policy {
 
     /// The sites that a tunnel, admitted under whatever policy, may serve under this one.
     pub fn judge(&self, tunnel: &Tunnel) -> Vec<Arc<Route>> {
-        let claims = tunnel.claims();
-        let kept = claims.into_iter().filter(|site| self.keeps(site, &tunnel.identity));
+        let kept = tunnel.sites.iter().filter(|site| self.keeps(site, &tunnel.identity));
         kept.filter_map(|site| self.site(site)).collect()
-    }
-
-    /// Takes out the names that nobody serves any more.
-    pub fn tidy(&self) {
-        self.names.iter().for_each(Names::tidy);
     }
 
     /// Door A: what a backend may serve whose key TLS has proven.

@@ -7,6 +7,7 @@
 //! never exceeded; beyond it h2 would queue without a bound and without a word.
 
 mod backend;
+mod members;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,12 +24,14 @@ pub use crate::live::{Tunnel, TunnelId};
 use crate::share::{Part, Share, Shares, is_used_up};
 
 use backend::{Backend, turned};
+use members::Members;
 
 /// All tunnels of one route.
 #[derive(Debug)]
 pub struct Pool {
-    all: Mutex<Vec<Arc<Tunnel>>>,
-    /// The same by backend, once for each shard, so that no two threads ask for one lock.
+    members: Mutex<Members>,
+    /// The same by backend, once for each shard, so that no two threads ask for one lock. A backend has the
+    /// same index in each.
     views: Vec<RwLock<Vec<Backend>>>,
     turn: AtomicUsize,
     waiting: AtomicUsize,
@@ -74,7 +77,7 @@ impl Pool {
     /// The same; the requests that wait for a backend are counted in `held`, with those of others.
     pub fn holding(shards: usize, held: Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Self {
-            all: Mutex::default(),
+            members: Mutex::default(),
             views: (0..shards).map(|_| RwLock::default()).collect(),
             turn: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
@@ -88,22 +91,32 @@ impl Pool {
 
     /// Adds a tunnel, unless it is here.
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
-        let mut all = self.lock();
-        if !all.iter().any(|other| other.id == tunnel.id) {
-            tunnel.join(&self.freed);
-            all.push(tunnel.clone());
-            self.arrange(&all);
-        }
+        let mut members = self.lock();
+        let Some(index) = members.insert(tunnel) else { return };
+        tunnel.join(&self.freed);
+        self.arrange(|shard, backends| {
+            if index == backends.len() {
+                backends.push(Backend::default());
+            }
+            backends.get_mut(index).into_iter().for_each(|it| it.add(shard, tunnel));
+        });
     }
 
     /// Takes a tunnel out, if it is here.
     pub fn remove(&self, id: TunnelId) {
-        let mut all = self.lock();
-        let place = all.iter().position(|tunnel| tunnel.id == id);
-        if let Some(place) = place {
-            all.remove(place).part(&self.freed);
-            self.arrange(&all);
-        }
+        let mut members = self.lock();
+        let Some((tunnel, index)) = members.remove(id) else { return };
+        tunnel.part(&self.freed);
+        let mut moved = None;
+        self.arrange(|_, backends| {
+            let Some(backend) = backends.get_mut(index) else { return };
+            backend.remove(id);
+            if backend.is_empty() {
+                backends.swap_remove(index);
+                moved = Some(backends.get(index).and_then(Backend::process));
+            }
+        });
+        moved.into_iter().for_each(|heir| members.vacate(&tunnel, heir));
     }
 
     /// Sends away all who wait, now and later: the route is no more, or is something else.
@@ -117,20 +130,18 @@ impl Pool {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Shows every shard the tunnels that there are now.
-    fn arrange(&self, all: &[Arc<Tunnel>]) {
-        let backends = Backend::group(all);
+    /// Changes what every shard sees, alike.
+    fn arrange(&self, mut change: impl FnMut(usize, &mut Vec<Backend>)) {
         for (shard, view) in self.views.iter().enumerate() {
-            let seen = backends.iter().map(|tunnels| Backend::seen_by(shard, tunnels));
-            *view.write().unwrap_or_else(PoisonError::into_inner) = seen.collect();
+            change(shard, &mut view.write().unwrap_or_else(PoisonError::into_inner));
         }
         // Whoever waits for room must learn as well that nothing is left to wait for.
         self.freed.notify_waiters();
         self.changed.notify_waiters();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Tunnel>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The tunnels of other backends that still take requests.
@@ -140,14 +151,28 @@ impl Pool {
         all
     }
 
+    /// The tunnels of the process that is called so.
+    pub fn siblings(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
+        let members = self.lock();
+        let index = members.index(identity);
+        let view = self.views.first().map(|it| it.read().unwrap_or_else(PoisonError::into_inner));
+        let backend = index.zip(view.as_ref()).and_then(|(index, view)| view.get(index));
+        backend.into_iter().flat_map(Backend::tunnels).cloned().collect()
+    }
+
+    /// How many tunnels are here by the credential of `identity`.
+    pub fn held_by(&self, identity: &Identity) -> usize {
+        self.lock().held_by(identity)
+    }
+
     /// Every tunnel, draining ones included.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
-        self.lock().clone()
+        self.lock().tunnels().cloned().collect()
     }
 
     /// Whether there is no tunnel at all.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().tunnels().next().is_none()
     }
 
     /// What the visitors of an address have of this pool.
@@ -169,8 +194,8 @@ impl Pool {
 
     /// Streams that all tunnels together have room for.
     fn room(&self) -> usize {
-        let tunnels = self.lock();
-        let live = tunnels.iter().filter(|tunnel| !tunnel.is_draining());
+        let members = self.lock();
+        let live = members.tunnels().filter(|tunnel| !tunnel.is_draining());
         live.map(|tunnel| tunnel.allowed()).fold(0, usize::saturating_add)
     }
 

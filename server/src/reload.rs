@@ -152,6 +152,7 @@ impl Fixed {
             (old.stall != now.stall, "stall_timeout"),
             (old.connections != now.connections, "max_connections"),
             (per_address, "max_connections_per_address"),
+            (old.tunnels != now.tunnels, "max_tunnels"),
             (old.grace != now.grace, "grace"),
             (self.log != new.log, "log"),
         ];

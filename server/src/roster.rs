@@ -5,6 +5,7 @@
 
 mod replaced;
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::auth::Identity;
 use crate::config::WhenTaken;
-use crate::live::Tunnel;
+use crate::live::{Tunnel, TunnelId};
 use crate::policy::{Policy, Route};
 use crate::pool::Pool;
 use crate::site::Site;
@@ -27,13 +28,18 @@ pub struct Roster {
     policy: RwLock<Arc<Policy>>,
     members: Mutex<Members>,
     changed: Notify,
+    /// Tunnels that one credential may have on one route.
+    most: usize,
     /// Tunnels of each shard, from the end of their TLS handshake on.
     booked: Mutex<Vec<usize>>,
 }
 
+/// Joining and leaving look only at the tunnel's own sites and process, never at all members.
 #[derive(Debug, Default)]
 struct Members {
-    present: Vec<Member>,
+    present: BTreeMap<TunnelId, Member>,
+    /// The tunnels that had to leave a site to another backend; the first has it again when nobody else does.
+    losers: HashMap<Site, BTreeSet<TunnelId>>,
     replaced: Replaced,
 }
 
@@ -42,6 +48,8 @@ struct Members {
 struct Member {
     tunnel: Arc<Tunnel>,
     pools: Vec<Arc<Pool>>,
+    /// Those of its sites that another backend took from it.
+    lost: Vec<Site>,
 }
 
 impl Member {
@@ -54,15 +62,95 @@ impl Member {
         self.pools = routes.iter().map(|route| route.pool.clone()).collect();
         self.pools.iter().for_each(|pool| pool.add(&self.tunnel));
     }
+
+    /// Has it stand where `policy` lets it, but for what it lost.
+    fn sort(&mut self, policy: &Policy) {
+        let mut granted = policy.judge(&self.tunnel);
+        granted.retain(|route| !self.lost.contains(&route.site));
+        self.stand(&granted);
+    }
+}
+
+impl Members {
+    /// Has every tunnel leave a route whose place `tunnel` takes there.
+    fn make_way(&mut self, route: &Route, tunnel: &Tunnel) {
+        self.replaced.forget(&route.site, &tunnel.identity);
+        let replaces = route.when_taken == WhenTaken::Replace;
+        let others =
+            if replaces { route.pool.all() } else { route.pool.siblings(&tunnel.identity) };
+        for it in others {
+            if it.is_draining() {
+                continue;
+            }
+            if it.identity.is_same_tunnel(&tunnel.identity) {
+                info!("tunnel: {} replaced by {}", it.id, tunnel.id);
+                it.drain();
+                self.present.get_mut(&it.id).into_iter().for_each(|member| member.stand(&[]));
+            } else if replaces && !it.identity.is_same_backend(&tunnel.identity) {
+                let (old, new, site) = (it.id, tunnel.id, &route.site);
+                info!("tunnel: {old} replaced by {new}, of another backend, {site}");
+                self.lose(route, &it);
+            }
+        }
+    }
+
+    /// Takes a route from a tunnel.
+    fn lose(&mut self, route: &Route, tunnel: &Tunnel) {
+        self.replaced.note(&route.site, &tunnel.identity);
+        let Some(member) = self.present.get_mut(&tunnel.id) else { return };
+        member.lost.push(route.site.clone());
+        self.losers.entry(route.site.clone()).or_default().insert(tunnel.id);
+        member.pools.retain(|pool| !Arc::ptr_eq(pool, &route.pool));
+        route.pool.remove(tunnel.id);
+        if member.pools.is_empty() {
+            tunnel.dismiss(REPLACED, "another backend took this name over");
+        }
+    }
+
+    /// Takes a tunnel out. What nobody serves then falls back to the first that had to leave it.
+    fn leave(&mut self, id: TunnelId, policy: &Policy) {
+        let Some(mut member) = self.present.remove(&id) else { return };
+        member.stand(&[]);
+        for site in &member.lost {
+            if let Some(losers) = self.losers.get_mut(site) {
+                losers.remove(&id);
+            }
+        }
+        for site in &member.tunnel.sites {
+            let free = !policy.has_backend(site);
+            let first = self.losers.get_mut(site).filter(|_| free).and_then(BTreeSet::pop_first);
+            if self.losers.get(site).is_some_and(BTreeSet::is_empty) {
+                self.losers.remove(site);
+            }
+            if let Some(heir) = first.and_then(|first| self.present.get_mut(&first)) {
+                heir.lost.retain(|lost| lost != site);
+                heir.sort(policy);
+            }
+            policy.forget(site);
+        }
+    }
+
+    /// Whether a credential has all the tunnels on a route that it may have, but for those that `tunnel`
+    /// replaces.
+    fn is_full(&self, route: &Route, identity: &Identity, most: usize) -> bool {
+        let siblings = || route.pool.siblings(identity);
+        let held = match route.when_taken {
+            WhenTaken::Balance => route.pool.held_by(identity),
+            // All others go, or none comes.
+            WhenTaken::Replace | WhenTaken::Reject => siblings().len(),
+        };
+        held >= most && !siblings().iter().any(|it| it.identity.is_same_tunnel(identity))
+    }
 }
 
 impl Roster {
-    /// Nobody yet, on that many shards.
-    pub fn new(policy: Policy, shards: usize) -> Arc<Self> {
+    /// Nobody yet, on that many shards; a credential may have `most` tunnels on one route.
+    pub fn new(policy: Policy, shards: usize, most: usize) -> Arc<Self> {
         Arc::new(Self {
             policy: RwLock::new(Arc::new(policy)),
             members: Mutex::default(),
             changed: Notify::new(),
+            most,
             booked: Mutex::new(vec![0; shards]),
         })
     }
@@ -86,7 +174,7 @@ impl Roster {
 
     /// Every tunnel, draining ones included.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
-        self.lock().present.iter().map(|member| member.tunnel.clone()).collect()
+        self.lock().present.values().map(|member| member.tunnel.clone()).collect()
     }
 
     /// The tunnels that would keep one of these sites from a backend, if they answer.
@@ -94,6 +182,13 @@ impl Roster {
         let mut members = self.lock();
         let routes = self.policy().live(sites);
         routes.iter().flat_map(|route| members.replaced.keepers(route, identity)).collect()
+    }
+
+    /// Whether a backend has all the tunnels on one of these sites that its credential may have.
+    pub fn is_full(&self, identity: &Identity, sites: &[Site]) -> bool {
+        let members = self.lock();
+        let routes = self.policy().live(sites);
+        routes.iter().any(|route| members.is_full(route, identity, self.most))
     }
 
     /// Lets a tunnel take requests for its sites. One of the same credential and name is replaced at
@@ -107,19 +202,17 @@ impl Roster {
         if routes.is_empty() {
             return Err(Turned::Withdrawn);
         }
-        let Members { present, replaced } = &mut *members;
-        if routes.iter().any(|route| !replaced.keepers(route, &tunnel.identity).is_empty()) {
+        let identity = &tunnel.identity;
+        if routes.iter().any(|route| !members.replaced.keepers(route, identity).is_empty()) {
             return Err(Turned::Taken);
         }
-        for route in &routes {
-            replaced.forget(&route.site, &tunnel.identity);
-            for other in present.iter_mut() {
-                make_way(route, tunnel, other, replaced);
-            }
+        if routes.iter().any(|route| members.is_full(route, identity, self.most)) {
+            return Err(Turned::Full);
         }
-        let mut member = Member { tunnel: tunnel.clone(), pools: Vec::new() };
+        routes.iter().for_each(|route| members.make_way(route, tunnel));
+        let mut member = Member { tunnel: tunnel.clone(), pools: Vec::new(), lost: Vec::new() };
         member.stand(&routes);
-        present.push(member);
+        members.present.insert(tunnel.id, member);
         self.changed.notify_waiters();
         Ok(Registration { roster: self.clone(), tunnel: tunnel.clone() })
     }
@@ -163,16 +256,17 @@ impl Roster {
 pub enum Turned {
     /// Another backend came first, and keeps its place.
     Taken,
+    /// Its credential has all the tunnels that it may have.
+    Full,
     /// A new policy grants it nothing.
     Withdrawn,
 }
 
 fn sort(members: &mut Members, policy: &Policy) {
-    for member in &mut members.present {
-        let granted = policy.judge(&member.tunnel);
-        member.stand(&granted);
+    for member in members.present.values_mut() {
+        member.sort(policy);
         let tunnel = &member.tunnel;
-        if granted.is_empty() && !tunnel.is_draining() {
+        if member.pools.is_empty() && !tunnel.is_draining() {
             warn!("tunnel: {} drained: its credential was withdrawn", tunnel.id);
             tunnel.dismiss(WITHDRAWN, "the credential was withdrawn, or its names were");
         }
@@ -196,27 +290,6 @@ impl Replaced {
     }
 }
 
-/// Sends `other` away from a route if `tunnel` takes its place there.
-fn make_way(route: &Route, tunnel: &Tunnel, other: &mut Member, replaced: &mut Replaced) {
-    let it = other.tunnel.clone();
-    let place = other.pools.iter().position(|pool| Arc::ptr_eq(pool, &route.pool));
-    let Some(place) = place.filter(|_| !it.is_draining()) else { return };
-    if it.identity.is_same_tunnel(&tunnel.identity) {
-        info!("tunnel: {} replaced by {}", it.id, tunnel.id);
-        it.drain();
-    } else if route.when_taken == WhenTaken::Replace
-        && !it.identity.is_same_backend(&tunnel.identity)
-    {
-        info!("tunnel: {} replaced by {}, of another backend, {}", it.id, tunnel.id, route.site);
-        replaced.note(&route.site, &it.identity);
-        it.lose(&route.site);
-        other.pools.swap_remove(place).remove(it.id);
-        if other.pools.is_empty() {
-            it.dismiss(REPLACED, "another backend took this name over");
-        }
-    }
-}
-
 /// Proof that a tunnel takes requests. Dropping it takes the tunnel out of all pools.
 #[must_use = "dropping the registration removes the tunnel at once"]
 #[derive(Debug)]
@@ -234,20 +307,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut members = self.roster.lock();
+        self.roster.lock().leave(self.tunnel.id, &self.roster.policy());
         self.roster.changed.notify_waiters();
-        let place = members.present.iter().position(|it| it.tunnel.id == self.tunnel.id);
-        if let Some(place) = place {
-            members.present.remove(place).stand(&[]);
-        }
-        let policy = self.roster.policy();
-        for member in &mut members.present {
-            // What nobody has any more falls back to the first of those who had to leave it.
-            if member.tunnel.regain(|site| !policy.has_backend(site)) {
-                member.stand(&policy.judge(&member.tunnel));
-            }
-        }
-        policy.tidy();
     }
 }
 

@@ -63,7 +63,7 @@ impl Shared {
         tls.known().grant(policy.keys());
         Ok(Arc::new(Self {
             tls,
-            roster: Roster::new(policy, shards.len()),
+            roster: Roster::new(policy, shards.len(), config.limits.tunnels),
             outbox: Arc::default(),
             budget: Budget::new(BODY_BUDGET),
             attempts: Arc::default(),

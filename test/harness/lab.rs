@@ -64,11 +64,11 @@ impl Lab {
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let (trigger, shutdown) = channel();
         let known = Arc::new(Known::default());
-        let policy = policy(&known, change, None);
+        let (policy, tunnels) = policy(&known, change, None);
         let pool = policy.routes().first().map_or_else(|| Pool::new(1), |it| it.pool.clone());
         Self {
             pool,
-            roster: Roster::new(policy, 1),
+            roster: Roster::new(policy, 1, tunnels),
             known,
             budget: Budget::new(BODY_BUDGET),
             client_budget: Budget::new(BODY_BUDGET),
@@ -80,7 +80,8 @@ impl Lab {
 
     /// Gives the gateway another configuration, as a reload does.
     pub fn reload(&mut self, change: impl FnOnce(&mut Config)) {
-        self.roster.swap(policy(&self.known, change, Some(&self.roster.policy())));
+        let (policy, _) = policy(&self.known, change, Some(&self.roster.policy()));
+        self.roster.swap(policy);
     }
 
     /// A lab whose backend, our client, answers with `service`.
@@ -285,7 +286,12 @@ impl Lab {
     }
 }
 
-fn policy(known: &Arc<Known>, change: impl FnOnce(&mut Config), before: Option<&Policy>) -> Policy {
+/// A policy, and how many tunnels of one credential its routes take.
+fn policy(
+    known: &Arc<Known>,
+    change: impl FnOnce(&mut Config),
+    before: Option<&Policy>,
+) -> (Policy, usize) {
     let names = CertificateSource::SelfSigned { names: Vec::new() };
     let admission = Admission::Keys { keys: Vec::new(), file: None, made: None };
     let mut config = Config::new(names, admission);
@@ -294,7 +300,7 @@ fn policy(known: &Arc<Known>, change: impl FnOnce(&mut Config), before: Option<&
     let policy = Policy::new(&config, known, 1, before);
     // Whoever is here was let in; and unlike an open gateway's, there may be several.
     known.replace(true, &[]);
-    policy
+    (policy, config.limits.tunnels)
 }
 
 /// A service made of a function.

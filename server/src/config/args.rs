@@ -92,6 +92,10 @@ pub struct Args {
     #[argh(option, arg_name = "n")]
     pub max_connections_per_address: Option<String>,
 
+    /// tunnels at a time of one credential on one route (MAX_TUNNELS; default 64)
+    #[argh(option, arg_name = "n")]
+    pub max_tunnels: Option<String>,
+
     /// how long running responses may go on after SIGTERM (GRACE; default 30 seconds)
     #[argh(option, arg_name = "time")]
     pub grace: Option<String>,

@@ -165,6 +165,7 @@ const SETTINGS: &[(&str, &str, Takes)] = &[
     ("stall-timeout", "STALL_TIMEOUT", Takes::Time),
     ("max-connections", "MAX_CONNECTIONS", Takes::Number),
     ("max-connections-per-address", "MAX_CONNECTIONS_PER_ADDRESS", Takes::Number),
+    ("max-tunnels", "MAX_TUNNELS", Takes::Number),
     ("grace", "GRACE", Takes::Time),
     ("log", "LOG", Takes::Text),
 ];

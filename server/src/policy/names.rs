@@ -1,6 +1,7 @@
 //! Dynamic names: who may have which, who has them now, and which one a request means.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 
@@ -10,7 +11,7 @@ use crate::pool::Pool;
 use crate::router::{self, HostPattern};
 use crate::site::Site;
 
-use super::{Found, Lost, Route, lets_in};
+use super::{Found, Lost, Policy, Route, lets_in};
 
 /// The names under one domain.
 pub(super) struct Names {
@@ -54,8 +55,17 @@ impl Names {
 
     /// Forgets the names that nobody serves. Requests that wait for one have its pool in their hands, and
     /// whoever serves it next finds it by [`Pools`].
-    pub(super) fn tidy(&self) {
+    fn tidy(&self) {
         self.write().retain(|_, route| !route.pool.is_empty());
+    }
+
+    /// Forgets a name, if nobody serves it.
+    fn forget(&self, name: &str) {
+        if let Entry::Occupied(live) = self.write().entry(name.to_owned())
+            && live.get().pool.is_empty()
+        {
+            live.remove();
+        }
     }
 
     /// Sends away all who wait, unless `after` goes on where this ended.
@@ -134,6 +144,20 @@ impl Names {
 
     pub(super) fn grants(&self) -> &[NameGrant] {
         &self.settings.allow
+    }
+}
+
+impl Policy {
+    /// Takes out the names that nobody serves any more.
+    pub fn tidy(&self) {
+        self.names.iter().for_each(Names::tidy);
+    }
+
+    /// Takes out a name, if this is one and nobody serves it any more.
+    pub fn forget(&self, site: &Site) {
+        if let (Site::Name(name), Some(names)) = (site, &self.names) {
+            names.forget(name);
+        }
     }
 }
 

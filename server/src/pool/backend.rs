@@ -2,10 +2,31 @@
 
 use std::sync::Arc;
 
-use crate::live::Tunnel;
+use crate::auth::{Identity, Key};
+use crate::live::{Tunnel, TunnelId};
+
+/// What tells the backends of a pool apart.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Process {
+    /// The credential, and what its holder calls the process.
+    Named(Key, String),
+    /// A tunnel that says of no process that it is its own stands alone.
+    Alone(TunnelId),
+}
+
+impl Process {
+    pub(super) fn of(tunnel: &Tunnel) -> Self {
+        Self::named(&tunnel.identity).unwrap_or(Self::Alone(tunnel.id))
+    }
+
+    pub(super) fn named(identity: &Identity) -> Option<Self> {
+        let named = !identity.instance.is_empty();
+        identity.key.filter(|_| named).map(|key| Self::Named(key, identity.instance.clone()))
+    }
+}
 
 /// The tunnels of one process, as one shard sees them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Backend {
     /// Those that the shard drives.
     near: Vec<Arc<Tunnel>>,
@@ -14,26 +35,24 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// Puts together what belongs to one process.
-    pub(super) fn group(all: &[Arc<Tunnel>]) -> Vec<Vec<Arc<Tunnel>>> {
-        let mut backends: Vec<Vec<Arc<Tunnel>>> = Vec::new();
-        for tunnel in all {
-            let same = |backend: &&mut Vec<Arc<Tunnel>>| {
-                let first = backend.first();
-                first.is_some_and(|first| first.identity.is_same_backend(&tunnel.identity))
-            };
-            match backends.iter_mut().find(same) {
-                Some(backend) => backend.push(tunnel.clone()),
-                None => backends.push(vec![tunnel.clone()]),
-            }
-        }
-        backends
+    /// Adds a tunnel, for the view of `shard`.
+    pub(super) fn add(&mut self, shard: usize, tunnel: &Arc<Tunnel>) {
+        let side = if tunnel.shard == shard { &mut self.near } else { &mut self.far };
+        side.push(tunnel.clone());
     }
 
-    /// One of those groups, as that shard sees it.
-    pub(super) fn seen_by(shard: usize, tunnels: &[Arc<Tunnel>]) -> Self {
-        let (near, far) = tunnels.iter().cloned().partition(|tunnel| tunnel.shard == shard);
-        Self { near, far }
+    pub(super) fn remove(&mut self, id: TunnelId) {
+        self.near.retain(|tunnel| tunnel.id != id);
+        self.far.retain(|tunnel| tunnel.id != id);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.near.is_empty() && self.far.is_empty()
+    }
+
+    /// Whose tunnels they are, if there are any.
+    pub(super) fn process(&self) -> Option<Process> {
+        self.tunnels().next().map(|tunnel| Process::of(tunnel))
     }
 
     pub(super) fn tunnels(&self) -> impl Iterator<Item = &Arc<Tunnel>> {

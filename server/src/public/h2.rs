@@ -9,7 +9,6 @@ mod engine;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -135,7 +134,7 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visito
             requests.ending = true;
             engine.connection.graceful_shutdown();
         }
-        let tunnels = requests.conduct.tunnels.load(Ordering::Relaxed);
+        let tunnels = requests.conduct.tunnels();
         if requests.ending && tunnels > 0 && requests.streams.len() <= tunnels {
             requests.visitor.stay.leave_to_tunnels();
         }

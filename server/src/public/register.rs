@@ -136,6 +136,12 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     if !is_free(&visitor.roster, &identity, &sites).await {
         return Err((RegisterError::Taken, "another backend is there and keeps its place".into()));
     }
+    if visitor.roster.is_full(&identity, &sites) {
+        return Err((
+            RegisterError::Full,
+            "its credential has all the tunnels that it may have".into(),
+        ));
+    }
     let called = authority(head);
     let port = called.as_ref().and_then(Authority::port_u16).unwrap_or(HTTPS);
     let urls = policy.urls(&sites, called.as_ref(), port);
@@ -245,7 +251,7 @@ impl Admitted {
             let Some(io) = io.await else { return };
             info!("tunnel: admitted from={from} door=upgrade");
             let ended = attach(io, self.identity, self.sites, home).await;
-            if matches!(ended, Ended::Silent | Ended::Taken) {
+            if matches!(ended, Ended::Silent | Ended::Taken | Ended::Over) {
                 warn!("tunnel: refused from={from} door=upgrade: {ended}");
             }
             drop(place);

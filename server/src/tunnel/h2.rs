@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use log::{info, warn};
 use ptth_link::cork::{Cork, Driver, cork};
-use ptth_link::goaway::{self, TAKEN, WITHDRAWN, refusal};
+use ptth_link::goaway::{self, OVER_LIMIT, TAKEN, WITHDRAWN, refusal};
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
 use ptth_link::shutdown::{Phase, Shutdown};
@@ -41,6 +41,8 @@ pub enum Ended {
     Silent,
     /// The place of an open gateway's one backend was taken.
     Taken,
+    /// Its credential has all the tunnels that it may have.
+    Over,
     /// The connection broke, or the backend ended it.
     Connection(h2::Error),
     /// The socket failed.
@@ -62,6 +64,7 @@ impl fmt::Display for Ended {
         match self {
             Self::Silent => f.write_str("the backend said nothing after the handshake"),
             Self::Taken => f.write_str("another backend is connected to this open gateway"),
+            Self::Over => f.write_str(OVER),
             Self::Connection(err) => write!(f, "{err}"),
             Self::Socket(err) => write!(f, "the socket failed: {err}"),
             Self::Dead => f.write_str("nothing came from the backend for two ping intervals"),
@@ -249,6 +252,7 @@ where
             let (code, why, ended) = match turned {
                 // Another one came first while this one shook hands.
                 Turned::Taken => (TAKEN, "another backend came first", Ended::Taken),
+                Turned::Full => (OVER_LIMIT, OVER, Ended::Over),
                 Turned::Withdrawn => (WITHDRAWN, "its grant was withdrawn", Ended::Drained),
             };
             tunnel.dismiss(code, why);
@@ -350,6 +354,8 @@ where
 const FIRST_PONG: Duration = Duration::from_secs(10);
 /// For a backend to acknowledge SETTINGS. Behind a slow uplink its answer waits for megabytes of DATA.
 const SETTLED: Duration = Duration::from_secs(60);
+/// What a backend is told that has as many tunnels as --max-tunnels allows.
+const OVER: &str = "its credential has all the tunnels that it may have here";
 /// Streams that we reset and whose late frames must still be told from a breach of protocol.
 const REMEMBERED_RESETS: usize = 4096;
 /// For the last frames to leave.

@@ -47,7 +47,9 @@ async fn guesses_on_one_connection_are_limited_as_those_on_many_are() {
         let answer = soon("an answer", guess).await.expect("a response");
         match answer.status() {
             StatusCode::UNAUTHORIZED => judged += 1,
-            status => assert_eq!(status, StatusCode::TOO_MANY_REQUESTS),
+            // Too many failures, or more than may become tunnels of one connection.
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {}
+            status => panic!("{status}"),
         }
     }
     assert!((1..12).contains(&judged), "{judged} were judged");

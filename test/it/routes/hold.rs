@@ -325,7 +325,7 @@ async fn who_is_replaced_on_one_route_keeps_the_others() {
     drop(third);
 }
 
-fn told(ended: ptth_client::serve::Ended) -> Option<Why> {
+pub(super) fn told(ended: ptth_client::serve::Ended) -> Option<Why> {
     match ended {
         ptth_client::serve::Ended::Told(why, _) => Some(why),
         _ => None,

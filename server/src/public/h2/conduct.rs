@@ -1,5 +1,6 @@
 //! How a visitor behaves on one HTTP/2 connection.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Counts the requests that a visitor took back after they had gone to a backend, and those that were
@@ -8,8 +9,17 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 pub(super) struct Conduct {
     cancelled: AtomicU32,
     answered: AtomicU32,
-    /// Streams that are tunnels now.
-    pub(super) tunnels: AtomicUsize,
+    tunnels: AtomicUsize,
+}
+
+/// The right of one stream to be a tunnel, from before its registration is judged to the tunnel's end.
+#[derive(Debug)]
+pub(super) struct Nesting(Arc<Conduct>);
+
+impl Drop for Nesting {
+    fn drop(&mut self) {
+        self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Conduct {
@@ -17,6 +27,17 @@ impl Conduct {
     pub(super) fn is_bad(&self) -> bool {
         let cancelled = self.cancelled.load(Ordering::Relaxed);
         cancelled > CANCELLED && cancelled / 4 > self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Streams that are tunnels now, or may become one.
+    pub(super) fn tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// Another one, unless there are [`NESTED`].
+    pub(super) fn nest(self: &Arc<Self>) -> Option<Nesting> {
+        let nesting = Nesting(self.clone());
+        (self.tunnels.fetch_add(1, Ordering::Relaxed) < NESTED).then_some(nesting)
     }
 
     pub(super) fn cancelled(&self) {
@@ -32,5 +53,8 @@ impl Conduct {
     }
 }
 
+/// Tunnels inside one connection. A client has one connection for each of its tunnels; more are of use only to
+/// save handshakes.
+const NESTED: usize = 8;
 /// Cancelled requests, if they outnumber the answered ones four to one.
 const CANCELLED: u32 = 100;

@@ -2,7 +2,6 @@
 
 use std::future::{poll_fn, ready};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -14,6 +13,7 @@ use tokio::select;
 use tokio::sync::oneshot;
 
 use super::Conduct;
+use crate::error::{ExchangeError, RegisterError};
 use crate::public::register::admit;
 use crate::public::{Account, Visitor, check};
 
@@ -25,12 +25,14 @@ pub(super) async fn register(
     mut respond: SendResponse<Bytes>,
     (account, conduct): (Account, Arc<Conduct>),
 ) {
+    let nesting = conduct.nest();
     let admitted = match check::h2(&mut parts) {
         Err(None) => {
             conduct.cancelled();
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         Err(Some(err)) => Err(err),
+        Ok(()) if nesting.is_none() => Err(ExchangeError::Register(RegisterError::Full)),
         Ok(()) => select! {
             admitted = admit(&visitor, &parts) => admitted,
             // Taken back: a stream that h2 counts no longer mustn't wait here for an authorizer.
@@ -56,8 +58,6 @@ pub(super) async fn register(
     if let Some(drive) = &drive
         && drive.send(tunnel).is_ok()
     {
-        conduct.tunnels.fetch_add(1, Ordering::Relaxed);
         let _ = is_over.await;
-        conduct.tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 }
