@@ -90,8 +90,6 @@ pub struct Identity {
     pub sni: Option<String>,
     /// The dynamic name that it wants to serve: the certificate's OU.
     pub wish: Option<String>,
-    /// The digests of the secrets that it showed (door B).
-    pub marks: Vec<Mark>,
 }
 
 impl Identity {

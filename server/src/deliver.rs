@@ -13,6 +13,7 @@
 mod courier;
 mod fate;
 mod intake;
+mod lane;
 mod room;
 
 use std::collections::VecDeque;
@@ -35,7 +36,6 @@ use tokio::time::Instant;
 use crate::config::Respond;
 use crate::error::{ExchangeError, RequestId};
 use crate::forward::{Informational, Way};
-use crate::site::Site;
 
 pub use courier::Courier;
 use room::{Place, Room};
@@ -47,8 +47,11 @@ pub fn suits(method: &Method) -> bool {
 }
 
 /// What is to be delivered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
+    /// For those whose bodies aren't here yet.
+    unread: Arc<Room>,
+    /// For those that were acknowledged.
     room: Arc<Room>,
     arrivals: Mutex<Arrivals>,
     news: Notify,
@@ -98,8 +101,8 @@ impl fmt::Display for Counts {
 #[derive(Debug)]
 struct Delivery {
     id: RequestId,
-    site: Site,
     address: IpAddr,
+    /// As it came, but for the hygiene: its host and path say anew at each attempt where it goes.
     head: Parts,
     body: Bytes,
     trailers: Option<HeaderMap>,
@@ -107,6 +110,18 @@ struct Delivery {
     expires: Instant,
     #[allow(dead_code, reason = "held for its drop")]
     place: Place,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            unread: Room::new(UNREAD),
+            room: Room::new(room::REQUESTS),
+            arrivals: Mutex::default(),
+            news: Notify::new(),
+            counters: Counters::default(),
+        }
+    }
 }
 
 impl Outbox {
@@ -131,7 +146,11 @@ impl Outbox {
         let site = way.route.site.clone();
         let limit = respond.limit.min(room::LARGEST);
         intake::check_length(&head.headers, limit)?;
-        let place = self.room.take(&site, address, intake::weight(&head));
+        if head.headers.get_all(IDEMPOTENCY_KEY).iter().count() > 1 {
+            let why = "There are two Idempotency-Key fields.";
+            return Err(ExchangeError::Request(StatusCode::BAD_REQUEST, why));
+        }
+        let place = self.unread.take(&site, address, intake::weight(&head));
         let mut place = place.ok_or_else(|| self.refuse())?;
         if self.lock().closed {
             return Err(self.refuse());
@@ -145,10 +164,11 @@ impl Outbox {
             ExchangeError::Backlog => self.refuse(),
             err => err,
         })?;
+        let place = place.moved(&self.room).ok_or_else(|| self.refuse())?;
         seal(&mut head, body.len(), trailers.is_some());
         let expires = Instant::now() + KEPT;
         let attempts = 0;
-        self.push(Delivery { id, site, address, head, body, trailers, attempts, expires, place })?;
+        self.push(Delivery { id, address, head, body, trailers, attempts, expires, place })?;
         Ok(acknowledgement(respond.status, id))
     }
 
@@ -196,7 +216,8 @@ impl Outbox {
 
     /// Requests that are kept or read now, and their bytes.
     pub fn held(&self) -> (usize, usize) {
-        self.room.held()
+        let [unread, kept] = [&self.unread, &self.room].map(|room| room.held());
+        (unread.0 + kept.0, unread.1 + kept.1)
     }
 }
 
@@ -207,7 +228,8 @@ fn seal(head: &mut Parts, length: usize, trailers: bool) {
         // RFC 9110 §8.6: it is known now, and many origins want it.
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    if !head.headers.contains_key(IDEMPOTENCY_KEY)
+    // An empty one tells nothing apart.
+    if head.headers.get(IDEMPOTENCY_KEY).is_none_or(HeaderValue::is_empty)
         && let Ok(key) =
             HeaderValue::try_from(format!("\"{:032x}\"", u128::from_ne_bytes(crypto::random())))
     {
@@ -232,6 +254,8 @@ pub struct Acknowledged;
 
 /// draft-ietf-httpapi-idempotency-key-header: a structured field, whose value is a string.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Requests whose bodies are under way at a time. An address has a quarter at most.
+const UNREAD: usize = 400;
 /// A night and a working day: after that somebody has noticed that the backend is away, and the
 /// sender's own list of what it sent is the better source.
 const KEPT: Duration = Duration::from_secs(24 * 3600);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, SendStream};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use log::debug;
 use ptth_link::body::{Body, split};
@@ -27,6 +27,7 @@ use crate::carry::{Carry, Stillness};
 use crate::error::ExchangeError;
 use crate::policy::Route;
 use crate::pool::{Lease, NoTunnel};
+use crate::router;
 use crate::share::Share;
 use crate::upload::{Upload, Watched};
 
@@ -35,6 +36,8 @@ use crate::upload::{Upload, Watched};
 pub struct Way {
     /// Where it goes.
     pub route: Arc<Route>,
+    /// How many bytes of the path are the route's prefix, which stays here.
+    pub strip: usize,
     /// The thread that this runs on.
     pub shard: usize,
     /// What the visitor's address has of the route's tunnels.
@@ -69,6 +72,9 @@ pub async fn forward<B>(
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
 {
+    if way.strip > 0 {
+        take_prefix(&mut head, way.strip)?;
+    }
     let expects_continue = head.headers.contains_key(http::header::EXPECT);
     let upgrade = head.extensions.remove::<Upgrade>();
     let body = (!body.is_end_stream() || upgrade.is_some()).then(|| Watched::new(body));
@@ -140,6 +146,19 @@ fn open(
         head.extensions.insert(protocol.clone());
     }
     lease.sender().send_request(Request::from_parts(head, ()), end)
+}
+
+/// Takes the route's prefix off the path, once, and tells the origin of it.
+fn take_prefix(head: &mut Parts, length: usize) -> Result<(), ExchangeError> {
+    let malformed = || ExchangeError::Request(StatusCode::BAD_REQUEST, "The target is malformed.");
+    let target = head.uri.path_and_query().ok_or_else(malformed)?;
+    let prefix = target.as_str().get(..length).ok_or_else(malformed)?;
+    headers::prefix(&mut head.headers, prefix);
+    let rest = router::strip(target, length);
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.path_and_query = Some(rest);
+    head.uri = Uri::from_parts(parts).map_err(|_| malformed())?;
+    Ok(())
 }
 
 /// Neither the peer nor the socket: the head itself is one that h2 won't send.

@@ -346,7 +346,7 @@ pub async fn serve_backend<IO>(
 {
     let admitted = home.roster.policy().admit(&identity);
     let ended = match admitted {
-        Ok(sites) => attach(stream, identity, sites, home).await,
+        Ok(grants) => attach(stream, identity, grants, home).await,
         Err(refused) => {
             let why = refused.to_string();
             warn!("tunnel: refused from={peer} name={:?}: {why}", identity.name);

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::auth::Identity;
 use crate::graveyard::Graveyard;
 use crate::share::{Part, Share, Tally};
-use crate::site::Site;
+use crate::site::Grant;
 
 /// Names a tunnel in logs.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -35,7 +35,7 @@ pub struct Tunnel {
     /// Who holds the other end.
     pub identity: Identity,
     /// What it asked to serve, and was granted.
-    pub sites: Vec<Site>,
+    pub grants: Vec<Grant>,
     dismissal: OnceLock<(u32, &'static str)>,
     /// What the responses that come by it may hold.
     pub(crate) budget: Arc<Budget>,
@@ -67,7 +67,7 @@ impl Tunnel {
     /// A tunnel over `sender`, driven by `shard`.
     pub fn new(
         shard: usize,
-        (identity, sites): (Identity, Vec<Site>),
+        (identity, grants): (Identity, Vec<Grant>),
         budget: Arc<Budget>,
         sender: SendRequest<Bytes>,
     ) -> Arc<Self> {
@@ -77,7 +77,7 @@ impl Tunnel {
             id: TunnelId(NEXT.fetch_add(1, Ordering::Relaxed)),
             shard,
             identity,
-            sites,
+            grants,
             dismissal: OnceLock::new(),
             budget,
             sender,

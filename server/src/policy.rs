@@ -1,32 +1,39 @@
 //! The configuration as it is applied: which route a request takes, and what a backend may serve.
 //!
 //! Made whole from a checked [`Config`] and exchanged whole; what outlives an exchange (pools, live
-//! dynamic names) is handed from one to the next, by name.
+//! dynamic names) is handed from one to the next, by host and path.
 //!
 //! Invariant: no visitor can reach this with anything but a host and a path.
 
+mod admits;
 mod desk;
 mod names;
+mod narrow;
 mod route;
+mod wish;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use http::uri::Authority;
 use ptth_link::token::PublicKey;
 
-use crate::auth::{Claim, Credential, Identity, Key, Known, Mark};
+use crate::auth::{Claim, Credential, Identity, Known, Mark};
 use crate::config::{Config, NameGrant, NoBackend, Route as Settings, WhenTaken};
 use crate::live::Tunnel;
 use crate::pool::{Patience, Pool};
 use crate::router::{HostPattern, Table, is_label};
-use crate::site::Site;
+use crate::site::{Grant, Site};
 
+use admits::{Admits, Scope};
 use desk::Desk;
 use names::Names;
+use narrow::Narrow;
+use wish::forbidden;
 
 pub use route::Route;
+pub use wish::{Refused, Wish};
 
 /// Where a request goes.
 #[derive(Debug)]
@@ -46,91 +53,26 @@ pub enum Lost {
     Nobody(NoBackend),
 }
 
-/// Why a backend isn't let in.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Refused {
-    /// Nothing that it showed is known; and the schemes that might be (RFC 9110 §11.6.1).
-    Unknown {
-        /// For WWW-Authenticate.
-        challenges: Vec<&'static str>,
-        /// For the gateway's log alone.
-        why: String,
-    },
-    /// It is known, and this isn't its to serve.
-    Forbidden(String),
-    /// Whoever decides about it can't be asked.
-    Unavailable,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown { why, .. } => write!(f, "not admitted: {why}"),
-            Self::Forbidden(what) => write!(f, "not allowed to serve {what}"),
-            Self::Unavailable => f.write_str("the authorizer can't be asked"),
-        }
-    }
-}
-
-/// What a backend asks to serve.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Wish {
-    /// Whatever its credential is good for.
-    Any,
-    /// Exactly these hosts.
-    Hosts(Vec<String>),
-    /// A dynamic name.
-    Name(String),
-}
-
 /// The table in force.
 pub struct Policy {
     table: Table<Target>,
+    /// One for each host of each configured route.
     routes: Vec<Arc<Route>>,
     /// Whom each of `routes` admits.
-    admits: Vec<Admits>,
+    admits: Vec<Arc<Admits>>,
+    /// Where each site stands in them.
+    indices: HashMap<Site, usize>,
+    narrow: Narrow,
     names: Option<Names>,
 }
 
 /// What the table leads to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Target {
-    /// The route at that place.
+    /// The route at that index.
     Route(usize),
     /// Whoever has the dynamic name.
     Names,
-}
-
-/// Whom a route admits.
-struct Admits {
-    /// Its hosts, as text.
-    names: Vec<String>,
-    /// `None`: whom the gateway as a whole admits.
-    credentials: Option<Vec<Arc<dyn Credential>>>,
-    known: Arc<Known>,
-}
-
-impl Admits {
-    /// Whether a backend that TLS knows, or that passed before, may serve this.
-    fn keeps(&self, identity: &Identity) -> bool {
-        match &self.credentials {
-            Some(credentials) => credentials.iter().any(|it| lets_in(it, identity)),
-            None => self.known.admits_generally(identity.key.as_ref()),
-        }
-    }
-}
-
-/// Whether this is what a backend came in by: its proven key, or a secret that it showed.
-fn lets_in(credential: &Arc<dyn Credential>, identity: &Identity) -> bool {
-    let by_key = match identity.key {
-        Some(Key::Ed25519(key)) => credential.keys().contains(&key),
-        _ => false,
-    };
-    by_key || identity.marks.iter().any(|mark| credential.keeps(*mark))
-}
-
-fn forbidden(what: String) -> Refused {
-    Refused::Forbidden(what)
 }
 
 impl fmt::Debug for Policy {
@@ -141,46 +83,62 @@ impl fmt::Debug for Policy {
 
 impl Policy {
     /// What `config` says, for a gateway of so many shards; `known` are the keys that TLS lets in. Pools
-    /// and live names of the policy `before` go on.
+    /// and live names of the policy `before` go on: what waits for a host and path goes on to wait.
     pub fn new(config: &Config, known: &Arc<Known>, shards: usize, before: Option<&Self>) -> Self {
-        let mut routes = Vec::new();
-        let mut admits = Vec::new();
-        let mut table = Table::default();
+        let live = before.and_then(|before| before.names.as_ref());
+        let names = config.names.clone().map(|names| Names::new(names, shards, live));
+        let mut policy = Self {
+            table: Table::default(),
+            routes: Vec::new(),
+            admits: Vec::new(),
+            indices: HashMap::new(),
+            narrow: Narrow::new(shards),
+            names,
+        };
         let unnamed = (config.routes.is_empty() && config.names.is_none())
             .then(|| Settings::new("", vec![HostPattern::Any]));
         for settings in config.routes.iter().chain(&unnamed) {
-            for host in &settings.hosts {
-                // The configuration was checked for twins; the first would stay.
-                let _ = table.insert(host, &settings.path, Target::Route(routes.len()));
-            }
-            let mut route = Route::of(settings, Pool::new(shards));
-            // What waits there waits for these addresses. If they are others now, nobody inherits it.
-            let same = before.and_then(|before| before.route(&route.site));
-            if let Some(same) = same.filter(|same| same.addresses == route.addresses) {
+            policy.add(settings, known, (shards, before), unnamed.is_some());
+        }
+        if let Some(names) = &policy.names {
+            // Its domain is theirs as if a route had it as a wildcard. A twin among the routes comes first.
+            let hosts = HostPattern::Under(names.domain().into());
+            let _ = policy.table.insert(&hosts, "/", Target::Names);
+        }
+        before.into_iter().for_each(|before| policy.inherit_narrow(before));
+        policy
+    }
+
+    fn add(
+        &mut self,
+        settings: &Settings,
+        known: &Arc<Known>,
+        (shards, before): (usize, Option<&Self>),
+        unnamed: bool,
+    ) {
+        let first = self.routes.len();
+        let admits = Arc::new(Admits::new(settings, first, known));
+        // All its hosts together hold no more requests than the route may.
+        let held = Arc::default();
+        for host in &settings.hosts {
+            // The configuration was checked for twins; the first would stay.
+            let index = self.routes.len();
+            let _ = self.table.insert(host, &settings.path, Target::Route(index));
+            let mut route = Route::of(settings, host, Pool::holding(shards, Arc::clone(&held)));
+            if let Some(same) = before.and_then(|before| before.route(&route.site)) {
                 route.pool = same.pool.clone();
             }
             if settings.allow.is_none() && known.is_open() {
                 // Whoever comes may serve it, so one at a time.
                 route.when_taken = WhenTaken::Reject;
             }
-            if unnamed.is_some() {
+            if unnamed {
                 route.patience = Patience::default();
             }
-            routes.push(Arc::new(route));
-            admits.push(Admits {
-                names: settings.hosts.iter().map(HostPattern::to_string).collect(),
-                credentials: settings.allow.clone(),
-                known: known.clone(),
-            });
+            self.indices.insert(route.site.clone(), index);
+            self.routes.push(Arc::new(route));
+            self.admits.push(admits.clone());
         }
-        let live = before.and_then(|before| before.names.as_ref());
-        let names = config.names.clone().map(|names| Names::new(names, shards, live));
-        if let Some(names) = &names {
-            // Its domain is theirs as if a route had it as a wildcard. A twin among the routes comes first.
-            let hosts = HostPattern::Under(names.domain().into());
-            let _ = table.insert(&hosts, "/", Target::Names);
-        }
-        Self { table, routes, admits, names }
     }
 
     /// The configured routes.
@@ -195,8 +153,13 @@ impl Policy {
 
     /// Everything that lets somebody in.
     fn credentials(&self) -> Vec<&Arc<dyn Credential>> {
-        let routes = self.admits.iter().filter_map(|admits| admits.credentials.as_ref()).flatten();
+        let routes = self.groups().filter_map(|admits| admits.credentials()).flatten();
         routes.chain(self.name_grants().iter().map(|grant| &grant.credential)).collect()
+    }
+
+    /// Whether an entry of the names is for that one.
+    fn is_granted(&self, grant: &NameGrant, name: &str) -> bool {
+        self.names.as_ref().is_some_and(|names| names.includes(grant, name))
     }
 
     fn name_grants(&self) -> &[NameGrant] {
@@ -214,8 +177,9 @@ impl Policy {
             return self.names.as_ref().map_or(Err(Lost::Unrouted), |it| it.by_path(host, path));
         };
         match (*found.value, &self.names) {
-            (Target::Route(place), _) => {
-                let route = self.routes.get(place).ok_or(Lost::Unrouted)?.clone();
+            (Target::Route(index), _) => {
+                let route = self.routes.get(index).ok_or(Lost::Unrouted)?;
+                let route = self.narrow.at(route, host).unwrap_or_else(|| route.clone());
                 let strip = if route.strip { found.prefix } else { 0 };
                 Ok(Found { route, strip })
             }
@@ -231,8 +195,8 @@ impl Policy {
     }
 
     /// Those of the sites that exist; dynamic names only while somebody serves them.
-    pub fn live(&self, sites: &[Site]) -> Vec<Arc<Route>> {
-        sites.iter().filter_map(|site| self.route(site)).collect()
+    pub fn live(&self, grants: &[Grant]) -> Vec<Arc<Route>> {
+        grants.iter().filter_map(|grant| self.route(grant.site())).collect()
     }
 
     /// Whether anybody serves the site.
@@ -245,6 +209,7 @@ impl Policy {
         let kept = |pool| after.routes.iter().any(|route| Arc::ptr_eq(&route.pool, pool));
         let gone = self.routes.iter().filter(|route| !kept(&route.pool));
         gone.for_each(|route| route.pool.close());
+        self.narrow.close(&after.narrow);
         if let Some(names) = &self.names {
             names.close(after.names.as_ref());
         }
@@ -252,9 +217,9 @@ impl Policy {
 
     /// The public addresses of these sites, as URLs with that port. `called`: what the backend calls this
     /// gateway, which stands for every host.
-    pub fn urls(&self, sites: &[Site], called: Option<&Authority>, port: u16) -> Vec<String> {
+    pub fn urls(&self, grants: &[Grant], called: Option<&Authority>, port: u16) -> Vec<String> {
         let port = if port == HTTPS { String::new() } else { format!(":{port}") };
-        let routes = sites.iter().filter_map(|site| self.shown(site));
+        let routes = grants.iter().filter_map(|grant| self.shown(grant.site()));
         let addresses: Vec<_> = routes.flat_map(|route| route.addresses.clone()).collect();
         let urls = addresses.iter().filter_map(|address| {
             let (host, path) = address.split_once('/')?;
@@ -264,18 +229,44 @@ impl Policy {
         urls.collect()
     }
 
-    /// The sites that a tunnel, admitted under whatever policy, may serve under this one.
+    /// What a tunnel, admitted under whatever policy, may serve under this one: of what it was granted what its
+    /// credential is still good for. A credential that is judged here is good for all hosts of a route, so those
+    /// that the route has got since are the tunnel's, too; an authorizer outside was asked about none of them.
     pub fn judge(&self, tunnel: &Tunnel) -> Vec<Arc<Route>> {
-        let kept = tunnel.sites.iter().filter(|site| self.keeps(site, &tunnel.identity));
-        kept.filter_map(|site| self.site(site)).collect()
+        let mut sites = Vec::new();
+        let mut seen = HashSet::new();
+        for grant in &tunnel.grants {
+            let site = grant.site();
+            let own = [site.clone()];
+            let found: &[Site] = match (site, self.index(site)) {
+                (Site::Name(name), _) => {
+                    let kept = self.names.as_ref().is_some_and(|it| it.keeps(name, grant, tunnel));
+                    if kept { &own } else { &[] }
+                }
+                (Site::Host(..), Some(index)) => {
+                    let Some(admits) = self.admits.get(index) else { continue };
+                    match admits.keeps(grant, tunnel.identity.key.as_ref()) {
+                        Some(Scope::Route) => &self.sites(admits),
+                        Some(Scope::Site) => &own,
+                        None => &[],
+                    }
+                }
+                (Site::Host(..), None) => &[],
+            };
+            sites.extend(found.iter().filter(|site| seen.insert((*site).clone())).cloned());
+        }
+        sites.iter().filter_map(|site| self.site(site)).collect()
     }
 
     /// Door A: what a backend may serve whose key TLS has proven.
     ///
     /// # Errors
     /// [`Refused::Forbidden`]: its key is good for something, but not for what it asks.
-    pub fn admit(&self, identity: &Identity) -> Result<Vec<Site>, Refused> {
-        let passes = |n: usize| self.admits.get(n).is_some_and(|admits| admits.keeps(identity));
+    pub fn admit(&self, identity: &Identity) -> Result<Vec<Grant>, Refused> {
+        self.sites_by_key(identity).map(|sites| sites.into_iter().map(Grant::by_key).collect())
+    }
+
+    fn sites_by_key(&self, identity: &Identity) -> Result<Vec<Site>, Refused> {
         let names = |name: Option<&str>| match &self.names {
             Some(names) => names.admit(identity, name),
             None => Vec::new(),
@@ -296,8 +287,9 @@ impl Policy {
         if !sites.is_empty() {
             return Ok(sites);
         }
-        let granted: Vec<_> = (0..self.routes.len()).filter(|n| passes(*n)).collect();
-        let sites = self.narrow(&granted, sni);
+        let granted: Vec<_> =
+            self.groups().filter(|admits| admits.admits_key(identity.key.as_ref())).collect();
+        let sites = self.choose(&granted, sni);
         let sites = if sites.is_empty() { names(None) } else { sites };
         if sites.is_empty() {
             return Err(forbidden("anything without a name of its choice".to_owned()));
@@ -317,17 +309,18 @@ impl Policy {
     }
 
     /// Of several routes those that visitors of that host come to, if it is one of theirs; else all.
-    fn narrow(&self, granted: &[usize], host: Option<&str>) -> Vec<Site> {
+    fn choose(&self, granted: &[&Arc<Admits>], host: Option<&str>) -> Vec<Site> {
         let at: Vec<_> = host.into_iter().flat_map(|host| self.table.at(host)).collect();
-        let has = |n: &&usize| at.contains(&&Target::Route(**n));
+        let has = |admits: &&&Arc<Admits>| {
+            at.iter().any(|it| matches!(it, Target::Route(n) if admits.indices.contains(n)))
+        };
         let fitting: Vec<_> = granted.iter().filter(has).collect();
         let chosen = if fitting.is_empty() { granted.iter().collect() } else { fitting };
-        let sites = chosen.into_iter().filter_map(|n| self.routes.get(*n));
-        sites.map(|route| route.site.clone()).collect()
+        chosen.into_iter().flat_map(|admits| self.sites(admits)).collect()
     }
 
-    /// Door B: what a backend may serve that shows `claim`, of what it asks for; and the digest of the
-    /// secret by which. May ask an authorizer outside, under its deadline. Cancel safe.
+    /// Door B: what a backend may serve that shows `claim`, of what it asks for; and who it is, unless the
+    /// gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
     ///
     /// # Errors
     /// [`Refused`].
@@ -335,56 +328,61 @@ impl Policy {
         &self,
         claim: &Claim<'_>,
         wish: &Wish,
-    ) -> Result<(Vec<Mark>, Vec<Site>), Refused> {
+    ) -> Result<(Option<Mark>, Vec<Grant>), Refused> {
         let mut desk = Desk::new(claim);
-        let mut sites = Vec::new();
+        let mut grants = Vec::new();
         match wish {
-            Wish::Name(name) => sites = desk.name(self, name).await?,
-            Wish::Any => sites = desk.anything(self).await?,
+            Wish::Name(name) => grants = desk.name(self, name).await?,
+            Wish::Any => grants = desk.anything(self).await?,
             Wish::Hosts(hosts) => {
                 // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
                 for host in hosts {
-                    sites.extend(desk.host(self, host).await?);
+                    grants.extend(desk.host(self, host).await?);
                 }
             }
         }
         let mut seen = HashSet::new();
-        sites.retain(|site| seen.insert(site.clone()));
-        Ok((desk.marks(), sites))
+        grants.retain(|grant| seen.insert(grant.site().clone()));
+        Ok((desk.who(), grants))
+    }
+
+    /// The configured routes, each once, with whom they admit.
+    fn groups(&self) -> impl Iterator<Item = &Arc<Admits>> {
+        let firsts = self.admits.iter().enumerate();
+        firsts.filter(|(index, admits)| admits.indices.start == *index).map(|(_, admits)| admits)
+    }
+
+    /// All that a configured route serves.
+    fn sites(&self, admits: &Admits) -> Vec<Site> {
+        let routes = self.routes.get(admits.indices.clone()).unwrap_or_default();
+        routes.iter().map(|route| route.site.clone()).collect()
+    }
+
+    /// The configured route of a site, or of the pattern that a single host belongs to.
+    fn index(&self, site: &Site) -> Option<usize> {
+        self.indices.get(site).copied().or_else(|| self.wider(site))
     }
 
     fn route(&self, site: &Site) -> Option<Arc<Route>> {
-        match site {
-            Site::Route(_) => self.routes.iter().find(|route| route.site == *site).cloned(),
-            Site::Name(name) => self.names.as_ref()?.get(name),
+        match (site, self.indices.get(site)) {
+            (Site::Name(name), _) => self.names.as_ref()?.get(name),
+            (_, Some(index)) => self.routes.get(*index).cloned(),
+            (_, None) => self.narrow.get(site),
         }
     }
 
-    /// The site, also where it is a name that nobody serves yet.
+    /// The site, also where nobody serves it yet.
     fn shown(&self, site: &Site) -> Option<Arc<Route>> {
         self.route(site).or_else(|| match site {
             Site::Name(name) => Some(self.names.as_ref()?.route(name)),
-            Site::Route(_) => None,
+            Site::Host(..) => self.narrowed(site).map(Arc::new),
         })
     }
 
     fn site(&self, site: &Site) -> Option<Arc<Route>> {
         match site {
-            Site::Route(_) => self.route(site),
             Site::Name(name) => Some(self.names.as_ref()?.make(name)),
-        }
-    }
-
-    fn keeps(&self, site: &Site, identity: &Identity) -> bool {
-        match site {
-            Site::Route(_) => {
-                let place = self.routes.iter().position(|route| route.site == *site);
-                let admits = place.and_then(|n| self.admits.get(n));
-                admits.is_some_and(|admits| admits.keeps(identity))
-            }
-            Site::Name(name) => {
-                self.names.as_ref().is_some_and(|names| names.keeps(name, identity))
-            }
+            Site::Host(..) => self.route(site).or_else(|| self.make_narrow(site)),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::config::WhenTaken;
 use crate::live::{Tunnel, TunnelId};
 use crate::policy::{Policy, Route};
 use crate::pool::Pool;
-use crate::site::Site;
+use crate::site::{Grant, Site};
 
 use replaced::Replaced;
 
@@ -47,27 +47,27 @@ struct Members {
 #[derive(Debug)]
 struct Member {
     tunnel: Arc<Tunnel>,
-    pools: Vec<Arc<Pool>>,
+    routes: Vec<Arc<Route>>,
     /// Those of its sites that another backend took from it.
     lost: Vec<Site>,
 }
 
 impl Member {
     /// Has it stand in the pools of `routes` and in no others.
-    fn stand(&mut self, routes: &[Arc<Route>]) {
+    fn stand(&mut self, routes: Vec<Arc<Route>>) {
         let stays = |pool: &Arc<Pool>| routes.iter().any(|route| Arc::ptr_eq(&route.pool, pool));
-        for pool in self.pools.iter().filter(|pool| !stays(pool)) {
-            pool.remove(self.tunnel.id);
+        for route in self.routes.iter().filter(|route| !stays(&route.pool)) {
+            route.pool.remove(self.tunnel.id);
         }
-        self.pools = routes.iter().map(|route| route.pool.clone()).collect();
-        self.pools.iter().for_each(|pool| pool.add(&self.tunnel));
+        self.routes = routes;
+        self.routes.iter().for_each(|route| route.pool.add(&self.tunnel));
     }
 
     /// Has it stand where `policy` lets it, but for what it lost.
     fn sort(&mut self, policy: &Policy) {
         let mut granted = policy.judge(&self.tunnel);
         granted.retain(|route| !self.lost.contains(&route.site));
-        self.stand(&granted);
+        self.stand(granted);
     }
 }
 
@@ -85,7 +85,10 @@ impl Members {
             if it.identity.is_same_tunnel(&tunnel.identity) {
                 info!("tunnel: {} replaced by {}", it.id, tunnel.id);
                 it.drain();
-                self.present.get_mut(&it.id).into_iter().for_each(|member| member.stand(&[]));
+                self.present
+                    .get_mut(&it.id)
+                    .into_iter()
+                    .for_each(|member| member.stand(Vec::new()));
             } else if replaces && !it.identity.is_same_backend(&tunnel.identity) {
                 let (old, new, site) = (it.id, tunnel.id, &route.site);
                 info!("tunnel: {old} replaced by {new}, of another backend, {site}");
@@ -100,9 +103,9 @@ impl Members {
         let Some(member) = self.present.get_mut(&tunnel.id) else { return };
         member.lost.push(route.site.clone());
         self.losers.entry(route.site.clone()).or_default().insert(tunnel.id);
-        member.pools.retain(|pool| !Arc::ptr_eq(pool, &route.pool));
+        member.routes.retain(|it| !Arc::ptr_eq(&it.pool, &route.pool));
         route.pool.remove(tunnel.id);
-        if member.pools.is_empty() {
+        if member.routes.is_empty() {
             tunnel.dismiss(REPLACED, "another backend took this name over");
         }
     }
@@ -110,13 +113,15 @@ impl Members {
     /// Takes a tunnel out. What nobody serves then falls back to the first that had to leave it.
     fn leave(&mut self, id: TunnelId, policy: &Policy) {
         let Some(mut member) = self.present.remove(&id) else { return };
-        member.stand(&[]);
+        let served = std::mem::take(&mut member.routes);
+        served.iter().for_each(|route| route.pool.remove(id));
         for site in &member.lost {
             if let Some(losers) = self.losers.get_mut(site) {
                 losers.remove(&id);
             }
         }
-        for site in &member.tunnel.sites {
+        let sites = served.iter().map(|route| &route.site);
+        for site in sites.chain(member.tunnel.grants.iter().map(Grant::site)) {
             let free = !policy.has_backend(site);
             let first = self.losers.get_mut(site).filter(|_| free).and_then(BTreeSet::pop_first);
             if self.losers.get(site).is_some_and(BTreeSet::is_empty) {
@@ -178,16 +183,16 @@ impl Roster {
     }
 
     /// The tunnels that would keep one of these sites from a backend, if they answer.
-    pub fn keepers(&self, identity: &Identity, sites: &[Site]) -> Vec<Arc<Tunnel>> {
+    pub fn keepers(&self, identity: &Identity, grants: &[Grant]) -> Vec<Arc<Tunnel>> {
         let mut members = self.lock();
-        let routes = self.policy().live(sites);
+        let routes = self.policy().live(grants);
         routes.iter().flat_map(|route| members.replaced.keepers(route, identity)).collect()
     }
 
     /// Whether a backend has all the tunnels on one of these sites that its credential may have.
-    pub fn is_full(&self, identity: &Identity, sites: &[Site]) -> bool {
+    pub fn is_full(&self, identity: &Identity, grants: &[Grant]) -> bool {
         let members = self.lock();
-        let routes = self.policy().live(sites);
+        let routes = self.policy().live(grants);
         routes.iter().any(|route| members.is_full(route, identity, self.most))
     }
 
@@ -210,8 +215,8 @@ impl Roster {
             return Err(Turned::Full);
         }
         routes.iter().for_each(|route| members.make_way(route, tunnel));
-        let mut member = Member { tunnel: tunnel.clone(), pools: Vec::new(), lost: Vec::new() };
-        member.stand(&routes);
+        let mut member = Member { tunnel: tunnel.clone(), routes: Vec::new(), lost: Vec::new() };
+        member.stand(routes);
         members.present.insert(tunnel.id, member);
         self.changed.notify_waiters();
         Ok(Registration { roster: self.clone(), tunnel: tunnel.clone() })
@@ -266,7 +271,7 @@ fn sort(members: &mut Members, policy: &Policy) {
     for member in members.present.values_mut() {
         member.sort(policy);
         let tunnel = &member.tunnel;
-        if member.pools.is_empty() && !tunnel.is_draining() {
+        if member.routes.is_empty() && !tunnel.is_draining() {
             warn!("tunnel: {} drained: its credential was withdrawn", tunnel.id);
             tunnel.dismiss(WITHDRAWN, "the credential was withdrawn, or its names were");
         }

@@ -21,7 +21,7 @@ use std::net::Ipv6Addr;
 
 use http::uri::PathAndQuery;
 
-pub use host::{HostPattern, PatternError, is_label};
+pub use host::{HostPattern, PatternError, exact, is_label};
 
 /// Routes by host and path.
 #[derive(Clone, Debug)]

@@ -26,13 +26,14 @@ use ptth_server::policy::Policy;
 use ptth_server::pool::Pool;
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
 use ptth_server::roster::Roster;
-use ptth_server::site::Site;
+use ptth_server::site::Grant;
 use ptth_server::tunnel::{Home, attach};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tower_service::Service;
 
+use crate::routes::grant;
 use crate::{H1, Peer, soon};
 
 /// A gateway with neither socket nor thread. Dropping it cuts everything.
@@ -145,11 +146,11 @@ impl Lab {
         (near, ended)
     }
 
-    /// Our client's end of a tunnel for `sites`. Why it ended will come by the receiver.
+    /// Our client's end of a tunnel for `grants`. Why it ended will come by the receiver.
     pub fn serve_as<S, B>(
         &mut self,
         identity: Identity,
-        sites: Vec<Site>,
+        grants: Vec<Grant>,
         service: S,
     ) -> oneshot::Receiver<Ended>
     where
@@ -160,7 +161,7 @@ impl Lab {
         B::Error: std::fmt::Display + Send,
     {
         let (near, far) = duplex(PIPE);
-        self.attach_to(near, identity, sites);
+        self.attach_to(near, identity, grants);
         self.answer(far, service)
     }
 
@@ -215,11 +216,11 @@ impl Lab {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.attach_to(io, identity, vec![Site::Route(String::new())]);
+        self.attach_to(io, identity, vec![grant("*")]);
     }
 
-    /// The same for `sites`.
-    pub fn attach_to<IO>(&mut self, io: IO, identity: Identity, sites: Vec<Site>)
+    /// The same for `grants`.
+    pub fn attach_to<IO>(&mut self, io: IO, identity: Identity, grants: Vec<Grant>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -231,7 +232,7 @@ impl Lab {
             port: None,
         };
         self.running.spawn(async move {
-            attach(io, identity, sites, home).await;
+            attach(io, identity, grants, home).await;
         });
     }
 

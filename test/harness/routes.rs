@@ -15,6 +15,7 @@ use ptth_link::token::Token;
 use ptth_server::Order;
 use ptth_server::auth::{Credential, Files, Settings};
 use ptth_server::config::{Args, Config, ConfigError, NameGrant, Names, Route};
+use ptth_server::site::{Grant, Site};
 use tower_service::Service;
 
 use crate::{Answer, Backend, Dialect, GatewayBox, H1, H2, soon};
@@ -142,6 +143,16 @@ impl Filed {
     pub async fn reread(&self) {
         reread(&self.gateway, &self.read).await;
     }
+}
+
+/// All paths of a host, as a route has them.
+pub fn site(host: &str) -> Site {
+    Site::Host(host.parse().expect("a host"), "/".into())
+}
+
+/// The same, granted to whoever holds a key.
+pub fn grant(host: &str) -> Grant {
+    Grant::by_key(site(host))
 }
 
 /// A client's configuration: one tunnel, by `token`.

@@ -52,7 +52,7 @@ impl Credential for Basic {
             None => Err(Refusal::Absent),
             // Both are always looked at: how long it takes doesn't tell whether the user exists.
             Some((user, password)) if self.user.is_of(&user) & self.password.is_of(&password) => {
-                Ok(Pass { name: None, mark: self.mark() })
+                Ok(Pass::of(self.mark()))
             }
             Some(_) => Err(Refusal::Wrong("user or password is another one")),
         };

@@ -65,7 +65,7 @@ impl Credential for Bearer {
     fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
         let verdict = match claim.authorization.and_then(authorization::bearer) {
             None => Err(Refusal::Absent),
-            Some(token) if self.0.is_of(token) => Ok(Pass { name: None, mark: self.mark() }),
+            Some(token) if self.0.is_of(token) => Ok(Pass::of(self.mark())),
             Some(_) => Err(Refusal::Wrong("the bearer token is another one")),
         };
         Box::pin(future::ready(verdict))

@@ -80,6 +80,24 @@ pub struct Pass {
     pub name: Option<String>,
     /// By which secret.
     pub mark: Mark,
+    /// Who it is, as far as the credential says: two principals of one signing key, or of one authorizer, are
+    /// two backends.
+    pub who: Mark,
+}
+
+impl Pass {
+    /// By a secret that one party has, who is nobody else than its holder.
+    pub fn of(mark: Mark) -> Self {
+        Self { name: None, mark, who: mark }
+    }
+
+    /// The same for the principal that the credential names by these words.
+    #[must_use]
+    pub fn principal(self, words: &[&[u8]]) -> Self {
+        let parts: Vec<&[u8]> =
+            std::iter::once(&self.mark.0[..]).chain(words.iter().copied()).collect();
+        Self { who: Mark::of("principal", &parts), ..self }
+    }
 }
 
 /// Which secret let somebody in. It is kept with the tunnel, so that after a reload the tunnel can

@@ -2,7 +2,9 @@
 //!
 //! In:  `POST url` without a body, with Authorization as the backend showed it, X-Forwarded-For, one
 //!      `2ptth-host` for each host that it wants, `2ptth-name` for a dynamic name.
-//! Out: 2xx is yes. Nothing is remembered: each tunnel is asked for.
+//! Out: 2xx is yes, for exactly the hosts or the name that were asked about. `2ptth-subject` in the answer says
+//!      who it is; otherwise whoever shows another Authorization is another one. Nothing is remembered: each
+//!      tunnel is asked for.
 //!
 //! Invariant: the address is the configuration's, whatever a backend or a redirect says; no answer,
 //! and no proper one, is a refusal.
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use rustls::ClientConfig;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -107,9 +109,14 @@ impl Credential for External {
             let shown = claim.authorization.ok_or(Refusal::Absent)?;
             let request = self.request(shown, claim).map_err(Refusal::Wrong)?;
             let asked = timeout(self.timeout, self.ask(request)).await;
-            let status = asked.unwrap_or(Err("the authorizer is too slow"));
-            match status.map_err(Refusal::Unavailable)? {
-                status if status.is_success() => Ok(Pass { name: None, mark: self.mark }),
+            let answer = asked.unwrap_or(Err("the authorizer is too slow"));
+            let answer = answer.map_err(Refusal::Unavailable)?;
+            match answer.status() {
+                status if status.is_success() => {
+                    // An authorizer that names nobody tells principals apart by what they showed.
+                    let subject = answer.headers().get(SUBJECT).unwrap_or(shown);
+                    Ok(Pass::of(self.mark).principal(&[subject.as_bytes()]))
+                }
                 // It says itself that it can't decide now. Told "no", a client would give up.
                 status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                     Err(Refusal::Unavailable("the authorizer has a failure of its own"))
@@ -165,7 +172,7 @@ impl External {
         Ok(request)
     }
 
-    async fn ask(&self, request: Request<ask::NoBody>) -> Result<StatusCode, &'static str> {
+    async fn ask(&self, request: Request<ask::NoBody>) -> Result<Response<()>, &'static str> {
         let _place = self.places.acquire().await.map_err(|_| "nobody may be asked any more")?;
         let socket = ask::dial(&self.address).await?;
         match &self.tls {
@@ -185,6 +192,7 @@ impl External {
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const WANTED_HOST: HeaderName = HeaderName::from_static("2ptth-host");
 const WANTED_NAME: HeaderName = HeaderName::from_static("2ptth-name");
+const SUBJECT: HeaderName = HeaderName::from_static("2ptth-subject");
 
 /// As many as a registration may name.
 const MAX_HOSTS: usize = 100;

@@ -179,7 +179,10 @@ impl Jwt {
             Some(claim) => Some(label(claims.get(claim))?),
             None => None,
         };
-        Ok(Pass { name, mark })
+        let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+        let words = [subject, name.as_deref().unwrap_or_default()].map(str::as_bytes);
+        let pass = Pass::of(mark).principal(&words);
+        Ok(Pass { name, ..pass })
     }
 
     /// The claims, if one of the keys signed them and its rules hold.

@@ -56,9 +56,7 @@ impl Credential for Keys {
         let verdict = match claim.key {
             None => Err(Refusal::Absent),
             // Public keys aren't secrets, so how long the look-up takes may tell about them.
-            Some(Key::Ed25519(key)) if self.0.contains(&key) => {
-                Ok(Pass { name: None, mark: mark(&key) })
-            }
+            Some(Key::Ed25519(key)) if self.0.contains(&key) => Ok(Pass::of(mark(&key))),
             Some(_) => Err(Refusal::Wrong("the key is another one")),
         };
         Box::pin(future::ready(verdict))

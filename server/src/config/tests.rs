@@ -58,7 +58,7 @@ fn flag_beats_variable_beats_default() {
     let plain: Seen = |c| format!("{:?} {:?}", c.plain, c.listen);
     let redirect: Seen = |c| format!("{:?}", c.redirect);
     let trusted: Seen = |c| format!("{:?} {:?}", c.trusted, c.proxy_protocol);
-    let table: [(&str, &str, &str, &str, Seen); 14] = [
+    let table: [(&str, &str, &str, &str, Seen); 15] = [
         ("--listen", "1.2.3.4:5", "LISTEN", "6.7.8.9:10", listen),
         ("--name", "a.example", "NAMES", "b.example", names),
         ("--token-file", file, "TOKEN_FILE", "/nonexistent", admission),
@@ -68,6 +68,7 @@ fn flag_beats_variable_beats_default() {
         ("--grace", "0", "GRACE", "2", limits),
         ("--max-connections", "10", "MAX_CONNECTIONS", "20", limits),
         ("--max-connections-per-address", "10", "MAX_CONNECTIONS_PER_ADDRESS", "20", limits),
+        ("--max-tunnels", "10", "MAX_TUNNELS", "20", limits),
         ("--plain", "127.0.0.1:80", "PLAIN", "[::1]:80", plain),
         ("--redirect", "80", "REDIRECT", "81", redirect),
         ("--trusted-proxies", "10.0.0.0/8,::1", "TRUSTED_PROXIES", "10.0.0.1", trusted),
@@ -314,7 +315,7 @@ fn every_documented_variable_is_tested() {
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 2).collect();
     let variables = "CONFIG LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
         TRUSTED_PROXIES PROXY_PROTOCOL \
-        PLAIN PLAIN_ANYWHERE REDIRECT HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS GRACE LOG";
+        PLAIN PLAIN_ANYWHERE REDIRECT HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS MAX_TUNNELS GRACE LOG";
     let other_words = ["ALPN", "HTTP", "PEM", "PROXY", "SIGHUP", "SIGTERM", "TLS", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();
     assert_eq!(documented, known);

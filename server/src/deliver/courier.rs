@@ -8,17 +8,18 @@ use std::time::Duration;
 use log::{debug, error, info, warn};
 use ptth_link::shutdown::{Phase, Shutdown};
 use tokio::select;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::config::Limits;
 use crate::forward::Way;
-use crate::policy::Route;
+use crate::policy::{Found, Route};
 use crate::roster::Roster;
+use crate::share::network;
 use crate::site::Site;
 
 use super::fate::{FIRST, Fate, LONGEST, attempt, back_off};
+use super::lane::Lane;
 use super::{Counts, Delivery, Outbox};
 
 /// Who delivers. There is one for a gateway, so that each route has one order.
@@ -58,8 +59,8 @@ impl Courier {
         let mut ending = false;
         loop {
             for delivery in self.outbox.arrivals() {
-                // Tasks of one thread begin in the order in which they were spawned, and a semaphore lets
-                // in who asked first: so a route's requests set out in the order in which they came.
+                // Tasks of one thread begin in the order in which they were spawned, and a lane lets in who
+                // asked first: so a sender's requests set out in the order in which they came.
                 tasks.spawn(self.clone().deliver(delivery, &mut lanes));
             }
             if ending && tasks.is_empty() {
@@ -85,17 +86,16 @@ impl Courier {
     fn deliver(
         self,
         mut delivery: Delivery,
-        lanes: &mut HashMap<Site, Arc<Semaphore>>,
+        lanes: &mut HashMap<Site, Arc<Lane>>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        if !lanes.contains_key(&delivery.site) {
+        let site = delivery.place.site();
+        if !lanes.contains_key(site) {
             lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
         }
-        let lane =
-            lanes.entry(delivery.site.clone()).or_insert_with(|| Semaphore::new(AT_ONCE).into());
-        let lane = lane.clone();
+        let lane = lanes.entry(site.clone()).or_insert_with(|| Lane::new(AT_ONCE)).clone();
         async move {
             let last = loop {
-                let Ok(turn) = lane.acquire().await else { break Last::Lost };
+                let turn = lane.turn(network(delivery.address)).await;
                 // An attempt is large; most of those that wait aren't at one.
                 let tried = Box::pin(self.try_once(&delivery)).await;
                 drop(turn);
@@ -122,8 +122,12 @@ impl Courier {
             if Instant::now() >= delivery.expires {
                 return Err(Last::Dropped("no backend took it for a day".to_owned()));
             }
-            let Some(route) = self.route(&delivery.site) else {
-                return Err(Last::Dropped("its route is gone".to_owned()));
+            // Anew each time: the policy in force says whose the host and path are now.
+            let Some(Found { route, strip }) = self.find(delivery) else {
+                if self.rest().await {
+                    continue;
+                }
+                return Err(Last::Lost);
             };
             if !self.is_served(&route).await {
                 if self.shutdown.is(Phase::Draining) {
@@ -135,13 +139,14 @@ impl Courier {
             let way = Way {
                 share: route.pool.share(delivery.address),
                 route,
+                strip,
                 shard: self.shard,
                 head_timeout: self.limits.head,
                 stall_timeout: self.limits.stall,
             };
             match attempt(delivery, &way).await {
                 Fate::Delivered(status) => {
-                    let (id, site, status) = (delivery.id, &delivery.site, status.as_u16());
+                    let (id, site, status) = (delivery.id, delivery.place.site(), status.as_u16());
                     debug!("deliver: {id} {site} status={status} retries={}", delivery.attempts);
                     return Err(Last::Delivered);
                 }
@@ -151,21 +156,29 @@ impl Courier {
         }
     }
 
-    /// The site as the policy in force has it. Dynamic names have no `respond`.
-    fn route(&self, site: &Site) -> Option<Arc<Route>> {
-        let policy = self.roster.policy();
-        policy.routes().iter().find(|route| route.site == *site).cloned()
+    /// Where it goes by its host and path; `None` while that is nowhere.
+    fn find(&self, delivery: &Delivery) -> Option<Found> {
+        let uri = &delivery.head.uri;
+        self.roster.policy().find(uri.authority()?.as_str(), uri.path()).ok()
+    }
+
+    /// Waits a while. False if the process ends.
+    async fn rest(&self) -> bool {
+        let mut shutdown = self.shutdown.clone();
+        select! {
+            biased;
+            () = shutdown.reached(Phase::Draining) => false,
+            () = sleep(LOOK) => true,
+        }
     }
 
     /// Waits for a backend, for a while: the route may be another one by then.
     async fn is_served(&self, route: &Route) -> bool {
-        let mut shutdown = self.shutdown.clone();
         let served = route.pool.until(|tunnels| tunnels.iter().any(|tunnel| !tunnel.is_draining()));
         select! {
             biased;
             () = served => true,
-            () = shutdown.reached(Phase::Draining) => false,
-            () = sleep(LOOK) => false,
+            _ = self.rest() => false,
         }
     }
 
@@ -173,7 +186,7 @@ impl Courier {
     async fn pause(&self, delivery: &Delivery, why: &str, after: Option<Duration>) {
         self.count(|counters| &counters.retried);
         let mut shutdown = self.shutdown.clone();
-        let (id, site, attempts) = (delivery.id, &delivery.site, delivery.attempts);
+        let (id, site, attempts) = (delivery.id, delivery.place.site(), delivery.attempts);
         if shutdown.is(Phase::Draining) {
             debug!("deliver: {id} {site} failed attempts={attempts}: {why}");
             return sleep(FIRST).await;
@@ -192,7 +205,7 @@ impl Courier {
             Last::Delivered => self.count(|counters| &counters.delivered),
             Last::Dropped(why) => {
                 self.count(|counters| &counters.dropped);
-                warn!("deliver: {} {} dropped: {why}", delivery.id, delivery.site);
+                warn!("deliver: {} {} dropped: {why}", delivery.id, delivery.place.site());
             }
             Last::Lost => {}
         }
@@ -240,7 +253,7 @@ const AT_ONCE: usize = 8;
 /// Attempts of one request: about fifty minutes of an origin that answers and fails. Waiting for
 /// a backend isn't one.
 const ATTEMPTS: u32 = 20;
-/// How often who waits for a backend looks whether the route is still there.
+/// How often a request without a backend looks where its host and path lead now.
 const LOOK: Duration = Duration::from_secs(10);
 /// Often enough to be near what it tells of.
 const REPORT: Duration = Duration::from_secs(60);

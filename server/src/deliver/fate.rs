@@ -40,7 +40,7 @@ pub(super) async fn attempt(delivery: &Delivery, way: &Way) -> Fate {
             drain(body, carry).await;
             judge(head.status, &head.headers)
         }
-        Err(ExchangeError::Absent(_)) => Fate::Absent,
+        Err(ExchangeError::Absent(_) | ExchangeError::Moved) => Fate::Absent,
         Err(err) => Fate::Failed(err.to_string(), None),
     }
 }

@@ -5,15 +5,16 @@
 use std::sync::Arc;
 
 use crate::auth::{Claim, Credential, Mark, Pass, Refusal};
-use crate::site::Site;
+use crate::site::{Grant, Site};
 
-use super::names::{Names, includes};
+use super::admits::{Admits, Scope};
+use super::names::Names;
 use super::{Policy, Refused, Target, forbidden};
 
 /// One registration.
 pub(super) struct Desk<'a> {
     claim: &'a Claim<'a>,
-    asked: Vec<(Arc<dyn Credential>, Option<Pass>)>,
+    asked: Vec<Question>,
     challenges: Vec<&'static str>,
     /// Why the last one that was of the right kind didn't let it in.
     why: Option<Refusal>,
@@ -22,28 +23,36 @@ pub(super) struct Desk<'a> {
     abroad: bool,
 }
 
+/// A credential, the hosts that it was asked about, and its answer.
+type Question = (Arc<dyn Credential>, Vec<String>, Option<Pass>);
+
 impl<'a> Desk<'a> {
     pub(super) fn new(claim: &'a Claim<'a>) -> Self {
         let (asked, challenges) = (Vec::new(), Vec::new());
         Self { claim, asked, challenges, why: None, unavailable: false, abroad: false }
     }
 
-    /// The digests of the secrets that let it in.
-    pub(super) fn marks(&self) -> Vec<Mark> {
-        self.asked.iter().filter_map(|(_, pass)| Some(pass.as_ref()?.mark)).collect()
+    /// Who it is, by the first credential that let it in.
+    pub(super) fn who(&self) -> Option<Mark> {
+        self.asked.iter().find_map(|(_, _, pass)| Some(pass.as_ref()?.who))
     }
 
-    /// `hosts`: those at stake, where the backend itself names none.
+    /// `hosts`: those at stake, where the backend itself names none. What an authorizer says is good for the
+    /// hosts that it was asked about, so it is asked anew about others.
     async fn passes(&mut self, credential: &Arc<dyn Credential>, hosts: &[String]) -> Option<Pass> {
-        let known = self.asked.iter().find(|(asked, _)| Arc::ptr_eq(asked, credential));
-        if let Some((_, pass)) = known {
+        let named = !self.claim.hosts.is_empty() || self.claim.name.is_some();
+        let hosts = if named { self.claim.hosts } else { hosts };
+        let local = !credential.is_abroad();
+        let known = self.asked.iter().find(|(asked, about, _)| {
+            Arc::ptr_eq(asked, credential) && (local || about.as_slice() == hosts)
+        });
+        if let Some((_, _, pass)) = known {
             return pass.clone();
         }
         if credential.is_abroad() && !self.abroad {
             return None;
         }
-        let named = !self.claim.hosts.is_empty() || self.claim.name.is_some();
-        let claim = Claim { hosts: if named { self.claim.hosts } else { hosts }, ..*self.claim };
+        let claim = Claim { hosts, ..*self.claim };
         let pass = match credential.check(&claim).await {
             Ok(pass) => Some(pass),
             Err(refusal) => {
@@ -59,28 +68,39 @@ impl<'a> Desk<'a> {
         {
             self.challenges.push(challenge);
         }
-        self.asked.push((credential.clone(), pass.clone()));
+        self.asked.push((credential.clone(), hosts.to_vec(), pass.clone()));
         pass
     }
 
-    /// Whether it may serve the route at that place.
-    async fn route(&mut self, policy: &Policy, place: usize) -> Option<Site> {
-        let (route, admits) = (policy.routes.get(place)?, policy.admits.get(place)?);
-        let Some(credentials) = &admits.credentials else {
+    /// What it may serve of a route. `wanted`: the one host of it that it asks for, and where that stands. A
+    /// credential that is judged here is good for the whole route, an authorizer's answer for what it was asked.
+    async fn route(
+        &mut self,
+        policy: &Policy,
+        admits: &Admits,
+        wanted: Option<(usize, &str)>,
+    ) -> Vec<Grant> {
+        let Some(credentials) = admits.credentials() else {
             // No key is proven here, so only an open gateway lets it in.
-            return admits.known.admits_generally(None).then(|| route.site.clone());
+            let sites = if admits.admits_key(None) { policy.sites(admits) } else { Vec::new() };
+            return sites.into_iter().map(Grant::by_key).collect();
         };
         for credential in credentials {
-            if self.passes(credential, &admits.names).await.is_some() {
-                return Some(route.site.clone());
-            }
+            let Some(pass) = self.passes(credential, &admits.hosts).await else { continue };
+            let sites = match (Scope::of(&**credential), wanted) {
+                (Scope::Site, Some((index, host))) => {
+                    policy.single(index, host).into_iter().collect()
+                }
+                (Scope::Site, None) | (Scope::Route, _) => policy.sites(admits),
+            };
+            return sites.into_iter().map(|site| Grant::by_secret(site, pass.mark)).collect();
         }
-        None
+        Vec::new()
     }
 
     /// Everything that it is good for. Authorizers outside are asked only if nobody here knows it: what is
     /// good for one route is none of another one's authorizer's business.
-    pub(super) async fn anything(&mut self, policy: &Policy) -> Result<Vec<Site>, Refused> {
+    pub(super) async fn anything(&mut self, policy: &Policy) -> Result<Vec<Grant>, Refused> {
         let mut sites = self.everything(policy).await;
         if sites.is_empty() {
             self.abroad = true;
@@ -92,10 +112,10 @@ impl<'a> Desk<'a> {
         Ok(sites)
     }
 
-    async fn everything(&mut self, policy: &Policy) -> Vec<Site> {
-        let mut sites = Vec::new();
-        for place in 0..policy.routes.len() {
-            sites.extend(self.route(policy, place).await);
+    async fn everything(&mut self, policy: &Policy) -> Vec<Grant> {
+        let mut grants = Vec::new();
+        for admits in policy.groups() {
+            grants.extend(self.route(policy, admits, None).await);
         }
         let domain = policy.names.as_ref().map_or("", Names::domain);
         for grant in policy.name_grants() {
@@ -104,44 +124,56 @@ impl<'a> Desk<'a> {
             let Some(pass) = self.passes(&grant.credential, &hosts).await else { continue };
             let names = match pass.name {
                 // It speaks of one name, which must be among the granted ones all the same.
-                Some(name) => includes(grant, &name).then_some(vec![name]),
+                Some(name) => policy.is_granted(grant, &name).then_some(vec![name]),
                 None => grant.names.clone(),
             };
-            sites.extend(names.into_iter().flatten().map(Site::Name));
+            let names = names.into_iter().flatten().map(Site::Name);
+            grants.extend(names.map(|name| Grant::by_secret(name, pass.mark)));
         }
-        sites
+        grants
     }
 
     /// The routes that visitors of this host come to, or the dynamic name that it spells: not those of a
     /// wider pattern, which a narrower one has taken the host from.
-    pub(super) async fn host(&mut self, policy: &Policy, host: &str) -> Result<Vec<Site>, Refused> {
+    pub(super) async fn host(
+        &mut self,
+        policy: &Policy,
+        host: &str,
+    ) -> Result<Vec<Grant>, Refused> {
         self.abroad = true;
-        let mut sites = Vec::new();
+        let mut grants = Vec::new();
         for target in policy.table.at(host) {
-            if let Target::Route(place) = target {
-                sites.extend(self.route(policy, *place).await);
+            if let Target::Route(index) = target
+                && let Some(admits) = policy.admits.get(*index)
+            {
+                grants.extend(self.route(policy, admits, Some((*index, host))).await);
             }
         }
-        if sites.is_empty() {
+        if grants.is_empty() {
             return match policy.name_at(host) {
                 Some(name) => self.name(policy, &name).await,
                 None => Err(self.refuse(policy, &format!("{host:?}")).await),
             };
         }
-        Ok(sites)
+        Ok(grants)
     }
 
     /// A dynamic name.
-    pub(super) async fn name(&mut self, policy: &Policy, name: &str) -> Result<Vec<Site>, Refused> {
+    pub(super) async fn name(
+        &mut self,
+        policy: &Policy,
+        name: &str,
+    ) -> Result<Vec<Grant>, Refused> {
         self.abroad = true;
         for grant in policy.name_grants() {
-            if !includes(grant, name) {
+            if !policy.is_granted(grant, name) {
                 continue;
             }
             let pass = self.passes(&grant.credential, &[]).await;
             // A credential that speaks of a name is good for that one alone.
-            if pass.is_some_and(|pass| pass.name.is_none_or(|own| own == name)) {
-                return Ok(vec![Site::Name(name.to_owned())]);
+            if let Some(pass) = pass.filter(|pass| pass.name.as_ref().is_none_or(|own| own == name))
+            {
+                return Ok(vec![Grant::by_secret(Site::Name(name.to_owned()), pass.mark)]);
             }
         }
         Err(self.refuse(policy, &format!("the name {name:?}")).await)
@@ -188,7 +220,7 @@ mod tests {
     impl Credential for Judge {
         fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
             self.asked.lock().unwrap().push(claim.hosts.to_vec());
-            let pass = Pass { name: self.name.clone(), mark: Mark::of("test", &[]) };
+            let pass = Pass { name: self.name.clone(), ..Pass::of(Mark::of("test", &[])) };
             let verdict = if self.takes { Ok(pass) } else { Err(Refusal::Wrong("no")) };
             Box::pin(std::future::ready(verdict))
         }
@@ -218,6 +250,14 @@ mod tests {
         Policy::new(&config, &Arc::new(Known::default()), 1, None)
     }
 
+    fn sites(grants: &[Grant]) -> Vec<Site> {
+        grants.iter().map(|grant| grant.site().clone()).collect()
+    }
+
+    fn host(name: &str) -> Site {
+        Site::Host(name.parse().unwrap(), "/".into())
+    }
+
     fn claim() -> Claim<'static> {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         Claim { key: None, authorization: None, address, hosts: &[], name: None }
@@ -229,23 +269,23 @@ mod tests {
         let here = Arc::new(Judge { takes: true, ..Judge::default() });
         let outside = Arc::new(Judge { takes: true, abroad: true, ..Judge::default() });
         let both = policy(&[("a", &here), ("b", &outside)], None);
-        let (_, sites) = both.register(&claim(), &Wish::Any).await.unwrap();
-        assert_eq!(sites, [Site::Route("a".into())], "known here");
+        let (_, grants) = both.register(&claim(), &Wish::Any).await.unwrap();
+        assert_eq!(sites(&grants), [host("a.test")], "known here");
         let unknown = both.register(&claim(), &Wish::Hosts(vec!["c.test".into()])).await;
         assert!(matches!(unknown, Err(Refused::Forbidden(_))), "{unknown:?}");
         assert!(outside.asked.lock().unwrap().is_empty());
 
         let alone = policy(&[("b", &outside)], None);
-        let (_, sites) = alone.register(&claim(), &Wish::Any).await.unwrap();
-        assert_eq!(sites, [Site::Route("b".into())]);
+        let (_, grants) = alone.register(&claim(), &Wish::Any).await.unwrap();
+        assert_eq!(sites(&grants), [host("b.test")]);
         assert_eq!(*outside.asked.lock().unwrap(), [["b.test".to_owned()]], "asked with its hosts");
 
         outside.asked.lock().unwrap().clear();
         let names = Some(["alice", "bob"].map(str::to_owned).to_vec());
         let grant = NameGrant { names, credential: outside.clone() };
         let named = policy(&[], Some(Names::new("names.test", vec![grant])));
-        let (_, sites) = named.register(&claim(), &Wish::Any).await.unwrap();
-        assert_eq!(sites, ["alice", "bob"].map(|name| Site::Name(name.into())));
+        let (_, grants) = named.register(&claim(), &Wish::Any).await.unwrap();
+        assert_eq!(sites(&grants), ["alice", "bob"].map(|name| Site::Name(name.into())));
         let asked = ["alice.names.test", "bob.names.test"].map(str::to_owned);
         assert_eq!(*outside.asked.lock().unwrap(), [asked], "asked with its names");
     }

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 
 use crate::auth::Identity;
 use crate::config::{NameGrant, Names as Settings};
+use crate::live::Tunnel;
 use crate::pool::Pool;
 use crate::router::{self, HostPattern};
-use crate::site::Site;
+use crate::site::{Grant, Site};
 
-use super::{Found, Lost, Policy, Route, lets_in};
+use super::admits::{has_key, lets_in};
+use super::{Found, Lost, Policy, Route};
 
 /// The names under one domain.
 pub(super) struct Names {
@@ -125,10 +127,10 @@ impl Names {
     /// What a backend of door A may serve: the name it asks for, or the ones that its key is for.
     pub(super) fn admit(&self, identity: &Identity, name: Option<&str>) -> Vec<Site> {
         let grants = self.settings.allow.iter();
-        let grants = grants.filter(|grant| lets_in(&grant.credential, identity));
+        let grants = grants.filter(|grant| has_key(&grant.credential, identity.key.as_ref()));
         let names: Vec<_> = match name {
             Some(name) => {
-                let granted = grants.into_iter().any(|grant| includes(grant, name));
+                let granted = grants.into_iter().any(|grant| self.includes(grant, name));
                 granted.then(|| name.to_owned()).into_iter().collect()
             }
             None => grants.filter_map(|grant| grant.names.clone()).flatten().collect(),
@@ -137,9 +139,22 @@ impl Names {
     }
 
     /// Whether a backend that once passed may still have the name.
-    pub(super) fn keeps(&self, name: &str, identity: &Identity) -> bool {
+    pub(super) fn keeps(&self, name: &str, granted: &Grant, tunnel: &Tunnel) -> bool {
+        let key = tunnel.identity.key.as_ref();
         let mut grants = self.settings.allow.iter();
-        grants.any(|grant| includes(grant, name) && lets_in(&grant.credential, identity))
+        grants.any(|it| self.includes(it, name) && lets_in(&it.credential, granted, key))
+    }
+
+    /// Whether an entry is for that name. One without a list is for all names that no entry lists: a listed
+    /// name is reserved.
+    pub(super) fn includes(&self, grant: &NameGrant, name: &str) -> bool {
+        let lists = |grant: &NameGrant| {
+            grant.names.as_ref().is_some_and(|names| names.iter().any(|known| known == name))
+        };
+        match &grant.names {
+            Some(_) => lists(grant),
+            None => !self.settings.allow.iter().any(lists),
+        }
     }
 
     pub(super) fn grants(&self) -> &[NameGrant] {
@@ -153,10 +168,12 @@ impl Policy {
         self.names.iter().for_each(Names::tidy);
     }
 
-    /// Takes out a name, if this is one and nobody serves it any more.
+    /// Takes out a name, or a single host of a pattern, if this is one and nobody serves it any more.
     pub fn forget(&self, site: &Site) {
-        if let (Site::Name(name), Some(names)) = (site, &self.names) {
-            names.forget(name);
+        match (site, &self.names) {
+            (Site::Name(name), Some(names)) => names.forget(name),
+            (Site::Name(_), None) => {}
+            (Site::Host(..), _) => self.narrow.forget(site),
         }
     }
 }
@@ -209,8 +226,3 @@ impl Pools {
 
 /// Names that nobody has any more and that are remembered, to look at all of them only now and then.
 const KEPT: usize = 256;
-
-/// Whether a grant is for that name.
-pub(super) fn includes(grant: &NameGrant, name: &str) -> bool {
-    grant.names.as_ref().is_none_or(|names| names.iter().any(|known| known == name))
-}

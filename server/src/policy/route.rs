@@ -7,10 +7,11 @@ use crate::config::{
     Hold, Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken,
 };
 use crate::pool::{Patience, Pool};
+use crate::router::HostPattern;
 use crate::site::Site;
 
-/// One site, as visitors' requests meet it: a configured route or a dynamic name.
-#[derive(Debug)]
+/// One site, as visitors' requests meet it: a host of a configured route, or a dynamic name.
+#[derive(Clone, Debug)]
 pub struct Route {
     /// What it is.
     pub site: Site,
@@ -31,18 +32,24 @@ pub struct Route {
 }
 
 impl Route {
-    pub(super) fn of(settings: &Settings, pool: Arc<Pool>) -> Self {
-        let addresses = settings.hosts.iter().map(|host| format!("{host}{}", settings.path));
+    pub(super) fn of(settings: &Settings, host: &HostPattern, pool: Arc<Pool>) -> Self {
         Self {
-            site: Site::Route(settings.name.clone()),
+            site: Site::Host(host.clone(), settings.path.as_str().into()),
             pool,
             strip: settings.strip,
             when_taken: settings.when_taken,
             no_backend: settings.no_backend.clone(),
             patience: patience(settings.queue, settings.hold),
             respond: settings.respond,
-            addresses: addresses.collect(),
+            addresses: vec![format!("{host}{}", settings.path)],
         }
+    }
+
+    /// The same for one host among those of its pattern.
+    pub(super) fn narrowed(&self, host: HostPattern, pool: Arc<Pool>) -> Self {
+        let Site::Host(_, path) = &self.site else { return Self { pool, ..self.clone() } };
+        let addresses = vec![format!("{host}{path}")];
+        Self { site: Site::Host(host, path.clone()), pool, addresses, ..self.clone() }
     }
 
     pub(super) fn named(settings: &NamesSettings, name: &str, pool: Arc<Pool>) -> Self {

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, DATE, HOST};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use log::{Level, debug, log_enabled};
 use ptth_link::body::Body;
@@ -42,7 +42,6 @@ use crate::error::{ExchangeError, RequestId};
 use crate::forward::{Informational, Way, forward};
 use crate::policy::{Found, Lost};
 use crate::roster::Roster;
-use crate::router;
 use crate::stay::Stay;
 use crate::tunnel::Driving;
 
@@ -108,19 +107,17 @@ impl Visitor {
             return Err(ExchangeError::Misdirected);
         }
         let found = self.roster.policy().find(&host, head.uri.path());
-        let Found { route, strip: prefix } = found.map_err(|lost| match lost {
+        let Found { route, strip } = found.map_err(|lost| match lost {
             Lost::Unrouted => ExchangeError::Unrouted,
             Lost::Nobody(instead) => ExchangeError::Absent(instead),
         })?;
         let from = Origination { address: self.address, host: &host, scheme, said, version };
         headers::request(&mut head.headers, &self.statement(from));
         head.headers.insert(REQUEST_ID, id.value());
-        if prefix > 0 {
-            take_prefix(head, prefix)?;
-        }
         Ok(Way {
             share: route.pool.share(self.address),
             route,
+            strip,
             shard: self.shard,
             head_timeout: self.limits.head,
             stall_timeout: self.limits.stall,
@@ -160,19 +157,6 @@ impl Visitor {
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("2ptth-request-id");
-
-/// Takes the route's prefix off the path, once, and tells the origin of it.
-fn take_prefix(head: &mut Parts, length: usize) -> Result<(), ExchangeError> {
-    let malformed = || ExchangeError::Request(StatusCode::BAD_REQUEST, "The target is malformed.");
-    let target = head.uri.path_and_query().ok_or_else(malformed)?;
-    let prefix = target.as_str().get(..length).ok_or_else(malformed)?;
-    headers::prefix(&mut head.headers, prefix);
-    let rest = router::strip(target, length);
-    let mut parts = std::mem::take(&mut head.uri).into_parts();
-    parts.path_and_query = Some(rest);
-    head.uri = Uri::from_parts(parts).map_err(|_| malformed())?;
-    Ok(())
-}
 
 /// What the log and the error page say of one exchange.
 #[derive(Debug)]

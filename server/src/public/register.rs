@@ -25,7 +25,7 @@ use crate::auth::{Claim, Identity, Key};
 use crate::error::{ExchangeError, RegisterError};
 use crate::policy::{HTTPS, Refused, Wish};
 use crate::router;
-use crate::site::Site;
+use crate::site::Grant;
 use crate::tunnel::{Driving, Ended, Home, attach, is_free};
 
 use super::Visitor;
@@ -33,7 +33,7 @@ use super::Visitor;
 /// A backend that may come in, and what it is told.
 pub(super) struct Admitted {
     identity: Identity,
-    sites: Vec<Site>,
+    grants: Vec<Grant>,
     urls: Vec<HeaderValue>,
 }
 
@@ -115,7 +115,7 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let policy = visitor.roster.policy();
     // Each authorizer has a time-out of its own; this is for all of them together.
     let judged = timeout(JUDGED, policy.register(&claim, &wish)).await;
-    let (marks, sites) = judged.unwrap_or(Err(Refused::Unavailable)).map_err(|refused| {
+    let (who, grants) = judged.unwrap_or(Err(Refused::Unavailable)).map_err(|refused| {
         let why = refused.to_string();
         if !matches!(refused, Refused::Unavailable) {
             visitor.attempts.failed(visitor.address, Instant::now().into_std());
@@ -131,12 +131,11 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let name = field(head, INSTANCE).unwrap_or_default();
     let mut identity = Identity::called(name);
     identity.ours = !name.is_empty();
-    identity.key = marks.first().copied().map(Key::Secret);
-    identity.marks = marks;
-    if !is_free(&visitor.roster, &identity, &sites).await {
+    identity.key = who.map(Key::Secret);
+    if !is_free(&visitor.roster, &identity, &grants).await {
         return Err((RegisterError::Taken, "another backend is there and keeps its place".into()));
     }
-    if visitor.roster.is_full(&identity, &sites) {
+    if visitor.roster.is_full(&identity, &grants) {
         return Err((
             RegisterError::Full,
             "its credential has all the tunnels that it may have".into(),
@@ -144,9 +143,9 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     }
     let called = authority(head);
     let port = called.as_ref().and_then(Authority::port_u16).unwrap_or(HTTPS);
-    let urls = policy.urls(&sites, called.as_ref(), port);
+    let urls = policy.urls(&grants, called.as_ref(), port);
     let urls = urls.iter().filter_map(|url| HeaderValue::from_str(url).ok()).collect();
-    Ok(Admitted { identity, sites, urls })
+    Ok(Admitted { identity, grants, urls })
 }
 
 /// What is asked, and by which credential.
@@ -183,12 +182,12 @@ fn read(head: &Parts) -> Result<(Wish, Option<&HeaderValue>), &'static str> {
 fn origins(list: &str) -> Result<Vec<String>, &'static str> {
     let mut hosts = BTreeSet::new();
     for origin in list.split([' ', ',']).filter(|origin| !origin.is_empty()) {
-        let uri: Uri = origin.parse().map_err(|_| "there is no list of origins")?;
-        let web = matches!(uri.scheme_str(), Some("https" | "http"));
-        let bare = matches!(uri.path_and_query().map(|path| path.as_str()), None | Some("/"));
-        let whole = !origin.ends_with('/') && bare && web;
-        let authority =
-            uri.authority().filter(|authority| whole && !authority.as_str().contains('@'));
+        // Looked for before parsing: a parser of URIs drops a fragment without a word.
+        let serialized = origin.split_once("://").is_some_and(|(scheme, authority)| {
+            matches!(scheme, "https" | "http") && !authority.contains(['/', '?', '#', '@', '\\'])
+        });
+        let uri = Some(origin).filter(|_| serialized).and_then(|it| it.parse::<Uri>().ok());
+        let authority = uri.as_ref().and_then(Uri::authority);
         let authority =
             authority.ok_or("an origin is a scheme and a host, like https://example.com")?;
         hosts.insert(authority.host().to_ascii_lowercase());
@@ -250,7 +249,7 @@ impl Admitted {
         Box::pin(async move {
             let Some(io) = io.await else { return };
             info!("tunnel: admitted from={from} door=upgrade");
-            let ended = attach(io, self.identity, self.sites, home).await;
+            let ended = attach(io, self.identity, self.grants, home).await;
             if matches!(ended, Ended::Silent | Ended::Taken | Ended::Over) {
                 warn!("tunnel: refused from={from} door=upgrade: {ended}");
             }

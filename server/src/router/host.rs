@@ -147,6 +147,12 @@ pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(|label| is_label(&label.replace('_', "0")))
 }
 
+/// The one host that a Host or `:authority` names, whatever its port and case.
+pub fn exact(host: &str) -> Option<HostPattern> {
+    let pattern = bare(host).parse().ok()?;
+    matches!(pattern, HostPattern::Name(_) | HostPattern::Literal(_)).then_some(pattern)
+}
+
 /// Without the port. What is no host at all may come out as anything; visitors' heads were checked.
 pub(super) fn bare(host: &str) -> &str {
     let end = match host.strip_prefix('[') {

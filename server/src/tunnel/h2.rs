@@ -29,7 +29,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::auth::Identity;
 use crate::live::Tunnel;
 use crate::roster::{Registration, Roster, Turned};
-use crate::site::Site;
+use crate::site::Grant;
 
 use super::announce::announce;
 use super::farewell;
@@ -91,19 +91,19 @@ pub struct Home {
     pub port: Option<u16>,
 }
 
-/// Turns a connection whose backend was admitted into a tunnel that serves `sites`, and drives it to
+/// Turns a connection whose backend was admitted into a tunnel that serves `grants`, and drives it to
 /// its end.
 ///
 /// Dropping the future cuts the tunnel.
-pub async fn attach<IO>(io: IO, identity: Identity, sites: Vec<Site>, home: Home) -> Ended
+pub async fn attach<IO>(io: IO, identity: Identity, grants: Vec<Grant>, home: Home) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if !is_free(&home.roster, &identity, &sites).await {
+    if !is_free(&home.roster, &identity, &grants).await {
         refuse(io, TAKEN, "another backend is there and keeps its place").await;
         return Ended::Taken;
     }
-    match timeout(FIRST_PONG, Engine::start(io, &home, (identity, sites))).await {
+    match timeout(FIRST_PONG, Engine::start(io, &home, (identity, grants))).await {
         Ok(Ok((engine, tunnel))) => {
             let id = tunnel.id;
             let end = End(tunnel.clone());
@@ -140,8 +140,8 @@ where
 
 /// Whether nobody holds one of these sites who would keep it. A backend that is there keeps its place if
 /// it answers; one that went away without a word doesn't lock out the next.
-pub async fn is_free(roster: &Roster, identity: &Identity, sites: &[Site]) -> bool {
-    for rival in roster.keepers(identity, sites) {
+pub async fn is_free(roster: &Roster, identity: &Identity, grants: &[Grant]) -> bool {
+    for rival in roster.keepers(identity, grants) {
         if rival.answers().await {
             return false;
         }
@@ -150,8 +150,8 @@ pub async fn is_free(roster: &Roster, identity: &Identity, sites: &[Site]) -> bo
     true
 }
 
-fn sites_text(sites: &[Site]) -> String {
-    let texts: Vec<_> = sites.iter().map(Site::to_string).collect();
+fn sites_text(grants: &[Grant]) -> String {
+    let texts: Vec<_> = grants.iter().map(|grant| grant.site().to_string()).collect();
     texts.join(", ")
 }
 
@@ -173,7 +173,7 @@ where
     async fn start(
         io: IO,
         home: &Home,
-        who: (Identity, Vec<Site>),
+        who: (Identity, Vec<Grant>),
     ) -> Result<(Self, Arc<Tunnel>), Ended> {
         let (io, driver) = cork(io);
         // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
@@ -265,7 +265,7 @@ where
         tunnel.id,
         tunnel.identity.name,
         tunnel.identity.key_text(),
-        sites_text(&tunnel.sites),
+        sites_text(&tunnel.grants),
         home.shard
     );
     let mut told = home.port.and_then(|port| announce(&tunnel, &home.roster.policy(), port));

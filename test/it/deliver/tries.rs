@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::RETRY_AFTER;
-use ptth_link::shutdown::Phase;
-use ptth_server::auth::Known;
+use ptth_link::token::Token;
+use ptth_server::config::{Admission, CertificateSource};
 use ptth_server::policy::Policy;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
@@ -164,26 +164,112 @@ async fn after_a_day_without_a_backend_a_request_is_given_up() {
     assert_eq!((hooks.outbox().held().0, hooks.counts().dropped), (0, 1));
 }
 
-/// C6: the route of that name, as it is by then.
+/// C6: what was acknowledged waits for a route as it waits for a backend; and what its route took, it owes, also
+/// when it answers at once no more.
 #[tokio::test(start_paused = true)]
-async fn a_route_that_a_reload_removes_takes_its_requests_along() {
+async fn a_route_that_is_absent_for_a_while_loses_nothing() {
     let mut hooks = Hooks::new();
     hooks.post("hooks.test", "/gone", b"x").await;
     hooks.post("other.test", "/kept", b"x").await;
-    let roster = &hooks.room.shard.roster;
-    let known = Arc::new(Known::default());
-    known.replace(false, &[hooks.room.token.public()]);
-    let admission = ptth_server::config::Admission::Open;
-    let names = ptth_server::config::CertificateSource::SelfSigned { names: Vec::new() };
-    let mut config = Config::new(names, admission);
-    configure(&mut config, LIMIT);
-    // Nor does the other one answer at once any more; what it took already, it owes.
-    config.routes.remove(0);
-    config.routes[0].respond = None;
-    roster.swap(Policy::new(&config, &known, 1, Some(&roster.policy())));
-    sleep(Duration::from_secs(11)).await;
-    assert_eq!((hooks.outbox().held().0, hooks.counts().dropped), (1, 1));
+    reload(&hooks, |config| {
+        config.routes.remove(0);
+        config.routes[0].respond = None;
+    });
     let (_guest, mut seen) = hooks.backend(&[]).await;
     assert_eq!(next(&mut seen).await.path, "/kept");
-    hooks.room.advance(Phase::Closing);
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!((hooks.outbox().held().0, hooks.counts().dropped), (1, 0));
+    // Back under another label, behind an alias.
+    reload(&hooks, |config| {
+        config.routes[0].name = "renamed".to_owned();
+        config.routes[0].hosts.insert(0, "alias.test".parse().unwrap());
+    });
+    assert_eq!(next(&mut seen).await.path, "/gone");
+    hooks.until_empty().await;
+    assert_eq!(hooks.counts().dropped, 0);
+}
+
+/// E1: which backend gets what was kept is decided by its host and path and the policy of that moment: labels that
+/// two routes exchange change nothing, and hosts that they exchange take what was kept along.
+#[tokio::test(start_paused = true)]
+async fn a_kept_request_goes_where_its_host_leads_and_to_no_other_tenant() {
+    for exchanged in ["names", "hosts"] {
+        let mut hooks = Hooks::new();
+        let other = Token::generate();
+        let owners = |hooks: &Hooks| [hooks.room.token.clone(), other.clone()];
+        let allow = |tokens: [Token; 2], config: &mut Config| {
+            for (route, token) in config.routes.iter_mut().zip(tokens) {
+                route.allow = Some(vec![ptth_test::routes::key(&token)]);
+            }
+        };
+        reload(&hooks, |config| allow(owners(&hooks), config));
+        for n in 0..5 {
+            hooks.post("hooks.test", &format!("/{n}"), b"x").await;
+        }
+        reload(&hooks, |config| {
+            allow(owners(&hooks), config);
+            let [one, two, ..] = &mut config.routes[..] else { panic!("two routes") };
+            if exchanged == "names" {
+                std::mem::swap(&mut one.name, &mut two.name);
+            } else {
+                std::mem::swap(&mut one.hosts, &mut two.hosts);
+            }
+        });
+        // The one of the first token, whose host is `hooks.test` unless the hosts were exchanged.
+        let (_guest, mut seen) = hooks.backend(&[]).await;
+        if exchanged == "names" {
+            for n in 0..5 {
+                assert_eq!(next(&mut seen).await.path, format!("/{n}"));
+            }
+            hooks.until_empty().await;
+        } else {
+            sleep(Duration::from_secs(60)).await;
+            assert!(seen.try_recv().is_err(), "it is another tenant's now");
+            assert_eq!(hooks.outbox().held().0, 5);
+        }
+    }
+}
+
+/// E2: three hundred requests of one sender to a path that hangs don't keep another sender's waiting.
+#[tokio::test(start_paused = true)]
+async fn a_path_that_hangs_holds_up_no_other_sender() {
+    let mut hooks = Hooks::new();
+    let (tell, mut seen) = unbounded_channel();
+    let origin = service(move |request: Request<Body>| {
+        let tell = tell.clone();
+        async move {
+            let hangs = request.uri().path() == "/hangs";
+            let _ = tell.send(Seen::read(request).await);
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(answer(200))
+        }
+    });
+    let mut config = hooks.room.client_config();
+    config.tunnels = 1;
+    let network = hooks.room.network(Road::default());
+    let _guest = Guest::start(&process(config), network, origin);
+    eventually("the tunnel", hooks.room.until_tunnels(1)).await;
+    let flood = hooks.address();
+    for _ in 0..240 {
+        assert_eq!(hooks.post_from(flood, "hooks.test", "/hangs", b"x").await.status, 202);
+    }
+    let begun = Instant::now();
+    hooks.post("hooks.test", "/fine", b"x").await;
+    while next(&mut seen).await.path != "/fine" {}
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+/// Puts the routes in force that there were at first, changed.
+fn reload(hooks: &Hooks, change: impl FnOnce(&mut Config)) {
+    let roster = &hooks.room.shard.roster;
+    let known = hooks.room.shard.tls.known();
+    let names = CertificateSource::SelfSigned { names: Vec::new() };
+    let mut config = Config::new(names, Admission::make());
+    configure(&mut config, LIMIT);
+    change(&mut config);
+    let policy = Policy::new(&config, known, 1, Some(&roster.policy()));
+    known.grant(policy.keys());
+    roster.swap(policy);
 }

@@ -3,16 +3,20 @@
 mod beside;
 mod client;
 mod embed;
+mod grants;
 mod late;
 mod registration;
 
+use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ptth_server::auth::{Credential, Files, Settings};
 use ptth_server::config::{Config, NameGrant, Names, Route, WhenTaken};
+use ptth_test::peer::Peer;
 use ptth_test::visitor::connect_from;
 use ptth_test::{GatewayBox, H1, soon};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join, split};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -57,4 +61,17 @@ async fn knock(gateway: &GatewayBox) -> H1<TlsStream<TcpStream>> {
     let own = NEXT.fetch_add(1, Ordering::Relaxed).into();
     let dialled = connect_from(own, gateway.address, &[b"http/1.1"]);
     H1::over(soon("a connection", dialled).await.expect("TLS"))
+}
+
+/// The backend's end of a connection whose roles are transposed, up.
+async fn answering(
+    door: H1<TlsStream<TcpStream>>,
+) -> Peer<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    let mut door = door;
+    let unread = Cursor::new(door.take_unread());
+    let (read, write) = split(door.stream);
+    let mut backend = Peer::answering(join(unread.chain(read), write), &[]).await;
+    // The gateway's own PING came before this answer, and was answered.
+    backend.ping().await;
+    backend
 }

@@ -1,21 +1,19 @@
 //! What is let in, what it may serve, and what the others are told.
 
-use std::io::Cursor;
-
 use http::{Method, Request};
 use ptth_link::nested::Nested;
 use ptth_test::peer::{self, Peer};
 use ptth_test::{GatewayBox, H1, connect_h2, h2, soon};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join, split};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
-use super::{knock, registration, two_routes};
+use super::{answering, knock, registration, two_routes};
 
 const BLOG: &str = "https%3A%2F%2Fblog.example.test";
 const SHOP: &str = "https%3A%2F%2Fshop.example.test";
 
 /// Registers over HTTP/1.1 by hand. The fields of the 101, and the backend's end of the tunnel.
-async fn register(
+pub(super) async fn register(
     gateway: &GatewayBox,
     list: &str,
     secret: &str,
@@ -24,16 +22,11 @@ async fn register(
     door.send(registration(list, &format!("Authorization: Bearer {secret}\r\n"))).await;
     let (status, fields) = soon("an answer", door.head()).await;
     assert_eq!(status, 101, "{fields:?}");
-    let unread = Cursor::new(door.take_unread());
-    let (read, write) = split(door.stream);
-    let mut backend = Peer::answering(join(unread.chain(read), write), &[]).await;
-    // The gateway's own PING came before this answer, and was answered.
-    backend.ping().await;
-    (fields, backend)
+    (fields, answering(door).await)
 }
 
 /// One request of a visitor for this host, answered by `backend`, which sees the path.
-async fn exchange<IO: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn exchange<IO: AsyncRead + AsyncWrite + Unpin>(
     gateway: &GatewayBox,
     host: &str,
     backend: &mut Peer<IO>,
@@ -113,6 +106,10 @@ async fn who_is_not_let_in_is_told_why() {
         ("", blog, 400),
         ("https%3A%2F%2Fblog.example.test%2Fpath", blog, 400),
         ("https%3A%2F%2Fme%40blog.example.test", blog, 400),
+        ("https%3A%2F%2Fblog.example.test%23%40shop.example.test", blog, 400),
+        ("https%3A%2F%2Fblog.example.test%3Fq", blog, 400),
+        ("https%3A%2F%2Fblog.example.test%2F", blog, 400),
+        ("HTTPS%3A%2F%2Fblog.example.test", blog, 400),
         ("%FF", blog, 400),
         (BLOG, "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n", 400),
         (BLOG, "Authorization: Bearer blog-secret\r\nContent-Length: 1\r\n", 400),

@@ -9,10 +9,9 @@ use ptth_client::Body;
 use ptth_link::token::Token;
 use ptth_server::auth::Identity;
 use ptth_server::config::Route;
-use ptth_server::site::Site;
 use ptth_test::lab::Function;
 use ptth_test::peer::{MAX_CONCURRENT_STREAMS, Peer};
-use ptth_test::routes::{Tell, backend, client, get_on, route, until_serving};
+use ptth_test::routes::{Tell, backend, client, get_on, grant, route, until_serving};
 use ptth_test::{Backend, GatewayBox, H2, Lab, soon};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -190,7 +189,7 @@ async fn no_request_fails_that_came_after_a_backends_death() {
 /// C1: a tunnel that can take no more is passed over, though it has fewer in flight.
 #[tokio::test(start_paused = true)]
 async fn a_saturated_tunnel_is_passed_over() {
-    let site = || vec![Site::Route("a".to_owned())];
+    let site = || vec![grant("a.test")];
     let mut lab =
         Lab::with(|config| config.routes = vec![Route::new("a", vec!["a.test".parse().unwrap()])]);
     let (near, far) = tokio::io::duplex(64 * 1024);

@@ -15,9 +15,9 @@ use ptth_server::config::{Admission, CertificateSource, Config, Route, WhenTaken
 use ptth_server::pool::Tunnel;
 use ptth_server::roster::Registration;
 use ptth_server::shard::Shard;
-use ptth_server::site::Site;
+use ptth_server::site::{Grant, Site};
 use ptth_test::peer::Peer;
-use ptth_test::routes::{Tell, credential, names, route};
+use ptth_test::routes::{Tell, credential, grant, names, route, site};
 use ptth_test::{GatewayBox, Lab, connect_h2, soon};
 use tokio::task::JoinSet;
 
@@ -35,7 +35,7 @@ async fn a_credential_has_so_many_tunnels_on_a_route_and_no_more() {
         let key = Some(Key::Other([key; 32]));
         Identity { key, ..Identity::called(&format!("{process}.0")) }
     };
-    let a = || vec![Site::Route("a".to_owned())];
+    let a = || vec![grant("a.test")];
     let until = |count: usize, lab: &Lab| {
         let pool = lab.pool.clone();
         async move { soon("tunnels", pool.until(|tunnels| tunnels.len() == count)).await }
@@ -130,18 +130,18 @@ async fn joining_and_leaving_costs_the_same_among_ten_thousand() {
     let join = |n: usize, site: Site| -> Registration {
         let key = Some(Key::Ed25519(token.public()));
         let identity = Identity { key, ..Identity::called(&format!("host{n}.0")) };
-        let tunnel = Tunnel::new(0, (identity, vec![site]), budget.clone(), sender.clone());
+        let tunnel =
+            Tunnel::new(0, (identity, vec![Grant::by_key(site)]), budget.clone(), sender.clone());
         shard.roster.enroll(&tunnel).unwrap_or_else(|turned| panic!("{turned:?}"))
     };
-    let sites: [fn(usize) -> Site; 2] =
-        [|_| Site::Route("a".to_owned()), |n| Site::Name(format!("n{n}"))];
-    for site in sites {
-        let mut present: Vec<_> = (0..300).map(|n| join(n, site(n))).collect();
+    let sites: [fn(usize) -> Site; 2] = [|_| site("a.test"), |n| Site::Name(format!("n{n}"))];
+    for place in sites {
+        let mut present: Vec<_> = (0..300).map(|n| join(n, place(n))).collect();
         let measure = |from: usize| {
             (0..20)
                 .map(|_| {
                     let began = Instant::now();
-                    let came: Vec<_> = (from..from + 300).map(|n| join(n, site(n))).collect();
+                    let came: Vec<_> = (from..from + 300).map(|n| join(n, place(n))).collect();
                     drop(came);
                     began.elapsed()
                 })
@@ -149,7 +149,7 @@ async fn joining_and_leaving_costs_the_same_among_ten_thousand() {
                 .unwrap_or_default()
         };
         let few = measure(300);
-        present.extend((300..10_000).map(|n| join(n, site(n))));
+        present.extend((300..10_000).map(|n| join(n, place(n))));
         let many = measure(10_000);
         assert!(many < 8 * few, "{few:?} for 300 tunnels among 300, {many:?} among 10,000");
         // The last to come are the first to leave, and the other way round.

@@ -7,7 +7,7 @@ use ptth_link::token::Token;
 use ptth_server::auth::{Claim, Identity, Key, Known};
 use ptth_server::config::{Admission, CertificateSource, Config};
 use ptth_server::policy::{Policy, Refused, Wish};
-use ptth_server::site::Site;
+use ptth_server::site::{Grant, Site};
 use ptth_test::routes::{names, route};
 
 /// Three routes, of which `any` is for every host that no other one has, and names.
@@ -26,8 +26,18 @@ fn key(token: &Token) -> Option<Key> {
     Some(Key::Ed25519(token.public()))
 }
 
+/// What the routes of these names serve.
 fn sites(names: &[&str]) -> Vec<Site> {
-    names.iter().map(|name| Site::Route((*name).to_owned())).collect()
+    let hosts = names.iter().flat_map(|name| match *name {
+        "blog" => vec![("blog.test", "/"), ("bob.tunnel.example.test", "/")],
+        "api" => vec![("blog.test", "/api")],
+        _ => vec![("*", "/")],
+    });
+    hosts.map(|(host, path)| Site::Host(host.parse().unwrap(), path.into())).collect()
+}
+
+fn granted(grants: &[Grant]) -> Vec<Site> {
+    grants.iter().map(|grant| grant.site().clone()).collect()
 }
 
 /// C2, C9: a route for every host isn't good for a host that somebody else's route has: its requests go
@@ -62,7 +72,7 @@ async fn a_wide_route_is_not_good_for_a_host_that_a_narrower_one_has() {
         };
         let got = policy.register(&claim, &Wish::Hosts(hosts.clone())).await;
         match expected {
-            Some(sites) => assert_eq!(got.expect("it is let in").1, sites, "{hosts:?}"),
+            Some(sites) => assert_eq!(granted(&got.expect("it is let in").1), sites, "{hosts:?}"),
             None => assert!(matches!(got, Err(Refused::Forbidden(_))), "{hosts:?}: {got:?}"),
         }
     }
@@ -75,7 +85,8 @@ fn sni_chooses_among_the_routes_of_a_key() {
     let policy = policy(&blog, &any, &named);
     let admit = |token: &Token, sni: &str| {
         let sni = Some(sni.to_owned());
-        policy.admit(&Identity { key: key(token), sni, ..Identity::default() })
+        let identity = Identity { key: key(token), sni, ..Identity::default() };
+        policy.admit(&identity).map(|grants| granted(&grants))
     };
     assert_eq!(admit(&blog, "blog.test"), Ok(sites(&["blog"])));
     assert_eq!(admit(&any, "blog.test"), Ok(sites(&["api"])));

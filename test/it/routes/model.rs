@@ -137,7 +137,12 @@ fn the_policy_finds_what_the_model_finds() {
             let (host, path) = (dice.one_of(HOSTS), dice.one_of(PATHS));
             let way = match policy.find(host, path) {
                 Ok(found) => match &found.route.site {
-                    Site::Route(name) => Way::Route(name.clone()),
+                    Site::Host(host, path) => {
+                        let (host, path) = (host.to_string(), &**path);
+                        let at =
+                            routes.iter().find(|(_, at, under)| (*at, *under) == (&host, path));
+                        Way::Route(at.map(|(name, ..)| name.clone()).expect("a route"))
+                    }
                     Site::Name(_) => panic!("nobody serves it"),
                 },
                 Err(Lost::Nobody(_)) => Way::Name,

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -59,7 +59,7 @@ pub(super) async fn secure(
 pub(super) async fn converse(
     io: impl AsyncRead + AsyncWrite + Unpin + Send,
     request: Request<NoBody>,
-) -> Result<StatusCode, &'static str> {
+) -> Result<Response<()>, &'static str> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
     let (mut sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(|_| BROKEN)?;
@@ -69,7 +69,7 @@ pub(super) async fn converse(
         // An answer that came with the end is there already; otherwise this tells at once.
         _ = &mut connection => answer.await,
     };
-    answer.map(|answer| answer.status()).map_err(|_| BROKEN)
+    answer.map(|answer| answer.map(|_| ())).map_err(|_| BROKEN)
 }
 
 const BROKEN: &str = "the authorizer gives no proper answer";

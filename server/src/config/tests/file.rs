@@ -81,7 +81,7 @@ fn flag_beats_variable_beats_file_beats_default() {
     let limits: Seen = |c| format!("{:?}", c.limits);
     let log: Seen = |c| c.log.to_string();
     let edge: Seen = |c| format!("{:?} {:?} {:?}", c.trusted, c.plain, c.redirect);
-    let table: [(&str, &str, &str, &str, Seen); 17] = [
+    let table: [(&str, &str, &str, &str, Seen); 18] = [
         ("--trusted-proxies", "10.0.0.1", "TRUSTED_PROXIES", "['10.0.0.0/8', 'fd00::/8']", edge),
         ("--plain", "127.0.0.1:1", "PLAIN", "'127.0.0.1:2'", edge),
         ("--redirect", "1", "REDIRECT", "[80]", edge),
@@ -98,6 +98,7 @@ fn flag_beats_variable_beats_file_beats_default() {
         ("--max-connections", "10", "MAX_CONNECTIONS", "1_000", limits),
         ("--max-connections", "10", "MAX_CONNECTIONS", "\"20\"", limits),
         ("--max-connections-per-address", "1", "MAX_CONNECTIONS_PER_ADDRESS", "20", limits),
+        ("--max-tunnels", "1", "MAX_TUNNELS", "20", limits),
         ("--log", "trace", "LOG", "\"warn\"", log),
     ];
     for (flag, value, variable, in_file, seen) in table {

@@ -1,0 +1,164 @@
+//! Whose turn it is among the requests of one route that wait to be delivered.
+//!
+//! The addresses take turns, and each has at most half of the attempts that it finds free: what one sender's
+//! requests hang on holds up no other sender's.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// The attempts of one route.
+#[derive(Debug)]
+pub(super) struct Lane(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    under_way: HashMap<IpAddr, usize>,
+    /// Who waits, by address; the one whose turn is next in front. No address is empty.
+    waiting: VecDeque<(IpAddr, VecDeque<oneshot::Sender<Turn>>)>,
+}
+
+/// The right to one attempt, until dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    /// `None` once it was given back.
+    lane: Option<Arc<Lane>>,
+    address: IpAddr,
+}
+
+impl Lane {
+    pub(super) fn new(attempts: usize) -> Arc<Self> {
+        let state = State { free: attempts, under_way: HashMap::new(), waiting: VecDeque::new() };
+        Arc::new(Self(Mutex::new(state)))
+    }
+
+    /// Waits for a turn; those of one address come in the order in which this is first polled. Cancel safe: a
+    /// turn that comes to somebody who is gone goes to the next.
+    pub(super) async fn turn(self: &Arc<Self>, address: IpAddr) -> Turn {
+        let (sender, turn) = oneshot::channel();
+        self.lock().queue(address, sender);
+        self.hand_out();
+        match turn.await {
+            Ok(turn) => turn,
+            // The lane drops no sender that it didn't use.
+            Err(_) => pending().await,
+        }
+    }
+
+    fn hand_out(self: &Arc<Self>) {
+        loop {
+            let Some((address, sender)) = self.lock().next() else { return };
+            if let Err(mut turn) = sender.send(Turn { lane: Some(self.clone()), address }) {
+                // Who waited is gone: the next one has it, by this loop and not by the drop.
+                turn.lane = None;
+                self.lock().give_back(address);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn queue(&mut self, address: IpAddr, sender: oneshot::Sender<Turn>) {
+        match self.waiting.iter_mut().find(|(other, _)| *other == address) {
+            Some((_, queue)) => queue.push_back(sender),
+            None => self.waiting.push_back((address, VecDeque::from([sender]))),
+        }
+    }
+
+    /// Who is next, if anybody may begin.
+    fn next(&mut self) -> Option<(IpAddr, oneshot::Sender<Turn>)> {
+        let may = |(address, _): &(IpAddr, _)| {
+            let has = self.under_way.get(address).copied().unwrap_or(0);
+            has == 0 || has < (self.free + has) / 2
+        };
+        let index = self.waiting.iter().position(may).filter(|_| self.free > 0)?;
+        let (address, mut queue) = self.waiting.remove(index)?;
+        let sender = queue.pop_front()?;
+        if !queue.is_empty() {
+            self.waiting.push_back((address, queue));
+        }
+        self.free -= 1;
+        *self.under_way.entry(address).or_default() += 1;
+        Some((address, sender))
+    }
+
+    fn give_back(&mut self, address: IpAddr) {
+        self.free += 1;
+        if let Some(count) = self.under_way.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.under_way.remove(&address);
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(lane) = self.lane.take() {
+            lane.lock().give_back(self.address);
+            lane.hand_out();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn address(n: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, n).into()
+    }
+
+    async fn came(turn: &mut tokio::task::JoinHandle<Turn>) -> bool {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        turn.is_finished()
+    }
+
+    /// E2: three hundred of one sender that hang leave room for another's at once.
+    #[tokio::test]
+    async fn one_address_holds_up_no_other() {
+        let lane = Lane::new(8);
+        let ask = |n: u8| {
+            let lane = lane.clone();
+            tokio::spawn(async move { lane.turn(address(n)).await })
+        };
+        let mut hanging: Vec<_> = (0..300).map(|_| ask(1)).collect();
+        assert!(!came(&mut hanging[299]).await);
+        let begun = hanging.iter().filter(|turn| turn.is_finished()).count();
+        assert_eq!(begun, 4);
+        for n in 2..=5 {
+            assert!(came(&mut ask(n)).await, "{n}");
+        }
+        hanging.clear();
+    }
+
+    /// What waited and was given up takes no turn from those behind it.
+    #[tokio::test]
+    async fn who_is_gone_is_passed_over() {
+        let lane = Lane::new(1);
+        let first = lane.turn(address(1)).await;
+        let ask = |n: u8| {
+            let lane = lane.clone();
+            tokio::spawn(async move { lane.turn(address(n)).await })
+        };
+        let (gone, mut next) = (ask(2), ask(3));
+        assert!(!came(&mut next).await);
+        gone.abort();
+        let _ = gone.await;
+        drop(first);
+        assert!(came(&mut next).await);
+    }
+}

@@ -1,0 +1,44 @@
+//! What a backend asks for, and why it doesn't get it.
+
+use std::fmt;
+
+/// Why a backend isn't let in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refused {
+    /// Nothing that it showed is known; and the schemes that might be (RFC 9110 §11.6.1).
+    Unknown {
+        /// For WWW-Authenticate.
+        challenges: Vec<&'static str>,
+        /// For the gateway's log alone.
+        why: String,
+    },
+    /// It is known, and this isn't its to serve.
+    Forbidden(String),
+    /// Whoever decides about it can't be asked.
+    Unavailable,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { why, .. } => write!(f, "not admitted: {why}"),
+            Self::Forbidden(what) => write!(f, "not allowed to serve {what}"),
+            Self::Unavailable => f.write_str("the authorizer can't be asked"),
+        }
+    }
+}
+
+/// What a backend asks to serve.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Wish {
+    /// Whatever its credential is good for.
+    Any,
+    /// Exactly these hosts.
+    Hosts(Vec<String>),
+    /// A dynamic name.
+    Name(String),
+}
+
+pub(super) fn forbidden(what: String) -> Refused {
+    Refused::Forbidden(what)
+}
