@@ -26,7 +26,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Fields that only the gateway sets on a request; from a visitor they are dropped. Lower case, with `-`.
-const IDENTITY: [&str; 10] = [
+const IDENTITY: [&str; 9] = [
     "x-forwarded-for",
     "x-forwarded-proto",
     "x-forwarded-host",
@@ -36,22 +36,67 @@ const IDENTITY: [&str; 10] = [
     "forwarded",
     "via",
     "client-cert",
-    "client-cert-chain",
 ];
 
-/// What may not stand in trailers, besides the above. Lower case.
-const HEAD_ONLY: [&str; 10] = [
+/// Fields of which origins read who a visitor is, or what it used; a trusted proxy may set them. So are those that
+/// begin with [`FORWARDED`]. Lower case, with `-`.
+const CLAIMS: [&str; 14] = [
+    "x-forwarded",
+    "client-cert-chain",
+    "client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-original-url",
+    "x-original-host",
+    "x-rewrite-url",
+    "x-scheme",
+    "x-url-scheme",
+    "front-end-https",
+];
+const FORWARDED: &str = "x-forwarded-";
+
+/// What CGI makes the address of a proxy for the origin's own requests (httpoxy, CVE-2016-5385): nobody may set it.
+const PROXY: &str = "proxy";
+
+/// Names that frame a message or say where it goes. Under the spelling with `_` nobody means well by them.
+const FRAMING: [&str; 8] = [
     "content-length",
+    "transfer-encoding",
     "host",
+    "connection",
     "te",
     "trailer",
-    "authorization",
-    "cookie",
-    "set-cookie",
-    "content-encoding",
-    "content-type",
-    "content-range",
+    "upgrade",
+    "expect",
 ];
+
+/// What may not stand in trailers, besides all of the above: framing, routing, authentication, conditions, how the
+/// content is read, and control data of a response (RFC 9110 §6.5.1). Lower case.
+const HEAD_ONLY: [&str; 19] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "expires",
+    "location",
+    "max-forwards",
+    "pragma",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "strict-transport-security",
+    "vary",
+    "warning",
+    "www-authenticate",
+];
+const HEAD_ONLY_PREFIXES: [&str; 2] = ["if-", "proxy-"];
 
 const PREFIX: &str = "x-forwarded-prefix";
 
@@ -141,7 +186,8 @@ fn field(name: &'static str, value: &str) -> Option<(HeaderName, HeaderValue)> {
 /// Makes a visitor's request fields fit to cross: strips what concerns his hop, drops what he may not
 /// say about himself, and says it for him.
 pub fn request(fields: &mut HeaderMap, statement: &Statement) {
-    strip(fields, is_identity);
+    let quotes = statement.quotes;
+    strip(fields, |name| is_forged(name, quotes));
     fields.reserve(statement.fields.len() + 1);
     for (name, value) in &statement.fields {
         fields.insert(name.clone(), value.clone());
@@ -173,13 +219,25 @@ fn forwarded(chain: &[IpAddr], host: &str, scheme: &Scheme) -> String {
 
 /// Makes a response's fields fit to cross towards the visitor.
 pub fn response(fields: &mut HeaderMap) {
-    strip(fields, |name| name.starts_with(OURS));
+    strip(fields, |name| name.starts_with(OURS) || is_twin(name));
 }
 
 /// Removes from trailers what may only stand in a head, where it would have decided something already
 /// (RFC 9110 §6.5.1).
 pub fn trailers(fields: &mut HeaderMap) {
-    strip(fields, |name| is_identity(name) || HEAD_ONLY.contains(&name));
+    strip(fields, |name| !may_trail(name));
+}
+
+/// Whether a field may stand in trailers: one that decides nothing about the message (RFC 9110 §6.5.1). `name` in
+/// lower case.
+pub fn may_trail(name: &str) -> bool {
+    let begins = |prefix: &&str| name.starts_with(prefix);
+    let hop = || HOP_BY_HOP.iter().any(|hop| hop.as_str() == name);
+    !(HEAD_ONLY.contains(&name)
+        || FRAMING.contains(&name)
+        || HEAD_ONLY_PREFIXES.iter().any(begins)
+        || is_forged(name, false)
+        || hop())
 }
 
 /// Removes the connection fields, those that `Connection` names (but for the ones that frame or route),
@@ -224,7 +282,7 @@ fn strip(fields: &mut HeaderMap, also: impl Fn(&str) -> bool) {
 /// `Connection: host` or `Connection: content-length` must not make the next hop see another request.
 fn is_protected(name: &HeaderName) -> bool {
     [header::HOST, header::CONTENT_LENGTH, header::CACHE_CONTROL, header::TE].contains(name)
-        || is_identity(name.as_str())
+        || is_forged(name.as_str(), false)
 }
 
 /// The one value of TE that crosses is `trailers` (RFC 9113 §8.2.2). False where nothing of it crosses.
@@ -241,11 +299,29 @@ fn keep_te_trailers(fields: &mut HeaderMap) -> bool {
     wants_trailers
 }
 
-fn is_identity(name: &str) -> bool {
-    let dashes = || name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
-    let is_ours = name.starts_with('2') && dashes().take(OURS.len()).eq(OURS.bytes());
-    let is = |other: &&str| name.len() == other.len() && dashes().eq(other.bytes());
-    is_ours || IDENTITY.iter().any(is)
+/// Whether a name is one that the gateway answers for. `quotes`: the request comes from a trusted proxy, which may
+/// claim what the gateway doesn't say itself.
+fn is_forged(name: &str, quotes: bool) -> bool {
+    // Most names are done with here.
+    if !matches!(name.as_bytes().first(), Some(b'2' | b'c' | b'f' | b'p' | b't' | b'v' | b'x')) {
+        return is_twin(name);
+    }
+    let begins = |prefix: &str| spelt(name).take(prefix.len()).eq(prefix.bytes());
+    let is = |other: &&str| name.len() == other.len() && spelt(name).eq(other.bytes());
+    let claims = || CLAIMS.iter().any(is) || begins(FORWARDED);
+    let set = || begins(OURS) || is(&PROXY) || IDENTITY.iter().any(is);
+    let counts = quotes && !name.contains('_');
+    set() || (!counts && claims()) || is_twin(name)
+}
+
+/// Whether a name frames a message for those alone to whom `_` is `-`.
+fn is_twin(name: &str) -> bool {
+    name.contains('_') && FRAMING.iter().any(|other| spelt(name).eq(other.bytes()))
+}
+
+/// A name as CGI has it, with `-` for `_`.
+fn spelt(name: &str) -> impl Iterator<Item = u8> + '_ {
+    name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte })
 }
 
 #[cfg(test)]
@@ -318,12 +394,18 @@ mod tests {
         let mut honest = HeaderMap::new();
         request(&mut honest, &Statement::new(VISITOR));
         let mut forged = HeaderMap::new();
-        for name in IDENTITY.iter().map(ToString::to_string).chain(["2ptth-anything".to_string()]) {
+        let others = ["2ptth-anything", "x-forwarded-ssl", "x-forwarded-user", PROXY];
+        for name in IDENTITY.iter().chain(&CLAIMS).chain(&others).map(ToString::to_string) {
             for spelling in [name.clone(), name.replace('-', "_")] {
                 let name = HeaderName::from_bytes(spelling.as_bytes()).unwrap();
                 forged.append(&name, HeaderValue::from_static("203.0.113.9"));
                 forged.append(name, HeaderValue::from_static("evil"));
             }
+        }
+        for twin in FRAMING.iter().map(|name| name.replace('-', "_")).filter(|it| it.contains('_'))
+        {
+            let name = HeaderName::from_bytes(twin.as_bytes()).unwrap();
+            forged.append(name, HeaderValue::from_static("5"));
         }
         // Nor can he have what we set taken away again on the next hop.
         forged.append("connection", HeaderValue::from_static("x-forwarded-for, via, forwarded"));
@@ -349,6 +431,9 @@ mod tests {
             ("client-cert", ":evil:"),
             ("x_forwarded_for", "6.6.6.6"),
             ("2ptth-url", "https://evil"),
+            ("x-forwarded-user", "ann"),
+            ("x_forwarded_user", "eve"),
+            ("proxy", "http://evil"),
         ]);
         let proxy = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
         let said = Forwarded::read(&fields, proxy, |a| a.to_string().starts_with("10."));
@@ -358,6 +443,7 @@ mod tests {
         request(&mut fields, &Statement::new(from));
         prefix(&mut fields, "/name");
         let expected = [
+            ("x-forwarded-user", "ann"),
             ("x-forwarded-for", "2001:db8::9, 10.0.0.2, 10.0.0.1"),
             ("x-real-ip", "2001:db8::9"),
             ("x-forwarded-proto", "http"),
@@ -389,8 +475,19 @@ mod tests {
     /// D1: a trailer never becomes part of the head.
     #[test]
     fn trailers_frame_and_route_nothing() {
-        let mut fields =
-            map(&[("content-length", "3"), ("host", "x"), ("x-forwarded-for", "1"), ("sum", "9")]);
+        let mut fields = map(&[
+            ("content-length", "3"),
+            ("host", "x"),
+            ("x-forwarded-for", "1"),
+            ("cache-control", "max-age=9"),
+            ("expect", "100-continue"),
+            ("if-none-match", "*"),
+            ("proxy-status", "x"),
+            ("range", "bytes=0-"),
+            ("set-cookie", "a=b"),
+            ("content_length", "3"),
+            ("sum", "9"),
+        ]);
         trailers(&mut fields);
         assert_eq!(text(&fields), [("sum".to_string(), "9".to_string())]);
     }

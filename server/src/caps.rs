@@ -31,6 +31,8 @@ pub struct Place {
     caps: Caps,
     /// Whose it is; a trusted proxy's is nobody's until it says whose.
     address: Option<IpAddr>,
+    /// A proxy that passes bytes through didn't say whose: what is in them isn't its word.
+    opaque: bool,
     number: usize,
 }
 
@@ -57,7 +59,8 @@ impl Caps {
             return None;
         }
         counts.all += 1;
-        Some(Place { caps: self.clone(), address: None, number: counts.all })
+        let (address, number) = (None, counts.all);
+        Some(Place { caps: self.clone(), address, opaque: false, number })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -78,6 +81,18 @@ impl Place {
         drop(counts);
         self.address = Some(address);
         Some(self)
+    }
+
+    /// The same, for bytes that a proxy passes through without saying whose they are.
+    #[must_use]
+    pub fn opaque(mut self) -> Self {
+        self.opaque = true;
+        self
+    }
+
+    /// Whether nobody vouches for what comes.
+    pub fn is_opaque(&self) -> bool {
+        self.opaque
     }
 
     /// Whether it is one of those kept for backends.

@@ -40,7 +40,7 @@ use crate::tunnel::{Driving, Ended, Home, attach, farewell, refuse};
 
 pub use plain::serve_plain;
 use plain::serve_redirect;
-use proxied::Refused;
+use proxied::{Refused, Source};
 pub use rewind::Rewind;
 use socket::Socket;
 
@@ -175,8 +175,9 @@ pub async fn behind<IO: AsyncRead + Unpin>(
 ) -> Option<(SocketAddr, Place)> {
     let patience = if place.is_reserved() { RESERVED_HELLO } else { HANDSHAKE };
     match timeout(patience, proxied::source(io, shard.proxy_protocol)).await {
-        Ok(Ok(None)) => Some((proxy, place)),
-        Ok(Ok(Some(peer))) => match place.of(peer.ip()) {
+        Ok(Ok(Source::Proxy)) => Some((proxy, place)),
+        Ok(Ok(Source::Unknown)) => Some((proxy, place.opaque())),
+        Ok(Ok(Source::Visitor(peer))) => match place.of(peer.ip()) {
             Some(place) => Some((peer, place)),
             None => note(peer, &"too many connections"),
         },

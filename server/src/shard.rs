@@ -145,15 +145,12 @@ impl Shard {
 
     /// A visitor on this shard.
     pub fn visitor(&self, address: IpAddr, sni: Option<&str>, stay: Stay) -> Visitor {
+        let trusted = if stay.is_opaque() { Trusted::default() } else { self.trusted.clone() };
         Visitor {
             address,
             sni: sni.map(str::to_owned),
             said: None,
-            edge: Edge {
-                certificates: Some(self.tls.certificates()),
-                trusted: self.trusted.clone(),
-                ..Edge::default()
-            },
+            edge: Edge { certificates: Some(self.tls.certificates()), trusted, ..Edge::default() },
             roster: self.roster.clone(),
             outbox: self.outbox.clone(),
             shard: self.index,

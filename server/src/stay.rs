@@ -37,6 +37,11 @@ impl Stay {
         self.lock().awaited = None;
     }
 
+    /// Whether nobody vouches for what comes, though a trusted proxy brings it.
+    pub fn is_opaque(&self) -> bool {
+        self.lock().place.as_ref().is_some_and(Place::is_opaque)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -63,6 +63,17 @@ pub fn beginning(bytes: &[u8]) -> Beginning {
     }
 }
 
+/// Who is behind a trusted proxy's connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Source {
+    /// The proxy: it sent no header, and so speaks for itself.
+    Proxy,
+    /// This visitor.
+    Visitor(SocketAddr),
+    /// Somebody: the header says LOCAL, UNKNOWN or a Unix socket.
+    Unknown,
+}
+
 /// Why a connection's first bytes are refused.
 #[derive(Debug)]
 pub(super) enum Refused {
@@ -87,27 +98,26 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Takes the header off a trusted proxy's connection, and says who the proxy says is there; `None` if nobody
-/// but itself. To be put under a deadline. Cancel safe.
+/// Takes the header off a trusted proxy's connection, and says who the proxy says is there. To be put under a deadline. Cancel safe.
 pub(super) async fn source<T: AsyncRead + Unpin>(
     io: &mut Rewind<T>,
     mode: ProxyProtocol,
-) -> Result<Option<SocketAddr>, Refused> {
+) -> Result<Source, Refused> {
     if mode == ProxyProtocol::Off {
-        return Ok(None);
+        return Ok(Source::Proxy);
     }
     let mut came = io.look(V2_MOST).await.map_err(Refused::Io)?;
     loop {
         match beginning(io.seen()) {
             Beginning::Header { length, source } => {
                 io.skip(length);
-                return Ok(
-                    source.map(|source| SocketAddr::new(source.ip().to_canonical(), source.port()))
-                );
+                return Ok(source.map_or(Source::Unknown, |source| {
+                    Source::Visitor(SocketAddr::new(source.ip().to_canonical(), source.port()))
+                }));
             }
             Beginning::Malformed => return Err(Refused::Malformed),
             Beginning::Other if mode == ProxyProtocol::Required => return Err(Refused::Missing),
-            Beginning::Other => return Ok(None),
+            Beginning::Other => return Ok(Source::Proxy),
             Beginning::Short if came == 0 && io.seen().is_empty() => return Err(Refused::Ended),
             Beginning::Short if came == 0 => return Err(Refused::Malformed),
             Beginning::Short => came = io.look(V2_MOST).await.map_err(Refused::Io)?,
@@ -214,7 +224,7 @@ mod tests {
                 };
                 let read = async {
                     let found = source(&mut io, mode).await.unwrap();
-                    assert_eq!(found, Some("203.0.113.9:4711".parse().unwrap()));
+                    assert_eq!(found, Source::Visitor("203.0.113.9:4711".parse().unwrap()));
                     let mut rest = Vec::new();
                     io.read_to_end(&mut rest).await.unwrap();
                     assert_eq!(rest, b"\x16rest");
@@ -229,6 +239,11 @@ mod tests {
         let header = b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\n";
         let hello = b"\x16\x03\x01hello";
         type Row<'a> = (ProxyProtocol, &'a [u8], Result<Option<&'a str>, &'a str>, &'a [u8]);
+        for unknown in [&b"PROXY UNKNOWN\r\n"[..], &v2(0x20, 0, b""), &v2(0x21, 0x31, &[b'/'; 216])]
+        {
+            let found = source(&mut Rewind::new(unknown), ProxyProtocol::Optional).await;
+            assert_eq!(found.unwrap(), Source::Unknown, "{unknown:?}");
+        }
         let cases: [Row<'_>; 8] = [
             (ProxyProtocol::Off, header, Ok(None), header),
             (ProxyProtocol::Off, hello, Ok(None), hello),
@@ -247,7 +262,8 @@ mod tests {
         for (mode, bytes, expected, rest) in cases {
             let mut io = Rewind::new(bytes);
             let found = source(&mut io, mode).await.map_err(|refused| refused.to_string());
-            let expected = expected.map(|source| source.map(|source| source.parse().unwrap()));
+            let visitor = |source: &str| Source::Visitor(source.parse().unwrap());
+            let expected = expected.map(|source| source.map_or(Source::Proxy, visitor));
             assert_eq!(found, expected.map_err(str::to_owned), "{mode:?} {bytes:?}");
             let mut left = Vec::new();
             io.read_to_end(&mut left).await.unwrap();

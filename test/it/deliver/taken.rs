@@ -202,3 +202,25 @@ async fn reading(peer: &mut Peer<DuplexStream>, stream: u32) -> String {
         }
     }
 }
+
+/// An empty Idempotency-Key tells no two requests apart, so there is one of the gateway's; two are a fault.
+#[tokio::test(start_paused = true)]
+async fn an_empty_idempotency_key_is_none_and_two_are_refused() {
+    let mut hooks = Hooks::new();
+    let (_guest, mut seen) = hooks.backend(&[]).await;
+    let mut keys = Vec::new();
+    for fields in ["", "Idempotency-Key:\r\n", "Idempotency-Key: \"own\"\r\n"] {
+        let from = hooks.address();
+        let mut visitor = hooks.h1(from);
+        visitor.send(post("hooks.test", "/", fields, b"x")).await;
+        assert_eq!(visitor.answer().await.status, 202, "{fields:?}");
+        keys.push(next(&mut seen).await.field("idempotency-key").to_owned());
+    }
+    assert!(keys[0].len() > 30 && keys[1].len() > 30, "{keys:?}");
+    assert_eq!(keys[2], "\"own\"");
+    let from = hooks.address();
+    let mut visitor = hooks.h1(from);
+    let twice = "Idempotency-Key: \"a\"\r\nIdempotency-Key: \"b\"\r\n";
+    visitor.send(post("hooks.test", "/", twice, b"x")).await;
+    assert_eq!(visitor.answer().await.status, 400);
+}

@@ -99,7 +99,11 @@ fn identity(answer: &Answer) -> Vec<(String, String)> {
 }
 
 /// Everything that a visitor might write about himself.
-const FORGED: [(&str, &str); 15] = [
+const FORGED: [(&str, &str); 19] = [
+    ("proxy", "http://evil.test/"),
+    ("x-forwarded-ssl", "on"),
+    ("true_client_ip", "6.6.6.6"),
+    ("transfer_encoding", "chunked"),
     ("x-forwarded-for", "6.6.6.6"),
     ("x-forwarded-for", "7.7.7.7, 6.6.6.6"),
     ("forwarded", "for=6.6.6.6;host=evil.test;proto=http"),
@@ -116,6 +120,24 @@ const FORGED: [(&str, &str); 15] = [
     ("x_real_ip", "6.6.6.6"),
     ("2ptth_name", "evil"),
 ];
+
+/// A5: a proxy that passes bytes through and doesn't say whose they are vouches for nothing that is in them.
+#[tokio::test]
+async fn a_header_that_names_nobody_makes_no_visitor_trusted() {
+    let (gateway, _backend) = gateway(|_| {}).await;
+    let local = [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[0x20, 0, 0, 0]].concat();
+    let unix = [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[0x21, 0x31, 0, 216], &[b'/'; 216]].concat();
+    for dialect in Dialect::BOTH {
+        for header in [&b"PROXY UNKNOWN\r\n"[..], &local, &unix] {
+            let honest =
+                ask(tls(&gateway, PROXY, header, dialect).await.expect("TLS"), dialect, &[]);
+            let honest = honest.await;
+            assert_eq!(saw(&honest, "x-forwarded-for"), [PROXY.to_string()]);
+            let io = tls(&gateway, PROXY, header, dialect).await.expect("TLS");
+            assert_eq!(identity(&ask(io, dialect, &FORGED).await), identity(&honest), "{header:?}");
+        }
+    }
+}
 
 /// A5: both versions, over both wires, and on the plain port.
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! Invariant: chunk lines and trailer lines are passed on only whole; data as it comes.
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
+use ptth_link::headers;
 
 use super::head::{MAX_FIELDS, TOO_MANY_FIELDS};
 use super::{Next, Refusal, after_token, bad, field, length, line, refuse, take};
@@ -139,47 +140,13 @@ fn after_quoted(mut raw: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Whether a field is harmless after the body (RFC 9110 §6.5.1).
+/// Whether a field is harmless after the body.
 ///
 /// Trailers are never merged into the head here, but whoever does it further on would let one
 /// change framing, routing, identity, or how the body is read, after all of those were decided.
 fn may_trail(name: &[u8]) -> bool {
-    let begins = |known: &str| {
-        name.get(..known.len()).is_some_and(|start| start.eq_ignore_ascii_case(known.as_bytes()))
-    };
-    let is = |known: &str| begins(known) && name.len() == known.len();
-    !HEAD_ONLY.into_iter().any(is) && !HEAD_ONLY_PREFIXES.into_iter().any(begins)
+    HeaderName::from_bytes(name).is_ok_and(|name| headers::may_trail(name.as_str()))
 }
-
-/// Of framing, routing, identity, conditions and content; what begins with a prefix below is not
-/// repeated.
-const HEAD_ONLY: [&str; 24] = [
-    "authorization",
-    "cache-control",
-    "client-cert",
-    "client-cert-chain",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-range",
-    "content-type",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "max-forwards",
-    "pragma",
-    "range",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-real-ip",
-];
-const HEAD_ONLY_PREFIXES: [&str; 4] = ["2ptth-", "if-", "proxy-", "x-forwarded-"];
 
 /// What 64 bits take.
 const MAX_SIZE_DIGITS: usize = 16;
