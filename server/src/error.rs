@@ -4,6 +4,7 @@
 //! failure becomes one. The page names the leg that failed and a request id that is in the log too,
 //! and not a word about internals.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
 
@@ -247,13 +248,20 @@ const REASON: HeaderName = HeaderName::from_static("2ptth-reason");
 pub struct RequestId(u64);
 
 impl RequestId {
-    /// The next one. They are unique within a process and can't be guessed from outside.
-    pub fn next(seed: u64) -> Self {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        // An odd factor makes the product a permutation of all u64: no two are equal.
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self(seed ^ count.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    /// A random one: no other one tells anything of it.
+    pub fn random() -> Self {
+        thread_local! {
+            /// Random bytes that were not used yet. Asking for many at a time costs a request a few instructions.
+            static POOL: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        POOL.with_borrow_mut(|pool| {
+            if pool.is_empty() {
+                pool.extend(crypto::random::<POOLED>());
+            }
+            let rest = pool.len().saturating_sub(size_of::<u64>());
+            let id = pool.drain(rest..).fold(0, |id, byte| id << 8 | u64::from(byte));
+            Self(id)
+        })
     }
 
     /// As a field. In no HPACK table (RFC 7541 §7.1.3): it is never the same again, and would only push out
@@ -267,8 +275,29 @@ impl RequestId {
     }
 }
 
+/// A multiple of an id's eight bytes.
+const POOLED: usize = 512;
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// E1: neither the difference nor the exclusive-or of two ids is ever that of two others, as a counter under
+    /// whatever disguise would have it.
+    #[test]
+    fn ids_tell_nothing_of_each_other() {
+        let ids: Vec<u64> = (0..300).map(|_| RequestId::random().0).collect();
+        let mut seen = std::collections::HashSet::new();
+        for pair in ids.windows(2) {
+            let [one, other] = pair else { continue };
+            assert!(seen.insert(one ^ other) && seen.insert(one.wrapping_sub(*other)));
+        }
+        assert!((0..64).all(|bit| ids.iter().any(|id| id >> bit & 1 == 1)));
     }
 }

@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -279,14 +279,14 @@ where
     let backend = side == Side::Backend;
     if backend {
         // Guessing a 256-bit key is hopeless; this keeps the attempts from costing us.
-        sleep(shard.attempts.delay(address, now())).await;
+        sleep(shard.attempts.delay(address, Instant::now())).await;
     } else if place.is_reserved() {
         return note(peer, &"too many connections");
     }
     let stream = match timeout(HANDSHAKE, hello.into_stream(config).into_fallible()).await {
         Ok(Ok(stream)) => stream,
         Ok(Err((err, io))) if backend => {
-            shard.attempts.failed(address, now());
+            shard.attempts.failed(address, Instant::now());
             warn!("tunnel: refused from={peer}: {err}");
             // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
             farewell(io).await;
@@ -303,15 +303,10 @@ where
         connection.protocol_version()
     );
     if kind == Peer::Backend {
-        shard.attempts.succeeded(address);
         let identity = Identity::of(connection);
         return Some(Accepted::Backend(Box::new(stream), identity));
     }
     Some(Accepted::Visitor(Box::new(stream), kind))
-}
-
-fn now() -> std::time::Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {

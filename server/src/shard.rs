@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use ptth_link::crypto;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::Shutdown;
 use ptth_link::window::Budget;
@@ -42,7 +41,6 @@ pub struct Shared {
     pub trusted: Trusted,
     /// Whether they speak the PROXY protocol.
     pub proxy_protocol: ProxyProtocol,
-    seed: u64,
     /// The port that the world knows, for the addresses that backends are told.
     pub port: OnceLock<u16>,
     shards: Vec<mpsc::UnboundedSender<Driving>>,
@@ -71,7 +69,6 @@ impl Shared {
             limits: config.limits.clone(),
             trusted: config.trusted.clone(),
             proxy_protocol: config.proxy_protocol,
-            seed: u64::from_ne_bytes(crypto::random()),
             port: OnceLock::new(),
             shards,
         }))
@@ -156,7 +153,6 @@ impl Shard {
             shard: self.index,
             budget: self.budget.clone(),
             limits: self.limits.clone(),
-            seed: self.seed,
             shutdown: self.shutdown.clone(),
             attempts: self.attempts.clone(),
             drive: self.shards.get(self.index).cloned(),
@@ -174,11 +170,6 @@ impl Shard {
             limits: self.limits.clone(),
             shutdown: self.shutdown.clone(),
         }
-    }
-
-    /// Makes request ids unguessable.
-    pub fn seed(&self) -> u64 {
-        self.seed
     }
 
     /// Has shard `index` drive a tunnel.

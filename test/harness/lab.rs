@@ -277,7 +277,6 @@ impl Lab {
             shard: 0,
             budget: self.budget.clone(),
             limits: Limits::default(),
-            seed: 7,
             shutdown: self.shutdown.clone(),
             attempts: Arc::default(),
             drive: None,

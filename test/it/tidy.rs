@@ -37,6 +37,7 @@ const SERVER: &[(&str, &[&str])] = &[
     ("roster", &["auth", "config", "live", "policy", "pool", "site"]),
     ("policy", &["auth", "config", "live", "pool", "router", "site"]),
     ("site", &["auth", "router"]),
+    ("auth", &["share"]),
     ("pool", &["auth", "live", "share"]),
     ("live", &["auth", "graveyard", "share", "site"]),
     ("error", &["config", "pool"]),

@@ -50,8 +50,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shutdown = shard.shutdown.clone();
-    let (budget, seed) = (shard.budget.clone(), shard.seed());
-    Redirect { address: peer.ip(), port, budget, seed, shutdown }.serve(io).await;
+    let budget = shard.budget.clone();
+    Redirect { address: peer.ip(), port, budget, shutdown }.serve(io).await;
 }
 
 /// RFC 9113 §3.4.

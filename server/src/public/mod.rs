@@ -71,8 +71,6 @@ pub struct Visitor {
     pub budget: Arc<Budget>,
     /// How long things may take.
     pub limits: Limits,
-    /// Makes request ids unguessable.
-    pub seed: u64,
     /// The end of the process.
     pub shutdown: Shutdown,
     /// Failed admissions, by address.
@@ -179,7 +177,7 @@ impl Account {
             format!("{} {host:?} {path:?}", head.method)
         });
         Self {
-            id: RequestId::next(visitor.seed),
+            id: RequestId::random(),
             visitor: visitor.address,
             begun: Instant::now(),
             subject,

@@ -30,8 +30,6 @@ pub struct Redirect {
     pub port: u16,
     /// What the process may hold.
     pub budget: Arc<Budget>,
-    /// Makes request ids unguessable.
-    pub seed: u64,
     /// The end of the process.
     pub shutdown: Shutdown,
 }
@@ -54,7 +52,7 @@ impl Redirect {
         wire.refuse_upgrade();
         let (mut head, _) = request.into_parts();
         let mut response = location(verdict, &mut head, self.port).unwrap_or_else(|err| {
-            let id = RequestId::next(self.seed);
+            let id = RequestId::random();
             debug!(
                 "exchange: {id} visitor={} status={} {err}",
                 self.address,

@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri
 use log::{Level, info, log, warn};
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::auth::{Claim, Identity, Key};
 use crate::error::{ExchangeError, RegisterError};
@@ -92,34 +92,24 @@ type Fault = (RegisterError, String);
 async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let (wish, authorization) =
         read(head).map_err(|why| (RegisterError::Malformed(why), format!("malformed: {why}")))?;
-    let delay = || visitor.attempts.delay(visitor.address, Instant::now().into_std());
-    let too_many = |delay: Duration| {
-        let why = "too many failures from this address".to_owned();
-        (RegisterError::TooMany(delay.as_secs().max(1)), why)
-    };
-    let first = Some(delay()).filter(|delay| !delay.is_zero());
-    if let Some(wait) = first {
-        if wait > PATIENCE {
-            return Err(too_many(wait));
-        }
-        sleep(wait).await;
-        // Who waits together doesn't try together: a hundred streams would be a hundred guesses.
-        let now = delay();
-        if now > wait {
-            return Err(too_many(now));
-        }
-    }
+    let attempt =
+        visitor.attempts.begin(visitor.address, targets(&wish)).await.map_err(|wait| {
+            let why = "too many failures from this address".to_owned();
+            (RegisterError::TooMany(wait.as_secs().max(1)), why)
+        })?;
     let hosts = if let Wish::Hosts(hosts) = &wish { hosts.as_slice() } else { &[] };
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
     let policy = visitor.roster.policy();
     // Each authorizer has a time-out of its own; this is for all of them together.
     let judged = timeout(JUDGED, policy.register(&claim, &wish)).await;
-    let (who, grants) = judged.unwrap_or(Err(Refused::Unavailable)).map_err(|refused| {
+    let judged = judged.unwrap_or(Err(Refused::Unavailable));
+    match &judged {
+        Ok(_) | Err(Refused::Unavailable) => attempt.take_back(),
+        Err(_) => drop(attempt),
+    }
+    let (who, grants) = judged.map_err(|refused| {
         let why = refused.to_string();
-        if !matches!(refused, Refused::Unavailable) {
-            visitor.attempts.failed(visitor.address, Instant::now().into_std());
-        }
         let err = match refused {
             Refused::Unknown { challenges, .. } => RegisterError::Unauthorized(challenges),
             Refused::Forbidden(what) => RegisterError::Forbidden(what),
@@ -127,7 +117,6 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
         };
         (err, why)
     })?;
-    // What failed before isn't forgiven: whoever has one secret could guess at others for ever.
     let name = field(head, INSTANCE).unwrap_or_default();
     let mut identity = Identity::called(name);
     identity.ours = !name.is_empty();
@@ -146,6 +135,15 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let urls = policy.urls(&grants, called.as_ref(), port);
     let urls = urls.iter().filter_map(|url| HeaderValue::from_str(url).ok()).collect();
     Ok(Admitted { identity, grants, urls })
+}
+
+/// What is guessed at.
+fn targets(wish: &Wish) -> Vec<String> {
+    match wish {
+        Wish::Any => vec!["*".to_owned()],
+        Wish::Name(name) => vec![name.clone()],
+        Wish::Hosts(hosts) => hosts.clone(),
+    }
 }
 
 /// What is asked, and by which credential.
@@ -276,5 +274,3 @@ const MOST_ORIGINS: usize = 100;
 const SHOWN: usize = 200;
 /// For all credentials of a registration: less than the ten seconds after which our client gives up.
 const JUDGED: Duration = Duration::from_secs(7);
-/// How long somebody who failed before waits without being told to.
-const PATIENCE: Duration = Duration::from_secs(2);

@@ -99,7 +99,7 @@ async fn slow_visitors_are_not_waited_for() {
         let (mut near, far) = duplex(1 << 16);
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let (budget, shutdown) = (Budget::new(BODY_BUDGET), shutdown.clone());
-        let redirect = Redirect { address, port: 443, budget, seed: 7, shutdown };
+        let redirect = Redirect { address, port: 443, budget, shutdown };
         let mut serving = JoinSet::new();
         serving.spawn(redirect.serve(far));
         near.write_all(bytes.as_bytes()).await.unwrap();
@@ -111,7 +111,7 @@ async fn slow_visitors_are_not_waited_for() {
     let (mut near, far) = duplex(1 << 16);
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let budget = Budget::new(BODY_BUDGET);
-    let redirect = Redirect { address, port: 443, budget, seed: 7, shutdown };
+    let redirect = Redirect { address, port: 443, budget, shutdown };
     let mut serving = JoinSet::new();
     serving.spawn(redirect.serve(far));
     near.write_all(b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
@@ -128,7 +128,7 @@ async fn a_long_head_is_read_however_many_sockets_are_full() {
     let (_trigger, shutdown) = channel();
     let (mut near, far) = duplex(1 << 16);
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let redirect = Redirect { address, port: 443, budget, seed: 7, shutdown };
+    let redirect = Redirect { address, port: 443, budget, shutdown };
     let mut serving = JoinSet::new();
     serving.spawn(redirect.serve(far));
     let cookie = "x".repeat(30_000);
