@@ -39,6 +39,7 @@ use ptth_link::token::{ORGANIZATION, PublicKey};
 pub use attempts::Attempts;
 pub use credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
 pub use kinds::Settings;
+pub(crate) use secret::is_exposed;
 pub use secret::{Digest, Files, LoadError, Secret};
 
 /// A backend's key. Tokens are Ed25519; in open mode a certificate may carry any other.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use log::{LevelFilter, error, info, warn};
+use ptth_link::crypto;
 
 use crate::config::{Config, ConfigError, Limits, ProxyProtocol, Trusted};
 use crate::policy::Policy;
@@ -35,6 +36,8 @@ pub struct Reload {
     /// Of the configuration in force.
     digest: [u8; 32],
     fixed: Fixed,
+    /// What the files held at the last look.
+    looked: Option<[u8; 32]>,
     complaints: [String; 2],
 }
 
@@ -42,11 +45,14 @@ impl Reload {
     /// Begins with this configuration in force.
     pub fn new(config: &Config) -> Self {
         let (digest, fixed) = (config.digest, Fixed::of(config));
-        Self { source: None, digest, fixed, complaints: Default::default() }
+        Self { source: None, digest, fixed, looked: None, complaints: Default::default() }
     }
 
     /// Looks once. `asked`: the operator waits for an answer in the log. Blocks: it reads files.
     pub fn run(&mut self, shared: &Shared, asked: bool) {
+        if !asked && !self.is_settled(shared) {
+            return;
+        }
         let config = self.config(shared, asked);
         let tls = shared.tls.reload();
         let [_, complaint] = &mut self.complaints;
@@ -65,6 +71,18 @@ impl Reload {
         if !config {
             shared.roster.judge();
         }
+    }
+
+    /// Whether the files hold what they held at the last look. One that an editor or a script is still writing may
+    /// be cut where it makes sense, with half of its routes.
+    fn is_settled(&mut self, shared: &Shared) -> bool {
+        let config = self.source.as_ref().map(|Source(load)| match load() {
+            Ok(config) => config.digest,
+            Err(err) => crypto::sha256(err.to_string().as_bytes()),
+        });
+        let now = [config.unwrap_or_default(), shared.tls.fingerprint()];
+        let now = Some(crypto::sha256(now.as_flattened()));
+        std::mem::replace(&mut self.looked, now) == now
     }
 
     /// Whether another policy is in force now, by which all tunnels were judged.
@@ -222,7 +240,7 @@ mod tests {
             next.admission = admission;
             next.digest[0] += 1;
             drop(next);
-            self.reload.run(&self.shared, false);
+            self.reload.run(&self.shared, true);
         }
 
         fn admits(&self, token: &Token) -> bool {
@@ -278,11 +296,31 @@ mod tests {
         changing.change(file("new", &new));
         assert!(changing.admits(&new) && !changing.admits(&old));
         file("old", &late);
-        changing.reload.run(&changing.shared, false);
+        changing.reload.run(&changing.shared, true);
         assert!(changing.admits(&new) && !changing.admits(&late));
         file("new", &late);
-        changing.reload.run(&changing.shared, false);
+        changing.reload.run(&changing.shared, true);
         assert!(changing.admits(&late) && !changing.admits(&new));
+    }
+
+    /// C6: what is read half-written, and makes sense, isn't applied.
+    #[test]
+    fn a_change_that_nobody_asked_to_apply_counts_when_two_looks_agree() {
+        let (one, half, whole) = (Token::generate(), Token::generate(), Token::generate());
+        let mut changing = Changing::start(keys(&one));
+        changing.reload.run(&changing.shared, false);
+        for (token, looks, applied) in [(&half, 1, false), (&whole, 1, false), (&whole, 1, true)] {
+            let mut next = changing.next.lock().unwrap();
+            next.admission = keys(token);
+            next.digest = crypto::sha256(token.public().to_string().as_bytes());
+            drop(next);
+            (0..looks).for_each(|_| changing.reload.run(&changing.shared, false));
+            assert_eq!(changing.admits(token), applied);
+            assert_eq!(changing.admits(&one), !applied);
+        }
+        // Asked, at once.
+        changing.change(keys(&half));
+        assert!(changing.admits(&half));
     }
 
     #[test]

@@ -14,8 +14,9 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustls::server::{ClientHello, NoServerSessionStorage};
 use rustls::{ServerConfig, version};
@@ -34,7 +35,8 @@ pub use error::TlsError;
 /// The certificates now in use, the keys now known, and the configurations made of them.
 #[derive(Debug)]
 pub struct Tls {
-    visitor: Arc<ServerConfig>,
+    /// With ticket keys of its own, so that what was resumed under one certificate isn't under the next.
+    visitor: RwLock<Arc<ServerConfig>>,
     backend: Arc<ServerConfig>,
     labels: Vec<Vec<u8>>,
     certificates: Arc<Certificates>,
@@ -65,7 +67,7 @@ impl Tls {
         };
         let known = Arc::new(known);
         Ok(Self {
-            visitor: Arc::new(visitor(&certificates)?),
+            visitor: RwLock::new(Arc::new(visitor(&certificates)?)),
             backend: Arc::new(backend(&certificates, &known, &config.backend_alpn)?),
             labels: config.backend_alpn.clone(),
             certificates,
@@ -81,7 +83,8 @@ impl Tls {
         if offered.any(|label| self.labels.iter().any(|known| known == label)) {
             (Side::Backend, Arc::clone(&self.backend))
         } else {
-            (Side::Visitor, Arc::clone(&self.visitor))
+            let visitor = self.visitor.read().unwrap_or_else(PoisonError::into_inner);
+            (Side::Visitor, Arc::clone(&visitor))
         }
     }
 
@@ -131,6 +134,9 @@ impl Tls {
     pub fn reload(&self) -> Result<bool, TlsError> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let certificates = self.certificates.reload();
+        if certificates == Ok(true) {
+            self.forget_sessions()?;
+        }
         let tokens = self.reload_tokens(&mut tokens);
         Ok(certificates? | tokens?)
     }
@@ -146,6 +152,7 @@ impl Tls {
         // A file without any is of a gateway that has no TLS; until the next start, this one has.
         if !config.certificates.is_empty() {
             self.certificates.change(&config.certificates)?;
+            self.forget_sessions()?;
         }
         let (open, keys, file) = match &config.admission {
             Admission::Open => (true, &[][..], &None),
@@ -155,6 +162,23 @@ impl Tls {
         *tokens = TokenFile { path: file.clone(), seen: None };
         self.known.replace(open, keys);
         Ok(open || !keys.is_empty())
+    }
+
+    /// What the files hold now, whether it can be used or not. Reads them, so it blocks.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).path.clone();
+        let files = self.certificates.files().into_iter().chain(tokens);
+        let digests: Vec<_> =
+            files.map(|path| fs::read(path).map(|it| crypto::sha256(&it))).collect();
+        let digests = digests.into_iter().map(Result::unwrap_or_default).collect::<Vec<_>>();
+        crypto::sha256(digests.as_flattened())
+    }
+
+    /// Makes new ticket keys and an empty cache: visitors' next handshakes are full ones.
+    fn forget_sessions(&self) -> Result<(), TlsError> {
+        let fresh = Arc::new(visitor(&self.certificates)?);
+        *self.visitor.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
     }
 
     fn reload_tokens(&self, tokens: &mut TokenFile) -> Result<bool, TlsError> {

@@ -194,20 +194,26 @@ impl Files {
         Ok(bytes)
     }
 
-    #[cfg(unix)]
     fn warn_if_exposed(&mut self, path: &Path) {
-        use std::os::unix::fs::PermissionsExt;
-        let Ok(metadata) = self.base.join(path).metadata() else { return };
-        if metadata.permissions().mode() & 0o004 != 0 {
+        if is_exposed(&self.base.join(path)) {
             self.warn(format!(
                 "{} holds a secret and everybody on this machine can read it; `chmod 600` it",
                 path.display()
             ));
         }
     }
+}
 
-    #[cfg(not(unix))]
-    fn warn_if_exposed(&mut self, _: &Path) {}
+/// Whether everybody on this machine can read a file.
+#[cfg(unix)]
+pub(crate) fn is_exposed(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_exposed(_: &Path) -> bool {
+    false
 }
 
 /// More is no secret and no key: a path that was mistaken, maybe a device without an end.

@@ -28,12 +28,29 @@ impl Trusted {
         self.0.is_empty()
     }
 
+    /// What the operator should hear of a list with more in it than somebody's own networks.
+    fn warning(&self) -> Option<String> {
+        let wide = |network: &&IpNet| match network {
+            IpNet::V4(v4) => v4.prefix_len() < WIDE_V4,
+            IpNet::V6(v6) => v6.prefix_len() < WIDE_V6,
+        };
+        let network = self.0.iter().find(wide)?;
+        Some(format!(
+            "--trusted-proxies has {network}: whoever comes from there can say of itself that it is anybody; name your proxies alone"
+        ))
+    }
+
     /// Whether this is a trusted proxy's address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 }
+
+/// Wider than the widest private network, 10.0.0.0/8.
+const WIDE_V4: u8 = 8;
+/// Wider than what a provider gets.
+const WIDE_V6: u8 = 7;
 
 /// Whether trusted proxies begin their connections with a header of the PROXY protocol.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -56,6 +73,7 @@ pub(super) fn read(
     let trusted = sources.setting(&args.trusted_proxies, "--trusted-proxies", "TRUSTED_PROXIES")?;
     if let Some((flag, list)) = trusted {
         config.trusted = Trusted::parse(&split(&list)).map_err(|why| flag.here(why))?;
+        config.warnings.extend(config.trusted.warning());
     }
     let protocol = sources.setting(&args.proxy_protocol, "--proxy-protocol", "PROXY_PROTOCOL")?;
     if let Some((flag, text)) = protocol {

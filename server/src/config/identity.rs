@@ -9,6 +9,7 @@ use ptth_link::token;
 
 use super::source::{self, Sources};
 use super::{Admission, Args, CertificateSource, ConfigError, parse};
+use crate::auth::is_exposed;
 
 /// The certificate that a flag, a variable or a key of the file gives, if one does, and then those of
 /// `[[certificate]]`.
@@ -121,19 +122,11 @@ pub(crate) fn read_token_file(path: &Path) -> Result<String, ConfigError> {
 }
 
 /// A warning if others on the machine can read a private half.
-#[cfg(unix)]
 fn exposed(path: &Path, text: &str) -> Option<String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(path).ok()?.permissions().mode();
-    (mode & 0o004 != 0 && holds_secret(text)).then(|| {
+    (holds_secret(text) && is_exposed(path)).then(|| {
         format!(
             "{} holds a private token and everybody on this machine can read it; `chmod 600` it, or keep only the public half there",
             path.display()
         )
     })
-}
-
-#[cfg(not(unix))]
-fn exposed(_: &Path, _: &str) -> Option<String> {
-    None
 }

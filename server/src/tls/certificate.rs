@@ -21,6 +21,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, Validity, X509Certifi
 use ptth_link::crypto;
 
 use super::TlsError;
+use crate::auth::is_exposed;
 
 /// A certificate that can be shown.
 #[derive(Debug)]
@@ -72,7 +73,13 @@ pub(super) fn check(files: Files) -> Result<Loaded, TlsError> {
     let signer = provider.key_provider.load_private_key(key);
     let signer = signer.map_err(|_| TlsError::KeyType(key_path.clone()))?;
     matches(&chain, &signer, cert_path, key_path)?;
-    let warnings = dates_and_order(&chain, cert_path)?;
+    let mut warnings = dates_and_order(&chain, cert_path)?;
+    if is_exposed(key_path) {
+        warnings.push(format!(
+            "{} holds the private key and everybody on this machine can read it; `chmod 600` it",
+            key_path.display()
+        ));
+    }
     Ok(Loaded { key: Arc::new(CertifiedKey::new(chain, signer)), digest, warnings })
 }
 

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -97,6 +98,16 @@ impl Certificates {
         let Some(sni) = sni else { return true };
         let table = self.table();
         table.sources.len() < 2 || table.choose(sni) == table.choose(host)
+    }
+
+    /// The files that there are.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let table = self.table();
+        let files = table.sources.iter().filter_map(|source| match source {
+            CertificateSource::Files { cert, key } => Some([cert.clone(), key.clone()]),
+            CertificateSource::SelfSigned { .. } => None,
+        });
+        files.flatten().collect()
     }
 
     /// Reads the files again; true if some changed. What can't be used is an error, told after all were

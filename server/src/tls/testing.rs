@@ -166,7 +166,7 @@ pub(crate) fn shake(tls: &Tls, config: ClientConfig, name: &str) -> Pair {
             alert.write_all(&mut wire).unwrap();
             let mut client_error = None;
             feed(&mut client, &wire, &mut client_error);
-            let server = ServerConnection::new(Arc::clone(&tls.visitor)).unwrap();
+            let server = ServerConnection::new(Arc::clone(&tls.visitor.read().unwrap())).unwrap();
             Pair { side, client, server, client_error, server_error: Some(error) }
         }
     }
@@ -186,6 +186,12 @@ impl Scratch {
     pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, contents).unwrap();
+        // As one keeps secrets, whatever the machine's umask is.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
         path
     }
 }

@@ -1,5 +1,7 @@
 //! Several certificates on one port: who is shown which, how each is renewed, and what may not be mixed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
@@ -10,7 +12,9 @@ use ptth_test::h2::read;
 use ptth_test::lab::Function;
 use ptth_test::routes::Changing;
 use ptth_test::{Backend, Certificate, Folder, GatewayBox, H1, H2, Hello, soon};
-use rustls::version;
+use rustls::{HandshakeKind, version};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// A gateway whose certificates are in files, each in a folder of its own.
 struct Many {
@@ -142,7 +146,7 @@ async fn statuses(many: &Many, sni: Option<&'static str>, host: &str) -> [u16; 2
 #[tokio::test]
 async fn a_request_for_a_name_of_another_certificate_is_misdirected() {
     let many = Many::start(&NAMES);
-    let hosts = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hosts = Arc::new(std::sync::Mutex::new(Vec::new()));
     let heard = hosts.clone();
     let service = Function(move |request: Request<Body>| {
         let host = request.uri().authority().map(|host| host.to_string()).unwrap_or_default();
@@ -206,4 +210,35 @@ async fn the_configuration_gains_and_loses_certificates_while_it_runs() {
     assert_eq!(shown(&changing.gateway, "example.test").await, first);
     changing.change(|config| config.certificates.truncate(1)).await;
     assert_eq!(shown(&changing.gateway, "shop.test").await, first);
+}
+
+/// What was resumed under one certificate isn't under the next, in either version: a reload makes new ticket keys.
+#[tokio::test]
+async fn sessions_of_an_old_certificate_are_not_resumed() {
+    for version in [&version::TLS12, &version::TLS13] {
+        let many = Many::start(&[&["example.test"]]);
+        let hello = Hello::offering(&[b"http/1.1"]).only(version);
+        let connector = TlsConnector::from(Arc::new(hello.config()));
+        let kind = async || {
+            let socket = TcpStream::connect(many.gateway.address).await.expect("TCP");
+            let stream = soon("TLS", connector.connect(hello.server_name(), socket)).await;
+            let mut visitor = H1::over(stream.expect("TLS"));
+            // The tickets of TLS 1.3 come with the first bytes that are read.
+            visitor.send("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
+            visitor.answer().await;
+            visitor.stream.get_ref().1.handshake_kind()
+        };
+        assert_eq!(kind().await, Some(HandshakeKind::Full));
+        assert_eq!(kind().await, Some(HandshakeKind::Resumed));
+        let renewed = Certificate::of(&["example.test"]);
+        renewed.write(&many.files[0].0);
+        many.gateway.order(Order::Reload);
+        let shown = async || {
+            let fresh = Hello::offering(&[b"http/1.1"]).connect(many.gateway.address).await;
+            let fresh = fresh.expect("TLS");
+            fresh.get_ref().1.peer_certificates().is_some_and(|it| it[0].as_ref() == renewed.der)
+        };
+        soon("the new certificate", async { while !shown().await {} }).await;
+        assert_eq!(kind().await, Some(HandshakeKind::Full), "{version:?}");
+    }
 }

@@ -12,6 +12,7 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 use httparse::{Header, ParserConfig, Status};
+use ptth_link::limits::LENGTH_DIGITS;
 
 use super::H1Error;
 use super::body::Decoder;
@@ -149,8 +150,9 @@ fn framing(
 }
 
 fn number(digits: &[u8]) -> Result<u64, H1Error> {
-    // Not by `parse` alone, which takes a sign.
-    let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits);
+    // Not by `parse` alone, which takes a sign; and what doesn't fit the tunnel isn't sent into it.
+    let fine = digits.iter().all(u8::is_ascii_digit) && digits.len() <= LENGTH_DIGITS;
+    let digits = fine.then_some(digits);
     let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
     number.ok_or(H1Error::Malformed("a length that is none"))
 }

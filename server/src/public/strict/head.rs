@@ -6,6 +6,7 @@ use std::mem::replace;
 use std::net::Ipv6Addr;
 
 use http::{StatusCode, Uri};
+use ptth_link::limits::LENGTH_DIGITS;
 
 use super::{Refusal, after_token, bad, field, length, line, members, refuse};
 
@@ -71,7 +72,9 @@ impl Reader {
     fn line<'a>(&mut self, raw: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
         let raw = raw.get(self.at..).unwrap_or_default();
         if self.fields.is_none() {
-            return line(raw, &mut self.seen, MAX_REQUEST_LINE, TARGET_TOO_LONG);
+            let has_target = raw.iter().take(MAX_REQUEST_LINE).any(|byte| *byte == b' ');
+            let too_long = if has_target { TARGET_TOO_LONG } else { METHOD_TOO_LONG };
+            return line(raw, &mut self.seen, MAX_REQUEST_LINE, too_long);
         }
         let max = MAX_HEAD.checked_sub(self.at).and_then(|left| left.checked_sub(2));
         line(raw, &mut self.seen, max.ok_or(HEAD_TOO_LARGE)?, HEAD_TOO_LARGE)
@@ -106,7 +109,10 @@ impl Fields {
             }
             port(value).ok_or(bad("malformed Host"))?;
         } else if is("content-length") {
-            let length = length(value, 10).ok_or(bad("malformed Content-Length"))?;
+            // One with more digits would only be refused by whoever reads it after us.
+            let digits = Some(value).filter(|digits| digits.len() <= LENGTH_DIGITS);
+            let length = digits.and_then(|digits| length(digits, 10));
+            let length = length.ok_or(bad("malformed Content-Length"))?;
             // RFC 9112 §6.3 lets a recipient merge equal ones. Not everybody does.
             if self.length.replace(length).is_some() {
                 return Err(bad("more than one Content-Length"));
@@ -137,6 +143,8 @@ impl Fields {
             return Err(bad("no Host"));
         }
         let body = match (self.length, self.coding) {
+            // RFC 9110 §10.1.1: who expects a 100 has a body, and this one has no end (RFC 9112 §6.3).
+            (None, None) if self.expect && !self.http10 => return Err(UNFRAMED),
             (None, None) => BodyKind::None,
             // RFC 9110 §9.3.6: it has no meaning there.
             _ if self.connect => return Err(bad("CONNECT with a body")),
@@ -280,6 +288,9 @@ const MAX_HEAD: usize = 32 << 10;
 pub(super) const MAX_FIELDS: usize = 100;
 
 const TARGET_TOO_LONG: Refusal = refuse(StatusCode::URI_TOO_LONG, "request line too long");
+/// RFC 9112 §3.
+const METHOD_TOO_LONG: Refusal = refuse(StatusCode::NOT_IMPLEMENTED, "method too long");
+const UNFRAMED: Refusal = refuse(StatusCode::LENGTH_REQUIRED, "body without a length");
 const HEAD_TOO_LARGE: Refusal =
     refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header section too large");
 pub(super) const TOO_MANY_FIELDS: Refusal =

@@ -247,6 +247,22 @@ fn what_is_not_wrong_but_odd_is_a_warning() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_private_key_that_others_can_read_is_a_warning() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    let (cert, key) = pem(|_| {});
+    let config = files(&scratch, cert, &key);
+    let CertificateSource::Files { key, .. } = &config.certificates[0] else { panic!("files") };
+    for (mode, warned) in [(0o600, 0), (0o640, 0), (0o644, 1)] {
+        fs::set_permissions(key, fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = Tls::new(&config).unwrap().warnings();
+        assert_eq!(warnings.len(), warned, "{mode:o}: {warnings:?}");
+        assert!(warnings.iter().all(|it| it.contains("chmod 600")), "{warnings:?}");
+    }
+}
+
 /// Which source serves what, by `choose`'s rules, and what is said about overlaps.
 #[test]
 fn names_choose_certificates_and_overlaps_are_told() {

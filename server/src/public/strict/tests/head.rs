@@ -153,7 +153,7 @@ fn lengths_are_one_number() {
         ("005", 5),
         (" \t5 \t", 5),
         ("9223372036854775807", i64::MAX as u64),
-        ("000000000000000000000000000000000000005", 5),
+        ("0000000000000000005", 5),
     ] {
         let head = head(&get(&format!("Content-Length:{sound}\r\n")));
         assert_eq!(head.body, BodyKind::Length(length), "{sound}");
@@ -223,12 +223,15 @@ fn heads_say_what_follows() {
         ("Expect: 100-continue\r\nContent-Length: 5\r\n", true),
         ("expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n", true),
         ("Expect: 100-continue\r\nContent-Length: 0\r\n", false),
-        ("Expect: 100-continue\r\n", false),
     ] {
         assert_eq!(head(&get(fields)).expect_continue, expect, "{fields}");
     }
-    let old = head("PUT / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
-    assert!(!old.expect_continue);
+    // As streaming encoders send it: passed on as empty, the body would be lost.
+    assert_refused(411, [get("Expect: 100-continue\r\n")]);
+    for old in ["Content-Length: 5\r\n", ""] {
+        let old = head(&format!("PUT / HTTP/1.0\r\nExpect: 100-continue\r\n{old}\r\n"));
+        assert!(!old.expect_continue);
+    }
     #[rustfmt::skip]
     let others = [
         "", "100", "200-ok", "100-continue, x", "100-continue\r\nExpect: 100-continue",

@@ -141,7 +141,13 @@ fn sizes_are_bounded() {
 
     // "GET /", " HTTP/1.1"
     assert!(fits(&target(&format!("/{}", long(8192 - 14)))));
-    assert_refused(414, [target(&format!("/{}", long(8192 - 13))), "a".repeat(8193)]);
+    assert_refused(414, [target(&format!("/{}", long(8192 - 13)))]);
+    assert_refused(501, ["a".repeat(8193), format!("{} / HTTP/1.1\r\n", "a".repeat(100_000))]);
+    let digits = |count: usize| {
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {:0>count$}\r\n\r\n", 5)
+    };
+    assert_refused(400, [digits(20), digits(30)]);
+    assert!(fits(&digits(19)));
 
     let head = |len: usize| get(&format!("X: {}\r\n", long(len - get("X: \r\n").len())));
     assert!(fits(&head(32 << 10)));
