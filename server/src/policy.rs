@@ -92,7 +92,7 @@ impl Policy {
             routes: Vec::new(),
             admits: Vec::new(),
             indices: HashMap::new(),
-            narrow: Narrow::new(shards),
+            narrow: Narrow::default(),
             names,
         };
         let unnamed = (config.routes.is_empty() && config.names.is_none())
@@ -196,7 +196,9 @@ impl Policy {
 
     /// Those of the sites that exist; dynamic names only while somebody serves them.
     pub fn live(&self, grants: &[Grant]) -> Vec<Arc<Route>> {
-        grants.iter().filter_map(|grant| self.route(grant.site())).collect()
+        let single = |site| self.narrowed(site).map(Arc::new);
+        let found = grants.iter().map(Grant::site);
+        found.filter_map(|site| self.route(site).or_else(|| single(site))).collect()
     }
 
     /// Whether anybody serves the site.
@@ -237,6 +239,9 @@ impl Policy {
         let mut seen = HashSet::new();
         for grant in &tunnel.grants {
             let site = grant.site();
+            if seen.contains(site) {
+                continue;
+            }
             let own = [site.clone()];
             let found: &[Site] = match (site, self.index(site)) {
                 (Site::Name(name), _) => {

@@ -89,6 +89,11 @@ impl Pool {
         })
     }
 
+    /// An empty one for a part of what this one is for.
+    pub fn another(&self) -> Arc<Self> {
+        Self::holding(self.views.len(), self.held.clone())
+    }
+
     /// Adds a tunnel, unless it is here.
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
         let mut members = self.lock();

@@ -203,7 +203,21 @@ impl Roster {
     /// [`Turned`]: what was true when it was admitted no longer is.
     pub fn enroll(self: &Arc<Self>, tunnel: &Arc<Tunnel>) -> Result<Registration, Turned> {
         let mut members = self.lock();
-        let routes = self.policy().judge(tunnel);
+        let policy = self.policy();
+        let joined = self.join(&mut members, tunnel, policy.judge(tunnel));
+        if joined.is_err() {
+            // What began to exist for it.
+            tunnel.grants.iter().for_each(|grant| policy.forget(grant.site()));
+        }
+        joined
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        members: &mut Members,
+        tunnel: &Arc<Tunnel>,
+        routes: Vec<Arc<Route>>,
+    ) -> Result<Registration, Turned> {
         if routes.is_empty() {
             return Err(Turned::Withdrawn);
         }
@@ -287,7 +301,10 @@ impl Replaced {
             WhenTaken::Reject => true,
             WhenTaken::Replace => self.has(&route.site, identity),
         };
-        let rivals = if bars { route.pool.rivals(identity) } else { Vec::new() };
+        let mut rivals = if bars { route.pool.rivals(identity) } else { Vec::new() };
+        if let (WhenTaken::Reject, Some(wide)) = (route.when_taken, &route.wide) {
+            rivals.extend(wide.rivals(identity));
+        }
         if !rivals.is_empty() && route.when_taken == WhenTaken::Replace {
             self.note(&route.site, identity);
         }

@@ -30,17 +30,29 @@ impl fmt::Display for Site {
 pub struct Grant {
     site: Site,
     by: Option<Mark>,
+    /// The domain under which a secret was found good for a name.
+    domain: Option<Box<str>>,
 }
 
 impl Grant {
     /// By the key that TLS proved, which is judged again by the policy in force.
     pub fn by_key(site: Site) -> Self {
-        Self { site, by: None }
+        Self { site, by: None, domain: None }
     }
 
     /// By a secret that was found good for exactly this.
     pub(crate) fn by_secret(site: Site, mark: Mark) -> Self {
-        Self { site, by: Some(mark) }
+        Self { site, by: Some(mark), domain: None }
+    }
+
+    /// The same for a dynamic name, which is a host only together with its domain.
+    pub(crate) fn of_name(name: &str, domain: &str, mark: Mark) -> Self {
+        Self { domain: Some(domain.into()), ..Self::by_secret(Site::Name(name.to_owned()), mark) }
+    }
+
+    /// Whether this is good for a name under that domain.
+    pub(crate) fn is_under(&self, domain: &str) -> bool {
+        self.domain.as_deref().is_none_or(|known| known == domain)
     }
 
     /// What may be served.

@@ -114,8 +114,10 @@ impl Credential for External {
             match answer.status() {
                 status if status.is_success() => {
                     // An authorizer that names nobody tells principals apart by what they showed.
-                    let subject = answer.headers().get(SUBJECT).unwrap_or(shown);
-                    Ok(Pass::of(self.mark).principal(&[subject.as_bytes()]))
+                    let subject = answer.headers().get(SUBJECT).map(HeaderValue::as_bytes);
+                    let subject = subject.filter(|subject| !subject.is_empty());
+                    let words = subject.map_or([&[], shown.as_bytes()], |subject| [subject, &[]]);
+                    Ok(Pass::of(self.mark).principal(&words))
                 }
                 // It says itself that it can't decide now. Told "no", a client would give up.
                 status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {

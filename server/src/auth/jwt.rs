@@ -179,9 +179,11 @@ impl Jwt {
             Some(claim) => Some(label(claims.get(claim))?),
             None => None,
         };
-        let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
-        let words = [subject, name.as_deref().unwrap_or_default()].map(str::as_bytes);
-        let pass = Pass::of(mark).principal(&words);
+        let subject = claims.get("sub").and_then(Value::as_str);
+        // One that names nobody is told from others of its key by itself.
+        let anonymous = if subject.is_none() && name.is_none() { token } else { &[] };
+        let words = [subject, name.as_deref()].map(|word| word.unwrap_or_default().as_bytes());
+        let pass = Pass::of(mark).principal(&[words[0], words[1], anonymous]);
         Ok(Pass { name, ..pass })
     }
 

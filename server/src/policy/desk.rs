@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::auth::{Claim, Credential, Mark, Pass, Refusal};
-use crate::site::{Grant, Site};
+use crate::site::Grant;
 
 use super::admits::{Admits, Scope};
 use super::names::Names;
@@ -127,8 +127,8 @@ impl<'a> Desk<'a> {
                 Some(name) => policy.is_granted(grant, &name).then_some(vec![name]),
                 None => grant.names.clone(),
             };
-            let names = names.into_iter().flatten().map(Site::Name);
-            grants.extend(names.map(|name| Grant::by_secret(name, pass.mark)));
+            let names = names.into_iter().flatten();
+            grants.extend(names.map(|name| Grant::of_name(&name, domain, pass.mark)));
         }
         grants
     }
@@ -173,7 +173,8 @@ impl<'a> Desk<'a> {
             // A credential that speaks of a name is good for that one alone.
             if let Some(pass) = pass.filter(|pass| pass.name.as_ref().is_none_or(|own| own == name))
             {
-                return Ok(vec![Grant::by_secret(Site::Name(name.to_owned()), pass.mark)]);
+                let domain = policy.names.as_ref().map_or("", Names::domain);
+                return Ok(vec![Grant::of_name(name, domain, pass.mark)]);
             }
         }
         Err(self.refuse(policy, &format!("the name {name:?}")).await)
@@ -205,6 +206,7 @@ mod tests {
     use crate::auth::{Checking, Known};
     use crate::config::{Admission, CertificateSource, Config, NameGrant, Names, Route};
     use crate::policy::Wish;
+    use crate::site::Site;
 
     use super::*;
 

@@ -140,6 +140,9 @@ impl Names {
 
     /// Whether a backend that once passed may still have the name.
     pub(super) fn keeps(&self, name: &str, granted: &Grant, tunnel: &Tunnel) -> bool {
+        if !granted.is_under(self.domain()) {
+            return false;
+        }
         let key = tunnel.identity.key.as_ref();
         let mut grants = self.settings.allow.iter();
         grants.any(|it| self.includes(it, name) && lets_in(&it.credential, granted, key))

@@ -6,23 +6,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
-use crate::pool::Pool;
 use crate::router::{self, HostPattern};
 use crate::site::Site;
 
 use super::{Policy, Route, Target};
 
 /// The single hosts that somebody serves.
+#[derive(Default)]
 pub(super) struct Narrow {
-    shards: usize,
     live: RwLock<HashMap<Site, Arc<Route>>>,
 }
 
 impl Narrow {
-    pub(super) fn new(shards: usize) -> Self {
-        Self { shards, live: RwLock::default() }
-    }
-
     pub(super) fn get(&self, site: &Site) -> Option<Arc<Route>> {
         self.live.read().unwrap_or_else(PoisonError::into_inner).get(site).cloned()
     }
@@ -89,9 +84,8 @@ impl Policy {
 
     /// The route of a single host, as it would be.
     pub(super) fn narrowed(&self, site: &Site) -> Option<Route> {
-        let Site::Host(host, _) = site else { return None };
-        let wide = self.routes.get(self.wider(site)?)?;
-        Some(wide.narrowed(host.clone(), Pool::new(self.narrow.shards)))
+        let Site::Host(host, path) = site else { return None };
+        Some(self.routes.get(self.wider(site)?)?.narrowed(host.clone(), path))
     }
 
     /// The route of a single host, which begins to exist if it doesn't.
@@ -103,7 +97,7 @@ impl Policy {
     /// Goes on with the pools of those that are served under the policy `before`.
     pub(super) fn inherit_narrow(&self, before: &Self) {
         let live = before.narrow.live.read().unwrap_or_else(PoisonError::into_inner);
-        for (site, old) in live.iter() {
+        for (site, old) in live.iter().filter(|(_, old)| !old.pool.is_empty()) {
             if let Some(route) = self.narrowed(site) {
                 let route = Arc::new(Route { pool: old.pool.clone(), ..route });
                 self.narrow.write().insert(site.clone(), route);

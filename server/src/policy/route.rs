@@ -17,6 +17,8 @@ pub struct Route {
     pub site: Site,
     /// Its tunnels.
     pub pool: Arc<Pool>,
+    /// Of one host of a pattern: the tunnels of the pattern, who serve it where nobody has it alone.
+    pub wide: Option<Arc<Pool>>,
     /// Whether the path's prefix that chose it is taken off.
     pub strip: bool,
     /// What becomes of the backend that is there when another one comes.
@@ -36,6 +38,7 @@ impl Route {
         Self {
             site: Site::Host(host.clone(), settings.path.as_str().into()),
             pool,
+            wide: None,
             strip: settings.strip,
             when_taken: settings.when_taken,
             no_backend: settings.no_backend.clone(),
@@ -46,10 +49,10 @@ impl Route {
     }
 
     /// The same for one host among those of its pattern.
-    pub(super) fn narrowed(&self, host: HostPattern, pool: Arc<Pool>) -> Self {
-        let Site::Host(_, path) = &self.site else { return Self { pool, ..self.clone() } };
+    pub(super) fn narrowed(&self, host: HostPattern, path: &str) -> Self {
         let addresses = vec![format!("{host}{path}")];
-        Self { site: Site::Host(host, path.clone()), pool, addresses, ..self.clone() }
+        let (pool, wide) = (self.pool.another(), Some(self.pool.clone()));
+        Self { site: Site::Host(host, path.into()), pool, wide, addresses, ..self.clone() }
     }
 
     pub(super) fn named(settings: &NamesSettings, name: &str, pool: Arc<Pool>) -> Self {
@@ -57,6 +60,7 @@ impl Route {
         Self {
             site: Site::Name(name.to_owned()),
             pool,
+            wide: None,
             // Only the way by path has a prefix.
             strip: settings.strip,
             when_taken: settings.when_taken,

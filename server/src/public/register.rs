@@ -188,7 +188,9 @@ fn origins(list: &str) -> Result<Vec<String>, &'static str> {
         let authority = uri.as_ref().and_then(Uri::authority);
         let authority =
             authority.ok_or("an origin is a scheme and a host, like https://example.com")?;
-        hosts.insert(authority.host().to_ascii_lowercase());
+        // In the one spelling by which requests are routed: that is what is asked about, and granted.
+        let host = router::exact(authority.host());
+        hosts.insert(host.ok_or("an origin's host is a name or an address")?.to_string());
     }
     match hosts.len() {
         0 => Err("there is no list of origins"),

@@ -1,11 +1,13 @@
 //! C5, C9: door B, by backends written by hand.
 
+mod admitted;
 mod beside;
 mod client;
 mod embed;
 mod grants;
 mod late;
 mod registration;
+mod tenants;
 
 use std::io::Cursor;
 use std::sync::Arc;

@@ -1,0 +1,247 @@
+//! Any sequence of reloads and registrations, against a model that knows no names.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
+use ptth_server::auth::{Claim, Credential, Identity, Key, Known};
+use ptth_server::config::{Admission, CertificateSource, Config, Route, WhenTaken};
+use ptth_server::policy::{Policy, Wish};
+use ptth_server::pool::Tunnel;
+use ptth_server::roster::Roster;
+
+use super::tenants::hosts;
+
+/// Known here by its number, or outside, where what it says of a principal and a host is kept.
+#[derive(Debug)]
+struct Judge {
+    id: u64,
+    abroad: bool,
+    yes: Arc<Mutex<HashSet<(u64, u64, String)>>>,
+}
+
+fn fine(id: u64, n: u64, host: &str) -> bool {
+    let mut dice = ptth_test::Dice::new(
+        id * 7919 + n * 104_729 + host.bytes().fold(7, |a, b| a * 31 + u64::from(b)),
+    );
+    dice.below(2) == 0
+}
+
+impl Credential for Judge {
+    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> ptth_server::auth::Checking<'a> {
+        use ptth_server::auth::{Mark, Pass, Refusal};
+        let shown = claim.authorization.and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let mut words = shown.split(' ').map(|it| it.parse::<u64>().unwrap());
+        let (secret, n) = (words.next().unwrap(), words.next().unwrap());
+        let mark = Mark::of("judge", &[&self.id.to_be_bytes()]);
+        let good = if self.abroad {
+            let good = claim.hosts.iter().all(|host| fine(self.id, n, host));
+            if good {
+                self.yes
+                    .lock()
+                    .unwrap()
+                    .extend(claim.hosts.iter().map(|host| (self.id, n, host.clone())));
+            }
+            good
+        } else {
+            secret == self.id
+        };
+        let verdict = if good {
+            Ok(Pass::of(mark).principal(&[&n.to_be_bytes()]))
+        } else {
+            Err(Refusal::Wrong("no"))
+        };
+        Box::pin(std::future::ready(verdict))
+    }
+    fn keeps(&self, mark: ptth_server::auth::Mark) -> bool {
+        mark == ptth_server::auth::Mark::of("judge", &[&self.id.to_be_bytes()])
+    }
+    fn challenge(&self) -> Option<&'static str> {
+        None
+    }
+    fn is_abroad(&self) -> bool {
+        self.abroad
+    }
+}
+
+fn width(pattern: &str, host: &str) -> Option<usize> {
+    match pattern.strip_prefix("*.") {
+        _ if pattern == "*" => Some(0),
+        Some(suffix) => host.ends_with(&format!(".{suffix}")).then_some(1),
+        None => (pattern == host).then_some(2),
+    }
+}
+
+const ALL: [&str; 5] = ["a.test", "b.test", "t1.w.test", "t2.w.test", "x.w.test"];
+
+/// A route of the model: patterns, path, credentials.
+type Row = (Vec<&'static str>, &'static str, Vec<u64>);
+
+fn in_force<'a>(rows: &'a [Row], host: &str, path: &str) -> Option<&'a Row> {
+    let best = rows.iter().flat_map(|r| r.0.iter().filter_map(|p| width(p, host))).max()?;
+    rows.iter()
+        .filter(|r| r.0.iter().any(|p| width(p, host) == Some(best)))
+        .filter(|r| r.1 == "/" || path == r.1 || path.starts_with(&format!("{}/", r.1)))
+        .max_by_key(|r| r.1.len())
+}
+
+/// E1: any sequence of reloads, registrations and departures against a model that knows no names: no backend is
+/// where the policy in force, or the authorizer that was asked, doesn't have it for that very host.
+#[tokio::test]
+async fn nothing_reaches_a_backend_that_is_not_admitted() {
+    let (mut dice, _told) = ptth_test::Dice::told(11);
+    let (io, far) = tokio::io::duplex(64 * 1024);
+    let (sender, _c) = tokio::join!(
+        ::h2::client::Builder::new().handshake::<_, bytes::Bytes>(io),
+        ::h2::server::handshake(far)
+    );
+    let (sender, _conn) = sender.unwrap();
+    let (mut served, mut joined, mut narrow, mut kept) = (0, 0, 0, 0);
+    for round in 0..400 {
+        let yes = Arc::new(Mutex::new(HashSet::new()));
+        let known = Arc::new(Known::default());
+        let make = |dice: &mut ptth_test::Dice| {
+            let mut rows: Vec<Row> = Vec::new();
+            let mut taken = HashSet::new();
+            for _ in 0..=dice.below(4) {
+                let path = dice.one_of(&["/", "/", "/api"]);
+                let mut own = Vec::new();
+                for host in ["*", "*.w.test", "a.test", "b.test", "t1.w.test", "t2.w.test"] {
+                    if dice.below(3) == 0 && taken.insert((host, path)) {
+                        own.push(host);
+                    }
+                }
+                for n in (1..own.len()).rev() {
+                    own.swap(n, dice.below(n as u64 + 1) as usize);
+                }
+                let creds: Vec<u64> = (0..4).filter(|_| dice.below(2) == 0).collect();
+                if !own.is_empty() && !creds.is_empty() {
+                    rows.push((own, path, creds));
+                }
+            }
+            let mut config =
+                Config::new(CertificateSource::SelfSigned { names: Vec::new() }, Admission::make());
+            let shift = dice.below(4);
+            config.routes = rows
+                .iter()
+                .enumerate()
+                .map(|(n, row)| {
+                    let mut route =
+                        Route::new(format!("r{}", (n as u64 + shift) % 4), hosts(&row.0));
+                    route.path = row.1.to_owned();
+                    route.when_taken =
+                        dice.one_of(&[WhenTaken::Balance, WhenTaken::Replace, WhenTaken::Reject]);
+                    route.allow = Some(
+                        row.2
+                            .iter()
+                            .map(|id| {
+                                Arc::new(Judge { id: *id, abroad: *id >= 2, yes: yes.clone() })
+                                    as Arc<dyn Credential>
+                            })
+                            .collect(),
+                    );
+                    route
+                })
+                .collect();
+            (rows, config)
+        };
+        let (mut rows, config) = make(&mut dice);
+        let roster = Roster::new(Policy::new(&config, &known, 1, None), 1, 64);
+        let mut present = Vec::new();
+        for step in 0..25 {
+            match dice.below(5) {
+                0 => {
+                    let (next, config) = make(&mut dice);
+                    rows = next;
+                    roster.swap(Policy::new(&config, &known, 1, Some(&roster.policy())));
+                }
+                1 if !present.is_empty() => {
+                    let at = dice.below(present.len() as u64) as usize;
+                    drop(present.swap_remove(at));
+                }
+                _ => {
+                    let (secret, n) = (dice.below(4), dice.below(1000));
+                    let shown = http::HeaderValue::from_str(&format!("{secret} {n}")).unwrap();
+                    let wanted: Vec<String> = ALL
+                        .iter()
+                        .filter(|_| dice.below(3) == 0)
+                        .map(|it| (*it).to_owned())
+                        .collect();
+                    let wish =
+                        if wanted.is_empty() { Wish::Any } else { Wish::Hosts(wanted.clone()) };
+                    let claim = Claim {
+                        key: None,
+                        authorization: Some(&shown),
+                        address: Ipv4Addr::LOCALHOST.into(),
+                        hosts: &wanted,
+                        name: None,
+                    };
+                    let Ok((who, grants)) = roster.policy().register(&claim, &wish).await else {
+                        continue;
+                    };
+                    let identity = Identity {
+                        key: who.map(Key::Secret),
+                        ..Identity::called(&format!("p{step}.0"))
+                    };
+                    let tunnel = Tunnel::new(
+                        0,
+                        (identity, grants),
+                        ptth_link::window::Budget::new(1 << 20),
+                        sender.clone(),
+                    );
+                    if dice.below(4) == 0 {
+                        // A reload between admission and joining.
+                        let (next, config) = make(&mut dice);
+                        rows = next;
+                        roster.swap(Policy::new(&config, &known, 1, Some(&roster.policy())));
+                    }
+                    if let Ok(place) = roster.enroll(&tunnel) {
+                        joined += 1;
+                        present.push((tunnel.id, secret, n, place));
+                    }
+                }
+            }
+            for host in ALL {
+                for path in ["/", "/api/x"] {
+                    let route = in_force(&rows, host, path);
+                    let Ok(found) = roster.policy().find(host, path) else {
+                        assert!(route.is_none(), "{round} {host} {path}");
+                        continue;
+                    };
+                    let Some(row) = route else {
+                        assert!(rows.is_empty());
+                        assert!(found.route.pool.is_empty());
+                        continue;
+                    };
+                    for tunnel in found.route.pool.all() {
+                        let Some((_, secret, n, _)) = present.iter().find(|it| it.0 == tunnel.id)
+                        else {
+                            panic!("a ghost")
+                        };
+                        served += 1;
+                        narrow += usize::from(
+                            found.route.addresses[0].starts_with('t') && !row.0.contains(&host),
+                        );
+                        let yes = yes.lock().unwrap();
+                        let local = row.2.iter().any(|id| *id < 2 && id == secret);
+                        let asked = row.2.iter().any(|id| {
+                            *id >= 2
+                                && yes.iter().any(|(by, of, text)| {
+                                    by == id && of == n && width(text, host).is_some()
+                                })
+                        });
+                        assert!(
+                            local || asked,
+                            "round {round} step {step}: {host}{path} reaches {secret}/{n}; {row:?}; {:?}; {:?}",
+                            tunnel.grants,
+                            yes.iter().filter(|it| it.1 == *n).collect::<Vec<_>>()
+                        );
+                        kept += usize::from(asked && !local);
+                    }
+                }
+            }
+        }
+    }
+    let seen = [served, joined, narrow, kept];
+    assert!(seen.iter().all(|count| *count > 100), "a test of nothing: {seen:?}");
+}
