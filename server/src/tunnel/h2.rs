@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! handshake ─> first PONG ─> registered ─┬─> draining (replaced, withdrawn) ─> idle ─┬─> closed
-//!     │ silent: refused                  ├─> dead (silent for two intervals) ────────┤
+//!     │ silent: refused                  ├─> dead (silent: ptth_link::keepalive) ─────┤
 //!     └──────────────────────────────────┴─> the connection ends, too many breaches ─┘
 //! ```
 
@@ -47,7 +47,7 @@ pub enum Ended {
     Connection(h2::Error),
     /// The socket failed.
     Socket(io::Error),
-    /// Nothing came from it for two PING intervals.
+    /// Nothing came from it for two PING intervals, or for seconds while a request waited.
     Dead,
     /// It doesn't acknowledge SETTINGS (RFC 9113 §6.5.3), and so won't keep to its window.
     Unsettled,
@@ -67,7 +67,7 @@ impl fmt::Display for Ended {
             Self::Over => f.write_str(OVER),
             Self::Connection(err) => write!(f, "{err}"),
             Self::Socket(err) => write!(f, "the socket failed: {err}"),
-            Self::Dead => f.write_str("nothing came from the backend for two ping intervals"),
+            Self::Dead => f.write_str("nothing came from the backend, and no answer to a ping"),
             Self::Unsettled => f.write_str("the backend doesn't acknowledge our settings"),
             Self::Struck => f.write_str("the backend broke the protocol too often"),
             Self::Closed => f.write_str("the backend closed it"),
@@ -199,7 +199,7 @@ where
         let budget = home.budget.part();
         let window = Window::first(budget.clone());
         let mut engine = Self { connection, driver, keepalive, window, unsettled: None };
-        poll_fn(|cx| match engine.poll(cx, 0) {
+        poll_fn(|cx| match engine.poll(cx, 0, false) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
             Poll::Pending if engine.keepalive.is_answered() => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
@@ -208,8 +208,8 @@ where
         Ok((engine, Tunnel::new(home.shard, who, budget, sender)))
     }
 
-    /// Ready when the connection has ended. `streams`: how many are open.
-    fn poll(&mut self, cx: &mut Context<'_>, streams: usize) -> Poll<Ended> {
+    /// Ready when the connection has ended. `streams`: how many are open; `waiting`: one of them for its response.
+    fn poll(&mut self, cx: &mut Context<'_>, streams: usize, waiting: bool) -> Poll<Ended> {
         let received = self.driver.received();
         if let Some(time) = self.keepalive.round_trip() {
             self.window.reach(time);
@@ -236,7 +236,7 @@ where
         if let Poll::Ready(Err(err)) = flushed {
             return Poll::Ready(Ended::Socket(err));
         }
-        self.keepalive.poll_dead(cx, self.driver.received()).map(|()| Ended::Dead)
+        self.keepalive.poll_dead(cx, self.driver.received(), waiting).map(|()| Ended::Dead)
     }
 }
 
@@ -275,7 +275,7 @@ where
     loop {
         select! {
             ended = poll_fn(|cx| {
-                let ended = engine.poll(cx, tunnel.in_flight());
+                let ended = engine.poll(cx, tunnel.in_flight(), tunnel.is_waited_for());
                 if engine.keepalive.is_answered() {
                     tunnel.note_answer();
                 }
@@ -331,7 +331,7 @@ where
         let frame = goaway::farewell(code, why);
         let mut told = false;
         let left = poll_fn(|cx| {
-            let ended = engine.poll(cx, 0).is_ready();
+            let ended = engine.poll(cx, 0, false).is_ready();
             if !ended && !told {
                 told = engine.driver.inject(&frame);
                 if told {
@@ -346,7 +346,7 @@ where
         }
     }
     drop(tunnel);
-    let _ = timeout(FAREWELL, poll_fn(|cx| engine.poll(cx, 0))).await;
+    let _ = timeout(FAREWELL, poll_fn(|cx| engine.poll(cx, 0, false))).await;
     Ended::Drained
 }
 
