@@ -252,7 +252,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             let why = std::mem::replace(why, std::io::ErrorKind::BrokenPipe.into());
             return Poll::Ready(Ended::Socket(why));
         }
-        self.keepalive.poll_dead(cx, self.driver.received()).map(|()| Ended::Dead)
+        self.keepalive.poll_dead(cx, self.driver.received(), false).map(|()| Ended::Dead)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod crypto;
 pub mod env;
 pub mod forwarded;
 pub mod goaway;
+mod growing;
 pub mod headers;
 pub mod keepalive;
 pub mod keys;

@@ -5,7 +5,7 @@
 //! follows what is left: wide while few streams are open and their readers keep up, which a long
 //! fat link needs; narrow when many are open or readers stall, which memory needs. And it is no wider than
 //! the link is long: what is more only waits in the receiver's socket, and there the heads of other
-//! streams wait behind it.
+//! streams wait behind it. A peer that isn't ours is never told of a lower one: [`crate::growing`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +13,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::growing::Growing;
+
 /// Bytes that bodies hold in this process, how many they may, and how many sockets are full.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
     held: AtomicUsize,
     full: AtomicUsize,
+    /// Bytes that peers may send beyond their first windows ([`crate::growing`]).
+    granted: AtomicUsize,
     /// Of what this is a part.
     whole: Option<Arc<Self>>,
 }
@@ -36,18 +40,18 @@ impl Drop for Full {
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, held: AtomicUsize::new(0), full: AtomicUsize::new(0), whole: None })
+        Arc::new(Self::with(limit, None))
+    }
+
+    fn with(limit: usize, whole: Option<Arc<Self>>) -> Self {
+        let (held, full) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { limit, held, full, granted: AtomicUsize::new(0), whole }
     }
 
     /// One connection's part: what is held of it is held of the whole.
     #[must_use]
     pub fn part(self: &Arc<Self>) -> Arc<Self> {
-        Arc::new(Self {
-            limit: self.limit,
-            held: AtomicUsize::new(0),
-            full: AtomicUsize::new(0),
-            whole: Some(self.clone()),
-        })
+        Arc::new(Self::with(self.limit, Some(self.clone())))
     }
 
     fn whole(&self) -> &Self {
@@ -78,6 +82,31 @@ impl Budget {
         if let Some(whole) = &self.whole {
             whole.give_back(bytes);
         }
+    }
+
+    /// Grants up to `wanted` bytes to who has `own` of it: at most as much as is left then, of half of the limit.
+    /// None while much is held.
+    pub(crate) fn grant(&self, own: usize, wanted: usize) -> usize {
+        let whole = self.whole();
+        if whole.is_pressed() {
+            return 0;
+        }
+        let part = |granted: usize| {
+            let free = (whole.limit / 2 + own).saturating_sub(granted);
+            wanted.min((free / SHARES).saturating_sub(own))
+        };
+        let order = Ordering::Relaxed;
+        let before =
+            whole.granted.fetch_update(order, order, |granted| Some(granted + part(granted)));
+        before.map_or(0, part)
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.held() > self.limit / 2
+    }
+
+    pub(crate) fn revoke(&self, granted: usize) {
+        self.whole().granted.fetch_sub(granted, Ordering::Relaxed);
     }
 
     /// Whether few sockets are full. When many are, all that waits for each of them counts.
@@ -115,6 +144,8 @@ pub struct Window {
     fresh: bool,
     changed: Instant,
     received: u64,
+    /// It is never lowered.
+    growing: Option<Growing>,
 }
 
 impl Window {
@@ -128,7 +159,15 @@ impl Window {
             fresh: false,
             changed: Instant::now(),
             received: 0,
+            growing: None,
         }
+    }
+
+    /// Starts with `first`, and only grows: for a peer that may acknowledge a lower window before it sends what the
+    /// one before allowed.
+    pub fn growing(budget: Arc<Budget>, first: u32, widest: u32, windows: u32) -> Self {
+        let growing = Some(Growing::new(budget.clone(), (first, widest), windows));
+        Self { growing, ..Self::new(budget, first) }
     }
 
     /// Starts with [`FIRST`], to be as wide as the link is long.
@@ -141,8 +180,19 @@ impl Window {
         self.budget.batch()
     }
 
+    /// The window of the whole connection, which begins with `first`: `full` times that of a stream.
+    pub fn connection(&self, first: u32, full: u32) -> u32 {
+        if self.budget.whole().is_pressed() {
+            return first;
+        }
+        self.announced.saturating_mul(full).max(first)
+    }
+
     /// Says how long the link is: what it takes to there and back.
     pub fn reach(&mut self, round_trip: Duration) {
+        if let Some(growing) = &mut self.growing {
+            return growing.reach(round_trip);
+        }
         let bytes = round_trip.as_secs_f64() * RATE * LATE_CREDIT;
         // Saturates, and the clamp does the rest.
         self.reach = (bytes as u32).clamp(FIRST, WIDEST);
@@ -154,7 +204,10 @@ impl Window {
     /// Lowered at once, since memory can't wait. Raised where the peer used up the window since the last
     /// change, and once a second at most, so that a connection whose streams come and go doesn't answer
     /// each of them with a SETTINGS frame; and at once where it became known how long the link is.
-    pub fn adjust(&self, streams: usize, received: u64) -> Option<u32> {
+    pub fn adjust(&mut self, streams: usize, received: u64) -> Option<u32> {
+        if let Some(growing) = &mut self.growing {
+            return growing.adjust(self.announced, received);
+        }
         let wanted = self.budget.share(streams, self.reach);
         let lower = wanted <= self.announced / 4 * 3;
         let used = received.saturating_sub(self.received) >= u64::from(self.announced)
@@ -190,7 +243,7 @@ const SHARES: usize = 2;
 const RATE: f64 = 125e6;
 /// Of what is under way as much again is credited late: h2 tells the sender of a third of the window at a
 /// time. With 1.3 times what is under way a download reached 69 to 87 % of plain TCP's rate.
-const LATE_CREDIT: f64 = 2.6;
+pub(crate) const LATE_CREDIT: f64 = 2.6;
 /// That at 100 ms.
 const WIDEST: u32 = 32 * 1024 * 1024;
 /// What a tunnel begins with, and what it keeps on a short link.

@@ -116,6 +116,7 @@ where
             Upload::new(body, stream, patience, expects)
         });
         let extended = protocol.is_some() || head.method == Method::CONNECT;
+        lease.tunnel().wait();
         let exchange = Exchange(Some(Open { response, upload, lease, extended }));
         match exchange.head(way, &mut kept, informational).await {
             Ok(done) => return Ok(done),
@@ -221,6 +222,7 @@ impl Exchange {
         let Some(Open { mut upload, lease, extended, .. }) = self.0.take() else {
             return Err(Failed::ForGood(ExchangeError::Backend("no stream")));
         };
+        lease.tunnel().wait_no_more();
         let (head, stream) = response.into_parts();
         // RFC 9110 §10.1.1: instead of the 100; so nobody will ever want that body.
         let refused = upload.as_mut().filter(|held| held.is_held() && !head.status.is_success());
@@ -251,6 +253,7 @@ impl Drop for Exchange {
                 upload.abandon();
             }
             let tunnel = open.lease.tunnel().clone();
+            tunnel.wait_no_more();
             tunnel.graveyard.bury(Box::new(open));
         }
     }

@@ -41,6 +41,8 @@ pub struct Tunnel {
     pub(crate) budget: Arc<Budget>,
     pub(crate) sender: SendRequest<Bytes>,
     in_flight: AtomicUsize,
+    /// Of those, requests whose response's head hasn't come.
+    waiting: AtomicUsize,
     /// Whose they are.
     tally: Tally,
     /// Whether it is in several pools.
@@ -82,6 +84,7 @@ impl Tunnel {
             budget,
             sender,
             in_flight: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             tally: Tally::default(),
             shared: AtomicBool::new(false),
             rooms: RwLock::default(),
@@ -97,6 +100,21 @@ impl Tunnel {
     /// Streams in use.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request waits for the head of its response.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// One more request waits for its response.
+    pub(crate) fn wait(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Its head has come, or nobody waits for it any more.
+    pub(crate) fn wait_no_more(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether the backend speaks extended CONNECT (RFC 8441).

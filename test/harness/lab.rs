@@ -191,8 +191,17 @@ impl Lab {
 
     /// A raw backend, up, that announced `settings`.
     pub async fn backend(&mut self, settings: &[(u16, u32)]) -> Peer<DuplexStream> {
+        self.backend_as(Identity::default(), settings).await
+    }
+
+    /// The same for a raw backend that says who it is.
+    pub async fn backend_as(
+        &mut self,
+        identity: Identity,
+        settings: &[(u16, u32)],
+    ) -> Peer<DuplexStream> {
         let before = self.pool.all().len();
-        let io = self.tunnel(Identity::default());
+        let io = self.tunnel(identity);
         let mut peer = Peer::answering(io, settings).await;
         let up = self.pool.clone();
         // The gateway asks for a PONG first, so the peer is read meanwhile; it has nothing else to say.

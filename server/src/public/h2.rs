@@ -77,7 +77,7 @@ impl Requests {
         while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {
             left = true;
         }
-        let ended = engine.poll(cx, self.streams.len(), |request, respond| {
+        let ended = engine.poll(cx, |request, respond| {
             self.accepted += 1;
             self.streams.spawn(exchange(&self.visitor, request, respond, &self.conduct));
         });

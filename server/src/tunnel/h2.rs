@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! handshake ─> first PONG ─> registered ─┬─> draining (replaced, withdrawn) ─> idle ─┬─> closed
-//!     │ silent: refused                  ├─> dead (silent for two intervals) ────────┤
+//!     │ silent: refused                  ├─> dead (silent: ptth_link::keepalive) ─────┤
 //!     └──────────────────────────────────┴─> the connection ends, too many breaches ─┘
 //! ```
 
@@ -47,7 +47,7 @@ pub enum Ended {
     Connection(h2::Error),
     /// The socket failed.
     Socket(io::Error),
-    /// Nothing came from it for two PING intervals.
+    /// Nothing came from it for two PING intervals, or for seconds while a request waited.
     Dead,
     /// It doesn't acknowledge SETTINGS (RFC 9113 §6.5.3), and so won't keep to its window.
     Unsettled,
@@ -67,7 +67,7 @@ impl fmt::Display for Ended {
             Self::Over => f.write_str(OVER),
             Self::Connection(err) => write!(f, "{err}"),
             Self::Socket(err) => write!(f, "the socket failed: {err}"),
-            Self::Dead => f.write_str("nothing came from the backend for two ping intervals"),
+            Self::Dead => f.write_str("nothing came from the backend, and no answer to a ping"),
             Self::Unsettled => f.write_str("the backend doesn't acknowledge our settings"),
             Self::Struck => f.write_str("the backend broke the protocol too often"),
             Self::Closed => f.write_str("the backend closed it"),
@@ -179,8 +179,12 @@ where
         // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
         let (sender, mut connection) = h2::client::Builder::new()
             .enable_push(false)
-            .initial_window_size(window::FIRST)
-            .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
+            .initial_window_size(if who.0.ours { window::FIRST } else { FOREIGN_WINDOW })
+            .initial_connection_window_size(if who.0.ours {
+                TUNNEL_CONNECTION_WINDOW
+            } else {
+                FOREIGN_CONNECTION_WINDOW
+            })
             .max_header_list_size(TUNNEL_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(REMEMBERED_RESETS)
@@ -197,9 +201,14 @@ where
         let mut keepalive = Keepalive::new(pings);
         keepalive.probe(0);
         let budget = home.budget.part();
-        let window = Window::first(budget.clone());
+        let window = if who.0.ours {
+            Window::first(budget.clone())
+        } else {
+            let (first, widest) = (FOREIGN_WINDOW, FOREIGN_WIDEST);
+            Window::growing(budget.clone(), first, widest, FOREIGN_WINDOWS)
+        };
         let mut engine = Self { connection, driver, keepalive, window, unsettled: None };
-        poll_fn(|cx| match engine.poll(cx, 0) {
+        poll_fn(|cx| match engine.poll(cx, 0, false) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
             Poll::Pending if engine.keepalive.is_answered() => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
@@ -208,8 +217,8 @@ where
         Ok((engine, Tunnel::new(home.shard, who, budget, sender)))
     }
 
-    /// Ready when the connection has ended. `streams`: how many are open.
-    fn poll(&mut self, cx: &mut Context<'_>, streams: usize) -> Poll<Ended> {
+    /// Ready when the connection has ended. `streams`: how many are open; `waiting`: one of them for its response.
+    fn poll(&mut self, cx: &mut Context<'_>, streams: usize, waiting: bool) -> Poll<Ended> {
         let received = self.driver.received();
         if let Some(time) = self.keepalive.round_trip() {
             self.window.reach(time);
@@ -236,7 +245,7 @@ where
         if let Poll::Ready(Err(err)) = flushed {
             return Poll::Ready(Ended::Socket(err));
         }
-        self.keepalive.poll_dead(cx, self.driver.received()).map(|()| Ended::Dead)
+        self.keepalive.poll_dead(cx, self.driver.received(), waiting).map(|()| Ended::Dead)
     }
 }
 
@@ -275,7 +284,7 @@ where
     loop {
         select! {
             ended = poll_fn(|cx| {
-                let ended = engine.poll(cx, tunnel.in_flight());
+                let ended = engine.poll(cx, tunnel.in_flight(), tunnel.is_waited_for());
                 if engine.keepalive.is_answered() {
                     tunnel.note_answer();
                 }
@@ -331,7 +340,7 @@ where
         let frame = goaway::farewell(code, why);
         let mut told = false;
         let left = poll_fn(|cx| {
-            let ended = engine.poll(cx, 0).is_ready();
+            let ended = engine.poll(cx, 0, false).is_ready();
             if !ended && !told {
                 told = engine.driver.inject(&frame);
                 if told {
@@ -346,10 +355,19 @@ where
         }
     }
     drop(tunnel);
-    let _ = timeout(FAREWELL, poll_fn(|cx| engine.poll(cx, 0))).await;
+    let _ = timeout(FAREWELL, poll_fn(|cx| engine.poll(cx, 0, false))).await;
     Ended::Drained
 }
 
+/// A stream's window towards a backend that isn't ours, which is never told of a lower one.
+const FOREIGN_WINDOW: u32 = 64 * 1024;
+/// As wide as it grows: at 100 ms that is 4 to 10 MB/s.
+const FOREIGN_WIDEST: u32 = 1024 * 1024;
+/// What such a tunnel may hold in the worst case: all streams that any backend gets at first, or 128 widest ones,
+/// which is more than most backends allow. Beyond it those that stall hold up the others.
+const FOREIGN_CONNECTION_WINDOW: u32 = 128 * 1024 * 1024;
+/// As many stalled streams are paid for when the window grows.
+const FOREIGN_WINDOWS: u32 = 16;
 /// From the end of the TLS handshake to the first PONG: as long as any other first byte.
 const FIRST_PONG: Duration = Duration::from_secs(10);
 /// For a backend to acknowledge SETTINGS. Behind a slow uplink its answer waits for megabytes of DATA.

@@ -13,6 +13,7 @@ mod share;
 mod silent;
 mod slow;
 mod traps;
+mod windows;
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ptth_server::auth::Identity;
 use ptth_test::Lab;
 use ptth_test::peer::*;
 use tokio::time::Instant;
@@ -12,7 +13,9 @@ use super::until;
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_ignores_settings_is_dropped_though_it_answers_pings() {
     let mut lab = Lab::default();
-    let mut backend = lab.backend(&[(MAX_CONCURRENT_STREAMS, 1000)]).await;
+    // Another make is never told of a smaller one.
+    let ours = Identity { ours: true, ..Identity::default() };
+    let mut backend = lab.backend_as(ours, &[(MAX_CONCURRENT_STREAMS, 1000)]).await;
     backend.polite = false;
     lab.spawn(async move {
         while let Some(came) = backend.any().await {

@@ -273,3 +273,40 @@ async fn a_draining_gateway_lets_go_of_idle_visitors_and_keeps_its_tunnels_for_t
     room.advance(Phase::Closing);
     room.until_tunnels(0).await;
 }
+
+/// B5: a backend that freezes, or is cut off, while a request waits: it is asked at once.
+#[tokio::test(start_paused = true)]
+async fn a_request_to_a_backend_that_froze_is_answered_within_8_seconds() {
+    for idle in [0, 3, 7, 11] {
+        let room = Room::new();
+        let (near, far) = (room.network(Road::default()), room.network(Road::default()));
+        let _backend = Guest::start(&process(room.client_config()), far.clone(), Demo);
+        room.until_tunnels(2).await;
+        sleep(Duration::from_secs(idle)).await;
+        assert!(get(&room, &near, "/").await.contains("Transmission is possible!"));
+        far.set(Weather::Silent);
+        let begun = Instant::now();
+        let answer = get(&room, &near, "/").await;
+        assert!(begun.elapsed() <= Duration::from_secs(8), "{idle}: {:?}", begun.elapsed());
+        assert!(
+            answer.starts_with("HTTP/1.1 502") || answer.starts_with("HTTP/1.1 504"),
+            "{answer}"
+        );
+        assert!(room.live().len() < 2, "the tunnel is gone, too");
+    }
+}
+
+/// B5: what is slow isn't dead: it answers PINGs.
+#[tokio::test(start_paused = true)]
+async fn a_request_to_a_slow_backend_far_away_is_waited_for() {
+    let room = Room::new();
+    let road = Road { delay: Duration::from_secs(3), rate: None };
+    let (near, far) = (room.network(Road::default()), room.network(road));
+    let slow = service(move |_: Request<Body>| async move {
+        sleep(Duration::from_secs(40)).await;
+        Ok::<_, Infallible>(Response::new("slow".to_owned()))
+    });
+    let _backend = Guest::start(&process(room.client_config()), far, slow);
+    room.until_tunnels(2).await;
+    assert!(get(&room, &near, "/").await.contains("slow"));
+}

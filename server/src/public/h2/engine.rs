@@ -9,6 +9,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use http::Request;
 use log::trace;
 use ptth_link::cork::{Cork, Driver, cork};
+use ptth_link::keepalive::Echo;
 use ptth_link::window::Window;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -36,6 +37,9 @@ pub(super) struct Engine<IO> {
     pub(super) connection: Connection<Cork<Stall<IO>>, Bytes>,
     driver: Driver<Stall<IO>>,
     window: Window,
+    echo: Echo,
+    /// The connection's window.
+    target: u32,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
@@ -44,7 +48,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         let (io, _) = Stall::new(io, visitor.budget.clone());
         let (io, driver) = cork(io);
         let handshake = driver.flushing(builder(visitor.budget.batch()).handshake::<_, Bytes>(io));
-        let connection = match timeout(PREFACE, handshake).await {
+        let mut connection = match timeout(PREFACE, handshake).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(err)) => {
                 trace!("visitor: {} HTTP/2 handshake: {err}", visitor.address);
@@ -55,25 +59,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
                 return None;
             }
         };
-        let window = Window::new(visitor.budget.clone(), STREAM_WINDOW);
-        Some(Box::new(Self { connection, driver, window }))
+        let mut echo = Echo::new(connection.ping_pong()?);
+        // Now, while nothing waits in the visitor's socket ahead of the answer.
+        echo.ping(0);
+        let window =
+            Window::growing(visitor.budget.clone(), STREAM_WINDOW, WIDEST_WINDOW, FULL_WINDOWS);
+        Some(Box::new(Self { connection, driver, window, echo, target: CONNECTION_WINDOW }))
     }
 
     /// Hands every request that is there to `accept`, and flushes once. Ready when the connection has ended.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        streams: usize,
         mut accept: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
     ) -> Poll<Result<(), h2::Error>> {
         let received = self.driver.received();
         self.driver.gather(self.window.batch());
-        if let Some(window) = self.window.adjust(streams.max(1), received)
-            && self.connection.set_initial_window_size(window).is_ok()
-        {
-            self.connection.set_target_window_size(window.saturating_mul(4).max(CONNECTION_WINDOW));
-            self.window.announce(window, received);
-        }
+        self.widen(cx, received);
         let ended = loop {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => accept(request, respond),
@@ -87,13 +89,40 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             _ => ended,
         }
     }
+
+    /// Widens the streams' window where uploads need it. The connection's follows; where much is held in the
+    /// process it goes back to what it was at first, by credit that is withheld.
+    fn widen(&mut self, cx: &mut Context<'_>, received: u64) {
+        if self.echo.is_answered(cx, received)
+            && let Some(time) = self.echo.round_trip()
+        {
+            self.window.reach(time);
+        }
+        if let Some(window) = self.window.adjust(0, received)
+            && self.connection.set_initial_window_size(window).is_ok()
+        {
+            self.window.announce(window, received);
+            // The way may be shorter than it seemed.
+            self.echo.ping(received);
+        }
+        let target = self.window.connection(CONNECTION_WINDOW, FULL_WINDOWS);
+        if target != self.target {
+            self.connection.set_target_window_size(target);
+            self.target = target;
+        }
+    }
 }
 
+/// As wide as a stream's window grows, if the process may hold so much.
+const WIDEST_WINDOW: u32 = 32 * 1024 * 1024;
+/// So many streams of a connection may be as full as their window allows; beyond that they share.
+const FULL_WINDOWS: u32 = 2;
 /// Streams of one visitor at a time; browsers open fewer than a hundred.
 const STREAMS: u32 = 100;
 /// What a stream's body may send before anybody read of it; grows while it is what limits an upload.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// As nginx's: what is more only waits in a browser's socket, and its other requests behind it.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// As HTTP/1.1's head; h2 answers 431 beyond it.
 const HEADER_LIST: u32 = 32 * 1024;
 /// Streams that were reset before we looked at them (rapid reset).

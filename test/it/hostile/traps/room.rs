@@ -122,7 +122,7 @@ async fn trap_7_stalled_uploads_do_not_shut_the_tunnels_window() {
 
 /// Sends `count` bytes and END_STREAM as the windows allow.
 async fn upload(peer: &mut Peer<DuplexStream>, stream: u32, count: usize) {
-    let (mut left, mut window) = (count as i64, [65_535_i64, 256 * 1024]);
+    let (mut left, mut window) = (count as i64, [65_535_i64, 64 * 1024]);
     while left > 0 {
         let part = left.min(16_384).min(window[0]).min(window[1]);
         if part > 0 {

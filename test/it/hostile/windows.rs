@@ -1,0 +1,136 @@
+//! Windows towards peers that aren't ours: they only grow (RFC 9113 §6.9.3).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use ptth_client::Body;
+use ptth_test::lab::Function;
+use ptth_test::peer::*;
+use ptth_test::{Lab, Peer, soon};
+use tokio::io::DuplexStream;
+use tokio::time::{sleep, timeout};
+
+use super::until;
+
+/// Reads a body at 30 MB/s, and says how long it was.
+async fn origin(request: Request<Body>) -> Response<Full<Bytes>> {
+    let (mut body, mut length) = (request.into_body(), 0);
+    while let Some(Ok(frame)) = body.frame().await {
+        let data = frame.into_data().unwrap_or_default();
+        length += data.len();
+        sleep(Duration::from_secs_f64(data.len() as f64 / 30e6)).await;
+    }
+    Response::new(Full::new(Bytes::from(length.to_string())))
+}
+
+/// An uploading browser, 100 ms away: what it has queued is sent after the acknowledgement of a window that would
+/// no longer allow it.
+struct Browser {
+    peer: Peer<DuplexStream>,
+    /// SETTINGS_INITIAL_WINDOW_SIZE, as announced so far.
+    announced: Vec<u32>,
+    stream: i64,
+    connection: i64,
+    left: usize,
+}
+
+impl Browser {
+    async fn send(&mut self, most: usize) {
+        let mut burst = 0;
+        while self.left > 0 && burst < most {
+            let part = (self.left as i64).min(16_384).min(self.stream).min(self.connection);
+            if part <= 0 {
+                return;
+            }
+            self.left -= part as usize;
+            self.stream -= part;
+            self.connection -= part;
+            burst += part as usize;
+            let end = if self.left == 0 { END_STREAM } else { 0 };
+            self.peer.send(data(1, end, &vec![7; part as usize])).await;
+        }
+    }
+
+    /// Takes a frame. Its payload if it is the response's, or an error if it is the stream's end before that.
+    async fn take(&mut self, came: Frame) -> Option<Result<Vec<u8>, u32>> {
+        match (came.kind, came.flags & ACK) {
+            (SETTINGS, 0) => {
+                self.peer.send(frame(SETTINGS, ACK, 0, &[])).await;
+                for setting in came.payload.chunks(6) {
+                    if setting[..2] == INITIAL_WINDOW_SIZE.to_be_bytes() {
+                        let window = u32::from_be_bytes(setting[2..].try_into().unwrap());
+                        let before = self.announced.last().copied().unwrap_or(65_535);
+                        self.announced.push(window);
+                        if window < before {
+                            // The acknowledgement was ahead of all this.
+                            self.send(usize::MAX).await;
+                        }
+                        self.stream += i64::from(window) - i64::from(before);
+                    }
+                }
+            }
+            (PING, 0) => {
+                sleep(Duration::from_millis(100)).await;
+                self.peer.send(frame(PING, ACK, 0, &came.payload)).await;
+            }
+            (WINDOW_UPDATE, _) if came.stream == 0 => self.connection += i64::from(came.code()),
+            (WINDOW_UPDATE, _) => self.stream += i64::from(came.code()),
+            (RST_STREAM | GOAWAY, _) => return Some(Err(came.code())),
+            (DATA, _) if !came.payload.is_empty() => return Some(Ok(came.payload)),
+            _ => {}
+        }
+        None
+    }
+
+    /// Uploads. The response, or the code of the error.
+    async fn upload(&mut self) -> Result<Vec<u8>, u32> {
+        self.peer.send(headers(1, 0, &request("POST", "/"))).await;
+        loop {
+            self.send(1 << 20).await;
+            while let Ok(came) = timeout(Duration::from_millis(5), self.peer.any()).await {
+                if let Some(end) = self.take(came.ok_or(0_u32)?).await {
+                    return end;
+                }
+            }
+        }
+    }
+}
+
+/// E6: the windows grow, for the upload needs that, and never fall.
+#[tokio::test(start_paused = true)]
+async fn a_visitor_that_acknowledges_before_what_it_had_queued_is_never_reset() {
+    let mut lab = Lab::serving(Function(origin)).await;
+    let (peer, left) = (lab.h2(&[]).await, 96 << 20);
+    let announced = Vec::new();
+    let mut browser = Browser { peer, announced, stream: 65_535, connection: 65_535, left };
+    let answer = soon("the upload", browser.upload()).await;
+    assert_eq!(answer, Ok(left.to_string().into_bytes()), "{:?}", browser.announced);
+    assert!(browser.announced.is_sorted(), "{:?}", browser.announced);
+    assert!(browser.announced.last() > Some(&(1 << 20)), "{:?}", browser.announced);
+}
+
+/// E6: the same for a backend of another make, however many streams its tunnel carries.
+#[tokio::test(start_paused = true)]
+async fn a_foreign_backend_is_never_told_of_a_lower_window() {
+    let mut lab = Lab::default();
+    let mut backend = lab.backend(&[(MAX_CONCURRENT_STREAMS, 1000)]).await;
+    let mut visitors = Vec::new();
+    for _ in 0..800 {
+        let mut visitor = lab.h1();
+        visitor.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        visitors.push(visitor);
+    }
+    until(|| lab.pool.all()[0].in_flight() == 800).await;
+    let mut asked = 0;
+    while asked < 800 {
+        let came = soon("a frame", backend.any()).await.expect("the tunnel");
+        assert!(came.kind != SETTINGS || came.flags & ACK != 0, "{came:?}");
+        asked += usize::from(came.kind == HEADERS);
+    }
+    while let Ok(came) = timeout(Duration::from_secs(1), backend.any()).await {
+        let came = came.expect("the tunnel");
+        assert!(came.kind != SETTINGS || came.flags & ACK != 0, "{came:?}");
+    }
+}
