@@ -42,7 +42,7 @@ pub struct Tunnel {
     pub(crate) sender: SendRequest<Bytes>,
     in_flight: AtomicUsize,
     /// Whose they are.
-    tally: Tally,
+    pub(crate) tally: Tally,
     /// Whether it is in several pools.
     shared: AtomicBool,
     /// Where requests wait for room: once for each pool that it is in.

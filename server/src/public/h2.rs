@@ -296,6 +296,9 @@ async fn reply(
     let mut pumped = false;
     poll_fn(|cx| {
         let carried = Pin::new(&mut carry).poll(cx).is_ready();
+        if carry.is_ceded() {
+            return Poll::Ready(false);
+        }
         if !pumped {
             match pumping.as_mut().poll(cx) {
                 Poll::Ready(Ok(_)) => pumped = true,
