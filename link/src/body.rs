@@ -50,19 +50,14 @@ impl std::error::Error for BodyError {
 /// Splits a received stream into the part that takes frames off it and the part that reads them.
 ///
 /// The bytes in between are counted against `budget`.
-pub fn split(stream: RecvStream, budget: Arc<Budget>) -> (Inflow, Body) {
+pub fn split(mut stream: RecvStream, budget: Arc<Budget>) -> (Inflow, Body) {
     if stream.is_end_stream() {
         // As with most requests; then nothing is made for it.
         let inflow = Inflow { flow: None, stream: None, taken: 0, complete: true, breach: false };
         return (inflow, Body::empty());
     }
-    let (mut stream, shared) = (stream, Shared::new());
-    let body = Body {
-        shared: Some(shared.clone()),
-        credit: Some(stream.flow_control().clone()),
-        budget: Some(budget.clone()),
-        length: None,
-    };
+    let shared = Shared::new(Some(stream.flow_control().clone()));
+    let body = Body { shared: Some(shared.clone()), budget: Some(budget.clone()), length: None };
     let flow = Some((shared, budget));
     (Inflow { flow, stream: Some(stream), taken: 0, complete: false, breach: false }, body)
 }
@@ -96,11 +91,21 @@ impl Inflow {
         self.taken + self.flow.as_ref().map_or(0, |(shared, _)| lock(shared).read)
     }
 
-    /// Gives up: the body fails, and the stream is returned, whose drop resets it.
+    /// Bytes that were read so far, if more wait for the reader.
+    pub fn unread(&self) -> Option<u64> {
+        let shared = lock(&self.flow.as_ref()?.0);
+        let waits = !shared.chunks.is_empty() || !shared.tail.is_empty();
+        waits.then_some(shared.read)
+    }
+
+    /// Gives up: the body fails, and the stream is returned, whose drop resets it. What waits for the reader is
+    /// dropped: a reader that takes nothing would keep the stream and its credit.
     pub fn abandon(&mut self) -> Option<RecvStream> {
         let stream = self.stream.take();
-        if let (Some(_), Some((shared, _))) = (&stream, &self.flow) {
-            lock(shared).finish(Err(BodyError::Abandoned));
+        if let (Some(_), Some((shared, budget))) = (&stream, &self.flow) {
+            let mut shared = lock(shared);
+            shared.clear(Some(budget));
+            shared.finish(Err(BodyError::Abandoned));
         }
         stream
     }
@@ -172,6 +177,7 @@ impl Drop for Inflow {
 
 #[derive(Debug)]
 struct Shared {
+    credit: Option<FlowControl>,
     chunks: VecDeque<Bytes>,
     /// Small chunks that came while others waited, merged.
     tail: BytesMut,
@@ -185,8 +191,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn new() -> Arc<Mutex<Self>> {
+    fn new(credit: Option<FlowControl>) -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self {
+            credit,
             chunks: VecDeque::new(),
             tail: BytesMut::new(),
             trailers: None,
@@ -234,6 +241,27 @@ impl Shared {
         Some(data)
     }
 
+    /// Gives back what `bytes` cost.
+    fn took(&mut self, bytes: usize, budget: Option<&Budget>) {
+        if let Some(budget) = budget {
+            budget.give_back(bytes);
+        }
+        if let Some(credit) = &mut self.credit {
+            // Fails only on a stream that is gone, whose credit h2 has given back itself.
+            let _ = credit.release_capacity(bytes);
+        }
+    }
+
+    /// Drops what waits, and the handle. h2 gives a stream's credit back only when the last handle of it goes,
+    /// which may be in the graveyard for long; and the budget would leak.
+    fn clear(&mut self, budget: Option<&Budget>) {
+        let rest = self.chunks.iter().map(Bytes::len).sum::<usize>() + self.tail.len();
+        self.chunks.clear();
+        self.tail = BytesMut::new();
+        self.took(rest, budget);
+        self.credit = None;
+    }
+
     fn finish(&mut self, end: Result<(), BodyError>) {
         self.end = Some(end);
         self.wake_reader();
@@ -250,7 +278,6 @@ impl Shared {
 #[derive(Debug)]
 pub struct Body {
     shared: Option<Arc<Mutex<Shared>>>,
-    credit: Option<FlowControl>,
     budget: Option<Arc<Budget>>,
     length: Option<u64>,
 }
@@ -258,7 +285,7 @@ pub struct Body {
 impl Body {
     /// A body without a byte.
     pub fn empty() -> Self {
-        Self { shared: None, credit: None, budget: None, length: Some(0) }
+        Self { shared: None, budget: None, length: Some(0) }
     }
 
     /// States the length that the head declared, so that an HTTP/1.1 peer isn't sent chunks.
@@ -268,16 +295,6 @@ impl Body {
             self.length = length;
         }
         self
-    }
-
-    fn took(&mut self, bytes: usize) {
-        if let Some(budget) = &self.budget {
-            budget.give_back(bytes);
-        }
-        if let Some(credit) = &mut self.credit {
-            // Fails only on a stream that is gone, whose credit h2 has given back itself.
-            let _ = credit.release_capacity(bytes);
-        }
     }
 }
 
@@ -293,8 +310,8 @@ impl http_body::Body for Body {
         let Some(shared) = &this.shared else { return Poll::Ready(None) };
         let mut shared = lock(shared);
         if let Some(data) = shared.pop() {
+            shared.took(data.len(), this.budget.as_deref());
             drop(shared);
-            this.took(data.len());
             this.length = this.length.map(|length| length.saturating_sub(data.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -334,15 +351,9 @@ impl Drop for Body {
         let Some(shared) = self.shared.take() else { return };
         let mut shared = lock(&shared);
         shared.unread = true;
-        let rest = shared.chunks.iter().map(Bytes::len).sum::<usize>() + shared.tail.len();
-        shared.chunks.clear();
-        shared.tail = BytesMut::new();
+        shared.clear(self.budget.as_deref());
         let inflow = shared.inflow.take();
         drop(shared);
-        // Now: h2 gives a stream's credit back only when the last handle of it goes, which may be in the
-        // graveyard for long; and what the process may hold, nobody would give back.
-        self.took(rest);
-        self.credit = None;
         if let Some(inflow) = inflow {
             inflow.wake();
         }
@@ -369,7 +380,7 @@ mod tests {
         for (sockets, alone) in [(0, false), (100, true)] {
             full.resize_with(sockets, || budget.full());
             let read = Bytes::from(vec![0; 64 * 1024]);
-            let shared = Shared::new();
+            let shared = Shared::new(None);
             lock(&shared).push(read.slice(..MERGED), &budget);
             assert_eq!(read.is_unique(), alone, "{sockets}");
         }

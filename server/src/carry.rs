@@ -8,6 +8,7 @@ use std::time::Duration;
 use log::debug;
 use ptth_link::body::Inflow;
 use ptth_link::pump::PumpError;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::pool::Lease;
@@ -24,6 +25,8 @@ pub struct Carry {
     unasked: bool,
     /// It ended before the response did.
     broken: bool,
+    /// It ended for others, since nobody read.
+    ceded: bool,
 }
 
 #[derive(Debug)]
@@ -32,6 +35,41 @@ struct Moving {
     upload: Option<Upload>,
     lease: Lease,
     stall: Option<Stillness>,
+    unread: Option<Unread>,
+}
+
+/// Bytes of the response wait for the visitor.
+#[derive(Debug)]
+struct Unread {
+    /// How many it had read before.
+    read: u64,
+    since: Instant,
+    pressed: Pin<Box<OwnedNotified>>,
+}
+
+impl Moving {
+    /// Ready when others wait for streams, and this one's visitor doesn't read.
+    fn poll_pressed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(read) = self.inflow.unread() else {
+            self.unread = None;
+            return Poll::Pending;
+        };
+        let unread = self.unread.get_or_insert_with(|| Unread {
+            read,
+            since: Instant::now(),
+            pressed: Box::pin(self.lease.pressed()),
+        });
+        if unread.read != read {
+            (unread.read, unread.since) = (read, Instant::now());
+        }
+        while unread.pressed.as_mut().poll(cx).is_ready() {
+            unread.pressed.set(self.lease.pressed());
+            if unread.since.elapsed() >= UNREAD && self.lease.yields() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
 }
 
 impl Carry {
@@ -39,13 +77,13 @@ impl Carry {
     /// gives up when neither moved for `patience`.
     pub fn new(inflow: Inflow, upload: Option<Upload>, lease: Lease, patience: Duration) -> Self {
         let stall = Some(Stillness::new(patience));
-        let moving = Some(Moving { inflow, upload, lease, stall });
-        Self { moving, extended: false, unasked: false, broken: false }
+        let moving = Some(Moving { inflow, upload, lease, stall, unread: None });
+        Self { moving, extended: false, unasked: false, broken: false, ceded: false }
     }
 
     /// Nothing to move.
     pub fn nothing() -> Self {
-        Self { moving: None, extended: false, unasked: false, broken: false }
+        Self { moving: None, extended: false, unasked: false, broken: false, ceded: false }
     }
 
     /// Says that the request crossed as extended CONNECT.
@@ -63,6 +101,11 @@ impl Carry {
     /// Whether it ended before the response did.
     pub fn is_broken(&self) -> bool {
         self.broken
+    }
+
+    /// Whether it ended since others waited for its stream, and nobody read the response.
+    pub fn is_ceded(&self) -> bool {
+        self.ceded
     }
 
     /// Lifts the limit on stillness: an upgraded connection may be silent for days (SECURITY).
@@ -114,6 +157,12 @@ impl Future for Carry {
         if received && sent {
             // Nothing is reset by dropping what has ended on both sides.
             self.moving = None;
+            return Poll::Ready(());
+        }
+        if moving.poll_pressed(cx).is_ready() {
+            debug!("exchange: others wait for its stream, and nobody reads its response");
+            self.ceded = true;
+            self.bury();
             return Poll::Ready(());
         }
         let moved = moving.inflow.moved() + moving.upload.as_ref().map_or(0, Upload::moved);
@@ -181,6 +230,9 @@ impl Stillness {
         Poll::Pending
     }
 }
+
+/// Where others wait for streams, longer than a working link keeps still.
+const UNREAD: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -44,7 +44,7 @@ pub struct Tunnel {
     /// Of those, requests whose response's head hasn't come.
     waiting: AtomicUsize,
     /// Whose they are.
-    tally: Tally,
+    pub(crate) tally: Tally,
     /// Whether it is in several pools.
     shared: AtomicBool,
     /// Where requests wait for room: once for each pool that it is in.

@@ -8,6 +8,7 @@
 
 mod backend;
 mod members;
+mod queue;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, timeout_at};
 
 use crate::auth::Identity;
@@ -25,6 +27,7 @@ use crate::share::{Part, Share, Shares, is_used_up};
 
 use backend::{Backend, turned};
 use members::Members;
+use queue::Place;
 
 /// All tunnels of one route.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub struct Pool {
     freed: Arc<Notify>,
     changed: Notify,
     closed: AtomicBool,
+    /// One of those who wait presses for room.
+    pressing: AtomicBool,
     shares: Shares,
 }
 
@@ -85,6 +90,7 @@ impl Pool {
             freed: Arc::default(),
             changed: Notify::new(),
             closed: AtomicBool::new(false),
+            pressing: AtomicBool::new(false),
             shares: Shares::default(),
         })
     }
@@ -197,11 +203,13 @@ impl Pool {
         }
     }
 
-    /// Streams that all tunnels together have room for.
-    fn room(&self) -> usize {
+    /// Streams that all tunnels together have room for, and how many of them are free.
+    fn room(&self) -> (usize, usize) {
         let members = self.lock();
         let live = members.tunnels().filter(|tunnel| !tunnel.is_draining());
-        live.map(|tunnel| tunnel.allowed()).fold(0, usize::saturating_add)
+        live.map(|tunnel| (tunnel.allowed(), tunnel.in_flight())).fold((0, 0), |sum, of| {
+            (sum.0.saturating_add(of.0), sum.1.saturating_add(of.0.saturating_sub(of.1)))
+        })
     }
 
     /// Whether an address has its part of the tunnels here. What it took of them by way of another pool
@@ -243,8 +251,12 @@ impl Pool {
             Err(NoTunnel::Full) if !avoid.is_empty() => self.find(share, shard, &[])?,
             found => found?,
         };
-        // Two threads may have looked before either took.
-        let fits = !is_used_up(lease.part.before, || self.room());
+        // Two threads may have looked before either took. What this one took is no longer among the free.
+        let before = || {
+            let (room, free) = self.room();
+            (room, free.saturating_add(1))
+        };
+        let fits = !is_used_up(lease.part.before, before);
         fits.then_some(lease).ok_or(NoTunnel::Full)
     }
 
@@ -316,55 +328,6 @@ impl Pool {
         };
         timeout_at(deadline, self.until(over)).await.map_err(|_| NoTunnel::Absent)
     }
-
-    async fn queue(
-        self: &Arc<Self>,
-        share: &Share,
-        shard: usize,
-        avoid: &[TunnelId],
-        deadline: Instant,
-    ) -> Result<Lease, NoTunnel> {
-        let _place = Place::take(&self.waiting, QUEUE).ok_or(NoTunnel::Full)?;
-        let mut woken = false;
-        loop {
-            // Enabled, neither of the two is missed; so look once more before waiting. Who waits for a part
-            // of his own address doesn't take the signals of those who only wait for room.
-            let mut returned = std::pin::pin!(share.returned());
-            returned.as_mut().enable();
-            if self.is_used_up(share, shard) {
-                if std::mem::take(&mut woken) {
-                    // The room that woke this one is for somebody else.
-                    self.freed.notify_one();
-                }
-                timeout_at(deadline, returned).await.map_err(|_| NoTunnel::Full)?;
-                continue;
-            }
-            let mut freed = std::pin::pin!(self.freed.notified());
-            freed.as_mut().enable();
-            match self.lease(share, shard, avoid) {
-                Err(NoTunnel::Full) => {}
-                other => return other,
-            }
-            timeout_at(deadline, freed).await.map_err(|_| NoTunnel::Full)?;
-            woken = true;
-        }
-    }
-}
-
-/// A place among those who wait.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The right to one stream of one tunnel, until dropped.
@@ -380,6 +343,16 @@ impl Lease {
         &self.tunnel
     }
 
+    /// Waits until the tunnel's streams are asked to make room.
+    pub fn pressed(&self) -> OwnedNotified {
+        self.tunnel.tally.pressed()
+    }
+
+    /// Whether this one is asked.
+    pub fn yields(&self) -> bool {
+        self.tunnel.tally.yields(&self.part.share)
+    }
+
     /// A handle to open the stream with.
     pub fn sender(&self) -> SendRequest<Bytes> {
         self.tunnel.sender.clone()
@@ -392,8 +365,6 @@ impl Drop for Lease {
     }
 }
 
-/// Requests that may wait for a stream: as many as one burst of a thousand.
-const QUEUE: usize = 1000;
 /// A visitor waits about this long before he reloads, which would only lengthen the queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a refused visitor is told to wait.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use tokio::sync::futures::{Notified, OwnedNotified};
 
 /// The addresses that have streams of one pool.
 #[derive(Debug, Default)]
@@ -53,13 +53,15 @@ pub struct Share {
 #[derive(Debug, Default)]
 struct Inner {
     taken: AtomicUsize,
+    waiting: AtomicUsize,
     returned: Notify,
 }
 
 /// One of them. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Part {
-    share: Share,
+    /// What it is a part of.
+    pub share: Share,
     /// How many there were when it was taken: of two takers at once one comes after the other.
     pub before: usize,
 }
@@ -68,6 +70,11 @@ impl Share {
     /// How many there are.
     pub fn taken(&self) -> usize {
         self.inner.taken.load(Ordering::Relaxed)
+    }
+
+    /// Counts the requests that wait for a part.
+    pub fn waiting(&self) -> &AtomicUsize {
+        &self.inner.waiting
     }
 
     /// Waits until a part is given back.
@@ -82,26 +89,54 @@ impl Share {
     }
 }
 
-/// Whether an address that has `taken` streams has its part of so much room: half of it, which `room`
-/// counts only if it comes to that. A carrier's thousands behind one address rarely need more at once;
-/// whoever holds streams without reading leaves the other half to everybody else. Where there is no
-/// room at all, that is the answer, and not somebody's share of it.
-pub fn is_used_up(taken: usize, room: impl FnOnce() -> usize) -> bool {
+/// Whether an address that has `taken` streams has its part of the room: as many as are free, so that it is half
+/// of what the others left, and the next address finds something. `room` counts all streams and those that are
+/// free, and only if it comes to that. A carrier's thousands behind one address rarely need more at once. Where
+/// there is no room at all, that is the answer, and not an address's share of it.
+pub fn is_used_up(taken: usize, room: impl FnOnce() -> (usize, usize)) -> bool {
     taken >= SMALL && {
-        let room = room();
-        room > 0 && taken >= room / 2
+        let (room, free) = room();
+        room > 0 && taken >= free
     }
 }
 
 /// How many streams of one tunnel each address has, whatever pools they were taken from. No more
 /// addresses than streams.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<HashMap<IpAddr, usize>>);
+pub struct Tally {
+    counts: Mutex<HashMap<IpAddr, usize>>,
+    pressed: Arc<Notify>,
+    /// How many streams are to end.
+    wanted: AtomicUsize,
+    /// How many an address has at least whose streams are to end.
+    least: AtomicUsize,
+}
 
 impl Tally {
     /// How many this one has.
     pub fn of(&self, share: &Share) -> usize {
         self.lock().get(&share.address).copied().unwrap_or(0)
+    }
+
+    /// Asks `wanted` streams whose visitors don't read to end: at the first `turn` those of the largest holders,
+    /// at each further one those of addresses with half as many, too.
+    pub fn press(&self, wanted: usize, turn: u32) {
+        let largest = self.lock().values().max().copied().unwrap_or(0);
+        self.least.store(largest.checked_shr(turn + 1).unwrap_or(0), Ordering::Relaxed);
+        self.wanted.store(wanted, Ordering::Relaxed);
+        self.pressed.notify_waiters();
+    }
+
+    /// Waits until streams are asked to end.
+    pub fn pressed(&self) -> OwnedNotified {
+        self.pressed.clone().notified_owned()
+    }
+
+    /// Whether it is this address that is asked; each answer of yes counts.
+    pub fn yields(&self, share: &Share) -> bool {
+        let less = |wanted: usize| wanted.checked_sub(1);
+        self.of(share) > self.least.load(Ordering::Relaxed)
+            && self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// It takes one.
@@ -121,7 +156,7 @@ impl Tally {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,12 +184,48 @@ mod tests {
         let shares = Shares::default();
         let share = shares.of(Ipv4Addr::LOCALHOST.into());
         let parts: Vec<_> = (0..32).map(|_| share.part()).collect();
-        assert!(is_used_up(share.taken(), || 40));
-        assert!(is_used_up(share.taken(), || 64));
-        assert!(!is_used_up(share.taken(), || 66));
-        assert!(!is_used_up(share.taken(), || 0), "nobody is kept from there being no backend");
+        assert!(is_used_up(share.taken(), || (40, 8)));
+        assert!(is_used_up(share.taken(), || (64, 32)));
+        assert!(!is_used_up(share.taken(), || (66, 34)));
+        assert!(
+            !is_used_up(share.taken(), || (0, 0)),
+            "nobody is kept from there being no backend"
+        );
         drop(parts);
-        assert!(!is_used_up(share.taken(), || 0));
+        assert!(!is_used_up(share.taken(), || (40, 0)));
+    }
+
+    /// B9: what addresses that take all they can leave, down to a page for each.
+    #[test]
+    fn each_further_address_gets_half_of_what_is_free() {
+        let mut free = 4096_usize;
+        for left in [2048, 1024, 512, 256, 128, 64, 32] {
+            let mut taken = 0;
+            while !is_used_up(taken, || (4096, free)) {
+                (taken, free) = (taken + 1, free - 1);
+            }
+            assert_eq!(free, left);
+        }
+    }
+
+    /// B9
+    #[test]
+    fn the_largest_holders_yield_first_and_no_more_than_are_wanted() {
+        let (shares, tally) = (Shares::default(), Tally::default());
+        let [large, small] = [1, 2].map(|n| shares.of(Ipv4Addr::new(192, 0, 2, n).into()));
+        (0..40).for_each(|_| tally.enter(&large));
+        (0..5).for_each(|_| tally.enter(&small));
+        assert!(!tally.yields(&large), "nobody asks");
+        tally.press(2, 0);
+        assert_eq!(
+            [&small, &large, &large, &large].map(|it| tally.yields(it)),
+            [false, true, true, false]
+        );
+        tally.press(1, 2);
+        assert!(!tally.yields(&small));
+        tally.press(1, 3);
+        assert!(!tally.yields(&shares.of(Ipv4Addr::new(192, 0, 2, 3).into())));
+        assert!(tally.yields(&small));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 // An origin for curl.sh: prints its port, then answers.
 //   /status/N  that status        /seen  the request line as it arrived     /sum  SHA-256 of the body
-//   /413       an answer before the body was read      /gzip  compressed, whatever was asked for
+//   /early/N   that status before the body was read    /gzip  compressed, whatever was asked for
 import crypto from 'node:crypto'
 import http from 'node:http'
 import zlib from 'node:zlib'
@@ -17,8 +17,8 @@ const origin = http.createServer((request, response) => {
       request.on('data', data => hash.update(data)).on('end', () => response.end(hash.digest('hex')))
       break
     }
-    case '413':
-      response.writeHead(413, { connection: 'close' }).end('too large, said the origin\n')
+    case 'early':
+      response.writeHead(Number(second), { connection: 'close' }).end('early, said the origin\n')
       break
     case 'gzip':
       response.writeHead(200, { 'content-encoding': 'gzip' }).end(zlib.gzipSync('compressed\n'))

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod duplex;
+mod early;
 mod fields;
 mod interim;
 mod leave;

@@ -6,6 +6,7 @@
 mod conduct;
 mod door;
 mod engine;
+mod frames;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -32,7 +33,7 @@ use ptth_link::websocket::WEBSOCKET;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::carry::Carry;
 use crate::error::{ExchangeError, RequestId};
@@ -48,8 +49,9 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Boxed, since what a handshake needs isn't to be held by thousands who rest.
-    if let Some(mut engine) = Box::pin(Engine::start(&visitor, io)).await {
-        run(&mut engine, visitor).await;
+    let conduct = Arc::new(Conduct::default());
+    if let Some(mut engine) = Box::pin(Engine::start(&visitor, conduct.clone(), io)).await {
+        run(&mut engine, visitor, conduct).await;
     }
 }
 
@@ -95,9 +97,13 @@ impl Requests {
     }
 }
 
-async fn run<IO: AsyncRead + AsyncWrite + Unpin>(engine: &mut Engine<IO>, visitor: Arc<Visitor>) {
+async fn run<IO: AsyncRead + AsyncWrite + Unpin>(
+    engine: &mut Engine<IO>,
+    visitor: Arc<Visitor>,
+    conduct: Arc<Conduct>,
+) {
     let mut shutdown = visitor.shutdown.clone();
-    let (conduct, streams) = (Arc::new(Conduct::default()), JoinSet::new());
+    let streams = JoinSet::new();
     let mut requests = Requests { visitor, conduct, streams, accepted: 0, ending: false };
     let mut idle = Instant::now() + FIRST_REQUEST;
     loop {
@@ -177,41 +183,31 @@ async fn answer(
             account.answered(response.status());
             // The request's body goes on while the response comes.
             let (_, done) = tokio::join!(&mut inflow, reply(respond, response, carry));
-            // Who took his request back has nobody to be ahead of; and nothing of him stays.
-            if !done {
-                return conduct.cancelled();
+            if done {
+                conduct.answered();
+            } else {
+                conduct.cancelled();
             }
-            conduct.answered();
-            get_ahead(&inflow).await;
         }
         Err(Unanswered::Cancelled) => conduct.cancelled(),
         Err(Unanswered::Malformed) => {
-            conduct.cancelled();
+            conduct.malformed();
             respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         Err(Unanswered::Failed(err)) => {
-            if refuse(respond, account.failed(&err), is_head) {
-                get_ahead(&inflow).await;
-            }
+            refuse(respond, account.failed(&err), is_head);
         }
     }
 }
 
-/// Sends a page of ours. Whether it had a body.
-fn refuse(mut respond: SendResponse<Bytes>, mut page: Response<String>, is_head: bool) -> bool {
+/// Sends a page of ours.
+fn refuse(mut respond: SendResponse<Bytes>, mut page: Response<String>, is_head: bool) {
     page.headers_mut().remove(CONNECTION);
     let (parts, text) = page.into_parts();
-    match respond.send_response(Response::from_parts(parts, ()), is_head) {
-        Ok(mut stream) if !is_head => stream.send_data(text.into(), true).is_ok(),
-        _ => false,
-    }
-}
-
-/// Lets a response that came before the request's end get ahead of the RST_STREAM(NO_ERROR) that follows it
-/// (RFC 9113 §8.1): some visitors that read both together forget the response (curl before 8).
-async fn get_ahead(upload: &Inflow) {
-    if !upload.is_complete() {
-        sleep(AHEAD).await;
+    if let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), is_head)
+        && !is_head
+    {
+        let _ = stream.send_data(text.into(), true);
     }
 }
 
@@ -300,6 +296,9 @@ async fn reply(
     let mut pumped = false;
     poll_fn(|cx| {
         let carried = Pin::new(&mut carry).poll(cx).is_ready();
+        if carry.is_ceded() {
+            return Poll::Ready(false);
+        }
         if !pumped {
             match pumping.as_mut().poll(cx) {
                 Poll::Ready(Ok(_)) => pumped = true,
@@ -319,8 +318,6 @@ const LIFETIME_STREAMS: u64 = 1_000_000;
 const FIRST_REQUEST: Duration = Duration::from_secs(75);
 /// Without a stream.
 const IDLE: Duration = Duration::from_secs(75);
-/// Between a response that came early and the reset of the upload that it makes needless.
-const AHEAD: Duration = Duration::from_millis(200);
 /// From our GOAWAY to the close, for a visitor who doesn't answer it.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// For a visitor whose window stays shut.

@@ -1,4 +1,4 @@
-//! A backend that hears and doesn't obey.
+//! A backend that hears and doesn't obey, and visitors that didn't hear yet.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use ptth_test::Lab;
 use ptth_test::peer::*;
 use tokio::time::Instant;
 
-use super::until;
+use super::{until, witness};
 
 /// RFC 9113 §6.5.3: what doesn't acknowledge a smaller window won't keep to it.
 #[tokio::test(start_paused = true)]
@@ -39,3 +39,57 @@ async fn a_backend_that_ignores_settings_is_dropped_though_it_answers_pings() {
     lab.pool.until(|tunnels| tunnels.is_empty()).await;
     assert!(start.elapsed() <= Duration::from_secs(62), "{:?}", start.elapsed());
 }
+
+/// D3, RFC 9113 §5.1.2: who hasn't seen our SETTINGS may open more streams than they allow.
+#[tokio::test(start_paused = true)]
+async fn of_250_requests_at_once_a_hundred_are_answered_and_the_others_refused_alone() {
+    let (mut lab, seen, release) = witness().await;
+    let requests = (0..250).map(|n| headers(n * 2 + 1, END_STREAM, &get("/hold")));
+    let requests = requests.collect::<Vec<_>>().concat();
+    let mut visitor = Peer::raw(lab.h2_socket());
+    let hello = [PREFACE, &settings(&[(HEADER_TABLE_SIZE, 0)]), &requests].concat();
+    visitor.send(hello).await;
+    until(|| seen.all().len() == 200).await;
+    release.send(true).unwrap();
+    let (mut answered, mut refused) = (0, 0);
+    while answered + refused < 250 {
+        let frame = visitor.next().await.expect("the connection lives");
+        if frame.kind == RST_STREAM {
+            assert_eq!(frame.code(), REFUSED, "{frame:?}");
+            refused += 1;
+        } else if frame.is_end() {
+            answered += 1;
+        }
+    }
+    assert_eq!((answered, refused), (100, 150));
+    visitor.send(headers(501, END_STREAM, &get("/next"))).await;
+    assert_eq!(visitor.outcome(501).await, Outcome::Response(200, b"ok".to_vec()));
+}
+
+/// D3: who has seen them is held to them; and who never says so, in the end.
+#[tokio::test(start_paused = true)]
+async fn a_hundred_refusals_after_our_settings_and_a_thousand_before_end_the_connection() {
+    for (acknowledged, refusals) in [(true, 100), (false, 1000)] {
+        let (mut lab, seen, _release) = witness().await;
+        let mut visitor = Peer::raw(lab.h2_socket());
+        visitor.send([PREFACE, &settings(&[(HEADER_TABLE_SIZE, 0)])].concat()).await;
+        if acknowledged {
+            visitor.ping().await;
+        }
+        for n in 0..100 + refusals {
+            visitor.send(headers(n * 2 + 1, END_STREAM, &get("/hold"))).await;
+        }
+        until(|| seen.all().len() == 200).await;
+        let mut refused = 0;
+        while refused < refusals {
+            let frame = visitor.any().await.expect("the connection lives");
+            refused += u32::from(frame.kind == RST_STREAM && frame.code() == REFUSED);
+        }
+        visitor.send(headers((100 + refusals) * 2 + 1, END_STREAM, &get("/hold"))).await;
+        assert_eq!(visitor.end().await, Some(CALM), "{refusals}");
+    }
+}
+
+/// REFUSED_STREAM and ENHANCE_YOUR_CALM.
+const REFUSED: u32 = 7;
+const CALM: u32 = 11;

@@ -4,14 +4,21 @@ use std::future::pending;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::Full;
 use ptth_client::Body;
 use ptth_test::lab::Function;
 use ptth_test::peer::*;
 use ptth_test::visitor::connect_from;
-use ptth_test::{Backend, GatewayBox, H1, Peer, soon};
+use ptth_test::{Backend, GatewayBox, H1, Lab, Peer, soon};
+use tokio::io::DuplexStream;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use super::{ask, until};
 
 /// B9: 2,200 requests of one address, which are never answered, on a tunnel of 2,048 streams.
 #[tokio::test]
@@ -54,4 +61,50 @@ async fn one_address_cannot_take_all_streams_of_a_tunnel() {
     .await;
     assert_eq!(H1::get(&gateway, "/").await.status, 200, "somebody else");
     assert_eq!(held.0.load(Ordering::Relaxed), 1024);
+}
+
+/// A visitor that asks for a hundred large responses, reads none, and asks again for each that is ended.
+async fn greedy(mut peer: Peer<DuplexStream>) {
+    let mut next = 1;
+    let mut open = 0;
+    loop {
+        let mut asks = Vec::new();
+        while open < 100 {
+            asks.extend(headers(next, END_STREAM, &get("/large")));
+            (next, open) = (next + 2, open + 1);
+        }
+        peer.send(asks).await;
+        let Some(frame) = peer.next().await else { return };
+        if frame.is_end() {
+            open -= 1;
+        }
+    }
+}
+
+/// B9: however many addresses hold all that they can get and read nothing, another one is served in a second.
+#[tokio::test(start_paused = true)]
+async fn no_number_of_addresses_that_read_nothing_keeps_another_one_waiting() {
+    for attackers in [1, 2, 7, 22, 40] {
+        let mut lab = Lab::serving(Function(|request: Request<Body>| async move {
+            let large = request.uri().path() == "/large";
+            let body =
+                if large { Bytes::from(vec![7; 1 << 20]) } else { Bytes::from_static(b"ok") };
+            Response::new(Full::new(body))
+        }))
+        .await;
+        for _ in 0..attackers {
+            let peer = lab.h2(&[(INITIAL_WINDOW_SIZE, 0)]).await;
+            lab.spawn(greedy(peer));
+        }
+        let tunnel = lab.pool.all()[0].clone();
+        until(|| tunnel.in_flight() >= attackers.min(20) * 100).await;
+        for turn in 0..5 {
+            sleep(Duration::from_secs(1)).await;
+            let asked = Instant::now();
+            let mut honest = lab.h1();
+            assert_eq!(ask(&mut honest).await.status, 200, "{attackers}, {turn}");
+            let took = asked.elapsed();
+            assert!(took <= Duration::from_secs(1), "{attackers}, {turn}: {took:?}");
+        }
+    }
 }

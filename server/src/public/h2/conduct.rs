@@ -1,14 +1,15 @@
 //! How a visitor behaves on one HTTP/2 connection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 
-/// Counts the requests that a visitor took back after they had gone to a backend, and those that were
-/// malformed, which make us send the reset (MadeYouReset).
+/// Counts the requests that a visitor took back after they had gone to a backend, those that were
+/// malformed, and the other streams that it made us reset (MadeYouReset).
 #[derive(Debug, Default)]
 pub(super) struct Conduct {
     cancelled: AtomicU32,
     answered: AtomicU32,
+    provoked: AtomicI32,
     tunnels: AtomicUsize,
 }
 
@@ -27,6 +28,7 @@ impl Conduct {
     pub(super) fn is_bad(&self) -> bool {
         let cancelled = self.cancelled.load(Ordering::Relaxed);
         cancelled > CANCELLED && cancelled / 4 > self.answered.load(Ordering::Relaxed)
+            || self.provoked.load(Ordering::Relaxed) > STREAM_ERRORS
     }
 
     /// Streams that are tunnels now, or may become one.
@@ -44,12 +46,24 @@ impl Conduct {
         self.cancelled.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A request that isn't well formed. The reset that it gets is counted here alone.
+    pub(super) fn malformed(&self) {
+        self.cancelled();
+        self.provoked.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A reset for which the visitor is to blame.
+    pub(super) fn provoked(&self) {
+        self.provoked.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn answered(&self) {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn forgive(&self) {
         self.cancelled.store(0, Ordering::Relaxed);
+        self.provoked.store(0, Ordering::Relaxed);
     }
 }
 
@@ -58,3 +72,5 @@ impl Conduct {
 const NESTED: usize = 8;
 /// Cancelled requests, if they outnumber the answered ones four to one.
 const CANCELLED: u32 = 100;
+/// Stream errors that a visitor may make us send in the life of a connection (MadeYouReset).
+const STREAM_ERRORS: i32 = 100;

@@ -28,7 +28,7 @@ pub(super) async fn register(
     let nesting = conduct.nest();
     let admitted = match check::h2(&mut parts) {
         Err(None) => {
-            conduct.cancelled();
+            conduct.malformed();
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         Err(Some(err)) => Err(err),

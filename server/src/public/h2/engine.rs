@@ -1,5 +1,6 @@
 //! One visitor's HTTP/2 connection: what must be polled together.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use ptth_link::window::Window;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use super::conduct::Conduct;
+use super::frames::Frames;
 use crate::public::Visitor;
 use crate::public::stall::Stall;
 
@@ -34,8 +37,8 @@ fn builder(batch: usize) -> Builder {
 
 /// The connection, its flush and its window.
 pub(super) struct Engine<IO> {
-    pub(super) connection: Connection<Cork<Stall<IO>>, Bytes>,
-    driver: Driver<Stall<IO>>,
+    pub(super) connection: Connection<Cork<Frames<Stall<IO>>>, Bytes>,
+    driver: Driver<Frames<Stall<IO>>>,
     window: Window,
     echo: Echo,
     /// The connection's window.
@@ -44,9 +47,13 @@ pub(super) struct Engine<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
     /// Waits for the preface. `None` if none comes.
-    pub(super) async fn start(visitor: &Visitor, io: IO) -> Option<Box<Self>> {
+    pub(super) async fn start(
+        visitor: &Visitor,
+        conduct: Arc<Conduct>,
+        io: IO,
+    ) -> Option<Box<Self>> {
         let (io, _) = Stall::new(io, visitor.budget.clone());
-        let (io, driver) = cork(io);
+        let (io, driver) = cork(Frames::new(io, conduct));
         let handshake = driver.flushing(builder(visitor.budget.batch()).handshake::<_, Bytes>(io));
         let mut connection = match timeout(PREFACE, handshake).await {
             Ok(Ok(connection)) => connection,
@@ -127,7 +134,8 @@ const CONNECTION_WINDOW: u32 = 256 * 1024;
 const HEADER_LIST: u32 = 32 * 1024;
 /// Streams that were reset before we looked at them (rapid reset).
 const RESETS_BEFORE_ACCEPT: usize = 20;
-/// Stream errors that a visitor may make us send in the life of a connection (MadeYouReset).
-const STREAM_ERRORS: usize = 100;
+/// Where h2 ends the connection itself: it counts streams above the limit, too, which a visitor that hasn't seen
+/// our SETTINGS may open (RFC 9113 §5.1.2). [`Conduct`] tells those apart, and is stricter.
+const STREAM_ERRORS: usize = 1000;
 /// From the TLS handshake to the end of the preface.
 const PREFACE: Duration = Duration::from_secs(10);

@@ -1,0 +1,113 @@
+//! Requests that wait for room on a pool's tunnels, and what is ended to make it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::backend::Backend;
+use super::{Lease, NoTunnel, Pool, TunnelId};
+use crate::share::Share;
+
+impl Pool {
+    /// Waits for room, and for the address's part of it, until `deadline`.
+    pub(super) async fn queue(
+        self: &Arc<Self>,
+        share: &Share,
+        shard: usize,
+        avoid: &[TunnelId],
+        deadline: Instant,
+    ) -> Result<Lease, NoTunnel> {
+        let (mut place, mut pressing, mut woken, mut turn) = (None, None, false, 0);
+        loop {
+            // Enabled, neither of the two is missed; so look once more before waiting. Who waits for a part
+            // of his own address doesn't take the signals of those who only wait for room.
+            let mut returned = std::pin::pin!(share.returned());
+            returned.as_mut().enable();
+            if self.is_used_up(share, shard) {
+                (place, pressing) = (None, None);
+                if std::mem::take(&mut woken) {
+                    // The room that woke this one is for somebody else.
+                    self.freed.notify_one();
+                }
+                let _place = Place::take(share.waiting(), QUEUE).ok_or(NoTunnel::Full)?;
+                // What others give back makes its part larger, too, and nobody says so.
+                let look = deadline.min(Instant::now() + LOOK);
+                if timeout_at(look, returned).await.is_err() && look == deadline {
+                    return Err(NoTunnel::Full);
+                }
+                continue;
+            }
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            match self.lease(share, shard, avoid) {
+                Err(NoTunnel::Full) => {}
+                other => return other,
+            }
+            if place.is_none() {
+                place = Some(Place::take(&self.waiting, QUEUE).ok_or(NoTunnel::Full)?);
+            }
+            pressing = pressing.or_else(|| Pressing::begin(self));
+            let next = if pressing.is_some() { Instant::now() + PRESS } else { deadline };
+            woken = timeout_at(next.min(deadline), freed).await.is_ok();
+            if !woken && next >= deadline {
+                return Err(NoTunnel::Full);
+            } else if !woken {
+                self.press(shard, turn);
+                turn = (turn + 1) % TURNS;
+            }
+        }
+    }
+
+    /// Asks streams whose visitors don't read to make room for those who wait.
+    fn press(&self, shard: usize, turn: u32) {
+        let Some(view) = self.views.get(shard) else { return };
+        let backends = view.read().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        let full = backends.iter().flat_map(Backend::tunnels).filter(|tunnel| !tunnel.has_room());
+        full.for_each(|tunnel| tunnel.tally.press(waiting, turn));
+    }
+}
+
+/// One of those who wait for room presses for all of them; when it goes, the next one does.
+struct Pressing<'a>(&'a Pool);
+
+impl<'a> Pressing<'a> {
+    fn begin(pool: &'a Pool) -> Option<Self> {
+        (!pool.pressing.swap(true, Ordering::Relaxed)).then_some(Self(pool))
+    }
+}
+
+impl Drop for Pressing<'_> {
+    fn drop(&mut self) {
+        self.0.pressing.store(false, Ordering::Relaxed);
+        self.0.freed.notify_one();
+    }
+}
+
+/// A place among those who wait.
+pub(super) struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    pub(super) fn take(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let place = Self(waiting);
+        (waiting.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Requests that may wait for a stream, and those of one address that may wait for its part of them: as many as
+/// one burst of a thousand.
+const QUEUE: usize = 1000;
+/// How often an address that has its part of the room looks whether that has grown.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long a request waits for room before streams that nobody reads are ended for it, and between two turns of
+/// that. After all turns, within a second, those of the smallest holders were asked.
+const PRESS: Duration = Duration::from_millis(50);
+const TURNS: u32 = 14;

@@ -1,0 +1,268 @@
+//! The frames that pass on a visitor's connection, and what h2 doesn't tell of them.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::conduct::Conduct;
+
+/// The connection under h2.
+///
+/// A read fails when a field block takes longer than [`BLOCK`]. RST_STREAM begins a write, and so a TLS record,
+/// of its own: curl before 8 loses a response whose end it reads together with the reset that follows (RFC 9113
+/// §8.1), and it waits for ever, busily, when the reset comes later. The resets of streams that the visitor
+/// opened after it had acknowledged our SETTINGS are counted in its [`Conduct`].
+#[derive(Debug)]
+pub(super) struct Frames<IO> {
+    io: IO,
+    conduct: Arc<Conduct>,
+    came: Walk,
+    went: Walk,
+    block: Option<Pin<Box<Sleep>>>,
+    acknowledged: bool,
+    /// The last stream that was opened without knowing our SETTINGS (RFC 9113 §5.1.2).
+    eager: u32,
+}
+
+impl<IO> Frames<IO> {
+    pub(super) fn new(io: IO, conduct: Arc<Conduct>) -> Self {
+        Self {
+            io,
+            conduct,
+            came: Walk { left: PREFACE, ..Walk::default() },
+            went: Walk::default(),
+            block: None,
+            acknowledged: false,
+            eager: 0,
+        }
+    }
+
+    fn came(&mut self, mut bytes: &[u8]) {
+        while let Some(head) = self.came.next(&mut bytes) {
+            match head.kind {
+                HEADERS => {
+                    self.block = None;
+                    if !self.acknowledged {
+                        self.eager = self.eager.max(head.stream);
+                    }
+                }
+                SETTINGS if head.flags & ACK != 0 => self.acknowledged = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn went(&mut self, mut bytes: &[u8]) {
+        while let Some(head) = self.went.next(&mut bytes) {
+            let ours = matches!(head.code, NO_ERROR | INTERNAL_ERROR | CANCEL);
+            if head.kind == RST_STREAM && !ours && head.stream > self.eager {
+                self.conduct.provoked();
+            }
+        }
+    }
+
+    /// How much of `bytes` comes before the first RST_STREAM that doesn't begin them.
+    fn before_reset(&self, bytes: &[u8]) -> usize {
+        let (mut walk, mut rest) = (self.went, bytes);
+        while let Some(head) = walk.next(&mut rest) {
+            let start = (bytes.len() - rest.len()).saturating_sub(RESET);
+            if head.kind == RST_STREAM && start > 0 {
+                return start;
+            }
+        }
+        bytes.len()
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Frames<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.came(buf.filled().get(before..).unwrap_or_default());
+        if !self.came.in_block() {
+            self.block = None;
+            return polled;
+        }
+        let begun = || Box::pin(sleep_until(Instant::now() + BLOCK));
+        match self.block.get_or_insert_with(begun).as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => polled,
+        }
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Frames<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let part = buf.get(..self.before_reset(buf)).unwrap_or(buf);
+        let polled = Pin::new(&mut self.io).poll_write(cx, part);
+        if let Poll::Ready(Ok(taken)) = &polled {
+            self.went(part.get(..*taken).unwrap_or(part));
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// The head of a frame (RFC 9113 §4.1), and the code if it is RST_STREAM.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Head {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    code: u32,
+}
+
+/// Goes from frame to frame; the work doesn't grow with what they carry.
+#[derive(Clone, Copy, Debug, Default)]
+struct Walk {
+    head: [u8; RESET],
+    have: usize,
+    /// Bytes of the payload that are still to pass.
+    left: usize,
+    kind: u8,
+    flags: u8,
+}
+
+impl Walk {
+    /// Takes bytes up to the end of the next head. `None` when none are left.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Head> {
+        let passed = self.left.min(bytes.len());
+        self.left -= passed;
+        *bytes = bytes.get(passed..).unwrap_or_default();
+        loop {
+            let (byte, rest) = bytes.split_first()?;
+            *self.head.get_mut(self.have)? = *byte;
+            (*bytes, self.have) = (rest, self.have + 1);
+            let [a, b, c, kind, flags, s, t, u, v, code @ ..] = self.head;
+            if self.have < HEAD || kind == RST_STREAM && self.have < RESET {
+                continue;
+            }
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            self.left = length.saturating_sub(self.have - HEAD);
+            (self.have, self.kind, self.flags) = (0, kind, flags);
+            let stream = u32::from_be_bytes([s, t, u, v]) & (u32::MAX >> 1);
+            return Some(Head { kind, flags, stream, code: u32::from_be_bytes(code) });
+        }
+    }
+
+    /// Whether a field block has begun and isn't complete.
+    fn in_block(&self) -> bool {
+        let complete = self.left == 0 && self.flags & END_HEADERS != 0;
+        matches!(self.kind, HEADERS | CONTINUATION) && !complete
+    }
+}
+
+/// From the first byte of a head to its last, as over HTTP/1.1. Nothing else of the connection passes meanwhile.
+const BLOCK: Duration = Duration::from_secs(10);
+/// Bytes of what a visitor sends before its first frame (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+/// Bytes of a frame's head, and of RST_STREAM.
+const HEAD: usize = 9;
+const RESET: usize = 13;
+/// RFC 9113 §6, §7.
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const CONTINUATION: u8 = 9;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const NO_ERROR: u32 = 0;
+const INTERNAL_ERROR: u32 = 2;
+const CANCEL: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+
+    /// D1: however the bytes are cut.
+    #[test]
+    fn a_walk_finds_every_head_and_every_open_block() {
+        let bytes = [
+            frame(SETTINGS, 0, 0, &[7; 6]),
+            frame(HEADERS, 0, 1, &[7; 5]),
+            frame(CONTINUATION, END_HEADERS, 1, &[7; 3]),
+            frame(RST_STREAM, 0, 3, &[0, 0, 0, 8]),
+            frame(0, 0, 5, &[]),
+        ]
+        .concat();
+        for size in 1..=bytes.len() {
+            let (mut walk, mut found, mut at) = (Walk::default(), Vec::new(), 0);
+            for mut piece in bytes.chunks(size) {
+                at += piece.len();
+                while let Some(head) = walk.next(&mut piece) {
+                    found.push((head.kind, head.stream));
+                }
+                assert_eq!(walk.in_block(), (24..41).contains(&at), "{size}: at {at}");
+            }
+            assert_eq!(found, [(4, 0), (1, 1), (9, 1), (3, 3), (0, 5)], "{size}");
+        }
+    }
+
+    /// D2: what keeps coming doesn't prolong it, another head does.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_drips_has_ten_seconds() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let mut frames = Frames::new(near, Arc::default());
+        let begun = Instant::now();
+        let drip = async {
+            far.write_all(&[0; PREFACE]).await.unwrap();
+            for kind in std::iter::once(HEADERS).chain([CONTINUATION; 8]) {
+                far.write_all(&frame(kind, 0, 1, b"x")).await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+            }
+            far.write_all(&frame(CONTINUATION, END_HEADERS, 1, b"x")).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            far.write_all(&frame(HEADERS, 0, 3, b"x")).await.unwrap();
+            loop {
+                sleep(Duration::from_secs(1)).await;
+                far.write_all(&frame(CONTINUATION, 0, 3, b"x")).await.unwrap();
+            }
+        };
+        let mut read = Vec::new();
+        let err = tokio::select! {
+            () = drip => unreachable!(),
+            ended = frames.read_to_end(&mut read) => ended.unwrap_err(),
+        };
+        assert_eq!(err.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed().as_secs(), 20);
+    }
+
+    /// A7
+    #[test]
+    fn a_write_ends_before_a_reset() {
+        let frames = Frames::new(tokio::io::empty(), Arc::default());
+        let (data, reset) = (frame(0, 1, 1, b"end"), frame(RST_STREAM, 0, 1, &[0; 4]));
+        assert_eq!(frames.before_reset(&[&data[..], &reset, &data].concat()), data.len());
+        assert_eq!(frames.before_reset(&[&reset[..], &data].concat()), RESET + data.len());
+        assert_eq!(frames.before_reset(&[&reset[..], &reset].concat()), RESET);
+        assert_eq!(frames.before_reset(&data), data.len());
+    }
+}
