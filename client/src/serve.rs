@@ -236,8 +236,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
                 over => break over,
             }
         };
-        if self.broken.is_none()
-            && let Poll::Ready(Err(why)) = self.driver.poll_flush(cx)
+        if let Poll::Ready(Err(why)) = self.driver.poll_flush(cx)
+            && self.broken.is_none()
         {
             self.broken = Some(Broken { why, until: Box::pin(sleep(LAST_WORDS)) });
         }

@@ -49,7 +49,7 @@ fn feed(stream: &[u8], piece: usize) -> Vec<Step> {
                     from += len;
                     chunks = (head.body == BodyKind::Chunked).then_some(from);
                 }
-                Next::Body { len } => {
+                Next::Body { len, .. } => {
                     assert!(0 < len && len <= raw.len());
                     match steps.last_mut() {
                         Some(Step::Body(body)) => *body += len,

@@ -86,6 +86,11 @@ impl Inflow {
         self.breach
     }
 
+    /// Bytes that came in so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Bytes that came in and bytes that were read so far: it grows while either side moves.
     pub fn moved(&self) -> u64 {
         self.taken + self.flow.as_ref().map_or(0, |(shared, _)| lock(shared).read)
@@ -104,7 +109,7 @@ impl Inflow {
         let stream = self.stream.take();
         if let (Some(_), Some((shared, budget))) = (&stream, &self.flow) {
             let mut shared = lock(shared);
-            shared.clear(Some(budget));
+            shared.clear(budget);
             shared.finish(Err(BodyError::Abandoned));
         }
         stream
@@ -179,8 +184,12 @@ impl Drop for Inflow {
 struct Shared {
     credit: Option<FlowControl>,
     chunks: VecDeque<Bytes>,
-    /// Small chunks that came while others waited, merged.
+    /// Small chunks that came after those, merged.
     tail: BytesMut,
+    /// Bytes of memory that `chunks` hold.
+    waiting: usize,
+    /// Bytes of memory that the budget was told of.
+    held: usize,
     trailers: Option<HeaderMap>,
     end: Option<Result<(), BodyError>>,
     unread: bool,
@@ -196,6 +205,8 @@ impl Shared {
             credit,
             chunks: VecDeque::new(),
             tail: BytesMut::new(),
+            waiting: 0,
+            held: 0,
             trailers: None,
             end: None,
             unread: false,
@@ -210,42 +221,58 @@ impl Shared {
             // The reader left a moment ago. h2 takes the credit back when the stream is dropped.
             return;
         }
-        budget.take(data.len());
-        let waiting = !self.chunks.is_empty() || !self.tail.is_empty();
-        if waiting && data.len() < SMALL {
+        if data.len() < SMALL {
             if self.tail.len() + data.len() > MERGED {
                 self.seal();
             }
             self.tail.extend_from_slice(&data);
-        } else if !data.is_empty() {
+        } else {
             self.seal();
             // A slice keeps all that was read with it, up to four times its length.
             let data = if budget.is_calm() { data } else { Bytes::copy_from_slice(&data) };
-            self.chunks.push_back(data);
+            self.keep(data);
         }
+        self.count(budget);
         self.wake_reader();
+    }
+
+    fn keep(&mut self, data: Bytes) {
+        self.waiting += data.len() + PIECE;
+        self.chunks.push_back(data);
+    }
+
+    /// Tells the budget of all that is held now.
+    fn count(&mut self, budget: &Budget) {
+        let now = self.waiting + self.tail.capacity();
+        if let Some(more) = now.checked_sub(self.held) {
+            budget.take(more);
+        } else {
+            budget.give_back(self.held - now);
+        }
+        self.held = now;
     }
 
     fn seal(&mut self) {
         if !self.tail.is_empty() {
-            self.chunks.push_back(self.tail.split().freeze());
+            let tail = std::mem::take(&mut self.tail);
+            self.keep(tail.freeze());
         }
     }
 
-    fn pop(&mut self) -> Option<Bytes> {
+    fn pop(&mut self, budget: &Budget) -> Option<Bytes> {
         if self.chunks.is_empty() {
             self.seal();
         }
         let data = self.chunks.pop_front()?;
+        self.waiting -= data.len() + PIECE;
+        self.count(budget);
         self.read += data.len() as u64;
+        self.took(data.len());
         Some(data)
     }
 
-    /// Gives back what `bytes` cost.
-    fn took(&mut self, bytes: usize, budget: Option<&Budget>) {
-        if let Some(budget) = budget {
-            budget.give_back(bytes);
-        }
+    /// Credits the sender with what was taken.
+    fn took(&mut self, bytes: usize) {
         if let Some(credit) = &mut self.credit {
             // Fails only on a stream that is gone, whose credit h2 has given back itself.
             let _ = credit.release_capacity(bytes);
@@ -254,11 +281,13 @@ impl Shared {
 
     /// Drops what waits, and the handle. h2 gives a stream's credit back only when the last handle of it goes,
     /// which may be in the graveyard for long; and the budget would leak.
-    fn clear(&mut self, budget: Option<&Budget>) {
+    fn clear(&mut self, budget: &Budget) {
         let rest = self.chunks.iter().map(Bytes::len).sum::<usize>() + self.tail.len();
-        self.chunks.clear();
+        self.chunks = VecDeque::new();
         self.tail = BytesMut::new();
-        self.took(rest, budget);
+        self.waiting = 0;
+        self.count(budget);
+        self.took(rest);
         self.credit = None;
     }
 
@@ -307,10 +336,11 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let Some(shared) = &this.shared else { return Poll::Ready(None) };
+        let (Some(shared), Some(budget)) = (&this.shared, &this.budget) else {
+            return Poll::Ready(None);
+        };
         let mut shared = lock(shared);
-        if let Some(data) = shared.pop() {
-            shared.took(data.len(), this.budget.as_deref());
+        if let Some(data) = shared.pop(budget) {
             drop(shared);
             this.length = this.length.map(|length| length.saturating_sub(data.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -351,7 +381,9 @@ impl Drop for Body {
         let Some(shared) = self.shared.take() else { return };
         let mut shared = lock(&shared);
         shared.unread = true;
-        shared.clear(self.budget.as_deref());
+        if let Some(budget) = &self.budget {
+            shared.clear(budget);
+        }
         let inflow = shared.inflow.take();
         drop(shared);
         if let Some(inflow) = inflow {
@@ -364,8 +396,10 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A chunk below this is copied into the tail rather than kept, since each kept one costs about 100 bytes.
+/// A chunk below this is copied into the tail rather than kept: it would keep all that was read with it.
 const SMALL: usize = 2048;
+/// Memory that a chunk needs beside its bytes: its place in the queue, and what counts its slices.
+const PIECE: usize = 96;
 /// What merged chunks grow to: one DATA frame, one TLS record.
 const MERGED: usize = 16 * 1024;
 
@@ -384,6 +418,27 @@ mod tests {
             lock(&shared).push(read.slice(..MERGED), &budget);
             assert_eq!(read.is_unique(), alone, "{sockets}");
         }
-        assert_eq!(budget.held(), 2 * MERGED);
+        assert_eq!(budget.held(), 2 * (MERGED + PIECE));
+    }
+
+    /// E2
+    #[test]
+    fn the_budget_counts_what_pieces_really_hold() {
+        let budget = Budget::new(1 << 20);
+        let shared = Shared::new(None);
+        let mut shared = lock(&shared);
+        let read = Bytes::from(vec![0; 64 * 1024]);
+        for _ in 0..MERGED + 1 {
+            shared.push(read.slice(..1), &budget);
+        }
+        assert!(read.is_unique(), "a byte keeps a whole read");
+        let buffers = shared.chunks.iter().map(|chunk| chunk.len() + PIECE).sum::<usize>();
+        assert_eq!(budget.held(), buffers + shared.tail.capacity());
+        assert!(budget.held() < 2 * MERGED, "{}", budget.held());
+        for (piece, left) in [(MERGED, 1), (1, 0)] {
+            assert_eq!(shared.pop(&budget).map(|data| data.len()), Some(piece));
+            assert!((left..1024).contains(&budget.held()), "{}", budget.held());
+        }
+        assert_eq!(budget.held(), 0);
     }
 }

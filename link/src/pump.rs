@@ -1,10 +1,14 @@
 //! Copies a body onto an HTTP/2 stream: the one sender of DATA in both programs.
 //!
 //! Backpressure is end to end: nothing is taken from the body before the receiver granted room for it.
-//! Empty chunks are dropped and small ones merged, because peers count frames against us.
+//! Empty chunks are dropped and small ones merged, because peers count frames against us. Pieces that stay
+//! small go out at once while few do, or while the receiver answers; beyond that they wait for company, a
+//! moment at most.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -36,6 +40,18 @@ pub struct Patience {
     pub body: Option<Duration>,
 }
 
+/// Bytes that came from the receiver on the same stream, as whoever reads them knows it: where two talk
+/// with each other, small pieces go out at once.
+#[derive(Clone, Debug, Default)]
+pub struct Heard(Arc<AtomicU64>);
+
+impl Heard {
+    /// Says how many bytes came so far.
+    pub fn note(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+}
+
 /// Copies `body` to `stream` up to and including the trailers, and returns the number of bytes.
 ///
 /// Not cancel safe as a copy (bytes may be lost), but safe to drop. After an error, as after a drop, the
@@ -47,11 +63,13 @@ pub async fn pump<B>(
     body: B,
     stream: &mut SendStream<Bytes>,
     patience: Patience,
+    heard: &Heard,
 ) -> Result<u64, PumpError<B::Error>>
 where
     B: Body<Data = Bytes>,
 {
-    let mut source = Source { body: pin!(body), ahead: None };
+    let (body, pace) = (pin!(body), Pace::new(heard));
+    let mut source = Source { body, held: Held::default(), ahead: None, pace };
     let mut copied = 0;
     loop {
         let (mut data, more) = match next(&mut source, stream, patience.body).await? {
@@ -89,8 +107,11 @@ enum Next {
 
 struct Source<'a, B: Body<Data = Bytes>> {
     body: Pin<&'a mut B>,
-    /// What the body gave while a chunk was being merged, and wasn't part of it: a frame, its end, an error.
+    /// Small pieces, merged.
+    held: Held,
+    /// What the body gave that isn't a part of those: a frame, its end, an error.
     ahead: Option<Option<Result<Frame<Bytes>, B::Error>>>,
+    pace: Pace<'a>,
 }
 
 impl<B: Body<Data = Bytes>> Source<'_, B> {
@@ -100,53 +121,129 @@ impl<B: Body<Data = Bytes>> Source<'_, B> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, B::Error>> {
         loop {
-            let frame = match self.poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(Ok(Next::End)),
-                Poll::Ready(Some(Err(err))) => return Poll::Ready(Err(err)),
-                Poll::Ready(Some(Ok(frame))) => frame,
+            if self.held.len() > 0 && self.is_end() {
+                return Poll::Ready(Ok(Next::Data(self.held.take())));
+            }
+            let polled = match self.ahead.take() {
+                Some(polled) => Poll::Ready(polled),
+                None => self.body.as_mut().poll_frame(cx),
             };
-            match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) if data.len() >= SMALL => return Poll::Ready(Ok(Next::Data(data))),
-                Ok(data) => return self.merge(cx, data).map(|data| Ok(Next::Data(data))),
-                Err(frame) => {
-                    if let Ok(trailers) = frame.into_trailers() {
-                        return Poll::Ready(Ok(Next::Trailers(trailers)));
-                    }
-                }
+            let Poll::Ready(polled) = polled else { return self.poll_held(cx).map(Ok) };
+            let frame = match polled.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => match self.hold(data) {
+                    Some(data) => return Poll::Ready(Ok(Next::Data(data))),
+                    None => continue,
+                },
+                Some(Ok(Err(frame))) => Some(Ok(frame)),
+                Some(Err(err)) => Some(Err(err)),
+                None => None,
+            };
+            if self.held.len() > 0 {
+                self.ahead = Some(frame);
+                return Poll::Ready(Ok(Next::Data(self.held.take())));
+            }
+            match frame.transpose()?.map(Frame::into_trailers) {
+                Some(Ok(trailers)) => return Poll::Ready(Ok(Next::Trailers(trailers))),
+                Some(Err(_)) => {}
+                None => return Poll::Ready(Ok(Next::End)),
             }
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        match self.ahead.take() {
-            Some(polled) => Poll::Ready(polled),
-            None => self.body.as_mut().poll_frame(cx),
+    /// Adds `data` to what is held, and returns what is large enough to go.
+    fn hold(&mut self, mut data: Bytes) -> Option<Bytes> {
+        if self.held.len() == 0 && data.len() >= SMALL {
+            return Some(data);
         }
+        let fits = data.len() < SMALL && self.held.len() + data.len() <= MERGED;
+        if fits || self.held.len() < LEAST {
+            self.held.push(data.split_to(data.len().min(MERGED)));
+        }
+        if data.is_empty() {
+            return None;
+        }
+        self.ahead = Some(Some(Ok(Frame::data(data))));
+        Some(self.held.take())
     }
 
-    /// Adds what is there already, without waiting for more.
-    fn merge(&mut self, cx: &mut Context<'_>, first: Bytes) -> Poll<Bytes> {
-        let mut merged = BytesMut::new();
-        while !self.body.is_end_stream() {
-            let Poll::Ready(polled) = self.body.as_mut().poll_frame(cx) else { break };
-            let data = polled.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-            match data {
-                Some(data) if first.len() + merged.len() + data.len() <= MERGED => {
-                    if merged.is_empty() {
-                        merged.reserve(first.len() + data.len());
-                        merged.extend_from_slice(&first);
-                    }
-                    merged.extend_from_slice(data);
-                }
-                _ => {
-                    self.ahead = Some(polled);
-                    break;
-                }
-            }
+    /// What is held, when it may go alone.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let small = self.held.len() < LEAST;
+        if self.held.len() == 0 || small && self.pace.poll(cx).is_pending() {
+            return Poll::Pending;
         }
-        Poll::Ready(if merged.is_empty() { first } else { merged.freeze() })
+        Poll::Ready(Next::Data(self.held.take()))
+    }
+}
+
+/// Pieces on their way into one frame. A single one isn't copied.
+#[derive(Default)]
+struct Held {
+    first: Bytes,
+    /// With the first one, as soon as there is a second.
+    merged: BytesMut,
+}
+
+impl Held {
+    fn len(&self) -> usize {
+        self.first.len() + self.merged.len()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.len() == 0 {
+            self.first = data;
+            return;
+        }
+        if self.merged.is_empty() {
+            self.merged.reserve(self.first.len() + data.len());
+            self.merged.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.merged.extend_from_slice(&data);
+    }
+
+    fn take(&mut self) -> Bytes {
+        if self.merged.is_empty() {
+            return std::mem::take(&mut self.first);
+        }
+        std::mem::take(&mut self.merged).freeze()
+    }
+}
+
+/// How often small pieces go out: [`AHEAD`] at once and one each [`GAP`], or as often as the receiver answers.
+struct Pace<'a> {
+    heard: &'a Heard,
+    known: u64,
+    /// When all that went out so far would have gone, one each [`GAP`].
+    next: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a> Pace<'a> {
+    fn new(heard: &'a Heard) -> Self {
+        Self { heard, known: 0, next: None, timer: None }
+    }
+
+    /// Ready when a small piece may go, which then counts.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = Instant::now();
+        let heard = self.heard.0.load(Ordering::Relaxed);
+        if heard != std::mem::replace(&mut self.known, heard) {
+            self.next = None;
+        }
+        let next = self.next.map_or(now, |next| next.max(now));
+        let early = (next - now).saturating_sub(GAP * AHEAD);
+        if early.is_zero() {
+            self.next = Some(next + GAP);
+            self.timer = None;
+            return Poll::Ready(());
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(now + early)));
+        if timer.as_mut().poll(cx).is_ready() {
+            // It came due since the clock was read.
+            cx.waker().wake_by_ref();
+            self.timer = None;
+        }
+        Poll::Pending
     }
 }
 
@@ -222,5 +319,13 @@ impl Clock {
 
 /// A chunk below this waits for company, if company is there already.
 const SMALL: usize = 4096;
+/// A piece below this is small: each costs its receiver as much as a kilobyte, and h2's own defaults end the
+/// connection at 128 pieces of a byte that wait unread.
+const LEAST: usize = 1024;
+/// Small pieces that go out at once: the messages of a handshake, a burst of events.
+const AHEAD: u32 = 16;
+/// One more small piece each: more often than a screen is drawn, and well within the 50 ms in which an event
+/// is to arrive.
+const GAP: Duration = Duration::from_millis(10);
 /// One DATA frame of the default size (RFC 9113 §6.5.2), one TLS record.
 const MERGED: usize = 16 * 1024;

@@ -125,6 +125,12 @@ impl Carry {
         self.unasked
     }
 
+    /// Bytes taken from the visitor so far.
+    pub fn uploaded(&self) -> u64 {
+        let moving = self.moving.as_ref();
+        moving.and_then(|moving| moving.upload.as_ref()).map_or(0, Upload::moved)
+    }
+
     /// Whether nothing is left to do.
     pub fn is_finished(&self) -> bool {
         self.moving.is_none()
@@ -139,6 +145,7 @@ impl Future for Carry {
         let Some(moving) = &mut self.moving else { return Poll::Ready(()) };
         let received = Pin::new(&mut moving.inflow).poll(cx).is_ready();
         let upload = moving.upload.as_mut().filter(|_| !unasked);
+        upload.iter().for_each(|upload| upload.heard(moving.inflow.taken()));
         let (sent, broken) = match upload.map(|upload| upload.poll(cx)) {
             Some(Poll::Pending) => (false, false),
             Some(Poll::Ready(Err(PumpError::Body(())))) => (true, !moving.inflow.is_complete()),

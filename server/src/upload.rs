@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use ptth_link::headers;
-use ptth_link::pump::{Patience, PumpError, pump};
+use ptth_link::pump::{Heard, Patience, PumpError, pump};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A visitor's body that a second attempt may take over as long as the first one took nothing of it.
@@ -111,6 +111,7 @@ type Pumping = Pin<Box<dyn Future<Output = Result<u64, PumpError<()>>> + Send>>;
 pub struct Upload {
     body: Watched,
     pumping: Option<Pumping>,
+    heard: Heard,
     /// The visitor waits for a 100 (Continue) before he sends; we wait with him, but not for ever.
     hold: Option<Pin<Box<Sleep>>>,
     pace: Pace,
@@ -130,10 +131,16 @@ impl Upload {
         patience: Patience,
         expects: bool,
     ) -> Self {
-        let source = body.clone();
-        let pumping = Box::pin(async move { pump(source, &mut stream, patience).await });
+        let (source, heard) = (body.clone(), Heard::default());
+        let answers = heard.clone();
+        let pumping = Box::pin(async move { pump(source, &mut stream, patience, &answers).await });
         let hold = expects.then(|| Box::pin(sleep_until(Instant::now() + CONTINUE_TIMEOUT)));
-        Self { body, pumping: Some(pumping), hold, pace: Pace::default() }
+        Self { body, pumping: Some(pumping), heard, hold, pace: Pace::default() }
+    }
+
+    /// Says how many bytes the backend has answered with.
+    pub fn heard(&self, bytes: u64) {
+        self.heard.note(bytes);
     }
 
     /// Ready once, when the copying has ended; `Ok` at every later call.

@@ -128,11 +128,20 @@ async fn unwrap(body: Body, mut writer: Writer) -> io::Result<()> {
     let mut capsules = Capsules::default();
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() else { continue };
+        // What came together is one write, however small its capsules are.
+        let (mut small, mut ended) = (Vec::new(), false);
         while let Some(content) = capsules.next(&mut data).map_err(io::Error::other)? {
             match content {
-                Content::Data(bytes) => writer.write(&bytes).await?,
-                Content::End => writer.end().await?,
+                Content::Data(bytes) if small.is_empty() && data.is_empty() => {
+                    writer.write(&bytes).await?;
+                }
+                Content::Data(bytes) => small.extend_from_slice(&bytes),
+                Content::End => ended = true,
             }
+        }
+        writer.write(&small).await?;
+        if ended {
+            writer.end().await?;
         }
     }
     if capsules.ended() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }

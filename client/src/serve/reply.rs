@@ -13,7 +13,7 @@ use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use ptth_link::body::Inflow;
 use ptth_link::headers;
-use ptth_link::pump::{Patience, PumpError, pump};
+use ptth_link::pump::{Heard, Patience, PumpError, pump};
 use tokio::task::JoinSet;
 
 /// What goes on when a response has ended: the other direction of an upgraded connection. A service puts
@@ -70,9 +70,11 @@ where
         frame
     });
     // No clock here: the gateway resets what stands still, and a gateway that is gone shows by its silence.
-    let mut pumping = pin!(pump(body, &mut stream, Patience::default()));
+    let heard = Heard::default();
+    let mut pumping = pin!(pump(body, &mut stream, Patience::default(), &heard));
     let pumped = poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
+        heard.note(inflow.taken());
         pumping.as_mut().poll(cx)
     });
     let bytes = pumped.await.map_err(|err| match err {

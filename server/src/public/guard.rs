@@ -3,10 +3,12 @@
 //! In:  the visitor's bytes, which [`super::strict`] judges.
 //! Out: to hyper the same bytes, one whole head at a time; to the service a [`Verdict`] for each head,
 //! in order. A refused head is replaced by a blank one, so that the refusal is answered in its turn,
-//! after the responses before it, and nothing that the visitor wrote can pass for a verdict.
+//! after the responses before it, and nothing that the visitor wrote can pass for a verdict. Small pieces
+//! of a body that are there together are handed over as one ([`approved`]).
 //!
 //! The deadlines of RFC 9112 §9.5 are kept here too, since only here is known what a silence means.
 
+mod approved;
 mod clock;
 
 use std::collections::VecDeque;
@@ -17,11 +19,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use self::approved::Approved;
 use self::clock::Clock;
 
 use super::strict::{BodyKind, Checker, Head, Next, Place, Refusal};
@@ -100,8 +103,8 @@ pub(super) struct Guard<T> {
     checker: Checker,
     /// What came from the visitor and hyper hasn't seen.
     raw: BytesMut,
-    /// So many bytes of it are sound.
-    approved: usize,
+    /// What of it is sound.
+    approved: Approved,
     mode: Mode,
     /// Where the checker was before it judged what came last.
     place: Place,
@@ -132,7 +135,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
             gate: gate.clone(),
             checker: Checker::new(),
             raw: BytesMut::new(),
-            approved: 0,
+            approved: Approved::default(),
             mode: Mode::Http,
             place: Place::Between,
             clock: Clock::first(),
@@ -141,26 +144,32 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
         (guard, gate)
     }
 
-    /// Judges what is there. True if hyper has something to read, or nothing more to come.
+    /// Judges what is there. True if hyper has enough to read.
     fn judge(&mut self) -> io::Result<bool> {
-        match self.checker.next(&self.raw) {
-            Next::More => return Ok(false),
-            Next::End => return Ok(false),
-            Next::Body { len } => self.approved = len,
-            Next::Head { len, mut head } => {
-                self.approved = len;
-                // The next silence is a new one.
-                self.clock.silent = None;
-                // An upgrade after a body would have to wait for it; nobody does that.
-                head.upgrade &= head.body == BodyKind::None;
-                if head.upgrade {
-                    self.mode = Mode::Undecided;
+        loop {
+            match self.checker.next(self.raw.get(self.approved.plain()..).unwrap_or_default()) {
+                Next::More | Next::End => return Ok(self.approved.is_enough()),
+                Next::Body { len, part } => {
+                    let enough = self.approved.take_body(&mut self.raw, len, part);
+                    if enough || !self.checker.is_amid() {
+                        return Ok(true);
+                    }
                 }
-                self.pass(Ok(head));
+                Next::Head { len, mut head } => {
+                    self.approved.take(len);
+                    // The next silence is a new one.
+                    self.clock.silent = None;
+                    // An upgrade after a body would have to wait for it; nobody does that.
+                    head.upgrade &= head.body == BodyKind::None;
+                    if head.upgrade {
+                        self.mode = Mode::Undecided;
+                    }
+                    self.pass(Ok(head));
+                    return Ok(true);
+                }
+                Next::Refuse(refusal) => return self.refuse(refusal),
             }
-            Next::Refuse(refusal) => return self.refuse(refusal),
         }
-        Ok(true)
     }
 
     fn pass(&mut self, verdict: Verdict) {
@@ -175,22 +184,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Guard<T> {
         let in_body = self.place == Place::Body;
         self.mode = Mode::Refused;
         self.raw.clear();
+        self.approved = Approved::default();
         if in_body {
             self.gate.lock().body_refusal = Some(refusal);
             return Err(io::Error::new(io::ErrorKind::InvalidData, refusal.reason));
         }
         self.pass(Err(refusal));
         self.raw.extend_from_slice(BLANK_HEAD);
-        self.approved = BLANK_HEAD.len();
+        self.approved.take(BLANK_HEAD.len());
         Ok(true)
-    }
-
-    /// Gives hyper what was approved.
-    fn hand_over(&mut self, buf: &mut ReadBuf<'_>) {
-        let len = self.approved.min(buf.remaining());
-        buf.put_slice(self.raw.get(..len).unwrap_or_default());
-        self.raw.advance(len);
-        self.approved -= len;
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -251,8 +253,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<T> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            if this.approved > 0 {
-                this.hand_over(buf);
+            if this.approved.is_ready() {
+                this.approved.hand_over(&mut this.raw, buf);
                 return Poll::Ready(Ok(()));
             }
             match this.mode {
@@ -265,7 +267,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<T> {
                     return Pin::new(&mut this.io).poll_read(cx, buf);
                 }
                 Mode::Raw => {
-                    this.approved = this.raw.len();
+                    this.approved.take(this.raw.len());
+                    this.approved.release();
                     continue;
                 }
                 Mode::Refused => return Poll::Pending,
@@ -273,6 +276,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<T> {
             }
             this.place = this.checker.place();
             if this.judge()? {
+                this.approved.release();
                 continue;
             }
             if this.place == Place::Body && this.checker.place() == Place::Between {
@@ -280,11 +284,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<T> {
                 continue;
             }
             match this.poll_fill(cx) {
-                Poll::Ready(Ok(0)) => this.mode = Mode::Ended,
+                Poll::Ready(Ok(0)) => {
+                    this.approved.release();
+                    this.mode = Mode::Ended;
+                }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(err)) => return Poll::Ready(Err(err)),
+                Poll::Pending if this.approved.len() > 0 => this.approved.release(),
                 Poll::Pending => {
-                    ready!(this.poll_silence(cx))?;
+                    if ready!(this.poll_silence(cx))? {
+                        this.approved.release();
+                    }
                 }
             }
         }

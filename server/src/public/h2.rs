@@ -27,7 +27,7 @@ use log::debug;
 use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::headers;
-use ptth_link::pump::{Patience, pump};
+use ptth_link::pump::{Heard, Patience, pump};
 use ptth_link::shutdown::Phase;
 use ptth_link::websocket::WEBSOCKET;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -292,13 +292,15 @@ async fn reply(
         }
         frame
     });
-    let mut pumping = pin!(pump(body, &mut stream, patience));
+    let heard = Heard::default();
+    let mut pumping = pin!(pump(body, &mut stream, patience, &heard));
     let mut pumped = false;
     poll_fn(|cx| {
         let carried = Pin::new(&mut carry).poll(cx).is_ready();
         if carry.is_ceded() {
             return Poll::Ready(false);
         }
+        heard.note(carry.uploaded());
         if !pumped {
             match pumping.as_mut().poll(cx) {
                 Poll::Ready(Ok(_)) => pumped = true,

@@ -5,6 +5,7 @@ mod binary;
 mod flood;
 mod h1;
 mod h2;
+mod pieces;
 mod proxied;
 mod readers;
 mod resets;

@@ -69,28 +69,38 @@ impl Decoder {
         }
     }
 
+    /// The data of small chunks that are there together is one part.
     fn chunk(&mut self, input: &mut BytesMut) -> Result<Option<Part>, H1Error> {
+        let mut merged = BytesMut::new();
         while let Self::Chunked(at) = self {
             match at {
                 Chunk::Size => {
-                    let Some(size) = size(input)? else { return Ok(None) };
+                    let Some(size) = size(input)? else { break };
                     *at = if size == 0 { Chunk::Trailers } else { Chunk::Data(size) };
                 }
                 Chunk::Data(left) => {
-                    let data = take(left, input);
+                    let is_small = *left < SMALL && merged.len() < MERGED;
+                    if !is_small && !merged.is_empty() {
+                        break;
+                    }
+                    let Some(data) = take(left, input) else { break };
                     if *left == 0 {
                         *at = Chunk::DataEnd;
                     }
-                    return Ok(data.map(Part::Data));
+                    if !is_small {
+                        return Ok(Some(Part::Data(data)));
+                    }
+                    merged.extend_from_slice(&data);
                 }
                 Chunk::DataEnd => {
                     match &input[..] {
                         [b'\r', b'\n', ..] => drop(input.split_to(2)),
-                        [] | [b'\r'] => return Ok(None),
+                        [] | [b'\r'] => break,
                         _ => return Err(H1Error::Malformed("a chunk longer than its size")),
                     }
                     *at = Chunk::Size;
                 }
+                Chunk::Trailers if !merged.is_empty() => break,
                 Chunk::Trailers => {
                     let Some((length, fields)) = head::trailers(input)? else {
                         return short(input, MAX_TRAILERS, "trailers without end");
@@ -101,7 +111,7 @@ impl Decoder {
                 }
             }
         }
-        Ok(None)
+        Ok((!merged.is_empty()).then(|| Part::Data(merged.freeze())))
     }
 
     /// The connection has ended.
@@ -147,6 +157,10 @@ fn short<T>(input: &[u8], most: usize, why: &'static str) -> Result<Option<T>, H
     if input.len() < most { Ok(None) } else { Err(H1Error::Malformed(why)) }
 }
 
+/// A chunk below this is copied behind those before it.
+const SMALL: u64 = 4 * 1024;
+/// One DATA frame of the default size (RFC 9113 §6.5.2).
+const MERGED: usize = 16 * 1024 - SMALL as usize;
 /// The line of a chunk's size, with its extensions.
 const MAX_SIZE: usize = 4096;
 /// The trailers together; checksums and signatures.
@@ -192,6 +206,21 @@ mod tests {
                 assert!(!read(Decoder::chunked(), &bytes[..length], 64).unwrap().2, "{length}");
             }
         }
+    }
+
+    /// E2
+    #[test]
+    fn small_chunks_that_are_there_together_are_one_part() {
+        let large = format!("{:x}\r\n{}\r\n", SMALL, "y".repeat(SMALL as usize));
+        let wire = format!("{}{large}1\r\nz\r\n0\r\n\r\n", "1\r\nx\r\n".repeat(30_000));
+        let mut input = BytesMut::from(wire.as_str());
+        let (mut decoder, mut lengths) = (Decoder::chunked(), Vec::new());
+        while let Some(Part::Data(data)) = decoder.next(&mut input).unwrap() {
+            lengths.push(data.len());
+        }
+        assert!(decoder.is_done());
+        let rest = 30_000 - 2 * MERGED;
+        assert_eq!(lengths, [MERGED, MERGED, rest, SMALL as usize, 1]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
 use http::Request;
 use log::trace;
-use ptth_link::cork::{Cork, Driver, cork};
+use ptth_link::cork::{Cork, Driver, TURN, cork};
 use ptth_link::keepalive::Echo;
 use ptth_link::window::Window;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,6 +28,8 @@ fn builder(batch: usize) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEADER_LIST)
         .max_send_buffer_size(batch)
+        // More than one turn brings: between two turns each stream's own task takes what came, and merges it.
+        .data_frame_budget(TURN * SMALLEST_COST)
         .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
         .max_local_error_reset_streams(Some(STREAM_ERRORS))
         // WebSocket over HTTP/2 (RFC 8441).
@@ -132,6 +134,8 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// As HTTP/1.1's head; h2 answers 431 beyond it.
 const HEADER_LIST: u32 = 32 * 1024;
+/// What h2 counts for a byte of frames on the wire, at most: 255 for ten.
+const SMALLEST_COST: usize = 32;
 /// Streams that were reset before we looked at them (rapid reset).
 const RESETS_BEFORE_ACCEPT: usize = 20;
 /// Where h2 ends the connection itself: it counts streams above the limit, too, which a visitor that hasn't seen

@@ -6,7 +6,7 @@ use http::{HeaderName, StatusCode};
 use ptth_link::headers;
 
 use super::head::{MAX_FIELDS, TOO_MANY_FIELDS};
-use super::{Next, Refusal, after_token, bad, field, length, line, refuse, take};
+use super::{Next, Part, Refusal, after_token, bad, field, length, line, refuse, take};
 
 /// A chunked body as far as it has come.
 #[derive(Debug, Default)]
@@ -37,15 +37,28 @@ enum State {
 }
 
 impl Reader {
+    /// Whether the body is whole.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
     /// Judges what `raw` begins with. Never answers with a head.
     pub(super) fn read(&mut self, raw: &[u8]) -> Result<Next, Refusal> {
+        let mut part = Part::Line;
         let len = match &mut self.state {
-            State::Size => self.size(raw)?,
+            State::Size => {
+                let len = self.size(raw)?;
+                if let State::Trailers = self.state {
+                    part = Part::Plain;
+                }
+                len
+            }
             State::Data(left) => {
                 let len = take(left, raw);
                 if *left == 0 {
                     self.state = State::DataEnd;
                 }
+                part = Part::Data;
                 len
             }
             State::DataEnd => match raw {
@@ -56,10 +69,13 @@ impl Reader {
                 [] | [b'\r'] => 0,
                 _ => return Err(bad("chunk longer than its size")),
             },
-            State::Trailers => self.trailer(raw)?,
+            State::Trailers => {
+                part = Part::Plain;
+                self.trailer(raw)?
+            }
             State::Done => return Ok(Next::End),
         };
-        Ok(if len == 0 { Next::More } else { Next::Body { len } })
+        Ok(if len == 0 { Next::More } else { Next::Body { len, part } })
     }
 
     /// The length of a `chunk-size [ chunk-ext ] CRLF`, 0 while it isn't whole.

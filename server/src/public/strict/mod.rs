@@ -38,15 +38,28 @@ pub enum Next {
         /// What it says about what follows.
         head: Head,
     },
-    /// The first `len` bytes, at least one, are sound: data, chunk lines or trailers.
+    /// The first `len` bytes, at least one, are sound.
     Body {
         /// How many.
         len: usize,
+        /// What they are.
+        part: Part,
     },
     /// The message that began with the last head is whole. Uses up nothing; a head comes next.
     End,
     /// None of these bytes may be passed on, and no later ones. Every later answer is the same.
     Refuse(Refusal),
+}
+
+/// What bytes of a body are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// Data of a body that has a length, the last chunk's line, or a trailer section's.
+    Plain,
+    /// Data of a chunk.
+    Data,
+    /// A line that says where a chunk begins or ends, and nothing else.
+    Line,
 }
 
 /// Why a connection ends. The visitor is at fault.
@@ -118,6 +131,16 @@ impl Checker {
         }
     }
 
+    /// Whether more of the message under way is to come.
+    #[must_use]
+    pub fn is_amid(&self) -> bool {
+        match &self.state {
+            State::Head(_) | State::Refused(_) => false,
+            State::Length(left) => *left > 0,
+            State::Chunked(reader) => !reader.is_done(),
+        }
+    }
+
     fn advance(&mut self, raw: &[u8]) -> Result<Next, Refusal> {
         let next = match &mut self.state {
             State::Head(reader) => match reader.read(raw)? {
@@ -127,7 +150,7 @@ impl Checker {
             State::Length(0) => Next::End,
             State::Length(left) => match take(left, raw) {
                 0 => Next::More,
-                len => Next::Body { len },
+                len => Next::Body { len, part: Part::Plain },
             },
             State::Chunked(reader) => reader.read(raw)?,
             State::Refused(refusal) => return Err(*refusal),

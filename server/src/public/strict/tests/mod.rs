@@ -26,7 +26,7 @@ fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Step>, Place) {
                     steps.push(Step::Head(len, head));
                     len
                 }
-                Next::Body { len } => {
+                Next::Body { len, .. } => {
                     assert!(len > 0);
                     match steps.last_mut() {
                         Some(Step::Body(body)) => *body += len,
@@ -224,7 +224,7 @@ fn bytes_that_drip_in_are_looked_at_once() {
     for (start, len) in [("", 8192), ("1;", 254), ("0\r\n", 8000)] {
         let mut checker = Checker::new();
         let mut raw = if start.is_empty() { Vec::new() } else { chunked(start).into_bytes() };
-        while let Next::Head { len, .. } | Next::Body { len } = checker.next(&raw) {
+        while let Next::Head { len, .. } | Next::Body { len, .. } = checker.next(&raw) {
             raw.drain(..len);
         }
         for _ in 0..len {
