@@ -1,6 +1,6 @@
 //! Takes what the outbox holds to the backends, and tries again.
 
-use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::share::network;
 use crate::site::Site;
 
 use super::fate::{FIRST, Fate, LONGEST, attempt, back_off};
-use super::lane::Lane;
+use super::lane::{Lanes, Turn};
 use super::{Counts, Delivery, Outbox};
 
 /// Who delivers. There is one for a gateway, so that each route has one order.
@@ -52,7 +52,7 @@ impl Courier {
     pub async fn run(self) {
         let (mut draining, mut closing) = (self.shutdown.clone(), self.shutdown.clone());
         let mut tasks = JoinSet::new();
-        let mut lanes = HashMap::new();
+        let lanes = Lanes::default();
         let mut report = interval(REPORT);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tally = Tally { told: self.outbox.counts(), outbox: self.outbox.clone() };
@@ -61,7 +61,7 @@ impl Courier {
             for delivery in self.outbox.arrivals() {
                 // Tasks of one thread begin in the order in which they were spawned, and a lane lets in who
                 // asked first: so a sender's requests set out in the order in which they came.
-                tasks.spawn(self.clone().deliver(delivery, &mut lanes));
+                tasks.spawn(self.clone().deliver(delivery, lanes.clone()));
             }
             if ending && tasks.is_empty() {
                 break;
@@ -83,41 +83,54 @@ impl Courier {
     }
 
     /// One request's task: it waits for its turn on its route's lane, and again after each failure.
-    fn deliver(
-        self,
-        mut delivery: Delivery,
-        lanes: &mut HashMap<Site, Arc<Lane>>,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let site = delivery.place.site();
-        if !lanes.contains_key(site) {
-            lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
-        }
-        let lane = lanes.entry(site.clone()).or_insert_with(|| Lane::new(AT_ONCE)).clone();
-        async move {
-            let last = loop {
-                let turn = lane.turn(network(delivery.address)).await;
-                // An attempt is large; most of those that wait aren't at one.
-                let tried = Box::pin(self.try_once(&delivery)).await;
-                drop(turn);
-                let (why, after) = match tried {
-                    Ok((why, after)) => (why, after),
-                    Err(last) => break last,
-                };
-                delivery.attempts += 1;
-                if delivery.attempts == ATTEMPTS {
-                    break Last::Dropped(format!(
-                        "{ATTEMPTS} attempts failed; the last one: {why}"
-                    ));
-                }
-                self.pause(&delivery, &why, after).await;
+    async fn deliver(self, mut delivery: Delivery, lanes: Lanes) {
+        let last = loop {
+            let turn = self.turn(&delivery, &lanes, delivery.place.site().clone()).await;
+            // An attempt is large; most of those that wait aren't at one.
+            let tried = Box::pin(self.try_once(&delivery, &lanes, turn)).await;
+            let (why, after) = match tried {
+                Ok((why, after)) => (why, after),
+                Err(last) => break last,
             };
-            self.end(&delivery, last);
+            delivery.attempts += 1;
+            if delivery.attempts == ATTEMPTS {
+                break Last::Dropped(format!("{ATTEMPTS} attempts failed; the last one: {why}"));
+            }
+            self.pause(&delivery, &why, after).await;
+        };
+        self.end(&delivery, last);
+    }
+
+    /// Waits for a turn on the lane of `site`, or of the one where the host and path lead meanwhile.
+    async fn turn(&self, delivery: &Delivery, lanes: &Lanes, mut site: Site) -> (Site, Turn) {
+        loop {
+            let lane = lanes.of(&site);
+            let mut turn = pin!(lane.turn(network(delivery.address)));
+            // Those in front may wait for a backend that this one doesn't need any more.
+            let moved = async {
+                loop {
+                    match self.find(delivery) {
+                        Some(found) if found.route.site != site => break found.route.site.clone(),
+                        _ => sleep(LOOK).await,
+                    }
+                }
+            };
+            site = select! {
+                biased;
+                turn = &mut turn => return (site, turn),
+                moved = moved => moved,
+            };
         }
     }
 
     /// One attempt, as soon as there is a backend. Why it failed, and how long it is to be left alone; or how
     /// it ended.
-    async fn try_once(&self, delivery: &Delivery) -> Result<(String, Option<Duration>), Last> {
+    async fn try_once(
+        &self,
+        delivery: &Delivery,
+        lanes: &Lanes,
+        (mut site, mut turn): (Site, Turn),
+    ) -> Result<(String, Option<Duration>), Last> {
         loop {
             if Instant::now() >= delivery.expires {
                 return Err(Last::Dropped("no backend took it for a day".to_owned()));
@@ -129,30 +142,40 @@ impl Courier {
                 }
                 return Err(Last::Lost);
             };
-            if !self.is_served(&route).await {
-                if self.shutdown.is(Phase::Draining) {
+            if route.site != site {
+                drop(turn);
+                (site, turn) = self.turn(delivery, lanes, route.site.clone()).await;
+                continue;
+            }
+            if !is_served(&route) {
+                self.until_served(&route).await;
+                if self.shutdown.is(Phase::Draining) && !is_served(&route) {
                     // Nobody is let in any more.
                     return Err(Last::Lost);
                 }
+                // By then the policy may be another one.
                 continue;
             }
-            let way = Way {
-                share: route.pool.share(delivery.address),
-                route,
-                strip,
-                shard: self.shard,
-                head_timeout: self.limits.head,
-                stall_timeout: self.limits.stall,
-            };
-            match attempt(delivery, &way).await {
+            match attempt(delivery, &self.way(delivery, route, strip)).await {
                 Fate::Delivered(status) => {
-                    let (id, site, status) = (delivery.id, delivery.place.site(), status.as_u16());
+                    let (id, status) = (delivery.id, status.as_u16());
                     debug!("deliver: {id} {site} status={status} retries={}", delivery.attempts);
                     return Err(Last::Delivered);
                 }
                 Fate::Failed(why, after) => return Ok((why, after)),
                 Fate::Absent => {}
             }
+        }
+    }
+
+    fn way(&self, delivery: &Delivery, route: Arc<Route>, strip: usize) -> Way {
+        Way {
+            share: route.pool.share(delivery.address),
+            route,
+            strip,
+            shard: self.shard,
+            head_timeout: self.limits.head,
+            stall_timeout: self.limits.stall,
         }
     }
 
@@ -173,12 +196,11 @@ impl Courier {
     }
 
     /// Waits for a backend, for a while: the route may be another one by then.
-    async fn is_served(&self, route: &Route) -> bool {
-        let served = route.pool.until(|tunnels| tunnels.iter().any(|tunnel| !tunnel.is_draining()));
+    async fn until_served(&self, route: &Route) {
         select! {
             biased;
-            () = served => true,
-            _ = self.rest() => false,
+            () = route.pool.until(|tunnels| tunnels.iter().any(|tunnel| !tunnel.is_draining())) => {}
+            _ = self.rest() => {}
         }
     }
 
@@ -216,6 +238,11 @@ impl Courier {
     }
 }
 
+/// Whether some tunnel takes requests.
+fn is_served(route: &Route) -> bool {
+    route.pool.all().iter().any(|tunnel| !tunnel.is_draining())
+}
+
 /// Says what happened, now and then and at the end, however that comes.
 struct Tally {
     outbox: Arc<Outbox>,
@@ -247,9 +274,6 @@ impl Drop for Tally {
     }
 }
 
-/// Requests of one route under way at a time. More would come to the origin in any order; fewer would let
-/// one that hangs hold up all others for its two minutes.
-const AT_ONCE: usize = 8;
 /// Attempts of one request: about fifty minutes of an origin that answers and fails. Waiting for
 /// a backend isn't one.
 const ATTEMPTS: u32 = 20;

@@ -10,6 +10,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::site::Site;
+
+/// The lanes of all routes for which there is something to deliver.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lanes(Arc<Mutex<HashMap<Site, Arc<Lane>>>>);
+
+impl Lanes {
+    pub(super) fn of(&self, site: &Site) -> Arc<Lane> {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !lanes.contains_key(site) {
+            lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+        }
+        lanes.entry(site.clone()).or_insert_with(|| Lane::new(AT_ONCE)).clone()
+    }
+}
+
 /// The attempts of one route.
 #[derive(Debug)]
 pub(super) struct Lane(Mutex<State>);
@@ -31,7 +47,7 @@ pub(super) struct Turn {
 }
 
 impl Lane {
-    pub(super) fn new(attempts: usize) -> Arc<Self> {
+    fn new(attempts: usize) -> Arc<Self> {
         let state = State { free: attempts, under_way: HashMap::new(), waiting: VecDeque::new() };
         Arc::new(Self(Mutex::new(state)))
     }
@@ -109,6 +125,10 @@ impl Drop for Turn {
         }
     }
 }
+
+/// Requests of one route under way at a time. More would come to the origin in any order; fewer would let
+/// one that hangs hold up all others for its two minutes.
+const AT_ONCE: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -261,6 +261,49 @@ async fn a_path_that_hangs_holds_up_no_other_sender() {
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
+/// E2: what waits for a backend that is away holds up nothing of another backend, though both came while one route
+/// had them.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_one_backend_holds_up_no_other() {
+    let mut hooks = Hooks::new();
+    for n in 0..12 {
+        hooks.post("hooks.test", &format!("/away/{n}"), b"x").await;
+    }
+    hooks.post("hooks.test", "/fine", b"x").await;
+    reload(&hooks, |config| {
+        let mut away = config.routes[0].clone();
+        away.name = "away".to_owned();
+        away.path = "/away".into();
+        away.allow = Some(vec![ptth_test::routes::key(&Token::generate())]);
+        config.routes.push(away);
+    });
+    let (_guest, mut seen) = hooks.backend(&[]).await;
+    let begun = Instant::now();
+    assert_eq!(next(&mut seen).await.path, "/fine");
+    assert!(begun.elapsed() < Duration::from_secs(31), "{:?}", begun.elapsed());
+    assert_eq!(hooks.outbox().held().0, 12);
+}
+
+/// C6: the prefix that stays here is the one of the route by which it goes out, at each attempt.
+#[tokio::test(start_paused = true)]
+async fn a_prefix_is_stripped_as_the_route_says_when_it_is_delivered() {
+    let mut hooks = Hooks::new();
+    let strip = |path: &'static str| {
+        move |config: &mut Config| {
+            config.routes[0].path = path.into();
+            config.routes[0].strip = true;
+        }
+    };
+    reload(&hooks, strip("/in"));
+    hooks.post("hooks.test", "/in/side/x", b"x").await;
+    reload(&hooks, strip("/in/side"));
+    let (_guest, mut seen) = hooks.backend(&[503]).await;
+    assert_eq!(next(&mut seen).await.path, "/x");
+    reload(&hooks, |config| config.routes[0].name = "plain again".to_owned());
+    assert_eq!(next(&mut seen).await.path, "/in/side/x");
+    hooks.until_empty().await;
+}
+
 /// Puts the routes in force that there were at first, changed.
 fn reload(hooks: &Hooks, change: impl FnOnce(&mut Config)) {
     let roster = &hooks.room.shard.roster;
