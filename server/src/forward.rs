@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, SendStream};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
@@ -277,6 +278,8 @@ impl Open {
             if *early <= INFORMATIONAL_RESPONSES {
                 let mut fields = response.headers().clone();
                 headers::response(&mut fields);
+                // RFC 9110 §8.6: an interim response has no content.
+                fields.remove(CONTENT_LENGTH);
                 informational(response.status(), &fields);
             }
         }

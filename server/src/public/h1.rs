@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -165,6 +165,7 @@ impl Connection {
             Some(verdict) => self.exchange(visitor, request, body, verdict, account.id).await,
             None => Err(ExchangeError::Request(StatusCode::BAD_REQUEST, "Unexpected request.")),
         };
+        poll_fn(|cx| self.wire.outlet.poll_informed(cx)).await;
         Ok(match result {
             Ok(mut response) => {
                 account.answered(response.status());
@@ -210,7 +211,13 @@ impl Connection {
         let version = if head.http10 { "1.0" } else { "1.1" };
         let way = visitor.prepare(&mut request, version, id)?;
         let is_head = request.method == Method::HEAD;
-        let (mut response, carry) = visitor.ask(&way, request, body, id, &mut |_, _| {}).await?;
+        let mut inform = |status, fields: &HeaderMap| {
+            // RFC 9110 §15.2: HTTP/1.0 has no interim responses.
+            if !head.http10 {
+                self.wire.outlet.inform(status, fields);
+            }
+        };
+        let (mut response, carry) = visitor.ask(&way, request, body, id, &mut inform).await?;
         admit(&mut response)?;
         let (mut parts, body) = response.into_parts();
         if carry.is_unasked() {
@@ -245,7 +252,8 @@ impl Connection {
         };
         let (body, writer) = upgrade::streams(upgraded);
         let way = visitor.prepare(&mut request, "1.1", id)?;
-        let (mut response, carry) = forward(&way, request, body, &mut |_, _| {}).await?;
+        let mut inform = |status, fields: &HeaderMap| self.wire.outlet.inform(status, fields);
+        let (mut response, carry) = forward(&way, request, body, &mut inform).await?;
         admit(&mut response)?;
         if !(response.status().is_success() && carry.is_extended()) {
             drop(decision);

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
+use http::{HeaderMap, StatusCode};
 use ptth_link::window::{Budget, Full};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -39,6 +41,8 @@ struct Shared {
     /// Bytes that were handed out and not written.
     ahead: AtomicUsize,
     writer: Mutex<Option<Waker>>,
+    /// Heads of interim responses that aren't written yet.
+    interim: Mutex<BytesMut>,
 }
 
 impl Outlet {
@@ -66,6 +70,39 @@ impl Outlet {
         self.0.ahead.store(0, Ordering::Relaxed);
     }
 
+    /// Sends an interim response (RFC 9110 §15.2), which hyper can't. Only while the request that it belongs to
+    /// waits for its response. Left out: 100, which hyper writes when it reads the body, 101, which ends
+    /// HTTP/1.1, and whatever comes while [`INTERIM`] wait for a slow visitor.
+    pub(super) fn inform(&self, status: StatusCode, fields: &HeaderMap) {
+        let mut heads = self.interim();
+        let excluded = [StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS].contains(&status);
+        if excluded || heads.len() >= INTERIM {
+            return;
+        }
+        let reason = status.canonical_reason().unwrap_or_default();
+        heads.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
+        for (name, value) in fields {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                heads.extend_from_slice(part);
+            }
+        }
+        heads.extend_from_slice(b"\r\n");
+    }
+
+    /// Ready when no interim response waits. Before that hyper must not be given the response, which would
+    /// overtake them.
+    pub(super) fn poll_informed(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.interim().is_empty() {
+            return Poll::Ready(());
+        }
+        *self.writer() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn interim(&self) -> MutexGuard<'_, BytesMut> {
+        self.0.interim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Heads and the framing of chunks are written, too, and weren't handed.
     fn wrote(&self, bytes: usize) {
         let ahead = self.0.ahead.load(Ordering::Relaxed);
@@ -89,6 +126,7 @@ impl<T> Stall<T> {
             lifted: AtomicBool::new(false),
             ahead: AtomicUsize::new(0),
             writer: Mutex::default(),
+            interim: Mutex::default(),
         }));
         (Self { io, waiting: None, outlet: outlet.clone() }, outlet)
     }
@@ -124,6 +162,29 @@ impl<T: AsyncWrite + Unpin> Stall<T> {
             self.outlet.wrote(*bytes);
         }
         self.watch(cx, polled)
+    }
+
+    /// Writes the interim responses. hyper flushes only when it has written all that it holds, so they come
+    /// between two of its messages, never into one.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.outlet.interim().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let outlet = self.outlet.clone();
+        let mut heads = outlet.interim();
+        while !heads.is_empty() {
+            let polled = Pin::new(&mut self.io).poll_write(cx, &heads);
+            match ready!(self.watch(cx, polled))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => heads.advance(written),
+            }
+        }
+        // Few connections see one: the next idles without a buffer.
+        *heads = BytesMut::new();
+        if let Some(writer) = outlet.writer().take() {
+            writer.wake();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// How many bytes to write now. Where many sockets are full, none until the kernel has taken what was
@@ -179,6 +240,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
         let polled = Pin::new(&mut self.io).poll_flush(cx);
         self.watch(cx, polled)
     }
@@ -193,6 +255,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
 /// already have to leave within it, and 64 where that has only just come about: kernels say of a socket that it
 /// has room when a third of what they keep is sent, which is as much.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of interim responses from which on further ones are left out: as much as one TLS record.
+const INTERIM: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -144,6 +144,38 @@ async fn early_hints_reach_a_visitor_of_http2() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
 }
 
+/// A6, RFC 9110 §15.2: each before the response that it belongs to, of pipelined requests too, and without a
+/// length; a 100 that nobody asked for and a 101 don't cross. HTTP/1.0 has no interim responses.
+#[tokio::test]
+async fn early_hints_reach_a_visitor_of_http1() {
+    let hint = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\ncontent-length: 5\r\nconnection: x-mine\r\n\
+                x-mine: 1\r\n\r\n";
+    // More than hyper holds, so that a hint comes while it is still writing the response before.
+    let body = "x".repeat(1 << 20);
+    let path = answering(format!(
+        "{CONTINUE}{hint}HTTP/1.1 199 Odd\r\n\r\n\
+         HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+    .await;
+    let mut visitor = H1::connect(&path.gateway).await;
+    visitor.send("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n".repeat(3)).await;
+    for _ in 0..3 {
+        let (status, fields) = soon("the 103", visitor.head()).await;
+        assert_eq!((status, &fields["link"], fields.len()), (103, &"</a>".parse().unwrap(), 1));
+        let (status, fields) = soon("the 199", visitor.head()).await;
+        assert_eq!((status, fields.len()), (199, 0));
+        let (status, fields) = soon("the response", visitor.head()).await;
+        assert_eq!(status, 200);
+        assert!(visitor.rest(status, fields, "GET").await.text() == body);
+    }
+    visitor.send("GET / HTTP/1.0\r\nHost: example.test\r\n\r\n").await;
+    assert_eq!(soon("the response", visitor.head()).await.0, 200);
+}
+
+/// The other visitor's request comes on another connection.
+const CLOSING: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+
 /// A6: the hint doesn't wait for the response, which here waits for the hint.
 #[tokio::test]
 async fn early_hints_come_early() {
@@ -156,8 +188,7 @@ async fn early_hints_come_early() {
             let hint = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
             socket.write_all(hint).await.expect("the client reads");
             gone.lock().await.recv().await;
-            socket.write_all(super::OK.as_bytes()).await.expect("the client reads");
-            until_closed(&mut socket).await;
+            socket.write_all(CLOSING).await.expect("the client reads");
         }
     })
     .await;
@@ -169,6 +200,12 @@ async fn early_hints_come_early() {
     assert_eq!(interim.await.expect("a 103").expect("a 103").status(), 103);
     go.send(()).expect("the origin waits");
     assert_eq!(soon("a response", response).await.expect("a response").status(), 200);
+
+    let mut visitor = H1::connect(&gateway).await;
+    visitor.send("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
+    assert_eq!(soon("the 103", visitor.head()).await.0, 103);
+    go.send(()).expect("the origin waits");
+    assert_eq!(soon("a response", visitor.head()).await.0, 200);
 }
 
 /// SECURITY: ten of them, then silence, and the response all the same.
