@@ -297,9 +297,7 @@ impl Shared {
     }
 
     fn wake_reader(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
+        self.reader.take().into_iter().for_each(Waker::wake);
     }
 }
 
@@ -386,9 +384,7 @@ impl Drop for Body {
         }
         let inflow = shared.inflow.take();
         drop(shared);
-        if let Some(inflow) = inflow {
-            inflow.wake();
-        }
+        inflow.into_iter().for_each(Waker::wake);
     }
 }
 
