@@ -8,6 +8,8 @@ use crate::config::Route as Settings;
 use crate::router::HostPattern;
 use crate::site::Grant;
 
+use super::{Policy, Target, Wish};
+
 /// Whom a route admits, on all its hosts alike.
 pub(super) struct Admits {
     /// Where its hosts stand among the policy's routes.
@@ -80,4 +82,27 @@ pub(super) fn lets_in(credential: &Arc<dyn Credential>, grant: &Grant, key: Opti
 
 pub(super) fn has_key(credential: &Arc<dyn Credential>, key: Option<&Key>) -> bool {
     matches!(key, Some(Key::Ed25519(key)) if credential.keys().contains(key))
+}
+
+impl Policy {
+    /// What is guessed at by asking for that, as text: routes, by their first hosts, and names. What is nowhere in
+    /// the configuration is nothing, since a stranger makes up as much of it as it likes.
+    pub fn targets(&self, wish: &Wish) -> Vec<String> {
+        let first = |admits: &Arc<Admits>| admits.hosts.first().cloned().unwrap_or_default();
+        let mut found: Vec<String> = match wish {
+            Wish::Any => vec!["*".to_owned()],
+            Wish::Name(_) => vec!["a name".to_owned()],
+            Wish::Hosts(hosts) => hosts
+                .iter()
+                .flat_map(|host| self.table.at(host))
+                .map(|target| match target {
+                    Target::Route(index) => self.admits.get(*index).map(first).unwrap_or_default(),
+                    Target::Names => "a name".to_owned(),
+                })
+                .collect(),
+        };
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
 }

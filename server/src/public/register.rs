@@ -92,11 +92,11 @@ type Fault = (RegisterError, String);
 async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let (wish, authorization) =
         read(head).map_err(|why| (RegisterError::Malformed(why), format!("malformed: {why}")))?;
-    let attempt =
-        visitor.attempts.begin(visitor.address, targets(&wish)).await.map_err(|wait| {
-            let why = "too many failures from this address".to_owned();
-            (RegisterError::TooMany(wait.as_secs().max(1)), why)
-        })?;
+    let targets = visitor.roster.policy().targets(&wish);
+    let attempt = visitor.attempts.begin(visitor.address, targets).await.map_err(|wait| {
+        let why = "too many failures from this address".to_owned();
+        (RegisterError::TooMany(wait.as_secs().max(1)), why)
+    })?;
     let hosts = if let Wish::Hosts(hosts) = &wish { hosts.as_slice() } else { &[] };
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
@@ -135,15 +135,6 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let urls = policy.urls(&grants, called.as_ref(), port);
     let urls = urls.iter().filter_map(|url| HeaderValue::from_str(url).ok()).collect();
     Ok(Admitted { identity, grants, urls })
-}
-
-/// What is guessed at.
-fn targets(wish: &Wish) -> Vec<String> {
-    match wish {
-        Wish::Any => vec!["*".to_owned()],
-        Wish::Name(name) => vec![name.clone()],
-        Wish::Hosts(hosts) => hosts.clone(),
-    }
 }
 
 /// What is asked, and by which credential.
