@@ -134,3 +134,34 @@ async fn a_foreign_backend_is_never_told_of_a_lower_window() {
         assert!(came.kind != SETTINGS || came.flags & ACK != 0, "{came:?}");
     }
 }
+
+/// RFC 9113 §6.9.1: FLOW_CONTROL_ERROR, once, whether or not the request's body goes on.
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_overflows_a_streams_window_is_told_so() {
+    for (method, flags) in [("GET", END_STREAM), ("POST", 0)] {
+        let mut lab = Lab::default();
+        let mut backend = lab.backend(&[]).await;
+        // It takes nothing, so that no credit is given back.
+        let mut visitor = lab.h2(&[(INITIAL_WINDOW_SIZE, 0)]).await;
+        visitor.send(headers(1, flags, &request(method, "/"))).await;
+        let stream = soon("the request", backend.request()).await.expect("the tunnel lives").stream;
+        backend.send(headers(stream, 0, &[(":status", "200")])).await;
+        for _ in 0..WINDOW / 16_384 + 1 {
+            backend.send(data(stream, 0, &[0; 16_384])).await;
+        }
+        backend.send(frame(PING, 0, 0, b"the last")).await;
+        let mut codes = Vec::new();
+        loop {
+            let frame = soon("a PONG", backend.next()).await.expect("the tunnel lives");
+            match frame.kind {
+                RST_STREAM => codes.push((frame.stream, frame.code())),
+                PING if frame.payload == b"the last" => break,
+                _ => {}
+            }
+        }
+        assert_eq!(codes, [(stream, 3)], "{method}");
+    }
+}
+
+/// More than a tunnel's streams begin with.
+const WINDOW: u32 = 256 * 1024;
