@@ -180,7 +180,7 @@ impl Drop for Inflow {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     credit: Option<FlowControl>,
     chunks: VecDeque<Bytes>,
@@ -201,19 +201,7 @@ struct Shared {
 
 impl Shared {
     fn new(credit: Option<FlowControl>) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self {
-            credit,
-            chunks: VecDeque::new(),
-            tail: BytesMut::new(),
-            waiting: 0,
-            held: 0,
-            trailers: None,
-            end: None,
-            unread: false,
-            read: 0,
-            reader: None,
-            inflow: None,
-        }))
+        Arc::new(Mutex::new(Self { credit, ..Self::default() }))
     }
 
     fn push(&mut self, data: Bytes, budget: &Budget) {
