@@ -90,6 +90,36 @@ async fn a_hundred_refusals_after_our_settings_and_a_thousand_before_end_the_con
     }
 }
 
+/// D1: FRAME_SIZE_ERROR (RFC 9113 §4.2, §6); a frame beyond the allowed size too.
+#[tokio::test(start_paused = true)]
+async fn a_frame_of_an_impossible_size_is_told_as_such() {
+    let (mut lab, seen, _release) = witness().await;
+    let frames = [
+        frame(PRIORITY, 0, 1, &[0; 4]),
+        frame(RST_STREAM, 0, 1, &[0; 3]),
+        frame(RST_STREAM, 0, 1, &[]),
+        frame(SETTINGS, 0, 0, &[0; 5]),
+        frame(SETTINGS, ACK, 0, &[0; 6]),
+        frame(PING, 0, 0, &[0; 7]),
+        frame(GOAWAY, 0, 0, &[0; 7]),
+        frame(WINDOW_UPDATE, 0, 0, &[0; 3]),
+        frame(WINDOW_UPDATE, 0, 1, &[0; 5]),
+        frame(DATA, 0, 1, &[0; 16_385]),
+    ];
+    for frame in frames {
+        let mut visitor = lab.h2(&[]).await;
+        visitor.send(headers(1, END_STREAM, &get("/hold"))).await;
+        visitor.send(&frame).await;
+        assert_eq!(visitor.end().await, Some(6), "{:?}", &frame[..9]);
+    }
+    let ping = frame(PING, 0, 1, &[0; 8]);
+    let mut visitor = lab.h2(&[]).await;
+    visitor.send(headers(1, END_STREAM, &get("/hold"))).await;
+    visitor.send(ping).await;
+    assert_eq!(visitor.end().await, Some(1), "what else is wrong stays PROTOCOL_ERROR");
+    assert!(seen.all().iter().all(|what| what == "/hold" || what == "0 whole"), "{:?}", seen.all());
+}
+
 /// REFUSED_STREAM and ENHANCE_YOUR_CALM.
 const REFUSED: u32 = 7;
 const CALM: u32 = 11;

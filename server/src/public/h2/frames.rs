@@ -16,7 +16,8 @@ use super::conduct::Conduct;
 /// A read fails when a field block takes longer than [`BLOCK`]. RST_STREAM begins a write, and so a TLS record,
 /// of its own: curl before 8 loses a response whose end it reads together with the reset that follows (RFC 9113
 /// §8.1), and it waits for ever, busily, when the reset comes later. The resets of streams that the visitor
-/// opened after it had acknowledged our SETTINGS are counted in its [`Conduct`].
+/// opened after it had acknowledged our SETTINGS are counted in its [`Conduct`]. And GOAWAY says FRAME_SIZE_ERROR
+/// for a frame whose size is wrong (RFC 9113 §4.2), where h2 says PROTOCOL_ERROR.
 #[derive(Debug)]
 pub(super) struct Frames<IO> {
     io: IO,
@@ -27,6 +28,8 @@ pub(super) struct Frames<IO> {
     acknowledged: bool,
     /// The last stream that was opened without knowing our SETTINGS (RFC 9113 §5.1.2).
     eager: u32,
+    /// A frame came whose size is wrong.
+    missized: bool,
 }
 
 impl<IO> Frames<IO> {
@@ -39,11 +42,13 @@ impl<IO> Frames<IO> {
             block: None,
             acknowledged: false,
             eager: 0,
+            missized: false,
         }
     }
 
     fn came(&mut self, mut bytes: &[u8]) {
         while let Some(head) = self.came.next(&mut bytes) {
+            self.missized |= head.is_missized();
             match head.kind {
                 HEADERS => {
                     self.block = None;
@@ -64,6 +69,20 @@ impl<IO> Frames<IO> {
                 self.conduct.provoked();
             }
         }
+    }
+
+    /// The same as `bytes`, where GOAWAY among them is to have another code.
+    fn corrected(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let (mut walk, mut rest) = (self.went, bytes);
+        while self.missized {
+            let is_goaway = walk.next(&mut rest)?.kind == GOAWAY;
+            if is_goaway && rest.get(LAST_STREAM..CODE_END) == Some(&PROTOCOL_ERROR) {
+                let (before, after) =
+                    (bytes.len() - rest.len() + LAST_STREAM, rest.get(CODE_END..)?);
+                return Some([bytes.get(..before)?, &FRAME_SIZE_ERROR, after].concat());
+            }
+        }
+        None
     }
 
     /// How much of `bytes` comes before the first RST_STREAM that doesn't begin them.
@@ -107,7 +126,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Frames<IO> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let part = buf.get(..self.before_reset(buf)).unwrap_or(buf);
-        let polled = Pin::new(&mut self.io).poll_write(cx, part);
+        let corrected = self.corrected(part);
+        let polled = Pin::new(&mut self.io).poll_write(cx, corrected.as_deref().unwrap_or(part));
         if let Poll::Ready(Ok(taken)) = &polled {
             self.went(part.get(..*taken).unwrap_or(part));
         }
@@ -126,10 +146,26 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Frames<IO> {
 /// The head of a frame (RFC 9113 §4.1), and the code if it is RST_STREAM.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Head {
+    length: u32,
     kind: u8,
     flags: u8,
     stream: u32,
     code: u32,
+}
+
+impl Head {
+    /// Whether a frame of its type can't have its size (RFC 9113 §6).
+    fn is_missized(&self) -> bool {
+        match self.kind {
+            PRIORITY => self.length != 5,
+            RST_STREAM | WINDOW_UPDATE => self.length != 4,
+            SETTINGS if self.flags & ACK != 0 => self.length != 0,
+            SETTINGS => !self.length.is_multiple_of(6),
+            PING => self.length != 8,
+            GOAWAY => self.length < 8,
+            _ => false,
+        }
+    }
 }
 
 /// Goes from frame to frame; the work doesn't grow with what they carry.
@@ -154,14 +190,15 @@ impl Walk {
             *self.head.get_mut(self.have)? = *byte;
             (*bytes, self.have) = (rest, self.have + 1);
             let [a, b, c, kind, flags, s, t, u, v, code @ ..] = self.head;
-            if self.have < HEAD || kind == RST_STREAM && self.have < RESET {
+            let length = u32::from_be_bytes([0, a, b, c]);
+            let is_reset = kind == RST_STREAM && length == 4;
+            if self.have < HEAD || is_reset && self.have < RESET {
                 continue;
             }
-            let length = u32::from_be_bytes([0, a, b, c]) as usize;
-            self.left = length.saturating_sub(self.have - HEAD);
+            self.left = (length as usize).saturating_sub(self.have - HEAD);
             (self.have, self.kind, self.flags) = (0, kind, flags);
             let stream = u32::from_be_bytes([s, t, u, v]) & (u32::MAX >> 1);
-            return Some(Head { kind, flags, stream, code: u32::from_be_bytes(code) });
+            return Some(Head { length, kind, flags, stream, code: u32::from_be_bytes(code) });
         }
     }
 
@@ -181,11 +218,20 @@ const HEAD: usize = 9;
 const RESET: usize = 13;
 /// RFC 9113 §6, §7.
 const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
+/// What GOAWAY says before its code, and where that ends.
+const LAST_STREAM: usize = 4;
+const CODE_END: usize = 8;
+const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+const FRAME_SIZE_ERROR: [u8; 4] = [0, 0, 0, 6];
 const NO_ERROR: u32 = 0;
 const INTERNAL_ERROR: u32 = 2;
 const CANCEL: u32 = 8;
