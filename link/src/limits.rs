@@ -35,5 +35,9 @@ pub const SEND_BUFFER: usize = 64 * 1024;
 /// Bytes that the requests and responses of one process may hold for readers that are slower than
 /// their senders. See [`crate::window`].
 pub const BODY_BUDGET: usize = 64 * 1024 * 1024;
+/// Informational responses (1xx) before a final one. They know no flow control, so more of them than any use
+/// needs are a flood, and end the exchange.
+pub const INFORMATIONAL_RESPONSES: usize = 10;
+
 /// Digits of a Content-Length, leading zeros included: what the h2 crate reads, at either end of a tunnel.
 pub const LENGTH_DIGITS: usize = 19;

@@ -22,6 +22,7 @@ use http_body::Body as HttpBody;
 use log::debug;
 use ptth_link::body::{Body, split};
 use ptth_link::headers;
+use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use ptth_link::pump::{Patience, PumpError};
 
 use crate::carry::{Carry, Stillness};
@@ -275,13 +276,15 @@ impl Open {
                 upload.proceed();
             }
             *early += 1;
-            if *early <= INFORMATIONAL_RESPONSES {
-                let mut fields = response.headers().clone();
-                headers::response(&mut fields);
-                // RFC 9110 §8.6: an interim response has no content.
-                fields.remove(CONTENT_LENGTH);
-                informational(response.status(), &fields);
+            if *early > INFORMATIONAL_RESPONSES {
+                let err = ExchangeError::Backend("one 1xx after the other");
+                return Poll::Ready(Err(Failed::ForGood(err)));
             }
+            let mut fields = response.headers().clone();
+            headers::response(&mut fields);
+            // RFC 9110 §8.6: an interim response has no content.
+            fields.remove(CONTENT_LENGTH);
+            informational(response.status(), &fields);
         }
         if let Poll::Ready(result) = Pin::new(&mut self.response).poll(cx) {
             return Poll::Ready(result.map_err(classify));
@@ -321,7 +324,5 @@ fn classify(err: h2::Error) -> Failed {
     }
 }
 
-/// 1xx responses that reach the visitor before the final one; those beyond are dropped.
-const INFORMATIONAL_RESPONSES: usize = 10;
 /// Tunnels that one request may try.
 const ATTEMPTS: usize = 4;

@@ -9,6 +9,8 @@
 mod body;
 mod head;
 mod sending;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
@@ -20,6 +22,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
 use ptth_link::body::BodyError;
+use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, split};
 use tokio::net::{TcpStream, UnixStream};
@@ -105,6 +108,10 @@ pub(super) struct Connection {
     unsent: Option<H1Error>,
     body: Decoder,
     keep: bool,
+    /// Informational responses (1xx) that came so far.
+    informational: usize,
+    /// What was taken of the body since this last returned `Pending`, in bytes.
+    taken: usize,
 }
 
 enum Half {
@@ -131,6 +138,8 @@ impl Connection {
             unsent: None,
             body: Decoder::Done,
             keep: true,
+            informational: 0,
+            taken: 0,
         }
     }
 
@@ -139,12 +148,16 @@ impl Connection {
     pub(super) fn begin(&mut self, request: Sending, most: usize) {
         self.sending = request;
         self.seen = 0;
+        self.keep = true;
+        self.informational = 0;
         (self.next, self.most) = (LEAST, most);
     }
 
-    /// The request, if the origin surely saw nothing of it.
-    pub(super) fn unsent(self) -> Option<Sending> {
-        self.sending.is_untouched().then_some(self.sending)
+    /// The request, if it may be sent again after this connection closed (RFC 9112 §9.3.1): the origin saw
+    /// nothing of it, or the request can be repeated and not a byte of a response came.
+    pub(super) fn again(self) -> Option<Sending> {
+        let unanswered = self.input.is_empty() && self.informational == 0;
+        if unanswered { self.sending.repeated() } else { self.sending.untouched() }
     }
 
     /// Sends the request, and takes the head of the final response.
@@ -165,7 +178,7 @@ impl Connection {
             }
             // An origin may refuse without reading on: what it said is still to be read.
             self.unsent = Some(err);
-            self.sending = Sending::default();
+            self.sending.stop();
         }
         loop {
             let came = self.input.len();
@@ -176,13 +189,18 @@ impl Connection {
                     return Poll::Ready(Err(H1Error::TooLarge));
                 }
                 self.seen = 0;
+                self.keep &= head.keep;
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
                 {
+                    self.informational += 1;
+                    if self.informational > INFORMATIONAL_RESPONSES {
+                        return Poll::Ready(Err(H1Error::Malformed("one 1xx after the other")));
+                    }
                     early.inspect(|early| early.send(head.status, &head.fields));
                     continue;
                 }
                 self.body = head.body;
-                self.keep = head.keep;
+                self.sending.forget();
                 self.detach();
                 let mut response = Response::new(());
                 *response.status_mut() = head.status;
@@ -199,13 +217,22 @@ impl Connection {
         }
     }
 
-    /// The next frame of the response's body.
+    /// The next frame of the response's body. Pending, too, when enough was taken for one turn: the runtime
+    /// counts reads of the socket, and one read may bring a hundred thousand chunks.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, H1Error>>> {
         loop {
-            match self.body.next(&mut self.input)? {
+            if self.taken >= TURN {
+                self.taken = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let before = self.input.len();
+            let part = self.body.next(&mut self.input)?;
+            self.taken += PART + before.saturating_sub(self.input.len());
+            match part {
                 Some(Part::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Some(Part::Trailers(fields)) => {
                     return Poll::Ready(Some(Ok(Frame::trailers(fields))));
@@ -213,7 +240,11 @@ impl Connection {
                 None if self.body.is_done() => return Poll::Ready(None),
                 None => {}
             }
-            if ready!(self.poll_read(cx)).map_err(H1Error::Io)? == 0 {
+            let Poll::Ready(read) = self.poll_read(cx) else {
+                self.taken = 0;
+                return Poll::Pending;
+            };
+            if read.map_err(H1Error::Io)? == 0 {
                 self.body.end()?;
             }
         }
@@ -323,3 +354,7 @@ impl Connection {
 const LEAST: usize = 4 * 1024;
 /// The head of a response: more than the gateway takes of it.
 const MAX_HEAD: usize = 256 * 1024;
+/// Taken of a body in one turn of its task, at least: a millisecond's work at most.
+const TURN: usize = 256 * 1024;
+/// What the smallest part of a body costs, as if it were so many bytes of a large one.
+const PART: usize = 64;

@@ -64,8 +64,8 @@ impl Legs {
     }
 
     /// Sends a request, on an idle connection if there is one, and takes the head of its response; the body
-    /// comes on the connection. It is sent again, on a fresh connection, only if the origin surely saw nothing
-    /// of it. Cancel safe: the connection is closed.
+    /// comes on the connection. If the idle connection turns out to be closed, the request is sent once more,
+    /// on a fresh one, where it may be ([`Connection::again`]). Cancel safe: the connection is closed.
     pub(super) async fn ask(
         &self,
         mut request: Sending,
@@ -75,10 +75,13 @@ impl Legs {
         let idle = self.idle.clone();
         // Of the exchanges that have a connection or want one each keeps a reference, and so do we.
         let crowd = Arc::strong_count(&idle).saturating_sub(1).max(1);
+        let mut resting = idle.take();
         loop {
-            let resting = idle.take();
-            let fresh = resting.is_none();
-            let mut connection = match resting {
+            let reused = resting.is_some();
+            if reused {
+                request.remember();
+            }
+            let mut connection = match resting.take() {
                 Some(connection) => connection,
                 None => self.connect(crowd).await.map_err(OriginError::Connect)?,
             };
@@ -89,8 +92,8 @@ impl Legs {
                     return Ok((response, Leg { connection, idle, keep }));
                 }
                 // Closed while it rested, and not the fault of the request.
-                Err(err @ (H1Error::Io(_) | H1Error::Cut)) if !fresh => match connection.unsent() {
-                    Some(unsent) => request = unsent,
+                Err(err @ (H1Error::Io(_) | H1Error::Cut)) if reused => match connection.again() {
+                    Some(again) => request = again,
                     None => return Err(OriginError::Response(err)),
                 },
                 Err(err) => return Err(OriginError::Response(err)),

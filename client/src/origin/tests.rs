@@ -96,7 +96,7 @@ async fn a_connection_is_used_again_and_closed_when_its_time_is_up() {
         assert!(body.data().await.is_none());
         response = gateway.send_request(request("HEAD"), true).unwrap().0;
         assert!(head(&mut socket).await.starts_with("HEAD / HTTP/1.1\r\n"));
-        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await.unwrap();
+        socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
         assert!(response.await.unwrap().into_body().is_end_stream());
         response = gateway.send_request(request("GET"), true).unwrap().0;
     }
@@ -145,6 +145,116 @@ async fn a_connection_that_spoke_of_another_protocol_is_not_used_again() {
     let _second = answer(&listener, "204 No Content").await;
     assert_eq!(soon(response).await.unwrap().status(), 204);
     assert_eq!(soon(first.read(&mut [0; 1])).await.unwrap(), 0, "it was closed");
+}
+
+/// The body that was promised may come late, and would be the next visitor's response.
+#[tokio::test]
+async fn a_connection_whose_response_promised_a_body_that_may_not_come_is_not_used_again() {
+    let (listener, mut gateway, _running, _trigger) = tunnel(65_535).await;
+    for (method, head) in [
+        ("HEAD", "200 OK\r\nContent-Length: 2"),
+        ("HEAD", "200 OK\r\nTransfer-Encoding: chunked"),
+        ("GET", "304 Not Modified\r\nContent-Length: 2"),
+        ("GET", "304 Not Modified\r\nTransfer-Encoding: chunked"),
+        ("GET", "204 No Content\r\nContent-Length: 2"),
+        ("GET", "103 Early Hints\r\nContent-Length: 2\r\n\r\nHTTP/1.1 204 No Content"),
+    ] {
+        let (response, _) = gateway.send_request(request(method), true).unwrap();
+        let mut first = answer(&listener, head).await;
+        soon(response).await.unwrap();
+        assert_eq!(soon(first.read(&mut [0; 1])).await.unwrap(), 0, "closed after {method} {head}");
+    }
+}
+
+/// SECURITY, 1xx responses: ten pass, an eleventh ends the exchange and its connection.
+#[tokio::test]
+async fn more_informational_responses_than_anybody_needs_are_a_502() {
+    let (listener, mut gateway, _running, _trigger) = tunnel(65_535).await;
+    for (count, status) in [(10, 204), (11, 502)] {
+        let early = "103 Early Hints\r\n\r\nHTTP/1.1 ".repeat(count);
+        let (response, _) = gateway.send_request(request("GET"), true).unwrap();
+        let mut origin = answer(&listener, &format!("{early}204 No Content")).await;
+        assert_eq!(soon(response).await.unwrap().status(), status);
+        if status == 204 {
+            let (response, _) = gateway.send_request(request("GET"), true).unwrap();
+            head(&mut origin).await;
+            origin
+                .write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+                .await
+                .unwrap();
+            soon(response).await.unwrap();
+        }
+        assert_eq!(soon(origin.read(&mut [0; 1])).await.unwrap_or(0), 0, "it was closed");
+    }
+}
+
+/// An exchange that leaves its connection at rest.
+async fn rest(listener: &TcpListener, gateway: &mut SendRequest<Bytes>) -> TcpStream {
+    let (response, _) = gateway.send_request(request("GET"), true).unwrap();
+    let socket = answer(listener, "204 No Content").await;
+    assert_eq!(soon(response).await.unwrap().status(), 204);
+    socket
+}
+
+/// A11, B7: RFC 9110 §9.2.2, RFC 9112 §9.3.1.
+#[tokio::test]
+async fn a_request_whose_connection_had_rested_and_closes_is_sent_again_if_it_may_be() {
+    let (listener, mut gateway, _running, _trigger) = tunnel(65_535).await;
+    let early = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    for (method, body, said, again) in [
+        ("GET", false, "", true),
+        ("HEAD", false, "", true),
+        ("OPTIONS", false, "", true),
+        ("PUT", false, "", true),
+        ("DELETE", false, "", true),
+        ("POST", false, "", false),
+        ("PATCH", false, "", false),
+        ("PURGE", false, "", false),
+        ("PUT", true, "", false),
+        ("POST", true, "", false),
+        ("GET", false, "H", false),
+        ("GET", false, early, false),
+    ] {
+        for reset in [false, true] {
+            let mut resting = rest(&listener, &mut gateway).await;
+            let (response, mut upload) = gateway.send_request(request(method), !body).unwrap();
+            if body {
+                upload.send_data(Bytes::from_static(b"body"), true).unwrap();
+            }
+            assert!(head(&mut resting).await.starts_with(method));
+            resting.write_all(said.as_bytes()).await.unwrap();
+            if reset {
+                resting.set_zero_linger().unwrap();
+            }
+            drop(resting);
+            let told = format!("{method} body={body} reset={reset} {said:?}");
+            if again {
+                let mut fresh = answer(&listener, "200 OK\r\nConnection: close").await;
+                assert_eq!(soon(response).await.unwrap().status(), 200, "{told}");
+                fresh.shutdown().await.unwrap();
+            } else {
+                // Sent again, it would be answered by the next to accept.
+                assert_eq!(soon(response).await.unwrap().status(), 502, "{told}");
+            }
+        }
+    }
+}
+
+/// A11: once, and only after a connection that had rested.
+#[tokio::test]
+async fn a_request_is_sent_again_once() {
+    let (listener, mut gateway, _running, _trigger) = tunnel(65_535).await;
+    for tries in [1, 2] {
+        let resting = if tries == 2 { Some(rest(&listener, &mut gateway).await) } else { None };
+        let (response, _) = gateway.send_request(request("GET"), true).unwrap();
+        if let Some(mut resting) = resting {
+            head(&mut resting).await;
+        }
+        let (mut fresh, _) = soon(listener.accept()).await.unwrap();
+        head(&mut fresh).await;
+        drop(fresh);
+        assert_eq!(soon(response).await.unwrap().status(), 502);
+    }
 }
 
 /// Takes a connection and answers the request that comes on it.

@@ -5,6 +5,7 @@ use std::task::{Context, Waker};
 
 use http::{HeaderMap, Response, StatusCode};
 use ptth_link::headers;
+use ptth_link::limits::INFORMATIONAL_RESPONSES;
 
 /// Takes what 1xx responses the service has for the visitor; found among a request's extensions.
 // Not a channel of tokio's, which has room for 32 from the start: each exchange has one, hardly any uses it.
@@ -49,9 +50,6 @@ impl Early {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// 1xx responses that go ahead of a final one; as many as the gateway passes on.
-const INFORMATIONAL_RESPONSES: usize = 10;
 
 #[cfg(test)]
 mod tests {

@@ -77,6 +77,10 @@ pub(super) fn write_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderV
 pub(super) fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, H1Error> {
     let mut room = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS];
     let mut response = httparse::Response::new(&mut []);
+    if let Some(b'\r' | b'\n') = input.first() {
+        // The parser would skip them, and anew with each that comes.
+        return Err(H1Error::Malformed("an empty line before its head"));
+    }
     let parser = ParserConfig::default();
     let parsed = parser.parse_response_with_uninit_headers(&mut response, input, &mut room);
     let Status::Complete(length) = parsed.map_err(H1Error::Head)? else { return Ok(None) };
@@ -132,13 +136,15 @@ fn framing(
     if !clear || fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         fields.remove(CONTENT_LENGTH);
     }
-    if status == StatusCode::NO_CONTENT {
+    let no_content = status == StatusCode::NO_CONTENT;
+    if no_content {
         fields.remove(CONTENT_LENGTH);
-        // One that says that it has a body may well send it (RFC 9110 §8.6 forbids both).
-        return Ok((Decoder::Done, !chunked && length.unwrap_or(0) == 0));
     }
-    if status.is_informational() || status == StatusCode::NOT_MODIFIED || method == Method::HEAD {
-        return Ok((Decoder::Done, clear));
+    let not_modified = status == StatusCode::NOT_MODIFIED;
+    if no_content || not_modified || status.is_informational() || method == Method::HEAD {
+        // An origin whose head promises a body may send that body, late: it would be read as the response to
+        // the next request on the connection.
+        return Ok((Decoder::Done, !chunked && length.unwrap_or(0) == 0));
     }
     match length {
         _ if chunked && http10 => Err(H1Error::Malformed("a transfer coding of HTTP/1.0")),
@@ -221,7 +227,10 @@ mod tests {
             ("204 No Content|Content-Length: 0||", "Done", true, None),
             ("204 No Content|Content-Length: 5||", "Done", false, None),
             ("204 No Content|Transfer-Encoding: chunked||", "Done", false, None),
-            ("304 Not Modified|Content-Length: 5||", "Done", true, Some("5")),
+            ("304 Not Modified||", "Done", true, None),
+            ("304 Not Modified|Content-Length: 0||", "Done", true, Some("0")),
+            ("304 Not Modified|Content-Length: 5||", "Done", false, Some("5")),
+            ("304 Not Modified|Transfer-Encoding: chunked||", "Done", false, None),
             (
                 "304 Not Modified|Transfer-Encoding: chunked|Content-Length: 5||",
                 "Done",
@@ -229,6 +238,7 @@ mod tests {
                 None,
             ),
             ("103 Early Hints||", "Done", true, None),
+            ("103 Early Hints|Content-Length: 5||", "Done", false, Some("5")),
             ("101 Switching Protocols||", "Done", false, None),
         ];
         for (head, body, keep, length) in table {
@@ -236,8 +246,15 @@ mod tests {
             let length = length.map(str::to_owned);
             assert_eq!((got.1.as_str(), got.2, got.3), (body, keep, length), "{head}");
         }
-        let head = judge(Method::HEAD, "HTTP/1.1 200 OK|Content-Length: 5||").unwrap();
-        assert_eq!(head, (200, "Done".to_owned(), true, Some("5".to_owned())));
+        for (fields, keep, length) in [
+            ("", true, None),
+            ("Content-Length: 0|", true, Some("0")),
+            ("Content-Length: 5|", false, Some("5")),
+            ("Transfer-Encoding: chunked|", false, None),
+        ] {
+            let got = judge(Method::HEAD, &format!("HTTP/1.1 200 OK|{fields}|")).unwrap();
+            assert_eq!(got, (200, "Done".to_owned(), keep, length.map(str::to_owned)), "{fields}");
+        }
         let old =
             |fields| judge(Method::GET, &format!("HTTP/1.0 200 OK|Content-Length: 1|{fields}|"));
         assert!(!old("").unwrap().2);
@@ -251,6 +268,8 @@ mod tests {
             "HTTP/1.1 099 No||",
             "HTTP/1.1 20 OK||",
             "SSH-2.0-OpenSSH||",
+            "|HTTP/1.1 200 OK|Content-Length: 0||",
+            "|",
             "HTTP/1.1 200 OK|no colon||",
             "HTTP/1.1 200 OK|a b: c||",
             "HTTP/1.1 200 OK|a: b| folded||",

@@ -23,6 +23,10 @@ pub(in crate::origin) struct Sending {
     body: Option<(Body, Left)>,
     /// Of the body, framed.
     queue: VecDeque<Bytes>,
+    /// The method is idempotent and there is no body (RFC 9110 §9.2.2).
+    repeatable: bool,
+    /// The whole head, as long as it may be sent again.
+    whole: Bytes,
     touched: bool,
     /// Something was written since the last flush.
     unflushed: bool,
@@ -54,7 +58,38 @@ impl Sending {
             None => (Framing::Chunked, Some((body, Left::Chunks))),
         };
         let head = head::write(method, target, host, fields, framing);
-        Self { head, body, ..Self::default() }
+        let repeatable = method.is_idempotent() && body.is_none();
+        Self { head, body, repeatable, ..Self::default() }
+    }
+
+    /// Keeps what it takes to send the request again on another connection.
+    pub(in crate::origin) fn remember(&mut self) {
+        if self.repeatable {
+            self.whole = self.head.clone();
+        }
+    }
+
+    /// Something of a response came: the request isn't sent again.
+    pub(super) fn forget(&mut self) {
+        self.whole = Bytes::new();
+    }
+
+    /// Sends no more of it.
+    pub(super) fn stop(&mut self) {
+        *self = Self { whole: std::mem::take(&mut self.whole), ..Self::default() };
+    }
+
+    /// As it was, if the origin surely saw nothing of it.
+    pub(super) fn untouched(self) -> Option<Self> {
+        self.is_untouched().then_some(self)
+    }
+
+    /// As it was, if the origin surely saw nothing of it, or it may be repeated.
+    pub(super) fn repeated(self) -> Option<Self> {
+        if self.whole.is_empty() {
+            return self.untouched();
+        }
+        Some(Self { head: self.whole, ..Self::default() })
     }
 
     /// Whether the origin surely saw nothing of it.
