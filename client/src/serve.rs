@@ -23,6 +23,7 @@ use http_body::Body as HttpBody;
 use log::{debug, warn};
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
+use ptth_link::events;
 use ptth_link::goaway::{self, Why};
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{
@@ -43,8 +44,8 @@ use crate::journal::{Exchange, Journal};
 use crate::tls;
 
 pub use early::Early;
-pub use reply::Onward;
-use reply::{refuse, reply};
+pub use reply::{Onward, Own};
+use reply::{refuse, reply, withhold};
 
 /// What the exchanges of one tunnel need.
 #[derive(Clone, Debug)]
@@ -281,23 +282,32 @@ async fn exchange<S, B>(
         line.finish(&around.journal, StatusCode::MISDIRECTED_REQUEST, 0, begun, begun.elapsed());
         return refuse(respond, StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
     }
+    let events = events::is_event_source(&head.method, &head.headers);
     let early = Early::default();
     head.extensions.insert(early.clone());
     let calling = call(&mut service, Request::from_parts(head, body));
     let answer = wait(calling, &mut inflow, &mut respond, &early).await;
-    let origin = begun.elapsed();
+    let (origin, failed) = (begun.elapsed(), StatusCode::BAD_GATEWAY);
+    let fail = |respond| match events {
+        true => withhold(respond),
+        false => refuse(respond, failed, FAILED),
+    };
     let response = match answer {
         // h2 ends the connection of a server that ends a stream with 1xx.
         Some(Ok(response)) if !is_final(response.status()) => {
             debug!("exchange: the service answered with status={}", response.status());
-            line.finish(&around.journal, StatusCode::BAD_GATEWAY, 0, begun, origin);
-            return refuse(respond, StatusCode::BAD_GATEWAY, FAILED);
+            line.finish(&around.journal, failed, 0, begun, origin);
+            return fail(respond);
+        }
+        Some(Ok(response)) if events && Own::is_withheld(&response) => {
+            line.finish(&around.journal, response.status(), 0, begun, origin);
+            return withhold(respond);
         }
         Some(Ok(response)) => response,
         Some(Err(err)) => {
             debug!("exchange: the service failed: {err}");
-            line.finish(&around.journal, StatusCode::BAD_GATEWAY, 0, begun, origin);
-            return refuse(respond, StatusCode::BAD_GATEWAY, FAILED);
+            line.finish(&around.journal, failed, 0, begun, origin);
+            return fail(respond);
         }
         None => return line.cancelled(&around.journal, begun),
     };

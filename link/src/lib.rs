@@ -9,6 +9,7 @@ pub mod cli;
 pub mod cork;
 pub mod crypto;
 pub mod env;
+pub mod events;
 pub mod forwarded;
 pub mod goaway;
 mod growing;

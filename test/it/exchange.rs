@@ -3,6 +3,7 @@
 mod bodies;
 mod duplex;
 mod early;
+mod events;
 mod fields;
 mod interim;
 mod leave;

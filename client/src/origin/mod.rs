@@ -28,7 +28,7 @@ use ptth_link::body::Body;
 use tower_service::Service;
 
 use crate::config::{HostHeader, OriginAddress};
-use crate::serve::Early;
+use crate::serve::{Early, Own};
 
 use h1::Sending;
 use leg::{Leg, Legs};
@@ -180,6 +180,7 @@ impl Service<Request<Body>> for Origin {
                 let text = format!("{} {}\n", err.status().as_u16(), err.explanation());
                 let mut response = Response::new(OriginBody(Kind::Page(Some(text.into()))));
                 *response.status_mut() = err.status();
+                response.extensions_mut().insert(Own);
                 if matches!(err, OriginError::NotHttp) {
                     // RFC 9110 §15.5.6.
                     response.headers_mut().insert(ALLOW, HeaderValue::from_static("CONNECT"));

@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use ptth_link::body::Inflow;
+use ptth_link::events;
 use ptth_link::headers;
 use ptth_link::pump::{Heard, Patience, PumpError, pump};
 use tokio::task::JoinSet;
@@ -41,6 +42,17 @@ impl Onward {
             Poll::Ready(())
         })
         .await;
+    }
+}
+
+/// Marks a response, among its extensions, as the client's own: the origin said nothing of the kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Own;
+
+impl Own {
+    /// Whether an EventSource gets no response in place of this one.
+    pub(super) fn is_withheld<B>(response: &Response<B>) -> bool {
+        response.extensions().get::<Self>().is_some() && events::is_withheld(response.status())
     }
 }
 
@@ -94,6 +106,11 @@ pub(super) fn done(mut respond: SendResponse<Bytes>) {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let _ = respond.send_response(response, true);
+}
+
+/// Ends the stream without a response: the gateway then has none for the visitor.
+pub(super) fn withhold(mut respond: SendResponse<Bytes>) {
+    respond.send_reset(Reason::INTERNAL_ERROR);
 }
 
 pub(super) fn refuse(mut respond: SendResponse<Bytes>, status: StatusCode, text: &'static str) {

@@ -110,7 +110,11 @@ where
             *response.version_mut() = Version::HTTP_11;
             response.map(Either::Left)
         }
-        Err(err) => account.failed(&err).map(|page| Either::Right(Full::from(page))),
+        Err(err) => {
+            // A service can't end the connection of the server that it is in.
+            let page = account.failed(&err).unwrap_or_else(|| account.page(&err));
+            page.map(|page| Either::Right(Full::from(page)))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A visitor who speaks HTTP/1.1: hyper behind the [`super::guard`], and exchanges behind hyper.
 
-use std::convert::Infallible;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -88,7 +88,7 @@ pub(super) async fn drive<IO, A, F>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Result<Response<Reply>, Infallible>>,
+    F: Future<Output = Result<Response<Reply>, NoResponse>>,
 {
     let (io, outlet) = Stall::new(io, budget);
     let (io, gate) = Guard::new(io);
@@ -139,7 +139,19 @@ pub(super) async fn drive<IO, A, F>(
 }
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Reply>, Infallible>> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Reply>, NoResponse>> + Send>>;
+
+/// The connection is closed in place of a response.
+#[derive(Debug)]
+pub(super) struct NoResponse;
+
+impl fmt::Display for NoResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("closed without a response")
+    }
+}
+
+impl std::error::Error for NoResponse {}
 
 /// What the requests of one connection share.
 struct Connection {
@@ -153,7 +165,7 @@ impl Connection {
         self: Arc<Self>,
         request: Box<Parts>,
         body: Incoming,
-    ) -> Result<Response<Reply>, Infallible> {
+    ) -> Result<Response<Reply>, NoResponse> {
         let (verdict, exchange) = self.wire.begin();
         let visitor = &*self.visitor.seen(&request.headers);
         let account = Account::open(visitor, &request);
@@ -185,7 +197,8 @@ impl Connection {
                     }
                     (err, _) => err,
                 };
-                account.failed(&err).map(|text| Reply::page(text, exchange))
+                let page = account.failed(&err).ok_or(NoResponse)?;
+                page.map(|text| Reply::page(text, exchange))
             }
         })
     }

@@ -200,8 +200,13 @@ async fn answer(
     }
 }
 
-/// Sends a page of ours.
-fn refuse(mut respond: SendResponse<Bytes>, mut page: Response<String>, is_head: bool) {
+/// Sends a page of ours, or ends the stream without one.
+fn refuse(mut respond: SendResponse<Bytes>, page: Option<Response<String>>, is_head: bool) {
+    let Some(mut page) = page else {
+        // Not REFUSED_STREAM, since a backend may have seen the request (RFC 9113 §8.7); and some clients take
+        // CANCEL for an end without an error.
+        return respond.send_reset(Reason::INTERNAL_ERROR);
+    };
     page.headers_mut().remove(CONNECTION);
     let (parts, text) = page.into_parts();
     if let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), is_head)

@@ -26,6 +26,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use log::{Level, debug, log_enabled};
 use ptth_link::body::Body;
+use ptth_link::events;
 use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination, Statement};
 use ptth_link::shutdown::Shutdown;
@@ -166,6 +167,8 @@ struct Account {
     subject: Option<String>,
     /// The visitor's own fields, for the page that he may get.
     accept: Option<HeaderValue>,
+    /// An EventSource asks.
+    events: bool,
 }
 
 impl Account {
@@ -182,6 +185,7 @@ impl Account {
             begun: Instant::now(),
             subject,
             accept: head.headers.get(ACCEPT).cloned(),
+            events: events::is_event_source(&head.method, &head.headers),
         }
     }
 
@@ -190,9 +194,15 @@ impl Account {
         self.note(status, &"");
     }
 
-    /// The page for a failure, which is logged here and nowhere else.
-    fn failed(&self, err: &ExchangeError) -> Response<String> {
+    /// The page for a failure, which is logged here and nowhere else. `None`: the stream is to end without a
+    /// response ([`events`]).
+    fn failed(&self, err: &ExchangeError) -> Option<Response<String>> {
         self.note(err.status(), err);
+        let withheld = self.events && events::is_withheld(err.status());
+        (!withheld).then(|| self.page(err))
+    }
+
+    fn page(&self, err: &ExchangeError) -> Response<String> {
         let mut page = err.page(self.accept.as_ref(), self.id);
         stamp(page.headers_mut());
         page

@@ -73,10 +73,12 @@ impl<IO> Frames<IO> {
 
     /// The same as `bytes`, where GOAWAY among them is to have another code.
     fn corrected(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if !self.missized {
+            return None;
+        }
         let (mut walk, mut rest) = (self.went, bytes);
-        while self.missized {
-            let is_goaway = walk.next(&mut rest)?.kind == GOAWAY;
-            if is_goaway && rest.get(LAST_STREAM..CODE_END) == Some(&PROTOCOL_ERROR) {
+        while let Some(head) = walk.next(&mut rest) {
+            if head.kind == GOAWAY && rest.get(LAST_STREAM..CODE_END) == Some(&PROTOCOL_ERROR) {
                 let (before, after) =
                     (bytes.len() - rest.len() + LAST_STREAM, rest.get(CODE_END..)?);
                 return Some([bytes.get(..before)?, &FRAME_SIZE_ERROR, after].concat());
