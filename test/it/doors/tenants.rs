@@ -107,17 +107,19 @@ async fn a_refused_backend_leaves_the_pattern_as_it_was() {
     assert_eq!(soon("b", b.head()).await.0, 101);
     let mut a = answering(a).await;
     gateway.until_registered(2).await;
-    let mut b = answering(b).await;
     soon("the end of b", async {
         // The other one answers when it is asked whether it is still there.
         let serving = async { while a.next().await.is_some() {} };
+        let refused = async {
+            let mut b = answering(b).await;
+            while b.next().await.is_some() {}
+        };
         tokio::select! {
-            () = async { while b.next().await.is_some() {} } => {}
+            () = refused => {}
             () = serving => panic!("the first backend is gone"),
         }
     })
     .await;
-    drop(b);
     let mut visitor = H1::connect(gateway).await;
     visitor.send("GET /x HTTP/1.1\r\nHost: t1.w.test\r\n\r\n").await;
     tokio::select! {
