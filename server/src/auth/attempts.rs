@@ -100,7 +100,7 @@ impl Attempts {
     /// Takes the place of an attempt at `targets`, as soon as there is one. Cancel safe.
     ///
     /// # Errors
-    /// How long to wait, where that is more than [`PATIENCE`].
+    /// How long to wait, where that is more than two seconds.
     pub async fn begin(
         self: &Arc<Self>,
         address: IpAddr,

@@ -115,8 +115,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Frames<IO> {
         }
         let begun = || Box::pin(sleep_until(Instant::now() + BLOCK));
         match self.block.get_or_insert_with(begun).as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => polled,
+            // What came just now is handed out first: an error says that nothing was read.
+            Poll::Ready(()) if buf.filled().len() == before => {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            _ => polled,
         }
     }
 }
