@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::serve::Onward;
@@ -126,8 +127,10 @@ async fn upload(body: Body, mut writer: Writer) -> io::Result<()> {
 async fn unwrap(body: Body, mut writer: Writer) -> io::Result<()> {
     let mut body = pin!(body);
     let mut capsules = Capsules::default();
+    let mut taken = 0;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() else { continue };
+        let length = data.len();
         // What came together is one write, however small its capsules are.
         let (mut small, mut ended) = (Vec::new(), false);
         while let Some(content) = capsules.next(&mut data).map_err(io::Error::other)? {
@@ -139,9 +142,17 @@ async fn unwrap(body: Body, mut writer: Writer) -> io::Result<()> {
                 Content::End => ended = true,
             }
         }
-        writer.write(&small).await?;
+        if !small.is_empty() {
+            writer.write(&small).await?;
+        }
         if ended {
             writer.end().await?;
+        }
+        taken += length;
+        if taken >= TURN {
+            // The runtime counts writes, and empty capsules cause none.
+            taken = 0;
+            yield_now().await;
         }
     }
     if capsules.ended() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
@@ -192,5 +203,53 @@ impl Download {
 
 const CAPSULE_PROTOCOL: HeaderName = HeaderName::from_static("capsule-protocol");
 const CHUNK: usize = 16 * 1024;
+/// Of capsules, taken apart in one turn.
+const TURN: usize = 256 * 1024;
 /// A service that acknowledges nothing for this long is gone.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::Waker;
+
+    use ptth_link::body::split;
+    use ptth_link::limits::BODY_BUDGET;
+    use ptth_link::window::Budget;
+    use tokio::io::duplex;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// D3: whoever sends capsules that hold nothing lets the other tasks of the thread have their turn.
+    #[tokio::test]
+    async fn one_poll_takes_a_bounded_number_of_capsules() {
+        let (near, far) = duplex(64 * 1024);
+        let mut server = h2::server::Builder::new();
+        server.initial_window_size(WHOLE as u32).initial_connection_window_size(WHOLE as u32);
+        let (client, server) =
+            tokio::join!(h2::client::handshake(near), server.handshake::<_, Bytes>(far));
+        let ((mut sender, connection), mut server) = (client.unwrap(), server.unwrap());
+        let mut running = JoinSet::new();
+        running.spawn(async { connection.await.unwrap() });
+        let request = Request::post("https://a.test/").body(()).unwrap();
+        let (_response, mut outgoing) = sender.send_request(request, false).unwrap();
+        let (incoming, _respond) = server.accept().await.unwrap().unwrap();
+        running.spawn(async move { while server.accept().await.is_some() {} });
+        // Of a type that nobody knows, without a payload.
+        outgoing.send_data(Bytes::from_iter([1, 0].repeat(WHOLE / 2)), true).unwrap();
+        let (mut inflow, body) = split(incoming.into_body(), Budget::new(BODY_BUDGET));
+        (&mut inflow).await;
+        let mut work = pin!(unwrap(body, Writer { half: None, cut: None }));
+        let cx = &mut Context::from_waker(Waker::noop());
+        let (mut before, mut polls) = (inflow.moved(), 1);
+        while Pin::new(&mut work).poll(cx).is_pending() {
+            let taken = inflow.moved() - before;
+            assert!(taken <= (TURN + CHUNK) as u64, "{taken}");
+            (before, polls) = (inflow.moved(), polls + 1);
+        }
+        assert!(polls >= WHOLE / (TURN + CHUNK), "{polls}");
+    }
+
+    const WHOLE: usize = 2 << 20;
+}
