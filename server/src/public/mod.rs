@@ -167,7 +167,7 @@ struct Account {
     subject: Option<String>,
     /// The visitor's own fields, for the page that he may get.
     accept: Option<HeaderValue>,
-    /// An EventSource asks.
+    /// An EventSource asks, on a connection of its own.
     events: bool,
 }
 
@@ -185,7 +185,8 @@ impl Account {
             begun: Instant::now(),
             subject,
             accept: head.headers.get(ACCEPT).cloned(),
-            events: events::is_event_source(&head.method, &head.headers),
+            // A proxy in front has a connection of its own: it makes a page of ours, or of no response.
+            events: visitor.said.is_none() && events::is_event_source(&head.method, &head.headers),
         }
     }
 

@@ -2,17 +2,19 @@
 
 use std::future::pending;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use ptth_client::config::{HostHeader, OriginAddress};
 use ptth_client::origin::Origin;
-use ptth_server::config::{NoBackend, Route};
+use ptth_server::config::{NoBackend, Route, Trusted};
+use ptth_server::public::{serve_h1, serve_h2};
 use ptth_test::peer::*;
 use ptth_test::service::service;
-use ptth_test::{Lab, Peer};
-use tokio::io::DuplexStream;
+use ptth_test::{H1, Lab, Peer};
+use tokio::io::{DuplexStream, duplex};
 use tokio::net::TcpListener;
 
 /// RST_STREAM's code where there is no response.
@@ -85,6 +87,29 @@ async fn an_event_source_gets_no_page_where_there_is_no_backend() {
                 let told = told(&mut lab, over_h2, (method, accept), pending()).await;
                 assert_eq!(told, expected, "{method} {accept} h2={over_h2}");
             }
+        }
+    }
+}
+
+/// E4: a proxy in front would make a page of it, and may take this gateway for dead.
+#[tokio::test(start_paused = true)]
+async fn a_trusted_proxy_gets_its_page() {
+    let mut lab = Lab::default();
+    for over_h2 in [false, true] {
+        let (near, far) = duplex(64 * 1024);
+        let mut visitor = lab.visitor();
+        visitor.edge.trusted = Trusted::parse(&[visitor.address.to_string()]).expect("an address");
+        let visitor = Arc::new(visitor);
+        if over_h2 {
+            lab.spawn(serve_h2(visitor, near));
+            let mut proxy = Peer::asking(far, &[]).await;
+            proxy.send(h2("GET", EVENTS)).await;
+            assert!(matches!(proxy.outcome(1).await, Outcome::Response(502, _)));
+        } else {
+            lab.spawn(serve_h1(visitor, near));
+            let mut proxy = H1::over(far);
+            proxy.send(h1("GET", EVENTS)).await;
+            assert_eq!(proxy.answer().await.status, 502);
         }
     }
 }
