@@ -162,7 +162,10 @@ async fn a_connection_whose_response_promised_a_body_that_may_not_come_is_not_us
         let (response, _) = gateway.send_request(request(method), true).unwrap();
         let mut first = answer(&listener, head).await;
         soon(response).await.unwrap();
+        let (next, _) = gateway.send_request(request("GET"), true).unwrap();
         assert_eq!(soon(first.read(&mut [0; 1])).await.unwrap(), 0, "closed after {method} {head}");
+        let _second = answer(&listener, "204 No Content\r\nConnection: close").await;
+        assert_eq!(soon(next).await.unwrap().status(), 204);
     }
 }
 
