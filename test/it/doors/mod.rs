@@ -65,14 +65,20 @@ async fn knock(gateway: &GatewayBox) -> H1<TlsStream<TcpStream>> {
     H1::over(soon("a connection", dialled).await.expect("TLS"))
 }
 
-/// The backend's end of a connection whose roles are transposed, up.
+/// The backend's end of a connection whose roles are transposed.
+async fn transposed(
+    mut door: H1<TlsStream<TcpStream>>,
+) -> Peer<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    let unread = Cursor::new(door.take_unread());
+    let (read, write) = split(door.stream);
+    Peer::answering(join(unread.chain(read), write), &[]).await
+}
+
+/// The same, up.
 async fn answering(
     door: H1<TlsStream<TcpStream>>,
 ) -> Peer<impl AsyncRead + AsyncWrite + Unpin + use<>> {
-    let mut door = door;
-    let unread = Cursor::new(door.take_unread());
-    let (read, write) = split(door.stream);
-    let mut backend = Peer::answering(join(unread.chain(read), write), &[]).await;
+    let mut backend = transposed(door).await;
     // The gateway's own PING came before this answer, and was answered.
     backend.ping().await;
     backend

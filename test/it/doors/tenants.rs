@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::registration::{exchange, register};
-use super::{answering, bearer, credential, knock, registration};
+use super::{answering, bearer, credential, knock, registration, transposed};
 
 /// An authorizer that knows `secret` and denies it these hosts; and what it was asked about.
 async fn outside(
@@ -111,7 +111,7 @@ async fn a_refused_backend_leaves_the_pattern_as_it_was() {
         // The other one answers when it is asked whether it is still there.
         let serving = async { while a.next().await.is_some() {} };
         let refused = async {
-            let mut b = answering(b).await;
+            let mut b = transposed(b).await;
             while b.next().await.is_some() {}
         };
         tokio::select! {
