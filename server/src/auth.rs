@@ -185,9 +185,13 @@ impl Known {
 
     /// Whether a backend with this key may come in at all.
     pub fn admits(&self, key: &Key) -> bool {
+        self.is_open() || self.names(key)
+    }
+
+    /// Whether the configuration names this key: not just anybody has it.
+    pub fn names(&self, key: &Key) -> bool {
         let keys = self.read();
-        keys.open
-            || matches!(key, Key::Ed25519(key) if keys.general.contains(key) || keys.granted.contains(key))
+        matches!(key, Key::Ed25519(key) if keys.general.contains(key) || keys.granted.contains(key))
     }
 
     /// Whether it may serve the routes that say nothing of their own.

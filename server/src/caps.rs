@@ -1,11 +1,19 @@
 //! How many connections there may be, in all and from one address.
 
+mod reserve;
+
 use std::collections::HashMap;
+use std::future::{Future, pending};
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::select;
+use tokio::time::sleep_until;
 
 use crate::config::Limits;
 use crate::share::network;
+use reserve::{Reserve, Seat};
 
 /// Counts the connections of all shards.
 #[derive(Clone, Debug)]
@@ -23,17 +31,25 @@ struct Inner {
 struct Counts {
     all: usize,
     addresses: HashMap<IpAddr, usize>,
+    reserve: Reserve,
 }
 
 /// A connection's place. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Place {
-    caps: Caps,
-    /// Whose it is; a trusted proxy's is nobody's until it says whose.
-    address: Option<IpAddr>,
     /// A proxy that passes bytes through didn't say whose: what is in them isn't its word.
     opaque: bool,
-    number: usize,
+    stake: Stake,
+}
+
+/// What somebody must do for a place, without holding it.
+#[derive(Clone, Debug)]
+pub struct Stake {
+    caps: Caps,
+    /// Whose it is; a trusted proxy's is nobody's until it says whose.
+    network: Option<IpAddr>,
+    /// One of those kept for backends: to be earned.
+    seat: Option<Arc<Seat>>,
 }
 
 impl Caps {
@@ -47,20 +63,32 @@ impl Caps {
         Self(Arc::new(Inner { visitors, all, per_address, counts: Mutex::default() }))
     }
 
-    /// A place for a connection from `address`, if there is one.
-    pub fn take(&self, address: IpAddr) -> Option<Place> {
-        self.take_proxied()?.of(address)
+    /// A place for a connection from `address`, if there is one; of those kept for backends only if it `may_earn` it.
+    pub fn take(&self, address: IpAddr, may_earn: impl FnOnce() -> bool) -> Option<Place> {
+        self.place(Some(network(address)), may_earn)
     }
 
     /// A place for a connection from a trusted proxy, which brings many visitors, if there is one.
     pub fn take_proxied(&self) -> Option<Place> {
+        self.place(None, || true)
+    }
+
+    fn place(&self, network: Option<IpAddr>, may_earn: impl FnOnce() -> bool) -> Option<Place> {
         let mut counts = self.lock();
-        if counts.all >= self.0.all {
+        if network.is_some_and(|network| counts.of(network) >= self.0.per_address) {
             return None;
         }
-        counts.all += 1;
-        let (address, number) = (None, counts.all);
-        Some(Place { caps: self.clone(), address, opaque: false, number })
+        let full = counts.all >= self.0.all;
+        let reserved = counts.all >= self.0.visitors;
+        if reserved && !may_earn() {
+            return None;
+        }
+        let seat = if reserved { Some(counts.reserve.seat(network, full)?) } else { None };
+        // Where all places are taken, it has that of somebody else.
+        counts.all += usize::from(!full);
+        network.into_iter().for_each(|network| *counts.addresses.entry(network).or_default() += 1);
+        let stake = Stake { caps: self.clone(), network, seat };
+        Some(Place { opaque: false, stake })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -68,18 +96,25 @@ impl Caps {
     }
 }
 
+impl Counts {
+    fn of(&self, network: IpAddr) -> usize {
+        self.addresses.get(&network).copied().unwrap_or(0)
+    }
+}
+
 impl Place {
     /// The same place, for who it turned out to be for; `None` if he has enough.
     pub fn of(mut self, address: IpAddr) -> Option<Self> {
-        let address = network(address);
-        let mut counts = self.caps.lock();
-        let here = counts.addresses.entry(address).or_default();
-        if *here >= self.caps.0.per_address {
+        let network = network(address);
+        let caps = self.stake.caps.clone();
+        let mut counts = caps.lock();
+        let seated = self.stake.seat.iter().all(|seat| counts.reserve.name(seat, network));
+        if !seated || counts.of(network) >= caps.0.per_address {
+            drop(counts);
             return None;
         }
-        *here += 1;
-        drop(counts);
-        self.address = Some(address);
+        *counts.addresses.entry(network).or_default() += 1;
+        self.stake.network = Some(network);
         Some(self)
     }
 
@@ -95,21 +130,79 @@ impl Place {
         self.opaque
     }
 
-    /// Whether it is one of those kept for backends.
+    /// Whether it is one of those kept for backends, and nobody has earned it yet.
     pub fn is_reserved(&self) -> bool {
-        self.number > self.caps.0.visitors
+        self.stake.seat.as_ref().is_some_and(|seat| self.stake.caps.lock().reserve.has(seat))
+    }
+
+    /// Who has it speaks like a visitor: if it is reserved, others come before him.
+    pub fn stand_back(&self) {
+        if let Some(seat) = &self.stake.seat {
+            self.stake.caps.lock().reserve.stand_back(seat);
+        }
+    }
+
+    /// What is to be done for it.
+    pub fn stake(&self) -> Stake {
+        self.stake.clone()
+    }
+}
+
+impl Stake {
+    /// The same, for a backend whom nothing that it showed let in: of an open gateway anybody is one.
+    #[must_use]
+    pub fn without_proof(mut self) -> Self {
+        self.network = None;
+        self
+    }
+
+    /// A backend is in on this connection. Its network comes first when places are rare.
+    pub fn earn(&self) {
+        let mut counts = self.caps.lock();
+        self.seat.iter().for_each(|seat| counts.reserve.settle(seat));
+        if let Some(network) = self.network {
+            counts.reserve.prove(network);
+        }
+    }
+
+    /// Whether somebody wanted to be a backend by it, and isn't one.
+    pub fn is_unearned(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| !seat.visitor.load(Ordering::Relaxed))
+    }
+
+    /// Runs what has this place. `None`: it is cut off, since the place is reserved for backends, and this one proved no
+    /// key in time or made room for another. Cancel safe if `work` is.
+    pub async fn hold<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let Some(seat) = &self.seat else { return Some(work.await) };
+        let lost = async {
+            select! {
+                () = seat.lost.notified() => {}
+                () = sleep_until(seat.until) => if !self.caps.lock().reserve.has(seat) {
+                    pending().await
+                }
+            }
+        };
+        select! {
+            biased;
+            done = work => Some(done),
+            () = lost => None,
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.caps.lock();
-        counts.all = counts.all.saturating_sub(1);
-        let Some(address) = self.address else { return };
-        if let Some(here) = counts.addresses.get_mut(&address) {
+        let stake = &self.stake;
+        let mut counts = stake.caps.lock();
+        let taken = stake.seat.as_ref().is_some_and(|seat| counts.reserve.give_back(seat));
+        if !taken {
+            counts.all = counts.all.saturating_sub(1);
+        }
+        let Some(network) = stake.network else { return };
+        if let Some(here) = counts.addresses.get_mut(&network) {
             *here = here.saturating_sub(1);
             if *here == 0 {
-                counts.addresses.remove(&address);
+                counts.addresses.remove(&network);
             }
         }
     }
@@ -142,14 +235,14 @@ mod tests {
     fn an_address_gets_its_share_and_no_more() {
         let caps = caps(10, 2);
         let one: IpAddr = "192.0.2.1".parse().unwrap();
-        let _a = caps.take(one).unwrap();
-        let b = caps.take("::ffff:192.0.2.1".parse().unwrap()).unwrap();
-        assert!(caps.take(one).is_none());
-        assert!(caps.take("192.0.2.2".parse().unwrap()).is_some());
+        let _a = caps.take(one, || true).unwrap();
+        let b = caps.take("::ffff:192.0.2.1".parse().unwrap(), || true).unwrap();
+        assert!(caps.take(one, || true).is_none());
+        assert!(caps.take("192.0.2.2".parse().unwrap(), || true).is_some());
         drop(b);
-        assert!(caps.take(one).is_some());
-        let v6 =
-            ["2001:db8::1", "2001:db8::2", "2001:db8::3"].map(|a| caps.take(a.parse().unwrap()));
+        assert!(caps.take(one, || true).is_some());
+        let v6 = ["2001:db8::1", "2001:db8::2", "2001:db8::3"]
+            .map(|a| caps.take(a.parse().unwrap(), || true));
         assert!(v6[1].is_some() && v6[2].is_none(), "one /64 is one address");
     }
 
@@ -157,7 +250,7 @@ mod tests {
     fn backends_have_a_reserve() {
         let caps = caps(2, 100);
         let places: Vec<_> =
-            (0..4).filter_map(|n| caps.take(IpAddr::from([192, 0, 2, n]))).collect();
+            (0..4).filter_map(|n| caps.take(IpAddr::from([192, 0, 2, n]), || true)).collect();
         let reserved: Vec<_> = places.iter().map(Place::is_reserved).collect();
         assert_eq!(reserved, [false, false, true, true]);
     }
@@ -171,7 +264,7 @@ mod tests {
         let (_a, b) = (settled.next().unwrap().unwrap(), settled.next().unwrap().unwrap());
         assert!(settled.all(|place| place.is_none()), "two of an address");
         drop(b);
-        let _c = caps.take(one).unwrap();
+        let _c = caps.take(one, || true).unwrap();
         assert_eq!(caps.lock().all, 2, "places that were refused are free again");
     }
 

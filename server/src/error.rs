@@ -38,6 +38,8 @@ pub enum ExchangeError {
     Register(RegisterError),
     /// No backend is connected; and what its route wants the visitor to get.
     Absent(NoBackend),
+    /// There are too many connections; the visitor's has a place that is kept for backends.
+    Crowded,
     /// Every tunnel is full.
     Full,
     /// Too much waits to be delivered already.
@@ -67,7 +69,9 @@ impl ExchangeError {
             Self::Absent(NoBackend::Status(status)) => *status,
             // For now, and with the same method and body (RFC 9110 §15.4.8).
             Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
-            Self::Full | Self::Backlog | Self::Moved => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Crowded | Self::Full | Self::Backlog | Self::Moved => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::BackendTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Tunnel(_) | Self::Backend(_) => StatusCode::BAD_GATEWAY,
         }
@@ -88,6 +92,7 @@ impl ExchangeError {
             Self::Unrouted => "There is no such site here.",
             Self::Absent(_) => "There is no upstream available",
             Self::Moved => "This site is being changed.",
+            Self::Crowded => "This gateway has too many connections.",
             Self::Full => "Every way to the server behind this gateway is busy.",
             Self::Backlog => "Too many requests wait for the server behind this gateway.",
             Self::BackendTimeout(_) => "The server behind this gateway did not answer in time.",
@@ -96,9 +101,9 @@ impl ExchangeError {
         }
     }
 
-    /// Whether the visitor's connection must close because its framing can't be trusted any more.
+    /// Whether the visitor's connection must close: its framing can't be trusted any more, or its place isn't its own.
     pub fn ends_connection(&self) -> bool {
-        matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow)
+        matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow | Self::Crowded)
     }
 
     /// The response: plain text, or RFC 9457's problem+json where the visitor accepts it.
@@ -157,6 +162,7 @@ impl fmt::Display for ExchangeError {
             Self::Register(err) => f.write_str(err.explanation()),
             Self::Absent(_) => f.write_str("no backend is connected"),
             Self::Moved => f.write_str("the route changed while it waited"),
+            Self::Crowded => f.write_str("too many connections"),
             Self::Full => f.write_str("all tunnels are full"),
             Self::Backlog => f.write_str("no room to keep it for delivery"),
             Self::BackendTimeout(after) => {

@@ -132,7 +132,9 @@ fn admit(
     connections: &mut JoinSet<()>,
 ) {
     let proxied = shard.trusted.contains(peer.ip());
-    let place = if proxied { shard.caps.take_proxied() } else { shard.caps.take(peer.ip()) };
+    let failed = || !shard.attempts.delay(peer.ip(), Instant::now()).is_zero();
+    let place =
+        if proxied { shard.caps.take_proxied() } else { shard.caps.take(peer.ip(), || !failed()) };
     let Some(place) = place else {
         debug!("listener: {peer} refused: too many connections");
         return;
@@ -141,28 +143,48 @@ fn admit(
         debug!("listener: {peer} is gone: {err}");
         return;
     }
+    let socket = Rewind::new(Socket::Here(socket));
+    let stake = place.is_reserved().then(|| place.stake());
+    let connection = enter(shard.clone(), (entrance, socket, peer), proxied, place, awaited);
     let shard = shard.clone();
-    connections.spawn(async move {
-        let mut socket = Rewind::new(Socket::Here(socket));
-        let found = if proxied {
-            behind(&shard, &mut socket, peer, place).await
-        } else {
-            Some((peer, place))
-        };
-        let Some((peer, place)) = found else { return };
-        match entrance {
-            Entrance::Tls => connection(shard, socket, peer, place, awaited).await,
-            // The last places are for backends, of which none comes this way by itself.
-            _ if place.is_reserved() => debug!("listener: {peer} dropped: too many connections"),
-            Entrance::Plain => {
-                Box::pin(serve_plain(&shard, socket, peer, Stay::new(place, awaited))).await;
+    match stake {
+        None => connections.spawn(connection),
+        Some(stake) => connections.spawn(async move {
+            if stake.hold(Box::pin(connection)).await.is_none() {
+                debug!("listener: {peer} dropped: too many connections, and it is no backend yet");
+                if stake.is_unearned() && !proxied {
+                    shard.attempts.failed(peer.ip(), Instant::now());
+                }
             }
-            Entrance::Redirect { port } => {
-                serve_redirect(&shard, socket, peer, port).await;
-                drop((place, awaited));
-            }
+        }),
+    };
+}
+
+async fn enter(
+    shard: Arc<Shard>,
+    (entrance, mut socket, peer): (Entrance, Rewind<Socket>, SocketAddr),
+    proxied: bool,
+    place: Place,
+    awaited: Option<mpsc::Sender<()>>,
+) {
+    let found =
+        if proxied { behind(&shard, &mut socket, peer, place).await } else { Some((peer, place)) };
+    let Some((peer, place)) = found else { return };
+    match entrance {
+        Entrance::Tls => connection(shard, socket, peer, place, awaited).await,
+        Entrance::Plain => {
+            place.stand_back();
+            Box::pin(serve_plain(&shard, socket, peer, Stay::new(place, awaited))).await;
         }
-    });
+        // The last places are for backends, of which none comes this way.
+        Entrance::Redirect { .. } if place.is_reserved() => {
+            debug!("listener: {peer} dropped: too many connections");
+        }
+        Entrance::Redirect { port } => {
+            serve_redirect(&shard, socket, peer, port).await;
+            drop((place, awaited));
+        }
+    }
 }
 
 /// Who is behind a trusted proxy's connection, if it says so, and his place: under a deadline, since this is
@@ -173,8 +195,7 @@ pub async fn behind<IO: AsyncRead + Unpin>(
     proxy: SocketAddr,
     place: Place,
 ) -> Option<(SocketAddr, Place)> {
-    let patience = if place.is_reserved() { RESERVED_HELLO } else { HANDSHAKE };
-    match timeout(patience, proxied::source(io, shard.proxy_protocol)).await {
+    match timeout(HANDSHAKE, proxied::source(io, shard.proxy_protocol)).await {
         Ok(Ok(Source::Proxy)) => Some((proxy, place)),
         Ok(Ok(Source::Unknown)) => Some((proxy, place.opaque())),
         Ok(Ok(Source::Visitor(peer))) => match place.of(peer.ip()) {
@@ -225,13 +246,18 @@ async fn connection(
             {
                 return debug!("listener: {peer} is gone: {err}");
             }
-            let home = shard.home(target);
+            let stake = place.stake();
+            let proved = identity.key.as_ref().is_some_and(|key| shard.tls.known().names(key));
+            let earned = if proved { stake.clone() } else { stake.clone().without_proof() };
+            let home = Home { stake: Some(earned), ..shard.home(target) };
             let tunnel = Box::pin(async move {
                 if let Err(err) = stream.get_mut().0.stream_mut().arrive() {
                     return debug!("listener: {peer} is gone: {err}");
                 }
                 info!("tunnel: admitted from={peer}");
-                serve_backend(*stream, identity, home, peer).await;
+                if stake.hold(serve_backend(*stream, identity, home, peer)).await.is_none() {
+                    warn!("tunnel: refused from={peer}: too many connections, and it was slow");
+                }
                 drop((place, booking));
             });
             shard.hand_over(target, tunnel);
@@ -268,8 +294,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let address = peer.ip();
-    let patience = if place.is_reserved() { RESERVED_HELLO } else { HANDSHAKE };
-    let hello = timeout(patience, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
+    let hello = timeout(HANDSHAKE, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
     let hello = match hello {
         Ok(Ok(hello)) => hello,
         Ok(Err(err)) => return note(peer, &err),
@@ -279,17 +304,23 @@ where
     let backend = side == Side::Backend;
     if backend {
         // Guessing a 256-bit key is hopeless; this keeps the attempts from costing us.
-        sleep(shard.attempts.delay(address, Instant::now())).await;
-    } else if place.is_reserved() {
-        return note(peer, &"too many connections");
+        let delay = shard.attempts.delay(address, Instant::now());
+        if !delay.is_zero() && place.is_reserved() {
+            return note(peer, &"too many connections, and too many failures from this address");
+        }
+        sleep(delay).await;
+    } else {
+        place.stand_back();
     }
     let stream = match timeout(HANDSHAKE, hello.into_stream(config).into_fallible()).await {
         Ok(Ok(stream)) => stream,
         Ok(Err((err, io))) if backend => {
             shard.attempts.failed(address, Instant::now());
             warn!("tunnel: refused from={peer}: {err}");
-            // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
-            farewell(io).await;
+            if !place.is_reserved() {
+                // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
+                farewell(io).await;
+            }
             return None;
         }
         Ok(Err((err, _))) => return note(peer, &err),
@@ -359,8 +390,6 @@ pub async fn serve_backend<IO>(
 
 /// Accepted to TLS done: once for the ClientHello, once for the rest.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// For the ClientHello of who takes one of the last places: those are for backends, which begin at once.
-const RESERVED_HELLO: Duration = Duration::from_secs(2);
 /// For a visitor whose network pauses, or whose upgraded connection he doesn't read for a while.
 const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Descriptors that ran out come back within this or never.

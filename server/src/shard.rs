@@ -137,6 +137,7 @@ impl Shard {
             budget: self.budget.clone(),
             shutdown: self.shutdown.clone(),
             port: self.port.get().copied(),
+            stake: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use crate::caps::Place;
+use crate::caps::{Place, Stake};
 
 /// A connection's place, and the gateway's wait for its end when draining.
 #[derive(Debug, Default)]
@@ -40,6 +40,16 @@ impl Stay {
     /// Whether nobody vouches for what comes, though a trusted proxy brings it.
     pub fn is_opaque(&self) -> bool {
         self.lock().place.as_ref().is_some_and(Place::is_opaque)
+    }
+
+    /// Whether its place is one of those for backends, and none has come by it yet.
+    pub fn is_reserved(&self) -> bool {
+        self.lock().place.as_ref().is_some_and(Place::is_reserved)
+    }
+
+    /// What a backend that comes by it does for its place.
+    pub fn stake(&self) -> Option<Stake> {
+        self.lock().place.as_ref().map(Place::stake)
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {

@@ -239,6 +239,7 @@ impl Lab {
             budget: self.budget.clone(),
             shutdown: self.shutdown.clone(),
             port: None,
+            stake: None,
         };
         self.running.spawn(async move {
             attach(io, identity, grants, home).await;

@@ -174,7 +174,7 @@ pub async fn serve<IO>(shard: Arc<Shard>, io: IO, peer: SocketAddr)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Some(place) = shard.caps.take(peer.ip()) else { return };
+    let Some(place) = shard.caps.take(peer.ip(), || true) else { return };
     match accept_tls(&shard, io, peer, &place).await {
         Some(Accepted::Visitor(stream, kind)) => {
             serve_visitor(&shard, stream, kind, peer, Stay::default()).await

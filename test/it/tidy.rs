@@ -22,8 +22,8 @@ const SERVER: &[(&str, &[&str])] = &[
     (
         "public",
         &[
-            "auth", "carry", "config", "deliver", "edge", "error", "forward", "policy", "roster",
-            "router", "site", "stay", "tunnel",
+            "auth", "caps", "carry", "config", "deliver", "edge", "error", "forward", "policy",
+            "roster", "router", "site", "stay", "tunnel",
         ],
     ),
     (
@@ -32,7 +32,7 @@ const SERVER: &[(&str, &[&str])] = &[
     ),
     ("forward", &["carry", "error", "policy", "pool", "router", "share", "upload"]),
     ("carry", &["pool", "upload"]),
-    ("tunnel", &["auth", "config", "live", "policy", "roster", "site"]),
+    ("tunnel", &["auth", "caps", "config", "live", "policy", "roster", "site"]),
     ("stay", &["caps"]),
     ("roster", &["auth", "config", "live", "policy", "pool", "site"]),
     ("policy", &["auth", "config", "live", "pool", "router", "site"]),

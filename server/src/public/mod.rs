@@ -99,6 +99,9 @@ impl Visitor {
         version: &'static str,
         id: RequestId,
     ) -> Result<Way, ExchangeError> {
+        if self.stay.is_reserved() {
+            return Err(ExchangeError::Crowded);
+        }
         let said = self.said.as_ref();
         let scheme = said.and_then(|said| said.scheme.as_ref()).unwrap_or(&self.edge.scheme);
         let host = check::target(head, self.sni.as_deref(), scheme)?;

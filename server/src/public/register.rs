@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::auth::{Claim, Identity, Key};
+use crate::caps::Place;
 use crate::error::{ExchangeError, RegisterError};
 use crate::policy::{HTTPS, Refused, Wish};
 use crate::router;
@@ -219,28 +220,37 @@ impl Admitted {
         };
     }
 
-    /// The tunnel on the byte stream that `io` becomes, driven to its end; `place` is held as long.
+    /// The tunnel on the byte stream that `io` becomes, driven to its end; `place` is held as long, if it has one of
+    /// its own.
     pub(super) fn tunnel<IO>(
         self,
         io: impl Future<Output = Option<IO>> + Send + 'static,
         visitor: &Visitor,
-        place: impl Send + 'static,
+        place: Option<Place>,
     ) -> Driving
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let from = visitor.address;
+        let stake = place.as_ref().map(Place::stake).or_else(|| visitor.stay.stake());
         let home = Home {
             roster: visitor.roster.clone(),
             shard: visitor.shard,
             budget: visitor.budget.clone(),
             shutdown: visitor.shutdown.clone(),
             port: None,
+            stake: stake.clone().map(|stake| {
+                if self.identity.key.is_some() { stake } else { stake.without_proof() }
+            }),
         };
         Box::pin(async move {
             let Some(io) = io.await else { return };
             info!("tunnel: admitted from={from} door=upgrade");
-            let ended = attach(io, self.identity, self.grants, home).await;
+            let tunnel = attach(io, self.identity, self.grants, home);
+            let ended = match &stake {
+                Some(stake) => stake.hold(tunnel).await.unwrap_or(Ended::Silent),
+                None => tunnel.await,
+            };
             if matches!(ended, Ended::Silent | Ended::Taken | Ended::Over) {
                 warn!("tunnel: refused from={from} door=upgrade: {ended}");
             }

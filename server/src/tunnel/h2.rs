@@ -27,6 +27,7 @@ use tokio::select;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::auth::Identity;
+use crate::caps::Stake;
 use crate::live::Tunnel;
 use crate::roster::{Registration, Roster, Turned};
 use crate::site::Grant;
@@ -89,6 +90,8 @@ pub struct Home {
     pub shutdown: Shutdown,
     /// The gateway's public port, where the backend is still to be told its addresses.
     pub port: Option<u16>,
+    /// What the backend does for the place of its connection.
+    pub stake: Option<Stake>,
 }
 
 /// Turns a connection whose backend was admitted into a tunnel that serves `grants`, and drives it to
@@ -107,7 +110,13 @@ where
         Ok(Ok((engine, tunnel))) => {
             let id = tunnel.id;
             let end = End(tunnel.clone());
+            let stake = home.stake.clone();
             let ended = run(engine, tunnel, home).await;
+            // It was here until now.
+            stake
+                .iter()
+                .filter(|_| !matches!(ended, Ended::Taken | Ended::Over))
+                .for_each(Stake::earn);
             drop(end);
             match ended {
                 Ended::Closed | Ended::Drained => info!("tunnel: {id} ended: {ended}"),
@@ -269,6 +278,7 @@ where
             return ended;
         }
     };
+    home.stake.iter().for_each(Stake::earn);
     info!(
         "tunnel: {} up name={:?} key={} serves={} shard={}",
         tunnel.id,

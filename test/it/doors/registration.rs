@@ -25,6 +25,19 @@ pub(super) async fn register(
     (fields, answering(door).await)
 }
 
+/// Registers over HTTP/2.
+fn extended_connect() -> Request<()> {
+    let mut request = Request::builder()
+        .method(Method::CONNECT)
+        .uri(format!("https://example.test/.well-known/ptth/{BLOG}/"))
+        .header("alpn", "h2")
+        .header("authorization", "Bearer blog-secret")
+        .body(())
+        .expect("a request");
+    request.extensions_mut().insert(::h2::ext::Protocol::from("ptth"));
+    request
+}
+
 /// One request of a visitor for this host, answered by `backend`, which sees the path.
 pub(super) async fn exchange<IO: AsyncRead + AsyncWrite + Unpin>(
     gateway: &GatewayBox,
@@ -43,6 +56,31 @@ pub(super) async fn exchange<IO: AsyncRead + AsyncWrite + Unpin>(
     let (answer, path) = tokio::join!(visitor.answer(), answering);
     assert_eq!((answer.status, answer.text().as_str()), (200, "hi"));
     path
+}
+
+/// SECURITY: the places that are kept for backends are kept for those who come by this door, too.
+#[tokio::test]
+async fn a_backend_is_let_in_when_visitors_hold_all_their_places() {
+    let gateway = GatewayBox::with(|config| {
+        two_routes(config);
+        config.limits.connections = Some(1);
+        config.limits.connections_per_address = Some(10);
+    });
+    let mut visitor = H1::connect(&gateway).await;
+    let (_, mut first) = register(&gateway, BLOG, "blog-secret").await;
+    first.ping().await;
+    let mut tasks = JoinSet::new();
+    let mut sender = connect_h2(&gateway, &mut tasks).await;
+    let (response, stream) = sender.send_request(extended_connect(), false).expect("a stream");
+    let response = soon("an answer", response).await.expect("a response");
+    assert_eq!(response.status(), 200);
+    let mut second = Peer::answering(Nested::new(stream, response.into_body(), ()), &[]).await;
+    second.ping().await;
+    gateway.until_registered(2).await;
+    visitor.send("GET /hello HTTP/1.1\r\nHost: blog.example.test\r\n\r\n").await;
+    soon("a request", first.request()).await.expect("it is asked");
+    let late = H1::ask(&gateway, "GET / HTTP/1.1\r\nHost: blog.example.test\r\n\r\n").await;
+    assert_eq!(late.status, 503);
 }
 
 /// C9: from the 101 on the gateway asks, on the connection that the backend opened.
@@ -68,15 +106,7 @@ async fn an_extended_connect_over_http_2_becomes_a_tunnel() {
     let gateway = GatewayBox::with(two_routes);
     let mut tasks = JoinSet::new();
     let mut sender = connect_h2(&gateway, &mut tasks).await;
-    let mut request = Request::builder()
-        .method(Method::CONNECT)
-        .uri(format!("https://example.test/.well-known/ptth/{BLOG}/"))
-        .header("alpn", "h2")
-        .header("authorization", "Bearer blog-secret")
-        .body(())
-        .expect("a request");
-    request.extensions_mut().insert(::h2::ext::Protocol::from("ptth"));
-    let (response, stream) = sender.send_request(request, false).expect("a stream");
+    let (response, stream) = sender.send_request(extended_connect(), false).expect("a stream");
     let response = soon("an answer", response).await.expect("a response");
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["alpn"], "h2");

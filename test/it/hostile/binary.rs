@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ptth_client::demo::Demo;
-use ptth_test::{Backend, GatewayBox, H1, ServerProcess, connect_to, soon};
+use ptth_test::{H1, ServerProcess, connect_to, soon};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -56,27 +56,6 @@ async fn a_gateway_without_descriptors_serves_what_it_has_and_recovers() {
     assert!(recovery.elapsed() < Duration::from_secs(10), "{:?}", recovery.elapsed());
     assert_eq!(ask(&mut late).await.status, 200);
     assert_eq!(ask(&mut kept).await.status, 200);
-}
-
-/// D4, SECURITY: a cap in all, and a reserve for backends.
-#[tokio::test]
-async fn a_backend_comes_in_when_visitors_hold_all_their_places() {
-    let gateway = GatewayBox::with(|config| {
-        config.limits.connections = Some(8);
-        config.limits.connections_per_address = Some(1000);
-    });
-    let mut crowd = Vec::new();
-    for _ in 0..8 {
-        let mut visitor = H1::connect(&gateway).await;
-        assert_eq!(ask(&mut visitor).await.status, 502);
-        crowd.push(visitor);
-    }
-    let refused = ptth_test::connect(&gateway, &[b"http/1.1"]).await;
-    assert!(refused.is_err(), "one visitor too many");
-    let _backend = Backend::demo(&gateway).await;
-    for visitor in &mut crowd {
-        assert_eq!(ask(visitor).await.status, 200);
-    }
 }
 
 /// SECURITY: a cap for each address.

@@ -8,6 +8,7 @@ mod h2;
 mod pieces;
 mod proxied;
 mod readers;
+mod reserve;
 mod resets;
 mod settings;
 mod share;

@@ -111,7 +111,7 @@ async fn keeps(shard: &Arc<Shard>, bytes: &[u8]) -> u64 {
     let mut serving = JoinSet::new();
     let shard = shard.clone();
     serving.spawn(async move {
-        let place = shard.caps.take([192, 0, 2, 1].into()).expect("a place");
+        let place = shard.caps.take([192, 0, 2, 1].into(), || true).expect("a place");
         let peer = ([192, 0, 2, 1], 1).into();
         serve_plain(&shard, Rewind::new(far), peer, Stay::new(place, None)).await;
     });

@@ -1,0 +1,201 @@
+//! The last places, which are kept for backends.
+//!
+//! Nobody can tell a backend from a stranger before it has proven its key, and strangers come faster. So a seat
+//! here is lent for two seconds, few to one network, and whoever comes when all are taken has the place of who
+//! is there for longest: visitors first, who have no business here but at door B, then strangers, and those
+//! whose network proved a key lately only for another such.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A seat of somebody who hasn't proven a key yet.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// When it ends, if no key is proven.
+    pub(super) until: Instant,
+    /// Told when somebody else has it.
+    pub(super) lost: Notify,
+    /// Whoever has it speaks like a visitor.
+    pub(super) visitor: AtomicBool,
+    taken: AtomicBool,
+}
+
+/// Who gives way to whom: each to its equals and betters.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Rank {
+    Visitor,
+    Stranger,
+    Proved,
+}
+
+#[derive(Debug)]
+struct Holder {
+    rank: Rank,
+    /// A trusted proxy's is nobody's until it says whose.
+    network: Option<IpAddr>,
+    seat: Arc<Seat>,
+}
+
+/// The seats of those who have proven nothing yet, the oldest first; and the networks that proved a key lately.
+#[derive(Debug, Default)]
+pub(super) struct Reserve {
+    holders: Vec<Holder>,
+    proved: HashMap<IpAddr, Instant>,
+}
+
+impl Reserve {
+    /// A seat, if `network` has few enough. With `full`, somebody else loses his for it.
+    pub(super) fn seat(&mut self, network: Option<IpAddr>, full: bool) -> Option<Arc<Seat>> {
+        let now = Instant::now();
+        let rank = self.rank(network, now);
+        if network.is_some_and(|network| self.count(network) >= SHARE) {
+            return None;
+        }
+        if full {
+            let oldest = self.holders.iter().enumerate().min_by_key(|(_, holder)| holder.rank);
+            let (index, _) = oldest.filter(|(_, holder)| holder.rank <= rank)?;
+            let seat = self.holders.remove(index).seat;
+            seat.taken.store(true, Ordering::Relaxed);
+            seat.lost.notify_one();
+        }
+        let (lost, visitor, taken) = Default::default();
+        let seat = Arc::new(Seat { until: now + UNPROVEN, lost, visitor, taken });
+        self.holders.push(Holder { rank, network, seat: seat.clone() });
+        Some(seat)
+    }
+
+    /// Says whose a seat is. False: he has enough.
+    pub(super) fn name(&mut self, seat: &Arc<Seat>, network: IpAddr) -> bool {
+        let (rank, count) = (self.rank(Some(network), Instant::now()), self.count(network));
+        if let Some(holder) = self.holder(seat) {
+            (holder.rank, holder.network) = (rank, Some(network));
+        }
+        count < SHARE
+    }
+
+    /// It's a visitor's, as far as one can tell.
+    pub(super) fn stand_back(&mut self, seat: &Arc<Seat>) {
+        seat.visitor.store(true, Ordering::Relaxed);
+        if let Some(holder) = self.holder(seat).filter(|holder| holder.rank == Rank::Stranger) {
+            holder.rank = Rank::Visitor;
+        }
+    }
+
+    /// Whether somebody still holds a seat without having proven a key.
+    pub(super) fn has(&self, seat: &Arc<Seat>) -> bool {
+        self.holders.iter().any(|holder| Arc::ptr_eq(&holder.seat, seat))
+    }
+
+    /// It is held for good from now on.
+    pub(super) fn settle(&mut self, seat: &Arc<Seat>) {
+        self.holders.retain(|holder| !Arc::ptr_eq(&holder.seat, seat));
+    }
+
+    /// Its connection is over. Whether somebody else has it already.
+    pub(super) fn give_back(&mut self, seat: &Arc<Seat>) -> bool {
+        self.settle(seat);
+        seat.taken.load(Ordering::Relaxed)
+    }
+
+    /// Somebody in `network` has a key that is good for something.
+    pub(super) fn prove(&mut self, network: IpAddr) {
+        let now = Instant::now();
+        if self.proved.len() >= MOST_PROVED && !self.proved.contains_key(&network) {
+            let oldest = self.proved.iter().min_by_key(|(_, at)| **at).map(|(key, _)| *key);
+            oldest.and_then(|oldest| self.proved.remove(&oldest));
+        }
+        self.proved.insert(network, now);
+    }
+
+    fn rank(&self, network: Option<IpAddr>, now: Instant) -> Rank {
+        let proved = network.and_then(|network| self.proved.get(&network));
+        let lately = |at: &&Instant| now.saturating_duration_since(**at) < LATELY;
+        if proved.filter(lately).is_some() { Rank::Proved } else { Rank::Stranger }
+    }
+
+    fn count(&self, network: IpAddr) -> usize {
+        self.holders.iter().filter(|holder| holder.network == Some(network)).count()
+    }
+
+    fn holder(&mut self, seat: &Arc<Seat>) -> Option<&mut Holder> {
+        self.holders.iter_mut().find(|holder| Arc::ptr_eq(&holder.seat, seat))
+    }
+}
+
+/// From accepting a connection to the first PONG of a backend that was let in: three round trips of the slowest link.
+const UNPROVEN: Duration = Duration::from_secs(2);
+/// Seats of one network: a client's tunnels come one after the other, or a few at once.
+const SHARE: usize = 4;
+/// How long a network counts as one that has backends: as long as a laptop is shut over night.
+const LATELY: Duration = Duration::from_secs(24 * 3600);
+/// About 300 KB.
+const MOST_PROVED: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(n: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, n]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_gives_way_visitors_first_and_networks_with_backends_last() {
+        let mut reserve = Reserve::default();
+        reserve.prove(network(1).unwrap());
+        let seats: Vec<_> = (1..=4).map(|n| reserve.seat(network(n), false).unwrap()).collect();
+        reserve.stand_back(&seats[3]);
+        reserve.stand_back(&seats[0]);
+        let mut losers = Vec::new();
+        for newcomer in 5..=7 {
+            let before: Vec<_> = (0..4).filter(|n| reserve.has(&seats[*n])).collect();
+            let seat = reserve.seat(network(newcomer), true).unwrap();
+            losers.extend(before.into_iter().find(|n| !reserve.has(&seats[*n])));
+            reserve.settle(&seat);
+        }
+        assert_eq!(losers, [3, 1, 2]);
+        assert!(reserve.seat(network(8), true).is_none(), "a stranger before who proved a key");
+        tokio::time::advance(LATELY).await;
+        assert_eq!(reserve.rank(network(1), Instant::now()), Rank::Stranger, "that is long ago");
+    }
+
+    #[test]
+    fn one_that_has_backends_is_moved_by_its_like_alone() {
+        let mut reserve = Reserve::default();
+        reserve.prove(network(1).unwrap());
+        reserve.prove(network(2).unwrap());
+        let seat = reserve.seat(network(1), false).unwrap();
+        assert!(reserve.seat(network(3), true).is_none());
+        assert!(reserve.seat(network(2), true).is_some());
+        assert!(reserve.give_back(&seat), "it was somebody else's");
+    }
+
+    #[test]
+    fn a_network_has_few_seats_until_it_proves_a_key() {
+        let mut reserve = Reserve::default();
+        let seats: Vec<_> = (0..9).filter_map(|_| reserve.seat(network(1), false)).collect();
+        assert_eq!(seats.len(), SHARE);
+        let behind_a_proxy = reserve.seat(None, false).unwrap();
+        assert!(!reserve.name(&behind_a_proxy, network(1).unwrap()));
+        assert!(!reserve.give_back(&behind_a_proxy));
+        seats.iter().for_each(|seat| reserve.settle(seat));
+        assert!(reserve.seat(network(1), false).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_networks_that_are_remembered_are_bounded() {
+        let mut reserve = Reserve::default();
+        for n in 0..=u32::try_from(MOST_PROVED).unwrap() {
+            reserve.prove(IpAddr::V4(n.into()));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(reserve.proved.len(), MOST_PROVED);
+        assert!(!reserve.proved.contains_key(&IpAddr::V4(0.into())), "the oldest is forgotten");
+    }
+}
