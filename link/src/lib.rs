@@ -21,6 +21,7 @@ pub mod lines;
 pub mod logging;
 pub mod nested;
 pub mod pump;
+pub mod reading;
 pub mod shutdown;
 pub mod signals;
 pub mod tcp;

@@ -41,3 +41,7 @@ pub const INFORMATIONAL_RESPONSES: usize = 10;
 
 /// Digits of a Content-Length, leading zeros included: what the h2 crate reads, at either end of a tunnel.
 pub const LENGTH_DIGITS: usize = 19;
+
+/// Bytes a second of the slowest visitor who is no attack, while a body of his is waited for and while something
+/// waits for him (Apache's mod_reqtimeout draws it near).
+pub const SLOWEST_RATE: u32 = 240;

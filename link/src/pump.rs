@@ -18,6 +18,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::reading::Reading;
+
 /// Who ended a pump early.
 #[derive(Debug)]
 pub enum PumpError<E> {
@@ -25,7 +27,7 @@ pub enum PumpError<E> {
     Body(E),
     /// The receiver reset the stream, or its connection is gone.
     Receiver(h2::Error),
-    /// The receiver granted no room for too long.
+    /// The receiver granted no room, or too little, for too long.
     Stalled(Duration),
     /// The body gave nothing for too long.
     Silent(Duration),
@@ -36,6 +38,8 @@ pub enum PumpError<E> {
 pub struct Patience {
     /// For the receiver to grant room.
     pub receiver: Option<Duration>,
+    /// Bytes a second that the receiver takes at least while something waits for it.
+    pub rate: u32,
     /// For the body to give the next frame.
     pub body: Option<Duration>,
 }
@@ -70,6 +74,7 @@ where
 {
     let (body, pace) = (pin!(body), Pace::new(heard));
     let mut source = Source { body, held: Held::default(), ahead: None, pace };
+    let mut reading = patience.receiver.map(|receiver| Reading::new(receiver, patience.rate));
     let mut copied = 0;
     loop {
         let (mut data, more) = match next(&mut source, stream, patience.body).await? {
@@ -88,8 +93,9 @@ where
         };
         copied += data.len() as u64;
         while !data.is_empty() {
-            let room = room(stream, data.len(), patience.receiver).await?;
+            let room = room(stream, data.len(), reading.as_mut()).await?;
             let part = data.split_to(room.min(data.len()));
+            reading.iter_mut().for_each(|reading| reading.took(part.len()));
             let end = data.is_empty() && !more;
             stream.send_data(part, end).map_err(PumpError::Receiver)?;
             if end {
@@ -273,10 +279,9 @@ where
 async fn room<E>(
     stream: &mut SendStream<Bytes>,
     wanted: usize,
-    patience: Option<Duration>,
+    mut reading: Option<&mut Reading>,
 ) -> Result<usize, PumpError<E>> {
     stream.reserve_capacity(wanted);
-    let mut clock = Clock::new(patience);
     poll_fn(|cx| {
         if let Poll::Ready(reset) = stream.poll_reset(cx) {
             return Poll::Ready(Err(PumpError::Receiver(reset.map_or_else(|err| err, Into::into))));
@@ -292,7 +297,12 @@ async fn room<E>(
             }
             Poll::Ready(Some(Err(err))) => Poll::Ready(Err(PumpError::Receiver(err))),
             Poll::Ready(None) => Poll::Ready(Err(PumpError::Receiver(Reason::CANCEL.into()))),
-            Poll::Pending => clock.poll(cx).map(|after| Err(PumpError::Stalled(after))),
+            Poll::Pending => match reading.as_mut() {
+                Some(reading) => {
+                    reading.poll_wait(cx).map(|()| Err(PumpError::Stalled(reading.patience())))
+                }
+                None => Poll::Pending,
+            },
         }
     })
     .await

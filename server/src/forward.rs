@@ -114,7 +114,7 @@ where
         };
         let upload = body.cloned().map(|body| {
             let expects = expects_continue && upgrade.is_none();
-            let patience = Patience { receiver: Some(way.stall_timeout), body: None };
+            let patience = Patience { receiver: Some(way.stall_timeout), ..Patience::default() };
             Upload::new(body, stream, patience, expects)
         });
         let extended = protocol.is_some() || head.method == Method::CONNECT;

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use ptth_link::headers;
+use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::pump::{Heard, Patience, PumpError, pump};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -208,7 +209,9 @@ impl Pace {
             let state = body.lock();
             let waited =
                 state.waited + state.hungry.map_or(Duration::ZERO, |since| since.elapsed());
-            if waited >= RATE_GRACE && (state.moved as f64) < waited.as_secs_f64() * SLOWEST_RATE {
+            if waited >= RATE_GRACE
+                && (state.moved as f64) < waited.as_secs_f64() * f64::from(SLOWEST_RATE)
+            {
                 return true;
             }
         }
@@ -218,7 +221,5 @@ impl Pace {
 
 /// How long a backend that knows nothing of 100 (Continue) delays an upload; curl's own patience.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes a second of the slowest body that is not an attack (Apache's mod_reqtimeout draws it near).
-const SLOWEST_RATE: f64 = 240.0;
 const RATE_GRACE: Duration = Duration::from_secs(30);
 const RATE_INTERVAL: Duration = Duration::from_secs(1);

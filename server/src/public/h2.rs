@@ -27,6 +27,7 @@ use log::debug;
 use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::headers;
+use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::pump::{Heard, Patience, pump};
 use ptth_link::shutdown::Phase;
 use ptth_link::websocket::WEBSOCKET;
@@ -41,6 +42,7 @@ use crate::error::{ExchangeError, RequestId};
 use self::conduct::Conduct;
 use self::engine::Engine;
 use super::register;
+use super::stall::READING;
 use super::{Account, Visitor, admit, check};
 
 /// Answers one visitor's HTTP/2 connection to its end. Dropping the future cuts it.
@@ -281,7 +283,7 @@ async fn reply(
         carry.be_patient();
         Patience::default()
     } else {
-        Patience { receiver: Some(ZERO_WINDOW), body: None }
+        Patience { receiver: Some(READING), rate: SLOWEST_RATE, body: None }
     };
     let end = body.is_end_stream();
     let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), end) else {
@@ -327,5 +329,3 @@ const FIRST_REQUEST: Duration = Duration::from_secs(75);
 const IDLE: Duration = Duration::from_secs(75);
 /// From our GOAWAY to the close, for a visitor who doesn't answer it.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// For a visitor whose window stays shut.
-const ZERO_WINDOW: Duration = Duration::from_secs(60);

@@ -1,6 +1,5 @@
-//! A visitor who never takes his bytes loses the connection (SECURITY: zero window, 60 s).
+//! A visitor who takes nothing of what waits for him, or too little, loses the connection (SECURITY: zero window, 60 s).
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,24 +9,19 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::{HeaderMap, StatusCode};
+use ptth_link::limits::SLOWEST_RATE;
+use ptth_link::reading::Reading;
 use ptth_link::window::{Budget, Full};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Fails a write that made no progress for [`PATIENCE`]. Reads pass through.
+/// Fails a write that made no progress for [`READING`], or too little. Reads pass through.
 #[derive(Debug)]
 pub(super) struct Stall<T> {
     io: T,
-    waiting: Option<Waiting>,
+    reading: Reading,
+    /// While the socket is full: counted until it is dropped.
+    full: Option<Full>,
     outlet: Outlet,
-}
-
-/// For a socket that is full.
-#[derive(Debug)]
-struct Waiting {
-    timer: Pin<Box<Sleep>>,
-    #[allow(dead_code, reason = "counted until it is dropped")]
-    full: Full,
 }
 
 /// The socket, as whoever writes to it by way of hyper sees it.
@@ -128,26 +122,27 @@ impl<T> Stall<T> {
             writer: Mutex::default(),
             interim: Mutex::default(),
         }));
-        (Self { io, waiting: None, outlet: outlet.clone() }, outlet)
+        let reading = Reading::new(READING, SLOWEST_RATE);
+        (Self { io, reading, full: None, outlet: outlet.clone() }, outlet)
     }
 
+    /// `taken` are the bytes that went with it, if it is ready.
     fn watch<R>(
         &mut self,
         cx: &mut Context<'_>,
         polled: Poll<io::Result<R>>,
+        taken: impl FnOnce(&R) -> usize,
     ) -> Poll<io::Result<R>> {
-        if polled.is_ready() {
-            self.waiting = None;
+        if let Poll::Ready(result) = &polled {
+            self.full = None;
+            self.reading.took(result.as_ref().map_or(0, taken));
             return polled;
         }
-        let waiting = self.waiting.get_or_insert_with(|| Waiting {
-            timer: Box::pin(sleep_until(Instant::now() + PATIENCE)),
-            full: self.outlet.0.budget.full(),
-        });
+        self.full.get_or_insert_with(|| self.outlet.0.budget.full());
         if self.outlet.0.lifted.load(Ordering::Relaxed) {
             return polled;
         }
-        ready!(waiting.timer.as_mut().poll(cx));
+        ready!(self.reading.poll_wait(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -161,7 +156,7 @@ impl<T: AsyncWrite + Unpin> Stall<T> {
         if let Poll::Ready(Ok(bytes)) = &polled {
             self.outlet.wrote(*bytes);
         }
-        self.watch(cx, polled)
+        self.watch(cx, polled, |bytes| *bytes)
     }
 
     /// Writes the interim responses. hyper flushes only when it has written all that it holds, so they come
@@ -174,7 +169,7 @@ impl<T: AsyncWrite + Unpin> Stall<T> {
         let mut heads = outlet.interim();
         while !heads.is_empty() {
             let polled = Pin::new(&mut self.io).poll_write(cx, &heads);
-            match ready!(self.watch(cx, polled))? {
+            match ready!(self.watch(cx, polled, |bytes| *bytes))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => heads.advance(written),
             }
@@ -192,7 +187,7 @@ impl<T: AsyncWrite + Unpin> Stall<T> {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !self.outlet.0.budget.is_calm() {
             let drained = Pin::new(&mut self.io).poll_flush(cx);
-            ready!(self.watch(cx, drained))?;
+            ready!(self.watch(cx, drained, |()| 0))?;
         }
         Poll::Ready(Ok(self.outlet.0.budget.batch()))
     }
@@ -242,19 +237,19 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_interim(cx))?;
         let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch(cx, polled)
+        self.watch(cx, polled, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.watch(cx, polled)
+        self.watch(cx, polled, |()| 0)
     }
 }
 
 /// Longer than any pause of a network that still works. Where many sockets are full, 16 KiB that are encrypted
 /// already have to leave within it, and 64 where that has only just come about: kernels say of a socket that it
 /// has room when a third of what they keep is sent, which is as much.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const READING: Duration = Duration::from_secs(60);
 /// Bytes of interim responses from which on further ones are left out: as much as one TLS record.
 const INTERIM: usize = 16 * 1024;
 
@@ -284,7 +279,7 @@ mod tests {
         let (near, _far) = tokio::io::duplex(64);
         let (mut stall, outlet) = Stall::new(near, Budget::new(BODY_BUDGET));
         outlet.lift();
-        let write = tokio::time::timeout(PATIENCE * 10, stall.write_all(&[0; 1000]));
+        let write = tokio::time::timeout(READING * 10, stall.write_all(&[0; 1000]));
         assert!(write.await.is_err(), "it still waits");
     }
 

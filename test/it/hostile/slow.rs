@@ -1,5 +1,6 @@
 //! D2, D6 over HTTP/1.1: those who take their time, and those who may.
 
+use std::future::pending;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -7,6 +8,7 @@ use http_body_util::Full;
 use ptth_client::Body;
 use ptth_client::demo::Demo;
 use ptth_test::lab::Function;
+use ptth_test::peer::*;
 use ptth_test::{Lab, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
@@ -28,7 +30,7 @@ async fn lasts(lab: &mut Lab, at_once: &str, drip: &str, pause: Duration) -> (u6
                 break;
             }
         }
-        std::future::pending::<()>().await;
+        pending::<()>().await;
     };
     let mut read = Vec::new();
     tokio::select! {
@@ -92,13 +94,7 @@ async fn a_half_closed_connection_ends_with_its_exchange() {
 /// D2: a visitor who takes nothing of his response.
 #[tokio::test(start_paused = true)]
 async fn a_visitor_who_never_reads_loses_his_connection_after_a_minute() {
-    // More than all windows on the way let through.
-    let body = vec![7; 64 << 20];
-    let mut lab = Lab::serving(Function(move |_: Request<Body>| {
-        let body = body.clone();
-        async move { Response::new(Full::new(bytes::Bytes::from(body))) }
-    }))
-    .await;
+    let mut lab = endless().await;
     let mut visitor = lab.h1();
     visitor.send(GOOD).await;
     let start = Instant::now();
@@ -109,6 +105,65 @@ async fn a_visitor_who_never_reads_loses_his_connection_after_a_minute() {
     assert!((60..=65).contains(&waited), "{waited} s");
     assert_eq!(lab.budget.held(), 0);
     drop(visitor);
+}
+
+/// A gateway whose backend answers with more than all windows on the way let through.
+async fn endless() -> Lab {
+    let body = bytes::Bytes::from(vec![7; 64 << 20]);
+    Lab::serving(Function(move |_: Request<Body>| {
+        let body = body.clone();
+        async move { Response::new(Full::new(body)) }
+    }))
+    .await
+}
+
+/// After how many seconds the gateway ends the response to a reader, if it does within ten minutes.
+async fn outlasts(lab: &Lab, reading: impl Future<Output = ()>) -> Option<u64> {
+    let (start, pool) = (Instant::now(), lab.pool.clone());
+    let over = async {
+        until(|| pool.all()[0].in_flight() == 1).await;
+        until(|| pool.all()[0].in_flight() == 0).await;
+    };
+    tokio::select! {
+        () = over => Some(start.elapsed().as_secs()),
+        () = reading => None,
+        () = sleep(Duration::from_secs(600)) => None,
+    }
+}
+
+/// SECURITY: a reader for whom something waits takes 240 bytes a second, over a minute.
+#[tokio::test(start_paused = true)]
+async fn a_reader_who_only_just_moves_is_ended_and_an_honest_slow_one_is_not() {
+    let mut lab = endless().await;
+    for (rate, expected) in [(16, 60..=125), (300, 0..=0)] {
+        let mut visitor = lab.h1();
+        visitor.send(GOOD).await;
+        let reading = async {
+            while visitor.stream.read_exact(&mut vec![0; rate]).await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+            pending::<()>().await;
+        };
+        let ended = outlasts(&lab, reading).await;
+        assert!(expected.contains(&ended.unwrap_or(0)), "HTTP/1.1, {rate} bytes: {ended:?}");
+        drop(visitor);
+        let pool = lab.pool.clone();
+        until(|| pool.all()[0].in_flight() == 0).await;
+
+        let mut peer = lab.h2(&[(INITIAL_WINDOW_SIZE, 0)]).await;
+        peer.send(headers(1, END_STREAM, &get("/"))).await;
+        let reading = async {
+            loop {
+                let bytes = u32::try_from(rate).expect("small");
+                peer.send([credit(0, bytes), credit(1, bytes)].concat()).await;
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let ended = outlasts(&lab, reading).await;
+        assert!(expected.contains(&ended.unwrap_or(0)), "HTTP/2, {rate} bytes: {ended:?}");
+        drop(peer);
+        until(|| pool.all()[0].in_flight() == 0).await;
+    }
 }
 
 /// D6
