@@ -26,11 +26,13 @@ use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use ptth_link::pump::{Patience, PumpError};
 
 use crate::carry::{Carry, Stillness};
+use crate::confine::confine;
 use crate::error::ExchangeError;
 use crate::policy::Route;
 use crate::pool::{Lease, NoTunnel};
 use crate::router;
 use crate::share::Share;
+use crate::site::Site;
 use crate::upload::{Upload, Watched};
 
 /// What an exchange needs of the gateway.
@@ -40,6 +42,8 @@ pub struct Way {
     pub route: Arc<Route>,
     /// How many bytes of the path are the route's prefix, which stays here.
     pub strip: usize,
+    /// Whether the response is one of a dynamic name on a host that others share.
+    pub confined: bool,
     /// The thread that this runs on.
     pub shard: usize,
     /// What the visitor's address has of the route's tunnels.
@@ -48,6 +52,15 @@ pub struct Way {
     pub head_timeout: Duration,
     /// For a response under way of which nothing moves.
     pub stall_timeout: Duration,
+}
+
+impl Way {
+    /// Takes out of a response what its backend may not say there.
+    fn confine(&self, fields: &mut HeaderMap) {
+        if let (true, Site::Name(name)) = (self.confined, &self.route.site) {
+            confine(fields, name);
+        }
+    }
 }
 
 /// The upgrade that a visitor asks for, and how it would cross (RFC 8441).
@@ -198,7 +211,11 @@ impl Exchange {
         let mut early = 0;
         let result = poll_fn(|cx| match &mut self.0 {
             Some(open) => {
-                let polled = open.poll_head(cx, &mut wait, &mut early, informational);
+                let mut inform = |status, fields: &mut HeaderMap| {
+                    way.confine(fields);
+                    informational(status, fields);
+                };
+                let polled = open.poll_head(cx, &mut wait, &mut early, &mut inform);
                 if open.upload.as_ref().is_some_and(Upload::is_touched) {
                     *kept = None;
                 }
@@ -225,7 +242,8 @@ impl Exchange {
             return Err(Failed::ForGood(ExchangeError::Backend("no stream")));
         };
         lease.tunnel().wait_no_more();
-        let (head, stream) = response.into_parts();
+        let (mut head, stream) = response.into_parts();
+        way.confine(&mut head.headers);
         // RFC 9110 §10.1.1: instead of the 100; so nobody will ever want that body.
         let refused = upload.as_mut().filter(|held| held.is_held() && !head.status.is_success());
         let unasked = refused.map(Upload::abandon).is_some();
@@ -267,7 +285,7 @@ impl Open {
         cx: &mut Context<'_>,
         wait: &mut Stillness,
         early: &mut usize,
-        informational: Informational<'_>,
+        inform: &mut dyn FnMut(StatusCode, &mut HeaderMap),
     ) -> Poll<Result<Response<h2::RecvStream>, Failed>> {
         while let Poll::Ready(Some(Ok(response))) = self.response.poll_informational(cx) {
             if response.status() == StatusCode::CONTINUE
@@ -284,7 +302,7 @@ impl Open {
             headers::response(&mut fields);
             // RFC 9110 §8.6: an interim response has no content.
             fields.remove(CONTENT_LENGTH);
-            informational(response.status(), &fields);
+            inform(response.status(), &mut fields);
         }
         if let Poll::Ready(result) = Pin::new(&mut self.response).poll(cx) {
             return Poll::Ready(result.map_err(classify));

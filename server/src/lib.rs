@@ -12,6 +12,7 @@ pub mod auth;
 pub mod caps;
 pub mod carry;
 pub mod config;
+mod confine;
 pub mod deliver;
 pub mod demux;
 pub mod edge;

@@ -42,6 +42,8 @@ pub struct Found {
     pub route: Arc<Route>,
     /// How many bytes of the path are the prefix to strip.
     pub strip: usize,
+    /// Other names have the same host, and are told apart by their paths.
+    pub confined: bool,
 }
 
 /// Why a request goes nowhere.
@@ -181,7 +183,7 @@ impl Policy {
                 let route = self.routes.get(index).ok_or(Lost::Unrouted)?;
                 let route = self.narrow.at(route, host).unwrap_or_else(|| route.clone());
                 let strip = if route.strip { found.prefix } else { 0 };
-                Ok(Found { route, strip })
+                Ok(Found { route, strip, confined: false })
             }
             (Target::Names, Some(names)) => names.by_host(host),
             (Target::Names, None) => Err(Lost::Unrouted),

@@ -30,7 +30,10 @@ const SERVER: &[(&str, &[&str])] = &[
         "deliver",
         &["carry", "config", "error", "forward", "policy", "roster", "share", "site", "upload"],
     ),
-    ("forward", &["carry", "error", "policy", "pool", "router", "share", "upload"]),
+    (
+        "forward",
+        &["carry", "confine", "error", "policy", "pool", "router", "share", "site", "upload"],
+    ),
     ("carry", &["pool", "upload"]),
     ("tunnel", &["auth", "caps", "config", "live", "policy", "roster", "site"]),
     ("stay", &["caps"]),

@@ -61,6 +61,7 @@ impl File {
         file.fill(&text, &mut files)?;
         file.digest = crypto::sha256(&[digest, files.digest()].concat());
         file.warnings = files.warnings().to_vec();
+        file.warnings.extend(file.names.as_ref().and_then(Names::warning));
         Ok(file)
     }
 

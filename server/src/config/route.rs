@@ -112,7 +112,8 @@ impl Hold {
 pub struct Names {
     /// In lower case, without a final dot.
     pub domain: String,
-    /// Hosts, in lower case, where `https://HOST/NAME/` leads to the same.
+    /// Hosts, in lower case, where `https://HOST/NAME/` leads to the same. All names are one origin there for
+    /// browsers.
     pub path_hosts: Vec<String>,
     /// Whether the origin gets paths without `/NAME` there, and X-Forwarded-Prefix with it.
     pub strip: bool,
@@ -131,14 +132,9 @@ pub struct Names {
 impl Names {
     /// Names with all their defaults. `domain` is in lower case and has no final dot.
     pub fn new(domain: impl Into<String>, allow: Vec<NameGrant>) -> Self {
-        let domain = domain.into();
-        // `tunnel.example.com` -> `example.com`, but not `example.com` -> `com`.
-        let parent = domain.split_once('.').map(|(_, parent)| parent);
-        let parent = parent.filter(|parent| parent.contains('.'));
-        let path_hosts = [Some(&*domain), parent].into_iter().flatten().map(str::to_owned);
         Self {
-            path_hosts: path_hosts.collect(),
-            domain,
+            domain: domain.into(),
+            path_hosts: Vec::new(),
             strip: true,
             when_taken: WhenTaken::Replace,
             no_backend: NoBackend::Status(StatusCode::NOT_FOUND),
@@ -146,6 +142,18 @@ impl Names {
             queue: QUEUE,
             hold: None,
         }
+    }
+}
+
+impl Names {
+    /// What is to be said of settings that are what they should be only if those who have names trust each other.
+    pub(super) fn warning(&self) -> Option<String> {
+        let hosts = self.path_hosts.join(", ");
+        (!hosts.is_empty()).then(|| {
+            format!(
+                "`path_hosts` makes all dynamic names one origin for browsers, on {hosts}: a page of one name can read what the others show; keep it to names that trust each other"
+            )
+        })
     }
 }
 

@@ -136,7 +136,7 @@ impl Courier {
                 return Err(Last::Dropped("no backend took it for a day".to_owned()));
             }
             // Anew each time: the policy in force says whose the host and path are now.
-            let Some(Found { route, strip }) = self.find(delivery) else {
+            let Some(Found { route, strip, confined: _ }) = self.find(delivery) else {
                 if self.rest().await {
                     continue;
                 }
@@ -173,6 +173,8 @@ impl Courier {
             share: route.pool.share(delivery.address),
             route,
             strip,
+            // Nobody sees its response.
+            confined: false,
             shard: self.shard,
             head_timeout: self.limits.head,
             stall_timeout: self.limits.stall,

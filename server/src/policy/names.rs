@@ -99,7 +99,7 @@ impl Names {
     /// Where a request goes whose host is one of the domain's.
     pub(super) fn by_host(&self, host: &str) -> Result<Found, Lost> {
         let name = self.label(host).ok_or(Lost::Unrouted)?;
-        self.meet(&name, 0)
+        self.meet(&name, 0, false)
     }
 
     /// Where a request goes by its path's first segment, on the hosts that have them.
@@ -108,13 +108,13 @@ impl Names {
         let name = router::segment(path).filter(|name| hosted && router::is_label(name));
         let name = name.ok_or(Lost::Unrouted)?;
         let prefix = if self.settings.strip { name.len() + 1 } else { 0 };
-        self.meet(name, prefix)
+        self.meet(name, prefix, true)
     }
 
-    fn meet(&self, name: &str, strip: usize) -> Result<Found, Lost> {
+    fn meet(&self, name: &str, strip: usize, confined: bool) -> Result<Found, Lost> {
         let route = self.get(name).or_else(|| self.await_name(name));
         let route = route.ok_or_else(|| Lost::Nobody(self.settings.no_backend.clone()))?;
-        Ok(Found { route, strip })
+        Ok(Found { route, strip, confined })
     }
 
     /// A route for a name that nobody serves yet, if a request may wait for it. It is the request's own:

@@ -109,7 +109,7 @@ impl Visitor {
             return Err(ExchangeError::Misdirected);
         }
         let found = self.roster.policy().find(&host, head.uri.path());
-        let Found { route, strip } = found.map_err(|lost| match lost {
+        let Found { route, strip, confined } = found.map_err(|lost| match lost {
             Lost::Unrouted => ExchangeError::Unrouted,
             Lost::Nobody(instead) => ExchangeError::Absent(instead),
         })?;
@@ -120,6 +120,7 @@ impl Visitor {
             share: route.pool.share(self.address),
             route,
             strip,
+            confined,
             shard: self.shard,
             head_timeout: self.limits.head,
             stall_timeout: self.limits.stall,

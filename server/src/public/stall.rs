@@ -259,6 +259,7 @@ mod tests {
 
     use ptth_link::limits::BODY_BUDGET;
     use tokio::io::{AsyncWriteExt, BufWriter};
+    use tokio::time::Instant;
 
     use super::*;
 

@@ -177,7 +177,11 @@ async fn who_is_not_let_in_is_told_why() {
 /// C2: a dynamic name, by its host and by its path, and nobody else's.
 #[tokio::test]
 async fn a_name_is_served_by_host_and_by_path() {
-    let gateway = GatewayBox::with(two_routes);
+    let gateway = GatewayBox::with(|config| {
+        two_routes(config);
+        let hosts = ["tunnel.example.test", "example.test"].map(str::to_owned);
+        config.names.iter_mut().for_each(|names| names.path_hosts = hosts.to_vec());
+    });
     let before = H1::ask(
         &gateway,
         "GET / HTTP/1.1\r\nHost: bob.tunnel.example.test\r\nConnection: close\r\n\r\n",

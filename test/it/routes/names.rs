@@ -1,8 +1,10 @@
 //! Dynamic names: who asks for one, who gets it, and how visitors find it.
 
-use ptth_client::{Stopped, config};
+use http::{Request, Response};
+use ptth_client::{Body, Stopped, config};
 use ptth_link::token::Token;
 use ptth_server::config::WhenTaken;
+use ptth_test::lab::Function;
 use ptth_test::peer::{GOAWAY, Peer};
 use ptth_test::routes::*;
 use ptth_test::{Backend, Dialect, GatewayBox, Hello};
@@ -25,7 +27,7 @@ async fn a_name_is_found_by_subdomain_and_by_path_while_its_backend_is_there() {
     let (any, own) = (Token::generate(), Token::generate());
     let gateway = GatewayBox::with(|config| {
         let mut names = names(&[(&any, None), (&own, Some(&["ann", "eve"]))]);
-        names.path_hosts.push("example.test".to_owned());
+        names.path_hosts = ["tunnel.example.test", "example.test"].map(str::to_owned).to_vec();
         config.names = Some(names);
     });
     assert_eq!(get(&gateway, BOB, "/").await.0, 404);
@@ -66,6 +68,53 @@ async fn a_name_is_found_by_subdomain_and_by_path_while_its_backend_is_there() {
     assert_eq!(get(&gateway, BOB, "/").await.0, 404);
     assert_eq!(get(&gateway, "example.test", "/bob/").await.0, 404);
     assert_eq!(get(&gateway, "example.test", "/ann/").await.0, 200);
+}
+
+/// SECURITY: where names share a host, none says anything to browsers for all of it; on its own host it may.
+#[tokio::test]
+async fn a_name_on_a_path_speaks_for_itself_alone() {
+    let any = Token::generate();
+    let gateway = GatewayBox::with(|config| {
+        let mut names = names(&[(&any, None)]);
+        names.path_hosts = vec!["example.test".to_owned()];
+        config.names = Some(names);
+    });
+    let fields = [
+        ("set-cookie", "a=1; Path=/; Domain=example.test"),
+        ("set-cookie", "b=2; HttpOnly"),
+        ("clear-site-data", "\"*\""),
+        ("strict-transport-security", "max-age=1; includeSubDomains"),
+        ("service-worker-allowed", "/"),
+        ("x-own", "kept"),
+    ];
+    let service = Function(move |_: Request<Body>| {
+        let response = fields.iter().fold(Response::builder(), |it, (n, v)| it.header(*n, *v));
+        async move { response.body("ok".to_owned()).expect("a response") }
+    });
+    let _bob = Backend::start(asking(&gateway, &any, "bob"), service);
+    until_serving(&gateway, BOB, 1).await;
+    for dialect in Dialect::BOTH {
+        let said = async |host, path| {
+            let answer = get_with(dialect, &gateway, (host, path), &[]).await;
+            let all = answer.fields.iter().map(|(name, value)| {
+                (name.as_str().to_owned(), value.to_str().expect("text").to_owned())
+            });
+            let mut all: Vec<_> =
+                all.filter(|(name, _)| fields.iter().any(|(known, _)| known == name)).collect();
+            all.sort();
+            all
+        };
+        let mut own = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        own.sort();
+        assert_eq!(said(BOB, "/").await, own, "{dialect:?}");
+        let confined = [
+            ("set-cookie", "a=1; Path=/bob/"),
+            ("set-cookie", "b=2; HttpOnly; Path=/bob/"),
+            ("x-own", "kept"),
+        ];
+        let confined = confined.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(said("example.test", "/bob/").await, confined, "{dialect:?}");
+    }
 }
 
 /// C2: and says so to the client, which ends.

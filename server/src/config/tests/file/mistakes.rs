@@ -136,8 +136,8 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ),
         ("[[route]]\nhosts = '*.a.b'\n[names]\ndomain = 'a.b'", "2:9", &["*.a.b is among"]),
         (
-            "[[route]]\nhosts = 'a.b'\npath = '/bob/x'\n[names]\ndomain = 'a.b'\n[[names.allow]]\nnames = ['bob']\ncredential = {bearer_file = 'secret'}",
-            "7:10",
+            "[[route]]\nhosts = 'a.b'\npath = '/bob/x'\n[names]\ndomain = 'a.b'\npath_hosts = ['a.b']\n[[names.allow]]\nnames = ['bob']\ncredential = {bearer_file = 'secret'}",
+            "8:10",
             &["\"bob\"", "\"a.b/bob/x\" of line 1"],
         ),
     ];
