@@ -84,19 +84,22 @@ impl Courier {
 
     /// One request's task: it waits for its turn on its route's lane, and again after each failure.
     async fn deliver(self, mut delivery: Delivery, lanes: Lanes) {
+        let mut failed = None;
         let last = loop {
             let turn = self.turn(&delivery, &lanes, delivery.place.site().clone()).await;
             // An attempt is large; most of those that wait aren't at one.
             let tried = Box::pin(self.try_once(&delivery, &lanes, turn)).await;
             let (why, after) = match tried {
                 Ok((why, after)) => (why, after),
+                Err(Last::Dropped(why)) => {
+                    let failed = failed.map(|failed| format!("; the last attempt: {failed}"));
+                    break Last::Dropped(format!("{why}{}", failed.unwrap_or_default()));
+                }
                 Err(last) => break last,
             };
             delivery.attempts += 1;
-            if delivery.attempts == ATTEMPTS {
-                break Last::Dropped(format!("{ATTEMPTS} attempts failed; the last one: {why}"));
-            }
             self.pause(&delivery, &why, after).await;
+            failed = Some(why);
         };
         self.end(&delivery, last);
     }
@@ -133,7 +136,7 @@ impl Courier {
     ) -> Result<(String, Option<Duration>), Last> {
         loop {
             if Instant::now() >= delivery.expires {
-                return Err(Last::Dropped("no backend took it for a day".to_owned()));
+                return Err(Last::Dropped("nobody took it for a day".to_owned()));
             }
             // Anew each time: the policy in force says whose the host and path are now.
             let Some(Found { route, strip, confined: _ }) = self.find(delivery) else {
@@ -276,9 +279,6 @@ impl Drop for Tally {
     }
 }
 
-/// Attempts of one request: about fifty minutes of an origin that answers and fails. Waiting for
-/// a backend isn't one.
-const ATTEMPTS: u32 = 20;
 /// How often a request without a backend looks where its host and path lead now.
 const LOOK: Duration = Duration::from_secs(10);
 /// Often enough to be near what it tells of.
