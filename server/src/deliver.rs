@@ -228,8 +228,9 @@ fn seal(head: &mut Parts, length: usize, trailers: bool) {
         // RFC 9110 §8.6: it is known now, and many origins want it.
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    // An empty one tells nothing apart.
-    if head.headers.get(IDEMPOTENCY_KEY).is_none_or(HeaderValue::is_empty)
+    // An empty one tells nothing apart, as a string or as nothing.
+    let own = head.headers.get(IDEMPOTENCY_KEY).map(HeaderValue::as_bytes);
+    if own.is_none_or(|key| matches!(key, b"" | b"\"\""))
         && let Ok(key) =
             HeaderValue::try_from(format!("\"{:032x}\"", u128::from_ne_bytes(crypto::random())))
     {

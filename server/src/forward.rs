@@ -293,6 +293,10 @@ impl Open {
             {
                 upload.proceed();
             }
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                // RFC 9113 §8.6: HTTP/2 has none.
+                return Poll::Ready(Err(Failed::ForGood(ExchangeError::Backend("a 101"))));
+            }
             *early += 1;
             if *early > INFORMATIONAL_RESPONSES {
                 let err = ExchangeError::Backend("one 1xx after the other");

@@ -65,6 +65,10 @@ fn breaches_of_a_stream(stream: u32) -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("no body for its length", head(&[(":status", "200"), ("content-length", "5")])),
         ("final 101", head(&[(":status", "101")])),
+        (
+            "101 before the response",
+            [start(&[(":status", "101")]), head(&[(":status", "200")])].concat(),
+        ),
         ("1xx with END_STREAM", head(&[(":status", "103")])),
         ("reset", reset(stream, 2)),
         ("reset without a reason", reset(stream, 0)),
