@@ -3,12 +3,14 @@
 //! Invariant: nothing that a peer does or leaves undone holds up the accept loop: the TLS handshake
 //! and the admission of a backend run in the connection's own task, under a deadline.
 
+mod handshake;
 mod plain;
 pub mod proxied;
 mod rewind;
 mod socket;
 
 use std::future::poll_fn;
+use std::hint::black_box;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,25 +21,25 @@ use log::{debug, info, warn};
 use ptth_link::goaway::FORBIDDEN;
 use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
-use ptth_link::{alpn, tcp};
-use rustls::server::Acceptor;
+use ptth_link::tcp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::LazyConfigAcceptor;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
 use crate::auth::Identity;
 use crate::caps::Place;
-use crate::demux::{Peer, Side};
+use crate::demux::Peer;
 use crate::public::{serve_h1, serve_h2};
 use crate::shard::Shard;
 use crate::stay::Stay;
-use crate::tunnel::{Driving, Ended, Home, attach, farewell, refuse};
+use crate::tunnel::{Driving, Ended, Home, attach, refuse};
 
+use handshake::HANDSHAKE;
+pub use handshake::{Accepted, accept_tls};
 pub use plain::serve_plain;
 use plain::serve_redirect;
 use proxied::{Refused, Source};
@@ -73,6 +75,8 @@ pub async fn run(
     let mut drained = Some(drained);
     let mut closed = false;
     let mut turn = 0;
+    // Set when a connection ends.
+    let mut purge = None;
     loop {
         turn += 1;
         select! {
@@ -90,8 +94,15 @@ pub async fn run(
             Some(tunnel) = tunnels.recv() => {
                 driven.spawn(tunnel);
             }
-            Some(done) = connections.join_next() => report(done),
+            Some(done) = connections.join_next() => {
+                report(done);
+                purge = purge.or_else(|| Some(Instant::now() + PURGE));
+            }
             Some(done) = driven.join_next() => report(done),
+            () = sleep_until(purge.unwrap_or_else(Instant::now)), if purge.is_some() => {
+                purge = None;
+                give_back();
+            }
             () = draining.reached(Phase::Draining), if listeners.is_some() => listeners = None,
             () = closing.reached(Phase::Closing), if !closed => {
                 closed = true;
@@ -107,6 +118,12 @@ pub async fn run(
             }
         }
     }
+}
+
+/// Has the allocator give memory back that this thread freed: mimalloc does so only while it looks for a large
+/// block, and a gateway whose visitors left asks it for none. A megabyte that isn't touched costs nothing.
+fn give_back() {
+    drop(black_box(Vec::<u8>::with_capacity(LARGE)));
 }
 
 type Opened = (Entrance, TcpStream, SocketAddr);
@@ -266,80 +283,6 @@ async fn connection(
     }
 }
 
-/// A connection after its TLS handshake.
-pub enum Accepted<IO> {
-    /// Somebody who asks.
-    Visitor(Box<TlsStream<IO>>, Peer),
-    /// Somebody who proved a key, or whom an open gateway lets in, and wants to be asked.
-    Backend(Box<TlsStream<IO>>, Identity),
-}
-
-impl<IO> std::fmt::Debug for Accepted<IO> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Visitor(..) => "Visitor",
-            Self::Backend(..) => "Backend",
-        })
-    }
-}
-
-/// Shakes hands, under a deadline. `None` and a line in the log for those who can't or may not.
-pub async fn accept_tls<IO>(
-    shard: &Shard,
-    io: IO,
-    peer: SocketAddr,
-    place: &Place,
-) -> Option<Accepted<IO>>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let address = peer.ip();
-    let hello = timeout(HANDSHAKE, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
-    let hello = match hello {
-        Ok(Ok(hello)) => hello,
-        Ok(Err(err)) => return note(peer, &err),
-        Err(_) => return note(peer, &"no ClientHello in time"),
-    };
-    let (side, config) = shard.tls.side(&hello.client_hello());
-    let backend = side == Side::Backend;
-    if backend {
-        // Guessing a 256-bit key is hopeless; this keeps the attempts from costing us.
-        let delay = shard.attempts.delay(address, Instant::now());
-        if !delay.is_zero() && place.is_reserved() {
-            return note(peer, &"too many connections, and too many failures from this address");
-        }
-        sleep(delay).await;
-    } else {
-        place.stand_back();
-    }
-    let stream = match timeout(HANDSHAKE, hello.into_stream(config).into_fallible()).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err((err, io))) if backend => {
-            shard.attempts.failed(address, Instant::now());
-            warn!("tunnel: refused from={peer}: {err}");
-            if !place.is_reserved() {
-                // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
-                farewell(io).await;
-            }
-            return None;
-        }
-        Ok(Err((err, _))) => return note(peer, &err),
-        Err(_) => return note(peer, &"the handshake took too long"),
-    };
-    let connection = stream.get_ref().1;
-    let kind = Peer::of(side, connection.alpn_protocol());
-    debug!(
-        "listener: {peer} speaks {} over {:?}",
-        connection.alpn_protocol().map_or_else(|| "no ALPN".to_owned(), alpn::display),
-        connection.protocol_version()
-    );
-    if kind == Peer::Backend {
-        let identity = Identity::of(connection);
-        return Some(Accepted::Backend(Box::new(stream), identity));
-    }
-    Some(Accepted::Visitor(Box::new(stream), kind))
-}
-
 fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
     debug!("listener: {peer} dropped: {why}");
     None
@@ -388,9 +331,11 @@ pub async fn serve_backend<IO>(
     }
 }
 
-/// Accepted to TLS done: once for the ClientHello, once for the rest.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For a visitor whose network pauses, or whose upgraded connection he doesn't read for a while.
 const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
+/// From the end of a connection to the moment in which its memory is given back, with that of all that ended since.
+const PURGE: Duration = Duration::from_secs(2);
+/// Bytes of a block that is none of the allocator's small ones.
+const LARGE: usize = 1 << 20;
 /// Descriptors that ran out come back within this or never.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);

@@ -58,6 +58,25 @@ async fn a_gateway_without_descriptors_serves_what_it_has_and_recovers() {
     assert_eq!(ask(&mut kept).await.status, 200);
 }
 
+/// B10: what idle connections took is given back when they are gone.
+#[tokio::test]
+async fn memory_of_visitors_who_left_is_given_back() {
+    let gateway = ServerProcess::start(&["--max-connections-per-address", "1000"]);
+    let before = gateway.resident();
+    let mut idle = Vec::new();
+    for _ in 0..500 {
+        idle.push(connect_to(gateway.address, &[b"h2"]).await.expect("TLS"));
+    }
+    let full = gateway.resident() - before;
+    drop(idle);
+    soon("memory given back", async {
+        while gateway.resident() > before + full / 3 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+}
+
 /// SECURITY: a cap for each address.
 #[tokio::test]
 async fn one_address_gets_its_places_and_no_more() {
