@@ -65,6 +65,8 @@ pub struct Dialled {
     pub version: Option<ProtocolVersion>,
     /// The public addresses that it told.
     pub urls: Vec<String>,
+    /// Whether the gateway is one of ours, as far as one can tell.
+    pub ours: bool,
 }
 
 impl fmt::Debug for Dialled {
@@ -185,7 +187,8 @@ impl<N: Network> Dialer<N> {
         }
         let Shaken { stream, address, way, certificate, version } = shaken;
         let stream = Box::new(stream);
-        Ok(Dialled { stream, address, way, certificate, version, urls: Vec::new() })
+        let ours = self.config.alpn == alpn::PTTH;
+        Ok(Dialled { stream, address, way, certificate, version, urls: Vec::new(), ours })
     }
 
     /// Door B. An authorization that was renewed meanwhile is shown once more.
@@ -241,7 +244,8 @@ impl<N: Network> Dialer<N> {
             let (status, reason) = (answer.head.status, String::new());
             DialError::NoDoor(Reply { status, reason, firm: false })
         })?;
-        Ok(Dialled { stream, address, way, certificate, version, urls })
+        let ours = !urls.is_empty();
+        Ok(Dialled { stream, address, way, certificate, version, urls, ours })
     }
 
     /// As far as the end of the TLS handshake.

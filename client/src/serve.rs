@@ -60,6 +60,8 @@ pub struct Answering<S> {
     pub budget: Arc<Budget>,
     /// The gateway's certificate, where requests for hosts that it doesn't cover are refused.
     pub covers: Option<Arc<CertificateDer<'static>>>,
+    /// The gateway is one of ours: it keeps to a lower window once it has acknowledged it.
+    pub ours: bool,
 }
 
 /// The same without the service, once for all exchanges of a tunnel: their counts of the process's parts
@@ -73,7 +75,7 @@ struct Around {
 
 impl<S> Answering<S> {
     fn split(self) -> (S, Arc<Around>) {
-        let Self { service, journal, announced, budget, covers } = self;
+        let Self { service, journal, announced, budget, covers, ours: _ } = self;
         (service, Arc::new(Around { journal, announced, budget, covers }))
     }
 }
@@ -127,11 +129,12 @@ where
     B::Error: std::fmt::Display + Send,
 {
     answering.budget = answering.budget.part();
-    let mut engine = match timeout(PREFACE, Engine::start(io, &answering.budget)).await {
-        Ok(Ok(engine)) => engine,
-        Ok(Err(err)) => return ended(err),
-        Err(_) => return Ended::Dead,
-    };
+    let mut engine =
+        match timeout(PREFACE, Engine::start(io, &answering.budget, answering.ours)).await {
+            Ok(Ok(engine)) => engine,
+            Ok(Err(err)) => return ended(err),
+            Err(_) => return Ended::Dead,
+        };
     let _ = up.send(());
     let mut streams = JoinSet::new();
     let mut draining = false;
@@ -189,14 +192,18 @@ struct Broken {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
-    async fn start(io: IO, budget: &Arc<Budget>) -> Result<Self, h2::Error> {
+    async fn start(io: IO, budget: &Arc<Budget>, ours: bool) -> Result<Self, h2::Error> {
         let (io, driver) = cork(io);
         // Transposed roles: this side dialled, and yet it is HTTP/2's server, which answers.
         let mut builder = h2::server::Builder::new();
         builder
             .max_concurrent_streams(TUNNEL_STREAMS)
-            .initial_window_size(window::FIRST)
-            .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
+            .initial_window_size(if ours { window::FIRST } else { window::FOREIGN })
+            .initial_connection_window_size(if ours {
+                TUNNEL_CONNECTION_WINDOW
+            } else {
+                window::FOREIGN_CONNECTION
+            })
             .max_header_list_size(TUNNEL_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
             .enable_connect_protocol()
@@ -211,7 +218,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         let mut keepalive = Keepalive::new(pings);
         // To know how far it is.
         keepalive.ping(0);
-        let window = Window::first(budget.clone());
+        let window = match ours {
+            true => Window::first(budget.clone()),
+            false => Window::foreign(budget.clone()),
+        };
         Ok(Self { connection, driver, keepalive, window, broken: None })
     }
 

@@ -294,6 +294,7 @@ where
             announced: self.process.announced.clone(),
             budget: self.process.budget.clone(),
             covers,
+            ours: dialled.ours,
         };
         let (drain, draining) = channel();
         let (up, is_up) = oneshot::channel();

@@ -170,6 +170,11 @@ impl Window {
         Self { growing, ..Self::new(budget, first) }
     }
 
+    /// The same with what a tunnel's other end gets that isn't ours.
+    pub fn foreign(budget: Arc<Budget>) -> Self {
+        Self::growing(budget, FOREIGN, FOREIGN_WIDEST, FOREIGN_WINDOWS)
+    }
+
     /// Starts with [`FIRST`], to be as wide as the link is long.
     pub fn first(budget: Arc<Budget>) -> Self {
         Self { reach: FIRST, fresh: true, ..Self::new(budget, FIRST) }
@@ -248,6 +253,15 @@ pub(crate) const LATE_CREDIT: f64 = 2.6;
 const WIDEST: u32 = 32 * 1024 * 1024;
 /// What a tunnel begins with, and what it keeps on a short link.
 pub const FIRST: u32 = 256 * 1024;
+/// The same towards one that isn't ours, and is never told of a lower one.
+pub const FOREIGN: u32 = 64 * 1024;
+/// What such a tunnel may hold in the worst case: all streams that any peer gets at first, or 128 widest ones, which
+/// is more than most allow. Beyond it those that stall hold up the others.
+pub const FOREIGN_CONNECTION: u32 = 128 * 1024 * 1024;
+/// As wide as it grows: at 100 ms that is 4 to 10 MB/s.
+const FOREIGN_WIDEST: u32 = 1024 * 1024;
+/// As many stalled streams are paid for when the window grows.
+const FOREIGN_WINDOWS: u32 = 16;
 /// The protocol's own default (RFC 9113 §6.9.2); below it small responses need a second round trip, which on a
 /// short link is nothing: there it is the reach, divided by [`NARROWER`].
 const NARROWEST: u32 = 64 * 1024;

@@ -48,6 +48,8 @@ pub struct Lab {
     pub budget: Arc<Budget>,
     /// What bodies hold at the clients of [`Lab::serve`].
     pub client_budget: Arc<Budget>,
+    /// Clients take whoever asks for a gateway of another make.
+    pub foreign_gateway: bool,
     shutdown: Shutdown,
     #[allow(dead_code, reason = "held for its drop, which would end the process")]
     trigger: Trigger,
@@ -73,6 +75,7 @@ impl Lab {
             known,
             budget: Budget::new(BODY_BUDGET),
             client_budget: Budget::new(BODY_BUDGET),
+            foreign_gateway: false,
             shutdown,
             trigger,
             running: JoinSet::new(),
@@ -179,6 +182,7 @@ impl Lab {
             announced: Announced::default(),
             budget: self.client_budget.clone(),
             covers: None,
+            ours: !self.foreign_gateway,
         };
         let (up, _) = oneshot::channel();
         let (end, ended) = oneshot::channel();

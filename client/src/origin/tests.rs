@@ -31,6 +31,7 @@ async fn tunnel(window: u32) -> (TcpListener, SendRequest<Bytes>, JoinSet<()>, T
         announced: Announced::default(),
         budget: Budget::new(BODY_BUDGET),
         covers: None,
+        ours: true,
     };
     let (near, far) = duplex(64 * 1024);
     let (trigger, drain) = channel();

@@ -45,6 +45,7 @@ fn answering() -> Answering<Demo> {
         announced: Announced::default(),
         budget: Budget::new(BODY_BUDGET),
         covers: None,
+        ours: true,
     }
 }
 

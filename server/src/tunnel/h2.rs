@@ -188,11 +188,11 @@ where
         // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
         let (sender, mut connection) = h2::client::Builder::new()
             .enable_push(false)
-            .initial_window_size(if who.0.ours { window::FIRST } else { FOREIGN_WINDOW })
+            .initial_window_size(if who.0.ours { window::FIRST } else { window::FOREIGN })
             .initial_connection_window_size(if who.0.ours {
                 TUNNEL_CONNECTION_WINDOW
             } else {
-                FOREIGN_CONNECTION_WINDOW
+                window::FOREIGN_CONNECTION
             })
             .max_header_list_size(TUNNEL_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
@@ -213,8 +213,7 @@ where
         let window = if who.0.ours {
             Window::first(budget.clone())
         } else {
-            let (first, widest) = (FOREIGN_WINDOW, FOREIGN_WIDEST);
-            Window::growing(budget.clone(), first, widest, FOREIGN_WINDOWS)
+            Window::foreign(budget.clone())
         };
         let mut engine = Self { connection, driver, keepalive, window, unsettled: None };
         poll_fn(|cx| match engine.poll(cx, 0, false) {
@@ -369,15 +368,6 @@ where
     Ended::Drained
 }
 
-/// A stream's window towards a backend that isn't ours, which is never told of a lower one.
-const FOREIGN_WINDOW: u32 = 64 * 1024;
-/// As wide as it grows: at 100 ms that is 4 to 10 MB/s.
-const FOREIGN_WIDEST: u32 = 1024 * 1024;
-/// What such a tunnel may hold in the worst case: all streams that any backend gets at first, or 128 widest ones,
-/// which is more than most backends allow. Beyond it those that stall hold up the others.
-const FOREIGN_CONNECTION_WINDOW: u32 = 128 * 1024 * 1024;
-/// As many stalled streams are paid for when the window grows.
-const FOREIGN_WINDOWS: u32 = 16;
 /// From the end of the TLS handshake to the first PONG: as long as any other first byte.
 const FIRST_PONG: Duration = Duration::from_secs(10);
 /// For a backend to acknowledge SETTINGS. Behind a slow uplink its answer waits for megabytes of DATA.

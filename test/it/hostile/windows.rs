@@ -111,6 +111,19 @@ async fn a_visitor_that_acknowledges_before_what_it_had_queued_is_never_reset() 
     assert!(browser.announced.last() > Some(&(1 << 20)), "{:?}", browser.announced);
 }
 
+/// E6: the same for a gateway of another make that our client has dialled.
+#[tokio::test(start_paused = true)]
+async fn a_foreign_gateway_is_never_told_of_a_lower_window() {
+    let mut lab = Lab::default();
+    lab.foreign_gateway = true;
+    let ((peer, _ended), left) = (lab.client(Function(origin), &[]).await, 32 << 20);
+    let announced = Vec::new();
+    let mut gateway = Browser { peer, announced, stream: 65_535, connection: 65_535, left };
+    let answer = soon("the upload", gateway.upload()).await;
+    assert_eq!(answer, Ok(left.to_string().into_bytes()), "{:?}", gateway.announced);
+    assert!(gateway.announced.is_sorted(), "{:?}", gateway.announced);
+}
+
 /// E6: the same for a backend of another make, however many streams its tunnel carries.
 #[tokio::test(start_paused = true)]
 async fn a_foreign_backend_is_never_told_of_a_lower_window() {
