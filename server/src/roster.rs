@@ -63,6 +63,13 @@ impl Member {
         self.routes.iter().for_each(|route| route.pool.add(&self.tunnel));
     }
 
+    /// Has it leave where `policy` lets it stand no longer.
+    fn shrink(&mut self, policy: &Policy) {
+        let mut granted = policy.judge(&self.tunnel);
+        granted.retain(|route| self.routes.iter().any(|it| Arc::ptr_eq(&it.pool, &route.pool)));
+        self.stand(granted);
+    }
+
     /// Has it stand where `policy` lets it, but for what it lost.
     fn sort(&mut self, policy: &Policy) {
         let mut granted = policy.judge(&self.tunnel);
@@ -241,6 +248,8 @@ impl Roster {
     pub fn swap(&self, policy: Policy) {
         let mut members = self.lock();
         let policy = Arc::new(policy);
+        // Before any request goes by the policy: none is to meet who isn't in it.
+        members.present.values_mut().for_each(|member| member.shrink(&policy));
         let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, policy.clone());
         drop(current);

@@ -245,3 +245,69 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
     let seen = [served, joined, narrow, kept];
     assert!(seen.iter().all(|count| *count > 100), "a test of nothing: {seen:?}");
 }
+
+/// A policy by which those of `ids` may serve a.test.
+fn allowing(ids: &[u64], known: &Arc<Known>, before: Option<&Policy>) -> Policy {
+    let mut config =
+        Config::new(CertificateSource::SelfSigned { names: Vec::new() }, Admission::make());
+    let mut route = Route::new("a", hosts(&["a.test"]));
+    let judge = |id: &u64| Judge { id: *id, abroad: false, yes: Arc::default() };
+    route.allow = Some(ids.iter().map(|id| Arc::new(judge(id)) as Arc<dyn Credential>).collect());
+    config.routes = vec![route];
+    Policy::new(&config, known, 1, before)
+}
+
+/// E1: who is let in no longer is asked by nobody who finds its way by the policy that says so, not even while the
+/// two are exchanged.
+#[tokio::test]
+async fn a_reload_has_no_moment_in_which_both_policies_count() {
+    let (io, _far) = tokio::io::duplex(64 * 1024);
+    let (sender, _connection) =
+        ::h2::client::Builder::new().handshake::<_, bytes::Bytes>(io).await.unwrap();
+    let known = Arc::new(Known::default());
+    let mut asked = 0;
+    for _ in 0..40 {
+        let roster = Roster::new(allowing(&[0, 1], &known, None), 1, 64);
+        let mut present = Vec::new();
+        for n in 0..100_u64 {
+            let shown = http::HeaderValue::from_str(&format!("{} {n}", n % 2)).unwrap();
+            let claim = Claim {
+                key: None,
+                authorization: Some(&shown),
+                address: Ipv4Addr::LOCALHOST.into(),
+                hosts: &[],
+                name: None,
+            };
+            let (who, grants) = roster.policy().register(&claim, &Wish::Any).await.unwrap();
+            let key = who.map(Key::Secret);
+            let identity = Identity { key, ..Identity::called(&format!("p{n}.{}", n % 2)) };
+            let budget = ptth_link::window::Budget::new(1 << 20);
+            let tunnel = Tunnel::new(0, (identity, grants), budget, sender.clone());
+            present.push(roster.enroll(&tunnel).unwrap());
+        }
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let before = roster.policy();
+        let stale = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let (mut looks, mut stale) = (0, 0);
+                while !over.load(std::sync::atomic::Ordering::Relaxed) || looks == 0 {
+                    let policy = roster.policy();
+                    let found = policy.find("a.test", "/").unwrap().route.pool.all();
+                    if !Arc::ptr_eq(&policy, &before) {
+                        looks += 1;
+                        stale +=
+                            usize::from(found.iter().any(|it| it.identity.name.ends_with(".1")));
+                    }
+                }
+                asked += looks;
+                stale
+            });
+            roster.swap(allowing(&[0], &known, Some(&before)));
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            asking.join().unwrap()
+        });
+        assert_eq!(stale, 0, "by the new policy, and to who isn't in it");
+        drop(present);
+    }
+    assert!(asked >= 40, "{asked}");
+}
