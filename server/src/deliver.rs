@@ -133,7 +133,7 @@ impl Outbox {
     /// there is no room, and what any upload may fail of.
     pub async fn take<B>(
         &self,
-        way: &Way,
+        way: &Way<'_>,
         respond: Respond,
         (address, id): (IpAddr, RequestId),
         request: Request<B>,

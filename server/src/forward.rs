@@ -6,6 +6,7 @@
 //! Invariant: every exchange ends, and it runs at most once: another tunnel is tried only if the first
 //! one surely did nothing with it (RFC 9113 §8.7) and no byte of the body was taken.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,8 +29,9 @@ use ptth_link::pump::{Patience, PumpError};
 use crate::carry::{Carry, Stillness};
 use crate::confine::confine;
 use crate::error::ExchangeError;
-use crate::policy::Route;
-use crate::pool::{Lease, NoTunnel};
+use crate::policy::{Found, Policy, Route};
+use crate::pool::{Lease, NoTunnel, TunnelId};
+use crate::roster::Roster;
 use crate::router;
 use crate::share::Share;
 use crate::site::Site;
@@ -37,7 +39,11 @@ use crate::upload::{Upload, Watched};
 
 /// What an exchange needs of the gateway.
 #[derive(Clone, Debug)]
-pub struct Way {
+pub struct Way<'a> {
+    /// The gateway's tunnels.
+    pub roster: &'a Roster,
+    /// The policy by which the route was found.
+    pub policy: Arc<Policy>,
     /// Where it goes.
     pub route: Arc<Route>,
     /// How many bytes of the path are the route's prefix, which stays here.
@@ -54,7 +60,30 @@ pub struct Way {
     pub stall_timeout: Duration,
 }
 
-impl Way {
+impl Way<'_> {
+    /// The same from the same address, to where the host and path lead now.
+    fn anew(&self, uri: &Uri) -> Option<Self> {
+        let policy = self.roster.policy();
+        let found = policy.find(uri.authority()?.as_str(), uri.path()).ok()?;
+        let Found { route, strip, confined } = found;
+        let share = route.pool.share(self.share.address);
+        Some(Self { policy, route, strip, confined, share, ..self.clone() })
+    }
+
+    /// Whether that is elsewhere by now.
+    fn has_moved(&self, uri: &Uri) -> bool {
+        let other = |way: &Self| !Arc::ptr_eq(&way.route.pool, &self.route.pool);
+        !Arc::ptr_eq(&self.policy, &self.roster.policy())
+            && self.anew(uri).as_ref().is_none_or(other)
+    }
+
+    /// The right to a stream, perhaps after a wait. A target whose prefix is stripped leads nowhere any more.
+    async fn lease(&self, target: Option<&Uri>, avoid: &[TunnelId]) -> Result<Lease, NoTunnel> {
+        let (pool, patience) = (&self.route.pool, self.route.patience);
+        let moved = || target.is_some_and(|uri| self.has_moved(uri));
+        pool.acquire(&self.share, self.shard, avoid, patience, &moved).await
+    }
+
     /// Takes out of a response what its backend may not say there.
     fn confine(&self, fields: &mut HeaderMap) {
         if let (true, Site::Name(name)) = (self.confined, &self.route.site) {
@@ -79,7 +108,7 @@ pub type Informational<'a> = &'a mut (dyn FnMut(StatusCode, &HeaderMap) + Send);
 /// # Errors
 /// [`ExchangeError`] names who is at fault.
 pub async fn forward<B>(
-    way: &Way,
+    way: &Way<'_>,
     mut head: Box<Parts>,
     body: B,
     informational: Informational<'_>,
@@ -87,9 +116,7 @@ pub async fn forward<B>(
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
 {
-    if way.strip > 0 {
-        take_prefix(&mut head, way.strip)?;
-    }
+    let mut way = Cow::Borrowed(way);
     let expects_continue = head.headers.contains_key(http::header::EXPECT);
     let upgrade = head.extensions.remove::<Upgrade>();
     let body = (!body.is_end_stream() || upgrade.is_some()).then(|| Watched::new(body));
@@ -97,15 +124,25 @@ where
     let mut refused = Vec::new();
     // For as long as there may be another attempt.
     let mut kept = Some(head);
-    while let Some(head) = &kept {
+    let mut stripped = false;
+    while let Some(head) = &mut kept {
         attempts += 1;
-        let route = &way.route;
-        let acquired = route.pool.acquire(&way.share, way.shard, &refused, route.patience).await;
-        let lease = acquired.map_err(|none| match none {
-            NoTunnel::Absent => ExchangeError::Absent(route.no_backend.clone()),
-            NoTunnel::Full => ExchangeError::Full,
-            NoTunnel::Moved => ExchangeError::Moved,
-        })?;
+        let target = Some(&head.uri).filter(|_| !stripped);
+        let lease = match way.lease(target, &refused).await {
+            Err(NoTunnel::Moved) if !stripped && attempts < ATTEMPTS => {
+                way = Cow::Owned(way.anew(&head.uri).ok_or(ExchangeError::Moved)?);
+                continue;
+            }
+            lease => lease.map_err(|none| match none {
+                NoTunnel::Absent => ExchangeError::Absent(way.route.no_backend.clone()),
+                NoTunnel::Full => ExchangeError::Full,
+                NoTunnel::Moved => ExchangeError::Moved,
+            })?,
+        };
+        if way.strip > 0 && !stripped {
+            take_prefix(head, way.strip)?;
+            stripped = true;
+        }
         let tunnel = lease.tunnel().id;
         let extended = lease.tunnel().is_extended();
         if !extended && head.method == Method::CONNECT {
@@ -133,7 +170,7 @@ where
         let extended = protocol.is_some() || head.method == Method::CONNECT;
         lease.tunnel().wait();
         let exchange = Exchange(Some(Open { response, upload, lease, extended }));
-        match exchange.head(way, &mut kept, informational).await {
+        match exchange.head(&way, &mut kept, informational).await {
             Ok(done) => return Ok(done),
             Err(Failed::ForGood(err)) => return Err(err),
             Err(Failed::Unprocessed(err)) => {
@@ -203,7 +240,7 @@ impl Exchange {
     /// Drops the head that is `kept` once a part of the body is gone: the two can't be sent again.
     async fn head(
         mut self,
-        way: &Way,
+        way: &Way<'_>,
         kept: &mut Option<Box<Parts>>,
         informational: Informational<'_>,
     ) -> Result<(Response<Body>, Carry), Failed> {

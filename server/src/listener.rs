@@ -98,7 +98,10 @@ pub async fn run(
                 report(done);
                 purge = purge.or_else(|| Some(Instant::now() + PURGE));
             }
-            Some(done) = driven.join_next() => report(done),
+            Some(done) = driven.join_next() => {
+                report(done);
+                purge = purge.or_else(|| Some(Instant::now() + PURGE));
+            }
             () = sleep_until(purge.unwrap_or_else(Instant::now)), if purge.is_some() => {
                 purge = None;
                 give_back();

@@ -208,11 +208,13 @@ impl Policy {
         self.route(site).is_some_and(|route| !route.pool.is_empty())
     }
 
-    /// Sends away those requests that wait for what `after` has no more, or has for other addresses.
+    /// Sends away those requests that wait for what `after` has no more, or has for other addresses; and has the
+    /// others look whether what they wait for is theirs still.
     pub fn close(&self, after: &Self) {
         let kept = |pool| after.routes.iter().any(|route| Arc::ptr_eq(&route.pool, pool));
-        let gone = self.routes.iter().filter(|route| !kept(&route.pool));
-        gone.for_each(|route| route.pool.close());
+        for Route { pool, .. } in self.routes.iter().map(|route| &**route) {
+            if kept(pool) { pool.stir() } else { pool.close() }
+        }
         self.narrow.close(&after.narrow);
         if let Some(names) = &self.names {
             names.close(after.names.as_ref());

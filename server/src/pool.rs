@@ -137,6 +137,11 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
+    /// Has all who wait look whether they are to wait elsewhere.
+    pub fn stir(&self) {
+        self.changed.notify_waiters();
+    }
+
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
@@ -291,13 +296,14 @@ impl Pool {
     ///
     /// # Errors
     /// [`NoTunnel::Absent`] at once or after the hold, [`NoTunnel::Full`] after the queue's time or
-    /// beyond a queue of a thousand, [`NoTunnel::Moved`].
+    /// beyond a queue of a thousand, [`NoTunnel::Moved`] if after a wait it has `moved`.
     pub async fn acquire(
         self: &Arc<Self>,
         share: &Share,
         shard: usize,
         avoid: &[TunnelId],
         patience: Patience,
+        moved: &(dyn Fn() -> bool + Sync),
     ) -> Result<Lease, NoTunnel> {
         // Set when the wait begins, and once: backends that come and go don't prolong it.
         let (mut queued, mut held) = (None, None);
@@ -313,7 +319,11 @@ impl Pool {
             match (found, patience.hold) {
                 (Err(NoTunnel::Absent), Some((time, most))) => {
                     let deadline = *held.get_or_insert_with(after(time));
-                    self.hold(deadline, most).await?;
+                    self.hold(deadline, most, moved).await?;
+                }
+                // Who waited may be somebody else's by now.
+                _ if (queued.is_some() || held.is_some()) && moved() => {
+                    return Err(NoTunnel::Moved);
                 }
                 (found, _) => return found,
             }
@@ -321,12 +331,18 @@ impl Pool {
     }
 
     /// Waits until some tunnel takes requests, or none ever will.
-    async fn hold(&self, deadline: Instant, most: usize) -> Result<(), NoTunnel> {
+    async fn hold(
+        &self,
+        deadline: Instant,
+        most: usize,
+        moved: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), NoTunnel> {
         let _place = Place::take(&self.held, most).ok_or(NoTunnel::Absent)?;
         let over = |tunnels: &[Arc<Tunnel>]| {
-            self.is_closed() || tunnels.iter().any(|tunnel| !tunnel.is_draining())
+            self.is_closed() || moved() || tunnels.iter().any(|tunnel| !tunnel.is_draining())
         };
-        timeout_at(deadline, self.until(over)).await.map_err(|_| NoTunnel::Absent)
+        timeout_at(deadline, self.until(over)).await.map_err(|_| NoTunnel::Absent)?;
+        if moved() { Err(NoTunnel::Moved) } else { Ok(()) }
     }
 }
 

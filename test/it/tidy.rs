@@ -32,7 +32,10 @@ const SERVER: &[(&str, &[&str])] = &[
     ),
     (
         "forward",
-        &["carry", "confine", "error", "policy", "pool", "router", "share", "site", "upload"],
+        &[
+            "carry", "confine", "error", "policy", "pool", "roster", "router", "share", "site",
+            "upload",
+        ],
     ),
     ("carry", &["pool", "upload"]),
     ("tunnel", &["auth", "caps", "config", "live", "policy", "roster", "site"]),

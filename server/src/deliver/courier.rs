@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::config::Limits;
 use crate::forward::Way;
-use crate::policy::{Found, Route};
+use crate::policy::{Found, Policy, Route};
 use crate::roster::Roster;
 use crate::share::network;
 use crate::site::Site;
@@ -113,7 +113,9 @@ impl Courier {
             let moved = async {
                 loop {
                     match self.find(delivery) {
-                        Some(found) if found.route.site != site => break found.route.site.clone(),
+                        Some((_, found)) if found.route.site != site => {
+                            break found.route.site.clone();
+                        }
                         _ => sleep(LOOK).await,
                     }
                 }
@@ -139,27 +141,27 @@ impl Courier {
                 return Err(Last::Dropped("nobody took it for a day".to_owned()));
             }
             // Anew each time: the policy in force says whose the host and path are now.
-            let Some(Found { route, strip, confined: _ }) = self.find(delivery) else {
+            let Some((policy, found)) = self.find(delivery) else {
                 if self.rest().await {
                     continue;
                 }
                 return Err(Last::Lost);
             };
-            if route.site != site {
+            if found.route.site != site {
                 drop(turn);
-                (site, turn) = self.turn(delivery, lanes, route.site.clone()).await;
+                (site, turn) = self.turn(delivery, lanes, found.route.site.clone()).await;
                 continue;
             }
-            if !is_served(&route) {
-                self.until_served(&route).await;
-                if self.shutdown.is(Phase::Draining) && !is_served(&route) {
+            if !is_served(&found.route) {
+                self.until_served(&found.route).await;
+                if self.shutdown.is(Phase::Draining) && !is_served(&found.route) {
                     // Nobody is let in any more.
                     return Err(Last::Lost);
                 }
                 // By then the policy may be another one.
                 continue;
             }
-            match attempt(delivery, &self.way(delivery, route, strip)).await {
+            match attempt(delivery, &self.way(delivery, policy, found)).await {
                 Fate::Delivered(status) => {
                     let (id, status) = (delivery.id, status.as_u16());
                     debug!("deliver: {id} {site} status={status} retries={}", delivery.attempts);
@@ -171,8 +173,11 @@ impl Courier {
         }
     }
 
-    fn way(&self, delivery: &Delivery, route: Arc<Route>, strip: usize) -> Way {
+    fn way(&self, delivery: &Delivery, policy: Arc<Policy>, found: Found) -> Way<'_> {
+        let Found { route, strip, .. } = found;
         Way {
+            roster: &self.roster,
+            policy,
             share: route.pool.share(delivery.address),
             route,
             strip,
@@ -185,9 +190,11 @@ impl Courier {
     }
 
     /// Where it goes by its host and path; `None` while that is nowhere.
-    fn find(&self, delivery: &Delivery) -> Option<Found> {
+    fn find(&self, delivery: &Delivery) -> Option<(Arc<Policy>, Found)> {
         let uri = &delivery.head.uri;
-        self.roster.policy().find(uri.authority()?.as_str(), uri.path()).ok()
+        let policy = self.roster.policy();
+        let found = policy.find(uri.authority()?.as_str(), uri.path()).ok()?;
+        Some((policy, found))
     }
 
     /// Waits a while. False if the process ends.

@@ -32,7 +32,7 @@ pub(super) enum Fate {
 }
 
 /// Tries once. Dropping the future resets the stream.
-pub(super) async fn attempt(delivery: &Delivery, way: &Way) -> Fate {
+pub(super) async fn attempt(delivery: &Delivery, way: &Way<'_>) -> Fate {
     let body = Whole { data: delivery.body.clone(), trailers: delivery.trailers.clone() };
     match forward(way, Box::new(delivery.head.clone()), body, &mut |_, _| {}).await {
         Ok((response, carry)) => {

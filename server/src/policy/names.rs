@@ -72,9 +72,8 @@ impl Names {
 
     /// Sends away all who wait, unless `after` goes on where this ended.
     pub(super) fn close(&self, after: Option<&Self>) {
-        if after.is_none_or(|after| !Arc::ptr_eq(&self.pools, &after.pools)) {
-            self.pools.close();
-        }
+        let gone = after.is_none_or(|after| !Arc::ptr_eq(&self.pools, &after.pools));
+        self.pools.each(|pool| if gone { pool.close() } else { pool.stir() });
     }
 
     /// What the name's route is, or would be.
@@ -221,9 +220,9 @@ impl Pools {
         self.held.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    fn close(&self) {
+    fn each(&self, act: impl Fn(&Pool)) {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.pools.values().filter_map(Weak::upgrade).for_each(|pool| pool.close());
+        known.pools.values().filter_map(Weak::upgrade).for_each(|pool| act(&pool));
     }
 }
 

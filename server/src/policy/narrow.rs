@@ -48,9 +48,7 @@ impl Narrow {
     pub(super) fn close(&self, after: &Self) {
         for (site, route) in self.write().iter() {
             let same = after.get(site).is_some_and(|it| Arc::ptr_eq(&it.pool, &route.pool));
-            if !same {
-                route.pool.close();
-            }
+            if same { route.pool.stir() } else { route.pool.close() }
         }
     }
 

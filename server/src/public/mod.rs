@@ -98,7 +98,7 @@ impl Visitor {
         head: &mut Parts,
         version: &'static str,
         id: RequestId,
-    ) -> Result<Way, ExchangeError> {
+    ) -> Result<Way<'_>, ExchangeError> {
         if self.stay.is_reserved() {
             return Err(ExchangeError::Crowded);
         }
@@ -108,7 +108,8 @@ impl Visitor {
         if !self.edge.covers(self.sni.as_deref(), &host) {
             return Err(ExchangeError::Misdirected);
         }
-        let found = self.roster.policy().find(&host, head.uri.path());
+        let policy = self.roster.policy();
+        let found = policy.find(&host, head.uri.path());
         let Found { route, strip, confined } = found.map_err(|lost| match lost {
             Lost::Unrouted => ExchangeError::Unrouted,
             Lost::Nobody(instead) => ExchangeError::Absent(instead),
@@ -117,6 +118,8 @@ impl Visitor {
         headers::request(&mut head.headers, &self.statement(from));
         head.headers.insert(REQUEST_ID, id.value());
         Ok(Way {
+            roster: &self.roster,
+            policy,
             share: route.pool.share(self.address),
             route,
             strip,
@@ -138,7 +141,7 @@ impl Visitor {
     /// Forwards a request; or answers it, and keeps it for later, where its route says so. Cancel safe.
     async fn ask<B>(
         &self,
-        way: &Way,
+        way: &Way<'_>,
         head: Box<Parts>,
         body: B,
         id: RequestId,

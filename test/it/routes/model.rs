@@ -125,6 +125,7 @@ fn the_policy_finds_what_the_model_finds() {
             .collect();
         if with_names {
             let mut names = names(&[(&token, None)]);
+            names.path_hosts = ["tunnel.example.test", "example.test"].map(str::to_owned).to_vec();
             names.no_backend = NoBackend::Status(StatusCode::BAD_GATEWAY);
             config.names = Some(names);
         }
