@@ -12,6 +12,7 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::pool::Lease;
+use crate::share::SMALL;
 use crate::upload::Upload;
 
 /// Moves the bodies of an exchange whose response has begun: the two directions joined, not raced.
@@ -35,40 +36,60 @@ struct Moving {
     upload: Option<Upload>,
     lease: Lease,
     stall: Option<Stillness>,
-    unread: Option<Unread>,
+    /// While bytes wait for the visitor, or for them from him.
+    idle: Option<Idle>,
 }
 
-/// Bytes of the response wait for the visitor.
+/// A stream on which nothing moves, whose place others may need.
 #[derive(Debug)]
-struct Unread {
-    /// How many it had read before.
-    read: u64,
+pub struct Idle {
+    /// What had moved before.
+    moved: u64,
     since: Instant,
     pressed: Pin<Box<OwnedNotified>>,
 }
 
-impl Moving {
-    /// Ready when others wait for streams, and this one's visitor doesn't read.
-    fn poll_pressed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(read) = self.inflow.unread() else {
-            self.unread = None;
-            return Poll::Pending;
-        };
-        let unread = self.unread.get_or_insert_with(|| Unread {
-            read,
-            since: Instant::now(),
-            pressed: Box::pin(self.lease.pressed()),
-        });
-        if unread.read != read {
-            (unread.read, unread.since) = (read, Instant::now());
+impl Idle {
+    /// One on whose stream nothing has moved since then.
+    pub fn new(lease: &Lease, moved: u64, since: Instant) -> Self {
+        Self { moved, since, pressed: Box::pin(lease.pressed()) }
+    }
+
+    /// Ready when others wait for streams, and nothing has moved here for a second, for an address that has more
+    /// than `most`.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        lease: &Lease,
+        moved: u64,
+        most: usize,
+    ) -> Poll<()> {
+        if self.moved != moved {
+            (self.moved, self.since) = (moved, Instant::now());
         }
-        while unread.pressed.as_mut().poll(cx).is_ready() {
-            unread.pressed.set(self.lease.pressed());
-            if unread.since.elapsed() >= UNREAD && self.lease.yields() {
+        while self.pressed.as_mut().poll(cx).is_ready() {
+            self.pressed.set(lease.pressed());
+            if self.since.elapsed() >= STILL && lease.yields(most) {
                 return Poll::Ready(());
             }
         }
         Poll::Pending
+    }
+}
+
+impl Moving {
+    /// Ready when others wait for streams, and this one's visitor doesn't read; or lets his body wait, where he has
+    /// more than the few that any address may have: two who talk with each other may be silent.
+    fn poll_pressed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let hungry = self.upload.as_ref().filter(|upload| upload.is_hungry());
+        let unread = self.inflow.unread().map(|read| (read, 0));
+        let idle = unread.or_else(|| hungry.map(|it| (it.moved() + self.inflow.moved(), SMALL)));
+        let Some((moved, most)) = idle else {
+            self.idle = None;
+            return Poll::Pending;
+        };
+        let idle = self.idle.get_or_insert_with(|| Idle::new(&self.lease, moved, Instant::now()));
+        idle.poll(cx, &self.lease, moved, most)
     }
 }
 
@@ -77,7 +98,7 @@ impl Carry {
     /// gives up when neither moved for `patience`.
     pub fn new(inflow: Inflow, upload: Option<Upload>, lease: Lease, patience: Duration) -> Self {
         let stall = Some(Stillness::new(patience));
-        let moving = Some(Moving { inflow, upload, lease, stall, unread: None });
+        let moving = Some(Moving { inflow, upload, lease, stall, idle: None });
         Self { moving, extended: false, unasked: false, broken: false, ceded: false }
     }
 
@@ -221,13 +242,20 @@ impl Stillness {
         Self { patience, since: Instant::now(), timer: None, moved: 0 }
     }
 
+    /// Since when nothing has moved, if that lasts.
+    pub fn lasts(&self) -> Option<Instant> {
+        Some(self.since).filter(|since| since.elapsed() >= STILL)
+    }
+
     /// Ready when `moved` has been the same for too long.
     pub fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
         if moved != self.moved {
             (self.moved, self.since) = (moved, Instant::now());
         }
         let due = self.since + self.patience;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        // Looked at once before: whoever polls may have something to do when it begins to last.
+        let first = due.min(self.since + STILL);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(first)));
         while timer.as_mut().poll(cx).is_ready() {
             if timer.deadline() >= due {
                 return Poll::Ready(());
@@ -239,7 +267,7 @@ impl Stillness {
 }
 
 /// Where others wait for streams, longer than a working link keeps still.
-const UNREAD: Duration = Duration::from_secs(1);
+const STILL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -6,12 +6,12 @@
 //! Invariant: every exchange ends, and it runs at most once: another tunnel is tried only if the first
 //! one surely did nothing with it (RFC 9113 §8.7) and no byte of the body was taken.
 
+mod way;
+
 use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -25,72 +25,16 @@ use ptth_link::body::{Body, split};
 use ptth_link::headers;
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use ptth_link::pump::{Patience, PumpError};
+use tokio::time::Instant;
 
-use crate::carry::{Carry, Stillness};
-use crate::confine::confine;
+use crate::carry::{Carry, Idle, Stillness};
 use crate::error::ExchangeError;
-use crate::policy::{Found, Policy, Route};
-use crate::pool::{Lease, NoTunnel, TunnelId};
-use crate::roster::Roster;
+use crate::pool::{Lease, NoTunnel};
 use crate::router;
-use crate::share::Share;
-use crate::site::Site;
+use crate::share::SMALL;
 use crate::upload::{Upload, Watched};
 
-/// What an exchange needs of the gateway.
-#[derive(Clone, Debug)]
-pub struct Way<'a> {
-    /// The gateway's tunnels.
-    pub roster: &'a Roster,
-    /// The policy by which the route was found.
-    pub policy: Arc<Policy>,
-    /// Where it goes.
-    pub route: Arc<Route>,
-    /// How many bytes of the path are the route's prefix, which stays here.
-    pub strip: usize,
-    /// Whether the response is one of a dynamic name on a host that others share.
-    pub confined: bool,
-    /// The thread that this runs on.
-    pub shard: usize,
-    /// What the visitor's address has of the route's tunnels.
-    pub share: Share,
-    /// From the last sign of the upload to the response's head.
-    pub head_timeout: Duration,
-    /// For a response under way of which nothing moves.
-    pub stall_timeout: Duration,
-}
-
-impl Way<'_> {
-    /// The same from the same address, to where the host and path lead now.
-    fn anew(&self, uri: &Uri) -> Option<Self> {
-        let policy = self.roster.policy();
-        let found = policy.find(uri.authority()?.as_str(), uri.path()).ok()?;
-        let Found { route, strip, confined } = found;
-        let share = route.pool.share(self.share.address);
-        Some(Self { policy, route, strip, confined, share, ..self.clone() })
-    }
-
-    /// Whether that is elsewhere by now.
-    fn has_moved(&self, uri: &Uri) -> bool {
-        let other = |way: &Self| !Arc::ptr_eq(&way.route.pool, &self.route.pool);
-        !Arc::ptr_eq(&self.policy, &self.roster.policy())
-            && self.anew(uri).as_ref().is_none_or(other)
-    }
-
-    /// The right to a stream, perhaps after a wait. A target whose prefix is stripped leads nowhere any more.
-    async fn lease(&self, target: Option<&Uri>, avoid: &[TunnelId]) -> Result<Lease, NoTunnel> {
-        let (pool, patience) = (&self.route.pool, self.route.patience);
-        let moved = || target.is_some_and(|uri| self.has_moved(uri));
-        pool.acquire(&self.share, self.shard, avoid, patience, &moved).await
-    }
-
-    /// Takes out of a response what its backend may not say there.
-    fn confine(&self, fields: &mut HeaderMap) {
-        if let (true, Site::Name(name)) = (self.confined, &self.route.site) {
-            confine(fields, name);
-        }
-    }
-}
+pub use way::Way;
 
 /// The upgrade that a visitor asks for, and how it would cross (RFC 8441).
 #[derive(Clone, Debug)]
@@ -169,7 +113,7 @@ where
         });
         let extended = protocol.is_some() || head.method == Method::CONNECT;
         lease.tunnel().wait();
-        let exchange = Exchange(Some(Open { response, upload, lease, extended }));
+        let exchange = Exchange(Some(Open { response, upload, lease, extended, idle: None }));
         match exchange.head(&way, &mut kept, informational).await {
             Ok(done) => return Ok(done),
             Err(Failed::ForGood(err)) => return Err(err),
@@ -234,6 +178,8 @@ struct Open {
     upload: Option<Upload>,
     lease: Lease,
     extended: bool,
+    /// Once nothing has moved for a while.
+    idle: Option<Idle>,
 }
 
 impl Exchange {
@@ -252,7 +198,10 @@ impl Exchange {
                     way.confine(fields);
                     informational(status, fields);
                 };
-                let polled = open.poll_head(cx, &mut wait, &mut early, &mut inform);
+                let mut polled = open.poll_head(cx, &mut wait, &mut early, &mut inform);
+                if polled.is_pending() {
+                    polled = open.poll_pressed(cx, wait.lasts()).map(Err);
+                }
                 if open.upload.as_ref().is_some_and(Upload::is_touched) {
                     *kept = None;
                 }
@@ -317,6 +266,25 @@ impl Drop for Exchange {
 }
 
 impl Open {
+    /// Ready when others wait for streams, and on this one nothing moves: neither its body, nor its response, which
+    /// the few that any address may have wait for as long as it takes.
+    fn poll_pressed(&mut self, cx: &mut Context<'_>, since: Option<Instant>) -> Poll<Failed> {
+        if self.idle.is_none() && since.is_none() {
+            return Poll::Pending;
+        }
+        let moved = self.upload.as_ref().map_or(0, Upload::moved);
+        let unsent = self.upload.as_ref().is_some_and(Upload::is_hungry);
+        let begin = || since.map(|since| Idle::new(&self.lease, moved, since));
+        self.idle = self.idle.take().or_else(begin);
+        let Some(idle) = &mut self.idle else { return Poll::Pending };
+        let few = SMALL.min(self.lease.tunnel().allowed() / 16);
+        let most = if unsent && !self.extended { 0 } else { few };
+        idle.poll(cx, &self.lease, moved, most).map(|()| {
+            debug!("exchange: others wait for its stream, on which nothing moves");
+            Failed::ForGood(if unsent { ExchangeError::VisitorSlow } else { ExchangeError::Full })
+        })
+    }
+
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,

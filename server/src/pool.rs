@@ -364,9 +364,9 @@ impl Lease {
         self.tunnel.tally.pressed()
     }
 
-    /// Whether this one is asked.
-    pub fn yields(&self) -> bool {
-        self.tunnel.tally.yields(&self.part.share)
+    /// Whether this one is asked, if its visitor has more than `most`.
+    pub fn yields(&self, most: usize) -> bool {
+        self.tunnel.tally.yields(&self.part.share, most)
     }
 
     /// A handle to open the stream with.

@@ -132,10 +132,10 @@ impl Tally {
         self.pressed.clone().notified_owned()
     }
 
-    /// Whether it is this address that is asked; each answer of yes counts.
-    pub fn yields(&self, share: &Share) -> bool {
+    /// Whether it is this address that is asked, if it has more than `most`; each answer of yes counts.
+    pub fn yields(&self, share: &Share, most: usize) -> bool {
         let less = |wanted: usize| wanted.checked_sub(1);
-        self.of(share) > self.least.load(Ordering::Relaxed)
+        self.of(share) > self.least.load(Ordering::Relaxed).max(most)
             && self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
@@ -171,7 +171,7 @@ impl Drop for Part {
 /// Addresses without a stream that are remembered, to look at all of them only now and then.
 const KEPT: usize = 1024;
 /// What any address may have, however little room there is: a browser's page.
-const SMALL: usize = 32;
+pub const SMALL: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -215,17 +215,17 @@ mod tests {
         let [large, small] = [1, 2].map(|n| shares.of(Ipv4Addr::new(192, 0, 2, n).into()));
         (0..40).for_each(|_| tally.enter(&large));
         (0..5).for_each(|_| tally.enter(&small));
-        assert!(!tally.yields(&large), "nobody asks");
+        assert!(!tally.yields(&large, 0), "nobody asks");
         tally.press(2, 0);
         assert_eq!(
-            [&small, &large, &large, &large].map(|it| tally.yields(it)),
+            [&small, &large, &large, &large].map(|it| tally.yields(it, 0)),
             [false, true, true, false]
         );
         tally.press(1, 2);
-        assert!(!tally.yields(&small));
+        assert!(!tally.yields(&small, 0));
         tally.press(1, 3);
-        assert!(!tally.yields(&shares.of(Ipv4Addr::new(192, 0, 2, 3).into())));
-        assert!(tally.yields(&small));
+        assert!(!tally.yields(&shares.of(Ipv4Addr::new(192, 0, 2, 3).into()), 0));
+        assert!(tally.yields(&small, 0));
     }
 
     #[test]

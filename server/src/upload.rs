@@ -180,6 +180,11 @@ impl Upload {
         self.body.is_touched()
     }
 
+    /// Whether it waits for the visitor.
+    pub fn is_hungry(&self) -> bool {
+        self.body.lock().hungry.is_some()
+    }
+
     /// Whether the visitor, given all the time he took, sent less than the slowest honest link would.
     pub fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
         if self.pumping.is_none() || self.hold.is_some() {

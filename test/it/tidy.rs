@@ -37,7 +37,7 @@ const SERVER: &[(&str, &[&str])] = &[
             "upload",
         ],
     ),
-    ("carry", &["pool", "upload"]),
+    ("carry", &["pool", "share", "upload"]),
     ("tunnel", &["auth", "caps", "config", "live", "policy", "roster", "site"]),
     ("stay", &["caps"]),
     ("roster", &["auth", "config", "live", "policy", "pool", "site"]),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use ptth_client::Body;
 use ptth_test::lab::Function;
 use ptth_test::peer::*;
@@ -63,14 +63,29 @@ async fn one_address_cannot_take_all_streams_of_a_tunnel() {
     assert_eq!(held.0.load(Ordering::Relaxed), 1024);
 }
 
-/// A visitor that asks for a hundred large responses, reads none, and asks again for each that is ended.
-async fn greedy(mut peer: Peer<DuplexStream>) {
+/// How a stream is held by somebody who wants nothing.
+#[derive(Clone, Copy, Debug)]
+enum Hold {
+    /// Its response isn't read.
+    Unread,
+    /// Its request's body doesn't come.
+    Unsent,
+    /// It asks for what the backend never answers.
+    Hanging,
+}
+
+/// A visitor that asks a hundred times so, and again for each that is ended.
+async fn greedy(mut peer: Peer<DuplexStream>, hold: Hold) {
     let mut next = 1;
     let mut open = 0;
     loop {
         let mut asks = Vec::new();
         while open < 100 {
-            asks.extend(headers(next, END_STREAM, &get("/large")));
+            asks.extend(match hold {
+                Hold::Unread => headers(next, END_STREAM, &get("/large")),
+                Hold::Unsent => headers(next, 0, &request("POST", "/")),
+                Hold::Hanging => headers(next, END_STREAM, &get("/hang")),
+            });
             (next, open) = (next + 2, open + 1);
         }
         peer.send(asks).await;
@@ -81,12 +96,17 @@ async fn greedy(mut peer: Peer<DuplexStream>) {
     }
 }
 
-/// B9: however many addresses hold all that they can get and read nothing, another one is served in a second.
-#[tokio::test(start_paused = true)]
-async fn no_number_of_addresses_that_read_nothing_keeps_another_one_waiting() {
+/// B9: however many addresses hold all that they can get and let nothing move, another one is served in a second.
+async fn is_served_beside(hold: Hold) {
     for attackers in [1, 2, 7, 22, 40] {
         let mut lab = Lab::serving(Function(|request: Request<Body>| async move {
+            if request.uri().path() == "/hang" {
+                pending::<()>().await;
+            }
             let large = request.uri().path() == "/large";
+            if request.method() == http::Method::POST {
+                let _ = request.into_body().collect().await;
+            }
             let body =
                 if large { Bytes::from(vec![7; 1 << 20]) } else { Bytes::from_static(b"ok") };
             Response::new(Full::new(body))
@@ -94,7 +114,7 @@ async fn no_number_of_addresses_that_read_nothing_keeps_another_one_waiting() {
         .await;
         for _ in 0..attackers {
             let peer = lab.h2(&[(INITIAL_WINDOW_SIZE, 0)]).await;
-            lab.spawn(greedy(peer));
+            lab.spawn(greedy(peer, hold));
         }
         let tunnel = lab.pool.all()[0].clone();
         until(|| tunnel.in_flight() >= attackers.min(20) * 100).await;
@@ -102,9 +122,24 @@ async fn no_number_of_addresses_that_read_nothing_keeps_another_one_waiting() {
             sleep(Duration::from_secs(1)).await;
             let asked = Instant::now();
             let mut honest = lab.h1();
-            assert_eq!(ask(&mut honest).await.status, 200, "{attackers}, {turn}");
+            assert_eq!(ask(&mut honest).await.status, 200, "{hold:?}, {attackers}, {turn}");
             let took = asked.elapsed();
-            assert!(took <= Duration::from_secs(1), "{attackers}, {turn}: {took:?}");
+            assert!(took <= Duration::from_secs(1), "{hold:?}, {attackers}, {turn}: {took:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_number_of_addresses_that_read_nothing_keeps_another_one_waiting() {
+    is_served_beside(Hold::Unread).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_number_of_addresses_that_send_nothing_keeps_another_one_waiting() {
+    is_served_beside(Hold::Unsent).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_number_of_addresses_at_a_hanging_path_keeps_another_one_waiting() {
+    is_served_beside(Hold::Hanging).await;
 }
