@@ -310,18 +310,23 @@ fn is_forged(name: &str, quotes: bool) -> bool {
     let is = |other: &&str| name.len() == other.len() && spelt(name).eq(other.bytes());
     let claims = || CLAIMS.iter().any(is) || begins(FORWARDED);
     let set = || begins(OURS) || is(&PROXY) || IDENTITY.iter().any(is);
-    let counts = quotes && !name.contains('_');
+    let counts = quotes && !is_odd(name);
     set() || (!counts && claims()) || is_twin(name)
 }
 
-/// Whether a name frames a message for those alone to whom `_` is `-`.
+/// Whether a name frames a message for those alone to whom `_`, `.` or `+` is `-`.
 fn is_twin(name: &str) -> bool {
-    name.contains('_') && FRAMING.iter().any(|other| spelt(name).eq(other.bytes()))
+    is_odd(name) && FRAMING.iter().any(|other| spelt(name).eq(other.bytes()))
 }
 
-/// A name as CGI has it, with `-` for `_`.
+/// Whether a name has characters that some origins take for `-`: CGI writes `_` for that, and for what else it knows not.
+fn is_odd(name: &str) -> bool {
+    name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
+}
+
+/// A name as those origins have it.
 fn spelt(name: &str) -> impl Iterator<Item = u8> + '_ {
-    name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte })
+    name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { byte } else { b'-' })
 }
 
 #[cfg(test)]
@@ -396,7 +401,7 @@ mod tests {
         let mut forged = HeaderMap::new();
         let others = ["2ptth-anything", "x-forwarded-ssl", "x-forwarded-user", PROXY];
         for name in IDENTITY.iter().chain(&CLAIMS).chain(&others).map(ToString::to_string) {
-            for spelling in [name.clone(), name.replace('-', "_")] {
+            for spelling in ["-", "_", ".", "+"].map(|it| name.replace('-', it)) {
                 let name = HeaderName::from_bytes(spelling.as_bytes()).unwrap();
                 forged.append(&name, HeaderValue::from_static("203.0.113.9"));
                 forged.append(name, HeaderValue::from_static("evil"));

@@ -232,9 +232,9 @@ impl Tunnel {
         self.strikes.store(0, Ordering::Relaxed);
     }
 
-    /// Streams that the backend allows at a time, which it may change.
+    /// Streams that the backend allows at a time, which it may change; never more than [`MOST_STREAMS`].
     pub fn allowed(&self) -> usize {
-        self.sender.current_max_send_streams()
+        self.sender.current_max_send_streams().min(MOST_STREAMS)
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -242,5 +242,8 @@ impl Tunnel {
     }
 }
 
+/// Streams of one tunnel, twice as many as our client allows: what a backend says of all of them, as by SETTINGS,
+/// costs the gateway as much as there are.
+const MOST_STREAMS: usize = 4096;
 /// Breaches of protocol within one PING interval after which a backend is dropped.
 const STRIKES: u32 = 100;

@@ -227,7 +227,11 @@ fn label(claim: Option<&Value>) -> Result<String, &'static str> {
     if !fits || !(1..=63).contains(&text.len()) || text.starts_with('-') || text.ends_with('-') {
         return Err("the claim with the name is no label of a host name");
     }
-    Ok(text.to_ascii_lowercase())
+    // Whoever issues tokens may tell Alice from alice, whose name is lower case: so no other spelling has it.
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err("the claim with the name isn't in lower case");
+    }
+    Ok(text.to_owned())
 }
 
 fn reason(kind: &ErrorKind) -> &'static str {

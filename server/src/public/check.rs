@@ -68,6 +68,13 @@ pub(super) fn h2(head: &mut Parts) -> Result<(), Option<ExchangeError>> {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Some(ExchangeError::Request(status, "There are more than 100 fields.")));
     }
+    if repeats(&head.headers) > MOST_REPEATED {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Some(ExchangeError::Request(
+            status,
+            "The same field is there again and again.",
+        )));
+    }
     let expectations = head.headers.get_all(EXPECT);
     if !expectations.iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         let status = StatusCode::EXPECTATION_FAILED;
@@ -91,6 +98,21 @@ fn is_well_formed(head: &Parts) -> bool {
         && has_one_host(head)
         && has_one_length(head)
         && head.headers.values().all(|value| !is_padded(value.as_bytes()))
+}
+
+/// Bytes of values that are there already under the same name: in HPACK each costs its sender one byte, but the tunnel
+/// all of it (RFC 7541 §7.3 warns of that).
+fn repeats(fields: &HeaderMap) -> usize {
+    let of = |name| {
+        let values: Vec<_> = fields.get_all(name).iter().collect();
+        let again = values
+            .iter()
+            .enumerate()
+            .filter(|(n, it)| values.iter().take(*n).any(|before| before == *it));
+        again.map(|(_, value)| value.len()).sum::<usize>()
+    };
+    // Most heads have no name twice.
+    if fields.keys_len() == fields.len() { 0 } else { fields.keys().map(of).sum() }
 }
 
 /// h2 takes an empty one for zero, and equal ones for one; an HTTP/1.1 origin may not.
@@ -134,6 +156,8 @@ fn join_cookies(fields: &mut HeaderMap) {
 const MAX_TARGET: usize = 8 * 1024;
 /// SECURITY's bound of a head's fields.
 const MAX_FIELDS: usize = 100;
+/// Bytes of fields that are there twice. Nobody has a reason to repeat one.
+const MOST_REPEATED: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -195,6 +219,13 @@ mod tests {
         assert_eq!(status(h2(&mut head("GET", &long, &[]))), 414);
         let many = vec![("a", "b"); MAX_FIELDS + 1];
         assert_eq!(status(h2(&mut head("GET", "https://example.com/", &many))), 431);
+        let value = "x".repeat(1500);
+        let twice = [("a", &*value), ("b", &*value), ("a", &*value), ("b", &*value)];
+        let distinct = [("cookie", &*value), ("cookie", "other")];
+        assert!(h2(&mut head("GET", "https://example.com/", &twice)).is_ok());
+        assert!(h2(&mut head("GET", "https://example.com/", &distinct)).is_ok());
+        let again = vec![("a", &*value); 4];
+        assert_eq!(status(h2(&mut head("GET", "https://example.com/", &again))), 431);
         let expects = [("expect", "200-ok")];
         assert_eq!(status(h2(&mut head("GET", "https://example.com/", &expects))), 417);
     }

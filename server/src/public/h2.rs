@@ -51,7 +51,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Boxed, since what a handshake needs isn't to be held by thousands who rest.
-    let conduct = Arc::new(Conduct::default());
+    let shared = visitor.edge.trusted.contains(visitor.address);
+    let conduct = Arc::new(Conduct::new(shared));
     if let Some(mut engine) = Box::pin(Engine::start(&visitor, conduct.clone(), io)).await {
         run(&mut engine, visitor, conduct).await;
     }

@@ -239,6 +239,10 @@ fn admit<B>(response: &mut Response<B>) -> Result<(), ExchangeError> {
     if response.extensions_mut().remove::<Acknowledged>().is_none() {
         headers::response(response.headers_mut());
     }
+    if status == StatusCode::NO_CONTENT {
+        // RFC 9110 §8.6: there is no content, whatever the backend says, and a reader may believe the length.
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
     stamp(response.headers_mut());
     Ok(())
 }

@@ -245,7 +245,7 @@ fn the_named_claim_is_the_dynamic_name() {
     let issuer = Issuer::new();
     let gateway = issuer.gateway(json!({ "name_claim": "tid" }));
     let long = "a".repeat(63);
-    for (claim, name) in [("bob", "bob"), ("Bob-2", "bob-2"), ("0", "0"), (&long, &long)] {
+    for (claim, name) in [("bob", "bob"), ("bob-2", "bob-2"), ("0", "0"), (&long, &long)] {
         for token in issuer.tokens(&with(json!({ "tid": claim }))) {
             assert_eq!(bearer(&gateway, &token).unwrap().name.as_deref(), Some(name));
         }
@@ -254,6 +254,11 @@ fn the_named_claim_is_the_dynamic_name() {
     for claim in [json!(null), json!(5), json!(["bob"]), json!({ "bob": "bob" }), json!(true)] {
         let verdict = bearer(&gateway, &hs256(NEW, &with(json!({ "tid": claim }))));
         assert_eq!(verdict, Err(missing), "{claim}");
+    }
+    let other = Refusal::Wrong("the claim with the name isn't in lower case");
+    for claim in ["Bob", "BOB", "bob-A"] {
+        let verdict = bearer(&gateway, &hs256(NEW, &with(json!({ "tid": claim }))));
+        assert_eq!(verdict, Err(other), "{claim}");
     }
     let odd = Refusal::Wrong("the claim with the name is no label of a host name");
     let too_long = "a".repeat(64);

@@ -11,6 +11,8 @@ pub(super) struct Conduct {
     answered: AtomicU32,
     provoked: AtomicI32,
     tunnels: AtomicUsize,
+    /// A trusted proxy's, which brings many visitors: what one of them takes back isn't the others' fault.
+    shared: bool,
 }
 
 /// The right of one stream to be a tunnel, from before its registration is judged to the tunnel's end.
@@ -24,10 +26,17 @@ impl Drop for Nesting {
 }
 
 impl Conduct {
+    /// That of a connection, which may be `shared` by many visitors.
+    pub(super) fn new(shared: bool) -> Self {
+        Self { shared, ..Self::default() }
+    }
+
     /// A browser that leaves a page takes back what is under way; an attacker takes back everything.
     pub(super) fn is_bad(&self) -> bool {
         let cancelled = self.cancelled.load(Ordering::Relaxed);
-        cancelled > CANCELLED && cancelled / 4 > self.answered.load(Ordering::Relaxed)
+        !self.shared
+            && cancelled > CANCELLED
+            && cancelled / 4 > self.answered.load(Ordering::Relaxed)
             || self.provoked.load(Ordering::Relaxed) > STREAM_ERRORS
     }
 
@@ -74,3 +83,17 @@ const NESTED: usize = 8;
 const CANCELLED: u32 = 100;
 /// Stream errors that a visitor may make us send in the life of a connection (MadeYouReset).
 const STREAM_ERRORS: i32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_back_everything_is_bad_unless_he_brings_many() {
+        for shared in [false, true] {
+            let conduct = Conduct::new(shared);
+            (0..=CANCELLED).for_each(|_| conduct.cancelled());
+            assert_eq!(conduct.is_bad(), !shared);
+        }
+    }
+}
