@@ -369,8 +369,13 @@ mod tests {
             ("x-mine", "1"),
             ("keep-alive", "timeout=5"),
             ("proxy-connection", "close"),
+            ("proxy-authenticate", "Basic"),
             ("proxy-authorization", "Basic eA=="),
+            ("proxy-authentication-info", "x"),
             ("transfer-encoding", "chunked"),
+            ("transfer_encoding", "chunked"),
+            ("content_length", "4"),
+            ("2ptth-request-id", "1"),
             ("upgrade", "h2c"),
             ("http2-settings", "AAMAAABk"),
             ("te", "gzip, Trailers;q=1"),
@@ -399,18 +404,25 @@ mod tests {
         let mut honest = HeaderMap::new();
         request(&mut honest, &Statement::new(VISITOR));
         let mut forged = HeaderMap::new();
-        let others = ["2ptth-anything", "x-forwarded-ssl", "x-forwarded-user", PROXY];
-        for name in IDENTITY.iter().chain(&CLAIMS).chain(&others).map(ToString::to_string) {
+        // Written out again, so that a name that is deleted above fails here.
+        #[rustfmt::skip]
+        let names = [
+            "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
+            "x-forwarded-prefix", "x-real-ip", "forwarded", "via", "client-cert", "x-forwarded",
+            "client-cert-chain", "client-ip", "x-client-ip", "x-cluster-client-ip",
+            "true-client-ip", "cf-connecting-ip", "fastly-client-ip", "x-original-url",
+            "x-original-host", "x-rewrite-url", "x-scheme", "x-url-scheme", "front-end-https",
+            "x-forwarded-ssl", "x-forwarded-user", "2ptth-anything", "proxy",
+        ];
+        for name in names {
             for spelling in ["-", "_", ".", "+"].map(|it| name.replace('-', it)) {
                 let name = HeaderName::from_bytes(spelling.as_bytes()).unwrap();
                 forged.append(&name, HeaderValue::from_static("203.0.113.9"));
                 forged.append(name, HeaderValue::from_static("evil"));
             }
         }
-        for twin in FRAMING.iter().map(|name| name.replace('-', "_")).filter(|it| it.contains('_'))
-        {
-            let name = HeaderName::from_bytes(twin.as_bytes()).unwrap();
-            forged.append(name, HeaderValue::from_static("5"));
+        for twin in ["content_length", "transfer_encoding"] {
+            forged.append(twin, HeaderValue::from_static("5"));
         }
         // Nor can he have what we set taken away again on the next hop.
         forged.append("connection", HeaderValue::from_static("x-forwarded-for, via, forwarded"));
@@ -480,19 +492,23 @@ mod tests {
     /// D1: a trailer never becomes part of the head.
     #[test]
     fn trailers_frame_and_route_nothing() {
-        let mut fields = map(&[
-            ("content-length", "3"),
-            ("host", "x"),
-            ("x-forwarded-for", "1"),
-            ("cache-control", "max-age=9"),
-            ("expect", "100-continue"),
-            ("if-none-match", "*"),
-            ("proxy-status", "x"),
-            ("range", "bytes=0-"),
-            ("set-cookie", "a=b"),
-            ("content_length", "3"),
-            ("sum", "9"),
-        ]);
+        #[rustfmt::skip]
+        let names = [
+            "content-length", "transfer-encoding", "host", "connection", "te", "trailer",
+            "upgrade", "expect", "content_length", "transfer_encoding", "keep-alive",
+            "http2-settings", "age", "authorization", "cache-control", "content-encoding",
+            "content-range", "content-type", "cookie", "date", "expires", "location",
+            "max-forwards", "pragma", "range", "retry-after", "set-cookie",
+            "strict-transport-security", "vary", "warning", "www-authenticate", "if-none-match",
+            "proxy-status", "proxy", "x-forwarded-for", "cf-connecting-ip", "2ptth-url",
+        ];
+        for name in names {
+            let mut fields = map(&[(name, "3")]);
+            trailers(&mut fields);
+            assert!(fields.is_empty(), "{name}");
+            assert!(!may_trail(name), "{name}");
+        }
+        let mut fields = map(&[("range", "bytes=0-"), ("sum", "9"), ("set-cookie", "a=b")]);
         trailers(&mut fields);
         assert_eq!(text(&fields), [("sum".to_string(), "9".to_string())]);
     }
