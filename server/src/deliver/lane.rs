@@ -165,6 +165,28 @@ mod tests {
         hanging.clear();
     }
 
+    /// However many of one wait, the others come in between; and the first of each comes first.
+    #[tokio::test]
+    async fn addresses_take_turns_and_each_keeps_its_order() {
+        let lane = Lane::new(1);
+        let first = lane.turn(address(9)).await;
+        let begun = Arc::new(Mutex::new(String::new()));
+        let mut asking = tokio::task::JoinSet::new();
+        for (n, letter) in [(1, 'a'), (1, 'b'), (1, 'c'), (2, 'd'), (3, 'e'), (3, 'f')] {
+            let (lane, begun) = (lane.clone(), begun.clone());
+            asking.spawn(async move {
+                let _turn = lane.turn(address(n)).await;
+                begun.lock().unwrap().push(letter);
+            });
+        }
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        asking.join_all().await;
+        assert_eq!(*begun.lock().unwrap(), "adebfc");
+    }
+
     /// What waited and was given up takes no turn from those behind it.
     #[tokio::test]
     async fn who_is_gone_is_passed_over() {
