@@ -323,6 +323,22 @@ mod tests {
         assert!(changing.admits(&half));
     }
 
+    /// C6: nor is half of a token file, though the configuration is what it was.
+    #[test]
+    fn a_token_file_that_nobody_asked_to_read_counts_when_two_looks_agree() {
+        let folder = crate::tls::testing::Scratch::new();
+        let [one, half, whole] = [0; 3].map(|_| Token::generate());
+        let write = |token: &Token| folder.write("tokens", token.public().to_string());
+        let (keys, file) = (vec![one.public()], Some(write(&one)));
+        let mut changing = Changing::start(Admission::Keys { keys, file, made: None });
+        changing.reload.run(&changing.shared, false);
+        for (token, applied) in [(&half, false), (&whole, false), (&whole, true)] {
+            write(token);
+            changing.reload.run(&changing.shared, false);
+            assert_eq!((changing.admits(token), changing.admits(&one)), (applied, !applied));
+        }
+    }
+
     #[test]
     fn settings_that_wait_for_the_next_start_are_named() {
         let before = config(Admission::Open);
