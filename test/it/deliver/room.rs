@@ -92,6 +92,7 @@ async fn one_address_keeps_no_route_from_other_senders() {
         202,
         "beside bodies that never come"
     );
+    assert_eq!(hooks.outbox().held().0, 100 + 1, "a quarter of the bodies under way, and that one");
     assert_eq!(hooks.post_from(flood, "hooks.test", "/", b"x").await.status, 503);
     drop(silent);
     let mut taken = 0;
