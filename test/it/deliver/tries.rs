@@ -266,23 +266,32 @@ async fn a_path_that_hangs_holds_up_no_other_sender() {
 /// had them.
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_one_backend_holds_up_no_other() {
-    let mut hooks = Hooks::new();
-    for n in 0..12 {
-        hooks.post("hooks.test", &format!("/away/{n}"), b"x").await;
+    // Those in front get another route, or the one behind them.
+    for moved in ["/away", "/fine"] {
+        let mut hooks = Hooks::new();
+        for n in 0..12 {
+            hooks.post("hooks.test", &format!("/away/{n}"), b"x").await;
+        }
+        hooks.post("hooks.test", "/fine", b"x").await;
+        reload(&hooks, |config| {
+            let mut new = config.routes[0].clone();
+            new.name = "new".to_owned();
+            new.path = moved.into();
+            let other = Some(vec![ptth_test::routes::key(&Token::generate())]);
+            if moved == "/away" {
+                new.allow = other;
+                config.routes.push(new);
+            } else {
+                config.routes[0].allow = other;
+                config.routes.insert(0, new);
+            }
+        });
+        let (_guest, mut seen) = hooks.backend(&[]).await;
+        let begun = Instant::now();
+        assert_eq!(next(&mut seen).await.path, "/fine");
+        assert!(begun.elapsed() < Duration::from_secs(31), "{moved}: {:?}", begun.elapsed());
+        assert_eq!(hooks.outbox().held().0, 12);
     }
-    hooks.post("hooks.test", "/fine", b"x").await;
-    reload(&hooks, |config| {
-        let mut away = config.routes[0].clone();
-        away.name = "away".to_owned();
-        away.path = "/away".into();
-        away.allow = Some(vec![ptth_test::routes::key(&Token::generate())]);
-        config.routes.push(away);
-    });
-    let (_guest, mut seen) = hooks.backend(&[]).await;
-    let begun = Instant::now();
-    assert_eq!(next(&mut seen).await.path, "/fine");
-    assert!(begun.elapsed() < Duration::from_secs(31), "{:?}", begun.elapsed());
-    assert_eq!(hooks.outbox().held().0, 12);
 }
 
 /// C6: the prefix that stays here is the one of the route by which it goes out, at each attempt.
