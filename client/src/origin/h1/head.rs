@@ -280,6 +280,7 @@ mod tests {
             "HTTP/1.1 200 OK|Content-Length: -5||",
             "HTTP/1.1 200 OK|Content-Length:||",
             "HTTP/1.1 200 OK|Content-Length: 99999999999999999999||",
+            "HTTP/1.1 200 OK|Content-Length: 00000000000000000005||",
             "HTTP/1.0 200 OK|Transfer-Encoding: chunked||",
             "HTTP/1.1 200 OK|Transfer-Encoding: gzip, chunked||",
             "HTTP/1.1 200 OK|Transfer-Encoding: chunked, chunked||",
