@@ -118,3 +118,24 @@ impl Approved {
 const ENOUGH: usize = 4 * 1024;
 /// One DATA frame of the default size (RFC 9113 §6.5.2).
 const MOST: usize = 16 * 1024 - ENOUGH;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::super::Guard;
+
+    /// E2: each chunk that hyper reads costs a turn.
+    #[tokio::test]
+    async fn chunks_of_a_byte_that_are_there_together_reach_hyper_as_one() {
+        let (mut far, near) = duplex(4096);
+        let (mut guard, _gate) = Guard::new(near);
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunks = "1\r\nx\r\n".repeat(100);
+        far.write_all(format!("{head}{chunks}0\r\n\r\n").as_bytes()).await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut read = String::new();
+        guard.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, format!("{head}64\r\n{}\r\n0\r\n\r\n", "x".repeat(100)));
+    }
+}
