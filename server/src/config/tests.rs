@@ -171,9 +171,14 @@ fn trusted_proxies_are_addresses_and_networks() {
         assert_eq!(trusted.contains(address.parse().unwrap()), expected, "{address}");
     }
     assert!(!Trusted::default().contains("127.0.0.1".parse().unwrap()));
-    for (list, warned) in
-        [("10.0.0.0/8,fc00::/7", 0), ("10.0.0.1,0.0.0.0/0", 1), ("::/0", 1), ("128.0.0.0/1", 1)]
-    {
+    for (list, warned) in [
+        ("10.0.0.0/8,fc00::/7", 0),
+        ("10.0.0.1,0.0.0.0/0", 1),
+        ("::/0", 1),
+        ("128.0.0.0/1", 1),
+        ("10.0.0.0/7", 1),
+        ("fc00::/6", 1),
+    ] {
         let config = ok(&format!("--trusted-proxies {list}"), &[]);
         let warnings = config.warnings.iter().filter(|it| it.contains("--trusted-proxies"));
         assert_eq!(warnings.count(), warned, "{list}: {:?}", config.warnings);
