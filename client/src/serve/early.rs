@@ -53,6 +53,12 @@ impl Early {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     #[test]
@@ -66,5 +72,20 @@ mod tests {
             early.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
         }
         assert_eq!(taken + early.take(&cx).len(), INFORMATIONAL_RESPONSES);
+    }
+
+    /// As where a service sends from a task of its own.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_wakes_the_exchange() {
+        let early = Early::default();
+        let exchange = early.clone();
+        let waiting = tokio::spawn(poll_fn(move |cx| {
+            let came = exchange.take(cx).len();
+            if came == 0 { Poll::Pending } else { Poll::Ready(came) }
+        }));
+        tokio::task::yield_now().await;
+        early.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
+        let came = timeout(Duration::from_secs(1), waiting).await;
+        assert_eq!(came.expect("it is woken").unwrap(), 1);
     }
 }
