@@ -26,7 +26,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::response::Parts;
 use log::info;
-use ptth_link::alpn;
+use ptth_link::{alpn, crypto};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -318,3 +318,22 @@ const CONNECT: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// From a registration to the end of its answer's head.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// A name for this process: readable in front, unique behind.
+pub(crate) fn instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim().split('.').next().unwrap_or_default();
+    let host: String =
+        host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
+    let host = if host.is_empty() { "backend" } else { &host };
+    format!("{host}-{}", crypto::hex(&crypto::random::<6>()))
+}
+
+/// As the log has it.
+pub(crate) fn version_text(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::TLSv1_3 => "1.3",
+        ProtocolVersion::TLSv1_2 => "1.2",
+        _ => "?",
+    }
+}

@@ -20,6 +20,8 @@ use ptth_client::dial::Tcp;
 use ptth_client::journal::Journal;
 use ptth_client::origin::Origin;
 use ptth_client::{Process, Stopped};
+use ptth_link::descriptors;
+use ptth_link::limits::TUNNEL_STREAMS;
 use ptth_link::shutdown::{self, Phase, Shutdown, Trigger};
 use ptth_link::signals::{self, Signal};
 use ptth_link::{cli, env, logging};
@@ -98,10 +100,18 @@ fn run(options: &Options) -> Result<(), Failure> {
     let journal = Journal::to(io::stdout());
     let (places, board) = Announced::board(options.services.len());
     let (mut triggers, mut running, mut tunnels) = (Vec::new(), Vec::new(), 0);
+    let slots = options.services.iter().map(|service| service.config.tunnels).sum();
+    let descriptors = descriptors::limit();
+    let streams = descriptors::streams(descriptors, slots);
+    if streams < TUNNEL_STREAMS {
+        info!(
+            "client: {descriptors} descriptors allow {streams} requests at a time on each tunnel"
+        );
+    }
     for (service, announced) in options.services.iter().cloned().zip(places) {
         let journal = service.label.as_ref().map_or(journal.clone(), |label| journal.of(label));
         let process = Process::new(service.config.clone(), journal).map_err(Failure::Stopped)?;
-        let process = process.announcing(announced);
+        let process = process.announcing(announced).taking(streams);
         let (trigger, shutdown) = shutdown::channel();
         triggers.push(trigger);
         running.push(Running { service, process: process.clone(), shutdown, before: tunnels });

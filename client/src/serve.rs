@@ -26,9 +26,7 @@ use ptth_link::cork::{Cork, Driver, cork};
 use ptth_link::events;
 use ptth_link::goaway::{self, Why};
 use ptth_link::keepalive::Keepalive;
-use ptth_link::limits::{
-    SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST, TUNNEL_STREAMS,
-};
+use ptth_link::limits::{SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
 use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::{self, Budget, Window};
 use rustls::pki_types::CertificateDer;
@@ -62,6 +60,8 @@ pub struct Answering<S> {
     pub covers: Option<Arc<CertificateDer<'static>>>,
     /// The gateway is one of ours: it keeps to a lower window once it has acknowledged it.
     pub ours: bool,
+    /// Requests at a time.
+    pub streams: u32,
 }
 
 /// The same without the service, once for all exchanges of a tunnel: their counts of the process's parts
@@ -75,7 +75,7 @@ struct Around {
 
 impl<S> Answering<S> {
     fn split(self) -> (S, Arc<Around>) {
-        let Self { service, journal, announced, budget, covers, ours: _ } = self;
+        let Self { service, journal, announced, budget, covers, ours: _, streams: _ } = self;
         (service, Arc::new(Around { journal, announced, budget, covers }))
     }
 }
@@ -129,12 +129,16 @@ where
     B::Error: std::fmt::Display + Send,
 {
     answering.budget = answering.budget.part();
-    let mut engine =
-        match timeout(PREFACE, Engine::start(io, &answering.budget, answering.ours)).await {
-            Ok(Ok(engine)) => engine,
-            Ok(Err(err)) => return ended(err),
-            Err(_) => return Ended::Dead,
-        };
+    let mut engine = match timeout(
+        PREFACE,
+        Engine::start(io, &answering.budget, (answering.ours, answering.streams)),
+    )
+    .await
+    {
+        Ok(Ok(engine)) => engine,
+        Ok(Err(err)) => return ended(err),
+        Err(_) => return Ended::Dead,
+    };
     let _ = up.send(());
     let mut streams = JoinSet::new();
     let mut draining = false;
@@ -192,12 +196,16 @@ struct Broken {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
-    async fn start(io: IO, budget: &Arc<Budget>, ours: bool) -> Result<Self, h2::Error> {
+    async fn start(
+        io: IO,
+        budget: &Arc<Budget>,
+        (ours, streams): (bool, u32),
+    ) -> Result<Self, h2::Error> {
         let (io, driver) = cork(io);
         // Transposed roles: this side dialled, and yet it is HTTP/2's server, which answers.
         let mut builder = h2::server::Builder::new();
         builder
-            .max_concurrent_streams(TUNNEL_STREAMS)
+            .max_concurrent_streams(streams)
             .initial_window_size(if ours { window::FIRST } else { window::FOREIGN })
             .initial_connection_window_size(if ours {
                 TUNNEL_CONNECTION_WINDOW

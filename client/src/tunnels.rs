@@ -20,7 +20,7 @@ use log::{info, warn};
 use ptth_link::body::Body;
 use ptth_link::crypto;
 use ptth_link::goaway::Why;
-use ptth_link::limits::BODY_BUDGET;
+use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
 use rustls::client::danger::ServerCertVerifier;
@@ -33,7 +33,7 @@ use tower_service::Service;
 
 use crate::announced::Announced;
 use crate::config::{Config, Gateway, Kind, Trust};
-use crate::dial::{DialError, Dialer, Doors, Keys, Network, Shared, Verdict};
+use crate::dial::{self, DialError, Dialer, Doors, Keys, Network, Shared, Verdict};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Ended, answer};
@@ -52,6 +52,7 @@ pub struct Process {
     shared: Shared,
     doors: Arc<Doors>,
     budget: Arc<Budget>,
+    streams: u32,
     journal: Journal,
     announced: Announced,
     /// Tunnels that came up so far.
@@ -66,7 +67,7 @@ impl Process {
     pub fn new(config: Config, journal: Journal) -> Result<Self, Stopped> {
         let make = || {
             let name = tls::server_name(&config)?;
-            let instance = instance().into();
+            let instance = dial::instance().into();
             let knowing = tls::verifier(&config.trust)?;
             let proxy = config.proxies.to(&config.gateway);
             let encrypted = proxy.is_some_and(|proxy| proxy.kind == Kind::Https);
@@ -79,10 +80,26 @@ impl Process {
             Ok((name, instance, knowing, shared))
         };
         let (name, instance, knowing, shared) = make().map_err(Stopped::Tls)?;
-        let (doors, budget) = (Arc::default(), Budget::new(BODY_BUDGET));
         let config = Arc::new(config);
-        let (announced, ups) = (Announced::default(), Arc::default());
-        Ok(Self { config, name, instance, knowing, shared, doors, budget, journal, announced, ups })
+        Ok(Self {
+            config,
+            name,
+            instance,
+            knowing,
+            shared,
+            doors: Arc::default(),
+            budget: Budget::new(BODY_BUDGET),
+            streams: TUNNEL_STREAMS,
+            journal,
+            announced: Announced::default(),
+            ups: Arc::default(),
+        })
+    }
+
+    /// Has each tunnel take so many requests at a time.
+    #[must_use]
+    pub fn taking(self, streams: u32) -> Self {
+        Self { streams, ..self }
     }
 
     /// Has the public addresses told to `announced`, and not to a board of its own.
@@ -155,16 +172,6 @@ impl Process {
             doors: self.doors.clone(),
         })
     }
-}
-
-/// A name for this process: readable in front, unique behind.
-fn instance() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim().split('.').next().unwrap_or_default();
-    let host: String =
-        host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
-    let host = if host.is_empty() { "backend" } else { &host };
-    format!("{host}-{}", crypto::hex(&crypto::random::<6>()))
 }
 
 /// One tunnel's place, and whatever tunnel is in it.
@@ -283,7 +290,7 @@ where
             self.label,
             dialled.address,
             dialled.way,
-            dialled.version.map_or("?", version_text),
+            dialled.version.map_or("?", dial::version_text),
             how_verified(&config.trust),
         );
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
@@ -295,6 +302,7 @@ where
             budget: self.process.budget.clone(),
             covers,
             ours: dialled.ours,
+            streams: self.process.streams,
         };
         let (drain, draining) = channel();
         let (up, is_up) = oneshot::channel();
@@ -378,14 +386,6 @@ where
             warn!("tunnel: {} {what}; trying again, for ever", self.label);
             self.complained = Some((what, now));
         }
-    }
-}
-
-fn version_text(version: rustls::ProtocolVersion) -> &'static str {
-    match version {
-        rustls::ProtocolVersion::TLSv1_3 => "1.3",
-        rustls::ProtocolVersion::TLSv1_2 => "1.2",
-        _ => "?",
     }
 }
 

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ptth_link::descriptors;
 use tokio::select;
 use tokio::time::sleep_until;
 
@@ -55,7 +56,7 @@ pub struct Stake {
 impl Caps {
     /// What the operator said, or what the process's descriptors allow.
     pub fn new(limits: &Limits) -> Self {
-        let descriptors = descriptor_limit();
+        let descriptors = descriptors::limit();
         let visitors = limits.connections.unwrap_or(descriptors * 8 / 10);
         let per_address = limits.connections_per_address.unwrap_or(visitors.div_ceil(4));
         // Visitors can't take the last places: a backend that comes back must find one.
@@ -208,15 +209,6 @@ impl Drop for Place {
     }
 }
 
-/// The soft limit on open files. There is no other way to read it without unsafe code.
-fn descriptor_limit() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().next());
-    soft.and_then(|soft| soft.parse().ok()).unwrap_or(USUAL_DESCRIPTORS)
-}
-
-const USUAL_DESCRIPTORS: usize = 1024;
 const RESERVE: usize = 64;
 
 #[cfg(test)]
@@ -266,10 +258,5 @@ mod tests {
         drop(b);
         let _c = caps.take(one, || true).unwrap();
         assert_eq!(caps.lock().all, 2, "places that were refused are free again");
-    }
-
-    #[test]
-    fn this_process_has_a_limit() {
-        assert!(descriptor_limit() >= 64);
     }
 }

@@ -183,6 +183,7 @@ impl Lab {
             budget: self.client_budget.clone(),
             covers: None,
             ours: !self.foreign_gateway,
+            streams: ptth_link::limits::TUNNEL_STREAMS,
         };
         let (up, _) = oneshot::channel();
         let (end, ended) = oneshot::channel();

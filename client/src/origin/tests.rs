@@ -32,6 +32,7 @@ async fn tunnel(window: u32) -> (TcpListener, SendRequest<Bytes>, JoinSet<()>, T
         budget: Budget::new(BODY_BUDGET),
         covers: None,
         ours: true,
+        streams: 2048,
     };
     let (near, far) = duplex(64 * 1024);
     let (trigger, drain) = channel();

@@ -46,6 +46,7 @@ fn answering() -> Answering<Demo> {
         budget: Budget::new(BODY_BUDGET),
         covers: None,
         ours: true,
+        streams: 2048,
     }
 }
 

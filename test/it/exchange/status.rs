@@ -90,6 +90,8 @@ async fn a_204_with_a_length_of_zero_leaves_the_connection_whole() {
         h1.send(Ask::get("/").text()).await;
         let answer = h1.answer().await;
         assert_eq!((answer.status, answer.body.len()), (204, 0));
+        // RFC 9110 §8.6: a 204 has no length.
+        assert!(!answer.fields.contains_key("content-length"));
         let answer = h2.ask(&Ask::get("/")).await;
         assert_eq!((answer.status, answer.body.len(), answer.complete), (204, 0, true));
     }
