@@ -232,7 +232,7 @@ impl Tunnel {
         self.strikes.store(0, Ordering::Relaxed);
     }
 
-    /// Streams that the backend allows at a time, which it may change; never more than [`MOST_STREAMS`].
+    /// Streams that the backend allows at a time, which it may change; never more than 4,096.
     pub fn allowed(&self) -> usize {
         self.sender.current_max_send_streams().min(MOST_STREAMS)
     }
