@@ -277,8 +277,7 @@ impl Open {
         let begin = || since.map(|since| Idle::new(&self.lease, moved, since));
         self.idle = self.idle.take().or_else(begin);
         let Some(idle) = &mut self.idle else { return Poll::Pending };
-        let few = SMALL.min(self.lease.tunnel().allowed() / 16);
-        let most = if unsent && !self.extended { 0 } else { few };
+        let most = if unsent && !self.extended { 0 } else { SMALL };
         idle.poll(cx, &self.lease, moved, most).map(|()| {
             debug!("exchange: others wait for its stream, on which nothing moves");
             Failed::ForGood(if unsent { ExchangeError::VisitorSlow } else { ExchangeError::Full })
