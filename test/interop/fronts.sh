@@ -17,9 +17,6 @@ start origin node "$root/test/interop/fronts-origin.mjs"
 within 10 test -s "$work/origin.out"
 origin=http://127.0.0.1:$(<"$work/origin.out")
 
-# A port that was free a moment ago.
-free() { node -e 'const s=require("net").createServer().listen(0,"127.0.0.1",()=>{console.log(s.address().port);s.close()})'; }
-
 cat >"$work/gateway.toml" <<'CONF'
 plain = "127.0.0.1:0"
 trusted_proxies = "127.0.0.1"

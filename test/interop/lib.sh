@@ -66,6 +66,9 @@ stop() {
     wait "$1" 2>/dev/null || true
 }
 
+# free [HOST]: a port that was free a moment ago.
+free() { node -e 'const s=require("net").createServer().listen(0,process.argv[1],()=>{console.log(s.address().port);s.close()})' "${1-127.0.0.1}"; }
+
 # within SECONDS COMMAND…: repeats the command until it succeeds.
 within() {
     local deadline=$((SECONDS + $1))

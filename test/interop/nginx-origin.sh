@@ -14,7 +14,7 @@ chmod 755 "$work"
 # nginx can't be asked for port 0 and tell; a socket file is nobody else's, and a port found free is taken by a race
 # at most: then nginx fails to start and another is tried.
 serve() {
-    origin_port=$(node -e 'const s=require("net").createServer().listen(0,"127.0.0.1",()=>{console.log(s.address().port);s.close()})')
+    origin_port=$(free)
     cat >"$work/nginx.conf" <<CONF
 daemon off; worker_processes 1; pid $work/nginx.pid; error_log stderr warn;
 user $(id -un) $(id -gn);

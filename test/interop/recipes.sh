@@ -21,7 +21,6 @@ expected() {
         here && /^curl / && index($0, text) { sub(/.* # */, ""); print; exit }
     ' "$root/README.md"
 }
-free() { node -e 'const s=require("net").createServer().listen(0,"127.0.0.1",()=>{console.log(s.address().port);s.close()})'; }
 
 # 2ptth: a backend that knows nothing but the label.
 gateway --self-signed --open --listen 127.0.0.1:0

@@ -62,8 +62,7 @@ if ! uplink 2>"$work/uplink.log"; then
     exit
 fi
 
-free() { node -e "const s=require('net').createServer().listen(0,'$here',()=>{console.log(s.address().port);s.close()})"; }
-nginx_port=$(free)
+nginx_port=$(free "$here")
 cat >"$work/nginx.conf" <<CONF
 daemon off; pid $work/nginx.pid; error_log stderr warn;
 user $(id -un) $(id -gn);
