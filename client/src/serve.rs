@@ -207,11 +207,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         builder
             .max_concurrent_streams(streams)
             .initial_window_size(if ours { window::FIRST } else { window::FOREIGN })
-            .initial_connection_window_size(if ours {
-                TUNNEL_CONNECTION_WINDOW
-            } else {
-                window::FOREIGN_CONNECTION
-            })
+            .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
             .max_header_list_size(TUNNEL_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
             .enable_connect_protocol()
@@ -295,7 +291,7 @@ async fn exchange<S, B>(
     let begun = Instant::now();
     let line = Exchange::new(&request);
     let (mut head, stream) = request.into_parts();
-    let (mut inflow, body) = split(stream, around.budget.clone());
+    let (mut inflow, body) = split(stream, &around.budget);
     if !around.is_covered(&head.uri) {
         line.finish(&around.journal, StatusCode::MISDIRECTED_REQUEST, 0, begun, begun.elapsed());
         return refuse(respond, StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);

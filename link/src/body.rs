@@ -7,18 +7,22 @@
 //! own backlog of small frames against the *connection* and ends it; here the backlog is one stream's,
 //! merged, and bounded by the window that the sender was given.
 
-use std::collections::VecDeque;
+mod shared;
+
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
-use h2::{FlowControl, RecvStream};
+use bytes::Bytes;
+use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use crate::window::Budget;
+use crate::headers;
+use crate::window::{Budget, Held};
+
+use self::shared::{Shared, lock};
 
 /// Why a body ended before its end.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub enum BodyError {
     Sender(h2::Error),
     /// Whoever fed the body gave up on it.
     Abandoned,
+    /// More of it came than may be held.
+    Excess,
 }
 
 impl std::fmt::Display for BodyError {
@@ -34,6 +40,7 @@ impl std::fmt::Display for BodyError {
         f.write_str(match self {
             Self::Sender(_) => "the sender cut the body short",
             Self::Abandoned => "the body was abandoned",
+            Self::Excess => "more of the body came than may be held",
         })
     }
 }
@@ -42,7 +49,7 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Sender(err) => Some(err),
-            Self::Abandoned => None,
+            Self::Abandoned | Self::Excess => None,
         }
     }
 }
@@ -50,15 +57,15 @@ impl std::error::Error for BodyError {
 /// Splits a received stream into the part that takes frames off it and the part that reads them.
 ///
 /// The bytes in between are counted against `budget`.
-pub fn split(mut stream: RecvStream, budget: Arc<Budget>) -> (Inflow, Body) {
+pub fn split(mut stream: RecvStream, budget: &Arc<Budget>) -> (Inflow, Body) {
     if stream.is_end_stream() {
         // As with most requests; then nothing is made for it.
         let inflow = Inflow { flow: None, stream: None, taken: 0, complete: true, breach: false };
         return (inflow, Body::empty());
     }
-    let shared = Shared::new(Some(stream.flow_control().clone()));
-    let body = Body { shared: Some(shared.clone()), budget: Some(budget.clone()), length: None };
-    let flow = Some((shared, budget));
+    let shared = Shared::new(Some(stream.flow_control().clone()), budget.clone());
+    let body = Body { shared: Some(shared.clone()), head: None, length: None };
+    let flow = Some(shared);
     (Inflow { flow, stream: Some(stream), taken: 0, complete: false, breach: false }, body)
 }
 
@@ -69,7 +76,7 @@ pub fn split(mut stream: RecvStream, budget: Arc<Budget>) -> (Inflow, Body) {
 #[must_use = "the body doesn't move unless this is polled"]
 pub struct Inflow {
     stream: Option<RecvStream>,
-    flow: Option<(Arc<Mutex<Shared>>, Arc<Budget>)>,
+    flow: Option<Arc<Mutex<Shared>>>,
     taken: u64,
     complete: bool,
     breach: bool,
@@ -93,52 +100,56 @@ impl Inflow {
 
     /// Bytes that came in and bytes that were read so far: it grows while either side moves.
     pub fn moved(&self) -> u64 {
-        self.taken + self.flow.as_ref().map_or(0, |(shared, _)| lock(shared).read)
+        self.taken + self.flow.as_ref().map_or(0, |shared| lock(shared).read)
     }
 
     /// Bytes that were read so far, if more wait for the reader.
     pub fn unread(&self) -> Option<u64> {
-        let shared = lock(&self.flow.as_ref()?.0);
-        let waits = !shared.chunks.is_empty() || !shared.tail.is_empty();
-        waits.then_some(shared.read)
+        let shared = lock(self.flow.as_ref()?);
+        shared.waits().then_some(shared.read)
     }
 
     /// Gives up: the body fails, and the stream is returned, whose drop resets it. What waits for the reader is
     /// dropped: a reader that takes nothing would keep the stream and its credit.
     pub fn abandon(&mut self) -> Option<RecvStream> {
         let stream = self.stream.take();
-        if let (Some(_), Some((shared, budget))) = (&stream, &self.flow) {
+        if let (Some(_), Some(shared)) = (&stream, &self.flow) {
             let mut shared = lock(shared);
-            shared.clear(budget);
+            shared.clear();
             shared.finish(Err(BodyError::Abandoned));
         }
         stream
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
+    /// The end of the stream; or none, when what comes can't be kept.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
         loop {
-            let (Some(stream), Some((shared, budget))) = (&mut self.stream, &self.flow) else {
+            let (Some(stream), Some(shared)) = (&mut self.stream, &self.flow) else {
                 return Poll::Pending;
             };
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     self.taken += data.len() as u64;
-                    lock(shared).push(data, budget);
+                    if lock(shared).push(data).is_err() {
+                        return Poll::Ready(None);
+                    }
                 }
-                Some(Err(err)) => return Poll::Ready(Err(err)),
-                None => return stream.poll_trailers(cx),
+                Some(Err(err)) => return Poll::Ready(Some(Err(err))),
+                None => return stream.poll_trailers(cx).map(Some),
             }
         }
     }
 }
 
-/// Ready when the stream has ended, one way or the other, or when nobody reads the body any more; the
-/// stream is then still there, for [`Inflow::abandon`].
+type Ended = Result<Option<HeaderMap>, h2::Error>;
+
+/// Ready when the stream has ended, one way or the other, or when nobody reads the body any more, or it can't be
+/// kept; the stream is then still there, for [`Inflow::abandon`].
 impl Future for Inflow {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some((shared, _)) = self.flow.as_ref().filter(|_| self.stream.is_some()) else {
+        let Some(shared) = self.flow.as_ref().filter(|_| self.stream.is_some()) else {
             return Poll::Ready(());
         };
         {
@@ -148,16 +159,19 @@ impl Future for Inflow {
             }
             keep(&mut shared.inflow, cx);
         }
-        let end = ready!(self.poll_end(cx));
+        let Some(end) = ready!(self.poll_end(cx)) else { return Poll::Ready(()) };
         self.stream = None;
         self.complete = end.is_ok();
         self.breach = end.as_ref().is_err_and(h2::Error::is_library);
-        let Some((shared, _)) = &self.flow else { return Poll::Ready(()) };
+        let Some(shared) = &self.flow else { return Poll::Ready(()) };
         let mut shared = lock(shared);
         shared.inflow = None;
         match end {
             Ok(trailers) => {
+                shared.trailing = trailers.as_ref().map_or(0, headers::weight);
                 shared.trailers = trailers;
+                // It is all that comes, and was let in by the limit of a head.
+                let _ = shared.count();
                 shared.finish(Ok(()));
             }
             Err(err) => shared.finish(Err(BodyError::Sender(err))),
@@ -180,127 +194,31 @@ impl Drop for Inflow {
     }
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    credit: Option<FlowControl>,
-    chunks: VecDeque<Bytes>,
-    /// Small chunks that came after those, merged.
-    tail: BytesMut,
-    /// Bytes of memory that `chunks` hold.
-    waiting: usize,
-    /// Bytes of memory that the budget was told of.
-    held: usize,
-    trailers: Option<HeaderMap>,
-    end: Option<Result<(), BodyError>>,
-    unread: bool,
-    /// Bytes that the reader took.
-    read: u64,
-    reader: Option<Waker>,
-    inflow: Option<Waker>,
-}
-
-impl Shared {
-    fn new(credit: Option<FlowControl>) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self { credit, ..Self::default() }))
-    }
-
-    fn push(&mut self, data: Bytes, budget: &Budget) {
-        if self.unread {
-            // The reader left a moment ago. h2 takes the credit back when the stream is dropped.
-            return;
-        }
-        if data.len() < SMALL {
-            if self.tail.len() + data.len() > MERGED {
-                self.seal();
-            }
-            self.tail.extend_from_slice(&data);
-        } else {
-            self.seal();
-            // A slice keeps all that was read with it, up to four times its length.
-            let data = if budget.is_calm() { data } else { Bytes::copy_from_slice(&data) };
-            self.keep(data);
-        }
-        self.count(budget);
-        self.wake_reader();
-    }
-
-    fn keep(&mut self, data: Bytes) {
-        self.waiting += data.len() + PIECE;
-        self.chunks.push_back(data);
-    }
-
-    /// Tells the budget of all that is held now.
-    fn count(&mut self, budget: &Budget) {
-        let now = self.waiting + self.tail.capacity();
-        if let Some(more) = now.checked_sub(self.held) {
-            budget.take(more);
-        } else {
-            budget.give_back(self.held - now);
-        }
-        self.held = now;
-    }
-
-    fn seal(&mut self) {
-        if !self.tail.is_empty() {
-            let tail = std::mem::take(&mut self.tail);
-            self.keep(tail.freeze());
-        }
-    }
-
-    fn pop(&mut self, budget: &Budget) -> Option<Bytes> {
-        if self.chunks.is_empty() {
-            self.seal();
-        }
-        let data = self.chunks.pop_front()?;
-        self.waiting -= data.len() + PIECE;
-        self.count(budget);
-        self.read += data.len() as u64;
-        self.took(data.len());
-        Some(data)
-    }
-
-    /// Credits the sender with what was taken.
-    fn took(&mut self, bytes: usize) {
-        if let Some(credit) = &mut self.credit {
-            // Fails only on a stream that is gone, whose credit h2 has given back itself.
-            let _ = credit.release_capacity(bytes);
-        }
-    }
-
-    /// Drops what waits, and the handle. h2 gives a stream's credit back only when the last handle of it goes,
-    /// which may be in the graveyard for long; and the budget would leak.
-    fn clear(&mut self, budget: &Budget) {
-        let rest = self.chunks.iter().map(Bytes::len).sum::<usize>() + self.tail.len();
-        self.chunks = VecDeque::new();
-        self.tail = BytesMut::new();
-        self.waiting = 0;
-        self.count(budget);
-        self.took(rest);
-        self.credit = None;
-    }
-
-    fn finish(&mut self, end: Result<(), BodyError>) {
-        self.end = Some(end);
-        self.wake_reader();
-    }
-
-    fn wake_reader(&mut self) {
-        self.reader.take().into_iter().for_each(Waker::wake);
-    }
-}
-
 /// The reading side. Bytes that its reader took are credited to their sender.
 #[derive(Debug)]
 pub struct Body {
     shared: Option<Arc<Mutex<Shared>>>,
-    budget: Option<Arc<Budget>>,
+    /// What the head holds that belongs to it.
+    head: Option<Held>,
     length: Option<u64>,
 }
 
 impl Body {
     /// A body without a byte.
     pub fn empty() -> Self {
-        Self { shared: None, budget: None, length: Some(0) }
+        Self { shared: None, head: None, length: Some(0) }
+    }
+
+    /// Counts what the head holds that belongs to it, until it is sent.
+    #[must_use]
+    pub fn with_head(mut self, held: Held) -> Self {
+        self.head = Some(held);
+        self
+    }
+
+    /// Says that the head is sent.
+    pub fn headless(&mut self) {
+        self.head = None;
     }
 
     /// States the length that the head declared, so that an HTTP/1.1 peer isn't sent chunks.
@@ -322,16 +240,16 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let (Some(shared), Some(budget)) = (&this.shared, &this.budget) else {
-            return Poll::Ready(None);
-        };
+        let Some(shared) = &this.shared else { return Poll::Ready(None) };
         let mut shared = lock(shared);
-        if let Some(data) = shared.pop(budget) {
+        if let Some(data) = shared.pop() {
             drop(shared);
             this.length = this.length.map(|length| length.saturating_sub(data.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if let Some(trailers) = shared.trailers.take() {
+            shared.trailing = 0;
+            let _ = shared.count();
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         match &shared.end {
@@ -351,10 +269,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         let Some(shared) = &self.shared else { return true };
         let shared = lock(shared);
-        matches!(shared.end, Some(Ok(())))
-            && shared.chunks.is_empty()
-            && shared.tail.is_empty()
-            && shared.trailers.is_none()
+        matches!(shared.end, Some(Ok(()))) && !shared.waits() && shared.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -367,62 +282,9 @@ impl Drop for Body {
         let Some(shared) = self.shared.take() else { return };
         let mut shared = lock(&shared);
         shared.unread = true;
-        if let Some(budget) = &self.budget {
-            shared.clear(budget);
-        }
+        shared.clear();
         let inflow = shared.inflow.take();
         drop(shared);
         inflow.into_iter().for_each(Waker::wake);
-    }
-}
-
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A chunk below this is copied into the tail rather than kept: it would keep all that was read with it.
-const SMALL: usize = 2048;
-/// Memory that a chunk needs beside its bytes: its place in the queue, and what counts its slices.
-const PIECE: usize = 96;
-/// What merged chunks grow to: one DATA frame, one TLS record.
-const MERGED: usize = 16 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_waits_keeps_only_itself_where_many_sockets_are_full() {
-        let budget = Budget::new(1 << 20);
-        let mut full = Vec::new();
-        for (sockets, alone) in [(0, false), (100, true)] {
-            full.resize_with(sockets, || budget.full());
-            let read = Bytes::from(vec![0; 64 * 1024]);
-            let shared = Shared::new(None);
-            lock(&shared).push(read.slice(..MERGED), &budget);
-            assert_eq!(read.is_unique(), alone, "{sockets}");
-        }
-        assert_eq!(budget.held(), 2 * (MERGED + PIECE));
-    }
-
-    /// E2
-    #[test]
-    fn the_budget_counts_what_pieces_really_hold() {
-        let budget = Budget::new(1 << 20);
-        let shared = Shared::new(None);
-        let mut shared = lock(&shared);
-        let read = Bytes::from(vec![0; 64 * 1024]);
-        for _ in 0..MERGED + 1 {
-            shared.push(read.slice(..1), &budget);
-        }
-        assert!(read.is_unique(), "a byte keeps a whole read");
-        let buffers = shared.chunks.iter().map(|chunk| chunk.len() + PIECE).sum::<usize>();
-        assert_eq!(budget.held(), buffers + shared.tail.capacity());
-        assert!(budget.held() < 2 * MERGED, "{}", budget.held());
-        for (piece, left) in [(MERGED, 1), (1, 0)] {
-            assert_eq!(shared.pop(&budget).map(|data| data.len()), Some(piece));
-            assert!((left..1024).contains(&budget.held()), "{}", budget.held());
-        }
-        assert_eq!(budget.held(), 0);
     }
 }

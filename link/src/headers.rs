@@ -102,6 +102,8 @@ const PREFIX: &str = "x-forwarded-prefix";
 
 /// Everything with this prefix is ours (WIRE: our own fields).
 const OURS: &str = "2ptth-";
+/// What a field needs in a map beside its bytes.
+const FIELD: usize = 96;
 
 /// Who sent a request, as the gateway knows it from the socket, or from a proxy that it trusts.
 #[derive(Clone, Copy, Debug)]
@@ -226,6 +228,11 @@ pub fn response(fields: &mut HeaderMap) {
 /// (RFC 9110 §6.5.1).
 pub fn trailers(fields: &mut HeaderMap) {
     strip(fields, |name| !may_trail(name));
+}
+
+/// Bytes of memory that `fields` need, about.
+pub fn weight(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()
 }
 
 /// Whether a field may stand in trailers: one that decides nothing about the message (RFC 9110 §6.5.1). `name` in

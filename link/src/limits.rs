@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::window::CEILING;
+
 /// Streams that a backend lets the gateway open at once on one tunnel (SETTINGS_MAX_CONCURRENT_STREAMS).
 /// Libraries default to 100–200, which two hundred open WebSockets use up for everybody else.
 pub const TUNNEL_STREAMS: u32 = 2048;
@@ -26,7 +28,7 @@ pub const TUNNEL_HEADER_LIST: u32 = 128 * 1024;
 
 /// Flow-control window of a whole tunnel. The budget of [`crate::window`] bounds what streams hold;
 /// this one only has to be larger than any such sum, or one stalled stream would block all.
-pub const TUNNEL_CONNECTION_WINDOW: u32 = 1 << 30;
+pub const TUNNEL_CONNECTION_WINDOW: u32 = (CEILING * BODY_BUDGET) as u32;
 
 /// Bytes that h2 keeps for one stream because the socket is busy. Enough for a full TLS record more than
 /// the kernel takes at once; the visitors' windows, not this, carry the bandwidth-delay product.

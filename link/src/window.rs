@@ -27,6 +27,47 @@ pub struct Budget {
     whole: Option<Arc<Self>>,
 }
 
+/// Bytes that are held for one stream, until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Nothing yet, of `budget`.
+    pub fn of(budget: Arc<Budget>) -> Self {
+        Self { budget, bytes: 0 }
+    }
+
+    /// Says how many bytes it is now.
+    ///
+    /// # Errors
+    /// [`Excess`]: so many can't stay, and it isn't asked who is to blame but who holds most.
+    pub fn set(&mut self, bytes: usize) -> Result<(), Excess> {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        let more = bytes.saturating_sub(before);
+        self.budget.take(more);
+        self.budget.give_back(before.saturating_sub(bytes));
+        if more > 0 && self.budget.is_excess(bytes) { Err(Excess) } else { Ok(()) }
+    }
+
+    /// Of what it is held.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+/// More than one stream may hold now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Excess;
+
 /// A socket that takes nothing, as long as this is kept.
 #[derive(Debug)]
 pub struct Full(Arc<Budget>);
@@ -51,7 +92,8 @@ impl Budget {
     /// One connection's part: what is held of it is held of the whole.
     #[must_use]
     pub fn part(self: &Arc<Self>) -> Arc<Self> {
-        Arc::new(Self::with(self.limit, Some(self.clone())))
+        let whole = self.whole.as_ref().unwrap_or(self);
+        Arc::new(Self::with(self.limit, Some(whole.clone())))
     }
 
     fn whole(&self) -> &Self {
@@ -77,11 +119,21 @@ impl Budget {
         }
     }
 
-    pub(crate) fn give_back(&self, bytes: usize) {
+    fn give_back(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(whole) = &self.whole {
             whole.give_back(bytes);
         }
+    }
+
+    /// Whether a stream of this part holds too much with `own` bytes. Windows keep what is held to the limit where
+    /// peers keep to them; this is for those that don't, or not yet. A part may hold what all together leave free
+    /// (dynamic thresholds, as in the buffers of switches): one alone half of all, ten a tenth each, and whoever
+    /// holds little is let be. In a part that holds more a stream may still hold a small share.
+    fn is_excess(&self, own: usize) -> bool {
+        let whole = self.whole();
+        let free = (CEILING * whole.limit).saturating_sub(whole.held());
+        self.held() > free && own > free / STREAMS
     }
 
     /// Grants up to `wanted` bytes to who has `own` of it: at most as much as is left then, of half of the limit.
@@ -109,9 +161,9 @@ impl Budget {
         self.whole().granted.fetch_sub(granted, Ordering::Relaxed);
     }
 
-    /// Whether few sockets are full. When many are, all that waits for each of them counts.
+    /// Whether few sockets are full, and little is held. Else all that waits for each of them counts.
     pub fn is_calm(&self) -> bool {
-        self.batch() == BATCH
+        self.batch() == BATCH && !self.whole().is_pressed()
     }
 
     /// Bytes that may wait at one place of a connection on their way into its socket.
@@ -242,6 +294,11 @@ const MANY: usize = 256;
 /// So many streams of one connection may be held back with windows as wide as its link needs; those beyond share
 /// the room of these, which on a short link is far less than the budget.
 const WINDOWS: usize = 16;
+/// Budgets that may be held where peers don't keep to their windows.
+pub(crate) const CEILING: usize = 4;
+/// Of what is free each stream of a tunnel that holds too much may hold this part: 128 KiB where one tunnel alone
+/// holds too much, which is more than windows leave to as many streams.
+const STREAMS: usize = 1024;
 /// No single stream gets more than this part of what is left, so that stalled ones converge to the budget.
 const SHARES: usize = 2;
 /// The rate that one stream is to reach, in bytes a second: 1 Gbit/s.
@@ -255,9 +312,6 @@ const WIDEST: u32 = 32 * 1024 * 1024;
 pub const FIRST: u32 = 256 * 1024;
 /// The same towards one that isn't ours, and is never told of a lower one.
 pub const FOREIGN: u32 = 64 * 1024;
-/// What such a tunnel may hold in the worst case: all streams that any peer gets at first, or 128 widest ones, which
-/// is more than most allow. Beyond it those that stall hold up the others.
-pub const FOREIGN_CONNECTION: u32 = 128 * 1024 * 1024;
 /// As wide as it grows: at 100 ms that is 4 to 10 MB/s.
 const FOREIGN_WIDEST: u32 = 1024 * 1024;
 /// As many stalled streams are paid for when the window grows.
@@ -335,6 +389,34 @@ mod tests {
             let narrow = 1000 * (reach / NARROWER).min(NARROWEST) as usize;
             assert!(budget.held() <= most + narrow, "{reach}: {}", budget.held());
         }
+    }
+
+    /// Of 256 bytes: what peers hold that take whatever they get.
+    #[test]
+    fn who_holds_most_gives_way() {
+        let whole = Budget::new(64 << 20);
+        let greedy = |parts: usize| {
+            let mut streams = Vec::new();
+            for part in (0..parts).map(|_| whole.part()) {
+                for _ in 0..4096 {
+                    let mut stream = Held::of(part.clone());
+                    while stream.set(stream.bytes + 16_384).is_ok() {}
+                    // Its last frame isn't kept.
+                    let _ = stream.set(stream.bytes - 16_384);
+                    streams.push(stream);
+                }
+            }
+            streams
+        };
+        for parts in [1, 8] {
+            let streams = greedy(parts);
+            assert!(whole.held() > 128 << 20, "{parts}: {}", whole.held());
+            assert!(whole.held() < 256 << 20, "{parts}: {}", whole.held());
+            let mut other = Held::of(whole.part());
+            assert_eq!(other.set(64 * 1024), Ok(()), "{parts}");
+            drop(streams);
+        }
+        assert_eq!(whole.held(), 0);
     }
 
     #[test]

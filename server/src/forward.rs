@@ -25,6 +25,7 @@ use ptth_link::body::{Body, split};
 use ptth_link::headers;
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use ptth_link::pump::{Patience, PumpError};
+use ptth_link::window::Held;
 use tokio::time::Instant;
 
 use crate::carry::{Carry, Idle, Stillness};
@@ -230,19 +231,25 @@ impl Exchange {
         lease.tunnel().wait_no_more();
         let (mut head, stream) = response.into_parts();
         way.confine(&mut head.headers);
+        let mut held = Held::of(lease.tunnel().budget.clone());
+        let counted = held.set(headers::weight(&head.headers));
         // RFC 9110 §10.1.1: instead of the 100; so nobody will ever want that body.
         let refused = upload.as_mut().filter(|held| held.is_held() && !head.status.is_success());
         let unasked = refused.map(Upload::abandon).is_some();
-        let (inflow, body) = split(stream, lease.tunnel().budget.clone());
+        let (inflow, body) = split(stream, &lease.tunnel().budget);
         let carry = Carry::new(inflow, upload, lease, way.stall_timeout);
         let mut carry = carry.extended(extended).unasked(unasked);
         // A small response is often here as a whole already; then nothing is left to carry.
         poll_fn(|cx| Poll::Ready(Pin::new(&mut carry).poll(cx).is_ready())).await;
+        if counted.is_err() {
+            debug!("exchange: too many heads of its tunnel wait for visitors");
+            return Err(Failed::ForGood(ExchangeError::Full));
+        }
         if carry.is_broken() {
             // Nothing of it went out yet, so it can still be said whose fault it is.
             return Err(Failed::ForGood(ExchangeError::Backend("its response broke off")));
         }
-        Ok((Response::from_parts(head, body), carry))
+        Ok((Response::from_parts(head, body.with_head(held)), carry))
     }
 
     fn strike(&self) {

@@ -19,6 +19,7 @@ pub mod edge;
 pub mod embed;
 pub mod error;
 pub mod forward;
+mod frames;
 pub mod gateway;
 pub mod graveyard;
 pub mod greeting;

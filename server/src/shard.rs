@@ -134,7 +134,7 @@ impl Shard {
         Home {
             roster: self.roster.clone(),
             shard: index,
-            budget: self.budget.clone(),
+            budget: self.budget.part(),
             shutdown: self.shutdown.clone(),
             port: self.port.get().copied(),
             stake: None,
@@ -152,7 +152,7 @@ impl Shard {
             roster: self.roster.clone(),
             outbox: self.outbox.clone(),
             shard: self.index,
-            budget: self.budget.clone(),
+            budget: self.budget.part(),
             limits: self.limits.clone(),
             shutdown: self.shutdown.clone(),
             attempts: self.attempts.clone(),

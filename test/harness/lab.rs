@@ -290,7 +290,7 @@ impl Lab {
             roster: self.roster.clone(),
             outbox: Arc::default(),
             shard: 0,
-            budget: self.budget.clone(),
+            budget: self.budget.part(),
             limits: Limits::default(),
             shutdown: self.shutdown.clone(),
             attempts: Arc::default(),

@@ -22,8 +22,8 @@ const SERVER: &[(&str, &[&str])] = &[
     (
         "public",
         &[
-            "auth", "caps", "carry", "config", "deliver", "edge", "error", "forward", "policy",
-            "roster", "router", "site", "stay", "tunnel",
+            "auth", "caps", "carry", "config", "deliver", "edge", "error", "forward", "frames",
+            "policy", "roster", "router", "site", "stay", "tunnel",
         ],
     ),
     (
@@ -38,7 +38,7 @@ const SERVER: &[(&str, &[&str])] = &[
         ],
     ),
     ("carry", &["pool", "share", "upload"]),
-    ("tunnel", &["auth", "caps", "config", "live", "policy", "roster", "site"]),
+    ("tunnel", &["auth", "caps", "config", "frames", "live", "policy", "roster", "site"]),
     ("stay", &["caps"]),
     ("roster", &["auth", "config", "live", "policy", "pool", "site"]),
     ("policy", &["auth", "config", "live", "pool", "router", "site"]),

@@ -238,7 +238,7 @@ mod tests {
         running.spawn(async move { while server.accept().await.is_some() {} });
         // Of a type that nobody knows, without a payload.
         outgoing.send_data(Bytes::from_iter([1, 0].repeat(WHOLE / 2)), true).unwrap();
-        let (mut inflow, body) = split(incoming.into_body(), Budget::new(BODY_BUDGET));
+        let (mut inflow, body) = split(incoming.into_body(), &Budget::new(BODY_BUDGET));
         (&mut inflow).await;
         let mut work = pin!(unwrap(body, Writer { half: None, cut: None }));
         let cx = &mut Context::from_waker(Waker::noop());

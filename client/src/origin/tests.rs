@@ -296,7 +296,7 @@ async fn a_request_whose_body_failed_is_not_tried_on_all_connections() {
     });
     let (_response, _upload) = sender.send_request(request("POST"), false).unwrap();
     let (incoming, _respond) = soon(server.accept()).await.unwrap().unwrap();
-    let (inflow, body) = ptth_link::body::split(incoming.into_body(), Budget::new(BODY_BUDGET));
+    let (inflow, body) = ptth_link::body::split(incoming.into_body(), &Budget::new(BODY_BUDGET));
     drop(inflow);
     let post = Sending::new(&Method::POST, "/", &host, &HeaderMap::new(), body);
     assert!(soon(legs.ask(post, &Method::POST, None)).await.is_err());

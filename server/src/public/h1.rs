@@ -68,7 +68,7 @@ pub(super) struct Wire {
 impl Wire {
     /// The verdict on the request that has just come, which is under way until the other is dropped.
     pub(super) fn begin(&self) -> (Option<Verdict>, Exchange) {
-        self.outlet.begin();
+        self.outlet.clear();
         (self.gate.verdict(), self.gate.exchange())
     }
 

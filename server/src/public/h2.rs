@@ -20,7 +20,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use log::debug;
@@ -42,7 +42,7 @@ use crate::error::{ExchangeError, RequestId};
 use self::conduct::Conduct;
 use self::engine::Engine;
 use super::register;
-use super::stall::READING;
+use super::stall::{Outlet, READING};
 use super::{Account, Visitor, admit, check};
 
 /// Answers one visitor's HTTP/2 connection to its end. Dropping the future cuts it.
@@ -82,9 +82,10 @@ impl Requests {
         while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {
             left = true;
         }
+        let outlet = engine.outlet.clone();
         let ended = engine.poll(cx, |request, respond| {
             self.accepted += 1;
-            self.streams.spawn(exchange(&self.visitor, request, respond, &self.conduct));
+            self.streams.spawn(exchange(&self.visitor, request, respond, &self.conduct, &outlet));
         });
         let changed = self.streams.is_empty() == were_open || (left && self.ending);
         match ended {
@@ -157,6 +158,7 @@ fn exchange(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     conduct: &Arc<Conduct>,
+    outlet: &Outlet,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let (parts, stream) = request.into_parts();
     let visitor = visitor.seen(&parts.headers);
@@ -165,27 +167,33 @@ fn exchange(
     if register::is_registration(&parts) {
         return Box::pin(door::register(visitor, parts, stream, respond, (account, conduct)));
     }
-    Box::pin(answer(visitor, Box::new(parts), stream, respond, (account, conduct)))
+    Box::pin(answer(
+        visitor,
+        (Box::new(parts), stream),
+        (respond, outlet.clone()),
+        account,
+        conduct,
+    ))
 }
 
 async fn answer(
     visitor: Arc<Visitor>,
-    head: Box<Parts>,
-    stream: RecvStream,
-    mut respond: SendResponse<Bytes>,
-    (account, conduct): (Account, Arc<Conduct>),
+    (head, stream): (Box<Parts>, RecvStream),
+    (mut respond, outlet): (SendResponse<Bytes>, Outlet),
+    account: Account,
+    conduct: Arc<Conduct>,
 ) {
     // Taken back before it was looked at: it isn't sent at all.
     if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
         return;
     }
     let is_head = head.method == Method::HEAD;
-    let (mut inflow, body) = split(stream, visitor.budget.clone());
-    match ask(&visitor, (head, body), &mut inflow, &mut respond, account.id).await {
+    let (mut inflow, body) = split(stream, &visitor.budget);
+    match ask(&visitor, (head, body), &mut inflow, (&mut respond, &outlet), account.id).await {
         Ok((response, carry)) => {
             account.answered(response.status());
             // The request's body goes on while the response comes.
-            let (_, done) = tokio::join!(&mut inflow, reply(respond, response, carry));
+            let (_, done) = tokio::join!(&mut inflow, reply((respond, outlet), response, carry));
             if done {
                 conduct.answered();
             } else {
@@ -234,7 +242,7 @@ async fn ask(
     visitor: &Visitor,
     (mut head, body): (Box<Parts>, Body),
     inflow: &mut Inflow,
-    respond: &mut SendResponse<Bytes>,
+    (respond, outlet): (&mut SendResponse<Bytes>, &Outlet),
     id: RequestId,
 ) -> Result<(Response<Body>, Carry), Unanswered> {
     check::h2(&mut head).map_err(|err| err.map_or(Unanswered::Malformed, Unanswered::Failed))?;
@@ -261,7 +269,11 @@ async fn ask(
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = asking.as_mut().poll(cx);
         for response in early.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = respond.send_informational(response);
+            // Left out as over HTTP/1.1 while much waits for a slow visitor; but not the one that he may wait for.
+            if outlet.has_room() || response.status() == StatusCode::CONTINUE {
+                outlet.hand(headers::weight(response.headers()));
+                let _ = respond.send_informational(response);
+            }
         }
         if answer.is_pending() && respond.poll_reset(cx).is_ready() {
             return Poll::Ready(Err(Unanswered::Cancelled));
@@ -275,49 +287,57 @@ async fn ask(
 
 /// Sends the response. False if the visitor didn't take it all.
 async fn reply(
-    mut respond: SendResponse<Bytes>,
+    (mut respond, outlet): (SendResponse<Bytes>, Outlet),
     response: Response<Body>,
     mut carry: Carry,
 ) -> bool {
-    let (parts, body) = response.into_parts();
+    let (parts, mut body) = response.into_parts();
     let patience = if carry.is_extended() {
         carry.be_patient();
         Patience::default()
     } else {
         Patience { receiver: Some(READING), rate: SLOWEST_RATE, body: None }
     };
-    let end = body.is_end_stream();
-    let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), end) else {
-        return false;
-    };
-    if end {
-        (&mut carry).await;
-        return true;
-    }
-    let body = body.map_frame(|mut frame| {
-        if let Some(trailers) = frame.trailers_mut() {
-            headers::trailers(trailers);
-        }
-        frame
-    });
     let heard = Heard::default();
-    let mut pumping = pin!(pump(body, &mut stream, patience, &heard));
-    let mut pumped = false;
+    let mut sending = pin!(async {
+        poll_fn(|cx| match outlet.poll_room(cx) {
+            Poll::Pending => respond.poll_reset(cx).map(|_| ()),
+            ready => ready,
+        })
+        .await;
+        outlet.hand(headers::weight(&parts.headers));
+        let end = body.is_end_stream();
+        let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), end) else {
+            return false;
+        };
+        body.headless();
+        if end {
+            return true;
+        }
+        let body = body.map_frame(|mut frame| {
+            if let Some(trailers) = frame.trailers_mut() {
+                headers::trailers(trailers);
+            }
+            frame
+        });
+        // When it fails, dropping the carry resets the stream on the tunnel.
+        pump(body, &mut stream, patience, &heard).await.is_ok()
+    });
+    let mut sent = false;
     poll_fn(|cx| {
         let carried = Pin::new(&mut carry).poll(cx).is_ready();
         if carry.is_ceded() {
             return Poll::Ready(false);
         }
         heard.note(carry.uploaded());
-        if !pumped {
-            match pumping.as_mut().poll(cx) {
-                Poll::Ready(Ok(_)) => pumped = true,
-                // Dropping the carry resets the stream on the tunnel.
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
+        if !sent {
+            match sending.as_mut().poll(cx) {
+                Poll::Ready(true) => sent = true,
+                Poll::Ready(false) => return Poll::Ready(false),
                 Poll::Pending => {}
             }
         }
-        if pumped && carried { Poll::Ready(true) } else { Poll::Pending }
+        if sent && carried { Poll::Ready(true) } else { Poll::Pending }
     })
     .await
 }

@@ -30,7 +30,7 @@ use ptth_link::events;
 use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination, Statement};
 use ptth_link::shutdown::Shutdown;
-use ptth_link::window::Budget;
+use ptth_link::window::{Budget, Held};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -68,7 +68,7 @@ pub struct Visitor {
     pub outbox: Arc<Outbox>,
     /// The thread that this runs on.
     pub shard: usize,
-    /// What bodies may hold.
+    /// What its bodies and heads may hold.
     pub budget: Arc<Budget>,
     /// How long things may take.
     pub limits: Limits,
@@ -150,6 +150,8 @@ impl Visitor {
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
     {
+        let mut held = Held::of(self.budget.clone());
+        held.set(headers::weight(&head.headers)).map_err(|_| ExchangeError::Crowded)?;
         match way.route.respond {
             Some(respond) if deliver::suits(&head.method) => {
                 let (from, request) = ((self.address, id), Request::from_parts(*head, body));

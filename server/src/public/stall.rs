@@ -34,7 +34,7 @@ struct Shared {
     lifted: AtomicBool,
     /// Bytes that were handed out and not written.
     ahead: AtomicUsize,
-    writer: Mutex<Option<Waker>>,
+    writers: Mutex<Vec<Waker>>,
     /// Heads of interim responses that aren't written yet.
     interim: Mutex<BytesMut>,
 }
@@ -45,13 +45,18 @@ impl Outlet {
         self.0.lifted.store(true, Ordering::Relaxed);
     }
 
-    /// Ready while little waits for the socket. hyper would take 64 KiB ahead.
+    /// Ready while little waits for the socket. hyper would take 64 KiB ahead, and h2 any number of heads.
     pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.0.ahead.load(Ordering::Relaxed) < self.0.budget.batch() {
+        if self.has_room() {
             return Poll::Ready(());
         }
-        *self.writer() = Some(cx.waker().clone());
+        self.wait(cx);
         Poll::Pending
+    }
+
+    /// Whether little waits for the socket.
+    pub(super) fn has_room(&self) -> bool {
+        self.0.ahead.load(Ordering::Relaxed) < self.0.budget.batch()
     }
 
     /// Says that so many bytes are on their way to the socket.
@@ -59,9 +64,11 @@ impl Outlet {
         self.0.ahead.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Says that a response begins: nothing of it waits.
-    pub(super) fn begin(&self) {
-        self.0.ahead.store(0, Ordering::Relaxed);
+    /// Says that nothing waits: all is written, or a response begins.
+    pub(super) fn clear(&self) {
+        if self.0.ahead.swap(0, Ordering::Relaxed) > 0 {
+            self.wake();
+        }
     }
 
     /// Sends an interim response (RFC 9110 §15.2), which hyper can't. Only while the request that it belongs to
@@ -89,7 +96,7 @@ impl Outlet {
         if self.interim().is_empty() {
             return Poll::Ready(());
         }
-        *self.writer() = Some(cx.waker().clone());
+        self.wait(cx);
         Poll::Pending
     }
 
@@ -102,14 +109,25 @@ impl Outlet {
         let ahead = self.0.ahead.load(Ordering::Relaxed);
         if ahead > 0 {
             self.0.ahead.store(ahead.saturating_sub(bytes), Ordering::Relaxed);
-            if let Some(writer) = self.writer().take() {
-                writer.wake();
-            }
+            self.wake();
         }
     }
 
-    fn writer(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wait(&self, cx: &Context<'_>) {
+        let mut writers = self.writers();
+        if !writers.iter().any(|writer| writer.will_wake(cx.waker())) {
+            writers.push(cx.waker().clone());
+        }
+    }
+
+    fn wake(&self) {
+        // Not under the lock: whoever is woken may want it.
+        let writers = std::mem::take(&mut *self.writers());
+        writers.into_iter().for_each(Waker::wake);
+    }
+
+    fn writers(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.0.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,7 +137,7 @@ impl<T> Stall<T> {
             budget,
             lifted: AtomicBool::new(false),
             ahead: AtomicUsize::new(0),
-            writer: Mutex::default(),
+            writers: Mutex::default(),
             interim: Mutex::default(),
         }));
         let reading = Reading::new(READING, SLOWEST_RATE);
@@ -176,9 +194,7 @@ impl<T: AsyncWrite + Unpin> Stall<T> {
         }
         // Few connections see one: the next idles without a buffer.
         *heads = BytesMut::new();
-        if let Some(writer) = outlet.writer().take() {
-            writer.wake();
-        }
+        outlet.wake();
         Poll::Ready(Ok(()))
     }
 

@@ -33,6 +33,7 @@ use crate::roster::{Registration, Roster, Turned};
 use crate::site::Grant;
 
 use super::announce::announce;
+use super::costly::Costly;
 use super::farewell;
 
 /// Why a tunnel is no more.
@@ -166,8 +167,8 @@ fn sites_text(grants: &[Grant]) -> String {
 
 /// An HTTP/2 connection, its flush, its keepalive and its window: what must be polled together.
 struct Engine<IO> {
-    connection: h2::client::Connection<Cork<IO>, Bytes>,
-    driver: Driver<IO>,
+    connection: h2::client::Connection<Cork<Costly<IO>>, Bytes>,
+    driver: Driver<Costly<IO>>,
     keepalive: Keepalive,
     window: Window,
     /// Since when a window waits for the last one to be acknowledged.
@@ -184,16 +185,12 @@ where
         home: &Home,
         who: (Identity, Vec<Grant>),
     ) -> Result<(Self, Arc<Tunnel>), Ended> {
-        let (io, driver) = cork(io);
+        let (io, driver) = cork(Costly::new(io));
         // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
         let (sender, mut connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(if who.0.ours { window::FIRST } else { window::FOREIGN })
-            .initial_connection_window_size(if who.0.ours {
-                TUNNEL_CONNECTION_WINDOW
-            } else {
-                window::FOREIGN_CONNECTION
-            })
+            .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
             .max_header_list_size(TUNNEL_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(REMEMBERED_RESETS)

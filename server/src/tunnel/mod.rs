@@ -3,6 +3,7 @@
 //! Every door ends in [`attach`]: the mechanism differs, the policy doesn't.
 
 mod announce;
+mod costly;
 mod farewell;
 mod h2;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ptth_server::auth::Identity;
 use ptth_test::Lab;
 use ptth_test::peer::*;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{until, witness};
 
@@ -38,6 +38,33 @@ async fn a_backend_that_ignores_settings_is_dropped_though_it_answers_pings() {
     let start = Instant::now();
     lab.pool.until(|tunnels| tunnels.is_empty()).await;
     assert!(start.elapsed() <= Duration::from_secs(62), "{:?}", start.elapsed());
+}
+
+/// Each costs a look at all streams of the tunnel: some dozens a second end it, and not what is done in an hour.
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_changes_its_settings_again_and_again_is_dropped() {
+    for (what, flood) in [
+        ("settings", settings(&[(INITIAL_WINDOW_SIZE, 1000)])),
+        ("goaway", frame(GOAWAY, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0])),
+    ] {
+        let mut lab = Lab::default();
+        let mut backend = lab.backend(&[]).await;
+        for _ in 0..1000 {
+            assert!(backend.send(frame(SETTINGS, 0, 0, &[])).await);
+            sleep(Duration::from_millis(100)).await;
+            lab.pool.all().first().expect("the tunnel lives");
+            while let Ok(came) = timeout(Duration::from_millis(1), backend.any()).await {
+                let came = came.expect("the tunnel lives");
+                if came.kind == PING && came.flags & ACK == 0 {
+                    backend.send(frame(PING, ACK, 0, &came.payload)).await;
+                }
+            }
+        }
+        let begun = Instant::now();
+        backend.send(flood.repeat(1000)).await;
+        while backend.any().await.is_some() {}
+        assert!(begun.elapsed() < Duration::from_secs(5), "{what}: {:?}", begun.elapsed());
+    }
 }
 
 /// D3, RFC 9113 §5.1.2: who hasn't seen our SETTINGS may open more streams than they allow.

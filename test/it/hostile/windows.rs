@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ptth_client::Body;
+use ptth_link::window::Budget;
+use ptth_server::auth::Identity;
 use ptth_test::lab::Function;
 use ptth_test::peer::*;
 use ptth_test::{Lab, Peer, soon};
@@ -174,6 +176,93 @@ async fn a_backend_that_overflows_a_streams_window_is_told_so() {
         }
         assert_eq!(codes, [(stream, 3)], "{method}");
     }
+}
+
+/// SECURITY, memory: a backend that says it is ours sends what its first windows allow, acknowledges no lower one, and
+/// its visitors don't read. Its own streams end; what is held of all has an end, and its neighbours have room.
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_ignores_lower_windows_ends_its_own_streams() {
+    let mut lab = Lab::default();
+    lab.budget = Budget::new(1 << 20);
+    let ours = Identity { ours: true, ..Identity::default() };
+    let mut backend = lab.backend_as(ours, &[(MAX_CONCURRENT_STREAMS, 1000)]).await;
+    let mut visitors = Vec::new();
+    for _ in 0..2 {
+        let mut visitor = lab.h2(&[(INITIAL_WINDOW_SIZE, 0)]).await;
+        let asks = (0..50).map(|n| headers(2 * n + 1, END_STREAM, &get("/"))).collect::<Vec<_>>();
+        visitor.send(asks.concat()).await;
+        visitors.push(visitor);
+    }
+    let (mut most, mut asked) = (0, Vec::new());
+    while asked.len() < 100 {
+        // Not even SETTINGS are answered.
+        let came = soon("a request", backend.any()).await.expect("the tunnel");
+        asked.extend(Some(came.stream).filter(|_| came.kind == HEADERS));
+    }
+    for stream in asked {
+        let body = data(stream, 0, &[0; 16_384]).repeat(15);
+        let answer = [headers(stream, 0, &[(":status", "200")]), body].concat();
+        assert!(backend.send(answer).await);
+        most = most.max(lab.budget.held());
+    }
+    assert!(most > 1 << 20 && most < 4 << 20, "{most}");
+    let mut reader = lab.h1();
+    reader.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (mut ended, mut asked) = (0, None);
+    while asked.is_none() {
+        let came = soon("the next request", backend.any()).await.expect("the tunnel lives");
+        ended += usize::from(came.kind == RST_STREAM);
+        asked = Some(came.stream).filter(|_| came.kind == HEADERS);
+    }
+    let answer = data(asked.unwrap(), END_STREAM, &[0; 16_384]);
+    backend.send([headers(asked.unwrap(), 0, &[(":status", "200")]), answer].concat()).await;
+    assert_eq!(reader.answer().await.body.len(), 16_384);
+    assert!((50..100).contains(&ended), "{ended}");
+}
+
+/// SECURITY, memory: the same with nothing but heads, final ones and those before, for which there is no window.
+#[tokio::test(start_paused = true)]
+async fn heads_that_nobody_reads_are_counted_too() {
+    let mut lab = Lab::default();
+    lab.budget = Budget::new(1 << 20);
+    let mut backend = lab.backend(&[(MAX_CONCURRENT_STREAMS, 1000)]).await;
+    let long = "x".repeat(16_000);
+    let mut visitors = Vec::new();
+    for _ in 0..4 {
+        let mut visitor = lab.h2(&[]).await;
+        let asks = (0..100).map(|n| headers(2 * n + 1, END_STREAM, &get("/"))).collect::<Vec<_>>();
+        visitor.send(asks.concat()).await;
+        visitors.push(visitor);
+    }
+    let mut most = 0;
+    for _ in 0..400 {
+        let stream = soon("a request", backend.request()).await.expect("the tunnel").stream;
+        for (status, flags) in [("103", 0), ("103", 0), ("200", END_STREAM)] {
+            let head = headers(stream, flags, &[(":status", status), ("x", &long)]);
+            assert!(backend.send(head).await);
+        }
+        most = most.max(lab.budget.held());
+    }
+    assert!(most > 1 << 20 && most < 4 << 20, "{most}");
+    // Those that were let in are whole; the others get a page, which has a body.
+    let (mut whole, mut pages) = (0, 0);
+    for mut visitor in visitors {
+        for _ in 0..100 {
+            let ended = async {
+                loop {
+                    let came = visitor.next().await.expect("the connection lives");
+                    if came.is_end() {
+                        return came.kind;
+                    }
+                }
+            };
+            let kind = soon("a response", ended).await;
+            whole += usize::from(kind == HEADERS);
+            pages += usize::from(kind == DATA);
+        }
+    }
+    assert_eq!(whole + pages, 400);
+    assert!(whole > 50 && pages > 50, "{whole}");
 }
 
 /// More than a tunnel's streams begin with.

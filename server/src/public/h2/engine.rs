@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::conduct::Conduct;
 use super::frames::Frames;
 use crate::public::Visitor;
-use crate::public::stall::Stall;
+use crate::public::stall::{Outlet, Stall};
 
 fn builder(batch: usize) -> Builder {
     let mut builder = Builder::new();
@@ -41,6 +41,8 @@ fn builder(batch: usize) -> Builder {
 pub(super) struct Engine<IO> {
     pub(super) connection: Connection<Cork<Frames<Stall<IO>>>, Bytes>,
     driver: Driver<Frames<Stall<IO>>>,
+    /// The socket, as its streams see it.
+    pub(super) outlet: Outlet,
     window: Window,
     echo: Echo,
     /// The connection's window.
@@ -54,7 +56,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         conduct: Arc<Conduct>,
         io: IO,
     ) -> Option<Box<Self>> {
-        let (io, _) = Stall::new(io, visitor.budget.clone());
+        let (io, outlet) = Stall::new(io, visitor.budget.clone());
         let (io, driver) = cork(Frames::new(io, conduct));
         let handshake = driver.flushing(builder(visitor.budget.batch()).handshake::<_, Bytes>(io));
         let mut connection = match timeout(PREFACE, handshake).await {
@@ -73,7 +75,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         echo.ping(0);
         let window =
             Window::growing(visitor.budget.clone(), STREAM_WINDOW, WIDEST_WINDOW, FULL_WINDOWS);
-        Some(Box::new(Self { connection, driver, window, echo, target: CONNECTION_WINDOW }))
+        let target = CONNECTION_WINDOW;
+        Some(Box::new(Self { connection, driver, outlet, window, echo, target }))
     }
 
     /// Hands every request that is there to `accept`, and flushes once. Ready when the connection has ended.
@@ -94,9 +97,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             }
         };
         match self.driver.poll_flush(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Ok(())),
-            _ => ended,
+            Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) => self.outlet.clear(),
+            Poll::Pending => {}
         }
+        ended
     }
 
     /// Widens the streams' window where uploads need it. The connection's follows; where much is held in the

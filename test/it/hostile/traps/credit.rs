@@ -41,7 +41,7 @@ async fn trap_8_credit_comes_back_on_every_way_a_body_can_end() {
         let at = receive(&mut backend, &mut window).await;
         backend.send(headers(at, 0, &[(":status", "200")])).await;
         let (_, stream) = response.await.unwrap().into_parts();
-        let (mut inflow, mut body) = split(stream, budget.clone());
+        let (mut inflow, mut body) = split(stream, &budget);
         let frames = dice(20);
         for n in 0..frames {
             let size = 1 + dice(if n % 2 == 0 { 16 } else { 3000 }) as usize;
