@@ -30,7 +30,6 @@ use crate::config::Config;
 use crate::public::InFront;
 use crate::roster::Roster;
 use crate::shard::Shard;
-use crate::stay::Stay;
 use crate::tls::TlsError;
 use crate::tunnel::Driving;
 
@@ -61,7 +60,7 @@ impl Embedded {
     /// A service that has the backends answer what they serve, and `next` everything else.
     pub fn in_front_of<S>(&self, next: S) -> InFront<S> {
         let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        InFront::new(self.0.visitor(nowhere, None, Stay::default()), next)
+        InFront::new(self.0.visitor(nowhere, None, Arc::default()), next)
     }
 
     /// The tunnels, and the policy by which they are here.

@@ -44,7 +44,7 @@ pub use plain::serve_plain;
 use plain::serve_redirect;
 use proxied::{Refused, Source};
 pub use rewind::Rewind;
-use socket::Socket;
+use socket::{Severed, Socket};
 
 /// What a listening socket is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -194,7 +194,9 @@ async fn enter(
         Entrance::Tls => connection(shard, socket, peer, place, awaited).await,
         Entrance::Plain => {
             place.stand_back();
-            Box::pin(serve_plain(&shard, socket, peer, Stay::new(place, awaited))).await;
+            let stay = Arc::new(Stay::new(place, awaited));
+            let socket = Rewind::new(Severed::new(socket, stay.clone()));
+            Box::pin(serve_plain(&shard, socket, peer, stay)).await;
         }
         // The last places are for backends, of which none comes this way.
         Entrance::Redirect { .. } if place.is_reserved() => {
@@ -301,7 +303,8 @@ pub async fn serve_visitor<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let visitor = Arc::new(shard.visitor(peer.ip(), stream.get_ref().1.server_name(), stay));
+    let name = stream.get_ref().1.server_name();
+    let visitor = Arc::new(shard.visitor(peer.ip(), name, Arc::new(stay)));
     match kind {
         Peer::VisitorH2 => serve_h2(visitor, stream).await,
         _ => serve_h1(visitor, stream).await,

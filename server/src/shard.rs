@@ -142,7 +142,7 @@ impl Shard {
     }
 
     /// A visitor on this shard.
-    pub fn visitor(&self, address: IpAddr, sni: Option<&str>, stay: Stay) -> Visitor {
+    pub fn visitor(&self, address: IpAddr, sni: Option<&str>, stay: Arc<Stay>) -> Visitor {
         let trusted = if stay.is_opaque() { Trusted::default() } else { self.trusted.clone() };
         Visitor {
             address,
@@ -157,7 +157,7 @@ impl Shard {
             shutdown: self.shutdown.clone(),
             attempts: self.attempts.clone(),
             drive: self.shards.get(self.index).cloned(),
-            stay: Arc::new(stay),
+            stay,
             stated: Arc::default(),
         }
     }

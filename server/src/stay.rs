@@ -1,5 +1,6 @@
 //! What a visitor's connection holds of the process, until it ends or becomes a backend's (door B).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
@@ -8,7 +9,10 @@ use crate::caps::{Place, Stake};
 
 /// A connection's place, and the gateway's wait for its end when draining.
 #[derive(Debug, Default)]
-pub struct Stay(Mutex<Held>);
+pub struct Stay {
+    held: Mutex<Held>,
+    unframed: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Held {
@@ -21,7 +25,8 @@ struct Held {
 impl Stay {
     /// A visitor's.
     pub fn new(place: Place, awaited: Option<mpsc::Sender<()>>) -> Self {
-        Self(Mutex::new(Held { place: Some(place), awaited }))
+        let held = Mutex::new(Held { place: Some(place), awaited });
+        Self { held, unframed: AtomicBool::new(false) }
     }
 
     /// It is a tunnel from now on: that keeps its place, and isn't waited for by a gateway that drains,
@@ -52,7 +57,18 @@ impl Stay {
         self.lock().place.as_ref().map(Place::stake)
     }
 
+    /// Its last response has neither length nor chunks: the end of the connection is that of the body
+    /// (RFC 9112 §6.3), and must not look orderly before.
+    pub fn ends_with_response(&self) {
+        self.unframed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was said.
+    pub fn is_unframed(&self) -> bool {
+        self.unframed.load(Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

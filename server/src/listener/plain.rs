@@ -17,7 +17,7 @@ use crate::stay::Stay;
 
 /// Serves a visitor without TLS to the end of his connection: in HTTP/2 if he begins with its preface
 /// ("prior knowledge", RFC 9113 §3.3), else in HTTP/1.1. No backend comes in by the way it begins.
-pub async fn serve_plain<IO>(shard: &Shard, mut io: Rewind<IO>, peer: SocketAddr, stay: Stay)
+pub async fn serve_plain<IO>(shard: &Shard, mut io: Rewind<IO>, peer: SocketAddr, stay: Arc<Stay>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -2,10 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::rewind::Rewind;
+use crate::stay::Stay;
 
 /// A TCP connection that can change the thread whose reactor it waits on.
 #[derive(Debug)]
@@ -79,5 +83,75 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.here()?.poll_shutdown(cx)
+    }
+}
+
+/// A visitor's connection without TLS, which would tell a cut from an end: where only its end tells that a response
+/// is whole, a TCP reset says that this one isn't.
+#[derive(Debug)]
+pub(super) struct Severed {
+    io: Rewind<Socket>,
+    stay: Arc<Stay>,
+    /// It was shut down in order.
+    ended: bool,
+}
+
+impl Severed {
+    pub(super) fn new(io: Rewind<Socket>, stay: Arc<Stay>) -> Self {
+        Self { io, stay, ended: false }
+    }
+}
+
+impl Drop for Severed {
+    fn drop(&mut self) {
+        if let Socket::Here(socket) = self.io.stream()
+            && self.stay.is_unframed()
+            && !self.ended
+        {
+            // Fails only where the connection is gone already.
+            let _ = socket.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Severed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Severed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        self.ended = true;
+        Poll::Ready(Ok(()))
     }
 }

@@ -239,6 +239,9 @@ impl Connection {
         }
         self.carry(carry);
         let length = declared_length(&parts.headers).filter(|_| !is_head);
+        if head.http10 && length.is_none() && !is_head && !body.is_end_stream() {
+            self.visitor.stay.ends_with_response();
+        }
         Ok(Response::from_parts(parts, body.with_length(length)))
     }
 

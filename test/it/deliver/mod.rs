@@ -18,7 +18,6 @@ use ptth_client::Body;
 use ptth_server::config::{Config, Respond, Route};
 use ptth_server::deliver::{Counts, Outbox};
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
-use ptth_server::stay::Stay;
 use ptth_test::room::{Guest, Room, process};
 use ptth_test::service::service;
 use ptth_test::wire::Road;
@@ -101,7 +100,7 @@ impl Hooks {
     }
 
     fn visitor(&self, address: IpAddr) -> Arc<Visitor> {
-        Arc::new(self.room.shard.visitor(address, None, Stay::default()))
+        Arc::new(self.room.shard.visitor(address, None, Arc::default()))
     }
 
     fn h1(&mut self, address: IpAddr) -> H1<DuplexStream> {

@@ -113,7 +113,7 @@ async fn keeps(shard: &Arc<Shard>, bytes: &[u8]) -> u64 {
     serving.spawn(async move {
         let place = shard.caps.take([192, 0, 2, 1].into(), || true).expect("a place");
         let peer = ([192, 0, 2, 1], 1).into();
-        serve_plain(&shard, Rewind::new(far), peer, Stay::new(place, None)).await;
+        serve_plain(&shard, Rewind::new(far), peer, Arc::new(Stay::new(place, None))).await;
     });
     near.write_all(bytes).await.unwrap();
     let start = Instant::now();
