@@ -1,20 +1,26 @@
 //! How many connections there may be, in all and from one address.
 
 mod reserve;
+mod seat;
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use log::warn;
 use ptth_link::descriptors;
 use tokio::select;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use crate::config::Limits;
 use crate::share::network;
-use reserve::{Reserve, Seat};
+use reserve::Reserve;
+use seat::Seat;
+
+pub use seat::Busy;
 
 /// Counts the connections of all shards.
 #[derive(Clone, Debug)]
@@ -31,8 +37,18 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    addresses: HashMap<IpAddr, usize>,
+    networks: HashMap<IpAddr, Holding>,
     reserve: Reserve,
+    /// When the log was told last that all places are taken.
+    told: Option<Instant>,
+}
+
+/// What one network holds.
+#[derive(Debug, Default)]
+struct Holding {
+    count: usize,
+    /// Those of visitors, the oldest first.
+    seats: Vec<Arc<Seat>>,
 }
 
 /// A connection's place. Dropping it frees the place.
@@ -49,8 +65,9 @@ pub struct Stake {
     caps: Caps,
     /// Whose it is; a trusted proxy's is nobody's until it says whose.
     network: Option<IpAddr>,
-    /// One of those kept for backends: to be earned.
-    seat: Option<Arc<Seat>>,
+    seat: Arc<Seat>,
+    /// Whether a backend that is in has shown something.
+    proves: bool,
 }
 
 impl Caps {
@@ -76,20 +93,33 @@ impl Caps {
 
     fn place(&self, network: Option<IpAddr>, may_earn: impl FnOnce() -> bool) -> Option<Place> {
         let mut counts = self.lock();
-        if network.is_some_and(|network| counts.of(network) >= self.0.per_address) {
+        let own = network.map_or(0, |network| counts.of(network));
+        if network.is_some() && own >= self.0.per_address {
             return None;
         }
-        let full = counts.all >= self.0.all;
-        let reserved = counts.all >= self.0.visitors;
-        if reserved && !may_earn() {
-            return None;
+        let full = counts.all >= self.0.visitors;
+        if full {
+            counts.tell(self.0.visitors);
         }
-        let seat = if reserved { Some(counts.reserve.seat(network, full)?) } else { None };
-        // Where all places are taken, it has that of somebody else.
-        counts.all += usize::from(!full);
-        network.into_iter().for_each(|network| *counts.addresses.entry(network).or_default() += 1);
-        let stake = Stake { caps: self.clone(), network, seat };
-        Some(Place { opaque: false, stake })
+        let seat = if !full {
+            counts.all += 1;
+            Seat::new(None)
+        } else if network.is_some() && counts.make_room(own, self.0.visitors / HOG) {
+            Seat::new(None)
+        } else if may_earn() {
+            let full = counts.all >= self.0.all;
+            let seat = counts.reserve.seat(network, full)?;
+            // Where all places are taken, it has that of somebody else.
+            counts.all += usize::from(!full);
+            seat
+        } else {
+            return None;
+        };
+        network.into_iter().for_each(|network| counts.enter(network, &seat));
+        Some(Place {
+            opaque: false,
+            stake: Stake { caps: self.clone(), network, seat, proves: true },
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -99,7 +129,45 @@ impl Caps {
 
 impl Counts {
     fn of(&self, network: IpAddr) -> usize {
-        self.addresses.get(&network).copied().unwrap_or(0)
+        self.networks.get(&network).map_or(0, |holding| holding.count)
+    }
+
+    fn enter(&mut self, network: IpAddr, seat: &Arc<Seat>) {
+        let holding = self.networks.entry(network).or_default();
+        holding.count += 1;
+        if seat.until.is_none() || !self.reserve.has(seat) {
+            holding.seats.push(seat.clone());
+        }
+    }
+
+    /// Whether somebody gives way to one whose network holds `own` places: who is there for longest, without a
+    /// request, of the network that holds most. One that holds `hog` places loses others, too.
+    fn make_room(&mut self, own: usize, hog: usize) -> bool {
+        let Some(most) = self.networks.values_mut().max_by_key(|holding| holding.seats.len())
+        else {
+            return false;
+        };
+        if most.seats.len() < own + 2 {
+            return false;
+        }
+        let idle = most.seats.iter().position(|seat| seat.is_idle());
+        let Some(index) = idle.or((most.seats.len() > hog).then_some(0)) else { return false };
+        most.seats.remove(index).lose();
+        true
+    }
+
+    /// It is no visitor's any more.
+    fn keep(&mut self, network: Option<IpAddr>, seat: &Arc<Seat>) {
+        let holding = network.and_then(|network| self.networks.get_mut(&network));
+        holding.into_iter().for_each(|it| it.seats.retain(|own| !Arc::ptr_eq(own, seat)));
+    }
+
+    /// Once a minute, since it lasts for long if it does at all.
+    fn tell(&mut self, visitors: usize) {
+        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+            self.told = Some(Instant::now());
+            warn!("listener: all {visitors} places for visitors are taken (--max-connections)");
+        }
     }
 }
 
@@ -109,13 +177,24 @@ impl Place {
         let network = network(address);
         let caps = self.stake.caps.clone();
         let mut counts = caps.lock();
-        let seated = self.stake.seat.iter().all(|seat| counts.reserve.name(seat, network));
-        if !seated || counts.of(network) >= caps.0.per_address {
+        let (seat, own) = (&self.stake.seat, counts.of(network));
+        let mut fits = own < caps.0.per_address;
+        if fits && counts.reserve.has(seat) {
+            if counts.make_room(own, caps.0.visitors / HOG) {
+                // Both have been counted.
+                counts.all = counts.all.saturating_sub(1);
+                counts.reserve.settle(seat);
+            } else {
+                fits = counts.reserve.name(seat, network);
+            }
+        }
+        if !fits {
             drop(counts);
             return None;
         }
-        *counts.addresses.entry(network).or_default() += 1;
+        counts.enter(network, seat);
         self.stake.network = Some(network);
+        drop(counts);
         Some(self)
     }
 
@@ -133,14 +212,20 @@ impl Place {
 
     /// Whether it is one of those kept for backends, and nobody has earned it yet.
     pub fn is_reserved(&self) -> bool {
-        self.stake.seat.as_ref().is_some_and(|seat| self.stake.caps.lock().reserve.has(seat))
+        let seat = &self.stake.seat;
+        seat.until.is_some() && self.stake.caps.lock().reserve.has(seat)
     }
 
     /// Who has it speaks like a visitor: if it is reserved, others come before him.
     pub fn stand_back(&self) {
-        if let Some(seat) = &self.stake.seat {
-            self.stake.caps.lock().reserve.stand_back(seat);
+        if self.stake.seat.until.is_some() {
+            self.stake.caps.lock().reserve.stand_back(&self.stake.seat);
         }
+    }
+
+    /// Something is under way on the connection, until this is dropped.
+    pub fn busy(&self) -> Busy {
+        self.stake.seat.busy()
     }
 
     /// What is to be done for it.
@@ -153,63 +238,70 @@ impl Stake {
     /// The same, for a backend whom nothing that it showed let in: of an open gateway anybody is one.
     #[must_use]
     pub fn without_proof(mut self) -> Self {
-        self.network = None;
+        self.proves = false;
         self
     }
 
     /// A backend is in on this connection. Its network comes first when places are rare.
     pub fn earn(&self) {
         let mut counts = self.caps.lock();
-        self.seat.iter().for_each(|seat| counts.reserve.settle(seat));
-        if let Some(network) = self.network {
+        counts.reserve.settle(&self.seat);
+        counts.keep(self.network, &self.seat);
+        if let Some(network) = self.network.filter(|_| self.proves) {
             counts.reserve.prove(network);
         }
     }
 
     /// Whether somebody wanted to be a backend by it, and isn't one.
     pub fn is_unearned(&self) -> bool {
-        self.seat.as_ref().is_some_and(|seat| !seat.visitor.load(Ordering::Relaxed))
+        self.seat.until.is_some() && !self.seat.visitor.load(Ordering::Relaxed)
     }
 
-    /// Runs what has this place. `None`: it is cut off, since the place is reserved for backends, and this one proved no
-    /// key in time or made room for another. Cancel safe if `work` is.
+    /// Runs what has this place. `None`: it is cut off, since others need the place more, or it is reserved for
+    /// backends, and this one proved no key in time. Cancel safe if `work` is.
     pub async fn hold<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let Some(seat) = &self.seat else { return Some(work.await) };
-        let lost = async {
-            select! {
-                () = seat.lost.notified() => {}
-                () = sleep_until(seat.until) => if !self.caps.lock().reserve.has(seat) {
-                    pending().await
-                }
+        let seat = &self.seat;
+        let over = async {
+            match seat.until {
+                Some(until) => sleep_until(until).await,
+                None => pending().await,
+            }
+            if !self.caps.lock().reserve.has(seat) {
+                pending().await
             }
         };
         select! {
             biased;
             done = work => Some(done),
-            () = lost => None,
+            () = seat.lost.notified() => None,
+            () = over => None,
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let stake = &self.stake;
-        let mut counts = stake.caps.lock();
-        let taken = stake.seat.as_ref().is_some_and(|seat| counts.reserve.give_back(seat));
-        if !taken {
+        let Stake { caps, network, seat, .. } = &self.stake;
+        let mut counts = caps.lock();
+        counts.reserve.settle(seat);
+        counts.keep(*network, seat);
+        if !seat.is_taken() {
             counts.all = counts.all.saturating_sub(1);
         }
-        let Some(network) = stake.network else { return };
-        if let Some(here) = counts.addresses.get_mut(&network) {
-            *here = here.saturating_sub(1);
-            if *here == 0 {
-                counts.addresses.remove(&network);
+        let Some(network) = network else { return };
+        if let Some(holding) = counts.networks.get_mut(network) {
+            holding.count = holding.count.saturating_sub(1);
+            if holding.count == 0 {
+                counts.networks.remove(network);
             }
         }
     }
 }
 
 const RESERVE: usize = 64;
+/// Who holds more than this part of the visitors' places, when all are taken, loses requests, too.
+const HOG: usize = 8;
+const TELL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -245,6 +337,46 @@ mod tests {
             (0..4).filter_map(|n| caps.take(IpAddr::from([192, 0, 2, n]), || true)).collect();
         let reserved: Vec<_> = places.iter().map(Place::is_reserved).collect();
         assert_eq!(reserved, [false, false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn who_has_fewest_has_the_oldest_idle_place_of_who_has_most() {
+        let caps = caps(8, 8);
+        let address = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let mut places: Vec<_> = (0..6).map(|_| caps.take(address(1), || false).unwrap()).collect();
+        let other = (0..2).map(|_| caps.take(address(2), || false).unwrap());
+        places.extend(other);
+        let busy = places[0].busy();
+        let of = |place: &Place| place.stake.seat.is_taken();
+        let third = caps.take(address(3), || false).expect("room");
+        let lost: Vec<_> = (0..8).filter(|n| of(&places[*n])).collect();
+        assert_eq!(lost, [1], "who is there for longest, without a request");
+        assert!(places[1].stake().hold(pending::<()>()).await.is_none());
+        drop(places.remove(1));
+        assert_eq!(caps.lock().all, 8, "it was somebody else's");
+        places[1].stake().earn();
+        let fourth = [4, 5].map(|n| caps.take(address(n), || false).expect("room"));
+        let lost: Vec<_> = (0..7).filter(|n| of(&places[*n])).collect();
+        assert_eq!(lost, [2, 3], "not a backend's");
+        // Two of them are left with who has most, one of which is busy, and one new one is no more.
+        let fifth = caps.take(address(6), || false).expect("room");
+        assert!(caps.take(address(6), || false).is_none(), "all have as few");
+        drop((third, fourth, fifth, busy, places));
+        assert_eq!(caps.lock().all, 0);
+        assert!(caps.lock().networks.is_empty());
+    }
+
+    #[test]
+    fn who_holds_an_eighth_of_a_full_gateway_loses_requests_too() {
+        let caps = caps(16, 16);
+        let address = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let places: Vec<_> =
+            (0..16).map(|n| caps.take(address(n % 5), || false).unwrap()).collect();
+        let _busy: Vec<_> = places.iter().map(Place::busy).collect();
+        let mut newcomers = Vec::new();
+        newcomers.extend((10..20).map_while(|n| caps.take(address(n), || false)));
+        // 4, 3, 3, 3, 3: down to two each.
+        assert_eq!(newcomers.len(), 6);
     }
 
     #[test]

@@ -164,20 +164,17 @@ fn admit(
         return;
     }
     let socket = Rewind::new(Socket::Here(socket));
-    let stake = place.is_reserved().then(|| place.stake());
+    let stake = place.stake();
     let connection = enter(shard.clone(), (entrance, socket, peer), proxied, place, awaited);
     let shard = shard.clone();
-    match stake {
-        None => connections.spawn(connection),
-        Some(stake) => connections.spawn(async move {
-            if stake.hold(Box::pin(connection)).await.is_none() {
-                debug!("listener: {peer} dropped: too many connections, and it is no backend yet");
-                if stake.is_unearned() && !proxied {
-                    shard.attempts.failed(peer.ip(), Instant::now());
-                }
+    connections.spawn(async move {
+        if stake.hold(connection).await.is_none() {
+            debug!("listener: {peer} dropped: too many connections");
+            if stake.is_unearned() && !proxied {
+                shard.attempts.failed(peer.ip(), Instant::now());
             }
-        }),
-    };
+        }
+    });
 }
 
 async fn enter(

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use crate::caps::{Place, Stake};
+use crate::caps::{Busy, Place, Stake};
 
 /// A connection's place, and the gateway's wait for its end when draining.
 #[derive(Debug, Default)]
@@ -50,6 +50,11 @@ impl Stay {
     /// Whether its place is one of those for backends, and none has come by it yet.
     pub fn is_reserved(&self) -> bool {
         self.lock().place.as_ref().is_some_and(Place::is_reserved)
+    }
+
+    /// A request is under way, or what became of it, until this is dropped.
+    pub fn busy(&self) -> Option<Busy> {
+        self.lock().place.as_ref().map(Place::busy)
     }
 
     /// What a backend that comes by it does for its place.

@@ -8,23 +8,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A seat of somebody who hasn't proven a key yet.
-#[derive(Debug)]
-pub(super) struct Seat {
-    /// When it ends, if no key is proven.
-    pub(super) until: Instant,
-    /// Told when somebody else has it.
-    pub(super) lost: Notify,
-    /// Whoever has it speaks like a visitor.
-    pub(super) visitor: AtomicBool,
-    taken: AtomicBool,
-}
+use super::seat::Seat;
 
 /// Who gives way to whom: each to its equals and betters.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -60,12 +49,9 @@ impl Reserve {
         if full {
             let oldest = self.holders.iter().enumerate().min_by_key(|(_, holder)| holder.rank);
             let (index, _) = oldest.filter(|(_, holder)| holder.rank <= rank)?;
-            let seat = self.holders.remove(index).seat;
-            seat.taken.store(true, Ordering::Relaxed);
-            seat.lost.notify_one();
+            self.holders.remove(index).seat.lose();
         }
-        let (lost, visitor, taken) = Default::default();
-        let seat = Arc::new(Seat { until: now + UNPROVEN, lost, visitor, taken });
+        let seat = Seat::new(Some(UNPROVEN));
         self.holders.push(Holder { rank, network, seat: seat.clone() });
         Some(seat)
     }
@@ -95,12 +81,6 @@ impl Reserve {
     /// It is held for good from now on.
     pub(super) fn settle(&mut self, seat: &Arc<Seat>) {
         self.holders.retain(|holder| !Arc::ptr_eq(&holder.seat, seat));
-    }
-
-    /// Its connection is over. Whether somebody else has it already.
-    pub(super) fn give_back(&mut self, seat: &Arc<Seat>) -> bool {
-        self.settle(seat);
-        seat.taken.load(Ordering::Relaxed)
     }
 
     /// Somebody in `network` has a key that is good for something.
@@ -173,7 +153,7 @@ mod tests {
         let seat = reserve.seat(network(1), false).unwrap();
         assert!(reserve.seat(network(3), true).is_none());
         assert!(reserve.seat(network(2), true).is_some());
-        assert!(reserve.give_back(&seat), "it was somebody else's");
+        assert!(seat.is_taken(), "it is somebody else's");
     }
 
     #[test]
@@ -183,7 +163,7 @@ mod tests {
         assert_eq!(seats.len(), SHARE);
         let behind_a_proxy = reserve.seat(None, false).unwrap();
         assert!(!reserve.name(&behind_a_proxy, network(1).unwrap()));
-        assert!(!reserve.give_back(&behind_a_proxy));
+        reserve.settle(&behind_a_proxy);
         seats.iter().for_each(|seat| reserve.settle(seat));
         assert!(reserve.seat(network(1), false).is_some());
     }

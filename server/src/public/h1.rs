@@ -27,6 +27,7 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::caps::Busy;
 use crate::carry::Carry;
 use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::forward::forward;
@@ -167,6 +168,7 @@ impl Connection {
         body: Incoming,
     ) -> Result<Response<Reply>, NoResponse> {
         let (verdict, exchange) = self.wire.begin();
+        let exchange = (exchange, self.visitor.stay.busy());
         let visitor = &*self.visitor.seen(&request.headers);
         let account = Account::open(visitor, &request);
         let result = match verdict {
@@ -278,6 +280,11 @@ impl Connection {
             return Ok(response.map(|body| body.with_length(length)));
         }
         let (response, work) = upgrade::switch(&wish, response, carry, writer);
+        let busy = visitor.stay.busy();
+        let work = async move {
+            work.await;
+            drop(busy);
+        };
         decision.accept();
         self.wire.outlet.lift();
         let _ = self.wire.background.send(Box::pin(work));
@@ -333,12 +340,12 @@ pub(super) struct Reply {
     content: Content,
     /// Until this is dropped, the exchange is under way.
     #[allow(dead_code, reason = "held for its drop")]
-    exchange: Exchange,
+    exchange: (Exchange, Option<Busy>),
 }
 
 impl Reply {
     /// A page of ours.
-    pub(super) fn page(text: String, exchange: Exchange) -> Self {
+    pub(super) fn page(text: String, exchange: (Exchange, Option<Busy>)) -> Self {
         Self { content: Content::Page(Some(text.into())), exchange }
     }
 }

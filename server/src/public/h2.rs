@@ -110,8 +110,10 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(
     let streams = JoinSet::new();
     let mut requests = Requests { visitor, conduct, streams, accepted: 0, ending: false };
     let mut idle = Instant::now() + FIRST_REQUEST;
+    let mut busy = None;
     loop {
         let open = !requests.streams.is_empty();
+        busy = if open { busy.or_else(|| requests.visitor.stay.busy()) } else { None };
         select! {
             ended = poll_fn(|cx| requests.poll(cx, engine, open)) => match ended {
                 Some(Ok(())) => break,

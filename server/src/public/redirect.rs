@@ -63,7 +63,7 @@ impl Redirect {
         // He has no business here any more, and a body isn't waited for.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         stamp(response.headers_mut());
-        response.map(|text| Reply::page(text, exchange))
+        response.map(|text| Reply::page(text, (exchange, None)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ptth_link::token::Token;
-use ptth_test::visitor::tcp_from;
+use ptth_test::visitor::{connect_from, tcp_from};
 use ptth_test::{Backend, GatewayBox, H1, Hello, connect_h2, soon};
 use rustls::ClientConnection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,6 +51,39 @@ async fn a_backend_comes_in_when_visitors_hold_all_their_places() {
     for visitor in &mut crowd {
         assert_eq!(ask(visitor).await.status, 200);
     }
+}
+
+/// SECURITY: four addresses hold all places, each its share. Whoever comes has one of theirs, a connection without a
+/// request; the others go on.
+#[tokio::test]
+async fn four_addresses_keep_no_fifth_out() {
+    let gateway = GatewayBox::with(|config| {
+        config.limits.connections = Some(16);
+        config.limits.connections_per_address = Some(4);
+    });
+    let (mut crowd, mut newcomers) = (Vec::new(), Vec::new());
+    for number in 0..16 {
+        let own = Ipv4Addr::new(127, 0, 2, 1 + number % 4);
+        let mut visitor =
+            H1::over(connect_from(own, gateway.address, &[b"http/1.1"]).await.expect("TLS"));
+        assert_eq!(ask(&mut visitor).await.status, 502);
+        crowd.push(visitor);
+    }
+    for number in 0..4 {
+        let own = Ipv4Addr::new(127, 0, 3, 1 + number);
+        let mut visitor =
+            H1::over(connect_from(own, gateway.address, &[b"http/1.1"]).await.expect("TLS"));
+        let answer = ask(&mut visitor).await;
+        assert_eq!((answer.status, answer.field("connection")), (502, String::new()), "{number}");
+        newcomers.push(visitor);
+    }
+    let mut closed = 0;
+    for mut visitor in crowd {
+        let gone = visitor.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.is_err()
+            || visitor.answer().await.status != 502;
+        closed += usize::from(gone);
+    }
+    assert_eq!(closed, 4);
 }
 
 /// Forty addresses, of which each has four connections that do that, one after the other.
