@@ -70,7 +70,7 @@ pub(super) async fn answer(
 
 /// A connection to the service: also a first look, before anybody else does.
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let connected = timeout(leg::CONNECT, leg::tcp(host, port, true)).await;
+    let connected = timeout(leg::CONNECT, leg::tcp(host, port, leg::MANY)).await;
     let socket = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
     // It may be silent for days, and a service that vanished must show.
     tune(&socket, UNACKNOWLEDGED)?;
