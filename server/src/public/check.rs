@@ -59,8 +59,13 @@ pub(super) fn h2(head: &mut Parts) -> Result<(), Option<ExchangeError>> {
     if !is_well_formed(head) {
         return Err(None);
     }
-    let too_long = head.uri.path_and_query().is_some_and(|path| path.as_str().len() > MAX_TARGET);
-    if too_long {
+    let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // As over HTTP/1.1: http's parser lets 8-bit bytes through, of which each origin makes something else.
+        let (status, why) = (StatusCode::BAD_REQUEST, "The target is malformed.");
+        return Err(Some(ExchangeError::Request(status, why)));
+    }
+    if target.len() > MAX_TARGET {
         let status = StatusCode::URI_TOO_LONG;
         return Err(Some(ExchangeError::Request(status, "The target is longer than 8 KiB.")));
     }

@@ -211,6 +211,20 @@ async fn fields_that_frame_or_route_do_not_cross_in_trailers() {
     assert_eq!(seen.all(), ["/bad", "5 whole", "trailer sum"]);
 }
 
+/// A1: what HTTP/1.1 refuses doesn't come by HTTP/2 either: origins read 8-bit bytes in several ways.
+#[tokio::test(start_paused = true)]
+async fn a_target_of_8_bit_bytes_is_refused() {
+    let mut lab = Lab::serving(Demo).await;
+    let mut visitor = lab.h2(&[]).await;
+    for (stream, path, status) in
+        [(1, "/gr\u{fc}n", 400), (3, "/gr%FCn", 200), (5, "/?\u{fc}", 400)]
+    {
+        visitor.send(headers(stream, END_STREAM, &get(path))).await;
+        let outcome = visitor.outcome(stream).await;
+        assert!(matches!(outcome, Outcome::Response(it, _) if it == status), "{path}: {outcome:?}");
+    }
+}
+
 /// D5
 #[tokio::test(start_paused = true)]
 async fn heads_over_the_limits_get_414_and_431_on_their_stream() {
