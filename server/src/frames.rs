@@ -52,21 +52,35 @@ impl Walk {
         let passed = self.left.min(bytes.len());
         self.left -= passed;
         *bytes = bytes.get(passed..).unwrap_or_default();
+        if self.have == 0
+            && let Some((head, rest)) = bytes.split_first_chunk::<HEAD>()
+            && head.get(KIND) != Some(&RST_STREAM)
+        {
+            // As it mostly is.
+            *bytes = rest;
+            let [a, b, c, kind, flags, s, t, u, v] = *head;
+            return Some(self.found([a, b, c, kind, flags, s, t, u, v, 0, 0, 0, 0], HEAD));
+        }
         loop {
             let (byte, rest) = bytes.split_first()?;
             *self.head.get_mut(self.have)? = *byte;
             (*bytes, self.have) = (rest, self.have + 1);
-            let [a, b, c, kind, flags, s, t, u, v, code @ ..] = self.head;
-            let length = u32::from_be_bytes([0, a, b, c]);
-            let is_reset = kind == RST_STREAM && length == 4;
-            if self.have < HEAD || is_reset && self.have < RESET {
-                continue;
+            let [a, b, c, kind, ..] = self.head;
+            let is_reset = kind == RST_STREAM && [a, b, c] == [0, 0, 4];
+            if self.have == RESET || self.have == HEAD && !is_reset {
+                return Some(self.found(self.head, self.have));
             }
-            self.left = (length as usize).saturating_sub(self.have - HEAD);
-            (self.have, self.kind, self.flags) = (0, kind, flags);
-            let stream = u32::from_be_bytes([s, t, u, v]) & (u32::MAX >> 1);
-            return Some(Head { length, kind, flags, stream, code: u32::from_be_bytes(code) });
         }
+    }
+
+    /// A head, of which `have` bytes are gone by.
+    fn found(&mut self, head: [u8; RESET], have: usize) -> Head {
+        let [a, b, c, kind, flags, s, t, u, v, code @ ..] = head;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        self.left = (length as usize).saturating_sub(have - HEAD);
+        (self.have, self.kind, self.flags) = (0, kind, flags);
+        let stream = u32::from_be_bytes([s, t, u, v]) & (u32::MAX >> 1);
+        Head { length, kind, flags, stream, code: u32::from_be_bytes(code) }
     }
 
     /// Whether a field block has begun and isn't complete.
@@ -78,6 +92,8 @@ impl Walk {
 
 /// Bytes of a frame's head.
 const HEAD: usize = 9;
+/// Where its type is.
+const KIND: usize = 3;
 /// Bytes of RST_STREAM.
 pub(crate) const RESET: usize = 13;
 /// RFC 9113 §6.2.
