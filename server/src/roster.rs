@@ -7,7 +7,7 @@ mod replaced;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use log::{info, warn};
 use ptth_link::goaway::{REPLACED, WITHDRAWN};
@@ -41,6 +41,8 @@ struct Members {
     /// The tunnels that had to leave a site to another backend; the first has it again when nobody else does.
     losers: HashMap<Site, BTreeSet<TunnelId>>,
     replaced: Replaced,
+    /// Tunnels that another one of the same process replaced, as long as they last.
+    leaving: Vec<Weak<Tunnel>>,
 }
 
 /// A tunnel, and where it stands.
@@ -92,6 +94,7 @@ impl Members {
             if it.identity.is_same_tunnel(&tunnel.identity) {
                 info!("tunnel: {} replaced by {}", it.id, tunnel.id);
                 it.drain();
+                self.leaving.push(Arc::downgrade(&it));
                 self.present
                     .get_mut(&it.id)
                     .into_iter()
@@ -143,8 +146,13 @@ impl Members {
     }
 
     /// Whether a credential has all the tunnels on a route that it may have, but for those that `tunnel`
-    /// replaces.
-    fn is_full(&self, route: &Route, identity: &Identity, most: usize) -> bool {
+    /// replaces; or as many that were replaced and still carry something.
+    fn is_full(&mut self, route: &Route, identity: &Identity, most: usize) -> bool {
+        self.leaving.retain(|it| it.upgrade().is_some_and(|it| it.in_flight() > 0));
+        let leaving = self.leaving.iter().filter_map(Weak::upgrade);
+        if leaving.filter(|it| it.identity.key == identity.key).count() >= most {
+            return true;
+        }
         let siblings = || route.pool.siblings(identity);
         let held = match route.when_taken {
             WhenTaken::Balance => route.pool.held_by(identity),
@@ -198,7 +206,7 @@ impl Roster {
 
     /// Whether a backend has all the tunnels on one of these sites that its credential may have.
     pub fn is_full(&self, identity: &Identity, grants: &[Grant]) -> bool {
-        let members = self.lock();
+        let mut members = self.lock();
         let routes = self.policy().live(grants);
         routes.iter().any(|route| members.is_full(route, identity, self.most))
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ::h2::client::SendRequest;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use ptth_link::goaway::Why;
+use ptth_link::goaway::{OVER_LIMIT, Why};
 use ptth_link::nested::Nested;
 use ptth_link::shutdown::channel;
 use ptth_link::token::Token;
@@ -16,7 +16,7 @@ use ptth_server::pool::Tunnel;
 use ptth_server::roster::Registration;
 use ptth_server::shard::Shard;
 use ptth_server::site::{Grant, Site};
-use ptth_test::peer::Peer;
+use ptth_test::peer::{END_STREAM, Peer, headers};
 use ptth_test::routes::{Tell, credential, grant, names, route, site};
 use ptth_test::{GatewayBox, Lab, connect_h2, soon};
 use tokio::task::JoinSet;
@@ -52,6 +52,37 @@ async fn a_credential_has_so_many_tunnels_on_a_route_and_no_more() {
     until(3, &lab).await;
     let names = lab.pool.all().iter().map(|it| it.identity.instance.clone()).collect::<Vec<_>>();
     assert_eq!(names, ["second", "theirs", "first"]);
+}
+
+/// E1: nor by replacing one that still carries something, again and again.
+#[tokio::test(start_paused = true)]
+async fn tunnels_that_were_replaced_and_live_on_count_too() {
+    let mut lab = Lab::with(|config| config.limits.tunnels = 2);
+    let identity = Identity { key: Some(Key::Other([1; 32])), ..Identity::called("one.0") };
+    let (mut kept, mut last) = (Vec::new(), None);
+    for n in 0..3 {
+        let mut backend = Peer::answering(lab.tunnel(identity.clone()), &[]).await;
+        let newest = lab.pool.clone();
+        tokio::select! {
+            () = newest.until(|tunnels| tunnels.last().map(|it| it.id) != last) => {}
+            () = async { while backend.next().await.is_some() {} } => panic!("tunnel {n}"),
+        }
+        last = lab.pool.all().last().map(|it| it.id);
+        let mut visitor = lab.h1();
+        visitor.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        soon("the request", backend.request()).await.unwrap_or_else(|| panic!("tunnel {n}"));
+        kept.push((backend, visitor));
+    }
+    let mut fourth = Peer::answering(lab.tunnel(identity.clone()), &[]).await;
+    assert_eq!(soon("a refusal", fourth.end()).await, Some(OVER_LIMIT));
+    // One of them is over.
+    let (mut backend, _) = kept.remove(0);
+    backend.send(headers(1, END_STREAM, &[(":status", "200")])).await;
+    while soon("the end", backend.any()).await.is_some() {}
+    let mut fifth = Peer::answering(lab.tunnel(identity), &[]).await;
+    lab.spawn(async move { while fifth.next().await.is_some() {} });
+    let newest = lab.pool.until(|tunnels| tunnels.last().map(|it| it.id) != last);
+    soon("the fifth", newest).await;
 }
 
 /// E1: over the limit at door B is 503 with a time to come again, before the roles are transposed; and so is a
