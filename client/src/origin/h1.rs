@@ -103,6 +103,8 @@ pub(super) struct Connection {
     /// How many bytes to read at once now, and at most.
     next: usize,
     most: usize,
+    /// What was read last is less than that: the origin may wait for an acknowledgement.
+    short: bool,
     sending: Sending,
     /// Why the request didn't go out as a whole.
     unsent: Option<H1Error>,
@@ -134,6 +136,7 @@ impl Connection {
             seen: 0,
             next: LEAST,
             most: LEAST,
+            short: false,
             sending: Sending::default(),
             unsent: None,
             body: Decoder::Done,
@@ -278,7 +281,7 @@ impl Connection {
     /// seen to have done so, and not found out by a request that then can't be sent again. `closely`: asks the
     /// kernel, since the runtime may not have heard of it yet.
     pub(super) fn is_alive(&mut self, closely: bool) -> bool {
-        self.next = LEAST;
+        (self.next, self.short) = (LEAST, false);
         let quiet = self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending();
         let peek = |io: &dyn Io| io.socket().peek(&mut [MaybeUninit::uninit()]);
         match &self.half {
@@ -339,14 +342,34 @@ impl Connection {
             Half::Gone => Poll::Ready(Ok(0)),
         };
         match read {
-            // Thousands may wait, for hours.
-            Poll::Pending if self.input.is_empty() => self.input = BytesMut::new(),
-            Poll::Ready(Ok(read)) if read >= self.next => {
-                self.next = (2 * self.next).min(self.most)
+            Poll::Pending => {
+                if std::mem::take(&mut self.short) {
+                    self.acknowledge();
+                }
+                // Thousands may wait, for hours.
+                if self.input.is_empty() {
+                    self.input = BytesMut::new();
+                }
             }
-            _ => {}
+            Poll::Ready(Ok(read)) => {
+                self.short = read < LEAST;
+                if read >= self.next {
+                    self.next = (2 * self.next).min(self.most);
+                }
+            }
+            Poll::Ready(Err(_)) => {}
         }
         read
+    }
+
+    /// Has the kernel acknowledge now what came. An origin that writes head and body apart, without TCP_NODELAY,
+    /// sends the body when the head is acknowledged (RFC 9293 §3.7.4), and for that our kernel would wait 40 ms.
+    fn acknowledge(&self) {
+        #[cfg(target_os = "linux")]
+        if let Half::Both(io) = &self.half {
+            // Not every socket is TCP's.
+            let _ = io.socket().set_tcp_quickack(true);
+        }
     }
 }
 

@@ -243,8 +243,10 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
     use ptth_link::body::Body;
     use socket2::SockRef;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -283,6 +285,38 @@ mod tests {
         }
         assert!(taken[1] < taken[0] && taken[2] < taken[1] / 2, "{taken:?}");
         assert!(taken[2] < 512 * 1024, "{taken:?}");
+    }
+
+    /// An origin that writes head and body apart, with Nagle's algorithm, on one connection.
+    #[tokio::test]
+    async fn a_body_apart_from_its_head_comes_at_once() {
+        let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = origin.local_addr().unwrap().port();
+        let mut answering = JoinSet::new();
+        answering.spawn(async move {
+            let (mut socket, mut request) = (origin.accept().await.unwrap().0, [0; 1024]);
+            while socket.read(&mut request).await.is_ok_and(|read| read > 0) {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n").await.unwrap();
+                for byte in *b"body" {
+                    socket.write_all(&[byte]).await.unwrap();
+                }
+            }
+        });
+        let legs = Legs::new(OriginAddress::Http { host: "127.0.0.1".to_owned(), port });
+        let mut fastest = Duration::MAX;
+        for asked in 0..20 {
+            let (fields, begun) = (HeaderMap::new(), Instant::now());
+            let host = HeaderValue::from_static("a.test");
+            let request = Sending::new(&Method::GET, "/", &host, &fields, Body::empty());
+            let (_, mut leg) = legs.ask(request, &Method::GET, None).await.unwrap();
+            while poll_fn(|cx| leg.poll_frame(cx)).await.is_some() {}
+            leg.keep();
+            // A new connection is acknowledged at once by itself, for a while.
+            if asked >= 10 {
+                fastest = fastest.min(begun.elapsed());
+            }
+        }
+        assert!(fastest < Duration::from_millis(30), "{fastest:?}");
     }
 
     #[tokio::test]
