@@ -10,7 +10,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -110,7 +110,8 @@ where
     match timeout(FIRST_PONG, Engine::start(io, &home, (identity, grants))).await {
         Ok(Ok((engine, tunnel))) => {
             let id = tunnel.id;
-            let end = End(tunnel.clone());
+            // Nothing but who uses it keeps it: h2 says GOAWAY when its last sender is gone.
+            let end = End(Arc::downgrade(&tunnel));
             let stake = home.stake.clone();
             let ended = run(engine, tunnel, home).await;
             // It was here until now.
@@ -131,11 +132,11 @@ where
 }
 
 /// The end of a tunnel, however it comes.
-struct End(Arc<Tunnel>);
+struct End(Weak<Tunnel>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.0.graveyard.close();
+        self.0.upgrade().iter().for_each(|tunnel| tunnel.graveyard.close());
     }
 }
 

@@ -40,6 +40,17 @@ async fn a_backend_that_ignores_settings_is_dropped_though_it_answers_pings() {
     assert!(start.elapsed() <= Duration::from_secs(62), "{:?}", start.elapsed());
 }
 
+/// RFC 9113 §6.8: who drains says GOAWAY as soon as nothing runs, and the backend may close.
+#[tokio::test(start_paused = true)]
+async fn an_idle_tunnel_that_drains_ends_at_once() {
+    let mut lab = Lab::default();
+    let mut backend = lab.backend(&[]).await;
+    let begun = Instant::now();
+    lab.pool.all()[0].drain();
+    assert_eq!(backend.end().await, Some(0));
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+}
+
 /// Each costs a look at all streams of the tunnel: some dozens a second end it, and not what is done in an hour.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_changes_its_settings_again_and_again_is_dropped() {
