@@ -15,7 +15,7 @@ use ptth_link::crypto;
 use ptth_link::shutdown::{Phase, Trigger, channel};
 use ptth_link::token::Token;
 use ptth_server::config::{Admission, CertificateSource, Config};
-use ptth_server::listener::{Accepted, accept_tls, serve_backend, serve_visitor};
+use ptth_server::listener::{Accepted, Rewind, accept_tls, serve_backend, serve_visitor};
 use ptth_server::pool::{Pool, Tunnel};
 use ptth_server::shard::{Shard, Shared};
 use ptth_server::stay::Stay;
@@ -175,7 +175,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Some(place) = shard.caps.take(peer.ip(), || true) else { return };
-    match accept_tls(&shard, io, peer, &place).await {
+    match accept_tls(&shard, Rewind::new(io), peer, &place).await {
         Some(Accepted::Visitor(stream, kind)) => {
             serve_visitor(&shard, stream, kind, peer, Stay::default()).await
         }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use log::{debug, warn};
 use ptth_link::alpn;
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::note;
+use super::rewind::Rewind;
 use crate::auth::Identity;
 use crate::caps::Place;
 use crate::demux::{Peer, Side};
@@ -38,18 +39,31 @@ impl<IO> std::fmt::Debug for Accepted<IO> {
 /// Shakes hands, under a deadline. `None` and a line in the log for those who can't or may not.
 pub async fn accept_tls<IO>(
     shard: &Shard,
-    io: IO,
+    mut io: Rewind<IO>,
     peer: SocketAddr,
     place: &Place,
-) -> Option<Accepted<IO>>
+) -> Option<Accepted<Rewind<IO>>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let address = peer.ip();
-    let hello = timeout(HANDSHAKE, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
-    let hello = match hello {
-        Ok(Ok(hello)) => hello,
-        Ok(Err(err)) => return note(peer, &err),
+    let hello = timeout(HANDSHAKE, async {
+        // TLS begins with a number below any letter (RFC 8446 §5.1), HTTP with a method.
+        let _ = io.look(1).await;
+        if io.seen().first().is_some_and(u8::is_ascii_uppercase) {
+            return Err(io);
+        }
+        Ok(LazyConfigAcceptor::new(Acceptor::default(), io).await)
+    });
+    let hello = match hello.await {
+        Ok(Ok(Ok(hello))) => hello,
+        Ok(Ok(Err(err))) => return note(peer, &err),
+        Ok(Err(mut io)) => {
+            place.stand_back();
+            let _ = timeout(HANDSHAKE, io.write_all(PLAIN_HTTP)).await;
+            farewell(io).await;
+            return note(peer, &"it speaks HTTP without TLS");
+        }
         Err(_) => return note(peer, &"no ClientHello in time"),
     };
     let (side, config) = shard.tls.side(&hello.client_hello());
@@ -92,5 +106,11 @@ where
     Some(Accepted::Visitor(Box::new(stream), kind))
 }
 
+/// For a URL that begins with `http://`.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 41\r\n\
+    Connection: close\r\n\r\n\
+    This port speaks HTTPS: ask by https://.\n";
 /// Accepted to TLS done: once for the ClientHello, once for the rest.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);

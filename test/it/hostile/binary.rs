@@ -77,6 +77,20 @@ async fn memory_of_visitors_who_left_is_given_back() {
     .await;
 }
 
+/// Who says `http://` to the port for TLS is told so in words that a browser shows.
+#[tokio::test]
+async fn http_on_the_port_for_tls_is_told_so() {
+    let gateway = ServerProcess::start(&[]);
+    for begin in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "P"] {
+        let mut visitor = H1::over(TcpStream::connect(gateway.address).await.expect("a place"));
+        visitor.send(begin).await;
+        let answer = soon("an answer", visitor.answer()).await;
+        assert_eq!((answer.status, answer.complete), (400, true), "{begin:?}");
+        assert!(answer.text().contains("https://"), "{}", answer.text());
+        assert!(visitor.is_closed().await);
+    }
+}
+
 /// SECURITY: a cap for each address.
 #[tokio::test]
 async fn one_address_gets_its_places_and_no_more() {
