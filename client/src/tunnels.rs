@@ -358,7 +358,7 @@ where
             // A tunnel of this process came up after this one. If it wasn't what replaced it, it is replaced
             // itself, and its own end stops the process; dialling before would take the place back.
             Ended::Told(Why::Replaced, _) => {
-                self.complain(format!("lost: {ended}"));
+                info!("tunnel: {} {ended}", self.label);
                 return Ok(Loss::Displaced);
             }
             Ended::Closed => info!("tunnel: {} closed in order; dialling again", self.label),

@@ -4,9 +4,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use log::{LevelFilter, error, info, warn};
 use ptth_link::crypto;
+use tokio::time::Instant;
 
 use crate::config::{Config, ConfigError, Limits, ProxyProtocol, Trusted};
 use crate::policy::Policy;
@@ -39,17 +41,30 @@ pub struct Reload {
     /// What the files held at the last look.
     looked: Option<[u8; 32]>,
     complaints: [String; 2],
+    /// When the log was told last what is odd about the certificates.
+    told: Instant,
 }
 
 impl Reload {
     /// Begins with this configuration in force.
     pub fn new(config: &Config) -> Self {
         let (digest, fixed) = (config.digest, Fixed::of(config));
-        Self { source: None, digest, fixed, looked: None, complaints: Default::default() }
+        Self {
+            source: None,
+            digest,
+            fixed,
+            looked: None,
+            complaints: Default::default(),
+            told: Instant::now(),
+        }
     }
 
     /// Looks once. `asked`: the operator waits for an answer in the log. Blocks: it reads files.
     pub fn run(&mut self, shared: &Shared, asked: bool) {
+        // Whatever renews it may have stopped.
+        if self.told.elapsed() >= DAY {
+            self.warn(shared);
+        }
         if !asked && !self.is_settled(shared) {
             return;
         }
@@ -62,6 +77,7 @@ impl Reload {
                 if changed || asked {
                     let pin = shared.tls.pin().unwrap_or_default();
                     info!("gateway: certificate and tokens are up to date pin={pin}");
+                    self.warn(shared);
                 }
             }
             Err(err) => {
@@ -71,6 +87,11 @@ impl Reload {
         if !config {
             shared.roster.judge();
         }
+    }
+
+    fn warn(&mut self, shared: &Shared) {
+        self.told = Instant::now();
+        shared.tls.warnings().iter().for_each(|warning| warn!("gateway: {warning}"));
     }
 
     /// Whether the files hold what they held at the last look. One that an editor or a script is still writing may
@@ -187,6 +208,8 @@ fn apply(config: &Config, shared: &Shared) {
     shared.roster.swap(policy);
 }
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// The same error every few seconds would bury everything else.
 fn complain(last: &mut String, asked: bool, what: &str, err: &dyn fmt::Display) {
     let text = err.to_string();
@@ -198,10 +221,8 @@ fn complain(last: &mut String, asked: bool, what: &str, err: &dyn fmt::Display) 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
-
     use ptth_link::token::Token;
+    use std::sync::{Arc, Mutex};
     use tokio::sync::mpsc;
 
     use super::*;
@@ -249,6 +270,19 @@ mod tests {
     }
 
     /// C6: who takes `open` out of the file has closed the gateway, although no token takes its place.
+    /// B11: what renews a certificate may have stopped long after the start.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_odd_about_certificates_is_told_once_a_day() {
+        let mut gateway = Changing::start(keys(&Token::generate()));
+        let begun = gateway.reload.told;
+        let second = Duration::from_secs(1);
+        for (later, told) in [(DAY - second, begun), (second, begun + DAY), (second, begun + DAY)] {
+            tokio::time::advance(later).await;
+            gateway.reload.run(&gateway.shared, false);
+            assert_eq!(gateway.reload.told, told);
+        }
+    }
+
     #[test]
     fn a_gateway_that_is_no_longer_said_to_be_open_is_closed() {
         let mut changing = Changing::start(Admission::Open);

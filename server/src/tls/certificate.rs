@@ -29,7 +29,18 @@ pub(super) struct Loaded {
     pub(super) key: Arc<CertifiedKey>,
     /// Of the files' contents; zeros if it was made.
     pub(super) digest: [u8; 32],
-    pub(super) warnings: Vec<String>,
+    /// What was odd when it was read.
+    warnings: Vec<String>,
+    /// Its file, and until when it is valid. One that was made is made anew with each start.
+    ends: Ends,
+}
+
+impl Loaded {
+    /// What the operator should hear of it now; a sentence each.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let ends = self.ends.as_ref().and_then(|(path, at)| ending(path, *at));
+        self.warnings.iter().cloned().chain(ends).collect()
+    }
 }
 
 /// The contents of the two files, not checked yet.
@@ -73,14 +84,14 @@ pub(super) fn check(files: Files) -> Result<Loaded, TlsError> {
     let signer = provider.key_provider.load_private_key(key);
     let signer = signer.map_err(|_| TlsError::KeyType(key_path.clone()))?;
     matches(&chain, &signer, cert_path, key_path)?;
-    let mut warnings = dates_and_order(&chain, cert_path)?;
+    let (mut warnings, ends) = dates_and_order(&chain, cert_path)?;
     if is_exposed(key_path) {
         warnings.push(format!(
             "{} holds the private key and everybody on this machine can read it; `chmod 600` it",
             key_path.display()
         ));
     }
-    Ok(Loaded { key: Arc::new(CertifiedKey::new(chain, signer)), digest, warnings })
+    Ok(Loaded { key: Arc::new(CertifiedKey::new(chain, signer)), digest, warnings, ends })
 }
 
 fn chain(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -149,18 +160,21 @@ fn matches(
     Err(TlsError::Mismatch { cert: cert.to_owned(), key: key.to_owned() })
 }
 
-/// Refuses a certificate whose time isn't now; gives warnings for the rest.
+type Ends = Option<(PathBuf, ASN1Time)>;
+
+/// Refuses a certificate whose time isn't now; gives warnings for the rest, and when it ends.
 fn dates_and_order(
     chain: &[CertificateDer<'static>],
     path: &Path,
-) -> Result<Vec<String>, TlsError> {
+) -> Result<(Vec<String>, Ends), TlsError> {
     let parsed = chain.iter().map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed));
     let parsed = parsed
         .collect::<Result<Vec<_>, _>>()
         .map_err(|why| TlsError::Malformed { path: path.to_owned(), why: why.to_string() })?;
-    let mut warnings = Vec::new();
+    let (mut warnings, mut ends) = (Vec::new(), None);
     if let Some(own) = parsed.first() {
-        warnings.extend(dates(own.validity(), path)?);
+        dates(own.validity(), path)?;
+        ends = Some((path.to_owned(), own.validity().not_after));
     }
     // Not an error: most peers find their way through a chain in any order.
     let unordered = parsed.windows(2).any(|pair| match pair {
@@ -173,10 +187,10 @@ fn dates_and_order(
             path.display()
         ));
     }
-    Ok(warnings)
+    Ok((warnings, ends))
 }
 
-fn dates(validity: &Validity, path: &Path) -> Result<Option<String>, TlsError> {
+fn dates(validity: &Validity, path: &Path) -> Result<(), TlsError> {
     let (cert, now) = (path.to_owned(), ASN1Time::now());
     if now > validity.not_after {
         return Err(TlsError::Expired { cert, since: validity.not_after.to_string() });
@@ -184,18 +198,19 @@ fn dates(validity: &Validity, path: &Path) -> Result<Option<String>, TlsError> {
     if now < validity.not_before {
         return Err(TlsError::NotYetValid { cert, from: validity.not_before.to_string() });
     }
-    let left = validity.not_after.timestamp() - now.timestamp();
-    Ok((left < SOON).then(|| {
-        format!(
-            "the certificate in {} expires on {}; see that it is renewed",
-            path.display(),
-            validity.not_after
-        )
-    }))
+    Ok(())
 }
 
-/// A renewal every 60 days of 90 leaves 30; with a week left it failed for long.
-const SOON: i64 = 7 * 86_400;
+fn ending(path: &Path, at: ASN1Time) -> Option<String> {
+    let left = at.timestamp() - ASN1Time::now().timestamp();
+    let ends = if left < 0 { "expired" } else { "expires" };
+    let path = path.display();
+    (left < SOON)
+        .then(|| format!("the certificate in {path} {ends} on {at}; see that it is renewed"))
+}
+
+/// A renewal every 60 days of 90 leaves 30; with two weeks left it failed for long.
+const SOON: i64 = 14 * 86_400;
 
 /// Makes a certificate for this machine and `names`.
 pub(super) fn make(names: &[String]) -> Result<Loaded, TlsError> {
@@ -218,7 +233,7 @@ pub(super) fn make(names: &[String]) -> Result<Loaded, TlsError> {
     let certificate = params.self_signed(&pair).map_err(|why| made(&why))?;
     let key = CertifiedKey::from_der(vec![certificate.into()], pair.into(), &crypto::provider());
     let key = Arc::new(key.map_err(TlsError::Rustls)?);
-    Ok(Loaded { key, digest: [0; 32], warnings: Vec::new() })
+    Ok(Loaded { key, digest: [0; 32], warnings: Vec::new(), ends: None })
 }
 
 /// The first DNS name that isn't a wildcard.

@@ -87,8 +87,8 @@ impl Certificates {
     /// What the operator should hear, a sentence each.
     pub(super) fn warnings(&self) -> Vec<String> {
         let table = self.table();
-        let own = table.loaded.iter().flat_map(|loaded| &loaded.warnings);
-        own.chain(&table.warnings).cloned().collect()
+        let own = table.loaded.iter().flat_map(|loaded| loaded.warnings());
+        own.chain(table.warnings.iter().cloned()).collect()
     }
 
     /// Whether a request for `host` may come on a connection that was made for the name `sni`: both get the

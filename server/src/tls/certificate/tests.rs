@@ -231,7 +231,7 @@ fn what_is_not_wrong_but_odd_is_a_warning() {
         params.distinguished_name.push(DnType::CommonName, "somebody else");
     });
     let (cert, key) = pem(|_| {});
-    let soon = SystemTime::now() + Duration::from_secs(3 * 86_400);
+    let soon = SystemTime::now() + Duration::from_secs(13 * 86_400);
     let (expiring, expiring_key) = pem(|params| params.not_after = soon.into());
     let table = [
         (cert.clone(), &key, None),
