@@ -240,11 +240,14 @@ const KEEP: Duration = Duration::from_secs(4);
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use http::{HeaderMap, HeaderValue};
     use ptth_link::body::Body;
     use socket2::SockRef;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
     use tokio::task::JoinSet;
     use tokio::time::Instant;
 
@@ -317,6 +320,56 @@ mod tests {
             }
         }
         assert!(fastest < Duration::from_millis(30), "{fastest:?}");
+    }
+
+    /// As many requests at a time, twice: the second time nobody dials.
+    #[tokio::test]
+    async fn as_many_connections_rest_as_were_busy() {
+        let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = origin.local_addr().unwrap().port();
+        let busy = (*idle::MOST).min(400);
+        let (dialled, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (count, open, asked) = (dialled.clone(), gate.clone(), waiting.clone());
+        let mut answering = JoinSet::new();
+        answering.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let mut socket = origin.accept().await.unwrap().0;
+                count.fetch_add(1, Ordering::Relaxed);
+                let (open, asked) = (open.clone(), asked.clone());
+                connections.spawn(async move {
+                    while socket.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {
+                        asked.fetch_add(1, Ordering::Relaxed);
+                        open.acquire().await.unwrap().forget();
+                        let _ = socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+                    }
+                });
+            }
+        });
+        let legs = Arc::new(Legs::new(OriginAddress::Http { host: "127.0.0.1".to_owned(), port }));
+        for _ in 0..2 {
+            let mut asking = JoinSet::new();
+            for _ in 0..busy {
+                let legs = legs.clone();
+                asking.spawn(async move {
+                    let host = HeaderValue::from_static("a.test");
+                    let (fields, body) = (HeaderMap::new(), Body::empty());
+                    let request = Sending::new(&Method::GET, "/", &host, &fields, body);
+                    legs.ask(request, &Method::GET, None).await.unwrap().1.keep();
+                });
+            }
+            // All are under way before the first is answered.
+            while waiting.load(Ordering::Relaxed) < busy {
+                tokio::task::yield_now().await;
+            }
+            waiting.store(0, Ordering::Relaxed);
+            gate.add_permits(busy);
+            while let Some(done) = asking.join_next().await {
+                done.unwrap();
+            }
+        }
+        assert_eq!(dialled.load(Ordering::Relaxed), busy);
     }
 
     #[tokio::test]

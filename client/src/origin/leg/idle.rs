@@ -1,8 +1,9 @@
 //! Connections at rest. The one used last is used next, so that the others grow old and go.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use ptth_link::descriptors;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -43,7 +44,7 @@ impl Idle {
     /// Keeps a connection for so long, if there is room.
     pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>, keep: Duration) {
         let mut resting = self.lock();
-        if resting.connections.len() < MAX_IDLE && resting.reap(self) {
+        if resting.connections.len() < *MOST && resting.reap(self) {
             let since = Instant::now();
             resting.connections.push(Resting { connection, since, until: since + keep });
         }
@@ -82,8 +83,9 @@ async fn reap(all: Weak<Idle>) {
     }
 }
 
-/// Idle connections kept: what a page's burst leaves behind.
-const MAX_IDLE: usize = 256;
+/// Idle connections kept. There are never more than were busy a few seconds ago, and whoever closes some of those
+/// dials anew for as many requests of the next moment. But several origins share the descriptors.
+pub(super) static MOST: LazyLock<usize> = LazyLock::new(|| (descriptors::limit() / 4).max(256));
 /// A look at each connection costs as much as a tenth of a request; under load few rest for longer. What is said
 /// unasked so soon after a response is seen only if the runtime has heard of it.
 const MOMENT: Duration = Duration::from_millis(10);
