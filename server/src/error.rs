@@ -106,11 +106,12 @@ impl ExchangeError {
         matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow | Self::Crowded)
     }
 
-    /// The response: plain text, or RFC 9457's problem+json where the visitor accepts it.
+    /// The response: plain text, or RFC 9457's problem+json where the visitor accepts that or JSON.
     pub fn page(&self, accept: Option<&HeaderValue>, id: RequestId) -> Response<String> {
         let status = self.status();
         let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        let accepts_json = accept.contains("application/problem+json");
+        let types = ["application/problem+json", "application/json"];
+        let accepts_json = types.iter().any(|json| accept.contains(json));
         let explanation = self.explanation();
         let (kind, text) = if accepts_json {
             let json = format!(

@@ -45,6 +45,10 @@ async fn a_page_is_text_or_json_and_carries_the_request_id() {
     let text = H1::get(&gateway, "/").await;
     assert_eq!(text.field("content-type"), "text/plain; charset=utf-8");
     assert!(text.text().contains("Request id: "), "{}", text.text());
+    // What a script says in a browser, beside the type itself.
+    let script =
+        format!("GET / HTTP/1.1\r\n{HOST}Accept: application/json, text/plain, */*\r\n\r\n");
+    assert_eq!(H1::ask(&gateway, script).await.field("content-type"), "application/problem+json");
     let request = format!("GET / HTTP/1.1\r\n{HOST}Accept: application/problem+json\r\n\r\n");
     let json = H1::ask(&gateway, request).await;
     assert_eq!(json.field("content-type"), "application/problem+json");
