@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -261,4 +261,22 @@ async fn a_second_signal_ends_the_client_at_once() {
     client.signal("TERM");
     let ended = client.ended().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+/// B5: a gateway whose tunnels carry nothing ends at once: its port is shut meanwhile. For its client an end in order
+/// is nothing to warn of.
+#[tokio::test]
+async fn a_gateway_with_nothing_to_finish_ends_at_once() {
+    let gateway = Gateway::start(&[]).await;
+    let client = gateway.client(&["http://127.0.0.1:9"]);
+    client.logs("tunnel: 0 up").await;
+    client.logs("tunnel: 1 up").await;
+    let begun = Instant::now();
+    gateway.process.signal("TERM");
+    let output = gateway.process.ended().await;
+    assert_eq!(output.code, Some(0));
+    // It had waited two seconds for the client.
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    client.logs("tunnel: 0 closed in order").await;
+    assert!(!client.said().contains("lost:"), "{}", client.said());
 }
