@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::header::HeaderName;
 use http::{HeaderValue, Method, Request, Uri};
+use ptth_link::limits::ANNOUNCED_URLS;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -63,7 +64,7 @@ impl Announced {
     /// The gateway told addresses. None at all say nothing, and what is no address is passed over.
     pub(crate) fn told(&self, urls: impl IntoIterator<Item = String>) {
         let mut sound: Vec<String> = Vec::new();
-        for url in urls.into_iter().filter(|url| is_address(url)).take(MOST) {
+        for url in urls.into_iter().filter(|url| is_address(url)).take(ANNOUNCED_URLS) {
             if !sound.contains(&url) {
                 sound.push(url);
             }
@@ -106,8 +107,6 @@ fn is_address(text: &str) -> bool {
 const URL: HeaderName = HeaderName::from_static("2ptth-url");
 /// As browsers take them.
 const LONGEST: usize = 2048;
-/// A service has a few addresses; the rest would be noise.
-const MOST: usize = 64;
 
 #[cfg(test)]
 mod tests {

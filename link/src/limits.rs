@@ -41,6 +41,10 @@ pub const BODY_BUDGET: usize = 64 * 1024 * 1024;
 /// needs are a flood, and end the exchange.
 pub const INFORMATIONAL_RESPONSES: usize = 10;
 
+/// Public addresses that a client is told of one tunnel: a service has a few, the rest would be noise, and thousands
+/// don't fit into a head.
+pub const ANNOUNCED_URLS: usize = 64;
+
 /// Digits of a Content-Length, leading zeros included: what the h2 crate reads, at either end of a tunnel.
 pub const LENGTH_DIGITS: usize = 19;
 

@@ -17,6 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::uri::Authority;
+use ptth_link::limits::ANNOUNCED_URLS;
 use ptth_link::token::PublicKey;
 
 use crate::auth::{Claim, Credential, Identity, Known, Mark};
@@ -222,17 +223,16 @@ impl Policy {
     }
 
     /// The public addresses of these sites, as URLs with that port. `called`: what the backend calls this
-    /// gateway, which stands for every host.
+    /// gateway, which stands for every host. [`ANNOUNCED_URLS`] at most.
     pub fn urls(&self, grants: &[Grant], called: Option<&Authority>, port: u16) -> Vec<String> {
         let port = if port == HTTPS { String::new() } else { format!(":{port}") };
         let routes = grants.iter().filter_map(|grant| self.shown(grant.site()));
-        let addresses: Vec<_> = routes.flat_map(|route| route.addresses.clone()).collect();
-        let urls = addresses.iter().filter_map(|address| {
+        let urls = routes.flat_map(|route| route.addresses.clone()).filter_map(|address| {
             let (host, path) = address.split_once('/')?;
             let host = if host == "*" { called?.host() } else { host };
             Some(format!("https://{host}{port}/{path}"))
         });
-        urls.collect()
+        urls.take(ANNOUNCED_URLS).collect()
     }
 
     /// What a tunnel, admitted under whatever policy, may serve under this one: of what it was granted what its

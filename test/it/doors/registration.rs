@@ -1,6 +1,7 @@
 //! What is let in, what it may serve, and what the others are told.
 
 use http::{Method, Request};
+use ptth_link::limits::ANNOUNCED_URLS;
 use ptth_link::nested::Nested;
 use ptth_test::peer::{self, Peer};
 use ptth_test::{GatewayBox, H1, connect_h2, h2, soon};
@@ -98,6 +99,19 @@ async fn an_upgrade_over_http_1_becomes_a_tunnel() {
     assert_eq!(elsewhere.await.status, 502, "another's host");
     drop(backend);
     gateway.until_tunnels(0).await;
+}
+
+/// WIRE: some addresses of many. With all of them the answer had no room in a head.
+#[tokio::test]
+async fn of_thousands_of_addresses_a_backend_is_told_some() {
+    let gateway = GatewayBox::with(|config| {
+        two_routes(config);
+        let hosts = (0..9000).map(|n| format!("h{n}.example.test").parse().expect("a host"));
+        config.routes[0].hosts.extend(hosts);
+    });
+    let (fields, mut backend) = register(&gateway, "*", "blog-secret").await;
+    assert_eq!(fields.get_all("2ptth-url").iter().count(), ANNOUNCED_URLS);
+    assert_eq!(exchange(&gateway, "h8999.example.test", &mut backend).await, "/hello");
 }
 
 /// C9: the same inside one stream of an HTTP/2 connection, which goes on serving other requests.
