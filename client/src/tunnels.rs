@@ -361,7 +361,6 @@ where
                 info!("tunnel: {} {ended}", self.label);
                 return Ok(Loss::Displaced);
             }
-            Ended::Closed => info!("tunnel: {} closed in order; dialling again", self.label),
             _ => self.complain(format!("lost: {ended}")),
         }
         Ok(Loss::Lost(live.map_or(Duration::ZERO, |live| live.since.elapsed())))

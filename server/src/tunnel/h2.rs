@@ -357,7 +357,9 @@ where
             }
             if ended { Poll::Ready(()) } else { Poll::Pending }
         });
-        if timeout(FAREWELL, left).await.is_ok() {
+        let gone = timeout(FAREWELL, left).await.is_ok();
+        if gone || told {
+            // h2's own GOAWAY would take back what it was told.
             return Ended::Drained;
         }
     }

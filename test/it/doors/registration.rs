@@ -111,6 +111,7 @@ async fn of_thousands_of_addresses_a_backend_is_told_some() {
     });
     let (fields, mut backend) = register(&gateway, "*", "blog-secret").await;
     assert_eq!(fields.get_all("2ptth-url").iter().count(), ANNOUNCED_URLS);
+    gateway.until_registered(1).await;
     assert_eq!(exchange(&gateway, "h8999.example.test", &mut backend).await, "/hello");
 }
 
