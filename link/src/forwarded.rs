@@ -183,7 +183,8 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+/// What proxies took off the path, the gateway among them.
+pub const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod urls;
 
 use std::fmt;
 use std::future::Future;
@@ -25,6 +26,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use log::debug;
 use ptth_link::body::Body;
+use ptth_link::forwarded::PREFIX;
 use tower_service::Service;
 
 use crate::config::{HostHeader, OriginAddress};
@@ -35,6 +37,7 @@ use leg::{Leg, Legs};
 
 pub use h1::H1Error;
 use upgrade::Spliced;
+use urls::{Asked, Urls};
 
 /// The service that asks an origin. One for each runtime, whose connections it keeps.
 #[derive(Clone, Debug)]
@@ -44,6 +47,7 @@ pub struct Origin(Arc<Inner>);
 struct Inner {
     legs: Legs,
     host: Option<HeaderValue>,
+    asked: Asked,
 }
 
 /// Why the origin gave no response; each becomes a status code.
@@ -118,7 +122,9 @@ impl Origin {
             HostHeader::Origin => HeaderValue::from_str(&address.authority()).ok(),
             HostHeader::Value(value) => HeaderValue::from_str(value).ok(),
         };
-        Self(Arc::new(Inner { legs: Legs::new(address), host }))
+        let secure = matches!(address, OriginAddress::Https { .. });
+        let asked = Asked::new(secure, host.as_ref());
+        Self(Arc::new(Inner { legs: Legs::new(address), host, asked }))
     }
 
     /// What the origin says to `HEAD /`, if it speaks HTTP: a first look, before anybody else does.
@@ -147,15 +153,21 @@ impl Origin {
             // RFC 9110 §10.1.4: TE concerns one hop, and so must say.
             head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
-        if head.method == Method::CONNECT {
-            return upgrade::ask(&self.0.legs, head, &host, body).await;
-        }
-        let body = body.with_length(declared_length(&head.headers));
-        let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        let request = Sending::new(&head.method, target, &host, &head.headers, body);
-        let early = head.extensions.get::<Early>();
-        let (response, leg) = self.0.legs.ask(request, &head.method, early).await?;
-        Ok(response.map(|()| OriginBody(Kind::Http(Some(leg)))))
+        let prefix = head.headers.get(PREFIX).cloned();
+        let urls = Urls::new(&head.uri, &self.0.asked, prefix.as_ref());
+        urls.iter().for_each(|urls| urls.request(&mut head.headers));
+        let mut response = if head.method == Method::CONNECT {
+            upgrade::ask(&self.0.legs, head, &host, body).await?
+        } else {
+            let body = body.with_length(declared_length(&head.headers));
+            let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+            let request = Sending::new(&head.method, target, &host, &head.headers, body);
+            let early = head.extensions.get::<Early>();
+            let (response, leg) = self.0.legs.ask(request, &head.method, early).await?;
+            response.map(|()| OriginBody(Kind::Http(Some(leg))))
+        };
+        urls.iter().for_each(|urls| urls.response(response.headers_mut()));
+        Ok(response)
     }
 }
 
