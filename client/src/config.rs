@@ -31,7 +31,7 @@ pub use args::Args;
 pub use authorization::{Authorization, Value, ValueError};
 pub use error::ConfigError;
 pub use file::{FileError, Place};
-pub use origin::{HostHeader, OriginAddress};
+pub use origin::{HostHeader, OriginAddress, OriginOptions};
 pub use proxies::{Kind, Proxies, Proxy};
 pub use ways::Via;
 
@@ -61,8 +61,8 @@ pub struct Service {
     pub config: Config,
     /// Who answers the requests.
     pub origin: OriginAddress,
-    /// The Host that the origin sees.
-    pub host_header: HostHeader,
+    /// How it is asked.
+    pub asking: OriginOptions,
 }
 
 /// What it takes to hold tunnels to a gateway.
@@ -216,10 +216,7 @@ impl Options {
 impl Service {
     fn from(args: &Args, env: &Env<'_>, warnings: &mut Vec<String>) -> Result<Self, ConfigError> {
         let (gateway, origin) = addresses(args, env)?;
-        let host_header = match setting(&args.host_header, env, "--host-header", "HOST_HEADER")? {
-            Some((_, text)) => HostHeader::parse(&text)?,
-            None => HostHeader::Keep,
-        };
+        let asking = ways::asking(args, env, &origin, warnings)?;
         let mut config = Config::new(gateway);
         config.trust = trust(args, env)?;
         config.token = token(args, env, warnings)?;
@@ -241,7 +238,7 @@ impl Service {
             config.alpn = alpn::parse_label(&text).map_err(ConfigError::Alpn)?;
         }
         ways::settle(&mut config, args, env, warnings)?;
-        Ok(Self { label: None, config, origin, host_header })
+        Ok(Self { label: None, config, origin, asking })
     }
 }
 

@@ -5,8 +5,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::VIA;
 use http::uri::PathAndQuery;
-use http::{Method, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use ptth_link::lines::{Lines, number};
 use tokio::time::Instant;
 
@@ -50,14 +51,40 @@ impl Journal {
 /// One exchange, as it will stand in the journal.
 #[derive(Debug)]
 pub struct Exchange {
+    begun: Instant,
     method: Method,
     target: Option<PathAndQuery>,
+    visitor: Option<HeaderValue>,
+    by: Option<HeaderValue>,
+    id: Option<HeaderValue>,
+}
+
+/// What an exchange waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// For the response's head, since the request came.
+    pub head: Duration,
+    /// For the service to give the parts of the body; the rest is the visitor's.
+    pub body: Duration,
 }
 
 impl Exchange {
-    /// What the request says: never its query, which may hold secrets.
-    pub fn new<B>(request: &Request<B>) -> Self {
-        Self { method: request.method().clone(), target: request.uri().path_and_query().cloned() }
+    /// What the request says: never its query, which may hold secrets. `id` is the field that names it.
+    pub fn new<B>(request: &Request<B>, id: &HeaderName) -> Self {
+        let field = |name: &HeaderName| request.headers().get(name).cloned();
+        Self {
+            begun: Instant::now(),
+            method: request.method().clone(),
+            target: request.uri().path_and_query().cloned(),
+            visitor: field(&VISITOR),
+            by: field(&VIA),
+            id: field(id),
+        }
+    }
+
+    /// The response's head is there.
+    pub fn head(&self) -> Times {
+        Times { head: self.begun.elapsed(), body: Duration::ZERO }
     }
 
     /// Method and path, as far as they are worth reading, and the status, if there is one.
@@ -73,56 +100,79 @@ impl Exchange {
         }
     }
 
+    /// Who asked, by which version of HTTP, and the request's name. A gateway that isn't ours may have passed on
+    /// whatever its visitor wrote.
+    fn who(&self, text: &mut String) {
+        let version = |text: &str| Some(text.split(' ').next()?.to_owned());
+        let by = self.by.as_ref().and_then(|via| version(via.to_str().ok()?));
+        let visitor = self.visitor.as_ref().and_then(|field| field.to_str().ok());
+        let id = self.id.as_ref().and_then(|id| id.to_str().ok());
+        for (name, value) in [(" visitor=", visitor), (" http=", by.as_deref()), (" id=", id)] {
+            let sound = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
+            if let Some(value) =
+                value.filter(|it| it.len() <= LONGEST_FIELD && it.bytes().all(sound))
+            {
+                text.push_str(name);
+                text.push_str(value);
+            }
+        }
+    }
+
+    fn times(&self, text: &mut String, times: Times) {
+        let whole = self.begun.elapsed();
+        millis(text, whole);
+        text.push_str(" ms (head ");
+        millis(text, times.head);
+        text.push_str(", body ");
+        millis(text, times.body);
+        text.push_str(", visitor ");
+        millis(text, whole.saturating_sub(times.head + times.body));
+        text.push(')');
+    }
+
     /// It ended well.
-    pub fn finish(
-        &self,
-        journal: &Journal,
-        status: StatusCode,
-        bytes: u64,
-        begun: Instant,
-        origin: Duration,
-    ) {
+    pub fn finish(&self, journal: &Journal, status: StatusCode, bytes: u64, times: Times) {
         journal.note(|text| {
-            let whole = begun.elapsed();
             self.what(text, Some(status));
             number(text, bytes);
             text.push_str(" B ");
-            millis(text, whole);
-            text.push_str(" ms (origin ");
-            millis(text, origin);
-            text.push_str(", rest ");
-            millis(text, whole.saturating_sub(origin));
-            text.push(')');
+            self.times(text, times);
+            self.who(text);
         });
     }
 
     /// It broke off after its response had begun.
-    pub fn broken(
-        &self,
-        journal: &Journal,
-        status: StatusCode,
-        why: &str,
-        begun: Instant,
-        origin: Duration,
-    ) {
+    pub fn broken(&self, journal: &Journal, status: StatusCode, why: &str, times: Times) {
         journal.note(|text| {
             self.what(text, Some(status));
             text.push_str("broke off after ");
-            millis(text, begun.elapsed());
-            text.push_str(" ms (origin ");
-            millis(text, origin);
-            text.push_str("): ");
+            self.times(text, times);
+            text.push_str(": ");
             text.push_str(why);
+            self.who(text);
+        });
+    }
+
+    /// The client answered it, since the service didn't.
+    pub fn answered(&self, journal: &Journal, status: StatusCode, why: &str) {
+        journal.note(|text| {
+            self.what(text, Some(status));
+            text.push_str("by 2ptth after ");
+            millis(text, self.begun.elapsed());
+            text.push_str(" ms: ");
+            text.push_str(why);
+            self.who(text);
         });
     }
 
     /// The visitor took it back before there was a response.
-    pub fn cancelled(&self, journal: &Journal, begun: Instant) {
+    pub fn cancelled(&self, journal: &Journal) {
         journal.note(|text| {
             self.what(text, None);
             text.push_str("taken back by the visitor after ");
-            millis(text, begun.elapsed());
+            millis(text, self.begun.elapsed());
             text.push_str(" ms");
+            self.who(text);
         });
     }
 }
@@ -157,12 +207,18 @@ fn millis(text: &mut String, duration: Duration) {
 
 const LONGEST_PATH: usize = 200;
 const LONGEST_METHOD: usize = 20;
+/// An IPv6 address with an IPv4 one in it; ids are shorter.
+const LONGEST_FIELD: usize = 45;
+/// As the gateway knows it.
+const VISITOR: HeaderName = HeaderName::from_static("x-real-ip");
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    const ID: HeaderName = HeaderName::from_static("id");
 
     struct Pipe(mpsc::Sender<String>);
 
@@ -181,10 +237,47 @@ mod tests {
         let (sender, written) = mpsc::channel();
         let journal = Journal::to(Pipe(sender)).of("blog");
         let request = Request::builder().uri("/a").body(()).unwrap();
-        let now = Instant::now();
-        Exchange::new(&request).finish(&journal, StatusCode::OK, 3, now, Duration::ZERO);
+        Exchange::new(&request, &ID).finish(&journal, StatusCode::OK, 3, Times::default());
         let line = written.recv().unwrap();
-        assert!(line.contains(" blog GET \"/a\" 200 3 B "), "{line}");
+        assert!(line.contains("Z blog GET \"/a\" 200 3 B "), "{line}");
+        assert!(line.ends_with(")\n"), "{line}");
+    }
+
+    /// Who waited for whom, who asked, and why there was nothing; but nothing that a visitor makes up.
+    #[tokio::test(start_paused = true)]
+    async fn a_line_says_what_to_look_for() {
+        let (sender, written) = mpsc::channel();
+        let journal = Journal::to(Pipe(sender));
+        let request = |visitor: &str, via: &str, id: &str| {
+            let request = Request::builder().uri("/a");
+            let request = request.header("x-real-ip", visitor).header("via", via);
+            Exchange::new(&request.header(&ID, id).body(()).unwrap(), &ID)
+        };
+        let after = |line: String| line.split_once("Z ").unwrap().1.to_owned();
+        let exchange = request("2001:db8::7", "2.0 2ptth", "0123456789abcdef");
+        tokio::time::advance(Duration::from_millis(10)).await;
+        let mut times = exchange.head();
+        tokio::time::advance(Duration::from_millis(30)).await;
+        times.body = Duration::from_millis(20);
+        let who = "visitor=2001:db8::7 http=2.0 id=0123456789abcdef\n";
+        exchange.finish(&journal, StatusCode::OK, 3, times);
+        let expected =
+            format!("GET \"/a\" 200 3 B 40.0 ms (head 10.0, body 20.0, visitor 10.0) {who}");
+        assert_eq!(after(written.recv().unwrap()), expected);
+        exchange.broken(&journal, StatusCode::OK, "the visitor left", times);
+        let expected = format!(
+            "GET \"/a\" 200 broke off after 40.0 ms (head 10.0, body 20.0, visitor 10.0): the visitor left {who}"
+        );
+        assert_eq!(after(written.recv().unwrap()), expected);
+        exchange.answered(&journal, StatusCode::BAD_GATEWAY, "can't connect");
+        let expected = format!("GET \"/a\" 502 by 2ptth after 40.0 ms: can't connect {who}");
+        assert_eq!(after(written.recv().unwrap()), expected);
+        exchange.cancelled(&journal);
+        let expected = format!("GET \"/a\" taken back by the visitor after 40.0 ms {who}");
+        assert_eq!(after(written.recv().unwrap()), expected);
+        request("me id=0", "1.1\" x", "zzz").cancelled(&journal);
+        let line = after(written.recv().unwrap());
+        assert_eq!(line, "GET \"/a\" taken back by the visitor after 0.0 ms\n");
     }
 
     #[test]
@@ -220,8 +313,7 @@ mod tests {
         let (sender, written) = mpsc::channel();
         let journal = Journal::to(Pipe(sender));
         let request = Request::builder().uri("/a?token=secret").body(()).unwrap();
-        let now = Instant::now();
-        Exchange::new(&request).finish(&journal, StatusCode::OK, 3, now, Duration::ZERO);
+        Exchange::new(&request, &ID).finish(&journal, StatusCode::OK, 3, Times::default());
         let line = written.recv().unwrap();
         assert!(line.contains("GET \"/a") && line.contains(" 200 3 B "), "{line}");
         assert!(!line.contains("secret"), "{line}");

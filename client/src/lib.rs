@@ -26,6 +26,7 @@
 
 pub mod addresses;
 pub mod announced;
+mod complaints;
 pub mod config;
 pub mod demo;
 pub mod dial;

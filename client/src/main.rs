@@ -83,6 +83,8 @@ impl From<io::Error> for Failure {
 #[derive(Clone)]
 struct Running {
     service: Service,
+    /// `None`: the built-in demo.
+    origin: Option<Origin>,
     process: Process,
     shutdown: Shutdown,
     /// How many tunnels the services before it have, so that all are spread evenly.
@@ -114,13 +116,19 @@ fn run(options: &Options) -> Result<(), Failure> {
         let process = process.announcing(announced).taking(streams);
         let (trigger, shutdown) = shutdown::channel();
         triggers.push(trigger);
-        running.push(Running { service, process: process.clone(), shutdown, before: tunnels });
+        let origin = match &service.origin {
+            OriginAddress::Demo => None,
+            address => Some(Origin::new(address.clone(), &service.asking)),
+        };
+        let origin = origin.transpose().map_err(|err| Failure::Stopped(Stopped::Tls(err)))?;
+        let process_of = process.clone();
+        running.push(Running { service, origin, process: process_of, shutdown, before: tunnels });
         tunnels += process.slots();
     }
     let triggers = Arc::new(triggers);
     watch(triggers.clone())?;
     for running in &running {
-        look(&running.service)?;
+        look(running)?;
     }
     let known: Vec<_> = options.services.iter().map(known).collect();
     let mut publishing = Some((known, board, file));
@@ -215,16 +223,13 @@ async fn hold(running: Vec<Running>, (core, cores): (usize, usize), done: mpsc::
 
 /// Holds one core's share of one service's tunnels.
 async fn share(running: Running, core: usize, cores: usize) -> Result<(), Stopped> {
-    let Running { service, process, mut shutdown, before } = running;
+    let Running { service: _, origin, process, mut shutdown, before } = running;
     let slots = (0..process.slots()).filter(|slot| (before + slot) % cores == core);
     let end = shutdown.clone();
     let held = async {
-        match &service.origin {
-            OriginAddress::Demo => process.hold(slots, Tcp, Demo, end).await,
-            address => {
-                let origin = Origin::new(address.clone(), &service.host_header);
-                process.hold(slots, Tcp, origin, end).await
-            }
+        match origin {
+            Some(origin) => process.hold(slots, Tcp, origin.apart(), end).await,
+            None => process.hold(slots, Tcp, Demo, end).await,
         }
     };
     let mut closing = shutdown.clone();
@@ -240,13 +245,12 @@ async fn share(running: Running, core: usize, cores: usize) -> Result<(), Stoppe
 }
 
 /// Asks the origin once, so that a typing error shows before the first visitor meets it.
-fn look(service: &Service) -> io::Result<()> {
+fn look(Running { service, origin, .. }: &Running) -> io::Result<()> {
     let address = &service.origin;
-    if *address == OriginAddress::Demo {
+    let Some(origin) = origin else {
         info!("origin: {address}");
         return Ok(());
-    }
-    let origin = Origin::new(address.clone(), &service.host_header);
+    };
     match runtime()?.block_on(async { timeout(LOOK, origin.look()).await }) {
         Ok(Ok(Some(status))) => info!("origin: {address} answers, status={}", status.as_u16()),
         Ok(Ok(None)) => info!("origin: {address} answers"),

@@ -5,6 +5,7 @@
 //! Invariant: a response that breaks off is reset, never ended, so that no visitor takes it for whole.
 
 mod early;
+mod own;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -20,10 +21,9 @@ use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
-use log::{debug, warn};
+use log::warn;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::cork::{Cork, Driver, cork};
-use ptth_link::events;
 use ptth_link::goaway::{self, Why};
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
@@ -33,7 +33,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tower_service::Service;
 
 use crate::announced::{Announced, announcement};
@@ -42,8 +42,11 @@ use crate::journal::{Exchange, Journal};
 use crate::tls;
 
 pub use early::Early;
-pub use reply::{Onward, Own};
-use reply::{refuse, reply, withhold};
+pub use own::Own;
+use own::{Asked, REQUEST_ID};
+
+pub use reply::Onward;
+use reply::reply;
 
 /// What the exchanges of one tunnel need.
 #[derive(Clone, Debug)]
@@ -288,52 +291,42 @@ async fn exchange<S, B>(
         around.announced.told(urls);
         return reply::done(respond);
     }
-    let begun = Instant::now();
-    let line = Exchange::new(&request);
+    let line = Exchange::new(&request, &REQUEST_ID);
     let (mut head, stream) = request.into_parts();
     let (mut inflow, body) = split(stream, &around.budget);
+    let asked = Asked::of(&head);
+    let journal = &around.journal;
     if !around.is_covered(&head.uri) {
-        line.finish(&around.journal, StatusCode::MISDIRECTED_REQUEST, 0, begun, begun.elapsed());
-        return refuse(respond, StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
+        let own = Own::misdirected();
+        line.answered(journal, own.status, &own.why);
+        return own.tell(respond, &asked);
     }
-    let events = events::is_event_source(&head.method, &head.headers);
     let early = Early::default();
     head.extensions.insert(early.clone());
     let calling = call(&mut service, Request::from_parts(head, body));
-    let answer = wait(calling, &mut inflow, &mut respond, &early).await;
-    let (origin, failed) = (begun.elapsed(), StatusCode::BAD_GATEWAY);
-    let fail = |respond| match events {
-        true => withhold(respond),
-        false => refuse(respond, failed, FAILED),
+    let own = match wait(calling, &mut inflow, &mut respond, &early).await {
+        Some(Ok(mut response)) => match response.extensions_mut().remove::<Own>() {
+            Some(own) => own,
+            None if is_final(response.status()) => {
+                let (status, mut times) = (response.status(), line.head());
+                match reply(&mut respond, response, &mut inflow, &mut times.body).await {
+                    Ok(bytes) => line.finish(journal, status, bytes, times),
+                    Err(why) => line.broken(journal, status, why, times),
+                }
+                return;
+            }
+            // h2 ends the connection of a server that ends a stream with 1xx.
+            None => Own::failed(format!("the service answered with {}", response.status())),
+        },
+        Some(Err(err)) => Own::failed(err.to_string()),
+        None => return line.cancelled(journal),
     };
-    let response = match answer {
-        // h2 ends the connection of a server that ends a stream with 1xx.
-        Some(Ok(response)) if !is_final(response.status()) => {
-            debug!("exchange: the service answered with status={}", response.status());
-            line.finish(&around.journal, failed, 0, begun, origin);
-            return fail(respond);
-        }
-        Some(Ok(response)) if events && Own::is_withheld(&response) => {
-            line.finish(&around.journal, response.status(), 0, begun, origin);
-            return withhold(respond);
-        }
-        Some(Ok(response)) => response,
-        Some(Err(err)) => {
-            debug!("exchange: the service failed: {err}");
-            line.finish(&around.journal, failed, 0, begun, origin);
-            return fail(respond);
-        }
-        None => return line.cancelled(&around.journal, begun),
-    };
-    let status = response.status();
-    match reply(&mut respond, response, &mut inflow).await {
-        Ok(bytes) => line.finish(&around.journal, status, bytes, begun, origin),
-        Err(why) => line.broken(&around.journal, status, why, begun, origin),
-    }
+    line.answered(journal, own.status, &own.why);
+    own.tell(respond, &asked);
 }
 
 impl Around {
-    /// draft-thomson-ptth-potato: no answer for names that the gateway can't show a certificate for.
+    /// Whether the gateway can show a certificate for the host, if that matters.
     fn is_covered(&self, uri: &http::Uri) -> bool {
         match (&self.covers, uri.authority()) {
             (Some(certificate), Some(authority)) => tls::covers(certificate, authority.as_str()),
@@ -379,8 +372,6 @@ fn is_final(status: StatusCode) -> bool {
     (200..600).contains(&status.as_u16())
 }
 
-const MISDIRECTED: &str = "421 The gateway's certificate does not cover this host.\n";
-const FAILED: &str = "502 The server behind this gateway failed.\n";
 /// From the TLS handshake to the gateway's preface.
 const PREFACE: Duration = Duration::from_secs(10);
 /// What a gateway said before its socket closed is here already, or comes with the next packet.

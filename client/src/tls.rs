@@ -82,13 +82,14 @@ fn one_protocol(mut tls: ClientConfig, protocol: &[u8]) -> Arc<ClientConfig> {
     Arc::new(tls)
 }
 
-/// The TLS configuration for an origin. A `local` one may sign for itself.
+/// The TLS configuration for an origin, known in this way. Blocks.
 ///
 /// # Errors
 /// [`TlsError`], if there is no usable root.
-pub fn origin(local: bool) -> Result<Arc<ClientConfig>, TlsError> {
-    let trust = if local { Trust::Insecure } else { Trust::System };
-    Ok(Arc::new(builder(verifier(&trust)?)?.with_no_client_auth()))
+pub fn origin(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut tls = builder(verifier(trust)?)?.with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(tls))
 }
 
 /// The name that the gateway's certificate is checked for, and SNI unless it is an address.
@@ -227,7 +228,9 @@ impl TlsError {
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ca { path, why } => write!(f, "--ca: {} {why}", path.display()),
+            Self::Ca { path, why } => {
+                write!(f, "the certificates to know it by: {} {why}", path.display())
+            }
             Self::Roots(why) => write!(f, "no certificate to know the gateway by: {why}"),
             Self::Certificate(why) => write!(f, "no certificate can be made of the token: {why}"),
             Self::Name(name) => write!(f, "{name:?} is neither a host name nor an IP address"),

@@ -32,6 +32,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tower_service::Service;
 
 use crate::announced::Announced;
+use crate::complaints::Complaints;
 use crate::config::{Config, Gateway, Kind, Trust};
 use crate::dial::{self, DialError, Dialer, Doors, Keys, Network, Shared, Verdict};
 use crate::journal::Journal;
@@ -74,7 +75,7 @@ impl Process {
             let shared = Shared {
                 upgrade: tls::anonymous(knowing.clone(), b"http/1.1")?,
                 connect: tls::anonymous(knowing.clone(), b"h2")?,
-                proxy: encrypted.then(|| tls::origin(false)).transpose()?,
+                proxy: encrypted.then(|| tls::origin(&Trust::System)).transpose()?,
             };
             tls::tunnel(&config, knowing.clone(), "x.0")?;
             Ok((name, instance, knowing, shared))
@@ -184,7 +185,7 @@ struct Slot<N, S> {
     shutdown: Shutdown,
     /// Whether the gateway was ever known and willing.
     up_before: bool,
-    complained: Option<(String, Instant)>,
+    complaints: Complaints,
     /// Told of each dial that fails.
     failures: Arc<Notify>,
 }
@@ -225,7 +226,7 @@ where
             service,
             shutdown,
             up_before: false,
-            complained: None,
+            complaints: Complaints::default(),
             failures: Arc::default(),
         }
     }
@@ -322,7 +323,7 @@ where
         self.process.announced.up();
         self.process.announced.told(dialled.urls);
         self.up_before = true;
-        self.complained = None;
+        self.complaints.forget();
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(Live { drain, ended, since: Instant::now(), up })
     }
@@ -341,7 +342,7 @@ where
             Verdict::Later(after) => Loss::Later(after),
         };
         self.failures.notify_one();
-        self.complain(err.to_string());
+        self.complain(&err.to_string());
         Ok(loss)
     }
 
@@ -361,7 +362,7 @@ where
                 info!("tunnel: {} {ended}", self.label);
                 return Ok(Loss::Displaced);
             }
-            _ => self.complain(format!("lost: {ended}")),
+            _ => self.complain(&format!("lost: {ended}")),
         }
         Ok(Loss::Lost(live.map_or(Duration::ZERO, |live| live.since.elapsed())))
     }
@@ -375,16 +376,9 @@ where
         })
     }
 
-    /// Says it once, and then once a minute: an outage of a night isn't worth ten thousand lines.
-    fn complain(&mut self, what: String) {
-        let now = Instant::now();
-        let again = match &self.complained {
-            Some((last, when)) => *last != what || now - *when >= COMPLAINT_INTERVAL,
-            None => true,
-        };
-        if again {
+    fn complain(&self, what: &str) {
+        if self.complaints.is_due(what) {
             warn!("tunnel: {} {what}; trying again, for ever", self.label);
-            self.complained = Some((what, now));
         }
     }
 }
@@ -396,4 +390,3 @@ fn random() -> f64 {
 
 /// A tunnel has 2³⁰ streams (RFC 9113 §5.1.1): six hours at 50,000 requests a second.
 const RENEWAL: Duration = Duration::from_secs(4 * 3600);
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);

@@ -196,6 +196,12 @@ pub fn request(fields: &mut HeaderMap, statement: &Statement) {
     }
 }
 
+/// Takes out of a request what the gateway says of the visitor and his way: some origins have no room for it, others
+/// refuse it.
+pub fn unforward(fields: &mut HeaderMap) {
+    strip(fields, |name| IDENTITY.contains(&name) || name.starts_with(OURS));
+}
+
 /// Tells the origin of a part of the path that is taken off, after those that proxies took off before.
 pub fn prefix(fields: &mut HeaderMap, prefix: &str) {
     let before = fields.get(PREFIX).and_then(|before| before.to_str().ok()).unwrap_or_default();

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod lines;
 pub mod logging;
 pub mod nested;
+pub mod page;
 pub mod pump;
 pub mod reading;
 pub mod shutdown;

@@ -1,4 +1,4 @@
-//! Lines for whoever watches, one for each exchange.
+//! Lines for whoever watches, one for each exchange. They begin as the log's do: `2026-01-31T12:34:56.789Z`.
 //!
 //! Invariant: nobody waits for the terminal. Lines go through a bounded queue to a thread of their own;
 //! what doesn't fit is dropped and counted.
@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+
+use time::OffsetDateTime;
 
 /// Takes the lines. Cheap to clone; the default keeps none.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +33,7 @@ impl Lines {
         Self(Some(queue))
     }
 
-    /// Adds a line, with the time of day in front, if there is room for it. `line` appends it.
+    /// Adds a line, with date and time in front, if there is room for it. `line` appends it.
     // Not by `Display`: the formatter costs a line of ten parts 3,000 instructions.
     pub fn note(&self, line: impl FnOnce(&mut String)) {
         let Some(queue) = &self.0 else { return };
@@ -73,16 +75,25 @@ fn write(lines: &Receiver<String>, mut out: impl Write, dropped: impl Fn() -> u6
     }
 }
 
-/// Appends the time of day, UTC.
-fn clock(text: &mut String, time: SystemTime) {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let mut rest = since.as_secs() % 86_400 * 1000 + u64::from(since.subsec_millis());
-    let mut digits = *b"00:00:00.000";
-    // From the last digit: of so many values each; none for what stands between them.
-    let bases = [10, 10, 10, 0, 10, 6, 0, 10, 6, 0, 10, 10];
-    for (digit, base) in digits.iter_mut().rev().zip(bases).filter(|(_, base)| *base > 0) {
-        *digit += (rest % base) as u8;
-        rest /= base;
+/// Appends date and time, UTC (RFC 3339).
+fn clock(text: &mut String, now: SystemTime) {
+    let now = OffsetDateTime::from(now);
+    let (hour, minute, second, millis) = now.to_hms_milli();
+    let mut digits = *b"0000-00-00T00:00:00.000Z";
+    let parts = [
+        (3, now.year().unsigned_abs()),
+        (6, u8::from(now.month()).into()),
+        (9, now.day().into()),
+        (12, hour.into()),
+        (15, minute.into()),
+        (18, second.into()),
+        (22, millis.into()),
+    ];
+    for (last, mut rest) in parts {
+        for digit in digits.iter_mut().take(last + 1).rev().take_while(|it| it.is_ascii_digit()) {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+        }
     }
     text.extend(digits.map(char::from));
 }
@@ -96,7 +107,7 @@ pub fn number(text: &mut String, number: u64) {
 }
 
 /// Most lines are shorter.
-const LINE: usize = 128;
+const LINE: usize = 160;
 /// A screen scrolls by faster than this is read; a pipe takes it in one gulp. What comes within [`PAUSE`] at
 /// 100,000 exchanges a second.
 const QUEUE: usize = 2048;
@@ -144,10 +155,15 @@ mod tests {
 
     #[test]
     fn the_clock_reads_utc() {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_000 + 3_723_004);
-        let mut text = String::new();
-        clock(&mut text, time);
-        assert_eq!(text, "01:02:03.004");
+        for (millis, expected) in [
+            (86_400_000 + 3_723_004, "1970-01-02T01:02:03.004Z"),
+            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
+            (1_795_743_000_120, "2026-11-27T01:30:00.120Z"),
+        ] {
+            let mut text = String::new();
+            clock(&mut text, SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+            assert_eq!(text, expected);
+        }
     }
 
     #[test]

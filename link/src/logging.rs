@@ -1,7 +1,7 @@
 //! The log, to stderr.
 //!
 //! What concerns the life of the process and of tunnels is written at once; what concerns a single
-//! connection or exchange goes through [`Lines`], which never make anybody wait.
+//! connection or exchange goes through [`Lines`], which never make anybody wait. Both look alike.
 
 use std::fmt::Write as _;
 use std::io;
@@ -38,7 +38,9 @@ impl Log for Logger {
         } else if self.enabled(record.metadata()) {
             self.details.note(|text| {
                 // A String takes all that is written.
-                let _ = write!(text, "{:5} {}", record.level(), record.args());
+                let _ =
+                    write!(text, "{:5} [{}] {}", record.level(), record.target(), record.args());
+                text.truncate(text.trim_end().len());
             });
         }
     }

@@ -8,11 +8,10 @@ use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use http::header::{ALLOW, CONNECTION, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use ptth_link::crypto;
+use ptth_link::page::page;
 
 use crate::config::NoBackend;
 use crate::pool::RETRY_AFTER_SECONDS;
@@ -106,28 +105,11 @@ impl ExchangeError {
         matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow | Self::Crowded)
     }
 
-    /// The response: plain text, or RFC 9457's problem+json where the visitor accepts that or JSON.
+    /// The response, with what its status wants.
     pub fn page(&self, accept: Option<&HeaderValue>, id: RequestId) -> Response<String> {
         let status = self.status();
-        let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        let types = ["application/problem+json", "application/json"];
-        let accepts_json = types.iter().any(|json| accept.contains(json));
-        let explanation = self.explanation();
-        let (kind, text) = if accepts_json {
-            let json = format!(
-                "{{\"title\":\"{explanation}\",\"status\":{},\"instance\":\"urn:request:{id}\"}}\n",
-                status.as_u16()
-            );
-            ("application/problem+json", json)
-        } else {
-            let code = status.as_str();
-            ("text/plain; charset=utf-8", format!("{code} {explanation}\nRequest id: {id}\n"))
-        };
-        let mut response = Response::new(text);
-        *response.status_mut() = status;
+        let mut response = page(status, self.explanation(), accept, Some(&id.to_string()));
         let fields = response.headers_mut();
-        fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }

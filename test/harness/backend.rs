@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use ptth_client::config::{Config, HostHeader, OriginAddress};
+use ptth_client::config::{Config, OriginAddress, OriginOptions};
 use ptth_client::demo::Demo;
 use ptth_client::dial::Tcp;
 use ptth_client::journal::Journal;
@@ -60,7 +60,8 @@ impl Backend {
     /// Tunnels to `gateway`, up, answered from `origin`.
     pub async fn of(gateway: &GatewayBox, origin: &OriginBox) -> Self {
         let (host, port) = (origin.address.ip().to_string(), origin.address.port());
-        let origin = Origin::new(OriginAddress::Http { host, port }, &HostHeader::Keep);
+        let origin = Origin::new(OriginAddress::Http { host, port }, &OriginOptions::default())
+            .expect("no file is read");
         Self::serving(gateway, origin).await
     }
 

@@ -55,11 +55,24 @@ const SERVER: &[(&str, &[&str])] = &[
 
 /// Whom each module of the client may import.
 const CLIENT: &[(&str, &[&str])] = &[
-    ("tunnels", &["announced", "config", "dial", "journal", "retry", "serve", "stopped", "tls"]),
+    (
+        "tunnels",
+        &[
+            "announced",
+            "complaints",
+            "config",
+            "dial",
+            "journal",
+            "retry",
+            "serve",
+            "stopped",
+            "tls",
+        ],
+    ),
     ("addresses", &["announced"]),
     ("stopped", &["dial", "tls"]),
     ("serve", &["announced", "dial", "journal", "tls"]),
-    ("origin", &["config", "serve", "tls"]),
+    ("origin", &["complaints", "config", "serve", "tls"]),
     ("dial", &["config"]),
     ("tls", &["config"]),
 ];

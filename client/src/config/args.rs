@@ -80,6 +80,20 @@ pub struct Args {
     #[argh(option, arg_name = "host")]
     pub host_header: Option<String>,
 
+    /// what the origin is told of visitors: `all` of X-Forwarded-For and its kin, or `none`
+    /// (FORWARDED; default all)
+    #[argh(option, arg_name = "how")]
+    pub forwarded: Option<String>,
+
+    /// know an https:// origin by certificates in this PEM file; else by the system's, unless it is on this
+    /// machine (ORIGIN_CA)
+    #[argh(option, arg_name = "file")]
+    pub origin_ca: Option<String>,
+
+    /// name that an https:// origin's certificate must have, if not the address's (ORIGIN_NAME)
+    #[argh(option, arg_name = "name")]
+    pub origin_name: Option<String>,
+
     /// ALPN label by which the gateway knows a backend, %HH for odd bytes (ALPN; default 2ptth)
     #[argh(option, arg_name = "label")]
     pub alpn: Option<String>,

@@ -37,7 +37,14 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// The public host.
+    /// What the origin is told of visitors.
+    Forwarded {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// The public host, or the origin's name.
     Host {
         /// The flag or variable.
         flag: &'static str,
@@ -159,6 +166,9 @@ impl fmt::Display for ConfigError {
             }
             Self::HostHeader { text, why } => {
                 write!(f, "--host-header {text:?}: {why}; write `keep`, `origin` or a host")
+            }
+            Self::Forwarded { flag, text } => {
+                write!(f, "{flag} {text:?} is neither `all` nor `none`")
             }
             Self::Host { flag, text } => write!(
                 f,

@@ -101,10 +101,24 @@ impl fmt::Display for OriginAddress {
     }
 }
 
+/// How an origin is asked.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct OriginOptions {
+    /// The Host that it sees.
+    pub host_header: HostHeader,
+    /// Tell it nothing of the visitor and his way: neither `X-Forwarded-*` nor its kin.
+    pub unforwarded: bool,
+    /// Of an https:// origin: the PEM file with the certificates to know it by, in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// The name that its certificate is checked for, in place of the address's own.
+    pub name: Option<ServerName<'static>>,
+}
+
 /// The Host that the origin sees. Development servers often know only their own.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum HostHeader {
     /// The visitor's.
+    #[default]
     Keep,
     /// [`OriginAddress::authority`].
     Origin,

@@ -19,7 +19,7 @@ fn options(line: &str, variables: &[(&str, &str)]) -> Result<Options, ConfigErro
 struct One {
     config: Config,
     origin: OriginAddress,
-    host_header: HostHeader,
+    asking: OriginOptions,
     log: LevelFilter,
     url_file: Option<PathBuf>,
     warnings: Vec<String>,
@@ -28,9 +28,9 @@ struct One {
 fn read(line: &str, variables: &[(&str, &str)]) -> Result<One, ConfigError> {
     let Options { services, url_file, log, warnings } = options(line, variables)?;
     let [service] = <[Service; 1]>::try_from(services).expect("one service");
-    let Service { label, config, origin, host_header } = service;
+    let Service { label, config, origin, asking } = service;
     assert_eq!(label, None);
-    Ok(One { config, origin, host_header, log, url_file, warnings })
+    Ok(One { config, origin, asking, log, url_file, warnings })
 }
 
 fn ok(line: &str, variables: &[(&str, &str)]) -> One {
@@ -48,7 +48,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!((config.token, config.trust, config.any_host), (None, Trust::System, false));
     assert_eq!((config.tunnels, config.alpn), (2, alpn::PTTH.to_vec()));
     assert_eq!(options.origin, OriginAddress::Demo);
-    assert_eq!((options.host_header, options.log), (HostHeader::Keep, LevelFilter::Info));
+    assert_eq!((options.asking, options.log), (OriginOptions::default(), LevelFilter::Info));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn flag_beats_variable_beats_default() {
         Some(Authorization::Command(command)) => command.clone(),
         None => String::new(),
     };
-    let table: [(&str, &str, &str, &str, Seen); 15] = [
+    let table: [(&str, &str, &str, &str, Seen); 18] = [
         ("--url-file", "a", "URL_FILE", "b", |o| format!("{:?}", o.url_file)),
         ("--via", "upgrade", "VIA", "connect", |o| format!("{:?}", o.config.via)),
         ("--authorization-file", shown, "AUTHORIZATION_FILE", shown, authorization),
@@ -107,7 +107,10 @@ fn flag_beats_variable_beats_default() {
         ("--pin", pin, "PIN", &other_pin, trust),
         ("--tunnels", "3", "TUNNELS", "4", |o| o.config.tunnels.to_string()),
         ("--alpn", "%d5", "ALPN", "ph2", |o| format!("{:?}", o.config.alpn)),
-        ("--host-header", "origin", "HOST_HEADER", "a.b", |o| format!("{:?}", o.host_header)),
+        ("--host-header", "origin", "HOST_HEADER", "a.b", |o| format!("{:?}", o.asking)),
+        ("--forwarded", "none", "FORWARDED", "none", |o| format!("{:?}", o.asking)),
+        ("--origin-ca", "a.pem", "ORIGIN_CA", "b.pem", |o| format!("{:?}", o.asking)),
+        ("--origin-name", "a.b", "ORIGIN_NAME", "c.d", |o| format!("{:?}", o.asking)),
         ("--log", "debug", "LOG", "off", |o| o.log.to_string()),
     ];
     for (flag, value, variable, other, seen) in table {
@@ -189,6 +192,8 @@ fn each_mistake_gets_one_clear_sentence() {
         ("g --name a.b", &[], &["--name \"a.b\"", "one label"]),
         ("g", &[("NAME", "-")], &["NAME", "one label"]),
         ("g --host-header a/b", &[], &["--host-header", "keep"]),
+        ("g --forwarded some", &[], &["--forwarded \"some\"", "`none`"]),
+        ("g --origin-name a:1", &[], &["--origin-name \"a:1\"", "host name"]),
         ("g --via door", &[], &["--via \"door\"", "upgrade"]),
         ("g", &[("VIA", "Auto")], &["VIA", "alpn"]),
         ("g --authorization-file /nonexistent", &[], &["/nonexistent", "can't be read"]),
@@ -279,7 +284,7 @@ fn every_documented_variable_is_tested() {
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 1).collect();
     let variables = "GATEWAY ORIGIN CONFIG URL_FILE TOKEN_FILE TOKEN PUBLIC_HOST NAME CA PIN INSECURE ANY_HOST \
-        TUNNELS HOST_HEADER ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
+        TUNNELS HOST_HEADER FORWARDED ORIGIN_CA ORIGIN_NAME ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
         HTTPS_PROXY ALL_PROXY NO_PROXY";
     let other_words = ["HEX", "HH", "PEM", "PORT", "HTTP", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();

@@ -1,9 +1,13 @@
-//! How to get to the gateway: by which door, with what to show, and through which proxy.
+//! How to get to the gateway: by which door, with what to show, and through which proxy; and how to the origin.
 
 use ptth_link::env::{self, Env};
+use rustls::pki_types::ServerName;
 
 use super::proxies::Variable;
-use super::{Args, Authorization, Config, ConfigError, Proxies, Trust, Value, exposed, setting};
+use super::{
+    Args, Authorization, Config, ConfigError, HostHeader, OriginAddress, OriginOptions, Proxies,
+    Trust, Value, exposed, public_host, setting,
+};
 
 /// The doors of a gateway that a client may knock at.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,6 +46,37 @@ pub(super) fn settle(
         }
         _ => Ok(()),
     }
+}
+
+/// How the origin is asked.
+pub(super) fn asking(
+    args: &Args,
+    env: &Env<'_>,
+    origin: &OriginAddress,
+    warnings: &mut Vec<String>,
+) -> Result<OriginOptions, ConfigError> {
+    let mut asking = OriginOptions::default();
+    if let Some((_, text)) = setting(&args.host_header, env, "--host-header", "HOST_HEADER")? {
+        asking.host_header = HostHeader::parse(&text)?;
+    }
+    if let Some((flag, text)) = setting(&args.forwarded, env, "--forwarded", "FORWARDED")? {
+        asking.unforwarded = match text.trim() {
+            "all" => false,
+            "none" => true,
+            _ => return Err(ConfigError::Forwarded { flag, text }),
+        };
+    }
+    asking.ca = setting(&args.origin_ca, env, "--origin-ca", "ORIGIN_CA")?.map(|it| it.1.into());
+    if let Some((flag, text)) = setting(&args.origin_name, env, "--origin-name", "ORIGIN_NAME")? {
+        let name = public_host(flag, &text)?;
+        let invalid = |_| ConfigError::Host { flag, text };
+        asking.name = Some(ServerName::try_from(name).map_err(invalid)?);
+    }
+    let secure = matches!(origin, OriginAddress::Https { .. });
+    if !secure && (asking.ca.is_some() || asking.name.is_some()) {
+        warnings.push("--origin-ca and --origin-name are for an https:// origin alone".into());
+    }
+    Ok(asking)
 }
 
 fn via(text: &str) -> Option<Via> {

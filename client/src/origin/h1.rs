@@ -32,6 +32,7 @@ use tokio_rustls::client::TlsStream;
 use crate::serve::Early;
 
 use body::{Decoder, Part};
+pub(super) use head::{HTTP2, NO_TLS, TLS};
 pub(super) use sending::Sending;
 
 /// Whatever carries bytes to an origin.
@@ -69,6 +70,8 @@ pub enum H1Error {
     Head(httparse::Error),
     /// This of the response is wrong.
     Malformed(&'static str),
+    /// It is another protocol; what to do about it.
+    Foreign(&'static str),
     /// The response's head is too long.
     TooLarge,
     /// The request's body broke off.
@@ -84,6 +87,7 @@ impl fmt::Display for H1Error {
             Self::Cut => f.write_str("the connection was closed too early"),
             Self::Head(err) => write!(f, "malformed: {err}"),
             Self::Malformed(what) => write!(f, "malformed: {what}"),
+            Self::Foreign(what) => f.write_str(what),
             Self::TooLarge => f.write_str("its head is too long"),
             Self::Request(err) => write!(f, "{err}"),
             Self::Length => f.write_str("the request's body isn't as long as it said"),

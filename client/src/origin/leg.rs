@@ -1,11 +1,10 @@
 //! Connections to the origin: dialled, kept, and reused while they are surely alive.
 
+mod dial;
 mod idle;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,28 +14,24 @@ use bytes::{Bytes, BytesMut};
 use http::header::HeaderName;
 use http::{Method, Response};
 use http_body::Frame;
-use rustls::pki_types::ServerName;
-use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
-use crate::config::OriginAddress;
 use crate::serve::Early;
-use crate::tls;
 
 use super::OriginError;
 use super::h1::{Connection, H1Error, Io, Sending};
 use idle::Idle;
 
+pub(super) use dial::{CONNECT, MANY, Whereabouts, tcp};
+
 /// The way to one origin, and the connections that are idle.
 pub(super) struct Legs {
-    address: OriginAddress,
+    to: Arc<Whereabouts>,
     idle: Arc<Idle>,
 }
 
 impl fmt::Debug for Legs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Legs").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Legs").field("to", &self.to).finish_non_exhaustive()
     }
 }
 
@@ -55,12 +50,13 @@ impl fmt::Debug for Leg {
 }
 
 impl Legs {
-    pub(super) fn new(address: OriginAddress) -> Self {
-        Self { address, idle: Arc::default() }
+    pub(super) fn new(to: Arc<Whereabouts>) -> Self {
+        Self { to, idle: Arc::default() }
     }
 
-    pub(super) fn address(&self) -> &OriginAddress {
-        &self.address
+    /// Where they lead.
+    pub(super) fn to(&self) -> &Arc<Whereabouts> {
+        &self.to
     }
 
     /// Sends a request, on an idle connection if there is one, and takes the head of its response; the body
@@ -83,7 +79,7 @@ impl Legs {
             }
             let mut connection = match resting.take() {
                 Some(connection) => connection,
-                None => self.connect(crowd).await.map_err(OriginError::Connect)?,
+                None => self.connect(crowd).await?,
             };
             connection.begin(request, (READ_AHEAD / crowd / crowd).clamp(LEAST_READ, MOST_READ));
             match poll_fn(|cx| connection.poll_head(cx, method, early)).await {
@@ -96,6 +92,7 @@ impl Legs {
                     Some(again) => request = again,
                     None => return Err(OriginError::Response(err)),
                 },
+                Err(H1Error::Foreign(what)) => return Err(OriginError::Foreign(what)),
                 Err(err) => return Err(OriginError::Response(err)),
             }
         }
@@ -106,12 +103,8 @@ impl Legs {
     fn connect(
         &self,
         crowd: usize,
-    ) -> Pin<Box<dyn Future<Output = io::Result<Box<Connection>>> + Send + '_>> {
-        Box::pin(async move {
-            let io = timeout(CONNECT, dial(&self.address, crowd)).await;
-            let io = io.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-            Ok(Box::new(Connection::new(io)))
-        })
+    ) -> Pin<Box<dyn Future<Output = Result<Box<Connection>, OriginError>> + Send + '_>> {
+        Box::pin(async move { Ok(Box::new(Connection::new(self.to.connect(crowd).await?))) })
     }
 }
 
@@ -162,89 +155,21 @@ fn keep_alive(response: &Response<()>) -> Duration {
     seconds.map_or(KEEP, |seconds| Duration::from_secs(seconds.min(60).saturating_sub(1)))
 }
 
-async fn dial(address: &OriginAddress, crowd: usize) -> io::Result<Box<dyn Io>> {
-    match address {
-        OriginAddress::Demo | OriginAddress::Tcp { .. } => Err(io::ErrorKind::Unsupported.into()),
-        OriginAddress::Http { host, port } => Ok(Box::new(tcp(host, *port, crowd).await?)),
-        OriginAddress::Https { host, port } => {
-            let socket = tcp(host, *port, crowd).await?;
-            let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-            // Nobody stands between a machine and itself, and a development server signs for itself.
-            let local = socket.peer_addr()?.ip().to_canonical().is_loopback();
-            let config = tls::origin(local).map_err(io::Error::other)?;
-            Ok(Box::new(TlsConnector::from(config).connect(name, socket).await?))
-        }
-        OriginAddress::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-    }
-}
-
-/// Connects to `host`, as one of `crowd`: of many, both kernels keep little ahead.
-pub(super) async fn tcp(host: &str, port: u16, crowd: usize) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = if host == "localhost" {
-        // RFC 6761 §6.3; an image from scratch has no /etc/hosts to say it.
-        [IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()]
-            .map(|ip| SocketAddr::new(ip, port))
-            .into()
-    } else {
-        lookup_host((host, port)).await?.collect()
-    };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match connect(address, crowd).await {
-            Ok(socket) => {
-                socket.set_nodelay(true)?;
-                return Ok(socket);
-            }
-            Err(err) => last = err,
-        }
-    }
-    Err(last)
-}
-
-async fn connect(address: SocketAddr, crowd: usize) -> io::Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    if crowd > FEW {
-        // Before the connection is made, which is when the window's scale is agreed on.
-        socket.set_recv_buffer_size(if crowd > MANY { SMALL_BUFFER } else { RECEIVE_BUFFER })?;
-        #[cfg(target_os = "linux")]
-        socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
-    }
-    socket.connect(address).await
-}
-
-/// Connections whose receive buffers the kernel may grow as it likes, which saves a sixth of the CPU time of
-/// a download that is alone. Each grows to megabytes, and a thousand whose visitors stopped reading would use
-/// up the memory that TCP has on the machine.
-const FEW: usize = 16;
-/// From here on a buffer is as small as can be.
-pub(super) const MANY: usize = 64;
-/// What the kernel may receive ahead on one of many; it counts twice that. More of it saves little: a download
-/// costs 7 % less with 256 KiB.
-const RECEIVE_BUFFER: u32 = 128 * 1024;
-const SMALL_BUFFER: u32 = 16 * 1024;
-/// As on Ethernet. The origin's kernel keeps ten segments and more for each connection, and on loopback one of them
-/// has 64 KiB: 2,000 downloads that nobody reads had it keep 2 GB, all that TCP has on a machine of 16 GiB.
-#[cfg(target_os = "linux")]
-const SEGMENT: u32 = 1460;
 /// Read at once on one connection, divided by their number squared: what is read must be held when a visitor
 /// stops, and reading 416 KiB costs a third less than 32 KiB, since with each the kernel asks for more.
 const READ_AHEAD: usize = 32 * 1024 * 1024;
 const MOST_READ: usize = 416 * 1024;
 const LEAST_READ: usize = 8 * 1024;
-pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Node's servers close a connection after five idle seconds, the shortest of the usual ones.
 const KEEP: Duration = Duration::from_secs(4);
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http::{HeaderMap, HeaderValue};
     use ptth_link::body::Body;
-    use socket2::SockRef;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::sync::Semaphore;
@@ -252,33 +177,13 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::config::{OriginAddress, OriginOptions};
 
-    /// B9
-    #[tokio::test]
-    async fn the_kernel_receives_little_ahead_on_one_of_many_connections() {
-        let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let port = origin.local_addr().unwrap().port();
-        let size = |socket| SockRef::from(&socket).recv_buffer_size().unwrap();
-        // Linux counts twice what it is told, for what it needs itself.
-        for (crowd, buffer) in [(FEW + 1, RECEIVE_BUFFER), (MANY + 1, SMALL_BUFFER)] {
-            let bounded = size(tcp("127.0.0.1", port, crowd).await.unwrap());
-            assert_eq!(bounded, 2 * buffer as usize);
-            assert_ne!(size(tcp("127.0.0.1", port, FEW).await.unwrap()), bounded);
-        }
-    }
+    const CROWD: usize = 17;
 
-    /// B9: nor does the origin's send much ahead, which keeps segments by their number (and by what it remembers of an
-    /// address: how much it keeps of one connection can't be foretold).
-    #[tokio::test]
-    async fn one_of_many_connections_has_small_segments() {
-        let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let port = origin.local_addr().unwrap().port();
-        for (crowd, small) in [(FEW, false), (FEW + 1, true), (MANY + 1, true)] {
-            let _connected = tcp("127.0.0.1", port, crowd).await.unwrap();
-            let accepted = origin.accept().await.unwrap().0;
-            let segment = SockRef::from(&accepted).tcp_mss().unwrap();
-            assert_eq!(segment <= SEGMENT, small, "{crowd}: {segment}");
-        }
+    fn legs(port: u16) -> Legs {
+        let address = OriginAddress::Http { host: "127.0.0.1".to_owned(), port };
+        Legs::new(Arc::new(Whereabouts::new(address, &OriginOptions::default()).expect("no file is read")))
     }
 
     /// An origin that writes head and body apart, with Nagle's algorithm, on one connection.
@@ -296,7 +201,7 @@ mod tests {
                 }
             }
         });
-        let legs = Legs::new(OriginAddress::Http { host: "127.0.0.1".to_owned(), port });
+        let legs = legs(port);
         let mut fastest = Duration::MAX;
         for asked in 0..20 {
             let (fields, begun) = (HeaderMap::new(), Instant::now());
@@ -338,7 +243,7 @@ mod tests {
                 });
             }
         });
-        let legs = Arc::new(Legs::new(OriginAddress::Http { host: "127.0.0.1".to_owned(), port }));
+        let legs = Arc::new(legs(port));
         for _ in 0..2 {
             let mut asking = JoinSet::new();
             for _ in 0..busy {
@@ -367,10 +272,10 @@ mod tests {
     async fn who_waits_for_his_response_counts() {
         let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = origin.local_addr().unwrap().port();
-        let legs = Arc::new(Legs::new(OriginAddress::Http { host: "127.0.0.1".to_owned(), port }));
+        let legs = Arc::new(legs(port));
         let mut asking = JoinSet::new();
         let mut sockets = Vec::new();
-        for _ in 0..FEW + 1 {
+        for _ in 0..CROWD {
             let legs = legs.clone();
             asking.spawn(async move {
                 let host = HeaderValue::from_static("a.test");
@@ -380,7 +285,7 @@ mod tests {
             });
             sockets.push(origin.accept().await.unwrap());
         }
-        assert_eq!(Arc::strong_count(&legs.idle), FEW + 2);
+        assert_eq!(Arc::strong_count(&legs.idle), CROWD + 1);
         asking.shutdown().await;
         assert_eq!(Arc::strong_count(&legs.idle), 1);
     }

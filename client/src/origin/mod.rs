@@ -20,20 +20,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, TE};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use log::debug;
+use log::warn;
 use ptth_link::body::Body;
 use ptth_link::forwarded::PREFIX;
+use ptth_link::headers;
 use tower_service::Service;
 
-use crate::config::{HostHeader, OriginAddress};
+use crate::complaints::Complaints;
+use crate::config::{HostHeader, OriginAddress, OriginOptions};
 use crate::serve::{Early, Own};
+use crate::tls::TlsError;
 
 use h1::Sending;
-use leg::{Leg, Legs};
+use leg::{Leg, Legs, Whereabouts};
 
 pub use h1::H1Error;
 use upgrade::Spliced;
@@ -47,7 +50,9 @@ pub struct Origin(Arc<Inner>);
 struct Inner {
     legs: Legs,
     host: Option<HeaderValue>,
-    asked: Asked,
+    asked: Arc<Asked>,
+    unforwarded: bool,
+    complaints: Arc<Complaints>,
 }
 
 /// Why the origin gave no response; each becomes a status code.
@@ -55,6 +60,10 @@ struct Inner {
 pub enum OriginError {
     /// It isn't listening, or not reachable.
     Connect(io::Error),
+    /// Its certificate isn't good.
+    Untrusted(rustls::Error),
+    /// It speaks another protocol; what to do about it.
+    Foreign(&'static str),
     /// It broke off before its response, or what it sent is no response.
     Response(H1Error),
     /// It answered an upgrade with a wrong key.
@@ -73,18 +82,30 @@ impl OriginError {
             Self::Connect(err) if err.kind() == io::ErrorKind::TimedOut => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            Self::Connect(_) | Self::Response(_) | Self::Upgrade(_) => StatusCode::BAD_GATEWAY,
+            Self::Connect(_)
+            | Self::Untrusted(_)
+            | Self::Foreign(_)
+            | Self::Response(_)
+            | Self::Upgrade(_) => StatusCode::BAD_GATEWAY,
             Self::Request => StatusCode::BAD_REQUEST,
             Self::NotHttp => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoWebSocket => StatusCode::NOT_IMPLEMENTED,
         }
     }
 
+    /// Whether the user should look at the origin.
+    fn is_its_own(&self) -> bool {
+        !matches!(self, Self::Request | Self::NotHttp | Self::NoWebSocket)
+    }
+
     /// What visitors read: which leg failed, and nothing about addresses.
-    fn explanation(&self) -> &'static str {
+    fn sentence(&self) -> &'static str {
         match self {
             Self::Connect(_) => "The server behind this gateway is not listening.",
-            Self::Response(_) => "The server behind this gateway gave no valid response.",
+            Self::Untrusted(_) => "The server behind this gateway could not be verified.",
+            Self::Foreign(_) | Self::Response(_) => {
+                "The server behind this gateway gave no valid response."
+            }
             Self::Upgrade(_) => "The server behind this gateway botched the upgrade.",
             Self::Request => "This request can't be passed on over HTTP/1.1.",
             Self::NotHttp => {
@@ -101,6 +122,11 @@ impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(err) => write!(f, "can't connect: {err}"),
+            Self::Untrusted(err) => write!(
+                f,
+                "its certificate can't be trusted ({err}); --origin-ca says by which authority to know it, --origin-name which name it must have"
+            ),
+            Self::Foreign(what) => f.write_str(what),
             Self::Response(err) => write!(f, "no valid response: {err}"),
             Self::Upgrade(why) => write!(f, "upgrade: {why}"),
             Self::Request => f.write_str("the request can't be expressed in HTTP/1.1"),
@@ -115,16 +141,34 @@ impl fmt::Display for OriginError {
 impl std::error::Error for OriginError {}
 
 impl Origin {
-    /// An origin at `address`.
-    pub fn new(address: OriginAddress, host_header: &HostHeader) -> Self {
-        let host = match host_header {
+    /// An origin at `address`. Blocks, for the certificates to know it by.
+    ///
+    /// # Errors
+    /// [`TlsError`]
+    pub fn new(address: OriginAddress, options: &OriginOptions) -> Result<Self, TlsError> {
+        let host = match &options.host_header {
             HostHeader::Keep => None,
             HostHeader::Origin => HeaderValue::from_str(&address.authority()).ok(),
             HostHeader::Value(value) => HeaderValue::from_str(value).ok(),
         };
         let secure = matches!(address, OriginAddress::Https { .. });
-        let asked = Asked::new(secure, host.as_ref());
-        Self(Arc::new(Inner { legs: Legs::new(address), host, asked }))
+        let asked = Arc::new(Asked::new(secure, host.as_ref()));
+        let legs = Legs::new(Arc::new(Whereabouts::new(address, options)?));
+        let (unforwarded, complaints) = (options.unforwarded, Arc::default());
+        Ok(Self(Arc::new(Inner { legs, host, asked, unforwarded, complaints })))
+    }
+
+    /// The same one, with connections of its own.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let Inner { legs, host, asked, unforwarded, complaints } = &*self.0;
+        Self(Arc::new(Inner {
+            legs: Legs::new(legs.to().clone()),
+            host: host.clone(),
+            asked: asked.clone(),
+            unforwarded: *unforwarded,
+            complaints: complaints.clone(),
+        }))
     }
 
     /// What the origin says to `HEAD /`, if it speaks HTTP: a first look, before anybody else does.
@@ -132,18 +176,27 @@ impl Origin {
     /// # Errors
     /// [`OriginError`].
     pub async fn look(&self) -> Result<Option<StatusCode>, OriginError> {
-        if let OriginAddress::Tcp { host, port } = self.0.legs.address() {
+        if let OriginAddress::Tcp { host, port } = &self.0.legs.to().address {
             let connected = tcp::connect(host, *port).await;
             return connected.map(|_| None).map_err(OriginError::Connect);
         }
-        let host = HeaderValue::from_str(&self.0.legs.address().authority());
+        let host = HeaderValue::from_str(&self.0.legs.to().address.authority());
         let host = host.map_err(|_| OriginError::Request)?;
         let request = Sending::new(&Method::HEAD, "/", &host, &HeaderMap::new(), Body::empty());
-        Ok(Some(self.0.legs.ask(request, &Method::HEAD, None).await?.0.status()))
+        let answer = self.0.legs.ask(request, &Method::HEAD, None).await;
+        let unsure = match &answer {
+            Ok((response, _)) => response.status() == StatusCode::BAD_REQUEST,
+            Err(err) => matches!(err, OriginError::Response(_)),
+        };
+        // What servers say to HTTP on a port for TLS is a response like any other, or nothing.
+        if unsure && self.0.legs.to().speaks_tls().await {
+            return Err(OriginError::Foreign(h1::TLS));
+        }
+        Ok(Some(answer?.0.status()))
     }
 
-    async fn answer(self, request: Request<Body>) -> Result<Response<OriginBody>, OriginError> {
-        if let OriginAddress::Tcp { host, port } = self.0.legs.address() {
+    async fn answer(&self, request: Request<Body>) -> Result<Response<OriginBody>, OriginError> {
+        if let OriginAddress::Tcp { host, port } = &self.0.legs.to().address {
             return tcp::answer(host, *port, request).await;
         }
         let (mut head, body) = request.into_parts();
@@ -154,6 +207,9 @@ impl Origin {
             head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
         let prefix = head.headers.get(PREFIX).cloned();
+        if self.0.unforwarded {
+            headers::unforward(&mut head.headers);
+        }
         let urls = Urls::new(&head.uri, &self.0.asked, prefix.as_ref());
         urls.iter().for_each(|urls| urls.request(&mut head.headers));
         let mut response = if head.method == Method::CONNECT {
@@ -188,15 +244,12 @@ impl Service<Request<Body>> for Origin {
         let origin = self.clone();
         Box::pin(async move {
             origin.answer(request).await.or_else(|err| {
-                debug!("origin: {err}");
-                let text = format!("{} {}\n", err.status().as_u16(), err.explanation());
-                let mut response = Response::new(OriginBody(Kind::Page(Some(text.into()))));
-                *response.status_mut() = err.status();
-                response.extensions_mut().insert(Own);
-                if matches!(err, OriginError::NotHttp) {
-                    // RFC 9110 §15.5.6.
-                    response.headers_mut().insert(ALLOW, HeaderValue::from_static("CONNECT"));
+                let mut response = Response::new(OriginBody(Kind::Http(None)));
+                let (status, sentence, why) = (err.status(), err.sentence(), err.to_string());
+                if err.is_its_own() && origin.0.complaints.is_due(&why) {
+                    warn!("origin: {}: {why}", origin.0.legs.to().address);
                 }
+                response.extensions_mut().insert(Own { status, sentence, why });
                 Ok(response)
             })
         })
@@ -213,7 +266,6 @@ enum Kind {
     Http(Option<Leg>),
     Upgraded(Spliced),
     Tcp(tcp::Download),
-    Page(Option<Bytes>),
 }
 
 /// Why a response's body broke off.
@@ -254,7 +306,6 @@ impl HttpBody for OriginBody {
             }
             Kind::Upgraded(spliced) => spliced.poll_read(cx).map_err(OriginBodyError::Io),
             Kind::Tcp(download) => download.poll_read(cx).map_err(OriginBodyError::Io),
-            Kind::Page(page) => Poll::Ready(page.take().map(|page| Ok(Frame::data(page)))),
         }
     }
 
@@ -262,7 +313,6 @@ impl HttpBody for OriginBody {
         match &self.0 {
             Kind::Http(leg) => leg.as_ref().is_none_or(Leg::is_whole),
             Kind::Upgraded(_) | Kind::Tcp(_) => false,
-            Kind::Page(page) => page.is_none(),
         }
     }
 
@@ -273,7 +323,6 @@ impl HttpBody for OriginBody {
                 left.map_or_else(SizeHint::new, SizeHint::with_exact)
             }
             Kind::Upgraded(_) | Kind::Tcp(_) => SizeHint::new(),
-            Kind::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64),
         }
     }
 }

@@ -26,7 +26,7 @@ async fn tunnel(window: u32) -> (TcpListener, SendRequest<Bytes>, JoinSet<()>, T
     let port = listener.local_addr().unwrap().port();
     let address = OriginAddress::Http { host: "127.0.0.1".to_owned(), port };
     let answering = Answering {
-        service: Origin::new(address, &HostHeader::Keep),
+        service: Origin::new(address, &OriginOptions::default()).unwrap(),
         journal: Journal::default(),
         announced: Announced::default(),
         budget: Budget::new(BODY_BUDGET),
@@ -275,7 +275,8 @@ async fn answer(listener: &TcpListener, response: &str) -> TcpStream {
 async fn a_request_whose_body_failed_is_not_tried_on_all_connections() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let legs = Legs::new(OriginAddress::Http { host: "127.0.0.1".to_owned(), port });
+    let address = OriginAddress::Http { host: "127.0.0.1".to_owned(), port };
+    let legs = Legs::new(Arc::new(Whereabouts::new(address, &OriginOptions::default()).unwrap()));
     let host = HeaderValue::from_static("a.test");
     let (mut sockets, mut used) = (Vec::new(), Vec::new());
     for _ in 0..5 {

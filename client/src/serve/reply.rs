@@ -3,19 +3,18 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
 use h2::server::SendResponse;
 use http::{Response, StatusCode};
-use http_body::Body as HttpBody;
-use http_body_util::BodyExt;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use ptth_link::body::Inflow;
-use ptth_link::events;
 use ptth_link::headers;
 use ptth_link::pump::{Heard, Patience, PumpError, pump};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// What goes on when a response has ended: the other direction of an upgraded connection. A service puts
 /// it among its response's extensions; without it the request ends with the response.
@@ -45,23 +44,53 @@ impl Onward {
     }
 }
 
-/// Marks a response, among its extensions, as the client's own: the origin said nothing of the kind.
-#[derive(Clone, Copy, Debug)]
-pub struct Own;
+/// A body on its way to the visitor, and how long it was waited for.
+struct Timed<B> {
+    body: B,
+    since: Option<Instant>,
+    waited: Duration,
+}
 
-impl Own {
-    /// Whether an EventSource gets no response in place of this one.
-    pub(super) fn is_withheld<B>(response: &Response<B>) -> bool {
-        response.extensions().get::<Self>().is_some() && events::is_withheld(response.status())
+impl<B: HttpBody + Unpin> HttpBody for Timed<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.since.get_or_insert_with(Instant::now);
+            return Poll::Pending;
+        };
+        if let Some(since) = self.since.take() {
+            self.waited += since.elapsed();
+        }
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            headers::trailers(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
 /// Sends the response, and stops taking the request once it is out: nobody would read the rest (h2 then
-/// says RST_STREAM(NO_ERROR), RFC 9113 §8.1), unless the response has an [`Onward`].
+/// says RST_STREAM(NO_ERROR), RFC 9113 §8.1), unless the response has an [`Onward`]. `waited` is told for how long the
+/// service kept the body waiting.
 pub(super) async fn reply<B>(
     respond: &mut SendResponse<Bytes>,
     response: Response<B>,
     inflow: &mut Inflow,
+    waited: &mut Duration,
 ) -> Result<u64, &'static str>
 where
     B: HttpBody<Data = Bytes>,
@@ -75,21 +104,20 @@ where
     if end {
         return Ok(0);
     }
-    let body = body.map_frame(|mut frame| {
-        if let Some(trailers) = frame.trailers_mut() {
-            headers::trailers(trailers);
-        }
-        frame
-    });
+    let mut body = Timed { body: pin!(body), since: None, waited: Duration::ZERO };
     // No clock here: the gateway resets what stands still, and a gateway that is gone shows by its silence.
     let heard = Heard::default();
-    let mut pumping = pin!(pump(body, &mut stream, Patience::default(), &heard));
-    let pumped = poll_fn(|cx| {
-        let _ = Pin::new(&mut *inflow).poll(cx);
-        heard.note(inflow.taken());
-        pumping.as_mut().poll(cx)
-    });
-    let bytes = pumped.await.map_err(|err| match err {
+    let pumped = {
+        let mut pumping = pin!(pump(Pin::new(&mut body), &mut stream, Patience::default(), &heard));
+        poll_fn(|cx| {
+            let _ = Pin::new(&mut *inflow).poll(cx);
+            heard.note(inflow.taken());
+            pumping.as_mut().poll(cx)
+        })
+        .await
+    };
+    *waited = body.waited + body.since.map_or(Duration::ZERO, |since| since.elapsed());
+    let bytes = pumped.map_err(|err| match err {
         PumpError::Body(_) => "the origin broke off",
         PumpError::Receiver(_) => "the visitor left",
         PumpError::Stalled(_) => "the visitor stopped reading",
@@ -106,20 +134,4 @@ pub(super) fn done(mut respond: SendResponse<Bytes>) {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let _ = respond.send_response(response, true);
-}
-
-/// Ends the stream without a response: the gateway then has none for the visitor.
-pub(super) fn withhold(mut respond: SendResponse<Bytes>) {
-    respond.send_reset(Reason::INTERNAL_ERROR);
-}
-
-pub(super) fn refuse(mut respond: SendResponse<Bytes>, status: StatusCode, text: &'static str) {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    match respond.send_response(response, false) {
-        Ok(mut stream) => {
-            let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
-        }
-        Err(_) => respond.send_reset(Reason::INTERNAL_ERROR),
-    }
 }

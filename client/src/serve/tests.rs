@@ -6,6 +6,7 @@ use ptth_link::goaway::{TAKEN, refusal};
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::channel;
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::time::Instant;
 
 use super::*;
 use crate::announced::Announced;

@@ -201,13 +201,13 @@ impl Account {
 
     /// Logs that the response has begun.
     fn answered(&self, status: StatusCode) {
-        self.note(status, &"");
+        self.note(status, None);
     }
 
     /// The page for a failure, which is logged here and nowhere else. `None`: the stream is to end without a
     /// response ([`events`]).
     fn failed(&self, err: &ExchangeError) -> Option<Response<String>> {
-        self.note(err.status(), err);
+        self.note(err.status(), Some(err));
         let withheld = self.events && events::is_withheld(err.status());
         (!withheld).then(|| self.page(err))
     }
@@ -218,11 +218,12 @@ impl Account {
         page
     }
 
-    fn note(&self, status: StatusCode, why: &dyn std::fmt::Display) {
+    fn note(&self, status: StatusCode, why: Option<&ExchangeError>) {
         if let Some(subject) = &self.subject {
             let (id, visitor, status) = (self.id, self.visitor, status.as_u16());
             let millis = self.begun.elapsed().as_millis();
-            debug!("exchange: {id} visitor={visitor} {subject} status={status} ms={millis} {why}");
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            debug!("exchange: {id} visitor={visitor} {subject} status={status} ms={millis}{why}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
-use ptth_client::config::{HostHeader, OriginAddress};
+use ptth_client::config::{OriginAddress, OriginOptions};
 use ptth_client::origin::Origin;
 use ptth_server::config::{NoBackend, Route, Trusted};
 use ptth_server::public::{serve_h1, serve_h2};
@@ -202,7 +202,7 @@ async fn an_event_source_gets_no_page_of_the_clients() {
     });
     for (accept, expected) in [(EVENTS, 0), ("*/*", 502)] {
         let mut lab = Lab::default();
-        let origin = Origin::new(address.clone(), &HostHeader::Keep);
+        let origin = Origin::new(address.clone(), &OriginOptions::default()).unwrap();
         let peers = [
             lab.client(origin, &[]).await.0,
             lab.client(failing.clone(), &[]).await.0,

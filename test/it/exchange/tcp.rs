@@ -1,6 +1,6 @@
 //! Services that speak no HTTP: `tcp://` origins, which visitors reach by connect-tcp.
 
-use ptth_client::config::{HostHeader, OriginAddress};
+use ptth_client::config::{OriginAddress, OriginOptions};
 use ptth_client::origin::Origin;
 use ptth_test::frames::{HEADERS, RST_STREAM, TlsFrames, data, headers, reset};
 use ptth_test::peer::{self, Outcome};
@@ -14,7 +14,7 @@ use super::Path;
 
 fn at(origin: &OriginBox) -> Origin {
     let (host, port) = (origin.address.ip().to_string(), origin.address.port());
-    Origin::new(OriginAddress::Tcp { host, port }, &HostHeader::Keep)
+    Origin::new(OriginAddress::Tcp { host, port }, &OriginOptions::default()).unwrap()
 }
 
 /// A path to a service that gives its connections to the test.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use ptth_client::config::{HostHeader, OriginAddress};
+use ptth_client::config::{OriginAddress, OriginOptions};
 use ptth_client::origin::Origin;
 use ptth_server::auth::Identity;
 use ptth_test::peer::*;
@@ -100,7 +100,8 @@ async fn an_origins_chunks_of_a_byte_are_few_frames() {
     })
     .await;
     let (host, port) = (origin.address.ip().to_string(), origin.address.port());
-    let service = Origin::new(OriginAddress::Http { host, port }, &HostHeader::Keep);
+    let service =
+        Origin::new(OriginAddress::Http { host, port }, &OriginOptions::default()).unwrap();
     let mut lab = Lab::default();
     let (mut gateway, _ended) = lab.client(service, &[]).await;
     gateway.send(headers(1, END_STREAM, &get("/"))).await;

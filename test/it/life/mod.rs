@@ -2,6 +2,7 @@
 
 mod admission;
 mod alpn;
+mod asking;
 mod back;
 mod certificates;
 mod coming;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Request;
-use ptth_client::config::{HostHeader, OriginAddress};
+use ptth_client::config::{OriginAddress, OriginOptions};
 use ptth_client::origin::Origin;
 use ptth_link::crypto;
 use ptth_test::origin::read_head;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 async fn serving(gateway: &GatewayBox, address: OriginAddress) -> Backend {
-    Backend::serving(gateway, Origin::new(address, &HostHeader::Keep)).await
+    Backend::serving(gateway, Origin::new(address, &OriginOptions::default()).unwrap()).await
 }
 
 fn http(host: &str, port: u16) -> OriginAddress {

@@ -43,7 +43,7 @@ fn a_flag_beats_a_variable_which_beats_the_file_which_beats_the_default() {
     let options = with(text, "", &[]).unwrap();
     let service = &options.services[0];
     assert_eq!((service.label.as_deref(), options.log), (None, LevelFilter::Warn));
-    assert_eq!(service.host_header, HostHeader::Origin);
+    assert_eq!(service.asking.host_header, HostHeader::Origin);
     assert_eq!(service.config.gateway.to_string(), "g:443");
     assert_eq!((service.config.tunnels, service.config.any_host), (5, true));
     assert_eq!(one(text, "", &[("TUNNELS", "4"), ("ANY_HOST", "0")]).tunnels, 4);
@@ -107,7 +107,7 @@ fn services_have_what_is_their_own_and_share_the_rest() {
         ["http://localhost:8080", "tcp://localhost:22", "unix:/run/x"]
     );
     assert!(shop.config.authorization.is_some() && blog.config.authorization.is_none());
-    assert!(third.config.any_host && third.host_header == HostHeader::Origin);
+    assert!(third.config.any_host && third.asking.host_header == HostHeader::Origin);
     for service in &options.services {
         assert_eq!(service.config.gateway.port, 8443);
         assert_eq!(service.config.token.as_ref().unwrap().reveal(), TOKEN);

@@ -83,7 +83,8 @@ pub(super) fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Head>
     }
     let parser = ParserConfig::default();
     let parsed = parser.parse_response_with_uninit_headers(&mut response, input, &mut room);
-    let Status::Complete(length) = parsed.map_err(H1Error::Head)? else { return Ok(None) };
+    let parsed = parsed.map_err(|err| foreign(input).map_or(H1Error::Head(err), H1Error::Foreign));
+    let Status::Complete(length) = parsed? else { return Ok(None) };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(H1Error::Malformed("its status is none"))?;
     let http10 = response.version == Some(0);
@@ -103,6 +104,17 @@ pub(super) fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Head>
     let (body, clear) = framing(&mut fields, status, method, http10)?;
     let keep = clear && status != StatusCode::SWITCHING_PROTOCOLS && persists(&fields, http10);
     Ok(Some(Head { status, fields, body, keep }))
+}
+
+/// What to do about an origin that speaks another protocol, if what came is that of one.
+fn foreign(input: &[u8]) -> Option<&'static str> {
+    match input {
+        // A record of an alert or of a handshake (RFC 8446 §5.1).
+        [0x15 | 0x16, 0x03, ..] => Some(TLS),
+        // SETTINGS, with which a server of HTTP/2 begins (RFC 9113 §3.4).
+        [0, 0, _, 4, 0, 0, 0, 0, 0, ..] => Some(HTTP2),
+        _ => None,
+    }
 }
 
 /// Where `part`, which is of `whole`, begins and ends in it.
@@ -192,6 +204,12 @@ pub(super) fn trailers(input: &[u8]) -> Result<Option<(usize, HeaderMap)>, H1Err
     Ok(Some((length, fields)))
 }
 
+/// What is said of an origin that can't be asked in this way.
+pub(in crate::origin) const TLS: &str = "it speaks TLS: write https:// in front of its address";
+pub(in crate::origin) const NO_TLS: &str =
+    "it speaks no TLS: write http:// in front of its address";
+pub(in crate::origin) const HTTP2: &str =
+    "it speaks HTTP/2 alone, and is asked by HTTP/1.1: have it speak that, too";
 /// Most requests' heads are shorter.
 const HEAD: usize = 512;
 /// Fields of a response.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use ptth_client::config::{HostHeader, OriginAddress};
+use ptth_client::config::{OriginAddress, OriginOptions};
 use ptth_client::demo::Demo;
 use ptth_client::origin::Origin;
 use ptth_client::{Body, Early};
@@ -200,7 +200,7 @@ async fn trap_3_an_origins_framing_errors_do_not_reach_the_tunnel() {
     .await;
     let (host, port) = (origin.address.ip().to_string(), origin.address.port());
     let address = OriginAddress::Http { host, port };
-    let mut lab = Lab::serving(Origin::new(address, &HostHeader::Keep)).await;
+    let mut lab = Lab::serving(Origin::new(address, &OriginOptions::default()).unwrap()).await;
     let tunnel = lab.pool.all()[0].id;
     // Twice what a backend may do wrong within one interval.
     for n in 0..210 {
@@ -268,7 +268,7 @@ async fn a_final_response_of_1xx_is_a_502() {
     .await;
     let (host, port) = (origin.address.ip().to_string(), origin.address.port());
     let address = OriginAddress::Http { host, port };
-    let mut lab = Lab::serving(Origin::new(address, &HostHeader::Keep)).await;
+    let mut lab = Lab::serving(Origin::new(address, &OriginOptions::default()).unwrap()).await;
     let mut visitor = lab.h1();
     visitor.send(GET).await;
     let tunnel = lab.pool.all()[0].id;

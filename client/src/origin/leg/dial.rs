@@ -1,0 +1,202 @@
+//! The way to an origin: TCP, TLS or a Unix socket, and how what answers there is known.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::config::{OriginAddress, OriginOptions, Trust};
+use crate::tls::{self, TlsError};
+
+use super::super::OriginError;
+use super::super::h1::{self, Io};
+
+/// Where an origin is.
+#[derive(Debug)]
+pub(in crate::origin) struct Whereabouts {
+    pub(in crate::origin) address: OriginAddress,
+    /// For `https://`.
+    known: Option<Known>,
+}
+
+/// How an origin behind TLS is known.
+#[derive(Debug)]
+struct Known {
+    near: Arc<ClientConfig>,
+    far: Arc<ClientConfig>,
+    /// If it isn't the address's own.
+    name: Option<ServerName<'static>>,
+}
+
+impl Known {
+    /// Blocks.
+    fn new(options: &OriginOptions) -> Result<Self, TlsError> {
+        let far = tls::origin(&options.ca.clone().map_or(Trust::System, Trust::Ca))?;
+        // Nobody stands between a machine and itself, and a development server signs for itself.
+        let near = match (&options.ca, &options.name) {
+            (None, None) => tls::origin(&Trust::Insecure)?,
+            _ => far.clone(),
+        };
+        Ok(Self { near, far, name: options.name.clone() })
+    }
+}
+
+impl Whereabouts {
+    /// Blocks, for the certificates of an `https://` address.
+    pub(in crate::origin) fn new(
+        address: OriginAddress,
+        options: &OriginOptions,
+    ) -> Result<Self, TlsError> {
+        let secure = matches!(address, OriginAddress::Https { .. });
+        let known = secure.then(|| Known::new(options)).transpose()?;
+        Ok(Self { address, known })
+    }
+
+    /// Whether what is asked without TLS speaks it.
+    pub(in crate::origin) async fn speaks_tls(&self) -> bool {
+        let (OriginAddress::Http { host, port }, Ok(tls)) =
+            (&self.address, tls::origin(&Trust::Insecure))
+        else {
+            return false;
+        };
+        let shaking = async {
+            let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+            let socket = tcp(host, *port, 1).await?;
+            TlsConnector::from(tls).connect(name, socket).await
+        };
+        timeout(CONNECT, shaking).await.is_ok_and(|shaken| shaken.is_ok())
+    }
+
+    /// Connects, as one of `crowd`.
+    pub(super) async fn connect(&self, crowd: usize) -> Result<Box<dyn Io>, OriginError> {
+        let io = timeout(CONNECT, self.dial(crowd)).await;
+        io.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(unreachable)
+    }
+
+    async fn dial(&self, crowd: usize) -> io::Result<Box<dyn Io>> {
+        match &self.address {
+            OriginAddress::Http { host, port } => Ok(Box::new(tcp(host, *port, crowd).await?)),
+            OriginAddress::Https { host, port } => {
+                let known = self.known.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+                let socket = tcp(host, *port, crowd).await?;
+                let local = socket.peer_addr()?.ip().to_canonical().is_loopback();
+                let tls = if local { &known.near } else { &known.far };
+                let name = || ServerName::try_from(host.clone()).map_err(io::Error::other);
+                let name = known.name.clone().map_or_else(name, Ok)?;
+                Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, socket).await?))
+            }
+            OriginAddress::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            OriginAddress::Demo | OriginAddress::Tcp { .. } => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+        }
+    }
+}
+
+/// Why there is no connection, by what the user can do about it.
+fn unreachable(err: io::Error) -> OriginError {
+    use rustls::Error;
+    match err.get_ref().and_then(|why| why.downcast_ref::<Error>()) {
+        Some(Error::InvalidMessage(_)) => OriginError::Foreign(h1::NO_TLS),
+        Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+            OriginError::Foreign(h1::HTTP2)
+        }
+        Some(why @ Error::InvalidCertificate(_)) => OriginError::Untrusted(why.clone()),
+        _ => OriginError::Connect(err),
+    }
+}
+
+/// Connects to `host`, as one of `crowd`: of many, both kernels keep little ahead.
+pub(in crate::origin) async fn tcp(host: &str, port: u16, crowd: usize) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = if host == "localhost" {
+        // RFC 6761 §6.3; an image from scratch has no /etc/hosts to say it.
+        [IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()]
+            .map(|ip| SocketAddr::new(ip, port))
+            .into()
+    } else {
+        lookup_host((host, port)).await?.collect()
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match connect(address, crowd).await {
+            Ok(socket) => {
+                socket.set_nodelay(true)?;
+                return Ok(socket);
+            }
+            Err(err) => last = err,
+        }
+    }
+    Err(last)
+}
+
+async fn connect(address: SocketAddr, crowd: usize) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if crowd > FEW {
+        // Before the connection is made, which is when the window's scale is agreed on.
+        socket.set_recv_buffer_size(if crowd > MANY { SMALL_BUFFER } else { RECEIVE_BUFFER })?;
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
+    }
+    socket.connect(address).await
+}
+
+/// Connections whose receive buffers the kernel may grow as it likes, which saves a sixth of the CPU time of
+/// a download that is alone. Each grows to megabytes, and a thousand whose visitors stopped reading would use
+/// up the memory that TCP has on the machine.
+const FEW: usize = 16;
+/// From here on a buffer is as small as can be.
+pub(in crate::origin) const MANY: usize = 64;
+/// What the kernel may receive ahead on one of many; it counts twice that. More of it saves little: a download
+/// costs 7 % less with 256 KiB.
+const RECEIVE_BUFFER: u32 = 128 * 1024;
+const SMALL_BUFFER: u32 = 16 * 1024;
+/// As on Ethernet. The origin's kernel keeps ten segments and more for each connection, and on loopback one of them
+/// has 64 KiB: 2,000 downloads that nobody reads had it keep 2 GB, all that TCP has on a machine of 16 GiB.
+#[cfg(target_os = "linux")]
+const SEGMENT: u32 = 1460;
+pub(in crate::origin) const CONNECT: Duration = Duration::from_secs(10);
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use socket2::SockRef;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// B9
+    #[tokio::test]
+    async fn the_kernel_receives_little_ahead_on_one_of_many_connections() {
+        let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = origin.local_addr().unwrap().port();
+        let size = |socket| SockRef::from(&socket).recv_buffer_size().unwrap();
+        // Linux counts twice what it is told, for what it needs itself.
+        for (crowd, buffer) in [(FEW + 1, RECEIVE_BUFFER), (MANY + 1, SMALL_BUFFER)] {
+            let bounded = size(tcp("127.0.0.1", port, crowd).await.unwrap());
+            assert_eq!(bounded, 2 * buffer as usize);
+            assert_ne!(size(tcp("127.0.0.1", port, FEW).await.unwrap()), bounded);
+        }
+    }
+
+    /// B9: nor does the origin's send much ahead, which keeps segments by their number (and by what it remembers of an
+    /// address: how much it keeps of one connection can't be foretold).
+    #[tokio::test]
+    async fn one_of_many_connections_has_small_segments() {
+        let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = origin.local_addr().unwrap().port();
+        for (crowd, small) in [(FEW, false), (FEW + 1, true), (MANY + 1, true)] {
+            let _connected = tcp("127.0.0.1", port, crowd).await.unwrap();
+            let accepted = origin.accept().await.unwrap().0;
+            let segment = SockRef::from(&accepted).tcp_mss().unwrap();
+            assert_eq!(segment <= SEGMENT, small, "{crowd}: {segment}");
+        }
+    }
+}

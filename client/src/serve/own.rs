@@ -1,0 +1,84 @@
+//! Answers that the client makes itself, since there is none by the service.
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::SendResponse;
+use http::header::{ACCEPT, ALLOW};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use ptth_link::events;
+use ptth_link::page::page;
+
+/// An answer of the client's own. A service puts it among the extensions of a response, which counts for nothing
+/// then: the origin said nothing of the kind.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// The status.
+    pub status: StatusCode,
+    /// What visitors read: which leg failed, and nothing about addresses.
+    pub sentence: &'static str,
+    /// What the user reads.
+    pub why: String,
+}
+
+/// What of a request's head such an answer depends on.
+pub(super) struct Asked {
+    accept: Option<HeaderValue>,
+    id: Option<HeaderValue>,
+    events: bool,
+    is_head: bool,
+}
+
+impl Own {
+    /// The service has no answer.
+    pub(super) fn failed(why: String) -> Self {
+        let sentence = "The server behind this gateway failed.";
+        Self { status: StatusCode::BAD_GATEWAY, sentence, why }
+    }
+
+    /// draft-thomson-ptth-potato: no answer for names that the gateway can't show a certificate for.
+    pub(super) fn misdirected() -> Self {
+        Self {
+            status: StatusCode::MISDIRECTED_REQUEST,
+            sentence: "The gateway's certificate does not cover this host.",
+            why: "the gateway's certificate doesn't cover the host (--any-host)".to_owned(),
+        }
+    }
+
+    /// Sends it; or ends the stream without a response, where a page would end an EventSource.
+    pub(super) fn tell(&self, mut respond: SendResponse<Bytes>, asked: &Asked) {
+        if asked.events && events::is_withheld(self.status) {
+            return respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+        let id = asked.id.as_ref().and_then(|id| id.to_str().ok());
+        let (mut head, text) =
+            page(self.status, self.sentence, asked.accept.as_ref(), id).into_parts();
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            // RFC 9110 §15.5.6: of what speaks no HTTP.
+            head.headers.insert(ALLOW, HeaderValue::from_static("CONNECT"));
+        }
+        match respond.send_response(Response::from_parts(head, ()), asked.is_head) {
+            Ok(mut stream) if !asked.is_head => {
+                let _ = stream.send_data(text.into(), true);
+            }
+            Ok(_) => {}
+            Err(_) => respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+impl Asked {
+    pub(super) fn of(head: &Parts) -> Self {
+        let field = |name| head.headers.get(name).cloned();
+        Self {
+            accept: field(ACCEPT),
+            // A foreign gateway's visitor may have written anything there.
+            id: field(REQUEST_ID).filter(|id| id.as_bytes().iter().all(u8::is_ascii_hexdigit)),
+            events: events::is_event_source(&head.method, &head.headers),
+            is_head: head.method == Method::HEAD,
+        }
+    }
+}
+
+/// Names the request in the gateway's log.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("2ptth-request-id");
