@@ -1,4 +1,4 @@
-//! Tells the user where visitors find the services: in the log, and in the file of `--url-file`.
+//! Tells the user where visitors find the services: on the terminal, and in the file of `--url-file`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use log::{info, warn};
+use log::warn;
 use ptth_link::crypto;
 use tokio::select;
 use tokio::sync::watch;
@@ -22,11 +22,18 @@ pub struct Known {
     pub label: Option<String>,
     /// Where it must be, if the gateway doesn't say.
     pub guess: Option<String>,
+    /// Who answers, for the user.
+    pub origin: String,
 }
 
 /// Tells each service's addresses when its first tunnel is up, and again when they change. Runs until the
 /// services are gone. Cancel safe.
-pub async fn publish(services: &[Known], mut board: watch::Receiver<Board>, file: Option<UrlFile>) {
+pub async fn publish(
+    services: &[Known],
+    mut board: watch::Receiver<Board>,
+    file: Option<UrlFile>,
+    tell: impl Fn(&Known, &str),
+) {
     let mut told = vec![Vec::new(); services.len()];
     loop {
         let news = board.borrow_and_update().clone();
@@ -35,7 +42,7 @@ pub async fn publish(services: &[Known], mut board: watch::Receiver<Board>, file
         for ((service, news), told) in services.iter().zip(&news).zip(&mut told) {
             match addresses(service, news) {
                 Ok(urls) if urls != *told => {
-                    log(service, &urls);
+                    urls.iter().for_each(|url| tell(service, url));
                     *told = urls;
                     changed = true;
                 }
@@ -59,15 +66,6 @@ fn addresses(service: &Known, news: &News) -> Result<Vec<String>, Option<Instant
         _ if !news.urls.is_empty() => Ok(news.urls.clone()),
         Some(over) if over <= Instant::now() => Ok(service.guess.iter().cloned().collect()),
         later => Err(later),
-    }
-}
-
-fn log(service: &Known, urls: &[String]) {
-    for url in urls {
-        match &service.label {
-            Some(label) => info!("client: public address {url} service={label:?}"),
-            None => info!("client: public address {url}"),
-        }
     }
 }
 
@@ -183,7 +181,7 @@ mod tests {
         let (places, board) = Announced::board(2);
         let services = vec![Known::default(), Known::default()];
         let mut publishing = JoinSet::new();
-        publishing.spawn(async move { publish(&services, board, Some(file)).await });
+        publishing.spawn(async move { publish(&services, board, Some(file), |_, _| {}).await });
         let [one, two] = &places[..] else { panic!("two") };
         two.told(["https://two.test/".to_owned()]);
         reads(&path, "https://two.test/\n").await;
@@ -198,7 +196,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_guess_is_for_gateways_that_say_nothing() {
-        let known = Known { label: None, guess: Some("https://guess.test/".to_owned()) };
+        let known = Known { guess: Some("https://guess.test/".to_owned()), ..Known::default() };
         let mut news = News::default();
         assert_eq!(addresses(&known, &news), Err(None), "no tunnel is up");
         news.up = Some(Instant::now());

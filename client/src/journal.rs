@@ -24,11 +24,16 @@ impl Journal {
         Self { lines: Lines::to(out), service: None }
     }
 
-    /// The same journal, for one service of several: its lines, and what the log says of its tunnels, begin
-    /// with this name.
+    /// The same journal, for one service. If there are several, its lines, and what the log says of its tunnels,
+    /// begin with its name.
     #[must_use]
-    pub fn of(&self, service: &str) -> Self {
-        Self { lines: self.lines.clone(), service: Some(service.into()) }
+    pub fn of(&self, service: Option<&str>) -> Self {
+        Self { lines: self.lines.clone(), service: service.map(Into::into) }
+    }
+
+    /// Visitors find the service at this URL.
+    pub fn shown(&self, url: &str, origin: &str) {
+        self.note(|text| text.extend([url, " -> ", origin]));
     }
 
     /// The service's name, where there are several.
@@ -235,7 +240,7 @@ mod tests {
     #[test]
     fn a_line_of_one_service_of_several_says_which() {
         let (sender, written) = mpsc::channel();
-        let journal = Journal::to(Pipe(sender)).of("blog");
+        let journal = Journal::to(Pipe(sender)).of(Some("blog"));
         let request = Request::builder().uri("/a").body(()).unwrap();
         Exchange::new(&request, &ID).finish(&journal, StatusCode::OK, 3, Times::default());
         let line = written.recv().unwrap();

@@ -43,6 +43,7 @@ use std::future::pending;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
+use log::info;
 use ptth_link::shutdown;
 use tokio::select;
 use tower_service::Service;
@@ -77,7 +78,8 @@ where
     select! {
         result = process.hold(0..process.slots(), dial::Tcp, service, shutdown) => result,
         never = async {
-            addresses::publish(&known, process.announced().watch(), None).await;
+            let tell = |_: &addresses::Known, url: &str| info!("client: public address {url}");
+            addresses::publish(&known, process.announced().watch(), None, tell).await;
             pending().await
         } => never,
     }

@@ -54,8 +54,11 @@ fn main() -> ExitCode {
     }
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Stopped(stopped)) => {
-            let code = fail(&stopped);
+        Err(Failure::Stopped(gateway, stopped)) => {
+            let code = match gateway {
+                Some(gateway) => fail(&format!("gateway {gateway}: {stopped}")),
+                None => fail(&stopped),
+            };
             if stopped.is_refusal() { ExitCode::from(REFUSED) } else { code }
         }
         Err(Failure::Urls(path, err)) => {
@@ -66,7 +69,8 @@ fn main() -> ExitCode {
 }
 
 enum Failure {
-    Stopped(Stopped),
+    /// What the user should hear, and which gateway said it.
+    Stopped(Option<String>, Stopped),
     /// The file of `--url-file`.
     Urls(PathBuf, io::Error),
     /// Threads, runtimes, signals.
@@ -111,8 +115,9 @@ fn run(options: &Options) -> Result<(), Failure> {
         );
     }
     for (service, announced) in options.services.iter().cloned().zip(places) {
-        let journal = service.label.as_ref().map_or(journal.clone(), |label| journal.of(label));
-        let process = Process::new(service.config.clone(), journal).map_err(Failure::Stopped)?;
+        let journal = journal.of(service.label.as_deref());
+        let process = Process::new(service.config.clone(), journal);
+        let process = process.map_err(|err| Failure::Stopped(None, err))?;
         let process = process.announcing(announced).taking(streams);
         let (trigger, shutdown) = shutdown::channel();
         triggers.push(trigger);
@@ -120,7 +125,7 @@ fn run(options: &Options) -> Result<(), Failure> {
             OriginAddress::Demo => None,
             address => Some(Origin::new(address.clone(), &service.asking)),
         };
-        let origin = origin.transpose().map_err(|err| Failure::Stopped(Stopped::Tls(err)))?;
+        let origin = origin.transpose().map_err(|err| Failure::Stopped(None, Stopped::Tls(err)))?;
         let process_of = process.clone();
         running.push(Running { service, origin, process: process_of, shutdown, before: tunnels });
         tunnels += process.slots();
@@ -131,7 +136,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         look(running)?;
     }
     let known: Vec<_> = options.services.iter().map(known).collect();
-    let mut publishing = Some((known, board, file));
+    let mut publishing = Some((known, board, file, journal));
     let cores = thread::available_parallelism().map_or(1, usize::from).min(tunnels);
     let (done, outcomes) = mpsc::channel();
     let mut threads = Vec::new();
@@ -142,10 +147,16 @@ fn run(options: &Options) -> Result<(), Failure> {
             runtime.block_on(async {
                 let holding = hold(running, (core, cores), done);
                 match publishing {
-                    Some((known, board, file)) => select! {
-                        () = holding => {}
-                        never = async { publish(&known, board, file).await; pending().await } => never,
-                    },
+                    Some((known, board, file, journal)) => {
+                        let tell = |service: &Known, url: &str| {
+                            journal.of(service.label.as_deref()).shown(url, &service.origin);
+                        };
+                        let publishing = publish(&known, board, file, tell);
+                        select! {
+                            () = holding => {}
+                            never = async { publishing.await; pending().await } => never,
+                        }
+                    }
                     None => holding.await,
                 }
             });
@@ -161,7 +172,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     for thread in threads {
         let _ = thread.join();
     }
-    ended.map_err(Failure::Stopped)
+    ended.map_err(|(gateway, stopped)| Failure::Stopped(Some(gateway), stopped))
 }
 
 /// Ends the services on the first signal, and cuts them on the second.
@@ -186,7 +197,7 @@ fn end(
     services: &[Service],
     triggers: &[Trigger],
     outcomes: &mpsc::Receiver<Outcome>,
-) -> Result<(), Stopped> {
+) -> Result<(), (String, Stopped)> {
     let mut first = None;
     let mut over = BTreeSet::new();
     for (number, outcome) in outcomes {
@@ -198,13 +209,14 @@ fn end(
         if !over.insert(number) {
             continue;
         }
+        let gateway = service.config.gateway.to_string();
         match &service.label {
             // Returning ends the others, too.
-            None => return Err(stopped),
-            Some(label) => error!("client: service={label:?} ends: {stopped}"),
+            None => return Err((gateway, stopped)),
+            Some(label) => error!("client: service={label:?} gateway={gateway} ends: {stopped}"),
         }
         trigger.advance(Phase::Draining);
-        first.get_or_insert(stopped);
+        first.get_or_insert((gateway, stopped));
     }
     first.map_or(Ok(()), Err)
 }
@@ -271,7 +283,7 @@ fn known(service: &Service) -> Known {
         port => format!("https://{host}:{port}/"),
     };
     let guess = config.name.is_none().then_some(url);
-    Known { label: service.label.clone(), guess }
+    Known { label: service.label.clone(), guess, origin: service.origin.to_string() }
 }
 
 fn runtime() -> io::Result<Runtime> {

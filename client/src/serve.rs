@@ -104,6 +104,7 @@ impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Refused(err) => write!(f, "{err}"),
+            Self::Told(Why::Stopping, _) => f.write_str("the gateway stops"),
             Self::Told(why, None) => write!(f, "the gateway ended it: {why}"),
             Self::Told(why, Some(text)) => write!(f, "the gateway ended it: {why} ({text:?})"),
             Self::Connection(err) => write!(f, "{err}"),

@@ -2,14 +2,16 @@
 
 use std::fmt;
 
+use ptth_link::token::PublicKey;
+
 use crate::dial::DialError;
 use crate::tls::TlsError;
 
 /// Why there will be no tunnel, however often it is tried.
 #[derive(Debug)]
 pub enum Stopped {
-    /// The gateway refuses us.
-    Refused(DialError),
+    /// The gateway refuses us; and the key that it refuses, if it is one that the user knows of.
+    Refused(DialError, Option<PublicKey>),
     /// Another backend has the place, and keeps it.
     Taken,
     /// Another backend has the place now. Dialling again would take it back, and so on for ever.
@@ -25,14 +27,15 @@ pub enum Stopped {
 impl Stopped {
     /// Whether the gateway said no, rather than something here or on the way being wrong.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Taken | Self::Replaced | Self::Forbidden(_))
+        matches!(self, Self::Refused(..) | Self::Taken | Self::Replaced | Self::Forbidden(_))
     }
 }
 
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(err) | Self::Unknown(err) => write!(f, "{err}"),
+            Self::Refused(err, Some(key)) => write!(f, "{err}; its public half is {key}"),
+            Self::Refused(err, None) | Self::Unknown(err) => write!(f, "{err}"),
             Self::Taken => f.write_str(
                 "the gateway refuses this client: another backend serves this already; stop that one, or ask for another --host or --name",
             ),

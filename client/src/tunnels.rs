@@ -362,6 +362,9 @@ where
                 info!("tunnel: {} {ended}", self.label);
                 return Ok(Loss::Displaced);
             }
+            Ended::Told(Why::Stopping, _) => {
+                info!("tunnel: {} {ended}; looking for its successor", self.label);
+            }
             _ => self.complain(&format!("lost: {ended}")),
         }
         Ok(Loss::Lost(live.map_or(Duration::ZERO, |live| live.since.elapsed())))
@@ -369,16 +372,21 @@ where
 
     /// To a key that the user knows nothing of, the gateway's words about it would mean nothing.
     fn refused(&self, err: DialError) -> Stopped {
-        let has_token = self.process.config.token.is_some();
-        Stopped::Refused(match err {
-            DialError::Refused(_) if !has_token => DialError::Refused("it wants a token"),
-            err => err,
-        })
+        match (err, &self.process.config.token) {
+            (DialError::Refused(_), None) => {
+                Stopped::Refused(DialError::Refused("it wants a token"), None)
+            }
+            (err @ DialError::Refused(_), Some(token)) => {
+                Stopped::Refused(err, Some(token.public()))
+            }
+            (err, _) => Stopped::Refused(err, None),
+        }
     }
 
     fn complain(&self, what: &str) {
         if self.complaints.is_due(what) {
-            warn!("tunnel: {} {what}; trying again, for ever", self.label);
+            let (label, gateway) = (&self.label, &self.dialer.gateway);
+            warn!("tunnel: {label} gateway={gateway} {what}; trying again, for ever");
         }
     }
 }

@@ -17,6 +17,9 @@ pub const FORBIDDEN: u32 = 0x3270_0004;
 /// Its credential has all the tunnels that it may have: another one may come when one of them ends.
 pub const OVER_LIMIT: u32 = 0x3270_0005;
 
+/// The gateway's process ends in order; dialling again finds its successor.
+pub const STOPPING: u32 = 0x3270_0006;
+
 /// A reason that both ends know by name. The codes lie outside the registered error codes (RFC 9113 §7).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Why {
@@ -30,12 +33,20 @@ pub enum Why {
     Forbidden,
     /// [`OVER_LIMIT`].
     OverLimit,
+    /// [`STOPPING`].
+    Stopping,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Taken, Self::Replaced, Self::Withdrawn, Self::Forbidden, Self::OverLimit];
+    pub const ALL: [Self; 6] = [
+        Self::Taken,
+        Self::Replaced,
+        Self::Withdrawn,
+        Self::Forbidden,
+        Self::OverLimit,
+        Self::Stopping,
+    ];
 
     /// Its GOAWAY code.
     pub fn code(self) -> u32 {
@@ -45,6 +56,7 @@ impl Why {
             Self::Withdrawn => WITHDRAWN,
             Self::Forbidden => FORBIDDEN,
             Self::OverLimit => OVER_LIMIT,
+            Self::Stopping => STOPPING,
         }
     }
 
@@ -64,6 +76,7 @@ impl fmt::Display for Why {
             Self::Withdrawn => "withdrawn",
             Self::Forbidden => "forbidden",
             Self::OverLimit => "over a limit",
+            Self::Stopping => "it stops",
         })
     }
 }

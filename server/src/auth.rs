@@ -20,7 +20,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -229,16 +229,21 @@ impl Known {
     }
 }
 
-/// Lets TLS ask a backend for its certificate and decide by its key.
+/// The key that one handshake's backend showed, if it isn't known: the operator may have to add it.
+pub type Stranger = Arc<OnceLock<Key>>;
+
+/// Lets TLS ask a backend for its certificate and decide by its key, in one handshake.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     known: Arc<Known>,
+    stranger: Stranger,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    pub(crate) fn new(known: Arc<Known>) -> Self {
-        Self { known, algorithms: crypto::provider().signature_verification_algorithms }
+    pub(crate) fn new(known: Arc<Known>, stranger: Stranger) -> Self {
+        let algorithms = crypto::provider().signature_verification_algorithms;
+        Self { known, stranger, algorithms }
     }
 }
 
@@ -258,9 +263,11 @@ impl ClientCertVerifier for Verifier {
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        if self.known.admits(&Key::of(end_entity)?) {
+        let key = Key::of(end_entity)?;
+        if self.known.admits(&key) {
             Ok(ClientCertVerified::assertion())
         } else {
+            let _ = self.stranger.set(key);
             // The one error that reaches the backend as the alert access_denied.
             Err(CertificateError::ApplicationVerificationFailure.into())
         }

@@ -25,7 +25,7 @@ use ptth_link::keys::parse_keys;
 use ptth_link::token::{PublicKey, Token};
 use ptth_link::{alpn, crypto};
 
-use crate::auth::{Known, Verifier};
+use crate::auth::{Known, Stranger, Verifier};
 use crate::config::{self, Admission, Config, ConfigError};
 use crate::demux::Side;
 
@@ -37,7 +37,6 @@ pub use error::TlsError;
 pub struct Tls {
     /// With ticket keys of its own, so that what was resumed under one certificate isn't under the next.
     visitor: RwLock<Arc<ServerConfig>>,
-    backend: Arc<ServerConfig>,
     labels: Vec<Vec<u8>>,
     certificates: Arc<Certificates>,
     known: Arc<Known>,
@@ -66,9 +65,10 @@ impl Tls {
             Admission::Open => (Known::new(true, &[]), None, None),
         };
         let known = Arc::new(known);
+        // Nothing of it can fail later.
+        backend(&certificates, &known, &config.backend_alpn, Stranger::default())?;
         Ok(Self {
             visitor: RwLock::new(Arc::new(visitor(&certificates)?)),
-            backend: Arc::new(backend(&certificates, &known, &config.backend_alpn)?),
             labels: config.backend_alpn.clone(),
             certificates,
             known,
@@ -77,14 +77,23 @@ impl Tls {
         })
     }
 
-    /// Chooses the configuration with which the handshake goes on.
-    pub fn side(&self, hello: &ClientHello<'_>) -> (Side, Arc<ServerConfig>) {
+    /// Chooses the configuration with which the handshake goes on. Of a backend that isn't known, its key will
+    /// be in `stranger`.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn side(
+        &self,
+        hello: &ClientHello<'_>,
+        stranger: &Stranger,
+    ) -> Result<(Side, Arc<ServerConfig>), TlsError> {
         let mut offered = hello.alpn().into_iter().flatten();
         if offered.any(|label| self.labels.iter().any(|known| known == label)) {
-            (Side::Backend, Arc::clone(&self.backend))
+            let config = backend(&self.certificates, &self.known, &self.labels, stranger.clone())?;
+            Ok((Side::Backend, Arc::new(config)))
         } else {
             let visitor = self.visitor.read().unwrap_or_else(PoisonError::into_inner);
-            (Side::Visitor, Arc::clone(&visitor))
+            Ok((Side::Visitor, Arc::clone(&visitor)))
         }
     }
 
@@ -213,8 +222,9 @@ fn backend(
     certificates: &Arc<Certificates>,
     known: &Arc<Known>,
     labels: &[Vec<u8>],
+    stranger: Stranger,
 ) -> Result<ServerConfig, TlsError> {
-    let verifier = Arc::new(Verifier::new(Arc::clone(known)));
+    let verifier = Arc::new(Verifier::new(Arc::clone(known), stranger));
     let mut config = common()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::clone(certificates) as _);

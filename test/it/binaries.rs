@@ -3,6 +3,7 @@
 mod many;
 mod readme;
 mod services;
+mod words;
 
 use std::net::SocketAddr;
 use std::process::Stdio;

@@ -19,6 +19,8 @@ pub enum DialError {
     Proxy(ProxyError),
     /// TLS broke off.
     Tls(io::Error),
+    /// It doesn't speak TLS. Likewise.
+    NoTls,
     /// The gateway isn't who it should be. Later than on the first dial it may be a captive portal.
     Unknown(Error),
     /// What answers there speaks TLS, but isn't a gateway of ours. Likewise.
@@ -75,6 +77,7 @@ impl DialError {
                 | Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol),
             ) => Self::NoGateway,
             Some(tls @ (Error::InvalidCertificate(_) | Error::General(_))) => Self::Unknown(tls),
+            Some(Error::InvalidMessage(_)) => Self::NoTls,
             _ => Self::Tls(err),
         }
     }
@@ -91,9 +94,11 @@ impl DialError {
             },
             Self::Proxy(err) => err.verdict(),
             Self::Tls(_) | Self::Broken(_) | Self::Stale(_) | Self::Authorize(_) => Verdict::Failed,
-            Self::Unknown(_) | Self::NoGateway | Self::NoDoor(_) | Self::NoConnect => {
-                Verdict::FinalAtFirst
-            }
+            Self::Unknown(_)
+            | Self::NoTls
+            | Self::NoGateway
+            | Self::NoDoor(_)
+            | Self::NoConnect => Verdict::FinalAtFirst,
             Self::Denied(reply) if !reply.firm => Verdict::FinalAtFirst,
             Self::Refused(_) | Self::Denied(_) => Verdict::Final,
             Self::Busy(_, after) => after.map_or(Verdict::Failed, Verdict::Later),
@@ -126,6 +131,9 @@ impl fmt::Display for DialError {
             Self::Unknown(err) => write!(
                 f,
                 "the gateway's certificate can't be trusted ({err}); is the name right? For a self-signed one give its --pin"
+            ),
+            Self::NoTls => f.write_str(
+                "what answers there doesn't speak TLS; is the port right? A gateway's is that of https://",
             ),
             Self::NoGateway => f.write_str(
                 "what answers there is no 2ptth gateway, or something in between doesn't let the ALPN label through; with an --authorization-file it could be passed by HTTP",

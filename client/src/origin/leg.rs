@@ -183,7 +183,9 @@ mod tests {
 
     fn legs(port: u16) -> Legs {
         let address = OriginAddress::Http { host: "127.0.0.1".to_owned(), port };
-        Legs::new(Arc::new(Whereabouts::new(address, &OriginOptions::default()).expect("no file is read")))
+        Legs::new(Arc::new(
+            Whereabouts::new(address, &OriginOptions::default()).expect("no file is read"),
+        ))
     }
 
     /// An origin that writes head and body apart, with Nagle's algorithm, on one connection.

@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::note;
 use super::rewind::Rewind;
-use crate::auth::Identity;
+use crate::auth::{Identity, Stranger};
 use crate::caps::Place;
 use crate::demux::{Peer, Side};
 use crate::shard::Shard;
@@ -66,7 +66,11 @@ where
         }
         Err(_) => return note(peer, &"no ClientHello in time"),
     };
-    let (side, config) = shard.tls.side(&hello.client_hello());
+    let stranger = Stranger::default();
+    let (side, config) = match shard.tls.side(&hello.client_hello(), &stranger) {
+        Ok(chosen) => chosen,
+        Err(err) => return note(peer, &err),
+    };
     let backend = side == Side::Backend;
     if backend {
         // Guessing a 256-bit key is hopeless; this keeps the attempts from costing us.
@@ -82,7 +86,7 @@ where
         Ok(Ok(stream)) => stream,
         Ok(Err((err, io))) if backend => {
             shard.attempts.failed(address, Instant::now());
-            warn!("tunnel: refused from={peer}: {err}");
+            warn!("tunnel: refused from={peer}: {}", refusal(&err, &stranger));
             if !place.is_reserved() {
                 // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
                 farewell(io).await;
@@ -104,6 +108,16 @@ where
         return Some(Accepted::Backend(Box::new(stream), identity));
     }
     Some(Accepted::Visitor(Box::new(stream), kind))
+}
+
+/// Why a backend's handshake ended, in words that help who has to admit it.
+fn refusal(err: &std::io::Error, stranger: &Stranger) -> String {
+    let rustls = err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>());
+    match (stranger.get(), rustls) {
+        (Some(key), _) => format!("its key isn't known here: {key}"),
+        (None, Some(rustls::Error::NoCertificatesPresented)) => "it showed no key".to_owned(),
+        _ => err.to_string(),
+    }
 }
 
 /// For a URL that begins with `http://`.

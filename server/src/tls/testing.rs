@@ -19,7 +19,7 @@ use rustls::{
 use ptth_link::crypto;
 use ptth_link::token::Token;
 
-use super::{Side, Tls};
+use super::{Side, Stranger, Tls};
 use crate::config::{Admission, CertificateSource, Config};
 
 pub(crate) const BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
@@ -154,7 +154,8 @@ pub(crate) fn shake(tls: &Tls, config: ClientConfig, name: &str) -> Pair {
     let mut acceptor = Acceptor::default();
     acceptor.read_tls(&mut wire.as_slice()).unwrap();
     let accepted = acceptor.accept().unwrap_or_else(|(error, _)| panic!("{error}")).unwrap();
-    let (side, chosen) = tls.side(&accepted.client_hello());
+    let stranger = Stranger::default();
+    let (side, chosen) = tls.side(&accepted.client_hello(), &stranger).unwrap();
     match accepted.into_connection(chosen) {
         Ok(server) => {
             let mut pair = Pair { side, client, server, client_error: None, server_error: None };

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use log::{info, warn};
 use ptth_link::cork::{Cork, Driver, cork};
-use ptth_link::goaway::{self, OVER_LIMIT, TAKEN, WITHDRAWN, refusal};
+use ptth_link::goaway::{self, OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
 use ptth_link::shutdown::{Phase, Shutdown};
@@ -318,7 +318,11 @@ where
             () = shutdown.reached(Phase::Closing) => {
                 // Whatever still runs is cut off, streams in the graveyard included.
                 drop(registration);
-                tunnel.drain();
+                match tunnel.identity.ours {
+                    true => tunnel.dismiss(STOPPING, "the gateway stops"),
+                    // To others a code that they don't know would be an error.
+                    false => tunnel.drain(),
+                }
                 return finish(engine, tunnel).await;
             }
             () = sleep_until(exhume) => {

@@ -81,7 +81,7 @@ async fn one_client_holds_the_tunnels_of_several_services() {
     let guesses = ["blog.test", "shop.test"]
         .map(|host| (host, format!("https://{host}:{}/", gateway.address.port())));
     for (host, guess) in &guesses {
-        client.logs(&format!("client: public address {guess} service=\"{host}\"")).await;
+        client.says(&format!(" {host} {guess} -> http://")).await;
     }
     let lines: String = guesses.iter().map(|(_, guess)| format!("{guess}\n")).collect();
     holds(&folder.path("urls"), &lines).await;
@@ -98,14 +98,14 @@ async fn a_service_that_is_refused_leaves_the_others() {
     let (blog, shop) = (origin("from the blog").await, origin("from the shop").await);
     let folder = Folder::new();
     let client = client(&folder, &gateway, &[&known, &stranger], &[&blog, &shop]);
-    let line = client.logs("client: service=\"shop.test\" ends").await;
+    let line = client.logs("client: service=\"shop.test\" gateway=").await;
     assert!(line.contains("doesn't know this token"), "{line}");
     gateway.until_tunnels(1).await;
     assert_eq!(H1::get(&gateway, "/").await.text(), "from the blog");
     client.signal("TERM");
     let output = client.ended().await;
     assert_eq!(output.code, Some(77), "{output:?}");
-    assert_eq!(output.stderr.matches("service=\"shop.test\" ends").count(), 1, "said once");
+    assert_eq!(output.stderr.matches(" ends: the gateway refuses").count(), 1, "said once");
 }
 
 /// B3

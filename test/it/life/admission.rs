@@ -62,12 +62,15 @@ async fn a_client_with_a_wrong_token_or_none_ends_with_a_sentence() {
     for (token, why) in
         [(Some(Token::generate()), "it doesn't know this token"), (None, "it wants a token")]
     {
+        // By which the operator knows what to admit.
+        let key = token.as_ref().map(|token| format!("; its public half is {}", token.public()));
         let mut config = gateway.client_config();
         config.token = token;
         let backend = Backend::start(config, ptth_client::demo::Demo);
         let stopped = backend.ended().await.expect_err("a refusal");
-        assert!(matches!(stopped, Stopped::Refused(_)), "{stopped:?}");
-        assert_eq!(stopped.to_string(), format!("the gateway refuses this client: {why}"));
+        assert!(matches!(stopped, Stopped::Refused(..)), "{stopped:?}");
+        let expected = format!("the gateway refuses this client: {why}{}", key.unwrap_or_default());
+        assert_eq!(stopped.to_string(), expected);
     }
 }
 

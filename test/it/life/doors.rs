@@ -178,7 +178,7 @@ async fn each_refusal_that_is_final_ends_the_client_with_its_reason() {
         });
         let guest = Guest::start(&process(config(&tls)), fake.clone(), Demo);
         let stopped = guest.ended().await.expect_err(status);
-        assert_eq!(matches!(stopped, Stopped::Refused(_)), refused, "{status}: {stopped:?}");
+        assert_eq!(matches!(stopped, Stopped::Refused(..)), refused, "{status}: {stopped:?}");
         assert!(stopped.to_string().contains(words), "{status}: {stopped}");
         assert_eq!(fake.dialled().len(), 1, "{status}");
     }

@@ -276,5 +276,5 @@ async fn a_gateway_with_nothing_to_finish_ends_at_once() {
     assert_eq!(output.code, Some(0));
     // It had waited two seconds for the client.
     assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
-    client.logs("tunnel: 0 lost: closed").await;
+    client.logs("tunnel: 0 the gateway stops").await;
 }

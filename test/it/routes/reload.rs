@@ -98,7 +98,7 @@ async fn a_tunnel_whose_grant_was_withdrawn_is_drained_and_told() {
     assert_eq!(asked.load(Ordering::Relaxed), 1);
     // It dials again to hear the verdict: nobody knows its key.
     let stopped = goes.ended().await.expect_err("a refusal");
-    assert!(matches!(stopped, Stopped::Refused(_)), "{stopped:?}");
+    assert!(matches!(stopped, Stopped::Refused(..)), "{stopped:?}");
 }
 
 /// C6: a key that moves from one route to another serves the other, without anybody touching the client.

@@ -60,7 +60,7 @@ async fn a_file_that_did_not_change_is_a_refusal() {
     config.authorization = Some(Authorization::File(path));
     let guest = Guest::start(&process(config), fake.clone(), Demo);
     let stopped = guest.ended().await.expect_err("a refusal");
-    assert!(matches!(&stopped, Stopped::Refused(DialError::Denied(_))), "{stopped:?}");
+    assert!(matches!(&stopped, Stopped::Refused(DialError::Denied(_), _)), "{stopped:?}");
     assert!(stopped.to_string().ends_with("401 Unauthorized, \"expired\""), "{stopped}");
     assert_eq!(fake.dialled().len(), 1);
 }

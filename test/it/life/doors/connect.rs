@@ -159,7 +159,7 @@ async fn who_does_not_take_extended_connect_is_told_from_who_refuses() {
         config.via = Via::Connect;
         let guest = Guest::start(&process(config), fake.clone(), Demo);
         let stopped = guest.ended().await.expect_err(words);
-        assert_eq!(matches!(stopped, Stopped::Refused(_)), refused, "{stopped:?}");
+        assert_eq!(matches!(stopped, Stopped::Refused(..)), refused, "{stopped:?}");
         assert!(stopped.to_string().contains(words), "{stopped}");
     }
 }

@@ -58,7 +58,10 @@ async fn the_real_client_ends_with_77_and_the_gateways_reason() {
     let client = Process::start("2ptth-client", &arguments, &[("AUTHORIZATION", "c2VjcmV0")]);
     let output = client.ended().await;
     assert_eq!(output.code, Some(77), "{output:?}");
-    let sentence = "2ptth-client: the gateway refuses this client: 403 Forbidden, \"blog.example.com isn't yours\"";
+    let sentence = format!(
+        "2ptth-client: gateway {}: the gateway refuses this client: 403 Forbidden, \"blog.example.com isn't yours\"",
+        front.address
+    );
     assert!(output.stderr.lines().any(|line| line == sentence), "{output:?}");
     assert!(!output.stderr.contains("c2VjcmV0"));
 }
