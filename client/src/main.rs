@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 
 enum Failure {
     /// What the user should hear, and which gateway said it.
-    Stopped(Option<String>, Stopped),
+    Stopped(Option<Box<str>>, Stopped),
     /// The file of `--url-file`.
     Urls(PathBuf, io::Error),
     /// Threads, runtimes, signals.
@@ -197,7 +197,7 @@ fn end(
     services: &[Service],
     triggers: &[Trigger],
     outcomes: &mpsc::Receiver<Outcome>,
-) -> Result<(), (String, Stopped)> {
+) -> Result<(), (Box<str>, Stopped)> {
     let mut first = None;
     let mut over = BTreeSet::new();
     for (number, outcome) in outcomes {
@@ -209,7 +209,7 @@ fn end(
         if !over.insert(number) {
             continue;
         }
-        let gateway = service.config.gateway.to_string();
+        let gateway: Box<str> = service.config.gateway.to_string().into();
         match &service.label {
             // Returning ends the others, too.
             None => return Err((gateway, stopped)),
