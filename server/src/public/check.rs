@@ -69,6 +69,11 @@ pub(super) fn h2(head: &mut Parts) -> Result<(), Option<ExchangeError>> {
         let status = StatusCode::URI_TOO_LONG;
         return Err(Some(ExchangeError::Request(status, "The target is longer than 8 KiB.")));
     }
+    if list_size(head) > MAX_HEAD {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let why = "The head is longer than 32 KiB.";
+        return Err(Some(ExchangeError::Request(status, why)));
+    }
     if head.headers.len() > MAX_FIELDS {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Some(ExchangeError::Request(status, "There are more than 100 fields.")));
@@ -103,6 +108,13 @@ fn is_well_formed(head: &Parts) -> bool {
         && has_one_host(head)
         && has_one_length(head)
         && head.headers.values().all(|value| !is_padded(value.as_bytes()))
+}
+
+/// Of the head as RFC 9113 §6.5.2 counts it, but for what every request has.
+fn list_size(head: &Parts) -> usize {
+    let fields = head.headers.iter();
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    target + fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum::<usize>()
 }
 
 /// Bytes of values that are there already under the same name: in HPACK each costs its sender one byte, but the tunnel
@@ -157,6 +169,10 @@ fn join_cookies(fields: &mut HeaderMap) {
     }
 }
 
+/// As HTTP/1.1's head.
+const MAX_HEAD: usize = 32 * 1024;
+/// What a field counts beside its bytes (RFC 9113 §6.5.2).
+const FIELD: usize = 32;
 /// SECURITY's bound of a request line.
 const MAX_TARGET: usize = 8 * 1024;
 /// SECURITY's bound of a head's fields.

@@ -236,11 +236,18 @@ async fn heads_over_the_limits_get_414_and_431_on_their_stream() {
     let many: Vec<_> = get("/").into_iter().chain([("a", "b"); 101]).collect();
     visitor.send(headers(5, END_STREAM, &many)).await;
     assert!(matches!(visitor.outcome(5).await, Outcome::Response(431, _)));
-    // 40 KiB, in frames of the size that is allowed (RFC 9113 §4.2).
+    // In frames of the size that is allowed (RFC 9113 §4.2), and with a page that says what is wrong.
     let value = "x".repeat(4000);
-    let huge: Vec<_> = get("/").into_iter().chain([("a", value.as_str()); 10]).collect();
-    visitor.send(in_pieces(7, &block(&huge))).await;
-    assert!(matches!(visitor.outcome(7).await, Outcome::Response(431, _) | Outcome::Reset(431, _)));
+    for (stream, fields) in [(7, 10), (9, 50)] {
+        let names: Vec<_> = (0..fields).map(|n| format!("a{n}")).collect();
+        let huge = names.iter().map(|name| (name.as_str(), value.as_str()));
+        let huge: Vec<_> = get("/").into_iter().chain(huge).collect();
+        visitor.send(in_pieces(stream, &block(&huge))).await;
+        match visitor.outcome(stream).await {
+            Outcome::Response(431, page) => assert!(page.starts_with(b"431 "), "{page:?}"),
+            outcome => panic!("{fields} fields: {outcome:?}"),
+        }
+    }
     release.send(true).unwrap();
     assert_eq!(visitor.outcome(1).await, Outcome::Response(200, b"ok".to_vec()));
     assert_eq!(seen.all(), ["/hold", "0 whole"]);
