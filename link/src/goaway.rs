@@ -176,7 +176,7 @@ mod tests {
 
     #[tokio::test]
     async fn other_codes_are_not_ours() {
-        for code in [1, 11, 0x3270_0000, OVER_LIMIT + 1, u32::MAX] {
+        for code in [1, 11, 0x3270_0000, STOPPING + 1, u32::MAX] {
             let err = read(&farewell(code, "")).await;
             assert_eq!((Why::of(&err), text(&err)), (None, None), "{err:?}");
         }

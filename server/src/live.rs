@@ -1,5 +1,8 @@
 //! One live tunnel, as requests and its driver see it.
 
+mod lobby;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -15,6 +18,8 @@ use crate::auth::Identity;
 use crate::graveyard::Graveyard;
 use crate::share::{Part, Share, Tally};
 use crate::site::Grant;
+
+pub(crate) use lobby::Lobby;
 
 /// Names a tunnel in logs.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -47,8 +52,8 @@ pub struct Tunnel {
     pub(crate) tally: Tally,
     /// Whether it is in several pools.
     shared: AtomicBool,
-    /// Where requests wait for room: once for each pool that it is in.
-    rooms: RwLock<Vec<Arc<Notify>>>,
+    /// Where requests wait for room: those of the pools that it is in, by their addresses in memory.
+    lobbies: RwLock<HashMap<usize, Arc<Lobby>>>,
     draining: AtomicBool,
     strikes: AtomicU32,
     probe: AtomicBool,
@@ -87,7 +92,7 @@ impl Tunnel {
             waiting: AtomicUsize::new(0),
             tally: Tally::default(),
             shared: AtomicBool::new(false),
-            rooms: RwLock::default(),
+            lobbies: RwLock::default(),
             draining: AtomicBool::new(false),
             strikes: AtomicU32::new(0),
             probe: AtomicBool::new(false),
@@ -136,22 +141,24 @@ impl Tunnel {
         if before == 1 && self.is_draining() {
             self.attention.notify_one();
         }
-        let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
-        rooms.iter().for_each(|freed| freed.notify_one());
+        if Lobby::is_any_wanted() {
+            let lobbies = self.lobbies.read().unwrap_or_else(PoisonError::into_inner);
+            lobbies.values().for_each(|lobby| lobby.free());
+        }
     }
 
-    /// Those who wait on `freed` wait for this tunnel, too.
-    pub(crate) fn join(&self, freed: &Arc<Notify>) {
-        let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
-        rooms.push(freed.clone());
-        self.shared.store(rooms.len() > 1, Ordering::Relaxed);
+    /// Those who wait in `lobby` wait for this tunnel, too.
+    pub(crate) fn join(&self, lobby: &Arc<Lobby>) {
+        let mut lobbies = self.lobbies.write().unwrap_or_else(PoisonError::into_inner);
+        lobbies.insert(Arc::as_ptr(lobby) as usize, lobby.clone());
+        self.shared.store(lobbies.len() > 1, Ordering::Relaxed);
     }
 
     /// They no longer do.
-    pub(crate) fn part(&self, freed: &Arc<Notify>) {
-        let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
-        rooms.retain(|other| !Arc::ptr_eq(other, freed));
-        self.shared.store(rooms.len() > 1, Ordering::Relaxed);
+    pub(crate) fn part(&self, lobby: &Arc<Lobby>) {
+        let mut lobbies = self.lobbies.write().unwrap_or_else(PoisonError::into_inner);
+        lobbies.remove(&(Arc::as_ptr(lobby) as usize));
+        self.shared.store(lobbies.len() > 1, Ordering::Relaxed);
     }
 
     /// Whether it is in several pools.
@@ -166,8 +173,8 @@ impl Tunnel {
 
     /// Wakes all who wait for room: the backend allows more streams than before.
     pub(crate) fn note_room(&self) {
-        let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
-        rooms.iter().for_each(|freed| freed.notify_waiters());
+        let lobbies = self.lobbies.read().unwrap_or_else(PoisonError::into_inner);
+        lobbies.values().for_each(|lobby| lobby.freed.notify_waiters());
     }
 
     /// No new requests from here on; those that run may finish, if the backend still answers.

@@ -212,9 +212,9 @@ impl Policy {
     /// Sends away those requests that wait for what `after` has no more, or has for other addresses; and has the
     /// others look whether what they wait for is theirs still.
     pub fn close(&self, after: &Self) {
-        let kept = |pool| after.routes.iter().any(|route| Arc::ptr_eq(&route.pool, pool));
+        let kept: HashSet<_> = after.routes.iter().map(|it| Arc::as_ptr(&it.pool)).collect();
         for Route { pool, .. } in self.routes.iter().map(|route| &**route) {
-            if kept(pool) { pool.stir() } else { pool.close() }
+            if kept.contains(&Arc::as_ptr(pool)) { pool.stir() } else { pool.close() }
         }
         self.narrow.close(&after.narrow);
         if let Some(names) = &self.names {

@@ -22,6 +22,7 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, timeout_at};
 
 use crate::auth::Identity;
+use crate::live::Lobby;
 pub use crate::live::{Tunnel, TunnelId};
 use crate::share::{Part, Share, Shares, is_used_up};
 
@@ -37,9 +38,8 @@ pub struct Pool {
     /// same index in each.
     views: Vec<RwLock<Vec<Backend>>>,
     turn: AtomicUsize,
-    waiting: AtomicUsize,
     held: Arc<AtomicUsize>,
-    freed: Arc<Notify>,
+    lobby: Arc<Lobby>,
     changed: Notify,
     closed: AtomicBool,
     /// One of those who wait presses for room.
@@ -85,9 +85,8 @@ impl Pool {
             members: Mutex::default(),
             views: (0..shards).map(|_| RwLock::default()).collect(),
             turn: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
             held,
-            freed: Arc::default(),
+            lobby: Arc::default(),
             changed: Notify::new(),
             closed: AtomicBool::new(false),
             pressing: AtomicBool::new(false),
@@ -104,7 +103,7 @@ impl Pool {
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
         let mut members = self.lock();
         let Some(index) = members.insert(tunnel) else { return };
-        tunnel.join(&self.freed);
+        tunnel.join(&self.lobby);
         self.arrange(|shard, backends| {
             if index == backends.len() {
                 backends.push(Backend::default());
@@ -117,7 +116,7 @@ impl Pool {
     pub fn remove(&self, id: TunnelId) {
         let mut members = self.lock();
         let Some((tunnel, index)) = members.remove(id) else { return };
-        tunnel.part(&self.freed);
+        tunnel.part(&self.lobby);
         let mut moved = None;
         self.arrange(|_, backends| {
             let Some(backend) = backends.get_mut(index) else { return };
@@ -133,7 +132,7 @@ impl Pool {
     /// Sends away all who wait, now and later: the route is no more, or is something else.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        self.freed.notify_waiters();
+        self.lobby.freed.notify_waiters();
         self.changed.notify_waiters();
     }
 
@@ -152,7 +151,7 @@ impl Pool {
             change(shard, &mut view.write().unwrap_or_else(PoisonError::into_inner));
         }
         // Whoever waits for room must learn as well that nothing is left to wait for.
-        self.freed.notify_waiters();
+        self.lobby.freed.notify_waiters();
         self.changed.notify_waiters();
     }
 

@@ -70,6 +70,8 @@ impl Reload {
         }
         let config = self.config(shared, asked);
         let tls = shared.tls.reload();
+        // Where certificates can't be used, the tokens may have changed nevertheless.
+        let same = !asked && tls == Ok(false);
         let [_, complaint] = &mut self.complaints;
         match tls {
             Ok(changed) => {
@@ -84,7 +86,7 @@ impl Reload {
                 complain(complaint, asked, "the old certificate and tokens stay in use", &err);
             }
         }
-        if !config {
+        if !config && !same {
             shared.roster.judge();
         }
     }

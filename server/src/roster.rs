@@ -5,7 +5,7 @@
 
 mod replaced;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
@@ -17,7 +17,6 @@ use crate::auth::Identity;
 use crate::config::WhenTaken;
 use crate::live::{Tunnel, TunnelId};
 use crate::policy::{Policy, Route};
-use crate::pool::Pool;
 use crate::site::{Grant, Site};
 
 use replaced::Replaced;
@@ -49,26 +48,35 @@ struct Members {
 #[derive(Debug)]
 struct Member {
     tunnel: Arc<Tunnel>,
-    routes: Vec<Arc<Route>>,
+    routes: ByPool,
     /// Those of its sites that another backend took from it.
-    lost: Vec<Site>,
+    lost: HashSet<Site>,
+}
+
+/// Routes by the addresses of their pools in memory, to be found among thousands.
+type ByPool = HashMap<usize, Arc<Route>>;
+
+fn key(route: &Route) -> usize {
+    Arc::as_ptr(&route.pool) as usize
+}
+
+fn by_pool(routes: Vec<Arc<Route>>) -> ByPool {
+    routes.into_iter().map(|route| (key(&route), route)).collect()
 }
 
 impl Member {
     /// Has it stand in the pools of `routes` and in no others.
     fn stand(&mut self, routes: Vec<Arc<Route>>) {
-        let stays = |pool: &Arc<Pool>| routes.iter().any(|route| Arc::ptr_eq(&route.pool, pool));
-        for route in self.routes.iter().filter(|route| !stays(&route.pool)) {
-            route.pool.remove(self.tunnel.id);
-        }
-        self.routes = routes;
-        self.routes.iter().for_each(|route| route.pool.add(&self.tunnel));
+        let before = std::mem::replace(&mut self.routes, by_pool(routes));
+        let left = before.iter().filter(|(key, _)| !self.routes.contains_key(key));
+        left.for_each(|(_, route)| route.pool.remove(self.tunnel.id));
+        self.routes.values().for_each(|route| route.pool.add(&self.tunnel));
     }
 
     /// Has it leave where `policy` lets it stand no longer.
     fn shrink(&mut self, policy: &Policy) {
         let mut granted = policy.judge(&self.tunnel);
-        granted.retain(|route| self.routes.iter().any(|it| Arc::ptr_eq(&it.pool, &route.pool)));
+        granted.retain(|route| self.routes.contains_key(&key(route)));
         self.stand(granted);
     }
 
@@ -111,9 +119,9 @@ impl Members {
     fn lose(&mut self, route: &Route, tunnel: &Tunnel) {
         self.replaced.note(&route.site, &tunnel.identity);
         let Some(member) = self.present.get_mut(&tunnel.id) else { return };
-        member.lost.push(route.site.clone());
+        member.lost.insert(route.site.clone());
         self.losers.entry(route.site.clone()).or_default().insert(tunnel.id);
-        member.routes.retain(|it| !Arc::ptr_eq(&it.pool, &route.pool));
+        member.routes.remove(&key(route));
         route.pool.remove(tunnel.id);
         if member.routes.is_empty() {
             tunnel.dismiss(REPLACED, "another backend took this name over");
@@ -124,13 +132,13 @@ impl Members {
     fn leave(&mut self, id: TunnelId, policy: &Policy) {
         let Some(mut member) = self.present.remove(&id) else { return };
         let served = std::mem::take(&mut member.routes);
-        served.iter().for_each(|route| route.pool.remove(id));
+        served.values().for_each(|route| route.pool.remove(id));
         for site in &member.lost {
             if let Some(losers) = self.losers.get_mut(site) {
                 losers.remove(&id);
             }
         }
-        let sites = served.iter().map(|route| &route.site);
+        let sites = served.values().map(|route| &route.site);
         for site in sites.chain(member.tunnel.grants.iter().map(Grant::site)) {
             let free = !policy.has_backend(site);
             let first = self.losers.get_mut(site).filter(|_| free).and_then(BTreeSet::pop_first);
@@ -138,7 +146,7 @@ impl Members {
                 self.losers.remove(site);
             }
             if let Some(heir) = first.and_then(|first| self.present.get_mut(&first)) {
-                heir.lost.retain(|lost| lost != site);
+                heir.lost.remove(site);
                 heir.sort(policy);
             }
             policy.forget(site);
@@ -244,7 +252,8 @@ impl Roster {
             return Err(Turned::Full);
         }
         routes.iter().for_each(|route| members.make_way(route, tunnel));
-        let mut member = Member { tunnel: tunnel.clone(), routes: Vec::new(), lost: Vec::new() };
+        let (routes_of, lost) = (ByPool::new(), HashSet::new());
+        let mut member = Member { tunnel: tunnel.clone(), routes: routes_of, lost };
         member.stand(routes);
         members.present.insert(tunnel.id, member);
         self.changed.notify_waiters();

@@ -29,7 +29,7 @@ impl Pool {
                 (place, pressing) = (None, None);
                 if std::mem::take(&mut woken) {
                     // The room that woke this one is for somebody else.
-                    self.freed.notify_one();
+                    self.lobby.freed.notify_one();
                 }
                 let _place = Place::take(share.waiting(), QUEUE).ok_or(NoTunnel::Full)?;
                 // What others give back makes its part larger, too, and nobody says so.
@@ -39,14 +39,14 @@ impl Pool {
                 }
                 continue;
             }
-            let mut freed = std::pin::pin!(self.freed.notified());
+            if place.is_none() {
+                place = Some(self.lobby.wait(QUEUE).ok_or(NoTunnel::Full)?);
+            }
+            let mut freed = std::pin::pin!(self.lobby.freed.notified());
             freed.as_mut().enable();
             match self.lease(share, shard, avoid) {
                 Err(NoTunnel::Full) => {}
                 other => return other,
-            }
-            if place.is_none() {
-                place = Some(Place::take(&self.waiting, QUEUE).ok_or(NoTunnel::Full)?);
             }
             pressing = pressing.or_else(|| Pressing::begin(self));
             let next = if pressing.is_some() { Instant::now() + PRESS } else { deadline };
@@ -64,7 +64,7 @@ impl Pool {
     fn press(&self, shard: usize, turn: u32) {
         let Some(view) = self.views.get(shard) else { return };
         let backends = view.read().unwrap_or_else(PoisonError::into_inner);
-        let waiting = self.waiting.load(Ordering::Relaxed);
+        let waiting = self.lobby.waiting();
         let full = backends.iter().flat_map(Backend::tunnels).filter(|tunnel| !tunnel.has_room());
         full.for_each(|tunnel| tunnel.tally.press(waiting, turn));
     }
@@ -82,7 +82,7 @@ impl<'a> Pressing<'a> {
 impl Drop for Pressing<'_> {
     fn drop(&mut self) {
         self.0.pressing.store(false, Ordering::Relaxed);
-        self.0.freed.notify_one();
+        self.0.lobby.freed.notify_one();
     }
 }
 
