@@ -10,3 +10,4 @@ mod names;
 mod reload;
 mod table;
 mod taken;
+mod thousands;
