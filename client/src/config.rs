@@ -75,6 +75,8 @@ pub struct Config {
     pub host: String,
     /// The public host to register for, if not all that the credential is good for.
     pub asked_host: Option<String>,
+    /// The path to serve alone, as the gateway's route has it.
+    pub path: Option<String>,
     /// The dynamic name to ask for; the gateway knows where it leads.
     pub name: Option<String>,
     /// What the gateway admits us by; without one, only an open gateway does.
@@ -128,6 +130,7 @@ impl Config {
             host: gateway.host.trim_end_matches('.').to_owned(),
             gateway,
             asked_host: None,
+            path: None,
             name: None,
             token: None,
             authorization: None,
@@ -226,9 +229,11 @@ impl Service {
             config.asked_host = Some(config.host.clone());
         }
         if let Some((flag, text)) = setting(&args.name, env, "--name", "NAME")? {
-            let name = text.trim().to_ascii_lowercase();
-            let name = Some(name).filter(|name| token::is_name(name));
+            let name = Some(text.trim().to_owned()).filter(|name| token::is_name(name));
             config.name = Some(name.ok_or(ConfigError::Name { flag, text })?);
+        }
+        if let Some((flag, text)) = setting(&args.path, env, "--path", "PUBLIC_PATH")? {
+            config.path = Some(ways::public_path(&text).ok_or(ConfigError::Path { flag, text })?);
         }
         if let Some((flag, text)) = setting(&args.tunnels, env, "--tunnels", "TUNNELS")? {
             let number = text.trim().parse().ok().filter(|n| (1..=MAX_TUNNELS).contains(n));
@@ -260,7 +265,8 @@ fn for_one_service(args: &Args, env: &Env<'_>) -> Option<&'static str> {
         Args { addresses, .. } if addresses.len() > 1 => Some("an origin"),
         Args { host: Some(_), .. } => Some("--host"),
         Args { name: Some(_), .. } => Some("--name"),
-        _ => ["ORIGIN", "PUBLIC_HOST", "NAME"].into_iter().find(is_set),
+        Args { path: Some(_), .. } => Some("--path"),
+        _ => ["ORIGIN", "PUBLIC_HOST", "PUBLIC_PATH", "NAME"].into_iter().find(is_set),
     }
 }
 

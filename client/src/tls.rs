@@ -47,7 +47,9 @@ pub fn tunnel(
     knowing: Arc<dyn ServerCertVerifier>,
     common_name: &str,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let certificate = config.identity().certificate_asking(common_name, config.name.as_deref());
+    let certificate = config.identity();
+    let certificate =
+        certificate.certificate_asking(common_name, config.name.as_deref(), config.path.as_deref());
     let (certificate, key) = certificate.map_err(TlsError::Certificate)?;
     let tls = builder(knowing)?.with_client_auth_cert(vec![certificate], key);
     Ok(one_protocol(tls.map_err(TlsError::Rustls)?, &config.alpn))

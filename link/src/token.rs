@@ -19,13 +19,11 @@ use crate::crypto;
 /// gateway that the backend is this project's client; it proves nothing.
 pub const ORGANIZATION: &str = "2ptth-client";
 
-/// Whether a backend may ask for `name`: one label of a host (RFC 1123 §2.1), in lower case.
+/// Whether a backend may ask for `name`: a segment of a path, of unreserved characters and `%` (RFC 3986 §2.3). Hosts
+/// know no case, so only one that is also a label of a host in lower case can become a host.
 pub fn is_name(name: &str) -> bool {
-    let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    (1..=63).contains(&name.len())
-        && name.bytes().all(allowed)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+    (1..=63).contains(&name.len()) && name.bytes().all(allowed) && !matches!(name, "." | "..")
 }
 
 /// The private half: who holds it may be the backend.
@@ -67,19 +65,20 @@ impl Token {
         &self,
         common_name: &str,
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TokenError> {
-        self.certificate_asking(common_name, None)
+        self.certificate_asking(common_name, None, None)
     }
 
-    /// The same, with the dynamic name that is asked for as `OU`: see [`is_name`].
+    /// The same, with what is asked for as `OU`: the dynamic name ([`is_name`]), and the path, which begins with `/`.
     pub fn certificate_asking(
         &self,
         common_name: &str,
         name: Option<&str>,
+        path: Option<&str>,
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TokenError> {
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationName, ORGANIZATION);
-        if let Some(name) = name {
-            subject.push(DnType::OrganizationalUnitName, name);
+        for wish in name.into_iter().chain(path) {
+            subject.push(DnType::OrganizationalUnitName, wish);
         }
         subject.push(DnType::CommonName, common_name);
         let mut params = CertificateParams::default();
@@ -321,18 +320,20 @@ mod tests {
     #[test]
     fn a_name_is_one_label_of_a_host() {
         let longest = "a".repeat(63);
-        for name in ["a", "bob", "x-1", "0", "xn--bcher-kva", &longest] {
+        for name in
+            ["a", "bob", "x-1", "0", "xn--bcher-kva", "EXAMPLE_TARGET", "a.b~c%20", &longest]
+        {
             assert!(is_name(name), "{name}");
         }
         let long = "a".repeat(64);
-        for name in ["", "-a", "a-", "Bob", "a.b", "a_b", "a b", "b\u{fc}cher", "*", "a\n", &long] {
+        for name in ["", ".", "..", "a/b", "a?b", "a b", "b\u{fc}cher", "*", "a\n", "a+b", &long] {
             assert!(!is_name(name), "{name:?}");
         }
     }
 
     #[test]
     fn the_name_that_is_asked_for_is_the_certificates_unit() {
-        let shown = |name| Token::generate().certificate_asking("x.0", name).unwrap().0;
+        let shown = |name| Token::generate().certificate_asking("x.0", name, None).unwrap().0;
         // 2.5.4.11 with a UTF8String (RFC 5280, appendix A.1).
         let unit = [&[0x06, 3, 0x55, 4, 11, 0x0c, 4], &b"blog"[..]].concat();
         assert!(shown(Some("blog")).windows(unit.len()).any(|window| window == unit));

@@ -91,6 +91,8 @@ pub struct Identity {
     pub sni: Option<String>,
     /// The dynamic name that it wants to serve: the certificate's OU.
     pub wish: Option<String>,
+    /// The path that it wants to serve alone: another OU, which begins with `/`.
+    pub path: Option<String>,
 }
 
 impl Identity {
@@ -131,8 +133,10 @@ impl Identity {
         let subject = parsed.subject();
         let name = subject.iter_common_name().next().map(text).unwrap_or_default();
         let ours = subject.iter_organization().any(|o| text(o) == ORGANIZATION);
-        let wish = subject.iter_organizational_unit().next().map(text);
-        Self { key, ours, wish, ..Self::called(&name) }
+        let (paths, wishes): (Vec<_>, Vec<_>) =
+            subject.iter_organizational_unit().map(text).partition(|text| text.starts_with('/'));
+        let (wish, path) = (wishes.into_iter().next(), paths.into_iter().next().filter(|_| ours));
+        Self { key, ours, wish, path, ..Self::called(&name) }
     }
 
     /// A backend that calls itself `<instance>.<slot>`, of which nothing else is known.

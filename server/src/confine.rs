@@ -7,28 +7,28 @@ use http::header::{SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Takes out of a response what counts for the whole host, and has cookies sent to `/name/` alone.
-pub(crate) fn confine(fields: &mut HeaderMap, name: &str) {
+pub(crate) fn confine(fields: &mut HeaderMap, base: &str) {
     for field in [CLEAR_SITE_DATA, SERVICE_WORKER_ALLOWED, STRICT_TRANSPORT_SECURITY] {
         fields.remove(field);
     }
     if let http::header::Entry::Occupied(mut cookies) = fields.entry(SET_COOKIE) {
         for cookie in cookies.iter_mut() {
-            *cookie = confined(cookie, name);
+            *cookie = confined(cookie, base);
         }
     }
 }
 
 /// The cookie without its own Domain and Path (RFC 6265 §5.2: a user agent takes the last of each).
-fn confined(cookie: &HeaderValue, name: &str) -> HeaderValue {
+fn confined(cookie: &HeaderValue, base: &str) -> HeaderValue {
     let attributes = cookie.as_bytes().split(|byte| *byte == b';').enumerate();
     let kept = attributes.filter(|(index, attribute)| {
         let key = attribute.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
         *index == 0 || ![&b"domain"[..], b"path"].iter().any(|it| key.eq_ignore_ascii_case(it))
     });
     let mut kept: Vec<_> = kept.map(|(_, attribute)| attribute).collect();
-    let path = format!(" Path=/{name}/");
+    let path = format!(" Path={base}");
     kept.push(path.as_bytes());
-    // Of a value's bytes and a label's, so it is a value.
+    // Of a value's bytes and a name's, so it is a value.
     HeaderValue::from_bytes(&kept.join(&b';')).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
@@ -50,9 +50,9 @@ mod tests {
             ("domain=\"x\"; Pathology=1", "domain=\"x\"; Pathology=1; Path=/bob/"),
         ] {
             let value = HeaderValue::from_static(said);
-            assert_eq!(confined(&value, "bob"), expected, "{said}");
+            assert_eq!(confined(&value, "/bob/"), expected, "{said}");
         }
         let odd = HeaderValue::from_bytes(b"a=\xff; Path=/").unwrap();
-        assert_eq!(confined(&odd, "bob").as_bytes(), b"a=\xff; Path=/bob/");
+        assert_eq!(confined(&odd, "/bob/").as_bytes(), b"a=\xff; Path=/bob/");
     }
 }

@@ -24,14 +24,14 @@ use crate::auth::{Claim, Credential, Identity, Known, Mark};
 use crate::config::{Config, NameGrant, NoBackend, Route as Settings, WhenTaken};
 use crate::live::Tunnel;
 use crate::pool::{Patience, Pool};
-use crate::router::{HostPattern, Table, is_label};
+use crate::router::{HostPattern, Table};
 use crate::site::{Grant, Site};
 
 use admits::{Admits, Scope};
 use desk::Desk;
 use names::Names;
 use narrow::Narrow;
-use wish::forbidden;
+use wish::{at_path, forbidden};
 
 pub use route::Route;
 pub use wish::{Refused, Wish};
@@ -103,7 +103,7 @@ impl Policy {
         for settings in config.routes.iter().chain(&unnamed) {
             policy.add(settings, known, (shards, before), unnamed.is_some());
         }
-        if let Some(names) = &policy.names {
+        if let Some(names) = policy.names.as_ref().filter(|names| !names.domain().is_empty()) {
             // Its domain is theirs as if a route had it as a wildcard. A twin among the routes comes first.
             let hosts = HostPattern::Under(names.domain().into());
             let _ = policy.table.insert(&hosts, "/", Target::Names);
@@ -272,7 +272,8 @@ impl Policy {
     /// # Errors
     /// [`Refused::Forbidden`]: its key is good for something, but not for what it asks.
     pub fn admit(&self, identity: &Identity) -> Result<Vec<Grant>, Refused> {
-        self.sites_by_key(identity).map(|sites| sites.into_iter().map(Grant::by_key).collect())
+        let grants = self.sites_by_key(identity)?.into_iter().map(Grant::by_key).collect();
+        at_path(grants, identity.path.as_deref(), Grant::site)
     }
 
     fn sites_by_key(&self, identity: &Identity) -> Result<Vec<Site>, Refused> {
@@ -308,7 +309,7 @@ impl Policy {
 
     /// Whether there are dynamic names, and this could be one.
     fn speaks_of(&self, name: &str) -> bool {
-        self.names.is_some() && is_label(name)
+        self.names.as_ref().is_some_and(|names| names.is_fit(name))
     }
 
     /// The dynamic name that a host spells, unless a route has that host.
@@ -328,8 +329,8 @@ impl Policy {
         chosen.into_iter().flat_map(|admits| self.sites(admits)).collect()
     }
 
-    /// Door B: what a backend may serve that shows `claim`, of what it asks for; and who it is, unless the
-    /// gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
+    /// Door B: what a backend may serve that shows `claim`, of what it asks for, of that the `path` alone if it names
+    /// one; and who it is, unless the gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
     ///
     /// # Errors
     /// [`Refused`].
@@ -337,6 +338,7 @@ impl Policy {
         &self,
         claim: &Claim<'_>,
         wish: &Wish,
+        path: Option<&str>,
     ) -> Result<(Option<Mark>, Vec<Grant>), Refused> {
         let mut desk = Desk::new(claim);
         let mut grants = Vec::new();
@@ -352,7 +354,7 @@ impl Policy {
         }
         let mut seen = HashSet::new();
         grants.retain(|grant| seen.insert(grant.site().clone()));
-        Ok((desk.who(), grants))
+        Ok((desk.who(), at_path(grants, path, Grant::site)?))
     }
 
     /// The configured routes, each once, with whom they admit.

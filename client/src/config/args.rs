@@ -51,7 +51,11 @@ pub struct Args {
     #[argh(option, arg_name = "name")]
     pub host: Option<String>,
 
-    /// ask for this dynamic name, one label of a host (NAME)
+    /// serve only the gateway's route of this path (PUBLIC_PATH)
+    #[argh(option, arg_name = "path")]
+    pub path: Option<String>,
+
+    /// ask for this dynamic name, one label of a host or one segment of a path (NAME)
     #[argh(option, arg_name = "name")]
     pub name: Option<String>,
 

@@ -58,6 +58,13 @@ pub enum ConfigError {
         /// What it says.
         text: String,
     },
+    /// The path of a route.
+    Path {
+        /// The flag or variable.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+    },
     /// More than one way to know the gateway.
     TrustTwice,
     /// Not a pin.
@@ -176,7 +183,11 @@ impl fmt::Display for ConfigError {
             ),
             Self::Name { flag, text } => write!(
                 f,
-                "{flag} {text:?} can't be a name; write one label of a host, 1 to 63 letters, digits and hyphens, like `blog`"
+                "{flag} {text:?} can't be a name; write one label of a host, or one segment of a path, of 1 to 63 letters, digits and - . _ ~ %, like `blog`"
+            ),
+            Self::Path { flag, text } => write!(
+                f,
+                "{flag} {text:?} can't be a path; write the prefix that the gateway's route has, like `/forward/acme`"
             ),
             Self::TrustTwice => f.write_str("--ca, --pin and --insecure exclude each other; keep one"),
             Self::Pin => f.write_str(

@@ -133,7 +133,7 @@ impl<'a> Layers<'a> {
         let why = match table.entries.contains_key("ORIGIN") {
             false => "this service has no origin",
             true if twin => {
-                "another service has the same host, name and credential, so visitors would get either"
+                "another service has the same credential, and one of them asks for all that the other does, so visitors would get either; give each a host, a path or a name"
             }
             true => return Ok(()),
         };
@@ -199,7 +199,14 @@ pub(super) fn blaming<T>(
     })
 }
 
-/// Whether the gateway would take one for the other.
+/// Whether one asks for all that the other asks for.
+fn covers(one: &Config, other: &Config) -> bool {
+    let asks = |config: &Config| (config.asked_host.clone(), config.name.clone());
+    let all = asks(one) == (None, None);
+    (all || asks(one) == asks(other)) && (one.path.is_none() || one.path == other.path)
+}
+
+/// Whether the gateway would have both answer for the same.
 fn is_twin(one: &Config, other: &Config) -> bool {
     let same_authorization = match (&one.authorization, &other.authorization) {
         (None, None) => true,
@@ -208,8 +215,9 @@ fn is_twin(one: &Config, other: &Config) -> bool {
         (Some(Authorization::Fixed(one)), Some(Authorization::Fixed(other))) => one == other,
         _ => false,
     };
-    let same = |config: &Config| (config.asked_host.clone(), config.name.clone());
-    same_authorization && same(one) == same(other) && one.token == other.token
+    let same_credential = same_authorization && one.token == other.token;
+    let gateway = |config: &Config| (config.gateway.clone(), config.via);
+    same_credential && gateway(one) == gateway(other) && (covers(one, other) || covers(other, one))
 }
 
 fn is_set(env: &Env<'_>, variable: &'static str) -> bool {
@@ -245,7 +253,7 @@ impl Reading<'_> {
                 file.services.push(table);
             }
         }
-        match (file.services.as_slice(), ["PUBLIC_HOST", "NAME", "ORIGIN"]) {
+        match (file.services.as_slice(), ["PUBLIC_HOST", "PUBLIC_PATH", "NAME", "ORIGIN"]) {
             ([], _) => Ok(file),
             (_, own) => match own.iter().find_map(|own| file.place(own)) {
                 Some(place) => Err(FileError::At {
@@ -357,6 +365,7 @@ pub(super) const KEYS: &[Key] = &[
     key("gateway", "GATEWAY", false, Kind::Text),
     key("origin", "ORIGIN", true, Kind::Text),
     key("host", "PUBLIC_HOST", true, Kind::Text),
+    key("path", "PUBLIC_PATH", true, Kind::Text),
     key("name", "NAME", true, Kind::Text),
     key("token_file", "TOKEN_FILE", true, Kind::Path),
     key("authorization_file", "AUTHORIZATION_FILE", true, Kind::Path),

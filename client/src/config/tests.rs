@@ -93,7 +93,7 @@ fn flag_beats_variable_beats_default() {
         Some(Authorization::Command(command)) => command.clone(),
         None => String::new(),
     };
-    let table: [(&str, &str, &str, &str, Seen); 18] = [
+    let table: [(&str, &str, &str, &str, Seen); 19] = [
         ("--url-file", "a", "URL_FILE", "b", |o| format!("{:?}", o.url_file)),
         ("--via", "upgrade", "VIA", "connect", |o| format!("{:?}", o.config.via)),
         ("--authorization-file", shown, "AUTHORIZATION_FILE", shown, authorization),
@@ -102,6 +102,7 @@ fn flag_beats_variable_beats_default() {
         ("--token-file", file, "TOKEN_FILE", "/nonexistent", token),
         ("--token-file", file, "TOKEN", &other_token, token),
         ("--host", "a.example", "PUBLIC_HOST", "b.example", |o| o.config.host.clone()),
+        ("--path", "/a", "PUBLIC_PATH", "/b/", |o| format!("{:?}", o.config.path)),
         ("--name", "Blog", "NAME", "shop", |o| format!("{:?}", o.config.name)),
         ("--ca", "a.pem", "CA", "b.pem", trust),
         ("--pin", pin, "PIN", &other_pin, trust),
@@ -189,8 +190,10 @@ fn each_mistake_gets_one_clear_sentence() {
         ("g --host a:1", &[], &["--host", "port"]),
         ("g --host https://a", &[], &["--host", "scheme"]),
         ("g", &[("PUBLIC_HOST", "*.a")], &["PUBLIC_HOST"]),
-        ("g --name a.b", &[], &["--name \"a.b\"", "one label"]),
-        ("g", &[("NAME", "-")], &["NAME", "one label"]),
+        ("g --name a/b", &[], &["--name \"a/b\"", "one label"]),
+        ("g --path a", &[], &["--path \"a\"", "/forward/acme"]),
+        ("g", &[("PUBLIC_PATH", "/a?b")], &["PUBLIC_PATH"]),
+        ("g", &[("NAME", "..")], &["NAME", "one label"]),
         ("g --host-header a/b", &[], &["--host-header", "keep"]),
         ("g --forwarded some", &[], &["--forwarded \"some\"", "`none`"]),
         ("g --origin-name a:1", &[], &["--origin-name \"a:1\"", "host name"]),
@@ -284,7 +287,7 @@ fn every_documented_variable_is_tested() {
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 1).collect();
     let variables = "GATEWAY ORIGIN CONFIG URL_FILE TOKEN_FILE TOKEN PUBLIC_HOST NAME CA PIN INSECURE ANY_HOST \
-        TUNNELS HOST_HEADER FORWARDED ORIGIN_CA ORIGIN_NAME ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
+        TUNNELS PUBLIC_PATH HOST_HEADER FORWARDED ORIGIN_CA ORIGIN_NAME ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
         HTTPS_PROXY ALL_PROXY NO_PROXY";
     let other_words = ["HEX", "HH", "PEM", "PORT", "HTTP", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();

@@ -139,3 +139,16 @@ fn proxies(env: &Env<'_>) -> Result<Proxies, ConfigError> {
         why,
     })
 }
+
+/// A prefix of paths, as a gateway's routes have them: without a slash at its end.
+pub(super) fn public_path(text: &str) -> Option<String> {
+    let path = text.trim();
+    let fine = path.starts_with('/')
+        && path.len() <= LONGEST_PATH
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+    let bare = path.trim_end_matches('/');
+    fine.then(|| if bare.is_empty() { "/".to_owned() } else { bare.to_owned() })
+}
+
+/// Longer ones are nobody's.
+const LONGEST_PATH: usize = 1024;

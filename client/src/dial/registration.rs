@@ -59,7 +59,12 @@ impl Registration<'_> {
         if let Some(value) = self.authorization {
             fields.insert(AUTHORIZATION, value.reveal());
         }
-        let ours = [(NAME, self.config.name.as_deref()), (INSTANCE, Some(self.instance))];
+        let all = self.config.asked_host.is_none().then_some("*");
+        let ours = [
+            (NAME, self.config.name.as_deref().or(all)),
+            (PATH, self.config.path.as_deref()),
+            (INSTANCE, Some(self.instance)),
+        ];
         for (name, text) in ours {
             if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
                 fields.insert(name, value);
@@ -72,16 +77,11 @@ impl Registration<'_> {
         authority(&self.config.host, &self.config.gateway)
     }
 
-    /// `/.well-known/ptth/{list of serialized origins}/`, or `*`: all that the credential is good for.
+    /// `/.well-known/ptth/{list of serialized origins}/`: the gateway's own where nothing else is asked for. A
+    /// gateway of ours then goes by the name, which is `*` for all that the credential is good for.
     fn path(&self) -> String {
-        let list = match &self.config.asked_host {
-            Some(host) => {
-                let origin = format!("https://{}", authority(host, &self.config.gateway));
-                utf8_percent_encode(&origin, LITERAL).to_string()
-            }
-            None => "*".to_owned(),
-        };
-        format!("/.well-known/ptth/{list}/")
+        let origin = format!("https://{}", self.authority());
+        format!("/.well-known/ptth/{}/", utf8_percent_encode(&origin, LITERAL))
     }
 }
 
@@ -167,6 +167,7 @@ const TOKEN: &str = "ptth";
 const INSIDE: &str = "h2";
 const ALPN: HeaderName = HeaderName::from_static("alpn");
 const NAME: HeaderName = HeaderName::from_static("2ptth-name");
+const PATH: HeaderName = HeaderName::from_static("2ptth-path");
 const INSTANCE: HeaderName = HeaderName::from_static("2ptth-instance");
 const REASON: HeaderName = HeaderName::from_static("2ptth-reason");
 const URL: HeaderName = HeaderName::from_static("2ptth-url");

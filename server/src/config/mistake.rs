@@ -162,7 +162,7 @@ impl fmt::Display for Mistake {
             ),
             Self::Label(name) => write!(
                 f,
-                "the name {name:?} must be one DNS label: 1 to 63 letters, digits and inner hyphens"
+                "the name {name:?} must be one DNS label in lower case: 1 to 63 letters, digits and inner hyphens; with `path_hosts`, letters of either case, digits and - . _ ~ %"
             ),
             Self::Outside { name, domain } => write!(
                 f,

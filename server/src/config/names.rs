@@ -20,13 +20,19 @@ pub(super) fn names(
 ) -> Result<Names, ConfigError> {
     let mut fields = Fields::new(text, "[names]", table)?;
     let span = fields.span.clone();
-    let Some(domain) = fields.scalar("domain", "a host")? else {
-        return Err(text.wrong(&span, Mistake::Without { key: "[names]", needs: "domain" }));
-    };
-    let mut names = Names::new(name(text, "domain", &domain)?, Vec::new());
+    let domain = fields.scalar("domain", "a host")?;
+    let domain = domain.map(|domain| name(text, "domain", &domain)).transpose()?;
+    let mut names = Names::new(domain.unwrap_or_default(), Vec::new());
     if let Some(list) = fields.list("path_hosts", "a list of hosts")? {
         let hosts = list.value.iter().map(|host| name(text, "path_hosts", host));
         names.path_hosts = hosts.collect::<Result<_, _>>()?;
+    }
+    if names.domain.is_empty() && names.path_hosts.is_empty() {
+        let needs = "domain or path_hosts";
+        return Err(text.wrong(&span, Mistake::Without { key: "[names]", needs }));
+    }
+    if let Some(prefix) = routes::path(text, &mut fields, "path_prefix")? {
+        names.path_prefix = prefix.trim_end_matches('/').to_owned();
     }
     if let Some(strip) = fields.switch("strip")? {
         names.strip = strip.value;
@@ -75,6 +81,8 @@ fn grant(
     };
     let credential = text.credential(credential)?;
     fields.finish()?;
+    // Any, but for those that others list.
+    let wanted = wanted.filter(|it| !matches!(it.value.as_slice(), [all] if all.value == "*"));
     let labels = wanted.map(|wanted| {
         if wanted.value.is_empty() {
             return Err(text.wrong(&wanted.span, Mistake::Empty { key: "names", means: NOBODY }));
@@ -93,19 +101,20 @@ fn label(
     others: &[Read],
 ) -> Result<String, ConfigError> {
     let wrong = |why| Err(text.wrong(&given.span, why));
-    let name = given.value.to_ascii_lowercase();
+    let name = given.value.clone();
     if let Some(label) = router::label(&name, &names.domain) {
         return Ok(label.into_owned());
     }
-    if name.contains('.') {
+    if name.contains('.') && names.path_hosts.is_empty() {
         return wrong(Mistake::Outside { name, domain: names.domain.clone() });
     }
-    if !router::is_label(&name) {
-        return wrong(Mistake::Label(given.value.clone()));
+    if !names.is_fit(&name) {
+        return wrong(Mistake::Label(name));
     }
+    let base = format!("{}/{name}", names.path_prefix);
     let twin = others.iter().find(|read| {
-        let hosts = &read.route.hosts;
-        router::segment(&read.route.path) == Some(&*name)
+        let (hosts, path) = (&read.route.hosts, &read.route.path);
+        path.strip_prefix(&base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             && hosts.iter().any(|host| names.path_hosts.iter().any(|other| host.matches(other)))
     });
     match twin {

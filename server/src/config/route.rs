@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use ptth_link::token;
+
 use crate::auth::Credential;
-use crate::router::HostPattern;
+use crate::router::{self, HostPattern};
 
 /// A part of the public addresses, and the backends that may serve it.
 #[derive(Clone, Debug)]
@@ -110,11 +112,13 @@ impl Hold {
 /// Dynamic names: a backend asks for one and serves `https://NAME.domain/`.
 #[derive(Clone, Debug)]
 pub struct Names {
-    /// In lower case, without a final dot.
+    /// In lower case, without a final dot. Empty: they are found by path alone.
     pub domain: String,
     /// Hosts, in lower case, where `https://HOST/NAME/` leads to the same. All names are one origin there for
     /// browsers.
     pub path_hosts: Vec<String>,
+    /// What stands before `/NAME` there: empty, or like `/a/b`.
+    pub path_prefix: String,
     /// Whether the origin gets paths without `/NAME` there, and X-Forwarded-Prefix with it.
     pub strip: bool,
     /// What becomes of a backend whose name another one has.
@@ -130,11 +134,18 @@ pub struct Names {
 }
 
 impl Names {
+    /// Whether this can be a name: a label of a host, or where they are found by path, what can be a segment of one.
+    pub fn is_fit(&self, name: &str) -> bool {
+        router::is_label(name) && !self.domain.is_empty()
+            || !self.path_hosts.is_empty() && token::is_name(name)
+    }
+
     /// Names with all their defaults. `domain` is in lower case and has no final dot.
     pub fn new(domain: impl Into<String>, allow: Vec<NameGrant>) -> Self {
         Self {
             domain: domain.into(),
             path_hosts: Vec::new(),
+            path_prefix: String::new(),
             strip: true,
             when_taken: WhenTaken::Replace,
             no_backend: NoBackend::Status(StatusCode::NOT_FOUND),

@@ -65,10 +65,8 @@ fn route(
         None => return Err(text.wrong(&span, Mistake::NoHosts)),
     };
     let mut route = Route::new("", patterns);
-    if let Some(path) = fields.scalar("path", PATH)? {
-        route.path = prefix(&path.value).map_err(|why| {
-            text.wrong(&path.span, Mistake::Path { text: path.value.clone(), why })
-        })?;
+    if let Some(path) = path(text, &mut fields, "path")? {
+        route.path = path;
     }
     let name = fields.scalar("name", "a text")?;
     let (name, at) = match name {
@@ -173,6 +171,17 @@ pub(super) fn when_taken(
 }
 
 /// What a visitor gets where no backend is.
+/// A prefix of paths.
+pub(super) fn path(
+    text: &Text,
+    fields: &mut Fields<'_>,
+    key: &'static str,
+) -> Result<Option<String>, ConfigError> {
+    let Some(At { value, span }) = fields.scalar(key, PATH)? else { return Ok(None) };
+    let path = prefix(&value).map_err(|why| text.wrong(&span, Mistake::Path { text: value, why }));
+    path.map(Some)
+}
+
 pub(super) fn no_backend(
     text: &Text,
     fields: &mut Fields<'_>,

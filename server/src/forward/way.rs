@@ -10,7 +10,6 @@ use crate::policy::{Found, Policy, Route};
 use crate::pool::{Lease, NoTunnel, TunnelId};
 use crate::roster::Roster;
 use crate::share::Share;
-use crate::site::Site;
 
 /// What an exchange needs of the gateway.
 #[derive(Clone, Debug)]
@@ -65,8 +64,8 @@ impl Way<'_> {
 
     /// Takes out of a response what its backend may not say there.
     pub(super) fn confine(&self, fields: &mut HeaderMap) {
-        if let (true, Site::Name(name)) = (self.confined, &self.route.site) {
-            confine(fields, name);
+        if self.confined {
+            confine(fields, &self.route.base);
         }
     }
 }

@@ -120,11 +120,15 @@ impl<'a> Desk<'a> {
         let domain = policy.names.as_ref().map_or("", Names::domain);
         for grant in policy.name_grants() {
             let names = grant.names.iter().flatten();
-            let hosts: Vec<_> = names.map(|name| format!("{name}.{domain}")).collect();
+            let hosts: Vec<_> = names
+                .filter(|_| !domain.is_empty())
+                .map(|name| format!("{name}.{domain}"))
+                .collect();
             let Some(pass) = self.passes(&grant.credential, &hosts).await else { continue };
             let names = match pass.name {
                 // It speaks of one name, which must be among the granted ones all the same.
-                Some(name) => policy.is_granted(grant, &name).then_some(vec![name]),
+                Some(name) => (policy.is_granted(grant, &name) && policy.speaks_of(&name))
+                    .then_some(vec![name]),
                 None => grant.names.clone(),
             };
             let names = names.into_iter().flatten();
@@ -166,7 +170,7 @@ impl<'a> Desk<'a> {
     ) -> Result<Vec<Grant>, Refused> {
         self.abroad = true;
         for grant in policy.name_grants() {
-            if !policy.is_granted(grant, name) {
+            if !policy.is_granted(grant, name) || !policy.speaks_of(name) {
                 continue;
             }
             let pass = self.passes(&grant.credential, &[]).await;
@@ -271,14 +275,14 @@ mod tests {
         let here = Arc::new(Judge { takes: true, ..Judge::default() });
         let outside = Arc::new(Judge { takes: true, abroad: true, ..Judge::default() });
         let both = policy(&[("a", &here), ("b", &outside)], None);
-        let (_, grants) = both.register(&claim(), &Wish::Any).await.unwrap();
+        let (_, grants) = both.register(&claim(), &Wish::Any, None).await.unwrap();
         assert_eq!(sites(&grants), [host("a.test")], "known here");
-        let unknown = both.register(&claim(), &Wish::Hosts(vec!["c.test".into()])).await;
+        let unknown = both.register(&claim(), &Wish::Hosts(vec!["c.test".into()]), None).await;
         assert!(matches!(unknown, Err(Refused::Forbidden(_))), "{unknown:?}");
         assert!(outside.asked.lock().unwrap().is_empty());
 
         let alone = policy(&[("b", &outside)], None);
-        let (_, grants) = alone.register(&claim(), &Wish::Any).await.unwrap();
+        let (_, grants) = alone.register(&claim(), &Wish::Any, None).await.unwrap();
         assert_eq!(sites(&grants), [host("b.test")]);
         assert_eq!(*outside.asked.lock().unwrap(), [["b.test".to_owned()]], "asked with its hosts");
 
@@ -286,7 +290,7 @@ mod tests {
         let names = Some(["alice", "bob"].map(str::to_owned).to_vec());
         let grant = NameGrant { names, credential: outside.clone() };
         let named = policy(&[], Some(Names::new("names.test", vec![grant])));
-        let (_, grants) = named.register(&claim(), &Wish::Any).await.unwrap();
+        let (_, grants) = named.register(&claim(), &Wish::Any, None).await.unwrap();
         assert_eq!(sites(&grants), ["alice", "bob"].map(|name| Site::Name(name.into())));
         let asked = ["alice.names.test", "bob.names.test"].map(str::to_owned);
         assert_eq!(*outside.asked.lock().unwrap(), [asked], "asked with its names");
@@ -300,9 +304,9 @@ mod tests {
             let grant = NameGrant { names: granted, credential: judge.clone() };
             let policy = policy(&[], Some(Names::new("names.test", vec![grant])));
             for wish in [Wish::Any, Wish::Name("alice".into())] {
-                assert_eq!(policy.register(&claim(), &wish).await.is_ok(), fine, "{wish:?}");
+                assert_eq!(policy.register(&claim(), &wish, None).await.is_ok(), fine, "{wish:?}");
             }
-            assert!(policy.register(&claim(), &Wish::Name("bob".into())).await.is_err());
+            assert!(policy.register(&claim(), &Wish::Name("bob".into()), None).await.is_err());
         }
     }
 }

@@ -104,10 +104,16 @@ impl Names {
     /// Where a request goes by its path's first segment, on the hosts that have them.
     pub(super) fn by_path(&self, host: &str, path: &str) -> Result<Found, Lost> {
         let hosted = self.path_hosts.iter().any(|known| known.matches(host));
-        let name = router::segment(path).filter(|name| hosted && router::is_label(name));
-        let name = name.ok_or(Lost::Unrouted)?;
-        let prefix = if self.settings.strip { name.len() + 1 } else { 0 };
-        self.meet(name, prefix, true)
+        let prefix = self.settings.path_prefix.as_str();
+        let name = path.strip_prefix(prefix).and_then(router::segment);
+        let name = name.filter(|name| hosted && self.is_fit(name)).ok_or(Lost::Unrouted)?;
+        let strip = if self.settings.strip { prefix.len() + 1 + name.len() } else { 0 };
+        self.meet(name, strip, true)
+    }
+
+    /// Whether this can be a name here: one that is no label of a host is found by path alone.
+    pub(super) fn is_fit(&self, name: &str) -> bool {
+        self.settings.is_fit(name)
     }
 
     fn meet(&self, name: &str, strip: usize, confined: bool) -> Result<Found, Lost> {
@@ -134,7 +140,7 @@ impl Names {
             }
             None => grants.filter_map(|grant| grant.names.clone()).flatten().collect(),
         };
-        names.into_iter().filter(|name| router::is_label(name)).map(Site::Name).collect()
+        names.into_iter().filter(|name| self.is_fit(name)).map(Site::Name).collect()
     }
 
     /// Whether a backend that once passed may still have the name.

@@ -7,7 +7,7 @@ use crate::config::{
     Hold, Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken,
 };
 use crate::pool::{Patience, Pool};
-use crate::router::HostPattern;
+use crate::router::{HostPattern, is_label};
 use crate::site::Site;
 
 /// One site, as visitors' requests meet it: a host of a configured route, or a dynamic name.
@@ -31,6 +31,8 @@ pub struct Route {
     pub respond: Option<Respond>,
     /// Where visitors find it, without scheme and port: `host/path`.
     pub addresses: Vec<String>,
+    /// The path of a dynamic name, where it is found by path.
+    pub base: String,
 }
 
 impl Route {
@@ -45,6 +47,7 @@ impl Route {
             patience: patience(settings.queue, settings.hold),
             respond: settings.respond,
             addresses: vec![format!("{host}{}", settings.path)],
+            base: String::new(),
         }
     }
 
@@ -56,7 +59,10 @@ impl Route {
     }
 
     pub(super) fn named(settings: &NamesSettings, name: &str, pool: Arc<Pool>) -> Self {
-        let by_path = settings.path_hosts.iter().map(|host| format!("{host}/{name}/"));
+        let base = format!("{}/{name}/", settings.path_prefix);
+        let by_path = settings.path_hosts.iter().map(|host| format!("{host}{base}"));
+        let by_host = (is_label(name) && !settings.domain.is_empty())
+            .then(|| format!("{name}.{}/", settings.domain));
         Self {
             site: Site::Name(name.to_owned()),
             pool,
@@ -67,9 +73,8 @@ impl Route {
             no_backend: settings.no_backend.clone(),
             patience: patience(settings.queue, settings.hold),
             respond: None,
-            addresses: std::iter::once(format!("{name}.{}/", settings.domain))
-                .chain(by_path)
-                .collect(),
+            addresses: by_host.into_iter().chain(by_path).collect(),
+            base,
         }
     }
 }

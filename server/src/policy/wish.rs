@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::site::Site;
+
 /// Why a backend isn't let in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Refused {
@@ -37,6 +39,17 @@ pub enum Wish {
     Hosts(Vec<String>),
     /// A dynamic name.
     Name(String),
+}
+
+/// Those sites that are at the path that a backend wants to serve alone, if it names one.
+pub(super) fn at_path<T>(
+    mut found: Vec<T>,
+    path: Option<&str>,
+    site: impl Fn(&T) -> &Site,
+) -> Result<Vec<T>, Refused> {
+    let Some(path) = path else { return Ok(found) };
+    found.retain(|found| matches!(site(found), Site::Host(_, known) if **known == *path));
+    if found.is_empty() { Err(forbidden(format!("the path {path:?}"))) } else { Ok(found) }
 }
 
 pub(super) fn forbidden(what: String) -> Refused {

@@ -25,6 +25,8 @@ use crate::auth::{Claim, Identity, Key};
 use crate::caps::Place;
 use crate::error::{ExchangeError, RegisterError};
 use crate::policy::{HTTPS, Refused, Wish};
+use ptth_link::token;
+
 use crate::router;
 use crate::site::Grant;
 use crate::tunnel::{Driving, Ended, Home, attach, is_free};
@@ -103,7 +105,7 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
     let policy = visitor.roster.policy();
     // Each authorizer has a time-out of its own; this is for all of them together.
-    let judged = timeout(JUDGED, policy.register(&claim, &wish)).await;
+    let judged = timeout(JUDGED, policy.register(&claim, &wish, field(head, SERVED_PATH))).await;
     let judged = judged.unwrap_or(Err(Refused::Unavailable));
     match &judged {
         Ok(_) | Err(Refused::Unavailable) => attempt.take_back(),
@@ -156,12 +158,13 @@ fn read(head: &Parts) -> Result<(Wish, Option<&HeaderValue>), &'static str> {
     let list = list.strip_suffix('/').unwrap_or(list);
     let list = percent_decode_str(list).decode_utf8().map_err(|_| "the origins aren't UTF-8")?;
     let wish = match field(head, NAME) {
+        // The origin in the path is the gateway's own then, for gateways that know nothing of this.
+        Some("*") => Wish::Any,
         Some(name) => {
-            let name = name.to_ascii_lowercase();
-            let fine = router::is_label(&name);
-            fine.then_some(Wish::Name(name)).ok_or("2ptth-name isn't a DNS label")?
+            let fine = token::is_name(name);
+            fine.then(|| Wish::Name(name.to_owned())).ok_or("2ptth-name isn't a name")?
         }
-        None if head.headers.contains_key(NAME) => return Err("2ptth-name isn't a DNS label"),
+        None if head.headers.contains_key(NAME) => return Err("2ptth-name isn't a name"),
         None if *list == *"*" => Wish::Any,
         None => Wish::Hosts(origins(&list)?),
     };
@@ -265,8 +268,10 @@ const TOKEN: &str = "ptth";
 pub(super) const PATH: &str = "/.well-known/ptth/";
 /// RFC 7639.
 const ALPN: HeaderName = HeaderName::from_static("alpn");
-/// The dynamic name that is asked for.
+/// The dynamic name that is asked for; `*`: all that the credential is good for.
 const NAME: HeaderName = HeaderName::from_static("2ptth-name");
+/// The path that the backend wants to serve alone.
+const SERVED_PATH: HeaderName = HeaderName::from_static("2ptth-path");
 /// What is the certificate's CN at door A.
 const INSTANCE: HeaderName = HeaderName::from_static("2ptth-instance");
 /// A public address that the backend serves from now on.

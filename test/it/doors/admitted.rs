@@ -176,7 +176,8 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
                         hosts: &wanted,
                         name: None,
                     };
-                    let Ok((who, grants)) = roster.policy().register(&claim, &wish).await else {
+                    let Ok((who, grants)) = roster.policy().register(&claim, &wish, None).await
+                    else {
                         continue;
                     };
                     let identity = Identity {
@@ -278,7 +279,7 @@ async fn a_reload_has_no_moment_in_which_both_policies_count() {
                 hosts: &[],
                 name: None,
             };
-            let (who, grants) = roster.policy().register(&claim, &Wish::Any).await.unwrap();
+            let (who, grants) = roster.policy().register(&claim, &Wish::Any, None).await.unwrap();
             let key = who.map(Key::Secret);
             let identity = Identity { key, ..Identity::called(&format!("p{n}.{}", n % 2)) };
             let budget = ptth_link::window::Budget::new(1 << 20);

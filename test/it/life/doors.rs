@@ -127,7 +127,7 @@ async fn a_registration_by_upgrade_is_what_the_draft_says_and_the_tunnel_follows
     let guest = Guest::start(&process(config), fake.clone(), Demo);
     let head = next(&mut story).await;
     let mut lines = head.trim_end().split("\r\n");
-    assert_eq!(lines.next(), Some("GET /.well-known/ptth/*/ HTTP/1.1"));
+    assert_eq!(lines.next(), Some("GET /.well-known/ptth/https%3A%2F%2Fexample.test/ HTTP/1.1"));
     let mut fields: Vec<_> = lines.map(str::to_ascii_lowercase).collect();
     fields.sort();
     let instance = fields.remove(0);

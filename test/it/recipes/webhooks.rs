@@ -31,25 +31,35 @@ async fn each_code_has_a_path_and_is_answered_by_the_backend_or_at_once() {
     let (told, mut targets) = tokio::sync::mpsc::unbounded_channel();
     let proxy = proxy(told).await;
     let by = ("proxy.example.net:3128", &*proxy.address.to_string());
-    let line = recipe.lines("2ptth-client")[0];
-    let client = recipe.client(line, address, &[by]);
-    until_up(&gateway, 2).await;
+    let lines = recipe.lines("2ptth-client");
+    let line = lines[0];
+    let by_proxy = |line: &&str| if line.contains(by.0) { vec![by] } else { Vec::new() };
+    let clients: Vec<_> =
+        lines.iter().map(|line| recipe.client(line, address, &by_proxy(line))).collect();
+    until_up(&gateway, 2 * clients.len()).await;
     let target = soon("the proxy", targets.recv()).await.expect("it was asked");
     assert_eq!(target, address.to_string());
     let lines = recipe.lines("curl");
     for line in &lines {
         shows(line, address).await;
-        // Neither the code nor its prefix reach the origin, and what was answered at once is delivered.
-        if remark(line) == "202" {
-            let delivered = async {
-                while client.stdout_so_far().matches("POST \"/echo\" 200 5 B").count() < 2 {
-                    tokio::task::yield_now().await;
-                }
-            };
-            soon("the delivery", delivered).await;
-        }
     }
-    assert_eq!(lines.len(), 3);
+    // Neither the code nor its prefix reach the origin, and what was answered at once is delivered.
+    let got = |client: &Process| client.stdout_so_far().matches("POST \"/echo\" 200 5 B").count();
+    for client in &clients {
+        let delivered = async {
+            while got(client) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("the delivery", delivered).await;
+    }
+    // One secret for all, and yet nobody gets what is another one's.
+    for line in lines.iter().filter(|line| remark(line) == "hello").cycle().take(8) {
+        shows(line, address).await;
+    }
+    assert_eq!(clients.iter().map(got).collect::<Vec<_>>(), [5, 1, 5]);
+    assert_eq!(lines.len(), 4);
+    let client = &clients[0];
     // Nor does it offer a token that would let nobody in, since each route has its own `allow`.
     assert!(!gateway.said().contains("TOKEN="), "{}", gateway.said());
     assert!(!gateway.said().contains("s3cret") && !client.said().contains("s3cret"));

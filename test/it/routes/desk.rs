@@ -70,7 +70,7 @@ async fn a_wide_route_is_not_good_for_a_host_that_a_narrower_one_has() {
             hosts: &hosts,
             name: None,
         };
-        let got = policy.register(&claim, &Wish::Hosts(hosts.clone())).await;
+        let got = policy.register(&claim, &Wish::Hosts(hosts.clone()), None).await;
         match expected {
             Some(sites) => assert_eq!(granted(&got.expect("it is let in").1), sites, "{hosts:?}"),
             None => assert!(matches!(got, Err(Refused::Forbidden(_))), "{hosts:?}: {got:?}"),

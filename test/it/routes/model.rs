@@ -68,6 +68,11 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(plain) && !text.starts_with('-') && !text.ends_with('-')
 }
 
+fn is_segment(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~%".contains(c);
+    !text.is_empty() && text.chars().all(plain)
+}
+
 fn model(routes: &[(String, &str, &str)], domain: Option<&str>, host: &str, path: &str) -> Way {
     let host = if host.starts_with('[') { host } else { host.split(':').next().unwrap() };
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
@@ -92,7 +97,7 @@ fn model(routes: &[(String, &str, &str)], domain: Option<&str>, host: &str, path
         (None, Some(domain)) => {
             let segment = path.strip_prefix('/').unwrap_or("").split('/').next().unwrap_or("");
             let hosted = host == domain || host == "example.test";
-            if hosted && is_name(segment) { Way::Name } else { Way::Nowhere }
+            if hosted && is_segment(segment) { Way::Name } else { Way::Nowhere }
         }
         (None, None) => Way::Nowhere,
     }

@@ -3,11 +3,11 @@
 use http::{Request, Response};
 use ptth_client::{Body, Stopped, config};
 use ptth_link::token::Token;
-use ptth_server::config::WhenTaken;
+use ptth_server::config::{Admission, Route, WhenTaken};
 use ptth_test::lab::Function;
 use ptth_test::peer::{GOAWAY, Peer};
 use ptth_test::routes::*;
-use ptth_test::{Backend, Dialect, GatewayBox, Hello};
+use ptth_test::{Backend, Dialect, GatewayBox, Hello, soon};
 
 fn asking(gateway: &GatewayBox, token: &Token, name: &str) -> config::Config {
     let mut config = client(gateway, token);
@@ -68,6 +68,80 @@ async fn a_name_is_found_by_subdomain_and_by_path_while_its_backend_is_there() {
     assert_eq!(get(&gateway, BOB, "/").await.0, 404);
     assert_eq!(get(&gateway, "example.test", "/bob/").await.0, 404);
     assert_eq!(get(&gateway, "example.test", "/ann/").await.0, 200);
+}
+
+/// Codes of a program before this one: under a prefix, in either case, without a domain.
+#[tokio::test]
+async fn a_name_by_path_alone_is_taken_as_it_is_written() {
+    let any = Token::generate();
+    let gateway = GatewayBox::with(|config| {
+        let mut names = names(&[(&any, None)]);
+        names.domain = String::new();
+        names.path_hosts = vec!["example.test".to_owned()];
+        names.path_prefix = "/forward".to_owned();
+        config.names = Some(names);
+    });
+    let upper = start(&gateway, &any, "EXAMPLE_TARGET");
+    let _lower = start(&gateway, &any, "example_target");
+    for path in ["/forward/EXAMPLE_TARGET", "/forward/example_target"] {
+        let served = async { while get(&gateway, "example.test", path).await.0 != 200 {} };
+        soon(path, served).await;
+    }
+    for dialect in Dialect::BOTH {
+        for (path, expected) in [
+            ("/forward/EXAMPLE_TARGET", "EXAMPLE_TARGET example.test / /forward/EXAMPLE_TARGET"),
+            (
+                "/forward/EXAMPLE_TARGET/x?y",
+                "EXAMPLE_TARGET example.test /x?y /forward/EXAMPLE_TARGET",
+            ),
+            ("/forward/example_target/", "example_target example.test / /forward/example_target"),
+        ] {
+            let answer = get_with(dialect, &gateway, ("example.test", path), &[]).await;
+            assert_eq!(answer.text(), expected, "{dialect:?}");
+        }
+        for path in ["/EXAMPLE_TARGET", "/forward/Example_Target", "/forward", "/forward/..", "/"] {
+            let answer = get_with(dialect, &gateway, ("example.test", path), &[]).await;
+            assert_eq!(answer.status, 404, "{dialect:?} {path}");
+        }
+    }
+    drop(upper);
+    let gone =
+        async { while get(&gateway, "example.test", "/forward/EXAMPLE_TARGET").await.0 != 404 {} };
+    soon("its end", gone).await;
+    assert_eq!(get(&gateway, "example.test", "/forward/example_target").await.0, 200);
+}
+
+/// Two backends with one secret, each for its own path of one host.
+#[tokio::test]
+async fn a_backend_serves_the_path_that_it_asks_for_and_no_other() {
+    let token = Token::generate();
+    let route = |path: &str| {
+        let mut route = Route::new(path, vec!["example.test".parse().unwrap()]);
+        route.path = path.to_owned();
+        route
+    };
+    let gateway = GatewayBox::with(|config| {
+        let keys = vec![token.public()];
+        config.admission = Admission::Keys { keys, file: None, made: None };
+        config.routes = ["/a", "/b", "/"].map(route).to_vec();
+    });
+    let serving = |path: &'static str| {
+        let mut config = gateway.client_config();
+        config.token = Some(token.clone());
+        config.path = Some(path.to_owned());
+        let service =
+            Function(move |_: Request<Body>| async move { Response::new(path.to_owned()) });
+        Backend::start(config, service)
+    };
+    let _backends = ["/a", "/b", "/"].map(serving);
+    for (path, expected) in [("/a", "/a"), ("/b/x", "/b"), ("/c", "/")] {
+        soon(path, async { while get(&gateway, "example.test", path).await.0 != 200 {} }).await;
+        for _ in 0..8 {
+            assert_eq!(get(&gateway, "example.test", path).await, (200, expected.to_owned()));
+        }
+    }
+    let stopped = serving("/c").ended().await.expect_err("there is no such route");
+    assert!(stopped.to_string().contains("the path \\\"/c\\\""), "{stopped}");
 }
 
 /// SECURITY: where names share a host, none says anything to browsers for all of it; on its own host it may.

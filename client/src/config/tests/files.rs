@@ -91,7 +91,7 @@ fn services_have_what_is_their_own_and_share_the_rest() {
          [[service]]\nhost = 'Blog.example.com'\norigin = '8080'\n\n\
          [[service]]\nname = 'shop'\norigin = 'tcp://localhost:22'\ntunnels = 1\n\
          authorization_command = 'echo secret'\n\n\
-         [[service]]\norigin = 'unix:/run/x'\nhost_header = 'origin'\nany_host = true\n",
+         [[service]]\npath = '/x'\norigin = 'unix:/run/x'\nhost_header = 'origin'\nany_host = true\n",
         token.0
     );
     let options = with(&text, "", &[]).unwrap();
@@ -159,7 +159,15 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ),
         (
             "gateway = 'g'\n[[service]]\norigin = '80'\n[[service]]\norigin = '81'\n",
-            "FILE:4:1: another service has the same host, name and credential",
+            "FILE:4:1: another service has the same credential",
+        ),
+        (
+            "gateway = 'g'\n[[service]]\norigin = '80'\nhost = 'a'\n[[service]]\norigin = '81'\n",
+            "FILE:5:1: another service has the same credential",
+        ),
+        (
+            "gateway = 'g'\n[[service]]\norigin = '80'\nhost = 'a'\npath = '/x'\n[[service]]\nhost = 'a'\norigin = '81'\n",
+            "FILE:6:1: another service has the same credential",
         ),
     ];
     for (text, begins) in table {

@@ -12,8 +12,13 @@ fn config(gateway: &str) -> Config {
 #[test]
 fn the_request_asks_for_all_or_for_one_origin() {
     let table = [
-        ("example.com", None, "/.well-known/ptth/*/", "example.com"),
-        ("example.com:8443", None, "/.well-known/ptth/*/", "example.com:8443"),
+        ("example.com", None, "/.well-known/ptth/https%3A%2F%2Fexample.com/", "example.com"),
+        (
+            "example.com:8443",
+            None,
+            "/.well-known/ptth/https%3A%2F%2Fexample.com%3A8443/",
+            "example.com:8443",
+        ),
         (
             "example.com",
             Some("blog.example.com"),
@@ -58,7 +63,14 @@ fn the_request_asks_for_all_or_for_one_origin() {
     let config = config("example.com");
     let bare = Registration { config: &config, instance: "x.0", authorization: None }.upgrade();
     assert!(!bare.headers().contains_key("authorization"));
-    assert!(!bare.headers().contains_key("2ptth-name"));
+    // All that there is, which a gateway of another kind is told by its own origin.
+    assert_eq!(bare.headers()["2ptth-name"], "*");
+    assert!(!bare.headers().contains_key("2ptth-path"));
+    let mut config = config;
+    (config.asked_host, config.path) = (Some("a.test".to_owned()), Some("/x".to_owned()));
+    let one = Registration { config: &config, instance: "x.0", authorization: None }.upgrade();
+    assert!(!one.headers().contains_key("2ptth-name"));
+    assert_eq!(one.headers()["2ptth-path"], "/x");
 }
 
 fn answer(version: http::Version, status: u16, fields: &[(&str, &str)]) -> Parts {

@@ -159,7 +159,7 @@ async fn with_an_authorization_alone_the_client_registers_at_once() {
     let (told, mut story) = story();
     front(&fake, &tls, &told, |_, _| OPEN.to_owned());
     let _guest = Guest::start(&process(config(&tls)), fake.clone(), Demo);
-    assert!(next(&mut story).await.starts_with("GET /.well-known/ptth/*/ "));
+    assert!(next(&mut story).await.starts_with("GET /.well-known/ptth/https%3A%2F%2F"));
     assert_eq!(next(&mut story).await, POSSIBLE);
     assert_eq!(fake.dialled().len(), 1);
 }
