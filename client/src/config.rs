@@ -8,15 +8,15 @@ mod args;
 mod authorization;
 mod error;
 mod file;
+mod gateway;
 mod origin;
 mod proxies;
 #[cfg(test)]
 mod tests;
 mod ways;
 
-use std::fmt;
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use log::LevelFilter;
@@ -31,6 +31,7 @@ pub use args::Args;
 pub use authorization::{Authorization, Value, ValueError};
 pub use error::ConfigError;
 pub use file::{FileError, Place};
+pub use gateway::Gateway;
 pub use origin::{HostHeader, OriginAddress, OriginOptions};
 pub use proxies::{Kind, Proxies, Proxy};
 pub use ways::Via;
@@ -71,6 +72,8 @@ pub struct Service {
 pub struct Config {
     /// Where to dial.
     pub gateway: Gateway,
+    /// Without TLS, which ends in front of the gateway or nowhere.
+    pub plain: bool,
     /// The public host to serve, sent as SNI; the gateway's certificate must cover it.
     pub host: String,
     /// The public host to register for, if not all that the credential is good for.
@@ -101,15 +104,6 @@ pub struct Config {
     stand_in: Token,
 }
 
-/// The address of a gateway.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Gateway {
-    /// A DNS name in lower case, or an IP address without brackets.
-    pub host: String,
-    /// Its TCP port.
-    pub port: u16,
-}
-
 /// How the client knows that it talks to its gateway.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Trust {
@@ -129,6 +123,7 @@ impl Config {
         Self {
             host: gateway.host.trim_end_matches('.').to_owned(),
             gateway,
+            plain: false,
             asked_host: None,
             path: None,
             name: None,
@@ -148,34 +143,6 @@ impl Config {
     /// The key that the tunnels of this configuration have in common: the token, or one made up.
     pub(crate) fn identity(&self) -> &Token {
         self.token.as_ref().unwrap_or(&self.stand_in)
-    }
-}
-
-impl Gateway {
-    /// Reads `example.com`, `example.com:8443`, `[::1]:8443`, `::1`, or an `https://` URL of a
-    /// gateway, as a browser shows it.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let text = text.trim();
-        let error = |why| ConfigError::Gateway { text: origin::quotable(text), why };
-        let rest = match origin::scheme(text) {
-            None => text,
-            Some(("https", rest)) => rest,
-            Some(_) => {
-                return Err(error("a gateway speaks TLS, so only https:// can stand there"));
-            }
-        };
-        let authority = origin::bare_authority(rest).map_err(error)?;
-        let (host, port) = origin::host_and_port(authority).map_err(error)?;
-        Ok(Self { host, port: port.unwrap_or(HTTPS) })
-    }
-}
-
-impl fmt::Display for Gateway {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.parse::<Ipv6Addr>() {
-            Ok(ip) => write!(f, "[{ip}]:{}", self.port),
-            Err(_) => write!(f, "{}:{}", self.host, self.port),
-        }
     }
 }
 
@@ -218,9 +185,10 @@ impl Options {
 
 impl Service {
     fn from(args: &Args, env: &Env<'_>, warnings: &mut Vec<String>) -> Result<Self, ConfigError> {
-        let (gateway, origin) = addresses(args, env)?;
+        let (gateway, plain, origin) = addresses(args, env)?;
         let asking = ways::asking(args, env, &origin, warnings)?;
         let mut config = Config::new(gateway);
+        config.plain = plain;
         config.trust = trust(args, env)?;
         config.token = token(args, env, warnings)?;
         config.any_host = args.any_host || env::switch(env, "ANY_HOST")?;
@@ -270,22 +238,22 @@ fn for_one_service(args: &Args, env: &Env<'_>) -> Option<&'static str> {
     }
 }
 
-/// The gateway and the origin.
-fn addresses(args: &Args, env: &Env<'_>) -> Result<(Gateway, OriginAddress), ConfigError> {
+/// The gateway, whether it has no TLS, and the origin.
+fn addresses(args: &Args, env: &Env<'_>) -> Result<(Gateway, bool, OriginAddress), ConfigError> {
     let mut addresses = args.addresses.iter().cloned();
     let (gateway, origin) = (addresses.next(), addresses.next());
     if let Some(text) = addresses.next() {
         return Err(ConfigError::Surplus(origin::quotable(&text)));
     }
-    let gateway = match setting(&gateway, env, "GATEWAY", "GATEWAY")? {
-        Some((_, text)) => Gateway::parse(&text)?,
+    let (gateway, plain) = match setting(&gateway, env, "GATEWAY", "GATEWAY")? {
+        Some((_, text)) => Gateway::parse_either(&text)?,
         None => return Err(ConfigError::NoGateway),
     };
     let origin = match setting(&origin, env, "ORIGIN", "ORIGIN")? {
         Some((_, text)) => OriginAddress::parse(&text)?,
         None => OriginAddress::Demo,
     };
-    Ok((gateway, origin))
+    Ok((gateway, plain, origin))
 }
 
 /// The text of a setting and where it came from: the flag, else the variable.
@@ -389,6 +357,3 @@ fn public_host(flag: &'static str, text: &str) -> Result<String, ConfigError> {
 
 /// The most tunnels that one client asks for: more cost memory at both ends and speed nothing up.
 pub const MAX_TUNNELS: usize = 64;
-
-/// The port of HTTPS.
-const HTTPS: u16 = 443;

@@ -26,15 +26,15 @@ use std::time::Duration;
 use http::StatusCode;
 use http::response::Parts;
 use log::info;
+use ptth_link::tcp::is_near;
 use ptth_link::{alpn, crypto};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use crate::config::{Authorization, Config, Gateway, Proxy, Value, Via};
+use crate::config::{Authorization, Config, Gateway, Proxy, Trust, Value, Via};
 
 pub(crate) use doors::Doors;
 pub use error::{DialError, LONGEST_REASON, Reply, Verdict};
@@ -118,9 +118,11 @@ pub struct Dialer<N> {
     pub(crate) doors: Arc<Doors>,
 }
 
-/// A TLS connection to whom it should lead.
+/// A connection to whom it should lead.
 struct Shaken {
-    stream: TlsStream<Stream>,
+    stream: Stream,
+    /// The label that was agreed on. Without TLS, the one that there would have been.
+    label: Option<Vec<u8>>,
     address: SocketAddr,
     way: String,
     certificate: Option<CertificateDer<'static>>,
@@ -134,6 +136,7 @@ impl<N: Network> Dialer<N> {
     /// [`DialError`].
     pub async fn dial(&self) -> Result<Dialled, DialError> {
         match self.config.via {
+            Via::Auto if self.config.plain => self.by_http().await,
             Via::Alpn => self.by_alpn().await,
             Via::Upgrade | Via::Connect => self.by_http().await,
             Via::Auto => self.by_either().await,
@@ -182,11 +185,10 @@ impl<N: Network> Dialer<N> {
     async fn by_alpn(&self) -> Result<Dialled, DialError> {
         let shaken = self.shake(self.keys.alpn.clone()).await?;
         // rustls ends a handshake with a wrong label itself; with none at all it goes on.
-        if shaken.stream.get_ref().1.alpn_protocol() != Some(&self.config.alpn) {
+        if shaken.label.as_ref() != Some(&self.config.alpn) {
             return Err(DialError::NoGateway);
         }
-        let Shaken { stream, address, way, certificate, version } = shaken;
-        let stream = Box::new(stream);
+        let Shaken { stream, address, way, certificate, version, .. } = shaken;
         let ours = self.config.alpn == alpn::PTTH;
         Ok(Dialled { stream, address, way, certificate, version, urls: Vec::new(), ours })
     }
@@ -224,10 +226,10 @@ impl<N: Network> Dialer<N> {
         let config = &*self.config;
         let nested = config.via == Via::Connect;
         let keys = if nested { &self.keys.shared.connect } else { &self.keys.shared.upgrade };
-        let Shaken { stream, address, way, certificate, version } =
+        let Shaken { stream, label, address, way, certificate, version } =
             self.shake(keys.clone()).await?;
         // Without ALPN it is HTTP/1.1 that is spoken (RFC 7301 §3.1 leaves it to the past).
-        if nested && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        if nested && label.as_deref() != Some(b"h2") {
             return Err(DialError::NoConnect);
         }
         let registration = Registration { config, instance: &self.instance, authorization };
@@ -248,10 +250,10 @@ impl<N: Network> Dialer<N> {
         Ok(Dialled { stream, address, way, certificate, version, urls, ours })
     }
 
-    /// As far as the end of the TLS handshake.
+    /// As far as the end of the TLS handshake, if there is one.
     async fn shake(&self, tls: Arc<ClientConfig>) -> Result<Shaken, DialError> {
-        let label = tls.alpn_protocols.first().map(|label| alpn::display(label));
-        let mut way = label.unwrap_or_default();
+        let label = tls.alpn_protocols.first().cloned();
+        let mut way = label.as_ref().map(|label| alpn::display(label)).unwrap_or_default();
         let (io, address) = match self.proxy() {
             Some(proxy) => {
                 way.push_str(&format!(" proxy={proxy}"));
@@ -264,6 +266,13 @@ impl<N: Network> Dialer<N> {
                 (Box::new(io) as Stream, address)
             }
         };
+        if self.config.plain {
+            if !is_near(address.ip()) && self.config.trust != Trust::Insecure {
+                return Err(DialError::Plain);
+            }
+            let (certificate, version) = (None, None);
+            return Ok(Shaken { stream: io, label, address, way, certificate, version });
+        }
         let shaking = TlsConnector::from(tls).connect(self.name.clone(), io);
         let stream = match timeout(HANDSHAKE, shaking).await {
             Ok(Ok(stream)) => stream,
@@ -273,12 +282,13 @@ impl<N: Network> Dialer<N> {
         let connection = stream.get_ref().1;
         let certificate = connection.peer_certificates().and_then(|chain| chain.first()).cloned();
         let version = connection.protocol_version();
-        Ok(Shaken { stream, address, way, certificate, version })
+        let label = connection.alpn_protocol().map(<[u8]>::to_vec);
+        Ok(Shaken { stream: Box::new(stream), label, address, way, certificate, version })
     }
 
     fn proxy(&self) -> Option<Proxy> {
-        // Its addresses were resolved here, so the proxy's help isn't wanted.
-        if self.config.all_addresses {
+        // Its addresses were resolved here, so the proxy's help isn't wanted; and without TLS nobody may be between.
+        if self.config.all_addresses || self.config.plain {
             return None;
         }
         self.config.proxies.to(&self.gateway)

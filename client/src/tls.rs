@@ -101,8 +101,9 @@ pub fn server_name(config: &Config) -> Result<ServerName<'static>, TlsError> {
 }
 
 /// How the gateway is known, for the log.
-pub fn how_verified(trust: &Trust) -> &'static str {
-    match trust {
+pub fn how_verified(config: &Config) -> &'static str {
+    match config.trust {
+        _ if config.plain => "not at all (http://)",
         Trust::System => "by the system's trust store",
         Trust::Ca(_) => "by the certificates of --ca",
         Trust::Pin(_) => "by its pin",

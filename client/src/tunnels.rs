@@ -292,7 +292,7 @@ where
             dialled.address,
             dialled.way,
             dialled.version.map_or("?", dial::version_text),
-            how_verified(&config.trust),
+            how_verified(&config),
         );
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);

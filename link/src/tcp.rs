@@ -1,6 +1,7 @@
-//! Socket options that a tunnel's TCP connection needs on both ends.
+//! Socket options that a tunnel's TCP connection needs on both ends, and whose addresses are who can read along.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -26,5 +27,48 @@ pub fn tune(socket: &TcpStream, patience: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether an address can't be that of a stranger: this machine's or the private network's.
+pub fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    }
+}
+
 /// An upgraded connection may be silent for days; a middlebox forgets it within minutes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_is_what_no_stranger_can_own() {
+        let near = [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.0.1",
+            "::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ];
+        let far = [
+            "8.8.8.8",
+            "172.32.0.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "::",
+            "2001:db8::1",
+            "fe80::1",
+            "::ffff:8.8.8.8",
+        ];
+        for address in near {
+            assert!(is_near(address.parse().unwrap()), "{address}");
+        }
+        for address in far {
+            assert!(!is_near(address.parse().unwrap()), "{address}");
+        }
+    }
+}

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use ptth_link::limits::ANNOUNCED_URLS;
 use ptth_link::token::PublicKey;
 
@@ -222,15 +222,22 @@ impl Policy {
         }
     }
 
-    /// The public addresses of these sites, as URLs with that port. `called`: what the backend calls this
+    /// The public addresses of these sites, as URLs with that scheme and port. `called`: what the backend calls this
     /// gateway, which stands for every host. [`ANNOUNCED_URLS`] at most.
-    pub fn urls(&self, grants: &[Grant], called: Option<&Authority>, port: u16) -> Vec<String> {
-        let port = if port == HTTPS { String::new() } else { format!(":{port}") };
+    pub fn urls(
+        &self,
+        grants: &[Grant],
+        called: Option<&Authority>,
+        at: (&Scheme, u16),
+    ) -> Vec<String> {
+        let (scheme, port) = (at.0, at.1);
+        let usual = port == if *scheme == Scheme::HTTPS { HTTPS } else { HTTP };
+        let port = if usual { String::new() } else { format!(":{port}") };
         let routes = grants.iter().filter_map(|grant| self.shown(grant.site()));
         let urls = routes.flat_map(|route| route.addresses.clone()).filter_map(|address| {
             let (host, path) = address.split_once('/')?;
             let host = if host == "*" { called?.host() } else { host };
-            Some(format!("https://{host}{port}/{path}"))
+            Some(format!("{scheme}://{host}{port}/{path}"))
         });
         urls.take(ANNOUNCED_URLS).collect()
     }
@@ -400,3 +407,5 @@ impl Policy {
 
 /// The port that a URL leaves out.
 pub const HTTPS: u16 = 443;
+/// The same without TLS.
+pub const HTTP: u16 = 80;

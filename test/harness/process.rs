@@ -153,7 +153,8 @@ pub struct Gateway {
     /// Where it listens.
     pub address: SocketAddr,
     arguments: Vec<String>,
-    token: Token,
+    /// What its clients are admitted by.
+    pub token: Token,
     certificate: Certificate,
     folder: Folder,
 }

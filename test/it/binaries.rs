@@ -1,6 +1,7 @@
 //! The two programs as their users meet them: flags, variables, exit codes, and what they print.
 
 mod many;
+mod moving;
 mod readme;
 mod services;
 mod size;
@@ -168,7 +169,8 @@ async fn each_wrong_setting_of_the_client_gives_one_sentence_and_code_1() {
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
     let cases: &[Case<'_>] = &[
         (&[], &[], "no gateway"),
-        (&["http://x.test"], &[], "the gateway \"http://x.test\""),
+        (&["ftp://x.test"], &[], "the gateway \"ftp://x.test\""),
+        (&["http://x.test", "--via", "alpn"], &[], "no ALPN label"),
         (&[], &[("GATEWAY", "a b")], "the gateway \"a b\""),
         (&[gateway, "ftp://x"], &[], "the origin \"ftp://x\""),
         (&[gateway], &[("ORIGIN", "99999")], "the origin \"99999\""),

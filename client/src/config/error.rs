@@ -114,6 +114,8 @@ pub enum ConfigError {
         /// What it says.
         text: String,
     },
+    /// By ALPN to a gateway without TLS.
+    PlainAlpn,
     /// More than one source of the Authorization value.
     AuthorizationTwice,
     /// The text of AUTHORIZATION.
@@ -221,6 +223,9 @@ impl fmt::Display for ConfigError {
             Self::Via { flag, text } => {
                 write!(f, "{flag} {text:?} is no door; write alpn, upgrade, connect or auto")
             }
+            Self::PlainAlpn => f.write_str(
+                "a gateway without TLS has no ALPN label; write --via upgrade or connect, or leave it out",
+            ),
             Self::AuthorizationTwice => f.write_str(
                 "--authorization-file, --authorization-command and AUTHORIZATION exclude each other; keep one",
             ),

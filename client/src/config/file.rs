@@ -362,7 +362,7 @@ const fn key(name: &'static str, variable: &'static str, service: bool, kind: Ki
 
 /// All of them.
 pub(super) const KEYS: &[Key] = &[
-    key("gateway", "GATEWAY", false, Kind::Text),
+    key("gateway", "GATEWAY", true, Kind::Text),
     key("origin", "ORIGIN", true, Kind::Text),
     key("host", "PUBLIC_HOST", true, Kind::Text),
     key("path", "PUBLIC_PATH", true, Kind::Text),
@@ -370,18 +370,18 @@ pub(super) const KEYS: &[Key] = &[
     key("token_file", "TOKEN_FILE", true, Kind::Path),
     key("authorization_file", "AUTHORIZATION_FILE", true, Kind::Path),
     key("authorization_command", "AUTHORIZATION_COMMAND", true, Kind::Text),
-    key("via", "VIA", false, Kind::Text),
-    key("all_addresses", "ALL_ADDRESSES", false, Kind::Switch),
-    key("ca", "CA", false, Kind::Path),
-    key("pin", "PIN", false, Kind::Text),
-    key("insecure", "INSECURE", false, Kind::Switch),
+    key("via", "VIA", true, Kind::Text),
+    key("all_addresses", "ALL_ADDRESSES", true, Kind::Switch),
+    key("ca", "CA", true, Kind::Path),
+    key("pin", "PIN", true, Kind::Text),
+    key("insecure", "INSECURE", true, Kind::Switch),
     key("any_host", "ANY_HOST", true, Kind::Switch),
     key("tunnels", "TUNNELS", true, Kind::Number),
     key("host_header", "HOST_HEADER", true, Kind::Text),
     key("forwarded", "FORWARDED", true, Kind::Text),
     key("origin_ca", "ORIGIN_CA", true, Kind::Path),
     key("origin_name", "ORIGIN_NAME", true, Kind::Text),
-    key("alpn", "ALPN", false, Kind::Text),
+    key("alpn", "ALPN", true, Kind::Text),
     key("url_file", "URL_FILE", false, Kind::Path),
     key("log", "LOG", false, Kind::Text),
 ];

@@ -292,7 +292,7 @@ mod tests {
             ("example.com:0", "1 to 65535"),
             ("example.com:443:443", "neither"),
             ("unix:/path", "path"),
-            ("tcp://example.com:443", "TLS"),
+            ("tcp://example.com:443", "http://"),
             ("*.example.com", "neither"),
         ];
         for (text, part) in gateways {

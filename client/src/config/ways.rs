@@ -32,7 +32,16 @@ pub(super) fn settle(
     if let Some((flag, text)) = setting(&args.via, env, "--via", "VIA")? {
         config.via = via(&text).ok_or(ConfigError::Via { flag, text })?;
     }
+    if config.plain && config.via == Via::Alpn {
+        return Err(ConfigError::PlainAlpn);
+    }
     config.authorization = authorization(args, env, warnings)?;
+    if config.plain && config.trust == Trust::Insecure {
+        warnings.push(
+            "with http:// and --insecure, whoever is on the way to the gateway reads the authorization, and all requests"
+                .into(),
+        );
+    }
     if config.trust == Trust::Insecure && config.authorization.is_some() {
         warnings.push(
             "with --insecure, whoever answers in the gateway's place gets the authorization".into(),

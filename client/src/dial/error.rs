@@ -21,6 +21,8 @@ pub enum DialError {
     Tls(io::Error),
     /// It doesn't speak TLS. Likewise.
     NoTls,
+    /// It has no TLS, and isn't on this machine or the private network. Final.
+    Plain,
     /// The gateway isn't who it should be. Later than on the first dial it may be a captive portal.
     Unknown(Error),
     /// What answers there speaks TLS, but isn't a gateway of ours. Likewise.
@@ -100,7 +102,7 @@ impl DialError {
             | Self::NoDoor(_)
             | Self::NoConnect => Verdict::FinalAtFirst,
             Self::Denied(reply) if !reply.firm => Verdict::FinalAtFirst,
-            Self::Refused(_) | Self::Denied(_) => Verdict::Final,
+            Self::Plain | Self::Refused(_) | Self::Denied(_) => Verdict::Final,
             Self::Busy(_, after) => after.map_or(Verdict::Failed, Verdict::Later),
         }
     }
@@ -131,6 +133,9 @@ impl fmt::Display for DialError {
             Self::Unknown(err) => write!(
                 f,
                 "the gateway's certificate can't be trusted ({err}); is the name right? For a self-signed one give its --pin"
+            ),
+            Self::Plain => f.write_str(
+                "the gateway is at a public address, where http:// would show the authorization to whoever is on the way; write https://, or --insecure",
             ),
             Self::NoTls => f.write_str(
                 "what answers there doesn't speak TLS; is the port right? A gateway's is that of https://",

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Empty;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::config::{Config, Gateway, Value};
+use crate::config::{Config, Value};
 
 use super::DialError;
 use super::error::{LONGEST_REASON, Reply};
@@ -45,7 +45,8 @@ impl Registration<'_> {
     /// As extended CONNECT over HTTP/2 (RFC 8441 §4).
     pub(super) fn connect(&self) -> Request<()> {
         let mut request = Request::new(());
-        let uri = format!("https://{}{}", self.authority(), self.path());
+        let scheme = if self.config.plain { "http" } else { "https" };
+        let uri = format!("{scheme}://{}{}", self.authority(), self.path());
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = Uri::try_from(uri).unwrap_or_default();
         request.extensions_mut().insert(Protocol::from_static(TOKEN));
@@ -74,24 +75,22 @@ impl Registration<'_> {
 
     /// The public host, with the port that visitors use if they use the gateway's.
     fn authority(&self) -> String {
-        authority(&self.config.host, &self.config.gateway)
+        let Config { host, gateway, plain, .. } = self.config;
+        let mut text = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        if gateway.port != if *plain { 80 } else { 443 } {
+            // RFC 6454 §6.2: the default port isn't written.
+            let _ = write!(text, ":{}", gateway.port);
+        }
+        text
     }
 
     /// `/.well-known/ptth/{list of serialized origins}/`: the gateway's own where nothing else is asked for. A
     /// gateway of ours then goes by the name, which is `*` for all that the credential is good for.
     fn path(&self) -> String {
-        let origin = format!("https://{}", self.authority());
+        let scheme = if self.config.plain { "http" } else { "https" };
+        let origin = format!("{scheme}://{}", self.authority());
         format!("/.well-known/ptth/{}/", utf8_percent_encode(&origin, LITERAL))
     }
-}
-
-fn authority(host: &str, gateway: &Gateway) -> String {
-    let mut text = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    if gateway.port != 443 {
-        // RFC 6454 §6.2: the default port isn't written.
-        let _ = write!(text, ":{}", gateway.port);
-    }
-    text
 }
 
 /// Whether the door opened: the public addresses that the gateway tells, or what its answer means.

@@ -1,6 +1,6 @@
 //! An external authorizer: an HTTP service of the operator's that says yes or no.
 //!
-//! In:  `POST url` without a body, with Authorization as the backend showed it, X-Forwarded-For, one
+//! In:  `POST url` (or GET) without a body, with Authorization as the backend showed it, X-Forwarded-For, one
 //!      `2ptth-host` for each host that it wants, `2ptth-name` for a dynamic name.
 //! Out: 2xx is yes, for exactly the hosts or the name that were asked about. `2ptth-subject` in the answer says
 //!      who it is; otherwise whoever shows another Authorization is another one. Nothing is remembered: each
@@ -42,11 +42,23 @@ pub struct Settings {
     /// For all of it: waiting for a place, connecting, asking and the answer.
     #[serde(default)]
     timeout: Seconds,
+    #[serde(default)]
+    method: Asking,
     /// The certificates by which the authorizer is known, PEM, instead of the system's.
     ca: Option<PathBuf>,
     /// Whether `http://` may leave this machine and its private network.
     #[serde(default)]
     allow_plain: bool,
+}
+
+/// How it is asked: some authorizers take GET alone.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+enum Asking {
+    #[default]
+    #[serde(rename = "POST")]
+    Post,
+    #[serde(rename = "GET")]
+    Get,
 }
 
 impl Settings {
@@ -74,6 +86,7 @@ impl Settings {
             mark: Mark::of("external", &[self.url.bytes()]),
             address,
             timeout: self.timeout.0,
+            method: self.method,
             tls,
             anywhere: self.allow_plain,
             places: Semaphore::new(MAX_AT_A_TIME),
@@ -87,6 +100,7 @@ const MAX_AT_A_TIME: usize = 64;
 struct External {
     address: Address,
     timeout: Duration,
+    method: Asking,
     tls: Option<Arc<ClientConfig>>,
     /// Whether plain HTTP may go to public addresses.
     anywhere: bool,
@@ -150,14 +164,12 @@ impl External {
         claim: &Claim<'_>,
     ) -> Result<Request<ask::NoBody>, &'static str> {
         let mut request = Request::new(ask::NoBody::new());
-        *request.method_mut() = Method::POST;
         *request.uri_mut() = self.address.target.clone();
         let fields = request.headers_mut();
         let value = |text: &str| {
             HeaderValue::from_str(text).map_err(|_| "a name that it wants can't be one")
         };
         fields.insert(HOST, self.address.authority.clone());
-        fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         let mut shown = shown.clone();
         shown.set_sensitive(true);
         fields.insert(AUTHORIZATION, shown);
@@ -170,6 +182,10 @@ impl External {
         }
         if let Some(name) = claim.name {
             fields.insert(WANTED_NAME, value(name)?);
+        }
+        if let Asking::Post = self.method {
+            fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            *request.method_mut() = Method::POST;
         }
         Ok(request)
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use h2::ext::Protocol;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use log::{Level, info, log, warn};
 use percent_encoding::percent_decode_str;
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::auth::{Claim, Identity, Key};
 use crate::caps::Place;
 use crate::error::{ExchangeError, RegisterError};
-use crate::policy::{HTTPS, Refused, Wish};
+use crate::policy::{HTTP, HTTPS, Refused, Wish};
 use ptth_link::token;
 
 use crate::router;
@@ -134,8 +134,11 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
         ));
     }
     let called = authority(head);
-    let port = called.as_ref().and_then(Authority::port_u16).unwrap_or(HTTPS);
-    let urls = policy.urls(&grants, called.as_ref(), port);
+    let said = visitor.said.as_ref().and_then(|said| said.scheme.as_ref());
+    let scheme = said.unwrap_or(&visitor.edge.scheme);
+    let usual = if *scheme == Scheme::HTTPS { HTTPS } else { HTTP };
+    let port = called.as_ref().and_then(Authority::port_u16).unwrap_or(usual);
+    let urls = policy.urls(&grants, called.as_ref(), (scheme, port));
     let urls = urls.iter().filter_map(|url| HeaderValue::from_str(url).ok()).collect();
     Ok(Admitted { identity, grants, urls })
 }

@@ -19,7 +19,7 @@ pub(super) fn announce(tunnel: &Tunnel, policy: &Policy, port: u16) -> Option<Re
     let called = Authority::try_from(format!("{host}:{port}")).ok()?;
     // Without SNI nobody said what the gateway is called.
     let known = tunnel.identity.sni.as_ref().map(|_| &called);
-    let urls = policy.urls(&tunnel.grants, known, port);
+    let urls = policy.urls(&tunnel.grants, known, (&Scheme::HTTPS, port));
     let mut target = Uri::default().into_parts();
     target.scheme = Some(Scheme::HTTPS);
     target.authority = Some(called);

@@ -3,6 +3,7 @@
 use http::Response;
 
 use super::*;
+use crate::config::Gateway;
 use crate::dial::Verdict;
 
 fn config(gateway: &str) -> Config {

@@ -1,10 +1,10 @@
 //! Where an authorizer is: its URL, taken apart.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
+use ptth_link::tcp::is_near;
 use rustls::pki_types::ServerName;
 
 use crate::auth::secret::LoadError;
@@ -64,14 +64,6 @@ impl Address {
     /// Whether it is no name, whose address only the dial shows, but a public address.
     pub(super) fn is_surely_public(&self) -> bool {
         self.host.parse().is_ok_and(|address| !is_near(address))
-    }
-}
-
-/// Whether an address can't be that of a stranger: this machine's or the private network's.
-pub(super) fn is_near(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
     }
 }
 
@@ -139,36 +131,6 @@ mod tests {
             "https://é/",
         ] {
             assert!(Address::parse(bad.as_bytes()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn near_is_what_no_stranger_can_own() {
-        let near = [
-            "127.0.0.1",
-            "127.9.9.9",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.0.1",
-            "::1",
-            "fd00::1",
-            "::ffff:10.0.0.1",
-        ];
-        let far = [
-            "8.8.8.8",
-            "172.32.0.1",
-            "169.254.169.254",
-            "0.0.0.0",
-            "::",
-            "2001:db8::1",
-            "fe80::1",
-            "::ffff:8.8.8.8",
-        ];
-        for address in near {
-            assert!(is_near(address.parse().unwrap()), "{address}");
-        }
-        for address in far {
-            assert!(!is_near(address.parse().unwrap()), "{address}");
         }
     }
 }

@@ -22,8 +22,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use ptth_link::crypto;
+use ptth_link::tcp::is_near;
 
-use super::address::{Address, is_near};
+use super::address::Address;
 use crate::auth::secret::{Content, Files, LoadError};
 
 /// The body of every question.

@@ -94,6 +94,14 @@ async fn it_gets_what_was_shown_and_what_is_wanted_and_nothing_else() {
     ];
     expected.sort_unstable();
     assert_eq!(fields, expected);
+    let by_get = super::tests::gateway(address, json!({ "method": "GET" }));
+    let (verdict, asked) =
+        tokio::join!(ask(&by_get), answer(&listener, b"HTTP/1.1 200 OK\r\n\r\n"));
+    assert!(verdict.is_ok() && asked.starts_with("GET /may?key=s3cret HTTP/1.1\r\n"), "{asked}");
+    assert!(
+        asked.contains("2ptth-host: a.example") && !asked.contains("content-length"),
+        "{asked}"
+    );
 
     let value = HeaderValue::from_static("whatever");
     let mapped = "::ffff:192.0.2.9".parse().unwrap();

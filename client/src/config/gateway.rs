@@ -1,0 +1,58 @@
+//! The gateway's address, as users write it.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use super::{ConfigError, origin};
+
+/// The address of a gateway.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Gateway {
+    /// A DNS name in lower case, or an IP address without brackets.
+    pub host: String,
+    /// Its TCP port.
+    pub port: u16,
+}
+
+impl Gateway {
+    /// Reads `example.com`, `example.com:8443`, `[::1]:8443`, `::1`, or an `https://` URL of a
+    /// gateway, as a browser shows it.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        match Self::parse_either(text)? {
+            (gateway, false) => Ok(gateway),
+            (_, true) => Err(ConfigError::Gateway {
+                text: text.to_owned(),
+                why: "it speaks TLS, so only https:// can stand there",
+            }),
+        }
+    }
+
+    /// The same, or the `http://` URL of one without TLS, which is told.
+    pub fn parse_either(text: &str) -> Result<(Self, bool), ConfigError> {
+        let text = text.trim();
+        let error = |why| ConfigError::Gateway { text: origin::quotable(text), why };
+        let (rest, plain) = match origin::scheme(text) {
+            None => (text, false),
+            Some(("https", rest)) => (rest, false),
+            Some(("http", rest)) => (rest, true),
+            Some(_) => return Err(error("only https:// or http:// can stand there")),
+        };
+        let authority = origin::bare_authority(rest).map_err(error)?;
+        let (host, port) = origin::host_and_port(authority).map_err(error)?;
+        Ok((Self { host, port: port.unwrap_or(if plain { HTTP } else { HTTPS }) }, plain))
+    }
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.parse::<Ipv6Addr>() {
+            Ok(ip) => write!(f, "[{ip}]:{}", self.port),
+            Err(_) => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The port of HTTPS.
+const HTTPS: u16 = 443;
+/// The one without TLS.
+const HTTP: u16 = 80;
