@@ -94,6 +94,8 @@ pub struct Config {
     pub all_addresses: bool,
     /// How to know the gateway.
     pub trust: Trust,
+    /// Where another backend keeps the place, wait until it is free.
+    pub standby: bool,
     /// Answer for hosts that the gateway's certificate doesn't cover.
     pub any_host: bool,
     /// Parallel tunnels, 1 to [`MAX_TUNNELS`]; to each address if it is all of them.
@@ -133,6 +135,7 @@ impl Config {
             proxies: Proxies::default(),
             all_addresses: false,
             trust: Trust::System,
+            standby: false,
             any_host: false,
             tunnels: 2,
             alpn: alpn::PTTH.to_vec(),
@@ -192,6 +195,7 @@ impl Service {
         config.trust = trust(args, env)?;
         config.token = token(args, env, warnings)?;
         config.any_host = args.any_host || env::switch(env, "ANY_HOST")?;
+        config.standby = args.standby || env::switch(env, "STANDBY")?;
         if let Some((flag, text)) = setting(&args.host, env, "--host", "PUBLIC_HOST")? {
             config.host = public_host(flag, &text)?;
             config.asked_host = Some(config.host.clone());

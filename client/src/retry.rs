@@ -14,6 +14,8 @@ pub enum Loss {
     Later(Duration),
     /// The tunnel worked for that long.
     Lost(Duration),
+    /// Another backend has the place, and this one waits for it.
+    Taken,
     /// It worked, and made room for another one, perhaps of this very process: time to find out.
     Displaced,
 }
@@ -31,6 +33,9 @@ impl Backoff {
     pub fn pause(&mut self, loss: Loss, random: f64) -> Duration {
         if loss == Loss::Displaced {
             return DISPLACED;
+        }
+        if loss == Loss::Taken {
+            return STANDBY.mul_f64(1.0 + random);
         }
         if matches!(loss, Loss::Lost(lived) if lived >= HEALTHY) {
             self.failures = 0;
@@ -56,6 +61,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 const LONGEST_UNREACHABLE: Duration = Duration::from_millis(1500);
 /// A tunnel that lived this long wasn't the gateway's way of saying no.
 const HEALTHY: Duration = Duration::from_secs(60);
+/// A visitor meets nobody for as long, and no gateway is worn out by it.
+const STANDBY: Duration = Duration::from_secs(1);
 /// Longer than a gateway gives the streams of a tunnel that was replaced, before it closes it.
 const DISPLACED: Duration = Duration::from_secs(45);
 

@@ -331,6 +331,7 @@ where
     /// What to do about a tunnel that didn't come up.
     fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
         let loss = match err.verdict() {
+            _ if err.is_taken() && self.dialer.config.standby => return Ok(self.stand_by()),
             Verdict::Final => return Err(self.refused(err)),
             // Whoever was right once may be behind a captive portal now.
             Verdict::FinalAtFirst if !self.up_before => {
@@ -351,6 +352,7 @@ where
         let ups = self.process.ups.load(Ordering::Relaxed);
         match ended {
             Ended::Refused(err) => return Err(self.refused(err)),
+            Ended::Told(Why::Taken, _) if self.dialer.config.standby => return Ok(self.stand_by()),
             Ended::Told(Why::Taken, _) => return Err(Stopped::Taken),
             Ended::Told(Why::Forbidden, words) => return Err(Stopped::Forbidden(words)),
             Ended::Told(Why::Replaced, _) if live.is_none_or(|live| live.up == ups) => {
@@ -368,6 +370,15 @@ where
             _ => self.complain(&format!("lost: {ended}")),
         }
         Ok(Loss::Lost(live.map_or(Duration::ZERO, |live| live.since.elapsed())))
+    }
+
+    /// Another backend has the place, and this one has it next.
+    fn stand_by(&self) -> Loss {
+        let what = "another backend is there";
+        if self.complaints.is_due(what) {
+            info!("tunnel: {} {what}; standing by until it is gone", self.label);
+        }
+        Loss::Taken
     }
 
     /// To a key that the user knows nothing of, the gateway's words about it would mean nothing.

@@ -71,6 +71,10 @@ pub struct Args {
     #[argh(switch)]
     pub insecure: bool,
 
+    /// where another backend keeps the place, wait until it is free, in place of ending (STANDBY=1)
+    #[argh(switch)]
+    pub standby: bool,
+
     /// answer for hosts that the gateway's certificate doesn't cover, too (ANY_HOST=1)
     #[argh(switch)]
     pub any_host: bool,
@@ -126,4 +130,5 @@ impl Args {
 }
 
 /// The flags without a value.
-const SWITCHES: [&str; 4] = ["--insecure", "--any-host", "--all-addresses", "--version"];
+const SWITCHES: [&str; 5] =
+    ["--insecure", "--any-host", "--all-addresses", "--standby", "--version"];

@@ -376,6 +376,7 @@ pub(super) const KEYS: &[Key] = &[
     key("pin", "PIN", true, Kind::Text),
     key("insecure", "INSECURE", true, Kind::Switch),
     key("any_host", "ANY_HOST", true, Kind::Switch),
+    key("standby", "STANDBY", true, Kind::Switch),
     key("tunnels", "TUNNELS", true, Kind::Number),
     key("host_header", "HOST_HEADER", true, Kind::Text),
     key("forwarded", "FORWARDED", true, Kind::Text),

@@ -141,6 +141,8 @@ fn switches_and_addresses_have_variables_too() {
     assert_eq!(ok("g --ca x", &[("INSECURE", "1")]).config.trust, Trust::Ca("x".into()));
     assert!(ok("g --any-host", &[]).config.any_host);
     assert!(ok("g", &[("ANY_HOST", "true")]).config.any_host);
+    assert!(ok("g --standby", &[]).config.standby && !ok("g", &[]).config.standby);
+    assert!(ok("g", &[("STANDBY", "yes")]).config.standby);
     assert!(ok("g --all-addresses", &[]).config.all_addresses);
     assert!(ok("g", &[("ALL_ADDRESSES", "yes")]).config.all_addresses);
     assert_eq!(ok("g", &[]).config.asked_host, None);
@@ -287,7 +289,7 @@ fn every_documented_variable_is_tested() {
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 1).collect();
     let variables = "GATEWAY ORIGIN CONFIG URL_FILE TOKEN_FILE TOKEN PUBLIC_HOST NAME CA PIN INSECURE ANY_HOST \
-        TUNNELS PUBLIC_PATH HOST_HEADER FORWARDED ORIGIN_CA ORIGIN_NAME ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
+        TUNNELS STANDBY PUBLIC_PATH HOST_HEADER FORWARDED ORIGIN_CA ORIGIN_NAME ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
         HTTPS_PROXY ALL_PROXY NO_PROXY";
     let other_words = ["HEX", "HH", "PEM", "PORT", "HTTP", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();

@@ -107,6 +107,11 @@ impl DialError {
         }
     }
 
+    /// Whether another backend has the place.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self, Self::Denied(reply) if reply.status == StatusCode::CONFLICT)
+    }
+
     /// Whether something in between may have kept the ALPN label from the gateway, or from us. A
     /// certificate that can't be verified is no such thing: who shows it may be reading along.
     pub(super) fn is_of_the_way(&self) -> bool {

@@ -76,6 +76,24 @@ async fn reject_keeps_the_one_that_was_there_until_it_leaves() {
     assert_eq!(get(&gateway, "a.test", "/").await.1, "second a.test /");
 }
 
+/// One that stands by comes when the first is gone, by either door.
+#[tokio::test]
+async fn a_backend_that_stands_by_takes_over() {
+    let (gateway, one, other) = gateway(WhenTaken::Reject);
+    let first = backend(&gateway, &one, "first");
+    until_serving(&gateway, "a.test", 1).await;
+    let mut config = client(&gateway, &other);
+    config.standby = true;
+    let _second = Backend::start(config, Tell("second"));
+    for _ in 0..20 {
+        assert_eq!(get(&gateway, "a.test", "/").await.1, "first a.test /");
+    }
+    first.stop();
+    first.ended().await.expect("it ends in order");
+    let taken_over = async { while get(&gateway, "a.test", "/").await.1 != "second a.test /" {} };
+    soon("the second", taken_over).await;
+}
+
 /// C4: the tunnels of one process don't push each other out, nor keep each other from coming.
 #[tokio::test]
 async fn several_tunnels_of_one_process_are_one_backend() {

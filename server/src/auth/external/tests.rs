@@ -75,6 +75,7 @@ const SLOW: Result<Pass, Refusal> = Err(Refusal::Unavailable("the authorizer is 
 #[tokio::test]
 async fn it_gets_what_was_shown_and_what_is_wanted_and_nothing_else() {
     let (listener, address) = listen().await;
+    let by_get = gateway(address, json!({ "method": "GET" }));
     let gateway = gateway(address, json!({}));
     let (verdict, asked) =
         tokio::join!(ask(&gateway), answer(&listener, b"HTTP/1.1 200 OK\r\n\r\n"));
@@ -94,7 +95,6 @@ async fn it_gets_what_was_shown_and_what_is_wanted_and_nothing_else() {
     ];
     expected.sort_unstable();
     assert_eq!(fields, expected);
-    let by_get = super::tests::gateway(address, json!({ "method": "GET" }));
     let (verdict, asked) =
         tokio::join!(ask(&by_get), answer(&listener, b"HTTP/1.1 200 OK\r\n\r\n"));
     assert!(verdict.is_ok() && asked.starts_with("GET /may?key=s3cret HTTP/1.1\r\n"), "{asked}");
