@@ -7,6 +7,7 @@
 //! ```
 
 mod everywhere;
+mod losses;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +20,6 @@ use http_body::Body as HttpBody;
 use log::{info, warn};
 use ptth_link::body::Body;
 use ptth_link::crypto;
-use ptth_link::goaway::Why;
 use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
@@ -34,7 +34,7 @@ use tower_service::Service;
 use crate::announced::Announced;
 use crate::complaints::Complaints;
 use crate::config::{Config, Gateway, Kind, Trust};
-use crate::dial::{self, DialError, Dialer, Doors, Keys, Network, Shared, Verdict};
+use crate::dial::{self, Dialer, Doors, Keys, Network, Shared};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Ended, answer};
@@ -326,79 +326,6 @@ where
         self.complaints.forget();
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(Live { drain, ended, since: Instant::now(), up })
-    }
-
-    /// What to do about a tunnel that didn't come up.
-    fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
-        let loss = match err.verdict() {
-            _ if err.is_taken() && self.dialer.config.standby => return Ok(self.stand_by()),
-            Verdict::Final => return Err(self.refused(err)),
-            // Whoever was right once may be behind a captive portal now.
-            Verdict::FinalAtFirst if !self.up_before => {
-                let denied = matches!(err, DialError::Denied(_));
-                return Err(if denied { self.refused(err) } else { Stopped::Unknown(err) });
-            }
-            Verdict::FinalAtFirst | Verdict::Failed => Loss::Failed,
-            Verdict::Absent => Loss::Unreachable,
-            Verdict::Later(after) => Loss::Later(after),
-        };
-        self.failures.notify_one();
-        self.complain(&err.to_string());
-        Ok(loss)
-    }
-
-    /// What to do about a tunnel that is no more, or, without `live`, never came up.
-    fn lost(&mut self, ended: Ended, live: Option<&Live>) -> Result<Loss, Stopped> {
-        let ups = self.process.ups.load(Ordering::Relaxed);
-        match ended {
-            Ended::Refused(err) => return Err(self.refused(err)),
-            Ended::Told(Why::Taken, _) if self.dialer.config.standby => return Ok(self.stand_by()),
-            Ended::Told(Why::Taken, _) => return Err(Stopped::Taken),
-            Ended::Told(Why::Forbidden, words) => return Err(Stopped::Forbidden(words)),
-            Ended::Told(Why::Replaced, _) if live.is_none_or(|live| live.up == ups) => {
-                return Err(Stopped::Replaced);
-            }
-            // A tunnel of this process came up after this one. If it wasn't what replaced it, it is replaced
-            // itself, and its own end stops the process; dialling before would take the place back.
-            Ended::Told(Why::Replaced, _) => {
-                info!("tunnel: {} {ended}", self.label);
-                return Ok(Loss::Displaced);
-            }
-            Ended::Told(Why::Stopping, _) => {
-                info!("tunnel: {} {ended}; looking for its successor", self.label);
-            }
-            _ => self.complain(&format!("lost: {ended}")),
-        }
-        Ok(Loss::Lost(live.map_or(Duration::ZERO, |live| live.since.elapsed())))
-    }
-
-    /// Another backend has the place, and this one has it next.
-    fn stand_by(&self) -> Loss {
-        let what = "another backend is there";
-        if self.complaints.is_due(what) {
-            info!("tunnel: {} {what}; standing by until it is gone", self.label);
-        }
-        Loss::Taken
-    }
-
-    /// To a key that the user knows nothing of, the gateway's words about it would mean nothing.
-    fn refused(&self, err: DialError) -> Stopped {
-        match (err, &self.process.config.token) {
-            (DialError::Refused(_), None) => {
-                Stopped::Refused(DialError::Refused("it wants a token"), None)
-            }
-            (err @ DialError::Refused(_), Some(token)) => {
-                Stopped::Refused(err, Some(token.public()))
-            }
-            (err, _) => Stopped::Refused(err, None),
-        }
-    }
-
-    fn complain(&self, what: &str) {
-        if self.complaints.is_due(what) {
-            let (label, gateway) = (&self.label, &self.dialer.gateway);
-            warn!("tunnel: {label} gateway={gateway} {what}; trying again, for ever");
-        }
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Config {
     pub plain: Vec<SocketAddr>,
     /// Where to listen for HTTP that is only told to come by https.
     pub redirect: Vec<SocketAddr>,
+    /// Share the ports with a gateway that is there already and is to stop then.
+    pub take_over: bool,
     /// The proxies whose word counts.
     pub trusted: Trusted,
     /// Whether they speak the PROXY protocol.
@@ -174,6 +176,7 @@ impl Config {
             file: None,
             digest: [0; 32],
             backend_alpn: alpn::backend_labels(),
+            take_over: false,
             limits: Limits::default(),
             log: LevelFilter::Info,
             warnings: Vec::new(),
@@ -205,6 +208,7 @@ impl Config {
         let mut config = Self::of(certificates, admission);
         config.warnings = warnings;
         config.limits = limits(args, &sources)?;
+        config.take_over = sources.switch(args.take_over, "TAKE_OVER")?;
         edge::read(args, &sources, &mut config)?;
         if let Some((flag, listen)) = sources.list(&args.listen, "--listen", "LISTEN")? {
             let listen = listen.iter().map(|text| parse::listen(&flag, text));

@@ -1,16 +1,16 @@
 //! The wiring: a thread for each core, the sockets that they share, and the one that gives orders.
 
+mod sockets;
+
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use log::{error, info, warn};
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
@@ -22,6 +22,8 @@ use crate::roster::Roster;
 use crate::shard::{Shard, Shared};
 use crate::tls::{Tls, TlsError};
 use crate::tunnel::Driving;
+
+use sockets::{Addresses, Sockets, listeners};
 
 /// Why the gateway can't start.
 #[derive(Debug)]
@@ -68,14 +70,11 @@ pub enum Order {
     Abort,
 }
 
-/// Those of one shard.
-type Sockets = Vec<(Entrance, Socket)>;
-
 /// A gateway that listens and doesn't accept yet.
 #[derive(Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
-    addresses: Vec<(Entrance, SocketAddr)>,
+    addresses: Addresses,
     shards: Vec<(Sockets, mpsc::UnboundedReceiver<Driving>)>,
     shutdown: (Trigger, Shutdown),
     reload: Reload,
@@ -92,32 +91,9 @@ impl Gateway {
             (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         // What is wrong with the files shows before a port is taken.
         let shared = Shared::new(config, senders).map_err(StartError::Tls)?;
-        let wanted = || {
-            let plain = config.plain.iter().map(|address| (Entrance::Plain, *address));
-            let tls = config.listen.iter().map(|address| (Entrance::Tls, *address));
-            let redirect = Entrance::Redirect { port: HTTPS };
-            tls.chain(plain).chain(config.redirect.iter().map(move |address| (redirect, *address)))
-        };
-        for (_, address) in wanted() {
-            is_free(address).map_err(|err| StartError::Listen(address, err))?;
-        }
-        let mut addresses: Vec<(Entrance, SocketAddr)> = Vec::new();
-        let mut sockets: Vec<Sockets> = (0..threads).map(|_| Vec::new()).collect();
-        for (mut entrance, mut address) in wanted() {
-            if let (Entrance::Redirect { port }, Some((Entrance::Tls, first))) =
-                (&mut entrance, addresses.first())
-            {
-                *port = first.port();
-            }
-            for shard in &mut sockets {
-                let socket = bind(address).map_err(|err| StartError::Listen(address, err))?;
-                // Port 0 is whatever the first one got.
-                if let Some(bound) = socket.local_addr().ok().and_then(|bound| bound.as_socket()) {
-                    address = bound;
-                }
-                shard.push((entrance, socket));
-            }
-            addresses.push((entrance, address));
+        let (addresses, sockets) = sockets::open(config, threads)?;
+        if config.take_over || sockets::are_held() {
+            shared.roster.expect_backends();
         }
         // Behind a proxy that ends TLS, the port is its own: the usual one.
         let first = addresses.first().filter(|(entrance, _)| *entrance == Entrance::Tls);
@@ -242,47 +218,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)
 }
 
-/// Whether nobody listens there. The sockets below would share the port with those of another gateway,
-/// started twice by mistake, and the kernel would give it half of the visitors.
-fn is_free(address: SocketAddr) -> io::Result<()> {
-    match address.port() {
-        0 => Ok(()),
-        _ => socket(address)?.bind(&address.into()),
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = socket(address)?;
-    // Each shard has a socket of its own; the kernel spreads the connections.
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        // Both families, whatever the system's default is.
-        socket.set_only_v6(false)?;
-    }
-    // A restart needn't wait until the kernel has forgotten the last connections.
-    socket.set_reuse_address(true)?;
-    Ok(socket)
-}
-
-fn listeners(sockets: Sockets) -> io::Result<Vec<(Entrance, TcpListener)>> {
-    let listener = |(entrance, socket): (Entrance, Socket)| {
-        Ok((entrance, TcpListener::from_std(socket.into())?))
-    };
-    sockets.into_iter().map(listener).collect()
-}
-
 /// Where a gateway without a port for TLS sends visitors: to what is in front of it.
 const HTTPS: u16 = 443;
 
 /// Changed files are noticed within this.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
-/// A burst of a thousand visitors isn't refused by the kernel.
-const BACKLOG: i32 = 4096;

@@ -106,7 +106,12 @@ pub async fn run(
                 purge = None;
                 give_back();
             }
-            () = draining.reached(Phase::Draining), if listeners.is_some() => listeners = None,
+            () = draining.reached(Phase::Draining), if listeners.is_some() => {
+                // What the kernel has taken in already would be refused with the sockets.
+                for opened in queued(listeners.take().unwrap_or_default()) {
+                    admit(&shard, opened, drained.clone(), &mut connections);
+                }
+            }
             () = closing.reached(Phase::Closing), if !closed => {
                 closed = true;
                 listeners = None;
@@ -143,6 +148,20 @@ async fn accept(listeners: &[(Entrance, TcpListener)], turn: usize) -> io::Resul
     .await?;
     // An IPv6 socket shows IPv4 peers as ::ffff:192.0.2.1.
     Ok((entrance, socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+}
+
+/// The connections that wait in the sockets, which are closed.
+fn queued(listeners: Vec<(Entrance, TcpListener)>) -> Vec<Opened> {
+    let mut opened = Vec::new();
+    for (entrance, listener) in listeners {
+        let Ok(listener) = listener.into_std() else { continue };
+        while let Ok((socket, peer)) = listener.accept() {
+            let usable = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            opened.extend(usable.ok().map(|socket| (entrance, socket, peer)));
+        }
+    }
+    opened
 }
 
 fn admit(

@@ -8,6 +8,7 @@ use log::warn;
 use ptth_link::signals::{self, Signal};
 use ptth_link::{cli, env, logging};
 use ptth_server::config::{Args, Config};
+use ptth_server::tls::Tls;
 use ptth_server::{Gateway, Order, greeting};
 use tokio::sync::mpsc;
 
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(err) => return fail(&err),
     };
+    if args.check {
+        return check(&config);
+    }
     logging::start(config.log);
     let gateway = match Gateway::bind(&config) {
         Ok(gateway) => gateway,
@@ -56,6 +60,18 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => fail(&err),
     }
+}
+
+/// Reads what a start would read, and takes no port.
+fn check(config: &Config) -> ExitCode {
+    let tls = match Tls::new(config) {
+        Ok(tls) => tls,
+        Err(err) => return fail(&err),
+    };
+    let warnings = config.warnings.iter().cloned().chain(tls.warnings());
+    let mut said: Vec<_> = warnings.map(|warning| format!("warning: {warning}")).collect();
+    said.push("the configuration can be used".to_owned());
+    cli::say(&said.join("\n"))
 }
 
 fn fail(why: &dyn Display) -> ExitCode {

@@ -10,14 +10,13 @@ mod desk;
 mod names;
 mod narrow;
 mod route;
+mod urls;
 mod wish;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use http::uri::{Authority, Scheme};
-use ptth_link::limits::ANNOUNCED_URLS;
 use ptth_link::token::PublicKey;
 
 use crate::auth::{Claim, Credential, Identity, Known, Mark};
@@ -222,26 +221,6 @@ impl Policy {
         }
     }
 
-    /// The public addresses of these sites, as URLs with that scheme and port. `called`: what the backend calls this
-    /// gateway, which stands for every host. [`ANNOUNCED_URLS`] at most.
-    pub fn urls(
-        &self,
-        grants: &[Grant],
-        called: Option<&Authority>,
-        at: (&Scheme, u16),
-    ) -> Vec<String> {
-        let (scheme, port) = (at.0, at.1);
-        let usual = port == if *scheme == Scheme::HTTPS { HTTPS } else { HTTP };
-        let port = if usual { String::new() } else { format!(":{port}") };
-        let routes = grants.iter().filter_map(|grant| self.shown(grant.site()));
-        let urls = routes.flat_map(|route| route.addresses.clone()).filter_map(|address| {
-            let (host, path) = address.split_once('/')?;
-            let host = if host == "*" { called?.host() } else { host };
-            Some(format!("{scheme}://{host}{port}/{path}"))
-        });
-        urls.take(ANNOUNCED_URLS).collect()
-    }
-
     /// What a tunnel, admitted under whatever policy, may serve under this one: of what it was granted what its
     /// credential is still good for. A credential that is judged here is good for all hosts of a route, so those
     /// that the route has got since are the tunnel's, too; an authorizer outside was asked about none of them.
@@ -387,14 +366,6 @@ impl Policy {
             (_, Some(index)) => self.routes.get(*index).cloned(),
             (_, None) => self.narrow.get(site),
         }
-    }
-
-    /// The site, also where nobody serves it yet.
-    fn shown(&self, site: &Site) -> Option<Arc<Route>> {
-        self.route(site).or_else(|| match site {
-            Site::Name(name) => Some(self.names.as_ref()?.route(name)),
-            Site::Host(..) => self.narrowed(site).map(Arc::new),
-        })
     }
 
     fn site(&self, site: &Site) -> Option<Arc<Route>> {

@@ -4,6 +4,7 @@
 //! whichever of the two came last; so joining and the policy's exchange exclude each other.
 
 mod replaced;
+mod succession;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
@@ -20,6 +21,7 @@ use crate::policy::{Policy, Route};
 use crate::site::{Grant, Site};
 
 use replaced::Replaced;
+use succession::Succession;
 
 /// The tunnels of the whole gateway.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub struct Roster {
     changed: Notify,
     /// Tunnels that one credential may have on one route.
     most: usize,
+    succession: Succession,
     /// Tunnels of each shard, from the end of their TLS handshake on.
     booked: Mutex<Vec<usize>>,
 }
@@ -179,6 +182,7 @@ impl Roster {
             members: Mutex::default(),
             changed: Notify::new(),
             most,
+            succession: Succession::default(),
             booked: Mutex::new(vec![0; shards]),
         })
     }

@@ -74,7 +74,13 @@ impl Process {
 
     /// Starts `command`.
     pub fn spawn(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Self::adopt(command)
+    }
+
+    /// The same, with the stdin that it has.
+    pub fn adopt(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().expect("it starts");
         let (stdout, stderr) = (Lines::default(), Lines::default());
         let mut reading = JoinSet::new();

@@ -75,6 +75,10 @@ pub struct Args {
     #[argh(option, arg_name = "addr")]
     pub redirect: Vec<String>,
 
+    /// share the ports with a gateway that is there already, which is to be stopped then (TAKE_OVER=1)
+    #[argh(switch)]
+    pub take_over: bool,
+
     /// how long a response may take to begin (HEAD_TIMEOUT; default 120 seconds)
     #[argh(option, arg_name = "time")]
     pub head_timeout: Option<String>,
@@ -104,6 +108,10 @@ pub struct Args {
     #[argh(option, arg_name = "level")]
     pub log: Option<String>,
 
+    /// only say whether configuration, certificates and secrets can be used, and exit
+    #[argh(switch)]
+    pub check: bool,
+
     /// print the version and exit
     #[argh(switch)]
     pub version: bool,
@@ -120,4 +128,5 @@ impl Args {
 }
 
 /// The flags without a value.
-const SWITCHES: [&str; 4] = ["--self-signed", "--open", "--plain-anywhere", "--version"];
+const SWITCHES: [&str; 6] =
+    ["--self-signed", "--open", "--plain-anywhere", "--take-over", "--check", "--version"];

@@ -162,6 +162,7 @@ const SETTINGS: &[(&str, &str, Takes)] = &[
     ("plain", "PLAIN", Takes::List),
     ("plain-anywhere", "PLAIN_ANYWHERE", Takes::Switch),
     ("redirect", "REDIRECT", Takes::List),
+    ("take-over", "TAKE_OVER", Takes::Switch),
     ("head-timeout", "HEAD_TIMEOUT", Takes::Time),
     ("stall-timeout", "STALL_TIMEOUT", Takes::Time),
     ("max-connections", "MAX_CONNECTIONS", Takes::Number),
@@ -184,7 +185,7 @@ mod tests {
         let help = Args::parse(["--help".to_owned()]).unwrap_err().output;
         let flags = help.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
         let flags = flags.filter_map(|line| line.split([' ', ',', ')']).next());
-        let flags = flags.filter(|flag| !matches!(*flag, "config" | "version" | "help"));
+        let flags = flags.filter(|flag| !matches!(*flag, "config" | "check" | "version" | "help"));
         let keys: BTreeSet<&str> = SETTINGS.iter().map(|(key, _, _)| *key).collect();
         assert_eq!(keys, flags.collect());
     }

@@ -327,7 +327,7 @@ fn every_documented_variable_is_tested() {
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 2).collect();
     let variables = "CONFIG LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
         TRUSTED_PROXIES PROXY_PROTOCOL \
-        PLAIN PLAIN_ANYWHERE REDIRECT HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS MAX_TUNNELS GRACE LOG";
+        PLAIN PLAIN_ANYWHERE REDIRECT TAKE_OVER HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS MAX_TUNNELS GRACE LOG";
     let other_words = ["ALPN", "HTTP", "PEM", "PROXY", "SIGHUP", "SIGTERM", "TLS", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();
     assert_eq!(documented, known);

@@ -57,7 +57,7 @@ impl Way<'_> {
         target: Option<&Uri>,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
-        let (pool, patience) = (&self.route.pool, self.route.patience);
+        let (pool, patience) = (&self.route.pool, self.roster.patience(self.route.patience));
         let moved = || target.is_some_and(|uri| self.has_moved(uri));
         pool.acquire(&self.share, self.shard, avoid, patience, &moved).await
     }

@@ -1,33 +1,35 @@
 //! A visitor who speaks HTTP/1.1: hyper behind the [`super::guard`], and exchanges behind hyper.
 
+mod reply;
+
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use log::trace;
-use ptth_link::body::{Body, BodyError};
-use ptth_link::headers;
+use ptth_link::body::Body;
 use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::Budget;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
-use crate::caps::Busy;
 use crate::carry::Carry;
 use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::forward::forward;
@@ -38,6 +40,9 @@ use super::stall::{Outlet, Stall};
 use super::strict::Head;
 use super::upgrade::{self, Wish};
 use super::{Account, Visitor, admit, declared_length};
+
+use reply::Content;
+pub(super) use reply::Reply;
 
 /// Answers one visitor's HTTP/1.1 connection to its end. Dropping the future cuts it.
 pub async fn serve<IO>(visitor: Arc<Visitor>, io: IO)
@@ -95,6 +100,12 @@ pub(super) async fn drive<IO, A, F>(
     let (io, gate) = Guard::new(io);
     let (background, mut arriving) = mpsc::unbounded_channel();
     let answer = answer(Wire { gate, outlet, background });
+    // hyper closes a connection that is asked to end before its first request, which may be under way.
+    let asked = AtomicBool::new(false);
+    let answer = |request| {
+        asked.store(true, Ordering::Relaxed);
+        answer(request)
+    };
     let http = http1::Builder::new()
         // A visitor who closes his half is gone: HTTP/1.1 has no other way to say so.
         .half_close(false)
@@ -108,30 +119,36 @@ pub(super) async fn drive<IO, A, F>(
         .with_upgrades();
     let mut http = Some(Box::pin(http));
     let mut running = JoinSet::new();
-    let mut draining = false;
+    let (mut draining, mut told) = (None, false);
     loop {
-        let connection = poll_fn(|cx| match &mut http {
-            Some(http) => http.as_mut().poll(cx),
-            None => Poll::Pending,
+        let due = |until: Instant| asked.load(Ordering::Relaxed) || until <= Instant::now();
+        if draining.is_some_and(due) && !told {
+            told = true;
+            http.iter_mut().for_each(|http| http.as_mut().graceful_shutdown());
+        }
+        let waits = draining.is_some() && !told;
+        let connection = poll_fn(|cx| match http.as_mut().map(|http| http.as_mut().poll(cx)) {
+            Some(Poll::Ready(result)) => Poll::Ready(Some(result)),
+            // Its first request has come.
+            Some(Poll::Pending) if waits && asked.load(Ordering::Relaxed) => Poll::Ready(None),
+            _ => Poll::Pending,
         });
         select! {
-            result = connection => {
+            ended = connection => if let Some(result) = ended {
                 // With it go the socket and a body that nobody will read to its end.
                 http = None;
                 if let Err(err) = result {
                     trace!("visitor: {address} connection ended: {err}");
                 }
-            }
+            },
             Some(work) = arriving.recv() => {
                 running.spawn(work);
             }
             Some(_) = running.join_next() => {}
-            () = shutdown.reached(Phase::Draining), if !draining => {
-                draining = true;
-                if let Some(http) = &mut http {
-                    http.as_mut().graceful_shutdown();
-                }
+            () = shutdown.reached(Phase::Draining), if draining.is_none() => {
+                draining = Some(Instant::now() + FIRST_REQUEST);
             }
+            () = sleep_until(draining.unwrap_or_else(Instant::now)), if waits => {}
         }
         if http.is_none() && running.is_empty() && arriving.is_empty() {
             return;
@@ -335,64 +352,8 @@ impl Drop for Decision<'_> {
     }
 }
 
-/// What hyper writes: a tunnel's body, or a page of ours.
-pub(super) struct Reply {
-    content: Content,
-    /// Until this is dropped, the exchange is under way.
-    #[allow(dead_code, reason = "held for its drop")]
-    exchange: (Exchange, Option<Busy>),
-}
-
-impl Reply {
-    /// A page of ours.
-    pub(super) fn page(text: String, exchange: (Exchange, Option<Busy>)) -> Self {
-        Self { content: Content::Page(Some(text.into())), exchange }
-    }
-}
-
-enum Content {
-    Tunnel(Body, Outlet),
-    Page(Option<Bytes>),
-}
-
-impl HttpBody for Reply {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.content {
-            Content::Tunnel(body, outlet) => {
-                ready!(outlet.poll_room(cx));
-                Pin::new(body).poll_frame(cx).map_ok(|mut frame| {
-                    outlet.hand(frame.data_ref().map_or(0, Bytes::len));
-                    if let Some(trailers) = frame.trailers_mut() {
-                        headers::trailers(trailers);
-                    }
-                    frame
-                })
-            }
-            Content::Page(page) => Poll::Ready(page.take().map(|page| Ok(Frame::data(page)))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Tunnel(body, _) => body.is_end_stream(),
-            Content::Page(page) => page.is_none(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Tunnel(body, _) => body.size_hint(),
-            Content::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64),
-        }
-    }
-}
-
+/// For a visitor who has just come to say what he wants, of a gateway that is to end.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Above the guard's 32 KiB, so that the guard's refusal, and not hyper's, is what the visitor reads.
 const HEAD_ROOM: usize = 64 * 1024;
 const MAX_FIELDS: usize = 128;

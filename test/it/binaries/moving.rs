@@ -1,7 +1,7 @@
 //! What people had before they came: gateways behind their own TLS, several of them from one client, and
 //! configuration by the environment alone.
 
-use ptth_test::process::{Gateway, Process};
+use ptth_test::process::{Gateway, Process, run};
 use ptth_test::{Folder, H1, soon};
 use tokio::net::TcpStream;
 
@@ -44,5 +44,28 @@ async fn each_service_may_have_a_gateway_of_its_own() {
         assert!(answer(far.address).await.1.contains("is not listening"), "{via}");
         client.signal("TERM");
         assert_eq!(client.ended().await.code, Some(0), "{via}");
+    }
+}
+
+/// Before a reload or a restart: whether it would succeed, without a port being taken.
+#[tokio::test]
+async fn a_configuration_is_checked_without_a_start() {
+    let folder = Folder::new();
+    let gateway = Gateway::start(&[]).await;
+    let listen = gateway.address.to_string();
+    let file = folder.write("good.toml", "self_signed = true\n").display().to_string();
+    let output =
+        run("2ptth-server", &["--config", &file, "--listen", &listen, "--check"], &[]).await;
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{output:?}");
+    assert_eq!(output.stdout, "the configuration can be used\n");
+    for (text, why) in [
+        ("cert = 'none.pem'\nkey = 'none.key'\n", "none.pem"),
+        ("self_signed = true\nbad = 1\n", "bad.toml:2:1"),
+        ("self_signed = true\n[[route]]\nallow = [{ bearer_file = 'none' }]\n", "none"),
+    ] {
+        let file = folder.write("bad.toml", text).display().to_string();
+        let output = run("2ptth-server", &["--config", &file, "--check"], &[]).await;
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(output.stderr.contains(why), "{output:?}");
     }
 }

@@ -18,3 +18,4 @@ mod reload;
 mod rolling;
 mod services;
 mod silence;
+mod succession;

@@ -130,7 +130,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("gateway = 'g'\nca = true\n", "FILE:2:6: \"ca\" must be a path"),
         ("gateway = 'g'\nhost = ' '\n", "FILE:2:8: \"host\" is empty"),
         ("gateway = 'g'\nhost = 'a:1'\n", "FILE:2:8: PUBLIC_HOST \"a:1\" is neither"),
-        ("# é\ngateway = 'http://g'\n", "FILE:2:11: the gateway \"http://g\""),
+        ("# é\ngateway = 'ftp://g'\n", "FILE:2:11: the gateway \"ftp://g\""),
         ("log = 'loud'\ngateway = 'g'\n", "FILE:1:7: LOG \"loud\" isn't a level"),
         ("gateway = 'g'\norigin = 'ftp://x'\n", "FILE:2:10: the origin \"ftp://x\""),
         ("gateway = 'g'\ntoken_file = '/nowhere/t'\n", "FILE:2:14: the token file /nowhere/t"),
