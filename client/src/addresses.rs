@@ -1,13 +1,12 @@
 //! Tells the user where visitors find the services: on the terminal, and in the file of `--url-file`.
 
-use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use log::warn;
-use ptth_link::crypto;
+use ptth_link::files;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -102,20 +101,8 @@ impl UrlFile {
         Ok(file)
     }
 
-    /// Whoever reads it sees the old lines or the new ones.
     fn replace(&self, text: &str) -> io::Result<()> {
-        let mut name = self.0.file_name().map_or_else(OsString::new, OsString::from);
-        name.push(format!(".{}", crypto::hex(&crypto::random::<6>())));
-        let part = self.0.with_file_name(name);
-        let written = fs::File::create_new(&part).and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&part, &self.0)
-        });
-        if written.is_err() {
-            let _ = fs::remove_file(&part);
-        }
-        written
+        files::replace(&self.0, text, false)
     }
 }
 
@@ -124,6 +111,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use ptth_link::crypto;
     use tokio::time::{sleep, timeout};
 
     use super::*;

@@ -11,6 +11,7 @@ pub mod crypto;
 pub mod descriptors;
 pub mod env;
 pub mod events;
+pub mod files;
 pub mod forwarded;
 pub mod goaway;
 mod growing;

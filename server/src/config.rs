@@ -30,6 +30,8 @@ use ptth_link::crypto;
 use ptth_link::env::{self, Env};
 use ptth_link::token::{PublicKey, Token};
 
+use crate::auth::Secret;
+
 pub use args::Args;
 pub use edge::{ProxyProtocol, Trusted};
 pub use error::ConfigError;
@@ -96,6 +98,15 @@ pub enum CertificateSource {
     SelfSigned {
         /// Names and addresses beside those of the machine.
         names: Vec<String>,
+        /// The folder where it is kept for the next start.
+        kept: Option<PathBuf>,
+    },
+    /// PEM text, of the environment.
+    Text {
+        /// As in a file.
+        cert: Secret,
+        /// Likewise.
+        key: Secret,
     },
 }
 
@@ -118,7 +129,11 @@ pub enum Admission {
 impl Admission {
     /// A fresh token, as without `--token-file`.
     pub fn make() -> Self {
-        let token = Token::generate();
+        Self::of(Token::generate())
+    }
+
+    /// A token that was made here, and is shown.
+    fn of(token: Token) -> Self {
         Self::Keys { keys: vec![token.public()], file: None, made: Some(token) }
     }
 }
@@ -200,11 +215,18 @@ impl Config {
             Some(path) => Some(path.clone()),
             None => env::text(env, "CONFIG")?.map(PathBuf::from),
         };
-        let file = path.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        let file = match &path {
+            Some(path) => File::read(path)?,
+            None => File::of_variables(env)?,
+        };
         let sources = Sources { env, file: &file.settings, folder: &file.folder };
         let mut warnings = file.warnings;
-        let certificates = certificates(args, &sources, file.certificates)?;
-        let (admission, keys) = admission(args, &sources, &mut warnings)?;
+        let state = sources.path(&args.state, "STATE_DIRECTORY")?;
+        let mut certificates = certificates(args, &sources, file.certificates)?;
+        if let Some(CertificateSource::SelfSigned { kept, .. }) = certificates.first_mut() {
+            *kept = state.clone();
+        }
+        let (admission, keys) = admission(args, &sources, state.as_deref(), &mut warnings)?;
         let mut config = Self::of(certificates, admission);
         config.warnings = warnings;
         config.limits = limits(args, &sources)?;
@@ -213,6 +235,8 @@ impl Config {
         if let Some((flag, listen)) = sources.list(&args.listen, "--listen", "LISTEN")? {
             let listen = listen.iter().map(|text| parse::listen(&flag, text));
             config.listen = listen.collect::<Result<_, _>>()?;
+        } else if let Some(port) = env::text(env, "PORT")?.filter(|_| config.plain.is_empty()) {
+            config.listen = vec![parse::listen(&Origin::Variable("PORT"), &port)?];
         } else if !config.plain.is_empty() {
             config.listen.clear();
             if !config.certificates.is_empty() {

@@ -5,7 +5,7 @@
 //! #     Response = http::Response<String>, Future: Send> + Clone + Send + 'static)
 //! # -> Result<(), Box<dyn std::error::Error>> {
 //! # let config = ptth_server::config::Config::new(
-//! #     ptth_server::config::CertificateSource::SelfSigned { names: Vec::new() },
+//! #     ptth_server::config::CertificateSource::SelfSigned { names: Vec::new(), kept: None },
 //! #     ptth_server::config::Admission::make());
 //! let (_running, shutdown) = ptth_link::shutdown::channel();
 //! let (gateway, driver) = ptth_server::embed::Embedded::new(&config, shutdown)?;

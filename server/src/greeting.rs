@@ -54,7 +54,7 @@ pub fn lines(config: &Config, gateway: &Gateway) -> String {
 
 /// The best guess at what the other end must call this machine, and whether it is more than a guess.
 fn host(config: &Config, certified: Option<String>, listening: Option<IpAddr>) -> (String, bool) {
-    if let Some(CertificateSource::SelfSigned { names }) = config.certificates.first() {
+    if let Some(CertificateSource::SelfSigned { names, .. }) = config.certificates.first() {
         if let Some(name) = names.first() {
             return (name.clone(), true);
         }

@@ -232,7 +232,7 @@ mod tests {
     use crate::config::{Admission, CertificateSource};
 
     fn config(admission: Admission) -> Config {
-        Config::new(CertificateSource::SelfSigned { names: Vec::new() }, admission)
+        Config::new(CertificateSource::SelfSigned { names: Vec::new(), kept: None }, admission)
     }
 
     fn keys(token: &Token) -> Admission {

@@ -54,7 +54,8 @@ impl GatewayBox {
         let keys = vec![token.public()];
         let admission = Admission::Keys { keys, file: None, made: None };
         let names = vec!["example.test".to_owned()];
-        let mut config = Config::new(CertificateSource::SelfSigned { names }, admission);
+        let mut config =
+            Config::new(CertificateSource::SelfSigned { names, kept: None }, admission);
         config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
         config
     }

@@ -307,7 +307,7 @@ fn policy(
     change: impl FnOnce(&mut Config),
     before: Option<&Policy>,
 ) -> (Policy, usize) {
-    let names = CertificateSource::SelfSigned { names: Vec::new() };
+    let names = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     let admission = Admission::Keys { keys: Vec::new(), file: None, made: None };
     let mut config = Config::new(names, admission);
     change(&mut config);

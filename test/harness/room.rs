@@ -55,7 +55,8 @@ impl Room {
         let keys = vec![token.public()];
         let admission = Admission::Keys { keys, file: None, made: None };
         let names = vec!["example.test".to_owned()];
-        let mut config = Config::new(CertificateSource::SelfSigned { names }, admission);
+        let mut config =
+            Config::new(CertificateSource::SelfSigned { names, kept: None }, admission);
         change(&mut config);
         let (trigger, shutdown) = channel();
         let (sender, tunnels) = mpsc::unbounded_channel();

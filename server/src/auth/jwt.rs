@@ -32,6 +32,9 @@ pub struct Settings {
     /// Shared secrets, the bytes as they are in the file; several, so that they can be rotated.
     #[serde(default)]
     hs256_files: Vec<PathBuf>,
+    /// The same in variables of this process's environment.
+    #[serde(default)]
+    hs256_env: Vec<String>,
     /// Ed25519 public keys, PEM.
     #[serde(default)]
     eddsa_files: Vec<PathBuf>,
@@ -71,6 +74,9 @@ impl Settings {
         for path in &self.hs256_files {
             keys.push(self.key(Algorithm::HS256, keys::secret(path, files)?));
         }
+        for name in &self.hs256_env {
+            keys.push(self.key(Algorithm::HS256, keys::shared(&files.variable(name)?)));
+        }
         for path in &self.eddsa_files {
             let found = keys::ed25519(path, files)?;
             keys.extend(found.into_iter().map(|key| self.key(Algorithm::EdDSA, key)));
@@ -81,7 +87,7 @@ impl Settings {
         }
         if keys.is_empty() {
             return Err(LoadError::settings(
-                "`jwt` needs a key: name a file in `hs256_files`, `eddsa_files` or `rs256_files`",
+                "`jwt` needs a key: name a file in `hs256_files`, `eddsa_files` or `rs256_files`, or a variable in `hs256_env`",
             ));
         }
         signature::install();

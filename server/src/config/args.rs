@@ -75,6 +75,11 @@ pub struct Args {
     #[argh(option, arg_name = "addr")]
     pub redirect: Vec<String>,
 
+    /// folder where --self-signed's certificate and a token that is made are kept for the next start
+    /// (STATE_DIRECTORY; default none)
+    #[argh(option, arg_name = "folder")]
+    pub state: Option<PathBuf>,
+
     /// share the ports with a gateway that is there already, which is to be stopped then (TAKE_OVER=1)
     #[argh(switch)]
     pub take_over: bool,

@@ -108,6 +108,15 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: KeysError,
     },
+    /// What was made can't be kept.
+    State {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
+    /// A variable that holds neither PEM nor its base64.
+    PemText(&'static str),
     /// A token file that isn't text.
     NotText {
         /// The file.
@@ -227,6 +236,12 @@ impl fmt::Display for ConfigError {
             Self::Token(KeysError::Line { why, .. }) => write!(f, "the variable TOKEN: {why}"),
             Self::Token(why) => write!(f, "the variable TOKEN: {why}"),
             Self::TokenFile { path, why } => write!(f, "the token file {}: {why}", path.display()),
+            Self::State { path, why } => {
+                write!(f, "{} can't be written ({why}); check the folder of --state", path.display())
+            }
+            Self::PemText(variable) => {
+                write!(f, "the variable {variable} holds neither PEM nor the base64 of it")
+            }
             Self::NotText { path } => write!(
                 f,
                 "the token file {} isn't UTF-8 text; write one key a line",

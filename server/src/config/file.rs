@@ -11,12 +11,13 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use ptth_link::crypto;
+use ptth_link::env::{self, Env};
 
 use super::ConfigError;
 use super::fields::{Fields, Text};
 use super::mistake::Mistake;
 use super::routes;
-use super::source::Given;
+use super::source::{Given, split};
 use super::{CertificateSource, Names, Route};
 use crate::auth::Files;
 
@@ -55,10 +56,41 @@ impl File {
                 return Err(text.wrong(&(end..end), Mistake::NotText));
             }
         };
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Self::of(&text, digest)
+    }
+
+    /// What variables say that have no flag: dynamic names, as the file would have them.
+    pub(super) fn of_variables(env: &Env<'_>) -> Result<Self, ConfigError> {
+        let lists = [("domain", "NAMES_DOMAIN"), ("path_hosts", "NAMES_PATH_HOSTS")];
+        let mut table = String::new();
+        for (key, variable) in lists {
+            let Some(text) = env::text(env, variable)? else { continue };
+            let parts: Vec<_> = split(&text).iter().map(|part| format!("{part:?}")).collect();
+            let list =
+                if key == "domain" { parts.concat() } else { format!("[{}]", parts.join(",")) };
+            table.push_str(&format!("{key} = {list}\n"));
+        }
+        if table.is_empty() {
+            return Ok(Self::default());
+        }
+        let secrets = ["NAMES_JWT_SECRET_A", "NAMES_JWT_SECRET_B"];
+        let secrets = secrets.into_iter().filter(|it| env(it).is_some_and(|it| !it.is_empty()));
+        let secrets: Vec<_> = secrets.map(|name| format!("{name:?}")).collect();
+        let claim = env::text(env, "NAMES_JWT_CLAIM")?.unwrap_or_else(|| "tid".to_owned());
+        let audience = env::text(env, "NAMES_JWT_AUDIENCE")?;
+        let audience = audience.map_or_else(String::new, |it| format!(", audience = {it:?}"));
+        let text = format!(
+            "[names]\n{table}jwt = {{ hs256_env = [{}], name_claim = {claim:?}{audience} }}\n",
+            secrets.join(",")
+        );
+        Self::of(&Text { path: "NAMES_DOMAIN".into(), text }, [0; 32])
+    }
+
+    fn of(text: &Text, digest: [u8; 32]) -> Result<Self, ConfigError> {
+        let folder = text.path.parent().unwrap_or(Path::new("")).to_owned();
         let mut file = Self { folder, ..Self::default() };
         let mut files = Files::new(&file.folder);
-        file.fill(&text, &mut files)?;
+        file.fill(text, &mut files)?;
         file.digest = crypto::sha256(&[digest, files.digest()].concat());
         file.warnings = files.warnings().to_vec();
         file.warnings.extend(file.names.as_ref().and_then(Names::warning));
@@ -162,6 +194,7 @@ const SETTINGS: &[(&str, &str, Takes)] = &[
     ("plain", "PLAIN", Takes::List),
     ("plain-anywhere", "PLAIN_ANYWHERE", Takes::Switch),
     ("redirect", "REDIRECT", Takes::List),
+    ("state", "STATE_DIRECTORY", Takes::Path),
     ("take-over", "TAKE_OVER", Takes::Switch),
     ("head-timeout", "HEAD_TIMEOUT", Takes::Time),
     ("stall-timeout", "STALL_TIMEOUT", Takes::Time),

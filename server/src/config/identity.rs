@@ -1,15 +1,20 @@
 //! Who the gateway is and whom it admits: certificates and tokens, each from where it was given.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
 use ptth_link::env;
-use ptth_link::keys::{holds_secret, parse_keys};
-use ptth_link::token;
+use ptth_link::files;
+use ptth_link::keys::{KeysError, holds_secret, parse_keys};
+use ptth_link::token::{self, Token};
 
 use super::source::{self, Sources};
 use super::{Admission, Args, CertificateSource, ConfigError, parse};
-use crate::auth::is_exposed;
+use crate::auth::{Secret, is_exposed};
 
 /// The certificate that a flag, a variable or a key of the file gives, if one does, and then those of
 /// `[[certificate]]`.
@@ -39,7 +44,7 @@ fn certificate(
     let result = match (cert, key) {
         (None, None) if made > 0 => return self_signed(args, sources).map(Some),
         // Behind somebody else's TLS it needs none.
-        (None, None) => return Ok(None),
+        (None, None) => return text(sources),
         _ if made == by_file => Err((ConfigError::CertificateTwice, "SELF_SIGNED")),
         (Some(_), Some(_)) if !args.name.is_empty() => return Err(ConfigError::NameWithFiles),
         (Some(_), Some(_)) if by_file == source::BY_FILE && sources.given("NAMES").is_some() => {
@@ -55,20 +60,40 @@ fn certificate(
     })
 }
 
+/// As container platforms give it: PEM text in variables, or its base64.
+fn text(sources: &Sources<'_>) -> Result<Option<CertificateSource>, ConfigError> {
+    let pem = |name| -> Result<_, ConfigError> {
+        let Some(text) = env::required(sources.env, name)? else { return Ok(None) };
+        if text.contains("-----BEGIN") {
+            return Ok(Some(Secret::new(text)));
+        }
+        let bare: String = text.split_whitespace().collect();
+        let decoded = BASE64_STANDARD.decode(bare).map_err(|_| ConfigError::PemText(name))?;
+        Ok(Some(Secret::new(decoded)))
+    };
+    match (pem("CERT_PEM")?, pem("KEY_PEM")?) {
+        (Some(cert), Some(key)) => Ok(Some(CertificateSource::Text { cert, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(ConfigError::KeyMissing { cert: "CERT_PEM".into() }),
+        (None, Some(_)) => Err(ConfigError::CertMissing { key: "KEY_PEM".into() }),
+    }
+}
+
 fn self_signed(args: &Args, sources: &Sources<'_>) -> Result<CertificateSource, ConfigError> {
     let Some((flag, names)) = sources.list(&args.name, "--name", "NAMES")? else {
-        return Ok(CertificateSource::SelfSigned { names: Vec::new() });
+        return Ok(CertificateSource::SelfSigned { names: Vec::new(), kept: None });
     };
     for name in &names {
         parse::name(&flag, name)?;
     }
-    Ok(CertificateSource::SelfSigned { names })
+    Ok(CertificateSource::SelfSigned { names, kept: None })
 }
 
 /// Whom the gateway as a whole admits, and the text that says so.
 pub(super) fn admission(
     args: &Args,
     sources: &Sources<'_>,
+    state: Option<&Path>,
     warnings: &mut Vec<String>,
 ) -> Result<(Admission, String), ConfigError> {
     let inline = env::required(sources.env, "TOKEN")?;
@@ -84,7 +109,10 @@ pub(super) fn admission(
         return Err(ConfigError::TokenAsFile);
     }
     match (file, inline, open) {
-        (None, None, false) => Ok((Admission::make(), String::new())),
+        (None, None, false) => {
+            let token = state.map_or_else(|| Ok(Token::generate()), kept)?;
+            Ok((Admission::of(token), String::new()))
+        }
         (None, None, true) => Ok((Admission::Open, String::new())),
         // No precedence here: guessing wrong would let everybody in.
         (_, _, true) => {
@@ -107,6 +135,22 @@ pub(super) fn admission(
             let keys = parse_keys(&text).map_err(ConfigError::Token)?;
             Ok((Admission::Keys { keys, file: None, made: None }, text))
         }
+    }
+}
+
+/// The token that was made at an earlier start, else a new one, which is kept for the next.
+fn kept(folder: &Path) -> Result<Token, ConfigError> {
+    let path = folder.join("token");
+    match fs::read_to_string(&path) {
+        Ok(text) => Token::parse(&text)
+            .map_err(|why| ConfigError::TokenFile { path, why: KeysError::Line { line: 1, why } }),
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            let token = Token::generate();
+            files::replace(&path, &format!("{}\n", token.reveal()), true)
+                .map_err(|err| ConfigError::State { path, why: err.to_string() })?;
+            Ok(token)
+        }
+        Err(err) => Err(ConfigError::unreadable(&path, &err)),
     }
 }
 

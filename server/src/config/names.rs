@@ -28,7 +28,7 @@ pub(super) fn names(
         names.path_hosts = hosts.collect::<Result<_, _>>()?;
     }
     if names.domain.is_empty() && names.path_hosts.is_empty() {
-        let needs = "domain or path_hosts";
+        let needs = "domain` or `path_hosts";
         return Err(text.wrong(&span, Mistake::Without { key: "[names]", needs }));
     }
     if let Some(prefix) = routes::path(text, &mut fields, "path_prefix")? {

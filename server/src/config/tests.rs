@@ -28,7 +28,7 @@ const KEY: &str = "2ptth_pub_11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 fn the_defaults_are_those_of_the_documentation() {
     let config = ok("", &[]);
     assert_eq!(config.listen, ["[::]:443".parse().unwrap()]);
-    assert_eq!(config.certificates, [CertificateSource::SelfSigned { names: vec![] }]);
+    assert_eq!(config.certificates, [CertificateSource::SelfSigned { names: vec![], kept: None }]);
     let Admission::Keys { keys, file: None, made: Some(token) } = config.admission else {
         panic!("no token was made")
     };
@@ -92,7 +92,7 @@ fn flag_beats_variable_beats_default() {
 #[test]
 fn certificates_come_by_flag_or_variable() {
     let files = CertificateSource::Files { cert: "c".into(), key: "k".into() };
-    let made = CertificateSource::SelfSigned { names: vec![] };
+    let made = CertificateSource::SelfSigned { names: vec![], kept: None };
     type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a CertificateSource);
     let table: [Row<'_>; 7] = [
         ("--cert c --key k", &[], &files),
@@ -327,7 +327,7 @@ fn every_documented_variable_is_tested() {
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 2).collect();
     let variables = "CONFIG LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
         TRUSTED_PROXIES PROXY_PROTOCOL \
-        PLAIN PLAIN_ANYWHERE REDIRECT TAKE_OVER HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS MAX_TUNNELS GRACE LOG";
+        PLAIN PLAIN_ANYWHERE REDIRECT STATE_DIRECTORY TAKE_OVER HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS MAX_TUNNELS GRACE LOG";
     let other_words = ["ALPN", "HTTP", "PEM", "PROXY", "SIGHUP", "SIGTERM", "TLS", "TOML"];
     let known = variables.split_whitespace().chain(other_words).collect();
     assert_eq!(documented, known);

@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn policy(routes: &[(&str, &Arc<Judge>)], names: Option<Names>) -> Policy {
-        let certificate = CertificateSource::SelfSigned { names: Vec::new() };
+        let certificate = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
         let mut config = Config::new(certificate, Admission::make());
         config.names = names;
         for (name, judge) in routes {

@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, Validity, X509Certificate};
 
-use ptth_link::crypto;
+use ptth_link::{crypto, files};
 
 use super::TlsError;
 use crate::auth::is_exposed;
@@ -214,6 +214,37 @@ const SOON: i64 = 14 * 86_400;
 
 /// Makes a certificate for this machine and `names`.
 pub(super) fn make(names: &[String]) -> Result<Loaded, TlsError> {
+    check(made(names)?)
+}
+
+/// The one that is kept in a folder, if it is for all `names` and lasts; else a new one, which is kept.
+pub(super) fn keep(names: &[String], folder: &Path) -> Result<Loaded, TlsError> {
+    let (cert, key) = (folder.join("self-signed.pem"), folder.join("self-signed.key"));
+    if let Ok(loaded) = read(&cert, &key).and_then(check)
+        && loaded.warnings().is_empty()
+        && loaded.key.cert.first().is_some_and(|certificate| {
+            let known = self::names(certificate);
+            names.iter().all(|name| known.contains(&name.to_ascii_lowercase()))
+        })
+    {
+        return Ok(loaded);
+    }
+    let mut files = made(names)?;
+    for (file, path, secret) in [(&mut files.key, key, true), (&mut files.cert, cert, false)] {
+        let text = String::from_utf8_lossy(&file.1);
+        files::replace(&path, &text, secret)
+            .map_err(|err| TlsError::Unwritable { path: path.clone(), why: err.to_string() })?;
+        file.0 = path;
+    }
+    check(files)
+}
+
+/// The files of one that is in no file.
+pub(super) fn text(cert: &[u8], key: &[u8]) -> Files {
+    Files { cert: ("CERT_PEM".into(), cert.into()), key: ("KEY_PEM".into(), key.into()) }
+}
+
+fn made(names: &[String]) -> Result<Files, TlsError> {
     let made = |why: &dyn ToString| TlsError::Made(why.to_string());
     let mut all = BTreeSet::from(["localhost".to_owned()]);
     all.extend([Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()]);
@@ -231,9 +262,7 @@ pub(super) fn make(names: &[String]) -> Result<Loaded, TlsError> {
     params.not_after = (now + Duration::from_secs(800 * 86_400)).into();
     let pair = KeyPair::generate().map_err(|why| made(&why))?;
     let certificate = params.self_signed(&pair).map_err(|why| made(&why))?;
-    let key = CertifiedKey::from_der(vec![certificate.into()], pair.into(), &crypto::provider());
-    let key = Arc::new(key.map_err(TlsError::Rustls)?);
-    Ok(Loaded { key, digest: [0; 32], warnings: Vec::new(), ends: None })
+    Ok(text(certificate.pem().as_bytes(), pair.serialize_pem().as_bytes()))
 }
 
 /// The first DNS name that isn't a wildcard.

@@ -105,7 +105,7 @@ impl Certificates {
         let table = self.table();
         let files = table.sources.iter().filter_map(|source| match source {
             CertificateSource::Files { cert, key } => Some([cert.clone(), key.clone()]),
-            CertificateSource::SelfSigned { .. } => None,
+            CertificateSource::SelfSigned { .. } | CertificateSource::Text { .. } => None,
         });
         files.flatten().collect()
     }
@@ -138,7 +138,13 @@ impl Certificates {
 fn load(source: &CertificateSource) -> Result<Arc<Loaded>, TlsError> {
     let loaded = match source {
         CertificateSource::Files { cert, key } => certificate::check(certificate::read(cert, key)?),
-        CertificateSource::SelfSigned { names } => certificate::make(names),
+        CertificateSource::SelfSigned { names, kept: None } => certificate::make(names),
+        CertificateSource::SelfSigned { names, kept: Some(folder) } => {
+            certificate::keep(names, folder)
+        }
+        CertificateSource::Text { cert, key } => {
+            certificate::check(certificate::text(cert.bytes(), key.bytes()))
+        }
     };
     loaded.map(Arc::new)
 }
@@ -231,5 +237,6 @@ fn described(source: &CertificateSource) -> String {
     match source {
         CertificateSource::Files { cert, .. } => format!("the certificate {}", cert.display()),
         CertificateSource::SelfSigned { .. } => "the self-signed certificate".to_owned(),
+        CertificateSource::Text { .. } => "the certificate of CERT_PEM".to_owned(),
     }
 }

@@ -18,6 +18,13 @@ pub enum TlsError {
         /// The system's words.
         why: String,
     },
+    /// The file of a certificate that is kept can't be written.
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
     /// No certificate in the file.
     NoCertificate(PathBuf),
     /// No private key in the file.
@@ -81,6 +88,13 @@ impl fmt::Display for TlsError {
             ),
             Self::Unreadable { path, why } => {
                 write!(f, "{} can't be read ({why}); check the path", path.display())
+            }
+            Self::Unwritable { path, why } => {
+                write!(
+                    f,
+                    "{} can't be written ({why}); check the folder of --state",
+                    path.display()
+                )
             }
             Self::NoCertificate(path) => write!(
                 f,

@@ -32,7 +32,7 @@ pub(crate) fn gateway(tokens: &[&Token]) -> Tls {
 
 /// A self-signed gateway.
 pub(crate) fn with(admission: Admission) -> Tls {
-    let source = CertificateSource::SelfSigned { names: Vec::new() };
+    let source = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     Tls::new(&Config::new(source, admission)).unwrap()
 }
 

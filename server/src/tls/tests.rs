@@ -67,7 +67,7 @@ fn only_unknown_labels_end_in_the_fatal_alert() {
 fn the_flag_replaces_the_labels() {
     let token = Token::generate();
     let keys = Admission::Keys { keys: vec![token.public()], file: None, made: None };
-    let source = CertificateSource::SelfSigned { names: Vec::new() };
+    let source = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     let mut config = Config::new(source, keys);
     config.backend_alpn = vec![b"own".to_vec()];
     let tls = Tls::new(&config).unwrap();

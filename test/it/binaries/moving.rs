@@ -1,11 +1,16 @@
 //! What people had before they came: gateways behind their own TLS, several of them from one client, and
 //! configuration by the environment alone.
 
+use std::os::unix::fs::PermissionsExt;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use ptth_test::process::{Gateway, Process, run};
-use ptth_test::{Folder, H1, soon};
+use ptth_test::{Certificate, Folder, H1, soon};
 use tokio::net::TcpStream;
 
 use super::answer;
+use crate::recipes::names::token;
 
 /// The address that a gateway without TLS prints.
 async fn plain(gateway: &Process) -> String {
@@ -68,4 +73,78 @@ async fn a_configuration_is_checked_without_a_start() {
         assert_eq!(output.code, Some(1), "{output:?}");
         assert!(output.stderr.contains(why), "{output:?}");
     }
+}
+
+/// `docker restart` doesn't lock anybody out.
+#[tokio::test]
+async fn what_is_made_at_start_is_kept_for_the_next_one() {
+    let folder = Folder::new();
+    let state = folder.path("").display().to_string();
+    let start = |name: &str, by_flag: bool| {
+        let mut flags = vec!["--self-signed", "--listen", "127.0.0.1:0", "--name", name];
+        let variables = [("STATE_DIRECTORY", state.as_str())];
+        if by_flag {
+            flags.extend(["--state", &state]);
+        }
+        Process::start("2ptth-server", &flags, if by_flag { &[] } else { &variables })
+    };
+    let command = async |gateway: Process| {
+        let line = gateway.says("2ptth-client ").await;
+        gateway.signal("TERM");
+        gateway.ended().await;
+        // TOKEN=… 2ptth-client --pin … host:port http://…
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        (words[0].clone(), words[3].clone())
+    };
+    let first = command(start("a.test", true)).await;
+    assert!(first.0.starts_with("TOKEN=2ptth_") && first.1.starts_with("sha256:"), "{first:?}");
+    assert_eq!(command(start("a.test", false)).await, first);
+    for name in ["token", "self-signed.key"] {
+        let mode = std::fs::metadata(folder.path(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    // For another name there is another certificate; the token stays.
+    let other = command(start("b.test", true)).await;
+    assert!(other.0 == first.0 && other.1 != first.1, "{other:?}");
+    let none = run("2ptth-server", &["--self-signed", "--state", "/nowhere"], &[]).await;
+    assert_eq!(none.code, Some(1), "{none:?}");
+    assert!(none.stderr.contains("/nowhere"), "{none:?}");
+}
+
+/// As container platforms want it: no file, no flag.
+#[tokio::test]
+async fn the_environment_alone_configures_a_gateway_of_names() {
+    let certificate = Certificate::of(&["example.test"]);
+    let key = BASE64_STANDARD.encode(&certificate.key);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port().to_string();
+    drop(free);
+    let mut variables = vec![
+        ("CERT_PEM", certificate.cert.as_str()),
+        ("KEY_PEM", key.as_str()),
+        ("PORT", port.as_str()),
+        ("NAMES_DOMAIN", "tunnel.example.test"),
+        ("NAMES_PATH_HOSTS", "example.test"),
+        ("NAMES_JWT_AUDIENCE", "2ptth"),
+        ("NAMES_JWT_SECRET_A", "the-first-secret-of-thirty-two-bytes"),
+        ("NAMES_JWT_SECRET_B", "the-other-secret-of-thirty-two-bytes"),
+    ];
+    let gateway = Process::start::<&str>("2ptth-server", &[], &variables);
+    let line = gateway.says("listening on ").await;
+    assert!(line.ends_with(&format!(":{port}")), "{line}");
+    for secret in ["the-first-secret-of-thirty-two-bytes", "the-other-secret-of-thirty-two-bytes"] {
+        let shown = token(secret, "alice");
+        let address = format!("127.0.0.1:{port}");
+        let arguments = ["--insecure", "--name", "alice", &address];
+        let client =
+            Process::start("2ptth-client", &arguments, &[("AUTHORIZATION", shown.as_str())]);
+        client.says("alice.tunnel.example.test").await;
+        client.signal("TERM");
+        assert_eq!(client.ended().await.code, Some(0));
+    }
+    gateway.kill().await;
+    variables[1].1 = "nonsense, and no PEM";
+    let wrong = run::<&str>("2ptth-server", &[], &variables).await;
+    assert!(wrong.code == Some(1) && wrong.stderr.contains("KEY_PEM"), "{wrong:?}");
+    assert!(!wrong.stderr.contains("nonsense"), "{wrong:?}");
 }

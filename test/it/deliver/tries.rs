@@ -318,7 +318,7 @@ async fn a_prefix_is_stripped_as_the_route_says_when_it_is_delivered() {
 fn reload(hooks: &Hooks, change: impl FnOnce(&mut Config)) {
     let roster = &hooks.room.shard.roster;
     let known = hooks.room.shard.tls.known();
-    let names = CertificateSource::SelfSigned { names: Vec::new() };
+    let names = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     let mut config = Config::new(names, Admission::make());
     configure(&mut config, LIMIT);
     change(&mut config);

@@ -119,8 +119,10 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
                     rows.push((own, path, creds));
                 }
             }
-            let mut config =
-                Config::new(CertificateSource::SelfSigned { names: Vec::new() }, Admission::make());
+            let mut config = Config::new(
+                CertificateSource::SelfSigned { names: Vec::new(), kept: None },
+                Admission::make(),
+            );
             let shift = dice.below(4);
             config.routes = rows
                 .iter()
@@ -249,8 +251,10 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
 
 /// A policy by which those of `ids` may serve a.test.
 fn allowing(ids: &[u64], known: &Arc<Known>, before: Option<&Policy>) -> Policy {
-    let mut config =
-        Config::new(CertificateSource::SelfSigned { names: Vec::new() }, Admission::make());
+    let mut config = Config::new(
+        CertificateSource::SelfSigned { names: Vec::new(), kept: None },
+        Admission::make(),
+    );
     let mut route = Route::new("a", hosts(&["a.test"]));
     let judge = |id: &u64| Judge { id: *id, abroad: false, yes: Arc::default() };
     route.allow = Some(ids.iter().map(|id| Arc::new(judge(id)) as Arc<dyn Credential>).collect());

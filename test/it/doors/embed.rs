@@ -31,7 +31,7 @@ struct Program {
 
 impl Program {
     async fn start() -> Self {
-        let names = CertificateSource::SelfSigned { names: Vec::new() };
+        let names = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
         let mut config = Config::new(names, Admission::make());
         two_routes(&mut config);
         let (trigger, shutdown) = channel();

@@ -267,7 +267,7 @@ async fn a_malformed_header_ends_the_connection() {
 /// D2: before TLS and everything that has a clock of its own.
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_sends_no_header_meets_the_deadline() {
-    let source = CertificateSource::SelfSigned { names: Vec::new() };
+    let source = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     let mut config = Config::new(source, Admission::make());
     config.trusted = Trusted::parse(&[PROXY.to_string()]).expect("an address");
     config.proxy_protocol = ProxyProtocol::Required;

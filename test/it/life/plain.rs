@@ -125,7 +125,7 @@ async fn keeps(shard: &Arc<Shard>, bytes: &[u8]) -> u64 {
 /// D2: the deadlines are those of TLS.
 #[tokio::test(start_paused = true)]
 async fn slow_visitors_without_tls_meet_their_deadlines() {
-    let source = CertificateSource::SelfSigned { names: Vec::new() };
+    let source = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     let (_trigger, shutdown) = channel();
     let shard = Shard::alone(&Config::new(source, Admission::make()), shutdown).expect("a gateway");
     let good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -3,7 +3,7 @@
 //! in `test/interop/recipes.sh`.
 
 mod groups;
-mod names;
+pub(crate) mod names;
 mod open;
 mod webhooks;
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL;
 use futures_util::{SinkExt, StreamExt};
 use ptth_link::crypto::hmac_sha256;
 use tokio_tungstenite::WebSocketStream;
@@ -16,26 +18,13 @@ const SECRETS: [&str; 2] =
     ["the-old-secret-of-at-least-32-bytes-0", "the-new-secret-of-at-least-32-bytes-1"];
 
 /// A token of RFC 7515, good for a day.
-fn token(secret: &str, tid: &str) -> String {
+pub(crate) fn token(secret: &str, tid: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let claims =
         format!(r#"{{"tid":"{tid}","aud":"2ptth","nbf":{now},"exp":{}}}"#, now + 24 * 3600);
-    let signed = format!("{}.{}", base64url(br#"{"alg":"HS256"}"#), base64url(claims.as_bytes()));
+    let signed = format!("{}.{}", URL.encode(br#"{"alg":"HS256"}"#), URL.encode(claims));
     let signature = hmac_sha256(secret.as_bytes(), signed.as_bytes());
-    format!("{signed}.{}", base64url(&signature))
-}
-
-/// RFC 4648 §5, without padding.
-fn base64url(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let bits = (0..3).fold(0, |bits, n| bits << 8 | u32::from(*three.get(n).unwrap_or(&0)));
-        for n in 0..=three.len() {
-            text.push(LETTERS[(bits >> (18 - 6 * n)) as usize & 63].into());
-        }
-    }
-    text
+    format!("{signed}.{}", URL.encode(signature))
 }
 
 /// The client's program for tokens: prints the one in `next`, and notes that it was asked.

@@ -148,7 +148,7 @@ async fn register(
 #[tokio::test]
 async fn joining_and_leaving_costs_the_same_among_ten_thousand() {
     let token = Token::generate();
-    let certificate = CertificateSource::SelfSigned { names: Vec::new() };
+    let certificate = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     let mut config = Config::new(certificate, Admission::make());
     config.limits.tunnels = 1 << 20;
     config.routes = vec![route("a", &["a.test"], &[&token])];

@@ -12,7 +12,7 @@ use ptth_test::routes::{names, route};
 
 /// Three routes, of which `any` is for every host that no other one has, and names.
 fn policy(blog: &Token, any: &Token, named: &Token) -> Policy {
-    let from = CertificateSource::SelfSigned { names: Vec::new() };
+    let from = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     let mut config = Config::new(from, Admission::make());
     let hosts = ["blog.test", "bob.tunnel.example.test"];
     let mut api = route("api", &["blog.test"], &[any]);

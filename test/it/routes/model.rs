@@ -118,7 +118,7 @@ fn the_policy_finds_what_the_model_finds() {
             }
         }
         let with_names = dice.below(3) > 0;
-        let from = CertificateSource::SelfSigned { names: Vec::new() };
+        let from = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
         let mut config = Config::new(from, Admission::make());
         config.routes = routes
             .iter()

@@ -85,7 +85,7 @@ impl Gateway {
         let token = Token::generate();
         let admission = Admission::Keys { keys: vec![token.public()], file: None, made: None };
         let mut config =
-            Config::new(CertificateSource::SelfSigned { names: Vec::new() }, admission);
+            Config::new(CertificateSource::SelfSigned { names: Vec::new(), kept: None }, admission);
         config.limits.head = LIMIT;
         config.limits.stall = LIMIT;
         config.limits.connections = Some(1000);

@@ -12,7 +12,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use crate::auth::secret::{Content, Files, LoadError};
+use crate::auth::secret::{Content, Files, LoadError, Secret};
 
 /// A shared secret, as it is in the file.
 pub(super) fn secret(path: &Path, files: &mut Files) -> Result<(DecodingKey, Vec<u8>), LoadError> {
@@ -30,7 +30,12 @@ pub(super) fn secret(path: &Path, files: &mut Files) -> Result<(DecodingKey, Vec
             secret.bytes().len()
         ));
     }
-    Ok((DecodingKey::from_secret(secret.bytes()), secret.bytes().to_vec()))
+    Ok(shared(&secret))
+}
+
+/// A shared secret.
+pub(super) fn shared(secret: &Secret) -> (DecodingKey, Vec<u8>) {
+    (DecodingKey::from_secret(secret.bytes()), secret.bytes().to_vec())
 }
 
 /// The Ed25519 public keys of a PEM file.

@@ -129,7 +129,7 @@ fn certificates_and_keys_of_the_file_are_beaten_as_a_whole() {
     };
     let by_file = "cert = 'c'\nkey = '/abs/k'";
     let tables = "[[certificate]]\ncert = 'c'\nkey = 'k'\n[[certificate]]\ncert = 'x'\nkey = 'y'";
-    let made = CertificateSource::SelfSigned { names: vec![] };
+    let made = CertificateSource::SelfSigned { names: vec![], kept: None };
     let outside = CertificateSource::Files { cert: "a".into(), key: "b".into() };
     type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], CertificateSource);
     let rows: [Row<'_>; 8] = [
@@ -249,7 +249,7 @@ fn routes_and_names_are_read_whole() {
     assert_eq!(names.when_taken, WhenTaken::Balance);
     assert_eq!(names.hold, Some(Hold { time: Duration::from_secs(60), requests: 100 }));
     let [listed, any] = &names.allow[..] else { panic!() };
-    assert_eq!(listed.names, Some(vec!["bob".to_owned(), "al-ice".to_owned()]));
+    assert_eq!(listed.names, Some(vec!["Bob".to_owned(), "al-ice".to_owned()]));
     assert_eq!(any.names, None);
 }
 

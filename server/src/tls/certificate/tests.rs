@@ -19,7 +19,7 @@ use crate::tls::testing::*;
 #[test]
 fn a_self_signed_certificate_covers_what_it_should() {
     let names = vec!["Example.COM".to_owned(), "*.example.org".into(), "192.0.2.7".into()];
-    let source = CertificateSource::SelfSigned { names };
+    let source = CertificateSource::SelfSigned { names, kept: None };
     let tls = Tls::new(&Config::new(source, Admission::Open)).unwrap();
     let key = tls.certificates.first().unwrap().key.clone();
     let parsed = rustls::server::ParsedCertificate::try_from(&key.cert[0]).unwrap();
@@ -302,8 +302,10 @@ fn alternative_names(names: Vec<String>) -> Vec<rcgen::SanType> {
 /// Behind somebody else's TLS there is none, and nobody can shake hands.
 #[test]
 fn without_a_certificate_there_is_no_pin() {
-    let mut config =
-        Config::new(CertificateSource::SelfSigned { names: Vec::new() }, Admission::Open);
+    let mut config = Config::new(
+        CertificateSource::SelfSigned { names: Vec::new(), kept: None },
+        Admission::Open,
+    );
     config.certificates.clear();
     let tls = Tls::new(&config).unwrap();
     assert_eq!((tls.pin(), tls.first_name(), tls.is_self_signed()), (None, None, false));

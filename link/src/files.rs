@@ -1,0 +1,33 @@
+//! Files that a program writes, of which whoever reads them sees the old text or the new one.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::crypto;
+
+/// Writes a file whole, in place of what is there. A new one is for its owner alone if it is `secret`. Blocks.
+///
+/// # Errors
+/// Those of the file system; then what was there stays.
+pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
+    let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
+    name.push(format!(".{}", crypto::hex(&crypto::random::<6>())));
+    let part = path.with_file_name(name);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if secret {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    let written = options.open(&part).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&part, path)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    written
+}
