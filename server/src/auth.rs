@@ -40,7 +40,7 @@ pub use attempts::Attempts;
 pub use credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
 pub use kinds::Settings;
 pub(crate) use secret::is_exposed;
-pub use secret::{Digest, Files, LoadError, Secret};
+pub use secret::{Content, Digest, Files, LoadError, Secret};
 
 /// A backend's key. Tokens are Ed25519; in open mode a certificate may carry any other.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

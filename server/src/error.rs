@@ -8,7 +8,9 @@ use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{ALLOW, CONNECTION, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use ptth_link::crypto;
 use ptth_link::page::page;
@@ -66,6 +68,7 @@ impl ExchangeError {
             Self::Unrouted => StatusCode::NOT_FOUND,
             Self::Register(err) => err.status(),
             Self::Absent(NoBackend::Status(status)) => *status,
+            Self::Absent(NoBackend::Page { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             // For now, and with the same method and body (RFC 9110 §15.4.8).
             Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
             Self::Crowded | Self::Full | Self::Backlog | Self::Moved => {
@@ -116,6 +119,13 @@ impl ExchangeError {
         if let Self::Register(err) = self {
             err.tell(fields);
         }
+        if let Self::Absent(NoBackend::Page { content, html }) = self {
+            let kind = if *html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            fields.insert(CONTENT_LENGTH, content.len().into());
+            *response.body_mut() = content.to_string();
+        }
+        let fields = response.headers_mut();
         if let Self::Absent(NoBackend::Redirect(url)) = self {
             fields.insert(LOCATION, url.clone());
         }

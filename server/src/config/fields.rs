@@ -66,7 +66,13 @@ impl Text {
     pub(super) fn parse(&self) -> Result<Fields<'_>, ConfigError> {
         let table = DeTable::parse(&self.text).map_err(|err| {
             let span = err.span().unwrap_or_default();
-            self.wrong(&span, Mistake::Syntax(err.message().to_owned()))
+            let yaml = self.text.lines().any(|line| line.starts_with("groups:"));
+            let hint = if yaml {
+                "; for reverst's `groups:` see the README's recipe of that name"
+            } else {
+                ""
+            };
+            self.wrong(&span, Mistake::Syntax(format!("{}{hint}", err.message())))
         })?;
         let span = table.span();
         Fields::new(self, "the file", Spanned::new(span, DeValue::Table(table.into_inner())))
@@ -153,6 +159,13 @@ impl<'a> Fields<'a> {
     /// A value as it is.
     pub(super) fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
         self.fields.remove(key).map(|(_, value)| value)
+    }
+
+    /// A table, if that is what it is.
+    pub(super) fn table(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
+        let (_, value) = self.fields.get(key)?;
+        value.get_ref().as_table()?;
+        self.take(key)
     }
 
     /// A text, or a number as one.

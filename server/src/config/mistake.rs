@@ -136,7 +136,9 @@ impl fmt::Display for Mistake {
             Self::Syntax(why) => write!(f, "this isn't TOML: {why}"),
             Self::NotText => f.write_str("this isn't UTF-8 text"),
             Self::Unknown { key, table } => {
-                write!(f, "`{}` isn't a key of {table}; check its spelling", key.escape_debug())
+                write!(f, "`{}` isn't a key of {table}; check its spelling", key.escape_debug())?;
+                // Of a program that came before this one.
+                if key == "proxy" { f.write_str(", or see the README's recipes for `[[proxy]]`") } else { Ok(()) }
             }
             Self::KeyTwice(key) => write!(f, "`{}` is given twice", key.escape_debug()),
             Self::Type { key, wanted } => write!(f, "`{key}` takes {wanted}"),

@@ -40,7 +40,7 @@ pub(super) fn names(
     if let Some(when_taken) = routes::when_taken(text, &mut fields)? {
         names.when_taken = when_taken;
     }
-    if let Some(no_backend) = routes::no_backend(text, &mut fields)? {
+    if let Some(no_backend) = routes::no_backend(text, &mut fields, files)? {
         names.no_backend = no_backend;
     }
     if let Some(queue) = routes::time(text, &mut fields, "queue")? {

@@ -70,6 +70,13 @@ pub enum WhenTaken {
 pub enum NoBackend {
     /// 404, 502, or 503 with Retry-After.
     Status(StatusCode),
+    /// 503 with this page.
+    Page {
+        /// Its text.
+        content: Arc<str>,
+        /// Whether it is HTML, and not plain text.
+        html: bool,
+    },
     /// A redirect to this absolute `http` or `https` URL.
     Redirect(HeaderValue),
 }

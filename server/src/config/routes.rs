@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::mistake::Mistake;
 use super::names::names;
 use super::parse;
 use super::route::{Hold, Names, NoBackend, Respond, Route, WhenTaken};
-use crate::auth::{Credential, Files, Settings};
+use crate::auth::{Content, Credential, Files, Settings};
 use crate::router::{HostPattern, Table};
 
 /// The tables as they stand in the file.
@@ -84,7 +85,7 @@ fn route(
     if let Some(when_taken) = when_taken(text, &mut fields)? {
         route.when_taken = when_taken;
     }
-    if let Some(no_backend) = no_backend(text, &mut fields)? {
+    if let Some(no_backend) = no_backend(text, &mut fields, files)? {
         route.no_backend = no_backend;
     }
     if let Some(queue) = time(text, &mut fields, "queue")? {
@@ -185,8 +186,23 @@ pub(super) fn path(
 pub(super) fn no_backend(
     text: &Text,
     fields: &mut Fields<'_>,
+    files: &mut Files,
 ) -> Result<Option<NoBackend>, ConfigError> {
-    let (key, wanted) = ("no_backend", "404, 502, 503, or a URL like \"https://example.com/\"");
+    let key = "no_backend";
+    let wanted = "404, 502, 503, a URL like \"https://example.com/\", or { page = \"away.html\" }";
+    if let Some(table) = fields.table(key) {
+        let mut fields = Fields::new(text, "no_backend", table)?;
+        let span = fields.span.clone();
+        let page = fields.scalar("page", "a path")?;
+        fields.finish()?;
+        let Some(At { value, span }) = page else {
+            return Err(text.wrong(&span, Mistake::Without { key, needs: "page" }));
+        };
+        let read = files.text(Path::new(&value), |_| Content::Public);
+        let content = read.map_err(|why| text.wrong(&span, Mistake::Load(why)))?;
+        let html = [".html", ".htm"].iter().any(|end| value.to_ascii_lowercase().ends_with(end));
+        return Ok(Some(NoBackend::Page { content: content.into(), html }));
+    }
     let Some(found) = fields.scalar(key, wanted)? else { return Ok(None) };
     let answer = match &*found.value {
         "404" => Some(NoBackend::Status(StatusCode::NOT_FOUND)),

@@ -39,7 +39,7 @@ use crate::carry::Carry;
 use crate::config::Limits;
 use crate::deliver::{self, Acknowledged, Outbox};
 use crate::edge::Edge;
-use crate::error::{ExchangeError, RequestId};
+use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::forward::{Informational, Way, forward};
 use crate::policy::{Found, Lost};
 use crate::roster::Roster;
@@ -109,6 +109,9 @@ impl Visitor {
             return Err(ExchangeError::Misdirected);
         }
         let policy = self.roster.policy();
+        if let Some(why) = register::foreign(&policy, &host, head) {
+            return Err(ExchangeError::Register(RegisterError::Malformed(why)));
+        }
         let found = policy.find(&host, head.uri.path());
         let Found { route, strip, confined } = found.map_err(|lost| match lost {
             Lost::Unrouted => ExchangeError::Unrouted,

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::auth::{Claim, Identity, Key};
 use crate::caps::Place;
 use crate::error::{ExchangeError, RegisterError};
-use crate::policy::{HTTP, HTTPS, Refused, Wish};
+use crate::policy::{HTTP, HTTPS, Lost, Policy, Refused, Wish};
 use ptth_link::token;
 
 use crate::router;
@@ -47,6 +47,23 @@ pub(super) fn is_registration(head: &Parts) -> bool {
         Some(protocol) => protocol.as_str() == TOKEN,
         None => head.method == Method::GET && names_token(&head.headers),
     }
+}
+
+/// What to tell a backend of a program that came before this one: passed on as a visitor's request, what it shows would
+/// reach another backend.
+pub(super) fn foreign(policy: &Policy, host: &str, head: &Parts) -> Option<&'static str> {
+    if head.headers.contains_key(WEBHOOKTUNNEL) {
+        return Some(
+            "webhooktunnel's registration isn't spoken here: the README's recipe of that name says what is",
+        );
+    }
+    let code = head.uri.path().strip_prefix("/pull/")?;
+    let served = policy.find(host, &format!("/forward/{code}"));
+    let named = matches!(served, Ok(_) | Err(Lost::Nobody(_)));
+    let own = policy.find(host, head.uri.path()).is_ok();
+    (named && !own).then_some(
+        "Caronte's /pull isn't spoken here: the README's recipe of that name says what is",
+    )
 }
 
 /// Whether `Upgrade` lists the token.
@@ -265,6 +282,8 @@ impl Admitted {
     }
 }
 
+/// By which an earlier program's client says who it is.
+const WEBHOOKTUNNEL: HeaderName = HeaderName::from_static("x-webhooktunnel-id");
 /// What a backend asks to speak.
 const TOKEN: &str = "ptth";
 /// Where registrations go.

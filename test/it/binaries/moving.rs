@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ptth_test::process::{Gateway, Process, run};
+use ptth_test::process::{Gateway, Process, address_of, run};
 use ptth_test::{Certificate, Folder, H1, soon};
 use tokio::net::TcpStream;
 
@@ -73,6 +73,28 @@ async fn a_configuration_is_checked_without_a_start() {
         assert_eq!(output.code, Some(1), "{output:?}");
         assert!(output.stderr.contains(why), "{output:?}");
     }
+}
+
+/// A page of the operator's own while nobody is there; read again when it changes.
+#[tokio::test]
+async fn a_route_may_have_a_page_for_when_nobody_is_there() {
+    let folder = Folder::new();
+    folder.write("away.html", "<p>back soon</p>");
+    let text = "self_signed = true\nlisten = '127.0.0.1:0'\n[[route]]\nno_backend = { page = 'away.html' }\n";
+    let file = folder.write("gateway.toml", text).display().to_string();
+    let gateway = Process::start("2ptth-server", &["--config", &file], &[]);
+    let address = address_of(&gateway).await;
+    let mut visitor = H1::to(address).await.unwrap();
+    visitor.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let (status, fields) = visitor.head().await;
+    assert_eq!(status, 503);
+    assert_eq!(fields["content-type"], "text/html; charset=utf-8");
+    assert!(fields.contains_key("retry-after"));
+    let answer = visitor.rest(status, fields, "GET").await;
+    assert_eq!(answer.text(), "<p>back soon</p>");
+    folder.write("away.html", "<p>later</p>");
+    gateway.signal("HUP");
+    soon("the new page", async { while super::answer(address).await.1 != "<p>later</p>" {} }).await;
 }
 
 /// `docker restart` doesn't lock anybody out.

@@ -99,6 +99,16 @@ async fn a_name_by_path_alone_is_taken_as_it_is_written() {
             let answer = get_with(dialect, &gateway, ("example.test", path), &[]).await;
             assert_eq!(answer.text(), expected, "{dialect:?}");
         }
+        // What its own client asks for is no visitor's request.
+        let pull = ("example.test", "/pull/EXAMPLE_TARGET");
+        let answer = get_with(dialect, &gateway, pull, &[]).await;
+        assert_eq!(answer.status, 400, "{dialect:?}");
+        assert!(answer.text().contains("README's recipe"), "{}", answer.text());
+        let shown = [("x-webhooktunnel-id", "alice")];
+        let named = ("example.test", "/forward/EXAMPLE_TARGET");
+        let answer = get_with(dialect, &gateway, named, &shown).await;
+        assert_eq!(answer.status, 400, "{dialect:?}");
+        assert!(answer.text().contains("webhooktunnel"), "{}", answer.text());
         for path in ["/EXAMPLE_TARGET", "/forward/Example_Target", "/forward", "/forward/..", "/"] {
             let answer = get_with(dialect, &gateway, ("example.test", path), &[]).await;
             assert_eq!(answer.status, 404, "{dialect:?} {path}");

@@ -46,7 +46,11 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("trusted_proxies = ['10.0.0.0/33']", "1:19", &["\"10.0.0.0/33\" is neither"]),
         ("proxy_protocol = 'v3'", "1:18", &["proxy-protocol \"v3\""]),
         ("proxy_protocol = 'required'", "1:18", &["--trusted-proxies"]),
+        ("groups:\n  a:\n    hostnames: [b]", "1:8", &["reverst's `groups:`"]),
+        ("[[proxy]]\nname = 'a'", "1:3", &["`proxy`", "recipes for `[[proxy]]`"]),
         // Routes.
+        ("[[route]]\nno_backend = { page = 'none.html' }", "2:23", &["none.html"]),
+        ("[[route]]\nno_backend = { origin = 'x' }", "2:16", &["`origin`"]),
         ("[[route]]\nhosts = []", "2:9", &["`hosts` is empty", "never be used"]),
         ("[[route]]\nhosts = ['a', '']", "2:15", &["is empty", "`example.com`"]),
         ("[[route]]\nhosts = ['https://a.b/']", "2:10", &["is a URL", "the host alone"]),
