@@ -1,8 +1,79 @@
-//! What both programs say on the terminal, and the exit code that goes with it.
+//! How both programs read their flags, what they say on the terminal, and the exit code that goes with it.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
+
+use argh::{ArgsInfo, EarlyExit, FlagInfoKind, FromArgs};
+use strsim::damerau_levenshtein;
+
+use crate::env;
+
+/// Reads the arguments that follow the program's name. `--flag=value` is the same as `--flag value`.
+///
+/// # Errors
+/// The text of `--help`, or what is wrong, and which flag may be meant.
+pub fn parse<A: FromArgs + ArgsInfo>(
+    program: &str,
+    arguments: impl IntoIterator<Item = String>,
+) -> Result<A, EarlyExit> {
+    let info = A::get_args_info();
+    let flags = || info.flags.iter().map(|flag| (flag.long, &flag.kind));
+    let switches = flags().filter(|(_, kind)| **kind == FlagInfoKind::Switch);
+    let switches: Vec<_> = switches.map(|(long, _)| long).collect();
+    let arguments = env::split_equals(arguments, &switches);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    A::from_args(&[program], &arguments).map_err(|exit| {
+        let output = match exit.status {
+            Ok(()) => with_values(&exit.output, flags()),
+            Err(()) => with_nearest(&exit.output, flags().map(|(long, _)| long)),
+        };
+        EarlyExit { output, ..exit }
+    })
+}
+
+/// The text of `--help`, with what each option takes behind it.
+fn with_values<'a>(
+    help: &str,
+    flags: impl Iterator<Item = (&'a str, &'a FlagInfoKind<'a>)>,
+) -> String {
+    let mut help = help.to_owned();
+    for (long, kind) in flags {
+        let FlagInfoKind::Option { arg_name } = kind else { continue };
+        let begin = format!("\n  {long}");
+        let Some(at) = help.find(&format!("{begin} ")).or_else(|| help.find(&format!("{begin}\n")))
+        else {
+            continue;
+        };
+        let end = at + begin.len();
+        let value = format!(" {}", arg_name.to_uppercase());
+        let blanks = help[end..].chars().take_while(|c| *c == ' ').count();
+        // The description keeps its column, or goes to a line of its own.
+        let behind = match blanks.checked_sub(value.len()) {
+            Some(left) if left >= 2 => " ".repeat(left),
+            _ if blanks > 0 => format!("\n{}", " ".repeat(COLUMN)),
+            _ => String::new(),
+        };
+        help.replace_range(end..end + blanks, &format!("{value}{behind}"));
+    }
+    help
+}
+
+/// What is wrong, and the flag that is nearest to one that there isn't.
+fn with_nearest<'a>(what: &str, flags: impl Iterator<Item = &'a str>) -> String {
+    let what = what.trim_end();
+    let Some(unknown) = what.strip_prefix("Unrecognized argument: ") else {
+        return what.to_owned();
+    };
+    let distance = |flag: &&str| damerau_levenshtein(unknown, flag);
+    match flags.min_by_key(distance).filter(|flag| distance(flag) <= 1 + flag.len() / 4) {
+        Some(flag) => format!("{what}; did you mean {flag}?"),
+        None => format!("{what}; see --help"),
+    }
+}
+
+/// Where argh's descriptions begin.
+const COLUMN: usize = 20;
 
 /// Says what was asked for, on stdout.
 pub fn say(text: &dyn Display) -> ExitCode {
@@ -15,4 +86,58 @@ pub fn say(text: &dyn Display) -> ExitCode {
 pub fn fail(program: &str, why: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "{program}: {}", why.to_string().trim_end());
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program.
+    #[derive(ArgsInfo, Debug, FromArgs)]
+    struct Args {
+        /// one that takes a file
+        #[argh(option, arg_name = "file")]
+        config: Option<String>,
+        /// one whose name is long
+        #[argh(option, arg_name = "n")]
+        how_many_of_them_there_are: Option<u32>,
+        /// one that takes nothing
+        #[argh(switch)]
+        insecure: bool,
+    }
+
+    fn said(arguments: &[&str]) -> String {
+        let arguments = arguments.iter().map(|it| (*it).to_owned());
+        parse::<Args>("it", arguments).expect_err("a text").output
+    }
+
+    #[test]
+    fn help_says_what_a_flag_takes() {
+        let help = said(&["--help"]);
+        for line in [
+            "  --config FILE     one that takes a file",
+            "  --how-many-of-them-there-are N",
+            "                    one whose name is long",
+            "  --insecure        one that takes nothing",
+        ] {
+            assert!(help.lines().any(|it| it == line), "{line:?} isn't in:\n{help}");
+        }
+    }
+
+    #[test]
+    fn a_flag_that_there_is_not_is_told_with_the_nearest() {
+        for (given, expected) in [
+            ("--confg", "did you mean --config?"),
+            ("--insecrue", "did you mean --insecure?"),
+            ("--Config", "did you mean --config?"),
+            ("--x", "see --help"),
+            ("surplus", "see --help"),
+        ] {
+            let said = said(&[given]);
+            assert_eq!(said, format!("Unrecognized argument: {given}; {expected}"));
+        }
+        let args: Args = parse("it", ["--config=x".to_owned(), "--insecure".to_owned()]).unwrap();
+        assert!(args.insecure && args.config.as_deref() == Some("x"));
+        assert_eq!(args.how_many_of_them_there_are, None);
+    }
 }

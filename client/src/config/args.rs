@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use argh::{EarlyExit, FromArgs};
+use argh::{ArgsInfo, EarlyExit, FromArgs};
 
-use ptth_link::env;
+use ptth_link::cli;
 
 /// The client of 2ptth: dials a gateway and lets it ask the origin, a web server near you.
-#[derive(Debug, Default, FromArgs)]
+#[derive(ArgsInfo, Debug, Default, FromArgs)]
 #[argh(
     help_triggers("-h", "--help"),
     usage = "[options] GATEWAY[:PORT] [ORIGIN]",
@@ -123,12 +123,6 @@ impl Args {
     /// Reads the arguments that follow the program's name. `--flag=value` is the same as
     /// `--flag value`. The error is the text of `--help`, or what is wrong.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, EarlyExit> {
-        let arguments = env::split_equals(arguments, &SWITCHES);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Self::from_args(&["2ptth-client"], &arguments)
+        cli::parse("2ptth-client", arguments)
     }
 }
-
-/// The flags without a value.
-const SWITCHES: [&str; 5] =
-    ["--insecure", "--any-host", "--all-addresses", "--standby", "--version"];

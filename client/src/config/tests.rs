@@ -292,7 +292,9 @@ fn every_documented_variable_is_tested() {
         TUNNELS STANDBY PUBLIC_PATH HOST_HEADER FORWARDED ORIGIN_CA ORIGIN_NAME ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
         HTTPS_PROXY ALL_PROXY NO_PROXY";
     let other_words = ["HEX", "HH", "PEM", "PORT", "HTTP", "TOML"];
-    let known = variables.split_whitespace().chain(other_words).collect();
+    // What the flags take.
+    let values = "FILE COMMAND DOOR PATH HOST HOW LABEL LEVEL".split_whitespace();
+    let known = variables.split_whitespace().chain(other_words).chain(values).collect();
     assert_eq!(documented, known);
     assert!(help.output.starts_with("Usage: 2ptth-client [options] GATEWAY[:PORT] [ORIGIN]\n"));
 }

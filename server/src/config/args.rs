@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use argh::{EarlyExit, FromArgs};
+use argh::{ArgsInfo, EarlyExit, FromArgs};
 
-use ptth_link::env;
+use ptth_link::cli;
 
 /// The gateway of 2ptth: one public TLS port for visitors and for the backends that dial in.
-#[derive(Debug, Default, FromArgs)]
+#[derive(ArgsInfo, Debug, Default, FromArgs)]
 #[argh(help_triggers("-h", "--help"), usage = "[options]")]
 pub struct Args {
     /// configuration file, TOML: routes, dynamic names, and every flag under its own name; read
@@ -126,12 +126,6 @@ impl Args {
     /// Reads the arguments that follow the program's name. `--flag=value` is the same as
     /// `--flag value`. The error is the text of `--help`, or what is wrong.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, EarlyExit> {
-        let arguments = env::split_equals(arguments, &SWITCHES);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Self::from_args(&["2ptth-server"], &arguments)
+        cli::parse("2ptth-server", arguments)
     }
 }
-
-/// The flags without a value.
-const SWITCHES: [&str; 6] =
-    ["--self-signed", "--open", "--plain-anywhere", "--take-over", "--check", "--version"];

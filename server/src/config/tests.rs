@@ -329,7 +329,9 @@ fn every_documented_variable_is_tested() {
         TRUSTED_PROXIES PROXY_PROTOCOL \
         PLAIN PLAIN_ANYWHERE REDIRECT STATE_DIRECTORY TAKE_OVER HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS MAX_TUNNELS GRACE LOG";
     let other_words = ["ALPN", "HTTP", "PEM", "PROXY", "SIGHUP", "SIGTERM", "TLS", "TOML"];
-    let known = variables.split_whitespace().chain(other_words).collect();
+    // What the flags take.
+    let values = "FILE ADDR FOLDER LEVEL LIST TIME WHEN NAME".split_whitespace();
+    let known = variables.split_whitespace().chain(other_words).chain(values).collect();
     assert_eq!(documented, known);
     for flag in ["--version", "--open", "--backend-alpn"] {
         assert!(help.output.contains(flag), "{}", help.output);
