@@ -15,6 +15,7 @@ mod names;
 mod parse;
 mod route;
 mod routes;
+mod several;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub(crate) use identity::read_token_file;
 
 use file::File;
 use identity::{admission, certificates};
+use several::Several;
 use source::Sources;
 
 /// Everything that the gateway was told, checked.
@@ -209,7 +211,7 @@ impl Config {
     /// certificate's files are checked by [`crate::tls::Tls::new`].
     ///
     /// # Errors
-    /// [`ConfigError`], the first that is wrong; in the file with its line.
+    /// [`ConfigError`]: all that is wrong with the file, or with what is said besides; in the file with its line.
     pub fn load(args: &Args, env: &Env<'_>) -> Result<Self, ConfigError> {
         let path = match &args.config {
             Some(path) => Some(path.clone()),
@@ -220,46 +222,61 @@ impl Config {
             None => File::of_variables(env)?,
         };
         let sources = Sources { env, file: &file.settings, folder: &file.folder };
-        let mut warnings = file.warnings;
+        let (mut warnings, mut several) = (file.warnings, Several::default());
         let state = sources.path(&args.state, "STATE_DIRECTORY")?;
-        let mut certificates = certificates(args, &sources, file.certificates)?;
+        let found = several.note(certificates(args, &sources, file.certificates));
+        let mut certificates = found.unwrap_or_default();
         if let Some(CertificateSource::SelfSigned { kept, .. }) = certificates.first_mut() {
             *kept = state.clone();
         }
-        let (admission, keys) = admission(args, &sources, state.as_deref(), &mut warnings)?;
+        let admitted = several.note(admission(args, &sources, state.as_deref(), &mut warnings));
+        let (admission, keys) = admitted.unwrap_or((Admission::Open, String::new()));
         let mut config = Self::of(certificates, admission);
         config.warnings = warnings;
-        config.limits = limits(args, &sources)?;
-        config.take_over = sources.switch(args.take_over, "TAKE_OVER")?;
-        edge::read(args, &sources, &mut config)?;
-        if let Some((flag, listen)) = sources.list(&args.listen, "--listen", "LISTEN")? {
-            let listen = listen.iter().map(|text| parse::listen(&flag, text));
-            config.listen = listen.collect::<Result<_, _>>()?;
-        } else if let Some(port) = env::text(env, "PORT")?.filter(|_| config.plain.is_empty()) {
-            config.listen = vec![parse::listen(&Origin::Variable("PORT"), &port)?];
-        } else if !config.plain.is_empty() {
-            config.listen.clear();
-            if !config.certificates.is_empty() {
-                config
-                    .warnings
-                    .push("--plain without --listen: nobody is shown the certificate".to_owned());
-            }
-        }
-        if config.certificates.is_empty() && !config.listen.is_empty() {
+        config.limits = several.note(limits(args, &sources)).unwrap_or_default();
+        let switch = sources.switch(args.take_over, "TAKE_OVER");
+        config.take_over = several.note(switch).unwrap_or_default();
+        several.note(edge::read(args, &sources, &mut config));
+        several.note(config.listen(args, &sources));
+        if config.certificates.is_empty() && !config.listen.is_empty() && several.is_empty() {
             return Err(ConfigError::NoCertificate);
         }
-        let labels = sources.setting(&args.backend_alpn, "--backend-alpn", "BACKEND_ALPN")?;
-        if let Some((flag, list)) = labels {
-            config.backend_alpn =
-                alpn::parse_labels(&list).map_err(|why| ConfigError::Alpn { flag, why })?;
-        }
-        if let Some((flag, text)) = sources.setting(&args.log, "--log", "LOG")? {
-            config.log = text.trim().parse().map_err(|_| ConfigError::Log { flag, text })?;
-        }
+        several.note(config.rest(args, &sources));
+        several.end(())?;
         (config.routes, config.names, config.file) = (file.routes, file.names, path);
         config.digest = crypto::sha256(&[file.digest, crypto::sha256(keys.as_bytes())].concat());
         config.warn();
         Ok(config)
+    }
+
+    /// Where to listen, if that isn't the default.
+    fn listen(&mut self, args: &Args, sources: &Sources<'_>) -> Result<(), ConfigError> {
+        if let Some((flag, listen)) = sources.list(&args.listen, "--listen", "LISTEN")? {
+            let listen = listen.iter().map(|text| parse::listen(&flag, text));
+            self.listen = listen.collect::<Result<_, _>>()?;
+        } else if let Some(port) = env::text(sources.env, "PORT")?.filter(|_| self.plain.is_empty())
+        {
+            self.listen = vec![parse::listen(&Origin::Variable("PORT"), &port)?];
+        } else if !self.plain.is_empty() {
+            self.listen.clear();
+            if !self.certificates.is_empty() {
+                self.warnings
+                    .push("--plain without --listen: nobody is shown the certificate".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self, args: &Args, sources: &Sources<'_>) -> Result<(), ConfigError> {
+        let labels = sources.setting(&args.backend_alpn, "--backend-alpn", "BACKEND_ALPN")?;
+        if let Some((flag, list)) = labels {
+            self.backend_alpn =
+                alpn::parse_labels(&list).map_err(|why| ConfigError::Alpn { flag, why })?;
+        }
+        if let Some((flag, text)) = sources.setting(&args.log, "--log", "LOG")? {
+            self.log = text.trim().parse().map_err(|_| ConfigError::Log { flag, text })?;
+        }
+        Ok(())
     }
 
     /// What works, but hardly as it was meant.

@@ -4,11 +4,12 @@
 //! Out: for each service an environment, in which the variables that aren't set have the file's values. So
 //!      there is one hierarchy, flag > variable > service > file > default, and one place that knows it.
 
+mod mistake;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use ptth_link::env::{self, Env};
@@ -16,6 +17,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Authorization, Config, ConfigError, Service};
+
+pub use mistake::{FileError, Place};
 
 /// A file that was read. The default is an empty one.
 #[derive(Clone, Debug, Default)]
@@ -35,56 +38,6 @@ pub(super) struct Table {
 struct Entry {
     text: String,
     place: Place,
-}
-
-/// A spot in a file, as editors show it: `client.toml:3:8`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Place {
-    path: Arc<Path>,
-    line: usize,
-    column: usize,
-}
-
-impl Default for Place {
-    fn default() -> Self {
-        Self { path: Path::new("").into(), line: 1, column: 1 }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.path.display(), self.line, self.column)
-    }
-}
-
-/// What is wrong with a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum FileError {
-    /// It can't be read.
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's words.
-        why: String,
-    },
-    /// Something in it.
-    At {
-        /// Where.
-        place: Place,
-        /// What.
-        why: String,
-    },
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable { path, why } => {
-                write!(f, "the file of --config, {}, can't be read ({why})", path.display())
-            }
-            Self::At { place, why } => write!(f, "{place}: {why}"),
-        }
-    }
 }
 
 impl File {
@@ -235,10 +188,11 @@ struct Reading<'t> {
 
 impl Reading<'_> {
     fn file(&self, table: &DeTable<'_>) -> Result<File, FileError> {
-        let mut file = File::default();
+        let (mut file, mut wrong) = (File::default(), Vec::new());
         for (key, value) in table {
             if key.get_ref() != "service" {
-                self.entry(&mut file.top, false, key.get_ref(), key.span().start, value)?;
+                let at = key.span().start;
+                wrong.extend(self.entry(&mut file.top, false, key.get_ref(), at, value).err());
                 continue;
             }
             let tables = value.get_ref().as_array().map(|tables| tables.iter());
@@ -248,10 +202,17 @@ impl Reading<'_> {
                 let entries = entries.ok_or_else(|| self.error(at, NO_ARRAY.into()))?;
                 let mut table = Table { place: self.place(at), ..Table::default() };
                 for (key, value) in entries {
-                    self.entry(&mut table, true, key.get_ref(), key.span().start, value)?;
+                    let at = key.span().start;
+                    wrong.extend(self.entry(&mut table, true, key.get_ref(), at, value).err());
                 }
                 file.services.push(table);
             }
+        }
+        wrong.sort_by_key(FileError::order);
+        match wrong.len() {
+            0 => {}
+            1 => return Err(wrong.remove(0)),
+            _ => return Err(FileError::Several(wrong)),
         }
         match (file.services.as_slice(), ["PUBLIC_HOST", "PUBLIC_PATH", "NAME", "ORIGIN"]) {
             ([], _) => Ok(file),

@@ -145,6 +145,8 @@ pub enum ConfigError {
         /// What is wrong there.
         why: Mistake,
     },
+    /// More than one mistake, each with a line of its own.
+    Several(Vec<ConfigError>),
     /// Settings that go wrong together, one of them in the configuration file.
     Here {
         /// Where.
@@ -155,6 +157,14 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// Where in the configuration file it is.
+    pub(super) fn place(&self) -> Option<&Place> {
+        match self {
+            Self::At { place, .. } | Self::Here { place, .. } => Some(place),
+            _ => None,
+        }
+    }
+
     pub(super) fn unreadable(path: &Path, err: &io::Error) -> Self {
         Self::Unreadable { path: path.to_owned(), why: err.to_string() }
     }
@@ -259,6 +269,10 @@ impl fmt::Display for ConfigError {
                 path.display()
             ),
             Self::At { place, why } => write!(f, "{place}: {why}"),
+            Self::Several(all) => {
+                let lines: Vec<_> = all.iter().map(Self::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
             Self::Here { place, why } => write!(f, "{place}: {why}"),
         }
     }

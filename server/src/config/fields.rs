@@ -15,6 +15,7 @@ use ptth_link::token;
 
 use super::ConfigError;
 use super::mistake::Mistake;
+use super::several::Several;
 use super::source::Place;
 use crate::auth::Settings;
 
@@ -232,17 +233,14 @@ impl<'a> Fields<'a> {
             .collect()
     }
 
-    /// An error if a field wasn't taken.
+    /// An error for each field that wasn't taken.
     pub(super) fn finish(self) -> Result<(), ConfigError> {
-        // The first in the file, not in the alphabet.
-        let left = self.fields.iter().min_by_key(|(_, (span, _))| span.start);
-        match left {
-            Some((key, (span, _))) => {
-                let unknown = Mistake::Unknown { key: key.clone(), table: self.name };
-                Err(self.text.wrong(span, unknown))
-            }
-            None => Ok(()),
+        let mut several = Several::default();
+        for (key, (span, _)) in self.fields {
+            let unknown = Mistake::Unknown { key, table: self.name };
+            several.note(Err::<(), _>(self.text.wrong(&span, unknown)));
         }
+        several.end(())
     }
 
     fn text_of(

@@ -17,6 +17,7 @@ use super::ConfigError;
 use super::fields::{Fields, Text};
 use super::mistake::Mistake;
 use super::routes;
+use super::several::Several;
 use super::source::{Given, split};
 use super::{CertificateSource, Names, Route};
 use crate::auth::Files;
@@ -98,25 +99,27 @@ impl File {
     }
 
     fn fill(&mut self, text: &Text, files: &mut Files) -> Result<(), ConfigError> {
-        let mut fields = text.parse()?;
+        let (mut fields, mut several) = (text.parse()?, Several::default());
         for (key, variable, takes) in SETTINGS {
             let name = key.replace('-', "_");
-            if let Some((at, value)) = takes.text(&mut fields, &name)? {
+            if let Some(Some((at, value))) = several.note(takes.text(&mut fields, &name)) {
                 let place = text.place(at);
                 self.settings.insert(variable, Given { key, place, text: value });
             }
         }
-        let route = fields.tables("route")?.map(|tables| tables.value);
-        let certificate = fields.tables("certificate")?.map(|tables| tables.value);
+        let mut tables = |key| several.note(fields.tables(key)).flatten().map(|it| it.value);
+        let (route, certificate) = (tables("route"), tables("certificate"));
         let names = fields.take("names");
-        fields.finish()?;
+        several.note(fields.finish());
         for table in certificate.unwrap_or_default() {
-            let certificate = self.certificate(text, table)?;
-            self.certificates.push(certificate);
+            let certificate = self.certificate(text, table);
+            self.certificates.extend(several.note(certificate));
         }
         let tables = routes::Tables { text, routes: route.unwrap_or_default(), names };
-        (self.routes, self.names) = tables.check(files)?;
-        Ok(())
+        if let Some((routes, names)) = several.note(tables.check(files)) {
+            (self.routes, self.names) = (routes, names);
+        }
+        several.end(())
     }
 
     fn certificate(

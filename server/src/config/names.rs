@@ -8,6 +8,7 @@ use super::fields::{At, Fields, Text};
 use super::mistake::Mistake;
 use super::route::{NameGrant, Names};
 use super::routes::{self, NOBODY, Read};
+use super::several::Several;
 use crate::auth::Files;
 use crate::router::{self, HostPattern};
 
@@ -23,46 +24,48 @@ pub(super) fn names(
     let domain = fields.scalar("domain", "a host")?;
     let domain = domain.map(|domain| name(text, "domain", &domain)).transpose()?;
     let mut names = Names::new(domain.unwrap_or_default(), Vec::new());
-    if let Some(list) = fields.list("path_hosts", "a list of hosts")? {
+    let mut several = Several::default();
+    if let Some(Some(list)) = several.note(fields.list("path_hosts", "a list of hosts")) {
         let hosts = list.value.iter().map(|host| name(text, "path_hosts", host));
-        names.path_hosts = hosts.collect::<Result<_, _>>()?;
+        names.path_hosts = hosts.filter_map(|host| several.note(host)).collect();
     }
-    if names.domain.is_empty() && names.path_hosts.is_empty() {
+    if names.domain.is_empty() && names.path_hosts.is_empty() && several.is_empty() {
         let needs = "domain` or `path_hosts";
         return Err(text.wrong(&span, Mistake::Without { key: "[names]", needs }));
     }
-    if let Some(prefix) = routes::path(text, &mut fields, "path_prefix")? {
+    if let Some(Some(prefix)) = several.note(routes::path(text, &mut fields, "path_prefix")) {
         names.path_prefix = prefix.trim_end_matches('/').to_owned();
     }
-    if let Some(strip) = fields.switch("strip")? {
+    if let Some(Some(strip)) = several.note(fields.switch("strip")) {
         names.strip = strip.value;
     }
-    if let Some(when_taken) = routes::when_taken(text, &mut fields)? {
+    if let Some(Some(when_taken)) = several.note(routes::when_taken(text, &mut fields)) {
         names.when_taken = when_taken;
     }
-    if let Some(no_backend) = routes::no_backend(text, &mut fields, files)? {
+    if let Some(Some(no_backend)) = several.note(routes::no_backend(text, &mut fields, files)) {
         names.no_backend = no_backend;
     }
-    if let Some(queue) = routes::time(text, &mut fields, "queue")? {
+    if let Some(Some(queue)) = several.note(routes::time(text, &mut fields, "queue")) {
         names.queue = queue;
     }
-    names.hold = routes::hold(text, &mut fields)?;
-    apart(text, &names, others)?;
-    if let Some(allow) = fields.tables("allow")? {
+    names.hold = several.note(routes::hold(text, &mut fields)).flatten();
+    several.note(apart(text, &names, others));
+    if let Some(Some(allow)) = several.note(fields.tables("allow")) {
         for table in allow.value {
-            let grant = grant(text, table, &names, others, files)?;
-            names.allow.push(grant);
+            let grant = grant(text, table, &names, others, files);
+            names.allow.extend(several.note(grant));
         }
     }
     // What is left are credentials without a list: `jwt = {…}`.
     for table in fields.rest() {
-        let credential = routes::load(text, text.credential(table)?, files)?;
-        names.allow.push(NameGrant { names: None, credential });
+        let credential = text.credential(table).and_then(|it| routes::load(text, it, files));
+        let credential = several.note(credential);
+        names.allow.extend(credential.map(|credential| NameGrant { names: None, credential }));
     }
-    if names.allow.is_empty() {
+    if names.allow.is_empty() && several.is_empty() {
         return Err(text.wrong(&span, Mistake::Empty { key: "allow", means: NOBODY_NAMED }));
     }
-    Ok(names)
+    several.end(names)
 }
 
 fn grant(

@@ -16,6 +16,7 @@ use super::mistake::Mistake;
 use super::names::names;
 use super::parse;
 use super::route::{Hold, Names, NoBackend, Respond, Route, WhenTaken};
+use super::several::Several;
 use crate::auth::{Content, Credential, Files, Settings};
 use crate::router::{HostPattern, Table};
 
@@ -42,13 +43,14 @@ impl Tables<'_> {
     ) -> Result<(Vec<Route>, Option<Names>), ConfigError> {
         let text = self.text;
         let only = self.routes.len() == 1;
-        let mut routes = Vec::new();
+        let (mut routes, mut several) = (Vec::new(), Several::default());
         for table in self.routes {
-            routes.push(route(text, table, only, files)?);
+            routes.extend(several.note(route(text, table, only, files)));
         }
-        differ(text, &routes)?;
-        let names = self.names.map(|table| names(text, table, &routes, files)).transpose()?;
-        Ok((routes.into_iter().map(|read| read.route).collect(), names))
+        several.note(differ(text, &routes));
+        let names = self.names.map(|table| names(text, table, &routes, files)).transpose();
+        let names = several.note(names).flatten();
+        several.end((routes.into_iter().map(|read| read.route).collect(), names))
     }
 }
 
@@ -60,52 +62,55 @@ fn route(
 ) -> Result<Read, ConfigError> {
     let mut fields = Fields::new(text, "[[route]]", table)?;
     let span = fields.span.clone();
-    let (patterns, hosts) = match fields.list("hosts", "a list of hosts")? {
-        Some(list) => hosts(text, list)?,
-        None if only => (vec![HostPattern::Any], vec![span.clone()]),
-        None => return Err(text.wrong(&span, Mistake::NoHosts)),
+    let mut several = Several::default();
+    let listed = match several.note(fields.list("hosts", "a list of hosts")) {
+        Some(Some(list)) => several.note(hosts(text, list)),
+        Some(None) if !only => several.note(Err(text.wrong(&span, Mistake::NoHosts))),
+        _ => None,
     };
+    let (patterns, hosts) = listed.unwrap_or_else(|| (vec![HostPattern::Any], vec![span.clone()]));
     let mut route = Route::new("", patterns);
-    if let Some(path) = path(text, &mut fields, "path")? {
+    if let Some(Some(path)) = several.note(path(text, &mut fields, "path")) {
         route.path = path;
     }
-    let name = fields.scalar("name", "a text")?;
+    let name = several.note(fields.scalar("name", "a text")).flatten();
     let (name, at) = match name {
         Some(name) => (name.value, name.span),
         None => (named(&route), span.clone()),
     };
     if name.is_empty() || name.chars().any(char::is_control) {
         let means = "but logs call the route by it";
-        return Err(text.wrong(&at, Mistake::Empty { key: "name", means }));
+        several.note(Err::<(), _>(text.wrong(&at, Mistake::Empty { key: "name", means })));
     }
     route.name = name;
-    if let Some(strip) = fields.switch("strip")? {
+    if let Some(Some(strip)) = several.note(fields.switch("strip")) {
         route.strip = strip.value;
     }
-    if let Some(when_taken) = when_taken(text, &mut fields)? {
+    if let Some(Some(when_taken)) = several.note(when_taken(text, &mut fields)) {
         route.when_taken = when_taken;
     }
-    if let Some(no_backend) = no_backend(text, &mut fields, files)? {
+    if let Some(Some(no_backend)) = several.note(no_backend(text, &mut fields, files)) {
         route.no_backend = no_backend;
     }
-    if let Some(queue) = time(text, &mut fields, "queue")? {
+    if let Some(Some(queue)) = several.note(time(text, &mut fields, "queue")) {
         route.queue = queue;
     }
-    route.respond = respond(text, &mut fields)?;
-    route.hold = hold(text, &mut fields)?;
-    if let Some(allow) = fields.tables("allow")? {
+    route.respond = several.note(respond(text, &mut fields)).flatten();
+    route.hold = several.note(hold(text, &mut fields)).flatten();
+    if let Some(Some(allow)) = several.note(fields.tables("allow")) {
         let mut credentials = Vec::new();
         for table in allow.value {
-            credentials.push(load(text, text.credential(table)?, files)?);
+            let credential = text.credential(table).and_then(|it| load(text, it, files));
+            credentials.extend(several.note(credential));
         }
-        if credentials.is_empty() {
+        if credentials.is_empty() && several.is_empty() {
             let why = Mistake::Empty { key: "allow", means: NOBODY };
-            return Err(text.wrong(&allow.span, why));
+            several.note(Err::<(), _>(text.wrong(&allow.span, why)));
         }
         route.allow = Some(credentials);
     }
-    fields.finish()?;
-    Ok(Read { route, span, name: at, hosts })
+    several.note(fields.finish());
+    several.end(Read { route, span, name: at, hosts })
 }
 
 /// What logs call a route that has no name.

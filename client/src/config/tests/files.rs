@@ -181,6 +181,18 @@ fn each_mistake_is_told_with_its_line_and_column() {
 }
 
 /// What isn't the file's fault isn't blamed on it.
+/// Who wrote them mends all before the next try.
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let said = with("gateway = 1\nbad = 2\n[[service]]\nworse = 3\n", "", &[]).unwrap_err();
+    let places = ["1:11: \"gateway\" must", "2:1: there is no", "4:1: there is no"];
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), places.len(), "{said}");
+    for (line, place) in lines.iter().zip(places) {
+        assert!(line.contains(place), "{said}");
+    }
+}
+
 #[test]
 fn mistakes_elsewhere_are_told_as_ever() {
     let good = "gateway = 'g'\norigin = '8080'\nlog = 'warn'\n";

@@ -208,3 +208,18 @@ fn no_mistake_quotes_a_secret() {
     let config = good(format!("[[route]]\n{ALLOW}"));
     assert!(!format!("{config:?}").contains("s3cret"));
 }
+
+/// Who wrote them mends all before the next try.
+#[test]
+fn all_mistakes_are_told_at_once_in_the_files_order() {
+    let text = "grace = true\n[[route]]\nhosts = ['a.b:1']\npath = 'x'\nbad = 1\nworse = 2\n\
+                [[route]]\nhosts = ['c']\nallow = [{ bearer_file = 'none' }, { x = 1 }]\n\
+                [names]\ndomain = '*'\n";
+    let said = load(&scratch(), text, "--self-signed", &[]).unwrap_err().to_string();
+    let lines: Vec<_> = said.lines().collect();
+    let places: Vec<_> = lines
+        .iter()
+        .map(|line| line.split("2ptth.toml:").nth(1).unwrap().split(": ").next().unwrap())
+        .collect();
+    assert_eq!(places, ["1:9", "3:10", "4:8", "5:1", "6:1", "9:26", "9:38", "11:10"], "{said}");
+}
