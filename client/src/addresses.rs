@@ -42,6 +42,9 @@ pub async fn publish(
             match addresses(service, news) {
                 Ok(urls) if urls != *told => {
                     urls.iter().for_each(|url| tell(service, url));
+                    if news.more > 0 {
+                        tell(service, &format!("({} more addresses)", news.more));
+                    }
                     *told = urls;
                     changed = true;
                 }
@@ -171,11 +174,11 @@ mod tests {
         let mut publishing = JoinSet::new();
         publishing.spawn(async move { publish(&services, board, Some(file), |_, _| {}).await });
         let [one, two] = &places[..] else { panic!("two") };
-        two.told(["https://two.test/".to_owned()]);
+        two.told(["https://two.test/".to_owned()], 0);
         reads(&path, "https://two.test/\n").await;
-        one.told(["https://one.test/".to_owned(), "https://1.test/".to_owned()]);
+        one.told(["https://one.test/".to_owned(), "https://1.test/".to_owned()], 7);
         reads(&path, "https://one.test/\nhttps://1.test/\nhttps://two.test/\n").await;
-        one.told(["https://one.test/".to_owned()]);
+        one.told(["https://one.test/".to_owned()], 0);
         reads(&path, "https://one.test/\nhttps://two.test/\n").await;
         assert_eq!(folder.names(), 1, "nothing else stays");
         drop(places);

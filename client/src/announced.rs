@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::header::HeaderName;
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use ptth_link::limits::ANNOUNCED_URLS;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -20,6 +20,8 @@ pub type Board = Vec<News>;
 pub struct News {
     /// Since when the gateway asks it; of the first tunnel.
     pub up: Option<Instant>,
+    /// How many more addresses there are than are told.
+    pub more: u64,
     /// Where visitors find it. Each is an `http://` or `https://` URL that is safe to print.
     pub urls: Vec<String>,
 }
@@ -61,8 +63,9 @@ impl Announced {
         });
     }
 
-    /// The gateway told addresses. None at all say nothing, and what is no address is passed over.
-    pub(crate) fn told(&self, urls: impl IntoIterator<Item = String>) {
+    /// The gateway told addresses, and of how many `more` it knows. None at all say nothing, and what is no address is
+    /// passed over.
+    pub(crate) fn told(&self, urls: impl IntoIterator<Item = String>, more: u64) {
         let mut sound: Vec<String> = Vec::new();
         for url in urls.into_iter().filter(|url| is_address(url)).take(ANNOUNCED_URLS) {
             if !sound.contains(&url) {
@@ -70,9 +73,9 @@ impl Announced {
             }
         }
         self.change(|news| {
-            let fresh = !sound.is_empty() && news.urls != sound;
+            let fresh = !sound.is_empty() && (&news.urls, news.more) != (&sound, more);
             if fresh {
-                news.urls = sound;
+                (news.urls, news.more) = (sound, more);
             }
             fresh
         });
@@ -81,6 +84,11 @@ impl Announced {
     fn change(&self, change: impl FnOnce(&mut News) -> bool) {
         self.board.send_if_modified(|board| board.get_mut(self.service).is_some_and(change));
     }
+}
+
+/// How many addresses these fields leave out.
+pub(crate) fn more(fields: &HeaderMap) -> u64 {
+    fields.get(MORE).and_then(|more| more.to_str().ok()?.parse().ok()).unwrap_or_default()
 }
 
 /// The addresses in a request that is the gateway's own announcement.
@@ -105,6 +113,8 @@ fn is_address(text: &str) -> bool {
 
 /// The field, one for each address.
 const URL: HeaderName = HeaderName::from_static("2ptth-url");
+/// How many more there are.
+const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 /// As browsers take them.
 const LONGEST: usize = 2048;
 
@@ -136,15 +146,15 @@ mod tests {
         let urls = |board: &mut watch::Receiver<Board>| board.borrow_and_update()[0].urls.clone();
         let long = format!("https://a.test/{}", "x".repeat(LONGEST));
         let bad = ["", "a.test", "javascript:alert(1)", "https://u@a.test/", "/x", &long];
-        place.told(bad.map(str::to_owned));
-        place.told(["https://a.test/\u{1b}[2J".to_owned(), "https://a.test/ x".to_owned()]);
+        place.told(bad.map(str::to_owned), 0);
+        place.told(["https://a.test/\u{1b}[2J".to_owned(), "https://a.test/ x".to_owned()], 0);
         assert!(!board.has_changed().unwrap());
         let good = ["https://a.test/", "http://[::1]:8080/a/", "https://a.test/"];
-        place.told(good.map(str::to_owned));
+        place.told(good.map(str::to_owned), 0);
         assert!(board.has_changed().unwrap());
         assert_eq!(urls(&mut board), good[..2]);
-        place.told(good.map(str::to_owned));
-        place.told([]);
+        place.told(good.map(str::to_owned), 0);
+        place.told([], 0);
         assert!(!board.has_changed().unwrap(), "nothing new");
     }
 }

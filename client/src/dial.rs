@@ -34,6 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use crate::announced::more;
 use crate::config::{Authorization, Config, Gateway, Proxy, Trust, Value, Via};
 
 pub(crate) use doors::Doors;
@@ -65,6 +66,8 @@ pub struct Dialled {
     pub version: Option<ProtocolVersion>,
     /// The public addresses that it told.
     pub urls: Vec<String>,
+    /// How many more there are.
+    pub more: u64,
     /// Whether the gateway is one of ours, as far as one can tell.
     pub ours: bool,
 }
@@ -190,7 +193,7 @@ impl<N: Network> Dialer<N> {
         }
         let Shaken { stream, address, way, certificate, version, .. } = shaken;
         let ours = self.config.alpn == alpn::PTTH;
-        Ok(Dialled { stream, address, way, certificate, version, urls: Vec::new(), ours })
+        Ok(Dialled { stream, address, way, certificate, version, urls: Vec::new(), more: 0, ours })
     }
 
     /// Door B. An authorization that was renewed meanwhile is shown once more.
@@ -246,8 +249,8 @@ impl<N: Network> Dialer<N> {
             let (status, reason) = (answer.head.status, String::new());
             DialError::NoDoor(Reply { status, reason, firm: false })
         })?;
-        let ours = !urls.is_empty();
-        Ok(Dialled { stream, address, way, certificate, version, urls, ours })
+        let (ours, more) = (!urls.is_empty(), more(&answer.head.headers));
+        Ok(Dialled { stream, address, way, certificate, version, urls, more, ours })
     }
 
     /// As far as the end of the TLS handshake, if there is one.

@@ -36,7 +36,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tower_service::Service;
 
-use crate::announced::{Announced, announcement};
+use crate::announced::{Announced, announcement, more};
 use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
@@ -289,7 +289,7 @@ async fn exchange<S, B>(
 {
     if let Some(urls) = announcement(&request) {
         // The service knows nothing of it: this is between the gateway and us.
-        around.announced.told(urls);
+        around.announced.told(urls, more(request.headers()));
         return reply::done(respond);
     }
     let line = Exchange::new(&request, &REQUEST_ID);

@@ -321,7 +321,7 @@ where
             self.label
         );
         self.process.announced.up();
-        self.process.announced.told(dialled.urls);
+        self.process.announced.told(dialled.urls, dialled.more);
         self.up_before = true;
         self.complaints.forget();
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;

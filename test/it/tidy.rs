@@ -73,7 +73,7 @@ const CLIENT: &[(&str, &[&str])] = &[
     ("stopped", &["dial", "tls"]),
     ("serve", &["announced", "dial", "journal", "tls"]),
     ("origin", &["complaints", "config", "serve", "tls"]),
-    ("dial", &["config"]),
+    ("dial", &["announced", "config"]),
     ("tls", &["config"]),
 ];
 

@@ -38,6 +38,7 @@ pub(super) struct Admitted {
     identity: Identity,
     grants: Vec<Grant>,
     urls: Vec<HeaderValue>,
+    more: usize,
 }
 
 /// Whether a head asks to become a backend: `GET` with exactly this token (`PTTH/1.0` is something else), or
@@ -155,9 +156,9 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let scheme = said.unwrap_or(&visitor.edge.scheme);
     let usual = if *scheme == Scheme::HTTPS { HTTPS } else { HTTP };
     let port = called.as_ref().and_then(Authority::port_u16).unwrap_or(usual);
-    let urls = policy.urls(&grants, called.as_ref(), (scheme, port));
+    let (urls, more) = policy.urls(&grants, called.as_ref(), (scheme, port));
     let urls = urls.iter().filter_map(|url| HeaderValue::from_str(url).ok()).collect();
-    Ok(Admitted { identity, grants, urls })
+    Ok(Admitted { identity, grants, urls, more })
 }
 
 /// What is asked, and by which credential.
@@ -234,6 +235,9 @@ impl Admitted {
         for url in &self.urls {
             fields.append(URL, url.clone());
         }
+        if self.more > 0 {
+            fields.insert(MORE, self.more.into());
+        }
         *response.status_mut() = if http1 {
             fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             fields.insert(UPGRADE, HeaderValue::from_static(TOKEN));
@@ -298,6 +302,8 @@ const SERVED_PATH: HeaderName = HeaderName::from_static("2ptth-path");
 const INSTANCE: HeaderName = HeaderName::from_static("2ptth-instance");
 /// A public address that the backend serves from now on.
 const URL: HeaderName = HeaderName::from_static("2ptth-url");
+/// How many more there are.
+const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 /// Origins in one registration; each is looked up.
 const MOST_ORIGINS: usize = 100;
 /// Characters of a path, or of a name.

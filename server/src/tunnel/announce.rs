@@ -19,7 +19,7 @@ pub(super) fn announce(tunnel: &Tunnel, policy: &Policy, port: u16) -> Option<Re
     let called = Authority::try_from(format!("{host}:{port}")).ok()?;
     // Without SNI nobody said what the gateway is called.
     let known = tunnel.identity.sni.as_ref().map(|_| &called);
-    let urls = policy.urls(&tunnel.grants, known, (&Scheme::HTTPS, port));
+    let (urls, more) = policy.urls(&tunnel.grants, known, (&Scheme::HTTPS, port));
     let mut target = Uri::default().into_parts();
     target.scheme = Some(Scheme::HTTPS);
     target.authority = Some(called);
@@ -33,8 +33,12 @@ pub(super) fn announce(tunnel: &Tunnel, policy: &Policy, port: u16) -> Option<Re
     if urls.is_empty() {
         return None;
     }
+    if more > 0 {
+        request.headers_mut().insert(MORE, more.into());
+    }
     let (response, _) = tunnel.sender.clone().send_request(request, true).ok()?;
     Some(response)
 }
 
+const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 const URL: HeaderName = HeaderName::from_static("2ptth-url");

@@ -32,7 +32,7 @@ async fn measured(count: usize) -> (Duration, u64) {
     let address = address_of(&gateway).await;
     let begun = Instant::now();
     let target = address.to_string();
-    let _client =
+    let client =
         Process::start("2ptth-client", &["--insecure", &target], &[("TOKEN", reveal.as_str())]);
     let mut visitor = H1::to(address).await.unwrap();
     let ask = async |visitor: &mut H1, n: usize| {
@@ -42,6 +42,9 @@ async fn measured(count: usize) -> (Duration, u64) {
     };
     soon("the first response", async { while ask(&mut visitor, 1).await != 200 {} }).await;
     let first = begun.elapsed();
+    if count > 64 {
+        client.says(&format!("({} more addresses)", count - 64)).await;
+    }
     let before = ticks(&gateway);
     for n in 0..REQUESTS {
         assert_eq!(ask(&mut visitor, n).await, 200);
