@@ -266,7 +266,8 @@ async fn a_draining_gateway_lets_go_of_idle_visitors_and_keeps_its_tunnels_for_t
     let stop = async {
         begins.recv().await.unwrap();
         room.advance(Phase::Draining);
-        let _ = timeout(Duration::from_secs(1), idle.read(&mut [0])).await.expect("let go");
+        // It has a second to say what it came for.
+        let _ = timeout(Duration::from_secs(2), idle.read(&mut [0])).await.expect("let go");
     };
     let (answer, ()) = tokio::join!(asked, stop);
     assert!(answer.contains("slow"), "{answer}");
