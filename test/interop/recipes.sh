@@ -69,4 +69,4 @@ done
 check "$job: each service has its tunnels" grep -q 'tunnel: git.example.com/0 up' client.log
 sed -i 's/wiki\.secret/git.secret/' client.toml
 start refused "${client_command[@]}" --ca "$work/caddy/pki/authorities/local/root.crt" --config client.toml
-check "$job: the secret of one is none for the other" within 10 grep -q 'service="wiki.example.com" ends: .*403' refused.log
+check "$job: the secret of one is none for the other" within 10 grep -q 'service="wiki.example.com" gateway=.* ends: .*403' refused.log
