@@ -204,6 +204,7 @@ async fn answer(
         }
         Err(Unanswered::Cancelled) => conduct.cancelled(),
         Err(Unanswered::Malformed) => {
+            account.note(&"malformed");
             conduct.malformed();
             respond.send_reset(Reason::PROTOCOL_ERROR);
         }

@@ -14,7 +14,9 @@ mod stall;
 pub mod strict;
 mod upgrade;
 
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -181,6 +183,8 @@ struct Account {
     accept: Option<HeaderValue>,
     /// An EventSource asks, on a connection of its own.
     events: bool,
+    /// How it went was said.
+    told: AtomicBool,
 }
 
 impl Account {
@@ -189,7 +193,7 @@ impl Account {
             let host = head.uri.authority().map(Authority::as_str);
             let host = host.or(head.headers.get(HOST).and_then(|host| host.to_str().ok()));
             let (host, path) = (host.unwrap_or_default(), head.uri.path());
-            format!("{} {host:?} {path:?}", head.method)
+            format!("{} {host:?} {path:?} {:?}", head.method, head.version)
         });
         Self {
             id: RequestId::random(),
@@ -199,18 +203,19 @@ impl Account {
             accept: head.headers.get(ACCEPT).cloned(),
             // A proxy in front has a connection of its own: it makes a page of ours, or of no response.
             events: visitor.said.is_none() && events::is_event_source(&head.method, &head.headers),
+            told: AtomicBool::new(false),
         }
     }
 
     /// Logs that the response has begun.
     fn answered(&self, status: StatusCode) {
-        self.note(status, None);
+        self.note(&format_args!("status={}", status.as_u16()));
     }
 
     /// The page for a failure, which is logged here and nowhere else. `None`: the stream is to end without a
     /// response ([`events`]).
     fn failed(&self, err: &ExchangeError) -> Option<Response<String>> {
-        self.note(err.status(), Some(err));
+        self.note(&format_args!("status={} why={err}", err.status().as_u16()));
         let withheld = self.events && events::is_withheld(err.status());
         (!withheld).then(|| self.page(err))
     }
@@ -221,12 +226,19 @@ impl Account {
         page
     }
 
-    fn note(&self, status: StatusCode, why: Option<&ExchangeError>) {
+    fn note(&self, how: &dyn fmt::Display) {
+        self.told.store(true, Ordering::Relaxed);
         if let Some(subject) = &self.subject {
-            let (id, visitor, status) = (self.id, self.visitor, status.as_u16());
-            let millis = self.begun.elapsed().as_millis();
-            let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            debug!("exchange: {id} visitor={visitor} {subject} status={status} ms={millis}{why}");
+            let (id, visitor, millis) = (self.id, self.visitor, self.begun.elapsed().as_millis());
+            debug!("exchange: {id} visitor={visitor} {subject} ms={millis} {how}");
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if !self.told.load(Ordering::Relaxed) {
+            self.note(&"taken back by the visitor");
         }
     }
 }

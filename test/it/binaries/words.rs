@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ptth_link::token::Token;
+use ptth_test::origin::read_head;
 use ptth_test::process::{Gateway, Process, run};
 use ptth_test::{H1, OriginBox};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -85,7 +86,8 @@ async fn all_lines_begin_alike_and_have_no_trailing_blanks() {
     assert!(exchange.contains(" visitor=127.0.0.1 http=1.1 id="), "{exchange}");
     let id = exchange.rsplit_once(" id=").unwrap().1;
     let told = gateway.process.logs(&format!("exchange: {id} visitor=127.0.0.1")).await;
-    assert!(told.ends_with(|last: char| last.is_ascii_digit()), "{told:?}");
+    assert!(told.contains(" GET \"localhost\" \"/here\" HTTP/1.1 ms="), "{told:?}");
+    assert!(told.ends_with(" status=200"), "{told:?}");
     for process in [&client, &gateway.process] {
         process.signal("TERM");
     }
@@ -103,4 +105,31 @@ async fn all_lines_begin_alike_and_have_no_trailing_blanks() {
             assert!(["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level), "{line}");
         }
     }
+}
+
+/// Who leaves before there is an answer has his line, too, at both ends.
+#[tokio::test]
+async fn an_exchange_that_is_taken_back_is_told() {
+    let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+    let origin = OriginBox::raw(move |mut socket, _| {
+        let asked = asked.clone();
+        async move {
+            if read_head(&mut socket).await.starts_with("GET /later") {
+                let _ = asked.send(());
+            }
+            // As long as somebody waits.
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&[]).await;
+    let client = gateway.client(&[&format!("http://{}", origin.address)]);
+    gateway.process.logs(" up name=").await;
+    let mut visitor = H1::to(gateway.address).await.unwrap();
+    visitor.send("GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    asks.recv().await.unwrap();
+    drop(visitor);
+    client.says("GET \"/later\" taken back by the visitor after ").await;
+    let line = gateway.process.logs("taken back by the visitor").await;
+    assert!(line.contains("\"/later\" HTTP/1.1 ms="), "{line}");
 }

@@ -139,7 +139,7 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// Heads that are taken in, and told what is wrong with them if they are longer than a request's may be. Beyond it h2
 /// answers 431 without a word, and ends the connection when their frames are too many.
-const HEADER_LIST: u32 = 256 * 1024;
+const HEADER_LIST: u32 = 224 * 1024;
 /// What h2 counts for a byte of frames on the wire, at most: 255 for ten.
 const SMALLEST_COST: usize = 32;
 /// Streams that were reset before we looked at them (rapid reset).

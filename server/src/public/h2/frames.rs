@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::frames::{ACK, GOAWAY, HEADERS, RESET, RST_STREAM, SETTINGS, Walk};
+use crate::frames::{
+    ACK, CONTINUATION, END_HEADERS, GOAWAY, HEADERS, RESET, RST_STREAM, SETTINGS, Walk,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::conduct::Conduct;
 
 /// The connection under h2.
 ///
-/// A read fails when a field block takes longer than [`BLOCK`]. RST_STREAM begins a write, and so a TLS record,
+/// A read fails when a field block takes longer than [`BLOCK`], or when too many others of the process are unfinished:
+/// h2 holds what it has decoded of one. RST_STREAM begins a write, and so a TLS record,
 /// of its own: curl before 8 loses a response whose end it reads together with the reset that follows (RFC 9113
 /// §8.1), and it waits for ever, busily, when the reset comes later. The resets of streams that the visitor
 /// opened after it had acknowledged our SETTINGS are counted in its [`Conduct`]. And GOAWAY says FRAME_SIZE_ERROR
@@ -26,6 +30,11 @@ pub(super) struct Frames<IO> {
     came: Walk,
     went: Walk,
     block: Option<Pin<Box<Sleep>>>,
+    /// The places of those whose block goes on in another frame, and one while ours does.
+    places: &'static Semaphore,
+    unfinished: Option<SemaphorePermit<'static>>,
+    /// There was none left.
+    excessive: bool,
     acknowledged: bool,
     /// The last stream that was opened without knowing our SETTINGS (RFC 9113 §5.1.2).
     eager: u32,
@@ -35,7 +44,14 @@ pub(super) struct Frames<IO> {
 
 impl<IO> Frames<IO> {
     pub(super) fn new(io: IO, conduct: Arc<Conduct>) -> Self {
+        Self::within(&UNFINISHED, io, conduct)
+    }
+
+    fn within(places: &'static Semaphore, io: IO, conduct: Arc<Conduct>) -> Self {
         Self {
+            places,
+            unfinished: None,
+            excessive: false,
             io,
             conduct,
             came: Walk::after(PREFACE),
@@ -50,6 +66,15 @@ impl<IO> Frames<IO> {
     fn came(&mut self, mut bytes: &[u8]) {
         while let Some(head) = self.came.next(&mut bytes) {
             self.missized |= head.is_missized();
+            if matches!(head.kind, HEADERS | CONTINUATION) {
+                let goes_on = head.flags & END_HEADERS == 0;
+                let before = self.unfinished.take().filter(|_| goes_on);
+                self.unfinished = match goes_on {
+                    true => before.or_else(|| self.places.try_acquire().ok()),
+                    false => None,
+                };
+                self.excessive |= goes_on && self.unfinished.is_none();
+            }
             match head.kind {
                 HEADERS => {
                     self.block = None;
@@ -110,6 +135,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Frames<IO> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         self.came(buf.filled().get(before..).unwrap_or_default());
+        if self.excessive {
+            buf.set_filled(before);
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        }
         if !self.came.in_block() {
             self.block = None;
             return polled;
@@ -149,6 +178,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Frames<IO> {
     }
 }
 
+/// Heads of the process that go on in another frame, at a time: browsers' hardly ever do, and h2 may hold 700 KB
+/// of one, of the shortest fields that there are, each with its place in a map.
+static UNFINISHED: Semaphore = Semaphore::const_new(128);
 /// From the first byte of a head to its last, as over HTTP/1.1. Nothing else of the connection passes meanwhile.
 const BLOCK: Duration = Duration::from_secs(10);
 /// Bytes of what a visitor sends before its first frame (RFC 9113 §3.4).
@@ -164,7 +196,6 @@ const CANCEL: u32 = 8;
 
 #[cfg(test)]
 mod tests {
-    use crate::frames::{CONTINUATION, END_HEADERS};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::sleep;
 
@@ -202,6 +233,35 @@ mod tests {
         };
         assert_eq!(err.kind(), io::ErrorKind::TimedOut);
         assert_eq!(begun.elapsed().as_secs(), 19);
+    }
+
+    /// B9: h2 holds what it has of a head, and strangers needn't ever end one.
+    #[tokio::test]
+    async fn few_heads_at_a_time_go_on_in_another_frame() {
+        let places: &'static Semaphore = Box::leak(Box::new(Semaphore::new(2)));
+        let begin = [&[0; PREFACE][..], &frame(HEADERS, 0, 1, b"x")].concat();
+        let more = frame(CONTINUATION, 0, 1, b"x");
+        let (mut far_ends, mut open) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let (near, mut far) = tokio::io::duplex(1024);
+            far.write_all(&[&begin[..], &more, &more].concat()).await.unwrap();
+            let mut frames = Frames::within(places, near, Arc::default());
+            frames.read_exact(&mut vec![0; begin.len() + 2 * more.len()]).await.unwrap();
+            far_ends.push(far);
+            open.push(frames);
+        }
+        let (near, mut far) = tokio::io::duplex(1024);
+        far.write_all(&begin).await.unwrap();
+        let mut third = Frames::within(places, near, Arc::default());
+        let err = third.read(&mut [0; 1024]).await.unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::OutOfMemory);
+        // Who ends his makes room for the next.
+        let end = frame(CONTINUATION, END_HEADERS, 1, b"x");
+        far_ends[0].write_all(&end).await.unwrap();
+        open[0].read_exact(&mut vec![0; end.len()]).await.unwrap();
+        assert_eq!(places.available_permits(), 1);
+        open.clear();
+        assert_eq!(places.available_permits(), 2);
     }
 
     /// A7
