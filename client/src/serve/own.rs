@@ -73,12 +73,16 @@ impl Asked {
         Self {
             accept: field(ACCEPT),
             // A foreign gateway's visitor may have written anything there.
-            id: field(REQUEST_ID).filter(|id| id.as_bytes().iter().all(u8::is_ascii_hexdigit)),
+            id: field(REQUEST_ID).filter(|id| {
+                id.len() <= LONGEST_ID && id.as_bytes().iter().all(u8::is_ascii_hexdigit)
+            }),
             events: events::is_event_source(&head.method, &head.headers),
             is_head: head.method == Method::HEAD,
         }
     }
 }
 
+/// Twice the digits of our gateway's.
+const LONGEST_ID: usize = 32;
 /// Names the request in the gateway's log.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("2ptth-request-id");

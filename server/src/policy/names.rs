@@ -98,7 +98,7 @@ impl Names {
     /// Where a request goes whose host is one of the domain's.
     pub(super) fn by_host(&self, host: &str) -> Result<Found, Lost> {
         let name = self.label(host).ok_or(Lost::Unrouted)?;
-        self.meet(&name, 0, false)
+        self.meet(&name, 0, false, true)
     }
 
     /// Where a request goes by its path's first segment, on the hosts that have them.
@@ -108,7 +108,9 @@ impl Names {
         let name = path.strip_prefix(prefix).and_then(router::segment);
         let name = name.filter(|name| hosted && self.is_fit(name)).ok_or(Lost::Unrouted)?;
         let strip = if self.settings.strip { prefix.len() + 1 + name.len() } else { 0 };
-        self.meet(name, strip, true)
+        // A page's /favicon.ico is nobody's name that might come.
+        let may_come = router::is_label(name) || !prefix.is_empty();
+        self.meet(name, strip, true, may_come)
     }
 
     /// Whether this can be a name here: one that is no label of a host is found by path alone.
@@ -116,8 +118,15 @@ impl Names {
         self.settings.is_fit(name)
     }
 
-    fn meet(&self, name: &str, strip: usize, confined: bool) -> Result<Found, Lost> {
-        let route = self.get(name).or_else(|| self.await_name(name));
+    fn meet(
+        &self,
+        name: &str,
+        strip: usize,
+        confined: bool,
+        may_come: bool,
+    ) -> Result<Found, Lost> {
+        let await_name = || may_come.then(|| self.await_name(name)).flatten();
+        let route = self.get(name).or_else(await_name);
         let route = route.ok_or_else(|| Lost::Nobody(self.settings.no_backend.clone()))?;
         Ok(Found { route, strip, confined })
     }
