@@ -69,6 +69,8 @@ impl ExchangeError {
             Self::Register(err) => err.status(),
             Self::Absent(NoBackend::Status(status)) => *status,
             Self::Absent(NoBackend::Page { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            // It was tried, and isn't to be had.
+            Self::Absent(NoBackend::Origin(_)) => StatusCode::BAD_GATEWAY,
             // For now, and with the same method and body (RFC 9110 §15.4.8).
             Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
             Self::Crowded | Self::Full | Self::Backlog | Self::Moved => {

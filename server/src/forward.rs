@@ -84,7 +84,9 @@ where
                 NoTunnel::Moved => ExchangeError::Moved,
             })?,
         };
-        if way.strip > 0 && !stripped {
+        // One that falls through goes as it came.
+        let backend = !lease.tunnel().grants.is_empty();
+        if way.strip > 0 && !stripped && backend {
             take_prefix(head, way.strip)?;
             stripped = true;
         }

@@ -18,6 +18,7 @@ pub mod demux;
 pub mod edge;
 pub mod embed;
 pub mod error;
+mod fallback;
 pub mod forward;
 mod frames;
 pub mod gateway;

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::auth::Identity;
 use crate::config::WhenTaken;
+use crate::fallback::Fallbacks;
 use crate::live::{Tunnel, TunnelId};
 use crate::policy::{Policy, Route};
 use crate::site::{Grant, Site};
@@ -32,6 +33,8 @@ pub struct Roster {
     /// Tunnels that one credential may have on one route.
     most: usize,
     succession: Succession,
+    /// The origins in the place of backends that are away.
+    pub(crate) fallbacks: Fallbacks,
     /// Tunnels of each shard, from the end of their TLS handshake on.
     booked: Mutex<Vec<usize>>,
 }
@@ -183,6 +186,7 @@ impl Roster {
             changed: Notify::new(),
             most,
             succession: Succession::default(),
+            fallbacks: Fallbacks::default(),
             booked: Mutex::new(vec![0; shards]),
         })
     }

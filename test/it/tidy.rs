@@ -33,14 +33,15 @@ const SERVER: &[(&str, &[&str])] = &[
     (
         "forward",
         &[
-            "carry", "confine", "error", "policy", "pool", "roster", "router", "share", "site",
-            "upload",
+            "carry", "config", "confine", "error", "policy", "pool", "roster", "router", "share",
+            "site", "upload",
         ],
     ),
     ("carry", &["pool", "share", "upload"]),
     ("tunnel", &["auth", "caps", "config", "frames", "live", "policy", "roster", "site"]),
     ("stay", &["caps"]),
-    ("roster", &["auth", "config", "live", "policy", "pool", "site"]),
+    ("roster", &["auth", "config", "fallback", "live", "policy", "pool", "site"]),
+    ("fallback", &["auth", "live", "pool"]),
     ("policy", &["auth", "config", "live", "pool", "router", "site"]),
     ("site", &["auth", "router"]),
     ("auth", &["share"]),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use ptth_client::config::OriginAddress;
 use ptth_link::token;
 
 use crate::auth::Credential;
@@ -77,6 +78,8 @@ pub enum NoBackend {
         /// Whether it is HTML, and not plain text.
         html: bool,
     },
+    /// The request goes to this origin, as it is.
+    Origin(OriginAddress),
     /// A redirect to this absolute `http` or `https` URL.
     Redirect(HeaderValue),
 }

@@ -19,6 +19,7 @@ use super::route::{Hold, Names, NoBackend, Respond, Route, WhenTaken};
 use super::several::Several;
 use crate::auth::{Content, Credential, Files, Settings};
 use crate::router::{HostPattern, Table};
+use ptth_client::config::OriginAddress;
 
 /// The tables as they stand in the file.
 pub(super) struct Tables<'a> {
@@ -97,6 +98,11 @@ fn route(
     }
     route.respond = several.note(respond(text, &mut fields)).flatten();
     route.hold = several.note(hold(text, &mut fields)).flatten();
+    if route.respond.is_some() && matches!(route.no_backend, NoBackend::Origin(_)) {
+        // What is delivered later waits for its backend.
+        let why = Mistake::Without { key: "no_backend", needs: "a route without `respond" };
+        several.note(Err::<(), _>(text.wrong(&span, why)));
+    }
     if let Some(Some(allow)) = several.note(fields.tables("allow")) {
         let mut credentials = Vec::new();
         for table in allow.value {
@@ -194,14 +200,24 @@ pub(super) fn no_backend(
     files: &mut Files,
 ) -> Result<Option<NoBackend>, ConfigError> {
     let key = "no_backend";
-    let wanted = "404, 502, 503, a URL like \"https://example.com/\", or { page = \"away.html\" }";
+    let wanted = "404, 502, 503, a URL like \"https://example.com/\", { page = \"away.html\" } or { origin = \"http://127.0.0.1:8081\" }";
     if let Some(table) = fields.table(key) {
         let mut fields = Fields::new(text, "no_backend", table)?;
         let span = fields.span.clone();
         let page = fields.scalar("page", "a path")?;
+        let origin = fields.scalar("origin", "a URL")?;
         fields.finish()?;
+        if let (Some(At { value, span }), None) = (origin, &page) {
+            let wanted = "a URL like \"http://127.0.0.1:8081\"";
+            return match OriginAddress::parse(&value) {
+                Ok(address @ (OriginAddress::Http { .. } | OriginAddress::Https { .. })) => {
+                    Ok(Some(NoBackend::Origin(address)))
+                }
+                _ => Err(text.wrong(&span, Mistake::Value { key: "origin", text: value, wanted })),
+            };
+        }
         let Some(At { value, span }) = page else {
-            return Err(text.wrong(&span, Mistake::Without { key, needs: "page" }));
+            return Err(text.wrong(&span, Mistake::Without { key, needs: "page` or `origin" }));
         };
         let read = files.text(Path::new(&value), |_| Content::Public);
         let content = read.map_err(|why| text.wrong(&span, Mistake::Load(why)))?;

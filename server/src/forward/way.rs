@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 
+use crate::config::NoBackend;
 use crate::confine::confine;
 use crate::policy::{Found, Policy, Route};
 use crate::pool::{Lease, NoTunnel, TunnelId};
@@ -59,7 +60,15 @@ impl Way<'_> {
     ) -> Result<Lease, NoTunnel> {
         let (pool, patience) = (&self.route.pool, self.roster.patience(self.route.patience));
         let moved = || target.is_some_and(|uri| self.has_moved(uri));
-        pool.acquire(&self.share, self.shard, avoid, patience, &moved).await
+        match (
+            pool.acquire(&self.share, self.shard, avoid, patience, &moved).await,
+            &self.route.no_backend,
+        ) {
+            (Err(NoTunnel::Absent), NoBackend::Origin(address)) => {
+                self.roster.fallbacks.lease(address, self.share.address, self.shard).await
+            }
+            (found, _) => found,
+        }
     }
 
     /// Takes out of a response what its backend may not say there.

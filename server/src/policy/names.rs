@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 
 use crate::auth::Identity;
-use crate::config::{NameGrant, Names as Settings};
+use crate::config::{NameGrant, Names as Settings, NoBackend};
 use crate::live::Tunnel;
 use crate::pool::Pool;
 use crate::router::{self, HostPattern};
@@ -125,6 +125,10 @@ impl Names {
         confined: bool,
         may_come: bool,
     ) -> Result<Found, Lost> {
+        if matches!(self.settings.no_backend, NoBackend::Origin(_)) {
+            let route = self.get(name).unwrap_or_else(|| self.route(name));
+            return Ok(Found { route, strip, confined });
+        }
         let await_name = || may_come.then(|| self.await_name(name)).flatten();
         let route = self.get(name).or_else(await_name);
         let route = route.ok_or_else(|| Lost::Nobody(self.settings.no_backend.clone()))?;

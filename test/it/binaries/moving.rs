@@ -5,8 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use ptth_link::token::Token;
+use ptth_test::origin::read_head;
 use ptth_test::process::{Gateway, Process, address_of, run};
-use ptth_test::{Certificate, Folder, H1, soon};
+use ptth_test::{Certificate, Folder, H1, OriginBox, soon};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::answer;
@@ -95,6 +98,58 @@ async fn a_route_may_have_a_page_for_when_nobody_is_there() {
     folder.write("away.html", "<p>later</p>");
     gateway.signal("HUP");
     soon("the new page", async { while super::answer(address).await.1 != "<p>later</p>" {} }).await;
+}
+
+/// What nobody serves now goes to the operator's own server, as it came; and a backend that comes has it again.
+#[tokio::test]
+async fn a_request_may_fall_through_to_a_server_of_the_operators() {
+    let own = OriginBox::raw(|mut socket, _| async move {
+        let head = read_head(&mut socket).await;
+        let line = head.lines().next().unwrap_or_default().to_owned();
+        let mut body = vec![0; if line.starts_with("POST") { 5 } else { 0 }];
+        socket.read_exact(&mut body).await.expect("the body");
+        let text = format!("own: {line} {}", String::from_utf8_lossy(&body));
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+        let _ = socket.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    let folder = Folder::new();
+    let origin = format!("no_backend = {{ origin = 'http://{}' }}\n", own.address);
+    let text = format!(
+        "self_signed = true\nlisten = '127.0.0.1:0'\n[[route]]\nhosts = ['a.test']\npath = '/api'\n\
+         strip = true\n{origin}[names]\ndomain = 't.test'\n{origin}bearer_file = 'secret'\n"
+    );
+    folder.write("secret", "s3cret");
+    let file = folder.write("gateway.toml", text).display().to_string();
+    let token = Token::generate();
+    let variables = [("TOKEN", token.public().to_string())];
+    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let gateway = Process::start("2ptth-server", &["--config", &file], &variables);
+    let address = address_of(&gateway).await;
+    let ask = async |method: &str, host: &str, path: &str| {
+        let mut visitor = H1::to(address).await.unwrap();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: ");
+        let body = if method == "POST" { "5\r\n\r\nhello" } else { "0\r\n\r\n" };
+        visitor.send(&format!("{head}{body}")).await;
+        visitor.answer().await.text()
+    };
+    for _ in 0..3 {
+        assert_eq!(ask("GET", "a.test", "/api/x?y").await, "own: GET /api/x?y HTTP/1.1 ");
+        assert_eq!(ask("POST", "a.test", "/api").await, "own: POST /api HTTP/1.1 hello");
+        assert_eq!(ask("GET", "bob.t.test", "/z").await, "own: GET /z HTTP/1.1 ");
+    }
+    let arguments = ["--insecure", "--tunnels", "1", "--host", "a.test", &address.to_string()];
+    let client = Process::start("2ptth-client", &arguments, &[("TOKEN", &token.reveal())]);
+    gateway.logs(" up name=").await;
+    assert!(ask("GET", "a.test", "/api/x").await.contains("Transmission is possible"));
+    client.signal("TERM");
+    assert_eq!(client.ended().await.code, Some(0));
+    let again = async { while !ask("GET", "a.test", "/api/x").await.starts_with("own: ") {} };
+    soon("the operator's server", again).await;
+    let many = (0..50).map(|_| ask("GET", "a.test", "/api/x"));
+    for text in futures_util::future::join_all(many).await {
+        assert_eq!(text, "own: GET /api/x HTTP/1.1 ");
+    }
 }
 
 /// `docker restart` doesn't lock anybody out.

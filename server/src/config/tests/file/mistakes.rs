@@ -50,7 +50,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("[[proxy]]\nname = 'a'", "1:3", &["`proxy`", "recipes for `[[proxy]]`"]),
         // Routes.
         ("[[route]]\nno_backend = { page = 'none.html' }", "2:23", &["none.html"]),
-        ("[[route]]\nno_backend = { origin = 'x' }", "2:16", &["`origin`"]),
+        ("[[route]]\nno_backend = { origin = 'x' }", "2:25", &["origin \"x\" must be a URL"]),
         ("[[route]]\nhosts = []", "2:9", &["`hosts` is empty", "never be used"]),
         ("[[route]]\nhosts = ['a', '']", "2:15", &["is empty", "`example.com`"]),
         ("[[route]]\nhosts = ['https://a.b/']", "2:10", &["is a URL", "the host alone"]),

@@ -1,0 +1,139 @@
+//! Where a request goes whose route has nobody, if the operator named an origin for that: to a backend in this process.
+//!
+//! The client's own half answers at the other end of a pipe, so that to the rest of the gateway it is one more tunnel.
+//! It has no grants, since it is in no route's pool.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use h2::Ping;
+use ptth_client::config::{OriginAddress, OriginOptions};
+use ptth_client::origin::Origin;
+use ptth_client::serve::{Answering, answer};
+use ptth_link::limits::{BODY_BUDGET, TUNNEL_HEADER_LIST, TUNNEL_STREAMS};
+use ptth_link::shutdown::{Trigger, channel};
+use ptth_link::window::Budget;
+use tokio::io::duplex;
+use tokio::select;
+use tokio::sync::{Mutex, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::auth::Identity;
+use crate::live::Tunnel;
+use crate::pool::{Lease, NoTunnel, Pool};
+
+/// The origins that were needed so far, by their addresses.
+#[derive(Debug)]
+pub(crate) struct Fallbacks {
+    known: Mutex<HashMap<String, Fallback>>,
+    /// What their bodies may hold.
+    budget: Arc<Budget>,
+}
+
+impl Default for Fallbacks {
+    fn default() -> Self {
+        Self { known: Mutex::default(), budget: Budget::new(BODY_BUDGET) }
+    }
+}
+
+#[derive(Debug)]
+struct Fallback {
+    pool: Arc<Pool>,
+    /// The two ends of its pipe.
+    #[allow(dead_code, reason = "held for its drop, which ends them")]
+    running: JoinSet<()>,
+    /// Dropped, the far end would drain.
+    #[allow(dead_code, reason = "held for its drop")]
+    trigger: Trigger,
+}
+
+impl Fallbacks {
+    /// A stream to the origin, for a visitor. Cancel safe.
+    ///
+    /// # Errors
+    /// [`NoTunnel`]: it has all the streams that it may, or it can't be had at all.
+    pub(crate) async fn lease(
+        &self,
+        address: &OriginAddress,
+        visitor: IpAddr,
+        shard: usize,
+    ) -> Result<Lease, NoTunnel> {
+        let mut known = self.known.lock().await;
+        let key = address.to_string();
+        if let Some(fallback) = known.get(&key) {
+            match fallback.pool.lease(&fallback.pool.share(visitor), shard, &[]) {
+                Err(NoTunnel::Absent) => {}
+                found => return found,
+            }
+        }
+        let fallback =
+            Fallback::begin(address, shard, &self.budget).await.ok_or(NoTunnel::Absent)?;
+        let lease = fallback.pool.lease(&fallback.pool.share(visitor), shard, &[]);
+        known.insert(key, fallback);
+        lease
+    }
+}
+
+impl Fallback {
+    async fn begin(address: &OriginAddress, shard: usize, budget: &Arc<Budget>) -> Option<Self> {
+        let service = Origin::new(address.clone(), &OriginOptions::default()).ok()?;
+        let (near, far) = duplex(PIPE);
+        let (trigger, drain) = channel();
+        let (up, _) = oneshot::channel();
+        let answering = Answering {
+            service,
+            journal: Default::default(),
+            announced: Default::default(),
+            budget: budget.part(),
+            covers: None,
+            ours: true,
+            streams: TUNNEL_STREAMS,
+        };
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            answer(far, answering, drain, up).await;
+        });
+        let (sender, mut connection) = h2::client::Builder::new()
+            .enable_push(false)
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_header_list_size(TUNNEL_HEADER_LIST)
+            .data_frame_budget(usize::MAX)
+            .max_local_error_reset_streams(None)
+            .handshake(near)
+            .await
+            .ok()?;
+        let mut pings = connection.ping_pong()?;
+        let tunnel = Tunnel::new(shard, (Identity::default(), Vec::new()), budget.part(), sender);
+        let driven = tunnel.clone();
+        running.spawn(async move {
+            let mut look = interval(EXHUME);
+            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut connection = std::pin::pin!(connection);
+            loop {
+                select! {
+                    _ = &mut connection => break,
+                    _ = look.tick() => {
+                        driven.graveyard.exhume();
+                    }
+                }
+            }
+            driven.drain();
+        });
+        // With the PONG its SETTINGS have come: whether it takes WebSockets.
+        pings.ping(Ping::opaque()).await.ok()?;
+        let pool = Pool::new(shard + 1);
+        pool.add(&tunnel);
+        Some(Self { pool, running, trigger })
+    }
+}
+
+/// Between the two ends.
+const PIPE: usize = 256 * 1024;
+/// Of a stream, and of all together: what waits is bounded by the process's budget.
+const WINDOW: u32 = 1024 * 1024;
+/// How often streams that were given up are reset.
+const EXHUME: Duration = Duration::from_secs(1);
