@@ -29,14 +29,10 @@ use crate::pool::{Lease, NoTunnel, Pool};
 #[derive(Debug)]
 pub(crate) struct Fallbacks {
     known: Mutex<HashMap<String, Fallback>>,
+    /// The gateway's threads, on whichever a visitor is.
+    shards: usize,
     /// What their bodies may hold.
     budget: Arc<Budget>,
-}
-
-impl Default for Fallbacks {
-    fn default() -> Self {
-        Self { known: Mutex::default(), budget: Budget::new(BODY_BUDGET) }
-    }
 }
 
 #[derive(Debug)]
@@ -51,6 +47,11 @@ struct Fallback {
 }
 
 impl Fallbacks {
+    /// None yet, for so many threads.
+    pub(crate) fn new(shards: usize) -> Self {
+        Self { known: Mutex::default(), shards, budget: Budget::new(BODY_BUDGET) }
+    }
+
     /// A stream to the origin, for a visitor. Cancel safe.
     ///
     /// # Errors
@@ -69,8 +70,9 @@ impl Fallbacks {
                 found => return found,
             }
         }
-        let fallback =
-            Fallback::begin(address, shard, &self.budget).await.ok_or(NoTunnel::Absent)?;
+        let pool = Pool::new(self.shards);
+        let begun = Fallback::begin(address, shard, pool, &self.budget).await;
+        let fallback = begun.ok_or(NoTunnel::Absent)?;
         let lease = fallback.pool.lease(&fallback.pool.share(visitor), shard, &[]);
         known.insert(key, fallback);
         lease
@@ -78,7 +80,12 @@ impl Fallbacks {
 }
 
 impl Fallback {
-    async fn begin(address: &OriginAddress, shard: usize, budget: &Arc<Budget>) -> Option<Self> {
+    async fn begin(
+        address: &OriginAddress,
+        shard: usize,
+        pool: Arc<Pool>,
+        budget: &Arc<Budget>,
+    ) -> Option<Self> {
         let service = Origin::new(address.clone(), &OriginOptions::default()).ok()?;
         let (near, far) = duplex(PIPE);
         let (trigger, drain) = channel();
@@ -125,7 +132,6 @@ impl Fallback {
         });
         // With the PONG its SETTINGS have come: whether it takes WebSockets.
         pings.ping(Ping::opaque()).await.ok()?;
-        let pool = Pool::new(shard + 1);
         pool.add(&tunnel);
         Some(Self { pool, running, trigger })
     }

@@ -186,7 +186,7 @@ impl Roster {
             changed: Notify::new(),
             most,
             succession: Succession::default(),
-            fallbacks: Fallbacks::default(),
+            fallbacks: Fallbacks::new(shards),
             booked: Mutex::new(vec![0; shards]),
         })
     }
