@@ -43,7 +43,7 @@ use crate::tls;
 
 pub use early::Early;
 pub use own::Own;
-use own::{Asked, REQUEST_ID};
+use own::{Asker, REQUEST_ID};
 
 pub use reply::Onward;
 use reply::reply;
@@ -295,7 +295,7 @@ async fn exchange<S, B>(
     let line = Exchange::new(&request, &REQUEST_ID);
     let (mut head, stream) = request.into_parts();
     let (mut inflow, body) = split(stream, &around.budget);
-    let asked = Asked::of(&head);
+    let asked = Asker::of(&head);
     let journal = &around.journal;
     if !around.is_covered(&head.uri) {
         let own = Own::misdirected();

@@ -19,7 +19,7 @@ use tokio::io::duplex;
 use tokio::select;
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::auth::Identity;
 use crate::live::Tunnel;
@@ -71,8 +71,9 @@ impl Fallbacks {
             }
         }
         let pool = Pool::new(self.shards);
-        let begun = Fallback::begin(address, shard, pool, &self.budget).await;
-        let fallback = begun.ok_or(NoTunnel::Absent)?;
+        // Those who come meanwhile wait for the same one, behind the lock.
+        let begun = timeout(BEGIN, Fallback::begin(address, shard, pool, &self.budget)).await;
+        let fallback = begun.ok().flatten().ok_or(NoTunnel::Absent)?;
         let lease = fallback.pool.lease(&fallback.pool.share(visitor), shard, &[]);
         known.insert(key, fallback);
         lease
@@ -86,7 +87,10 @@ impl Fallback {
         pool: Arc<Pool>,
         budget: &Arc<Budget>,
     ) -> Option<Self> {
-        let service = Origin::new(address.clone(), &OriginOptions::default()).ok()?;
+        let (mut reading, to) = (JoinSet::new(), address.clone());
+        // It reads the system's certificates.
+        reading.spawn_blocking(move || Origin::new(to, &OriginOptions::default()));
+        let service = reading.join_next().await?.ok()?.ok()?;
         let (near, far) = duplex(PIPE);
         let (trigger, drain) = channel();
         let (up, _) = oneshot::channel();
@@ -141,5 +145,7 @@ impl Fallback {
 const PIPE: usize = 256 * 1024;
 /// Of a stream, and of all together: what waits is bounded by the process's budget.
 const WINDOW: u32 = 1024 * 1024;
+/// For certificates to be read, and two ends of a pipe to greet each other.
+const BEGIN: Duration = Duration::from_secs(5);
 /// How often streams that were given up are reset.
 const EXHUME: Duration = Duration::from_secs(1);

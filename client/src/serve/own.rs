@@ -22,7 +22,7 @@ pub struct Own {
 }
 
 /// What of a request's head such an answer depends on.
-pub(super) struct Asked {
+pub(super) struct Asker {
     accept: Option<HeaderValue>,
     id: Option<HeaderValue>,
     events: bool,
@@ -46,7 +46,7 @@ impl Own {
     }
 
     /// Sends it; or ends the stream without a response, where a page would end an EventSource.
-    pub(super) fn tell(&self, mut respond: SendResponse<Bytes>, asked: &Asked) {
+    pub(super) fn tell(&self, mut respond: SendResponse<Bytes>, asked: &Asker) {
         if asked.events && events::is_withheld(self.status) {
             return respond.send_reset(Reason::INTERNAL_ERROR);
         }
@@ -67,7 +67,7 @@ impl Own {
     }
 }
 
-impl Asked {
+impl Asker {
     pub(super) fn of(head: &Parts) -> Self {
         let field = |name| head.headers.get(name).cloned();
         Self {

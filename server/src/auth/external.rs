@@ -43,7 +43,7 @@ pub struct Settings {
     #[serde(default)]
     timeout: Seconds,
     #[serde(default)]
-    method: Asking,
+    method: Verb,
     /// The certificates by which the authorizer is known, PEM, instead of the system's.
     ca: Option<PathBuf>,
     /// Whether `http://` may leave this machine and its private network.
@@ -53,7 +53,7 @@ pub struct Settings {
 
 /// How it is asked: some authorizers take GET alone.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-enum Asking {
+enum Verb {
     #[default]
     #[serde(rename = "POST")]
     Post,
@@ -100,7 +100,7 @@ const MAX_AT_A_TIME: usize = 64;
 struct External {
     address: Address,
     timeout: Duration,
-    method: Asking,
+    method: Verb,
     tls: Option<Arc<ClientConfig>>,
     /// Whether plain HTTP may go to public addresses.
     anywhere: bool,
@@ -183,7 +183,7 @@ impl External {
         if let Some(name) = claim.name {
             fields.insert(WANTED_NAME, value(name)?);
         }
-        if let Asking::Post = self.method {
+        if let Verb::Post = self.method {
             fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             *request.method_mut() = Method::POST;
         }

@@ -1,9 +1,10 @@
 //! What stands before the gateway and beside its port: trusted proxies, plain HTTP, redirects.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use ptth_link::tcp::is_near;
 
 use super::source::{Origin, Sources, split};
 use super::{Args, Config, ConfigError, parse};
@@ -118,12 +119,11 @@ fn addresses(flag: &Origin, list: &[String]) -> Result<Vec<SocketAddr>, ConfigEr
 /// Loopback, and what no router of the internet passes on: RFC 1918, RFC 3927, RFC 4193, RFC 4291 §2.5.6.
 /// A wildcard is every address of the machine, and so counts as public.
 fn is_private(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
-        IpAddr::V6(v6) => {
-            v6 == Ipv6Addr::LOCALHOST || v6.is_unique_local() || v6.is_unicast_link_local()
+    is_near(address)
+        || match address.to_canonical() {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
         }
-    }
 }
 
 /// The port of HTTP.
