@@ -1,42 +1,32 @@
 //! Flags, environment variables and files become checked [`Options`].
 //!
-//! In:  [`Args`], a way to look up variables, and perhaps a file; a flag beats a variable, which beats the
-//!      file, which beats the default.
-//! Out: [`Options`], or one sentence that says what is wrong and what to do.
+//! In:  [`Args`], a way to look up variables, and perhaps a file ([`ptth_link::settings`]).
+//! Out: [`Options`], or a sentence for each mistake that says what is wrong and what to do.
 
 mod args;
 mod authorization;
-mod error;
-mod file;
 mod gateway;
 mod origin;
 mod proxies;
+mod service;
 #[cfg(test)]
 mod tests;
-mod ways;
 
-use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use log::LevelFilter;
-use rustls::pki_types::ServerName;
 
 use ptth_link::alpn;
-use ptth_link::crypto;
-use ptth_link::env::{self, Env};
-use ptth_link::token::{self, Token};
+use ptth_link::settings::{self, Env, File, Mark, Mistake, Mistakes, Sources, Table};
+use ptth_link::token::Token;
 
 pub use args::Args;
 pub use authorization::{Authorization, Value, ValueError};
-pub use error::ConfigError;
-pub use file::{FileError, Place};
 pub use gateway::Gateway;
 pub use origin::{HostHeader, OriginAddress, OriginOptions};
 pub use proxies::{Kind, Proxies, Proxy};
-pub use ways::Via;
-
-use file::{File, blaming};
+pub use ptth_link::settings::ConfigError;
+pub use service::Via;
 
 /// What the binary was told, checked.
 #[derive(Clone, Debug)]
@@ -151,212 +141,122 @@ impl Config {
 
 impl Options {
     /// Checks flags, variables and files. The file of `--ca` is checked by [`crate::tls::verifier`].
+    ///
+    /// # Errors
+    /// [`ConfigError`]: all that is wrong with the file, or with what is said besides; in the file with its line.
     pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
-        let file = match setting(&args.config, env, "--config", "CONFIG")? {
-            Some((_, path)) => File::read(Path::new(&path))?,
-            None => File::default(),
+        let mistakes = Mistakes::default();
+        let path = match &args.config {
+            Some(path) => Some(path.clone()),
+            None => settings::variable(env, "CONFIG")?,
         };
-        if file.services() > 0
-            && let Some(flag) = for_one_service(&args, env)
-        {
-            return Err(ConfigError::ForOneService(flag));
+        let file = path.map(|path| File::read(Path::new(&path))).transpose()?;
+        let tables = file.as_ref().map(|file| Tables::read(file, &mistakes)).unwrap_or_default();
+        if let Some(text) = args.addresses.get(2) {
+            mistakes.add(Mistake::new(format!(
+                "{:?} is one address too many; write a gateway and one origin",
+                origin::quotable(text)
+            )));
+        }
+        mistakes.end()?;
+        let sources = |tables| {
+            let flags = args.written();
+            Sources { settings: Args::SETTINGS, flags, env, tables, mistakes: &mistakes }
+        };
+        let whole = sources(vec![&tables.top]);
+        if let Some(given) = whole.outside_file(Mark::Own).filter(|_| !tables.services.is_empty()) {
+            mistakes.add(Mistake::new(format!(
+                "{} can't hold for each [[service]] of the file of --config; say it there",
+                given.origin
+            )));
         }
         let (mut services, mut warnings): (Vec<Service>, _) = (Vec::new(), Vec::new());
-        let (mut log, mut url_file) = (LevelFilter::Info, None);
-        for layers in file.layers() {
-            let read = |env: &Env<'_>| {
-                let mut warnings = Vec::new();
-                let service = Service::from(&args, env, &mut warnings)?;
-                Ok((service, warnings, level(&args, env)?, urls(&args, env)?))
-            };
-            let (mut service, said, level, urls) = blaming(layers, env, read)?;
-            layers.check(&service, &services)?;
-            if file.services() > 1 {
+        if tables.services.is_empty() {
+            services.extend(service::service(&whole, &mut warnings));
+        }
+        for (place, table) in &tables.services {
+            let sources = sources(vec![table, &tables.top]);
+            let Some(mut service) = service::service(&sources, &mut warnings) else { continue };
+            if services.iter().any(|other| is_twin(&other.config, &service.config)) {
+                mistakes.add(Mistake::new("another service has the same credential, and one of them asks for all that the other does, so visitors would get either; give each a host, a path or a name").at(place.clone()));
+            }
+            if tables.services.len() > 1 {
                 let label = service.config.name.as_ref().or(service.config.asked_host.as_ref());
                 let number = || (services.len() + 1).to_string();
                 service.label = Some(label.cloned().unwrap_or_else(number));
             }
-            (log, url_file) = (level, urls);
             services.push(service);
-            warnings.extend(said);
         }
+        let log = whole.value("log").unwrap_or(LevelFilter::Info);
+        let url_file = whole.path("url_file");
+        mistakes.end()?;
         warnings.sort();
         warnings.dedup();
         Ok(Self { services, url_file, log, warnings })
     }
 }
 
-impl Service {
-    fn from(args: &Args, env: &Env<'_>, warnings: &mut Vec<String>) -> Result<Self, ConfigError> {
-        let (gateway, plain, origin) = addresses(args, env)?;
-        let asking = ways::asking(args, env, &origin, warnings)?;
-        let mut config = Config::new(gateway);
-        config.plain = plain;
-        config.trust = trust(args, env)?;
-        config.token = token(args, env, warnings)?;
-        config.any_host = args.any_host || env::switch(env, "ANY_HOST")?;
-        config.standby = args.standby || env::switch(env, "STANDBY")?;
-        if let Some((flag, text)) = setting(&args.host, env, "--host", "PUBLIC_HOST")? {
-            config.host = public_host(flag, &text)?;
-            config.asked_host = Some(config.host.clone());
+/// The tables of the file.
+#[derive(Default)]
+struct Tables {
+    top: Table,
+    /// `[[service]]`, each with its place.
+    services: Vec<(settings::Place, Table)>,
+}
+
+impl Tables {
+    fn read(file: &File, mistakes: &Mistakes) -> Self {
+        let mut read = Self::default();
+        let Some(mut document) = file.parse(mistakes) else { return read };
+        let services = file.tables(&mut document, "service", mistakes);
+        read.top = file.settings(&mut document, Args::SETTINGS, mistakes);
+        file.unknown(document, "the file", Args::SETTINGS, mistakes);
+        for mut table in services.map(|(_, tables)| tables).unwrap_or_default() {
+            let place = file.place(table.span().start);
+            if !table.get_ref().is_table() {
+                mistakes.add(Mistake::new("`service` takes a table").at(place));
+                continue;
+            }
+            let found = file.settings(&mut table, Args::SETTINGS, mistakes);
+            file.unknown(table, "[[service]]", Args::SETTINGS, mistakes);
+            let global = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Global));
+            if let Some(given) = found.first(global.map(|setting| setting.name)) {
+                mistakes.add(given.wrong("holds for all services; move it up"));
+            }
+            if found.get("origin").is_none() && mistakes.is_empty() {
+                mistakes.add(Mistake::new("this service has no origin").at(place.clone()));
+            }
+            read.services.push((place, found));
         }
-        if let Some((flag, text)) = setting(&args.name, env, "--name", "NAME")? {
-            let name = Some(text.trim().to_owned()).filter(|name| token::is_name(name));
-            config.name = Some(name.ok_or(ConfigError::Name { flag, text })?);
+        let own = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Own));
+        let own = read.top.first(own.map(|setting| setting.name));
+        if let Some(given) = own.filter(|_| !read.services.is_empty()) {
+            let why = "this belongs into a [[service]], where there are some";
+            mistakes.add(given.here(why));
         }
-        if let Some((flag, text)) = setting(&args.path, env, "--path", "PUBLIC_PATH")? {
-            config.path = Some(ways::public_path(&text).ok_or(ConfigError::Path { flag, text })?);
-        }
-        if let Some((flag, text)) = setting(&args.tunnels, env, "--tunnels", "TUNNELS")? {
-            let number = text.trim().parse().ok().filter(|n| (1..=MAX_TUNNELS).contains(n));
-            config.tunnels = number.ok_or(ConfigError::Tunnels { flag, text })?;
-        }
-        if let Some((_, text)) = setting(&args.alpn, env, "--alpn", "ALPN")? {
-            config.alpn = alpn::parse_label(&text).map_err(ConfigError::Alpn)?;
-        }
-        ways::settle(&mut config, args, env, warnings)?;
-        Ok(Self { label: None, config, origin, asking })
+        read
     }
 }
 
-fn level(args: &Args, env: &Env<'_>) -> Result<LevelFilter, ConfigError> {
-    match setting(&args.log, env, "--log", "LOG")? {
-        Some((flag, text)) => text.trim().parse().map_err(|_| ConfigError::Log { flag, text }),
-        None => Ok(LevelFilter::Info),
-    }
-}
-
-fn urls(args: &Args, env: &Env<'_>) -> Result<Option<PathBuf>, ConfigError> {
-    Ok(setting(&args.url_file, env, "--url-file", "URL_FILE")?.map(|(_, path)| path.into()))
-}
-
-/// What was said that can't hold for several services.
-fn for_one_service(args: &Args, env: &Env<'_>) -> Option<&'static str> {
-    let is_set = |variable: &&str| env(variable).is_some_and(|text| !text.is_empty());
-    match args {
-        Args { addresses, .. } if addresses.len() > 1 => Some("an origin"),
-        Args { host: Some(_), .. } => Some("--host"),
-        Args { name: Some(_), .. } => Some("--name"),
-        Args { path: Some(_), .. } => Some("--path"),
-        _ => ["ORIGIN", "PUBLIC_HOST", "PUBLIC_PATH", "NAME"].into_iter().find(is_set),
-    }
-}
-
-/// The gateway, whether it has no TLS, and the origin.
-fn addresses(args: &Args, env: &Env<'_>) -> Result<(Gateway, bool, OriginAddress), ConfigError> {
-    let mut addresses = args.addresses.iter().cloned();
-    let (gateway, origin) = (addresses.next(), addresses.next());
-    if let Some(text) = addresses.next() {
-        return Err(ConfigError::Surplus(origin::quotable(&text)));
-    }
-    let (gateway, plain) = match setting(&gateway, env, "GATEWAY", "GATEWAY")? {
-        Some((_, text)) => Gateway::parse_either(&text)?,
-        None => return Err(ConfigError::NoGateway),
+/// Whether the gateway would have both answer for the same.
+fn is_twin(one: &Config, other: &Config) -> bool {
+    let same_authorization = match (&one.authorization, &other.authorization) {
+        (None, None) => true,
+        (Some(Authorization::File(one)), Some(Authorization::File(other))) => one == other,
+        (Some(Authorization::Command(one)), Some(Authorization::Command(other))) => one == other,
+        (Some(Authorization::Fixed(one)), Some(Authorization::Fixed(other))) => one == other,
+        _ => false,
     };
-    let origin = match setting(&origin, env, "ORIGIN", "ORIGIN")? {
-        Some((_, text)) => OriginAddress::parse(&text)?,
-        None => OriginAddress::Demo,
-    };
-    Ok((gateway, plain, origin))
+    let same_credential = same_authorization && one.token == other.token;
+    let gateway = |config: &Config| (config.gateway.clone(), config.via);
+    same_credential && gateway(one) == gateway(other) && (covers(one, other) || covers(other, one))
 }
 
-/// The text of a setting and where it came from: the flag, else the variable.
-fn setting(
-    flag: &Option<String>,
-    env: &Env<'_>,
-    flag_name: &'static str,
-    variable: &'static str,
-) -> Result<Option<(&'static str, String)>, ConfigError> {
-    match flag {
-        Some(text) => Ok(Some((flag_name, text.clone()))),
-        None => Ok(env::text(env, variable)?.map(|text| (variable, text))),
-    }
-}
-
-/// One of three ways at most, and those of the command line before those of the environment.
-fn trust(args: &Args, env: &Env<'_>) -> Result<Trust, ConfigError> {
-    let mut ways = (args.ca.clone(), args.pin.clone(), args.insecure);
-    if ways == (None, None, false) {
-        let ca = env::required(env, "CA")?.map(PathBuf::from);
-        ways = (ca, env::required(env, "PIN")?, env::switch(env, "INSECURE")?);
-    }
-    match ways {
-        (None, None, false) => Ok(Trust::System),
-        (Some(path), None, false) => Ok(Trust::Ca(path)),
-        (None, Some(pin), false) => crypto::parse_pin(&pin).map(Trust::Pin).ok_or(ConfigError::Pin),
-        (None, None, true) => Ok(Trust::Insecure),
-        _ => Err(ConfigError::TrustTwice),
-    }
-}
-
-fn token(
-    args: &Args,
-    env: &Env<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Option<Token>, ConfigError> {
-    let file = match &args.token_file {
-        Some(path) => Some(path.clone()),
-        None => env::required(env, "TOKEN_FILE")?.map(PathBuf::from),
-    };
-    let mistaken = |path: &PathBuf| path.to_str().is_some_and(token::begins_like_one);
-    if file.as_ref().is_some_and(|path| mistaken(path) && !path.exists()) {
-        return Err(ConfigError::TokenAsFile);
-    }
-    match (file, env::required(env, "TOKEN")?) {
-        (None, None) => Ok(None),
-        (Some(_), Some(_)) if args.token_file.is_none() => Err(ConfigError::TokenTwice),
-        (Some(path), _) => {
-            let token = token_in(&path)?;
-            warnings.extend(exposed(&path, "token"));
-            Ok(Some(token))
-        }
-        (None, Some(text)) => Token::parse(&text).map(Some).map_err(ConfigError::Token),
-    }
-}
-
-/// The one token in a file; blank lines and lines that begin with `#` don't count.
-fn token_in(path: &Path) -> Result<Token, ConfigError> {
-    let unreadable = |why: String| ConfigError::Unreadable { path: path.to_owned(), why };
-    let bytes = fs::read(path).map_err(|err| unreadable(err.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|_| unreadable("it isn't text".to_owned()))?;
-    let text = text.trim_start_matches('\u{feff}');
-    let mut lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    let lines = lines.by_ref().filter(|line| !line.is_empty()).collect::<Vec<_>>();
-    let bad = |why| ConfigError::TokenFile { path: path.to_owned(), why };
-    match lines.as_slice() {
-        [] => Token::parse("").map_err(bad),
-        [line] => Token::parse(line).map_err(bad),
-        _ => Err(ConfigError::ManyTokens(path.to_owned())),
-    }
-}
-
-/// A warning if others on the machine can read the secret in a file.
-#[cfg(unix)]
-fn exposed(path: &Path, what: &str) -> Option<String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(path).ok()?.permissions().mode();
-    (mode & 0o004 != 0).then(|| {
-        format!(
-            "everybody on this machine can read the {what} in {}; `chmod 600` it",
-            path.display()
-        )
-    })
-}
-
-#[cfg(not(unix))]
-fn exposed(_: &Path, _: &str) -> Option<String> {
-    None
-}
-
-/// A name or an address that can stand in SNI or in a certificate.
-fn public_host(flag: &'static str, text: &str) -> Result<String, ConfigError> {
-    let host = text.trim().trim_end_matches('.').to_ascii_lowercase();
-    let bare = host.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-    let host = bare.filter(|t| t.parse::<IpAddr>().is_ok()).unwrap_or(&host);
-    match ServerName::try_from(host) {
-        Ok(_) => Ok(host.to_owned()),
-        Err(_) => Err(ConfigError::Host { flag, text: text.to_owned() }),
-    }
+/// Whether one asks for all that the other asks for.
+fn covers(one: &Config, other: &Config) -> bool {
+    let asks = |config: &Config| (config.asked_host.clone(), config.name.clone());
+    let all = asks(one) == (None, None);
+    (all || asks(one) == asks(other)) && (one.path.is_none() || one.path == other.path)
 }
 
 /// The most tunnels that one client asks for: more cost memory at both ends and speed nothing up.

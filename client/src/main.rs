@@ -24,7 +24,7 @@ use ptth_link::descriptors;
 use ptth_link::limits::TUNNEL_STREAMS;
 use ptth_link::shutdown::{self, Phase, Shutdown, Trigger};
 use ptth_link::signals::{self, Signal};
-use ptth_link::{cli, env, logging};
+use ptth_link::{cli, logging};
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 use tokio::task::JoinSet;
@@ -35,7 +35,7 @@ use tokio::time::{sleep, timeout};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = match env::arguments().map(Args::parse) {
+    let args = match cli::arguments().map(Args::parse) {
         Ok(Ok(args)) => args,
         Ok(Err(exit)) if exit.status.is_ok() => return cli::say(&exit.output),
         Ok(Err(exit)) => return fail(&exit.output),

@@ -1,13 +1,12 @@
 //! How both programs read their flags, what they say on the terminal, and the exit code that goes with it.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use argh::{ArgsInfo, EarlyExit, FlagInfoKind, FromArgs};
 use strsim::damerau_levenshtein;
-
-use crate::env;
 
 /// Reads the arguments that follow the program's name. `--flag=value` is the same as `--flag value`.
 ///
@@ -21,7 +20,7 @@ pub fn parse<A: FromArgs + ArgsInfo>(
     let flags = || info.flags.iter().map(|flag| (flag.long, &flag.kind));
     let switches = flags().filter(|(_, kind)| **kind == FlagInfoKind::Switch);
     let switches: Vec<_> = switches.map(|(long, _)| long).collect();
-    let arguments = env::split_equals(arguments, &switches);
+    let arguments = split_equals(arguments, &switches);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     A::from_args(&[program], &arguments).map_err(|exit| {
         let output = match exit.status {
@@ -30,6 +29,34 @@ pub fn parse<A: FromArgs + ArgsInfo>(
         };
         EarlyExit { output, ..exit }
     })
+}
+
+/// The arguments behind the program's name.
+///
+/// # Errors
+/// A sentence, if one of them isn't text.
+pub fn arguments() -> Result<Vec<String>, &'static str> {
+    let text = std::env::args_os().skip(1).map(OsString::into_string);
+    text.collect::<Result<_, _>>().map_err(|_| "an argument isn't UTF-8 text")
+}
+
+/// Takes `--flag=value` apart, which argh knows as two arguments only; up to a `--`. A switch takes no
+/// value: `--insecure=false` stays in one piece, for argh to refuse.
+fn split_equals(arguments: impl IntoIterator<Item = String>, switches: &[&str]) -> Vec<String> {
+    let mut split = Vec::new();
+    let mut ended = false;
+    for argument in arguments {
+        ended |= argument == "--";
+        match argument.split_once('=') {
+            Some((flag, value))
+                if !ended && flag.starts_with("--") && !switches.contains(&flag) =>
+            {
+                split.extend([flag.to_owned(), value.to_owned()]);
+            }
+            _ => split.push(argument),
+        }
+    }
+    split
 }
 
 /// The text of `--help`, with what each option takes behind it.
@@ -139,5 +166,20 @@ mod tests {
         let args: Args = parse("it", ["--config=x".to_owned(), "--insecure".to_owned()]).unwrap();
         assert!(args.insecure && args.config.as_deref() == Some("x"));
         assert_eq!(args.how_many_of_them_there_are, None);
+    }
+
+    #[test]
+    fn flags_with_equals_signs_are_two_arguments() {
+        let table: [(&[&str], &[&str]); 5] = [
+            (&["--log=debug", "a=b"], &["--log", "debug", "a=b"]),
+            (&["--key", "a=b"], &["--key", "a=b"]),
+            (&["--key=a=b", "--open"], &["--key", "a=b", "--open"]),
+            (&["--", "--log=debug"], &["--", "--log=debug"]),
+            (&["--insecure=false"], &["--insecure=false"]),
+        ];
+        for (given, expected) in table {
+            let given = given.iter().map(|text| text.to_string());
+            assert_eq!(split_equals(given, &["--insecure"]), expected);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Files that a program writes, of which whoever reads them sees the old text or the new one.
+//! Files with secrets, and files that a program writes, of which a reader sees the old text or the new one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -30,4 +30,17 @@ pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
         let _ = fs::remove_file(&part);
     }
     written
+}
+
+/// Whether every user of this machine can read a file.
+#[cfg(unix)]
+pub fn is_exposed(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+/// Whether every user of this machine can read a file.
+#[cfg(not(unix))]
+pub fn is_exposed(_: &Path) -> bool {
+    false
 }

@@ -38,7 +38,7 @@ use ptth_link::token::{ORGANIZATION, PublicKey};
 
 pub use attempts::Attempts;
 pub use credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
-pub use kinds::Settings;
+pub use kinds::{KINDS, Settings};
 pub(crate) use secret::is_exposed;
 pub use secret::{Content, Digest, Files, LoadError, Secret};
 

@@ -1,51 +1,38 @@
 //! Flags, environment variables and files become one checked [`Config`].
 //!
-//! In:  [`Args`] and a way to look up variables; a flag beats a variable, which beats the file, which
-//!      beats the default (`source`).
-//! Out: a [`Config`], or one sentence that says what is wrong and what to do.
+//! In:  [`Args`], a way to look up variables, and the file of `--config` ([`ptth_link::settings`]).
+//! Out: a [`Config`], or a sentence for each mistake that says what is wrong and what to do.
 
 mod args;
 mod edge;
-mod error;
-mod fields;
-mod file;
 mod identity;
-mod mistake;
 mod names;
-mod parse;
 mod route;
 mod routes;
-mod several;
-mod source;
+mod scalars;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use ptth_link::alpn;
 use ptth_link::crypto;
-use ptth_link::env::{self, Env};
+use ptth_link::settings::{self, Env, File, Mark, Mistake, Mistakes, Sources, Timeout, Whole};
 use ptth_link::token::{PublicKey, Token};
 
-use crate::auth::Secret;
+use crate::auth::{Files, Secret};
 
 pub use args::Args;
 pub use edge::{ProxyProtocol, Trusted};
-pub use error::ConfigError;
-pub use mistake::Mistake;
+pub use ptth_link::settings::ConfigError;
 pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
-pub use source::{Origin, Place};
 
-pub(crate) use identity::read_token_file;
-
-use file::File;
-use identity::{admission, certificates};
-use several::Several;
-use source::Sources;
+use routes::Tables;
 
 /// Everything that the gateway was told, checked.
 #[derive(Clone, Debug)]
@@ -82,6 +69,8 @@ pub struct Config {
     pub limits: Limits,
     /// How much to log. Only the binary looks at it.
     pub log: LevelFilter,
+    /// What was said of the settings of which a change counts from the next start, by their names.
+    pub from_next_start: BTreeMap<&'static str, String>,
     /// What the operator should hear, though it stops nothing; a sentence each.
     pub warnings: Vec<String>,
 }
@@ -181,7 +170,7 @@ impl Config {
 
     fn of(certificates: Vec<CertificateSource>, admission: Admission) -> Self {
         Self {
-            listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, parse::PORT))],
+            listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, HTTPS))],
             plain: Vec::new(),
             redirect: Vec::new(),
             trusted: Trusted::default(),
@@ -196,6 +185,7 @@ impl Config {
             take_over: false,
             limits: Limits::default(),
             log: LevelFilter::Info,
+            from_next_start: BTreeMap::new(),
             warnings: Vec::new(),
         }
     }
@@ -213,70 +203,88 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]: all that is wrong with the file, or with what is said besides; in the file with its line.
     pub fn load(args: &Args, env: &Env<'_>) -> Result<Self, ConfigError> {
+        let mistakes = Mistakes::default();
         let path = match &args.config {
             Some(path) => Some(path.clone()),
-            None => env::text(env, "CONFIG")?.map(PathBuf::from),
+            None => settings::variable(env, "CONFIG")?,
         };
+        let path = path.map(PathBuf::from);
         let file = match &path {
-            Some(path) => File::read(path)?,
-            None => File::of_variables(env)?,
+            Some(path) => Some(File::read(path)?),
+            None => routes::names_of_variables(env)?,
         };
-        let sources = Sources { env, file: &file.settings, folder: &file.folder };
-        let (mut warnings, mut several) = (file.warnings, Several::default());
-        let state = sources.path(&args.state, "STATE_DIRECTORY")?;
-        let found = several.note(certificates(args, &sources, file.certificates));
-        let mut certificates = found.unwrap_or_default();
-        if let Some(CertificateSource::SelfSigned { kept, .. }) = certificates.first_mut() {
-            *kept = state.clone();
+        let mut files = Files::new(file.as_ref().map_or(Path::new(""), File::folder));
+        let tables = file.as_ref().map(|file| Tables::read(file, &mut files, &mistakes));
+        let tables = tables.unwrap_or_default();
+        mistakes.end()?;
+        let sources = Sources {
+            settings: Args::SETTINGS,
+            flags: args.given(),
+            env,
+            tables: vec![&tables.settings],
+            mistakes: &mistakes,
+        };
+        let mut config = Self::of(Vec::new(), Admission::Open);
+        config.warnings = files.warnings().to_vec();
+        config.warnings.extend(tables.names.as_ref().and_then(Names::warning));
+        let keys = config.who(&sources, tables.certificates);
+        config.limits = limits(&sources);
+        config.take_over = sources.switch("take_over");
+        edge::read(&sources, &mut config);
+        config.listen(&sources);
+        if let Some((given, _)) = sources.list("backend_alpn") {
+            let labels =
+                alpn::parse_labels(&given.text()).map_err(|why| given.wrong(format!(": {why}")));
+            config.backend_alpn = mistakes.note(labels).unwrap_or_default();
         }
-        let admitted = several.note(admission(args, &sources, state.as_deref(), &mut warnings));
-        let (admission, keys) = admitted.unwrap_or((Admission::Open, String::new()));
-        let mut config = Self::of(certificates, admission);
-        config.warnings = warnings;
-        config.limits = several.note(limits(args, &sources)).unwrap_or_default();
-        let switch = sources.switch(args.take_over, "TAKE_OVER");
-        config.take_over = several.note(switch).unwrap_or_default();
-        several.note(edge::read(args, &sources, &mut config));
-        several.note(config.listen(args, &sources));
-        if config.certificates.is_empty() && !config.listen.is_empty() && several.is_empty() {
-            return Err(ConfigError::NoCertificate);
-        }
-        several.note(config.rest(args, &sources));
-        several.end(())?;
-        (config.routes, config.names, config.file) = (file.routes, file.names, path);
-        config.digest = crypto::sha256(&[file.digest, crypto::sha256(keys.as_bytes())].concat());
+        config.log = sources.value("log").unwrap_or(LevelFilter::Info);
+        mistakes.end()?;
+        let from_next_start = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::NextStart));
+        config.from_next_start = from_next_start
+            .filter_map(|setting| Some((setting.name, sources.get(setting.name)?.text())))
+            .collect();
+        (config.routes, config.names, config.file) = (tables.routes, tables.names, path);
+        let digest = file.map_or([0; 32], |file| file.digest);
+        let digests = [digest, files.digest(), crypto::sha256(keys.as_bytes())];
+        config.digest = crypto::sha256(&digests.concat());
         config.warn();
         Ok(config)
     }
 
+    /// Certificates and admission; the text of the keys that are admitted.
+    fn who(&mut self, sources: &Sources<'_>, tables: Vec<CertificateSource>) -> String {
+        let state = sources.path("state");
+        let certificate = identity::certificate(sources, state.as_deref());
+        let certificate = sources.mistakes.note(certificate).flatten();
+        self.certificates = certificate.into_iter().chain(tables).collect();
+        let admission = identity::admission(sources, state.as_deref(), &mut self.warnings);
+        let Some((admission, keys)) = sources.mistakes.note(admission) else {
+            return String::new();
+        };
+        self.admission = admission;
+        keys
+    }
+
     /// Where to listen, if that isn't the default.
-    fn listen(&mut self, args: &Args, sources: &Sources<'_>) -> Result<(), ConfigError> {
-        if let Some((flag, listen)) = sources.list(&args.listen, "--listen", "LISTEN")? {
-            let listen = listen.iter().map(|text| parse::listen(&flag, text));
-            self.listen = listen.collect::<Result<_, _>>()?;
-        } else if let Some(port) = env::text(sources.env, "PORT")?.filter(|_| self.plain.is_empty())
-        {
-            self.listen = vec![parse::listen(&Origin::Variable("PORT"), &port)?];
+    fn listen(&mut self, sources: &Sources<'_>) {
+        let port = || sources.mistakes.note(settings::variable(sources.env, "PORT")).flatten();
+        if let Some(listen) = edge::addresses(sources, "listen", HTTPS) {
+            self.listen = listen;
         } else if !self.plain.is_empty() {
             self.listen.clear();
             if !self.certificates.is_empty() {
                 self.warnings
                     .push("--plain without --listen: nobody is shown the certificate".to_owned());
             }
+        } else if let Some(port) = port() {
+            let address = edge::address(port.trim(), HTTPS);
+            let wrong = || Mistake::new(format!("PORT {port:?} isn't a port"));
+            self.listen.clear();
+            self.listen.extend(sources.mistakes.note(address.ok_or_else(wrong)));
         }
-        Ok(())
-    }
-
-    fn rest(&mut self, args: &Args, sources: &Sources<'_>) -> Result<(), ConfigError> {
-        let labels = sources.setting(&args.backend_alpn, "--backend-alpn", "BACKEND_ALPN")?;
-        if let Some((flag, list)) = labels {
-            self.backend_alpn =
-                alpn::parse_labels(&list).map_err(|why| ConfigError::Alpn { flag, why })?;
+        if self.certificates.is_empty() && !self.listen.is_empty() && sources.mistakes.is_empty() {
+            sources.mistakes.add(Mistake::new("no certificate: give --cert FILE and --key FILE (or CERT and KEY), or --self-signed to try it out"));
         }
-        if let Some((flag, text)) = sources.setting(&args.log, "--log", "LOG")? {
-            self.log = text.trim().parse().map_err(|_| ConfigError::Log { flag, text })?;
-        }
-        Ok(())
     }
 
     /// What works, but hardly as it was meant.
@@ -298,36 +306,19 @@ impl Config {
     }
 }
 
-fn limits(args: &Args, sources: &Sources<'_>) -> Result<Limits, ConfigError> {
-    let mut limits = Limits::default();
-    if let Some((flag, text)) =
-        sources.setting(&args.head_timeout, "--head-timeout", "HEAD_TIMEOUT")?
-    {
-        limits.head = parse::timeout(flag, text)?;
+fn limits(sources: &Sources<'_>) -> Limits {
+    let default = Limits::default();
+    let count = |name| sources.value(name).map(|Whole(number)| number);
+    let timeout = |name| sources.value(name).map(|Timeout(time)| time);
+    Limits {
+        head: timeout("head_timeout").unwrap_or(default.head),
+        stall: timeout("stall_timeout").unwrap_or(default.stall),
+        connections: count("max_connections"),
+        connections_per_address: count("max_connections_per_address"),
+        tunnels: count("max_tunnels").unwrap_or(default.tunnels),
+        grace: sources.value("grace").unwrap_or(default.grace),
     }
-    if let Some((flag, text)) =
-        sources.setting(&args.stall_timeout, "--stall-timeout", "STALL_TIMEOUT")?
-    {
-        limits.stall = parse::timeout(flag, text)?;
-    }
-    if let Some((flag, text)) = sources.setting(&args.grace, "--grace", "GRACE")? {
-        limits.grace = parse::seconds(flag, text)?;
-    }
-    if let Some((flag, text)) =
-        sources.setting(&args.max_connections, "--max-connections", "MAX_CONNECTIONS")?
-    {
-        limits.connections = Some(parse::count(flag, text)?);
-    }
-    let (flag, variable) = ("--max-connections-per-address", "MAX_CONNECTIONS_PER_ADDRESS");
-    if let Some((flag, text)) =
-        sources.setting(&args.max_connections_per_address, flag, variable)?
-    {
-        limits.connections_per_address = Some(parse::count(flag, text)?);
-    }
-    if let Some((flag, text)) =
-        sources.setting(&args.max_tunnels, "--max-tunnels", "MAX_TUNNELS")?
-    {
-        limits.tunnels = parse::count(flag, text)?;
-    }
-    Ok(limits)
 }
+
+/// The port of HTTPS.
+const HTTPS: u16 = 443;

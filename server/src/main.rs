@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::warn;
 use ptth_link::signals::{self, Signal};
-use ptth_link::{cli, env, logging};
+use ptth_link::{cli, logging};
 use ptth_server::config::{Args, Config};
 use ptth_server::tls::Tls;
 use ptth_server::{Gateway, Order, greeting};
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = match env::arguments().map(Args::parse) {
+    let args = match cli::arguments().map(Args::parse) {
         Ok(Ok(args)) => args,
         Ok(Err(exit)) if exit.status.is_ok() => return cli::say(&exit.output),
         Ok(Err(exit)) => return fail(&exit.output),

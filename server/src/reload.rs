@@ -2,15 +2,15 @@
 //!
 //! Invariant: what can't be used changes nothing. The configuration is exchanged whole or not at all.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use log::{LevelFilter, error, info, warn};
+use log::{error, info, warn};
 use ptth_link::crypto;
 use tokio::time::Instant;
 
-use crate::config::{Config, ConfigError, Limits, ProxyProtocol, Trusted};
+use crate::config::{Config, ConfigError};
 use crate::policy::Policy;
 use crate::shard::Shared;
 
@@ -37,7 +37,8 @@ pub struct Reload {
     pub source: Option<Source>,
     /// Of the configuration in force.
     digest: [u8; 32],
-    fixed: Fixed,
+    /// What has been said since the start of the settings that count from the next one.
+    from_start: BTreeMap<&'static str, String>,
     /// What the files held at the last look.
     looked: Option<[u8; 32]>,
     complaints: [String; 2],
@@ -48,11 +49,10 @@ pub struct Reload {
 impl Reload {
     /// Begins with this configuration in force.
     pub fn new(config: &Config) -> Self {
-        let (digest, fixed) = (config.digest, Fixed::of(config));
         Self {
             source: None,
-            digest,
-            fixed,
+            digest: config.digest,
+            from_start: config.from_next_start.clone(),
             looked: None,
             complaints: Default::default(),
             told: Instant::now(),
@@ -138,7 +138,7 @@ impl Reload {
         }
         self.digest = config.digest;
         config.warnings.iter().for_each(|warning| warn!("gateway: {warning}"));
-        let waiting = self.fixed.differences(&Fixed::of(&config));
+        let waiting = differences(&self.from_start, &config.from_next_start);
         if !waiting.is_empty() {
             let waiting = waiting.join(", ");
             warn!("gateway: these settings have changed, and count from the next start: {waiting}");
@@ -152,53 +152,13 @@ impl Reload {
     }
 }
 
-/// What a process has from its start to its end: sockets, what runs on them, and limits that are counted
-/// from the first connection on.
-#[derive(Debug)]
-struct Fixed {
-    sockets: [Vec<SocketAddr>; 3],
-    trusted: Trusted,
-    proxy_protocol: ProxyProtocol,
-    backend_alpn: Vec<Vec<u8>>,
-    limits: Limits,
-    log: LevelFilter,
-}
-
-impl Fixed {
-    fn of(config: &Config) -> Self {
-        Self {
-            sockets: [config.listen.clone(), config.plain.clone(), config.redirect.clone()],
-            trusted: config.trusted.clone(),
-            proxy_protocol: config.proxy_protocol,
-            backend_alpn: config.backend_alpn.clone(),
-            limits: config.limits.clone(),
-            log: config.log,
-        }
-    }
-
-    /// The keys of what `new` has otherwise.
-    fn differences(&self, new: &Self) -> Vec<&'static str> {
-        let ([listen, plain, redirect], [listens, plains, redirects]) =
-            (&self.sockets, &new.sockets);
-        let (old, now) = (&self.limits, &new.limits);
-        let per_address = old.connections_per_address != now.connections_per_address;
-        let table = [
-            (listen != listens, "listen"),
-            (plain != plains, "plain"),
-            (redirect != redirects, "redirect"),
-            (self.trusted != new.trusted, "trusted_proxies"),
-            (self.proxy_protocol != new.proxy_protocol, "proxy_protocol"),
-            (self.backend_alpn != new.backend_alpn, "backend_alpn"),
-            (old.head != now.head, "head_timeout"),
-            (old.stall != now.stall, "stall_timeout"),
-            (old.connections != now.connections, "max_connections"),
-            (per_address, "max_connections_per_address"),
-            (old.tunnels != now.tunnels, "max_tunnels"),
-            (old.grace != now.grace, "grace"),
-            (self.log != new.log, "log"),
-        ];
-        table.into_iter().filter_map(|(differs, key)| differs.then_some(key)).collect()
-    }
+/// The settings of which `new` says something else.
+fn differences<'a>(
+    old: &BTreeMap<&'a str, String>,
+    new: &BTreeMap<&'a str, String>,
+) -> Vec<&'a str> {
+    let names: BTreeSet<_> = old.keys().chain(new.keys()).copied().collect();
+    names.into_iter().filter(|name| old.get(name) != new.get(name)).collect()
 }
 
 fn apply(config: &Config, shared: &Shared) {
@@ -377,13 +337,14 @@ mod tests {
 
     #[test]
     fn settings_that_wait_for_the_next_start_are_named() {
-        let before = config(Admission::Open);
-        assert!(Fixed::of(&before).differences(&Fixed::of(&before)).is_empty());
-        let mut after = before.clone();
-        after.listen.clear();
-        after.limits.grace += Duration::from_secs(1);
-        after.log = LevelFilter::Trace;
-        let found = Fixed::of(&before).differences(&Fixed::of(&after));
-        assert_eq!(found, ["listen", "grace", "log"]);
+        let args = |line: &str| {
+            let words = line.split(' ').map(str::to_owned);
+            Config::load(&crate::config::Args::parse(words).unwrap(), &|_| None).unwrap()
+        };
+        let before = args("--self-signed --grace 5 --listen 443");
+        assert!(differences(&before.from_next_start, &before.from_next_start).is_empty());
+        let after = args("--self-signed --grace 6 --log trace --take-over");
+        let found = differences(&before.from_next_start, &after.from_next_start);
+        assert_eq!(found, ["grace", "listen", "log"]);
     }
 }

@@ -22,11 +22,12 @@ use rustls::server::{ClientHello, NoServerSessionStorage};
 use rustls::{ServerConfig, version};
 
 use ptth_link::keys::parse_keys;
+use ptth_link::settings::read_token_file;
 use ptth_link::token::{PublicKey, Token};
 use ptth_link::{alpn, crypto};
 
 use crate::auth::{Known, Stranger, Verifier};
-use crate::config::{self, Admission, Config, ConfigError};
+use crate::config::{Admission, Config};
 use crate::demux::Side;
 
 pub use certificates::Certificates;
@@ -194,13 +195,13 @@ impl Tls {
         let Some(path) = &tokens.path else {
             return Ok(false);
         };
-        let text = config::read_token_file(path).map_err(TlsError::Tokens)?;
+        let text = read_token_file(path).map_err(TlsError::Tokens)?;
         let digest = Some(crypto::sha256(text.as_bytes()));
         if digest == tokens.seen {
             return Ok(false);
         }
-        let keys = parse_keys(&text)
-            .map_err(|why| TlsError::Tokens(ConfigError::TokenFile { path: path.clone(), why }))?;
+        let wrong = |why| TlsError::Tokens(format!("the token file {}: {why}", path.display()));
+        let keys = parse_keys(&text).map_err(wrong)?;
         tokens.seen = digest;
         Ok(self.known.replace(false, &keys))
     }

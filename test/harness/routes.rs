@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use ptth_client::Body;
 use ptth_client::config as client;
+use ptth_link::settings::Mistake;
 use ptth_link::token::Token;
 use ptth_server::Order;
 use ptth_server::auth::{Credential, Files, Settings};
@@ -72,7 +73,11 @@ impl Changing {
         let (source, count) = (next.clone(), read.clone());
         let load = move || {
             count.fetch_add(1, Ordering::Relaxed);
-            source.lock().expect("no panic").clone().ok_or(ConfigError::NoCertificate)
+            source
+                .lock()
+                .expect("no panic")
+                .clone()
+                .ok_or_else(|| ConfigError::from(Mistake::new("no configuration")))
         };
         Self { gateway: GatewayBox::reloading(&config, token, load), next, read, config }
     }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use super::{ConfigError, origin};
+use ptth_link::settings::Mistake;
+
+use super::origin;
 
 /// The address of a gateway.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -17,20 +19,17 @@ pub struct Gateway {
 impl Gateway {
     /// Reads `example.com`, `example.com:8443`, `[::1]:8443`, `::1`, or an `https://` URL of a
     /// gateway, as a browser shows it.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
         match Self::parse_either(text)? {
             (gateway, false) => Ok(gateway),
-            (_, true) => Err(ConfigError::Gateway {
-                text: text.to_owned(),
-                why: "it speaks TLS, so only https:// can stand there",
-            }),
+            (_, true) => Err(wrong(text, "it speaks TLS, so only https:// can stand there")),
         }
     }
 
     /// The same, or the `http://` URL of one without TLS, which is told.
-    pub fn parse_either(text: &str) -> Result<(Self, bool), ConfigError> {
+    pub fn parse_either(text: &str) -> Result<(Self, bool), Mistake> {
         let text = text.trim();
-        let error = |why| ConfigError::Gateway { text: origin::quotable(text), why };
+        let error = |why| wrong(text, why);
         let (rest, plain) = match origin::scheme(text) {
             None => (text, false),
             Some(("https", rest)) => (rest, false),
@@ -50,6 +49,11 @@ impl fmt::Display for Gateway {
             Err(_) => write!(f, "{}:{}", self.host, self.port),
         }
     }
+}
+
+fn wrong(text: &str, why: &str) -> Mistake {
+    let example = "write it like `example.com` or `192.0.2.1:8443`";
+    origin::wrong("the gateway", text, why, example)
 }
 
 /// The port of HTTPS.

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
 
+use ptth_link::settings::Mistake;
 use ptth_link::token;
-
-use super::ConfigError;
 
 /// Who answers the requests. It comes from the command line alone; no request can change it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,9 +42,10 @@ pub enum OriginAddress {
 impl OriginAddress {
     /// Reads `8080`, `host:port`, `http://host[:port]`, `https://host[:port]`, `tcp://host:port` or
     /// `unix:/path`.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
         let text = text.trim();
-        let error = |why| ConfigError::Origin { text: quotable(text), why };
+        let error =
+            |why| wrong("the origin", text, why, "write it like `8080` or `http://localhost:8080`");
         if let Some(path) = text.strip_prefix("unix:") {
             // `unix:///path`, as other programs write it, is the same file.
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -128,7 +128,7 @@ pub enum HostHeader {
 
 impl HostHeader {
     /// Reads `keep`, `origin` or a host with or without a port.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
         match text.trim() {
             // Hosts know no case, so a host of that name could be written in none.
             word if word.eq_ignore_ascii_case("keep") => Ok(Self::Keep),
@@ -136,7 +136,9 @@ impl HostHeader {
             value => match host_and_port(value) {
                 Ok((host, None)) => Ok(Self::Value(bracketed(&host))),
                 Ok((host, Some(port))) => Ok(Self::Value(format!("{}:{port}", bracketed(&host)))),
-                Err(why) => Err(ConfigError::HostHeader { text: value.to_owned(), why }),
+                Err(why) => {
+                    Err(wrong("--host-header", value, why, "write `keep`, `origin` or a host"))
+                }
             },
         }
     }
@@ -196,6 +198,11 @@ pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'
     } else {
         Err("that is neither a host name nor an IP address")
     }
+}
+
+/// The mistake in an address.
+pub(super) fn wrong(what: &str, text: &str, why: &str, example: &str) -> Mistake {
+    Mistake::new(format!("{what} {:?}: {why}; {example}", quotable(text)))
 }
 
 /// What a message may quote of an address: neither a password nor a token put there by mistake.
@@ -317,7 +324,8 @@ mod tests {
         }
         for bad in ["", "a b", "http://a", "a\r\nb", "a:b", "a/"] {
             assert!(
-                matches!(HostHeader::parse(bad), Err(ConfigError::HostHeader { .. })),
+                HostHeader::parse(bad)
+                    .is_err_and(|err| err.to_string().starts_with("--host-header ")),
                 "{bad:?}"
             );
         }

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs;
+
+use ptth_link::crypto;
 
 use super::*;
 
@@ -193,7 +196,7 @@ fn each_mistake_gets_one_clear_sentence() {
         ("g --host https://a", &[], &["--host", "scheme"]),
         ("g", &[("PUBLIC_HOST", "*.a")], &["PUBLIC_HOST"]),
         ("g --name a/b", &[], &["--name \"a/b\"", "one label"]),
-        ("g --path a", &[], &["--path \"a\"", "/forward/acme"]),
+        ("g --path a", &[], &["--path \"a\"", "must begin with a slash"]),
         ("g", &[("PUBLIC_PATH", "/a?b")], &["PUBLIC_PATH"]),
         ("g", &[("NAME", "..")], &["NAME", "one label"]),
         ("g --host-header a/b", &[], &["--host-header", "keep"]),

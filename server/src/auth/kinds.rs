@@ -11,14 +11,16 @@ use super::credential::Credential;
 use super::secret::{Files, LoadError};
 use super::{basic, bearer, external, jwt, key};
 
-/// Makes [`Settings`] of lines `Variant(its settings)`.
+/// Makes [`Settings`] of lines `"key" Variant(its settings)`.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident($settings:ty),)+) => {
+    ($($(#[$doc:meta])* $key:literal $kind:ident($settings:ty),)+) => {
+        /// The keys of [`Settings`].
+        pub const KINDS: &[&str] = &[$($key),+];
+
         /// A credential as the configuration writes it: a table with the kind as its one key.
         #[derive(Debug, Deserialize)]
-        #[serde(rename_all = "snake_case")]
         pub enum Settings {
-            $($(#[$doc])* $kind($settings),)+
+            $($(#[$doc])* #[serde(rename = $key)] $kind($settings),)+
         }
 
         impl Settings {
@@ -37,21 +39,21 @@ macro_rules! kinds {
 
 kinds! {
     /// A public key of door A.
-    Key(key::Inline),
+    "key" Key(key::Inline),
     /// A file of such keys, one a line.
-    KeyFile(key::InFile),
+    "key_file" KeyFile(key::InFile),
     /// The SHA-256 of a bearer token, in hexadecimal.
-    BearerSha256(bearer::Hashed),
+    "bearer_sha256" BearerSha256(bearer::Hashed),
     /// A file with a bearer token.
-    BearerFile(bearer::InFile),
+    "bearer_file" BearerFile(bearer::InFile),
     /// A variable of the environment with a bearer token.
-    BearerEnv(bearer::InEnvironment),
+    "bearer_env" BearerEnv(bearer::InEnvironment),
     /// User and password.
-    Basic(basic::Settings),
+    "basic" Basic(basic::Settings),
     /// JSON Web Tokens of an issuer whose keys are known.
-    Jwt(jwt::Settings),
+    "jwt" Jwt(jwt::Settings),
     /// Somebody else decides, who is asked over HTTP.
-    External(external::Settings),
+    "external" External(external::Settings),
 }
 
 #[cfg(test)]
@@ -59,7 +61,7 @@ mod tests {
     use serde::Deserialize;
     use serde_json::json;
 
-    use super::Settings;
+    use super::{KINDS, Settings};
     use crate::auth::testing::*;
 
     /// The operator's spelling is what the README shows; a wrong one is told with the right ones.
@@ -76,6 +78,7 @@ mod tests {
             "jwt",
             "external",
         ] {
+            assert!(KINDS.contains(&kind));
             assert!(said.contains(&format!("`{kind}`")), "{said}");
         }
         for wrong in [json!({}), json!({ "key": "x", "key_file": "x" }), json!({ "key": 5 })] {

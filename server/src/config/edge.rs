@@ -1,13 +1,13 @@
-//! What stands before the gateway and beside its port: trusted proxies, plain HTTP, redirects.
+//! What stands in front of the gateway and beside its port: trusted proxies, plain HTTP, redirects.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use ptth_link::settings::{Scalar, Sources};
 use ptth_link::tcp::is_near;
 
-use super::source::{Origin, Sources, split};
-use super::{Args, Config, ConfigError, parse};
+use super::Config;
 
 /// The addresses of proxies whose word counts.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -15,16 +15,19 @@ pub struct Trusted(Arc<[IpNet]>);
 
 impl Trusted {
     /// Reads networks (`10.0.0.0/8`) and single addresses.
-    pub fn parse<T: AsRef<str>>(list: &[T]) -> Result<Self, ConfigError> {
+    ///
+    /// # Errors
+    /// The text that is neither.
+    pub fn parse<T: AsRef<str>>(list: &[T]) -> Result<Self, String> {
         let network = |text: &T| {
             let text = text.as_ref();
             let network = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip)));
-            network.map_err(|_| ConfigError::Trusted(text.to_owned()))
+            network.map_err(|_| text.to_owned())
         };
         list.iter().map(network).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether nobody is trusted.
+    /// Whether no address is trusted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -65,55 +68,83 @@ pub enum ProxyProtocol {
     Required,
 }
 
-/// Reads the settings of this file into `config`, which has the others already.
-pub(super) fn read(
-    args: &Args,
-    sources: &Sources<'_>,
-    config: &mut Config,
-) -> Result<(), ConfigError> {
-    let trusted = sources.setting(&args.trusted_proxies, "--trusted-proxies", "TRUSTED_PROXIES")?;
-    if let Some((flag, list)) = trusted {
-        config.trusted = Trusted::parse(&split(&list)).map_err(|why| flag.here(why))?;
-        config.warnings.extend(config.trusted.warning());
-    }
-    let protocol = sources.setting(&args.proxy_protocol, "--proxy-protocol", "PROXY_PROTOCOL")?;
-    if let Some((flag, text)) = protocol {
-        config.proxy_protocol = match text.trim().to_ascii_lowercase().as_str() {
-            "off" => ProxyProtocol::Off,
-            "optional" => ProxyProtocol::Optional,
-            "required" if config.trusted.is_empty() => {
-                return Err(flag.here(ConfigError::NobodyTrusted));
-            }
-            "required" => ProxyProtocol::Required,
-            _ => return Err(ConfigError::ProxyProtocol { flag, text }),
-        };
-    }
-    let anywhere = sources.switch(args.plain_anywhere, "PLAIN_ANYWHERE")?;
-    if let Some((flag, list)) = sources.list(&args.plain, "--plain", "PLAIN")? {
-        config.plain = addresses(&flag, &list)?;
-        if let Some(public) = config.plain.iter().find(|address| !is_private(address.ip()))
-            && !anywhere
-        {
-            return Err(flag.here(ConfigError::PlainPublic(*public)));
+impl Scalar for ProxyProtocol {
+    const WANTED: &'static str = "off, optional or required";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        match text.to_ascii_lowercase().as_str() {
+            "off" => Ok(Self::Off),
+            "optional" => Ok(Self::Optional),
+            "required" => Ok(Self::Required),
+            _ => Err(None),
         }
     }
-    if let Some((flag, list)) = sources.list(&args.redirect, "--redirect", "REDIRECT")? {
-        config.redirect = addresses(&flag, &list)?;
+}
+
+/// Reads the settings of this file into `config`, which has the certificates already.
+pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
+    if let Some((given, list)) = sources.list("trusted_proxies") {
+        let trusted = Trusted::parse(&list).map_err(|text| {
+            given.wrong(format!(
+                "{text:?} is neither an address nor a network; write them like `10.0.0.0/8,192.0.2.7,fd00::/8`"
+            ))
+        });
+        config.trusted = sources.mistakes.note(trusted).unwrap_or_default();
+        config.warnings.extend(config.trusted.warning());
     }
+    config.proxy_protocol = sources.value("proxy_protocol").unwrap_or_default();
+    if config.proxy_protocol == ProxyProtocol::Required
+        && let Some(given) = sources.get("proxy_protocol").filter(|_| config.trusted.is_empty())
+    {
+        sources.mistakes.add(given.here("--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there"));
+    }
+    config.plain = addresses(sources, "plain", HTTP).unwrap_or_default();
+    let public = config.plain.iter().find(|address| !is_private(address.ip()));
+    if let (Some(public), false) = (public, sources.switch("plain_anywhere"))
+        && let Some(given) = sources.get("plain")
+    {
+        sources.mistakes.add(given.here(format!(
+            "--plain {public} would take requests without TLS from everybody; give a loopback or private address, or --plain-anywhere if something else keeps strangers away from it"
+        )));
+    }
+    config.redirect = addresses(sources, "redirect", HTTP).unwrap_or_default();
     if !config.plain.is_empty() && config.trusted.is_empty() {
         config.warnings.push(
             "--plain without --trusted-proxies: to the origin every visitor has the address of the proxy before this gateway, and came by http".to_owned(),
         );
     }
-    Ok(())
 }
 
-fn addresses(flag: &Origin, list: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
-    let address = |text: &String| {
-        let error = || ConfigError::Address { flag: flag.clone(), text: text.clone() };
-        parse::address(text, HTTP).ok_or_else(error)
-    };
-    list.iter().map(address).collect()
+/// Addresses to listen on, with `port` where none is given.
+pub(super) fn addresses(
+    sources: &Sources<'_>,
+    name: &'static str,
+    port: u16,
+) -> Option<Vec<SocketAddr>> {
+    let (given, list) = sources.list(name)?;
+    let parsed = list.iter().map(|text| {
+        address(text, port).ok_or_else(|| {
+            given.wrong(format!(
+                "{text:?} isn't an address; write a port, or an IP address and a port, like `443`, `127.0.0.1:8080` or `[::1]:8443`"
+            ))
+        })
+    });
+    sources.mistakes.note(parsed.collect())
+}
+
+/// `443`, `:443`, `*:443`, `0.0.0.0:443`, `[::]:443`, or an address alone.
+pub(super) fn address(text: &str, port: u16) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address);
+    }
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Some(SocketAddr::from((ip, port)));
+    }
+    let port = text.strip_prefix("*:").or(text.strip_prefix(':')).unwrap_or(text);
+    // `parse` alone would take "+443".
+    let port = port.bytes().all(|b| b.is_ascii_digit()).then_some(port)?;
+    Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.parse().ok()?)))
 }
 
 /// Loopback, and what no router of the internet passes on: RFC 1918, RFC 3927, RFC 4193, RFC 4291 §2.5.6.
@@ -128,3 +159,31 @@ fn is_private(address: IpAddr) -> bool {
 
 /// The port of HTTP.
 const HTTP: u16 = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_addresses_are_written_in_many_ways() {
+        let table = [
+            ("443", "[::]:443"),
+            (":8443", "[::]:8443"),
+            ("*:8443", "[::]:8443"),
+            ("0", "[::]:0"),
+            ("0.0.0.0:443", "0.0.0.0:443"),
+            ("[::]:0", "[::]:0"),
+            ("[::1]", "[::1]:443"),
+            ("::1", "[::1]:443"),
+            ("127.0.0.1", "127.0.0.1:443"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(address(text, 443).unwrap().to_string(), expected, "{text}");
+        }
+        for bad in
+            ["", ":", "+443", "65536", "-1", "localhost:443", "1.2.3.4:", "[::1]:x", "1.2.3:4"]
+        {
+            assert_eq!(address(bad, 443), None, "{bad}");
+        }
+    }
+}

@@ -1,4 +1,5 @@
-//! `[[route]]` and `[names]` of the configuration file, checked one by one and against each other.
+//! The tables that only the file has: `[[certificate]]`, `[[route]]` and `[names]`, checked one by one and
+//! against each other.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,117 +7,306 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode, Uri};
+use serde::Deserialize;
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeValue, ValueDeserializer};
 
-use super::ConfigError;
-use super::fields::{At, Fields, Text};
-use super::mistake::Mistake;
-use super::names::names;
-use super::parse;
-use super::route::{Hold, Names, NoBackend, Respond, Route, WhenTaken};
-use super::several::Several;
-use crate::auth::{Content, Credential, Files, Settings};
-use crate::router::{HostPattern, Table};
 use ptth_client::config::OriginAddress;
+use ptth_link::settings::file::{self, Value};
+use ptth_link::settings::{
+    self, As, Env, File, List, Mistake, Mistakes, Prefix, Table, Whole, split,
+};
+use ptth_link::token;
 
-/// The tables as they stand in the file.
-pub(super) struct Tables<'a> {
-    pub(super) text: &'a Text,
-    pub(super) routes: Vec<Spanned<DeValue<'a>>>,
-    pub(super) names: Option<Spanned<DeValue<'a>>>,
+use super::names::names;
+use super::route::{Hold, Names, NoBackend, Respond, Route, WhenTaken};
+use super::scalars::{Size, Status};
+use super::{Args, CertificateSource};
+use crate::auth::{Content, Credential, Files, Settings};
+use crate::router::{self, HostPattern};
+
+/// What the file says.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) settings: Table,
+    pub(super) certificates: Vec<CertificateSource>,
+    pub(super) routes: Vec<Route>,
+    pub(super) names: Option<Names>,
 }
 
-/// A route, and where its parts stand.
+/// What reads the tables of a file.
+pub(super) struct Reader<'a> {
+    pub(super) file: &'a File,
+    pub(super) files: &'a mut Files,
+    pub(super) mistakes: &'a Mistakes,
+}
+
+/// A route, and the places of its parts.
 pub(super) struct Read {
     pub(super) route: Route,
-    pub(super) span: Range<usize>,
-    name: Range<usize>,
-    pub(super) hosts: Vec<Range<usize>>,
+    /// Of the table.
+    pub(super) at: usize,
+    name: usize,
+    pub(super) hosts: Vec<usize>,
 }
 
-impl Tables<'_> {
-    /// Checks all of them.
-    pub(super) fn check(
-        self,
-        files: &mut Files,
-    ) -> Result<(Vec<Route>, Option<Names>), ConfigError> {
-        let text = self.text;
-        let only = self.routes.len() == 1;
-        let (mut routes, mut several) = (Vec::new(), Several::default());
-        for table in self.routes {
-            routes.extend(several.note(route(text, table, only, files)));
-        }
-        several.note(differ(text, &routes));
-        let names = self.names.map(|table| names(text, table, &routes, files)).transpose();
-        let names = several.note(names).flatten();
-        several.end((routes.into_iter().map(|read| read.route).collect(), names))
+/// `[[certificate]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CertificateTable {
+    cert: Option<As<String>>,
+    key: Option<As<String>>,
+}
+
+/// `[[route]]`, but for its `allow`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteTable {
+    name: Option<Spanned<As<String>>>,
+    hosts: Option<List<HostPattern>>,
+    path: Option<As<Prefix>>,
+    strip: Option<bool>,
+    when_taken: Option<As<WhenTaken>>,
+    no_backend: Option<As<NoBackend>>,
+    queue: Option<As<Duration>>,
+    respond: Option<As<Status>>,
+    respond_limit: Option<Spanned<As<Size>>>,
+    hold: Option<As<Duration>>,
+    hold_requests: Option<Spanned<As<Whole>>>,
+}
+
+/// `no_backend` as a table.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoBackendTable {
+    page: Option<Spanned<As<String>>>,
+    origin: Option<Spanned<As<String>>>,
+}
+
+impl Tables {
+    /// Reads the whole file, and the secret files that it names.
+    pub(super) fn read(file: &File, files: &mut Files, mistakes: &Mistakes) -> Self {
+        let mut read = Self::default();
+        let Some(mut document) = file.parse(mistakes) else { return read };
+        read.settings = file.settings(&mut document, Args::SETTINGS, mistakes);
+        let mut tables =
+            |key| file.tables(&mut document, key, mistakes).map(|it| it.1).unwrap_or_default();
+        let (routes, certificates) = (tables("route"), tables("certificate"));
+        let names_table = file::take(&mut document, "names");
+        file.unknown(document, "the file", Args::SETTINGS, mistakes);
+        let mut reader = Reader { file, files, mistakes };
+        read.certificates =
+            certificates.into_iter().filter_map(|it| reader.certificate(it)).collect();
+        let only = routes.len() == 1;
+        let routes: Vec<_> = routes.into_iter().filter_map(|it| reader.route(it, only)).collect();
+        mistakes.note(reader.differ(&routes));
+        read.names = names_table.and_then(|table| names(&mut reader, table, &routes));
+        read.routes = routes.into_iter().map(|read| read.route).collect();
+        read
     }
 }
 
-fn route(
-    text: &Text,
-    table: Spanned<DeValue<'_>>,
-    only: bool,
-    files: &mut Files,
-) -> Result<Read, ConfigError> {
-    let mut fields = Fields::new(text, "[[route]]", table)?;
-    let span = fields.span.clone();
-    let mut several = Several::default();
-    let listed = match several.note(fields.list("hosts", "a list of hosts")) {
-        Some(Some(list)) => several.note(hosts(text, list)),
-        Some(None) if !only => several.note(Err(text.wrong(&span, Mistake::NoHosts))),
-        _ => None,
-    };
-    let (patterns, hosts) = listed.unwrap_or_else(|| (vec![HostPattern::Any], vec![span.clone()]));
-    let mut route = Route::new("", patterns);
-    if let Some(Some(path)) = several.note(path(text, &mut fields, "path")) {
-        route.path = path;
+/// What variables say that have no flag: dynamic names, as the file would have them.
+pub(super) fn names_of_variables(env: &Env<'_>) -> Result<Option<File>, Mistake> {
+    let mut table = String::new();
+    if let Some(domain) = settings::variable(env, "NAMES_DOMAIN")? {
+        table.push_str(&format!("domain = {:?}\n", domain.trim()));
     }
-    let name = several.note(fields.scalar("name", "a text")).flatten();
-    let (name, at) = match name {
-        Some(name) => (name.value, name.span),
-        None => (named(&route), span.clone()),
-    };
-    if name.is_empty() || name.chars().any(char::is_control) {
-        let means = "but logs call the route by it";
-        several.note(Err::<(), _>(text.wrong(&at, Mistake::Empty { key: "name", means })));
+    if let Some(hosts) = settings::variable(env, "NAMES_PATH_HOSTS")? {
+        table.push_str(&format!("path_hosts = {:?}\n", split(&hosts)));
     }
-    route.name = name;
-    if let Some(Some(strip)) = several.note(fields.switch("strip")) {
-        route.strip = strip.value;
+    if table.is_empty() {
+        return Ok(None);
     }
-    if let Some(Some(when_taken)) = several.note(when_taken(text, &mut fields)) {
-        route.when_taken = when_taken;
+    let secrets = ["NAMES_JWT_SECRET_A", "NAMES_JWT_SECRET_B"];
+    let secrets = secrets.into_iter().filter(|it| env(it).is_some_and(|it| !it.is_empty()));
+    let secrets: Vec<_> = secrets.collect();
+    let claim = settings::variable(env, "NAMES_JWT_CLAIM")?.unwrap_or_else(|| "tid".to_owned());
+    let audience = settings::variable(env, "NAMES_JWT_AUDIENCE")?;
+    let audience = audience.map_or_else(String::new, |it| format!(", audience = {it:?}"));
+    let jwt = format!("jwt = {{ hs256_env = {secrets:?}, name_claim = {claim:?}{audience} }}\n");
+    Ok(Some(File::of("NAMES_DOMAIN", format!("[names]\n{table}{jwt}"))))
+}
+
+impl Reader<'_> {
+    /// Notes a mistake at a byte of the file.
+    pub(super) fn wrong(&self, at: usize, sentence: impl std::fmt::Display) {
+        self.mistakes.add(self.file.wrong(at, sentence));
     }
-    if let Some(Some(no_backend)) = several.note(no_backend(text, &mut fields, files)) {
-        route.no_backend = no_backend;
-    }
-    if let Some(Some(queue)) = several.note(time(text, &mut fields, "queue")) {
-        route.queue = queue;
-    }
-    route.respond = several.note(respond(text, &mut fields)).flatten();
-    route.hold = several.note(hold(text, &mut fields)).flatten();
-    if route.respond.is_some() && matches!(route.no_backend, NoBackend::Origin(_)) {
-        // What is delivered later waits for its backend.
-        let why = Mistake::Without { key: "no_backend", needs: "a route without `respond" };
-        several.note(Err::<(), _>(text.wrong(&span, why)));
-    }
-    if let Some(Some(allow)) = several.note(fields.tables("allow")) {
-        let mut credentials = Vec::new();
-        for table in allow.value {
-            let credential = text.credential(table).and_then(|it| load(text, it, files));
-            credentials.extend(several.note(credential));
+
+    fn certificate(&mut self, table: Value<'_>) -> Option<CertificateSource> {
+        let at = table.span().start;
+        let read: CertificateTable = self.file.schema(table, "[[certificate]]", self.mistakes)?;
+        let path = |path: Option<As<String>>| {
+            let As(path) = path.filter(|As(path)| !path.is_empty())?;
+            Some(self.file.folder().join(path))
+        };
+        match (path(read.cert), path(read.key)) {
+            (Some(cert), Some(key)) => return Some(CertificateSource::Files { cert, key }),
+            (None, _) => self.wrong(at, "`[[certificate]]` needs `cert`"),
+            (_, None) => self.wrong(at, "`cert` needs `key`"),
         }
-        if credentials.is_empty() && several.is_empty() {
-            let why = Mistake::Empty { key: "allow", means: NOBODY };
-            several.note(Err::<(), _>(text.wrong(&allow.span, why)));
-        }
-        route.allow = Some(credentials);
+        None
     }
-    several.note(fields.finish());
-    several.end(Read { route, span, name: at, hosts })
+
+    fn route(&mut self, mut table: Value<'_>, only: bool) -> Option<Read> {
+        let (at, before) = (table.span().start, self.mistakes.count());
+        let allow = self.file.tables(&mut table, "allow", self.mistakes);
+        let no_backend = file::take_table(&mut table, "no_backend");
+        let no_hosts = table.get_ref().as_table().is_some_and(|table| !table.contains_key("hosts"));
+        let read: RouteTable = self.file.schema(table, "[[route]]", self.mistakes)?;
+        let (patterns, hosts) = match read.hosts {
+            Some(list) if list.items.is_empty() => {
+                if self.mistakes.is_empty() {
+                    self.wrong(
+                        list.span.start,
+                        "`hosts` is empty, so this route would never be used",
+                    );
+                }
+                (vec![HostPattern::Any], vec![at])
+            }
+            Some(list) => list.items.into_iter().map(|(at, host)| (host, at.start)).unzip(),
+            None => (vec![HostPattern::Any], vec![at]),
+        };
+        if no_hosts && !only {
+            self.wrong(at, "this route needs `hosts`, since it isn't the only one");
+        }
+        let mut route = Route::new("", patterns);
+        route.path = read.path.map_or(route.path, |As(Prefix(path))| path);
+        let name = read.name.map(|name| (name.span().start, name.into_inner().0));
+        let (name_at, name) = name.unwrap_or_else(|| (at, named(&route)));
+        if name.is_empty() || name.chars().any(char::is_control) {
+            self.wrong(name_at, "`name` is empty, but logs call the route by it");
+        }
+        route.name = name;
+        route.strip = read.strip.unwrap_or(route.strip);
+        route.when_taken = read.when_taken.map_or(route.when_taken, |As(when)| when);
+        route.queue = read.queue.map_or(route.queue, |As(time)| time);
+        route.hold = self.hold(read.hold, read.hold_requests);
+        route.respond = read.respond.map(|As(Status(status))| Respond::new(status));
+        match (&mut route.respond, read.respond_limit) {
+            (Some(respond), Some(limit)) => respond.limit = limit.into_inner().0.0,
+            (None, Some(limit)) => {
+                self.wrong(limit.span().start, "`respond_limit` needs `respond`")
+            }
+            (_, None) => {}
+        }
+        let no_backend = no_backend.and_then(|value| self.no_backend(value));
+        if let Some(no_backend) = read.no_backend.map(|As(answer)| answer).or(no_backend) {
+            if route.respond.is_some() && matches!(no_backend, NoBackend::Origin(_)) {
+                // What is delivered later waits for its backend.
+                self.wrong(at, "`no_backend` needs `a route without `respond`");
+            }
+            route.no_backend = no_backend;
+        }
+        if let Some((span, tables)) = allow {
+            let empty = tables.is_empty();
+            let credentials = tables.into_iter().filter_map(|it| self.credential(it)).collect();
+            route.allow = Some(credentials);
+            if empty {
+                self.wrong(span.start, format!("`allow` is empty, {NOBODY}"));
+            }
+        }
+        let fine = self.mistakes.count() == before;
+        fine.then_some(Read { route, at, name: name_at, hosts })
+    }
+
+    /// Whether requests wait for a backend to come.
+    pub(super) fn hold(
+        &self,
+        time: Option<As<Duration>>,
+        requests: Option<Spanned<As<Whole>>>,
+    ) -> Option<Hold> {
+        if let (None, Some(requests)) = (&time, &requests) {
+            self.wrong(requests.span().start, "`hold_requests` needs `hold`");
+        }
+        let mut hold = Hold::new(time?.0);
+        hold.requests = requests.map_or(hold.requests, |requests| requests.into_inner().0.0);
+        // "0s" is how one switches it off for a while.
+        (!hold.time.is_zero()).then_some(hold)
+    }
+
+    /// What a visitor gets where no backend is, where that is a table.
+    pub(super) fn no_backend(&mut self, value: Value<'_>) -> Option<NoBackend> {
+        let at = value.span().start;
+        let read: NoBackendTable = self.file.schema(value, "no_backend", self.mistakes)?;
+        if let Some(page) = read.page {
+            let (at, As(path)) = (page.span().start, page.into_inner());
+            let text = self.files.text(Path::new(&path), |_| Content::Public);
+            let content = self.mistakes.note(text.map_err(|why| self.file.wrong(at, why)))?;
+            let html = [".html", ".htm"].iter().any(|end| path.to_ascii_lowercase().ends_with(end));
+            return Some(NoBackend::Page { content: content.into(), html });
+        }
+        let Some(origin) = read.origin else {
+            self.wrong(at, "`no_backend` needs `page` or `origin`");
+            return None;
+        };
+        let (at, As(text)) = (origin.span().start, origin.into_inner());
+        match OriginAddress::parse(&text) {
+            Ok(address @ (OriginAddress::Http { .. } | OriginAddress::Https { .. })) => {
+                return Some(NoBackend::Origin(address));
+            }
+            _ => self
+                .wrong(at, format!("origin {text:?} must be a URL like \"http://127.0.0.1:8081\"")),
+        }
+        None
+    }
+
+    /// A credential: a table whose one key is its kind. Reads the files that it names.
+    pub(super) fn credential(&mut self, value: Value<'_>) -> Option<Arc<dyn Credential>> {
+        let only = match value.get_ref() {
+            DeValue::Table(table) if table.len() == 1 => table.iter().next(),
+            _ => None,
+        };
+        let Some((kind, inner)) = only else {
+            self.wrong(value.span().start, "a credential is a table with one kind, like `{ key = \"2ptth_pub_…\" }` or `{ bearer_file = \"…\" }`");
+            return None;
+        };
+        let (kind, name, span) = (kind.get_ref().to_string(), kind.span(), inner.span());
+        // What can't be read is quoted as a path; this isn't one.
+        if kind.ends_with("file") && inner.get_ref().as_str().is_some_and(token::begins_like_one) {
+            self.wrong(
+                span.start,
+                format!("`{kind}` takes the path of a file, not the token itself"),
+            );
+            return None;
+        }
+        let kind = kind.escape_debug();
+        let read = Settings::deserialize(ValueDeserializer::from(value)).map_err(|err| {
+            // About the kind's name, about something inside, or about the whole.
+            let inside =
+                |at: &Range<usize>| at.start > name.start || err.message().contains("variant");
+            let at = err.span().filter(|at| !at.is_empty()).filter(inside);
+            let at = at.unwrap_or_else(|| span.clone());
+            self.file.wrong(at.start, format!("`{kind}`: {}", unquoted(err.message())))
+        });
+        let loaded = self.mistakes.note(read)?.load(self.files);
+        self.mistakes.note(loaded.map_err(|why| self.file.wrong(span.start, why)))
+    }
+
+    /// No two routes may have one name, or take the same requests.
+    fn differ(&self, routes: &[Read]) -> Result<(), Mistake> {
+        let mut names: HashMap<&str, &Read> = HashMap::new();
+        let mut table: router::Table<&Read> = router::Table::default();
+        for read in routes {
+            let Route { name, hosts, path, .. } = &read.route;
+            for (host, at) in hosts.iter().zip(&read.hosts) {
+                if let Err(first) = table.insert(host, path, read) {
+                    let (line, first) = (self.file.place(first.at).line, &first.route.name);
+                    return Err(self.file.wrong(*at, format!(
+                        "the route {first:?} of line {line} has the host {host} and the path {path}, too; one of them would never be used"
+                    )));
+                }
+            }
+            if let Some(first) = names.insert(name, read) {
+                let line = self.file.place(first.at).line;
+                return Err(self.file.wrong(read.name, format!(
+                    "the route of line {line} is called {name:?}, too; each needs its own `name`"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What logs call a route that has no name.
@@ -125,224 +315,15 @@ fn named(route: &Route) -> String {
     if route.path == "/" { host } else { format!("{host}{}", route.path) }
 }
 
-fn hosts(
-    text: &Text,
-    list: At<Vec<At<String>>>,
-) -> Result<(Vec<HostPattern>, Vec<Range<usize>>), ConfigError> {
-    if list.value.is_empty() {
-        let means = "so this route would never be used";
-        return Err(text.wrong(&list.span, Mistake::Empty { key: "hosts", means }));
-    }
-    let mut patterns = Vec::new();
-    for host in &list.value {
-        patterns.push(host.value.parse().map_err(|why| {
-            text.wrong(&host.span, Mistake::Host { text: host.value.clone(), why })
-        })?);
-    }
-    Ok((patterns, list.value.into_iter().map(|host| host.span).collect()))
-}
-
-/// A prefix of paths, without a slash at its end.
-fn prefix(text: &str) -> Result<String, &'static str> {
-    let path = text.trim_end_matches('/');
-    if !text.starts_with('/') {
-        return Err("must begin with a slash");
-    }
-    if text.contains(['?', '#']) {
-        return Err("has a query, which routing doesn't look at; write the path alone");
-    }
-    if text.contains('*') {
-        return Err("needs no `*`: it stands for everything below it anyway");
-    }
-    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("must be as requests have it: other characters as `%HH`, byte by byte");
-    }
-    let mut segments = path.split('/').skip(1);
-    if text.starts_with("//") || segments.clone().any(str::is_empty) {
-        return Err("has an empty segment; write single slashes");
-    }
-    if segments.any(|segment| matches!(segment, "." | "..")) {
-        return Err("has a segment `.` or `..`, which browsers resolve before they ask");
-    }
-    Ok(if path.is_empty() { "/".to_owned() } else { path.to_owned() })
-}
-
-/// What becomes of a backend where another one is.
-pub(super) fn when_taken(
-    text: &Text,
-    fields: &mut Fields<'_>,
-) -> Result<Option<WhenTaken>, ConfigError> {
-    let (key, wanted) = ("when_taken", "\"balance\", \"replace\" or \"reject\"");
-    let Some(found) = fields.scalar(key, wanted)? else { return Ok(None) };
-    match &*found.value {
-        "balance" => Ok(Some(WhenTaken::Balance)),
-        "replace" => Ok(Some(WhenTaken::Replace)),
-        "reject" => Ok(Some(WhenTaken::Reject)),
-        _ => Err(text.wrong(&found.span, Mistake::Value { key, text: found.value, wanted })),
-    }
-}
-
-/// What a visitor gets where no backend is.
-/// A prefix of paths.
-pub(super) fn path(
-    text: &Text,
-    fields: &mut Fields<'_>,
-    key: &'static str,
-) -> Result<Option<String>, ConfigError> {
-    let Some(At { value, span }) = fields.scalar(key, PATH)? else { return Ok(None) };
-    let path = prefix(&value).map_err(|why| text.wrong(&span, Mistake::Path { text: value, why }));
-    path.map(Some)
-}
-
-pub(super) fn no_backend(
-    text: &Text,
-    fields: &mut Fields<'_>,
-    files: &mut Files,
-) -> Result<Option<NoBackend>, ConfigError> {
-    let key = "no_backend";
-    let wanted = "404, 502, 503, a URL like \"https://example.com/\", { page = \"away.html\" } or { origin = \"http://127.0.0.1:8081\" }";
-    if let Some(table) = fields.table(key) {
-        let mut fields = Fields::new(text, "no_backend", table)?;
-        let span = fields.span.clone();
-        let page = fields.scalar("page", "a path")?;
-        let origin = fields.scalar("origin", "a URL")?;
-        fields.finish()?;
-        if let (Some(At { value, span }), None) = (origin, &page) {
-            let wanted = "a URL like \"http://127.0.0.1:8081\"";
-            return match OriginAddress::parse(&value) {
-                Ok(address @ (OriginAddress::Http { .. } | OriginAddress::Https { .. })) => {
-                    Ok(Some(NoBackend::Origin(address)))
-                }
-                _ => Err(text.wrong(&span, Mistake::Value { key: "origin", text: value, wanted })),
-            };
+/// A deserializer's message without the value that it quotes.
+fn unquoted(message: &str) -> String {
+    match message.rsplit_once(", expected ") {
+        Some((quoted, wanted)) if quoted.starts_with("invalid ") => {
+            format!("this has the wrong type, expected {wanted}")
         }
-        let Some(At { value, span }) = page else {
-            return Err(text.wrong(&span, Mistake::Without { key, needs: "page` or `origin" }));
-        };
-        let read = files.text(Path::new(&value), |_| Content::Public);
-        let content = read.map_err(|why| text.wrong(&span, Mistake::Load(why)))?;
-        let html = [".html", ".htm"].iter().any(|end| value.to_ascii_lowercase().ends_with(end));
-        return Ok(Some(NoBackend::Page { content: content.into(), html }));
+        _ => message.replace("unknown variant", "unknown key, or unknown kind of credential,"),
     }
-    let Some(found) = fields.scalar(key, wanted)? else { return Ok(None) };
-    let answer = match &*found.value {
-        "404" => Some(NoBackend::Status(StatusCode::NOT_FOUND)),
-        "502" => Some(NoBackend::Status(StatusCode::BAD_GATEWAY)),
-        "503" => Some(NoBackend::Status(StatusCode::SERVICE_UNAVAILABLE)),
-        url => redirect(url).map(NoBackend::Redirect),
-    };
-    let Some(answer) = answer else {
-        return Err(text.wrong(&found.span, Mistake::Value { key, text: found.value, wanted }));
-    };
-    Ok(Some(answer))
-}
-
-fn redirect(url: &str) -> Option<HeaderValue> {
-    let uri: Uri = url.parse().ok()?;
-    let http = matches!(uri.scheme_str(), Some("http" | "https"));
-    let fine = http && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-    fine.then(|| HeaderValue::from_str(url).ok()).flatten()
-}
-
-fn respond(text: &Text, fields: &mut Fields<'_>) -> Result<Option<Respond>, ConfigError> {
-    let (key, wanted) = ("respond", "200, 202 or 204");
-    let found = fields.scalar(key, wanted)?;
-    let limit = fields.scalar("respond_limit", SIZE)?;
-    let Some(found) = found else { return without(text, limit, "respond_limit", key) };
-    let mut respond = Respond::new(match &*found.value {
-        "200" => StatusCode::OK,
-        "202" => StatusCode::ACCEPTED,
-        "204" => StatusCode::NO_CONTENT,
-        _ => return Err(text.wrong(&found.span, Mistake::Value { key, text: found.value, wanted })),
-    });
-    if let Some(limit) = limit {
-        let why = Mistake::Value { key: "respond_limit", text: limit.value.clone(), wanted: SIZE };
-        let size = parse::size(&limit.value).filter(|size| *size <= Respond::LARGEST);
-        respond.limit = size.ok_or_else(|| text.wrong(&limit.span, why))?;
-    }
-    Ok(Some(respond))
-}
-
-/// Whether requests wait for a backend to come.
-pub(super) fn hold(text: &Text, fields: &mut Fields<'_>) -> Result<Option<Hold>, ConfigError> {
-    let key = "hold_requests";
-    let found = time(text, fields, "hold")?;
-    let requests = fields.scalar(key, COUNT)?;
-    let Some(time) = found else { return without(text, requests, key, "hold") };
-    let mut hold = Hold::new(time);
-    if let Some(requests) = requests {
-        let why = Mistake::Value { key, text: requests.value.clone(), wanted: COUNT };
-        let number = parse::number(&requests.value);
-        hold.requests = number.ok_or_else(|| text.wrong(&requests.span, why))?;
-    }
-    // "0s" is how one switches it off for a while.
-    Ok((!hold.time.is_zero()).then_some(hold))
-}
-
-/// An error, if there is a value that needs another.
-fn without<T>(
-    text: &Text,
-    found: Option<At<String>>,
-    key: &'static str,
-    needs: &'static str,
-) -> Result<Option<T>, ConfigError> {
-    match found {
-        Some(found) => Err(text.wrong(&found.span, Mistake::Without { key, needs })),
-        None => Ok(None),
-    }
-}
-
-/// A time, zero included.
-pub(super) fn time(
-    text: &Text,
-    fields: &mut Fields<'_>,
-    key: &'static str,
-) -> Result<Option<Duration>, ConfigError> {
-    let Some(found) = fields.scalar(key, TIME)? else { return Ok(None) };
-    match parse::duration(&found.value) {
-        Some(time) => Ok(Some(time)),
-        None => {
-            let why = Mistake::Value { key, text: found.value, wanted: TIME };
-            Err(text.wrong(&found.span, why))
-        }
-    }
-}
-
-/// Makes a credential, and reads the files that it names.
-pub(super) fn load(
-    text: &Text,
-    settings: At<Settings>,
-    files: &mut Files,
-) -> Result<Arc<dyn Credential>, ConfigError> {
-    let loaded = settings.value.load(files);
-    loaded.map_err(|why| text.wrong(&settings.span, Mistake::Load(why)))
-}
-
-/// No two routes may have one name, or take the same requests.
-fn differ(text: &Text, routes: &[Read]) -> Result<(), ConfigError> {
-    let mut names: HashMap<&str, &Read> = HashMap::new();
-    let mut table: Table<&Read> = Table::default();
-    for read in routes {
-        let Route { name, hosts, path, .. } = &read.route;
-        for (host, span) in hosts.iter().zip(&read.hosts) {
-            if let Err(first) = table.insert(host, path, read) {
-                let line = text.line(first.span.start);
-                let (host, path) = (host.to_string(), path.clone());
-                let first = first.route.name.clone();
-                return Err(text.wrong(span, Mistake::RouteTwice { host, path, first, line }));
-            }
-        }
-        if let Some(first) = names.insert(name, read) {
-            let line = text.line(first.span.start);
-            return Err(text.wrong(&read.name, Mistake::NameTwice { name: name.clone(), line }));
-        }
-    }
-    Ok(())
 }
 
 /// What an empty list of credentials means.
 pub(super) const NOBODY: &str = "so nobody could ever serve this; leave it out to admit whom the gateway admits, or name a credential";
-const PATH: &str = "a path like \"/blog\"";
-const TIME: &str = "a time like \"10s\", up to a year";
-const SIZE: &str = "a size like \"1MiB\", up to 4MiB, since each request is kept in memory";
-const COUNT: &str = "a number from 1";

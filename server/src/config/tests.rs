@@ -143,7 +143,7 @@ fn plain_http_is_for_private_addresses_and_needs_no_certificate() {
     let public = ["80", "0.0.0.0:80", "[::]:80", "8.8.8.8:80", "172.32.0.1:80", "[2001:db8::1]:80"];
     for address in public.into_iter().chain(["[::ffff:8.8.8.8]:80", "100.64.0.1:80"]) {
         let error = read(&format!("--self-signed --plain {address}"), &[]).unwrap_err();
-        assert!(matches!(error, ConfigError::PlainPublic(_)), "{address}: {error}");
+        assert!(error.to_string().contains("--plain-anywhere"), "{address}: {error}");
         assert!(read(&format!("--plain-anywhere --plain {address}"), &[]).is_ok(), "{address}");
         assert!(read(&format!("--plain {address}"), &[("PLAIN_ANYWHERE", "1")]).is_ok());
     }
@@ -152,7 +152,7 @@ fn plain_http_is_for_private_addresses_and_needs_no_certificate() {
     let unused = ok("--plain 127.0.0.1:80 --trusted-proxies 127.0.0.1", &[]).warnings;
     assert!(unused[0].contains("nobody is shown the certificate"), "{unused:?}");
     let error = read("--plain 127.0.0.1:80 --listen 443", &[]).unwrap_err();
-    assert_eq!(error, ConfigError::NoCertificate);
+    assert!(error.to_string().starts_with("no certificate: "), "{error}");
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn each_mistake_gets_one_clear_sentence() {
         ("--self-signed", &[("GRACE", "1e99")], &["GRACE", "year"]),
         ("--self-signed", &[("GRACE", "31536001")], &["GRACE", "year"]),
         ("--self-signed", &[("GRACE", "NaN")], &["GRACE"]),
-        ("--self-signed --max-connections 0", &[], &["--max-connections", "1 or more"]),
+        ("--self-signed --max-connections 0", &[], &["--max-connections", "from 1"]),
         (
             "--self-signed",
             &[("MAX_CONNECTIONS_PER_ADDRESS", "x")],
@@ -293,7 +293,7 @@ fn a_token_where_a_path_belongs_is_not_quoted() {
         ("--self-signed".to_owned(), vec![("TOKEN_FILE", &*token)]),
     ] {
         let error = read(&line, &variables).unwrap_err();
-        assert_eq!(error, ConfigError::TokenAsFile);
+        assert!(error.to_string().contains("takes a path, not the token itself"), "{error}");
         assert!(error.to_string().contains("variable TOKEN"));
     }
 }

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::config::ConfigError;
-
 /// Why a certificate, or what was read again, can't be used. Each is one sentence for the operator,
 /// causes included, and equal for equal causes.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +71,7 @@ pub enum TlsError {
     /// A self-signed certificate can't be made.
     Made(String),
     /// The token file, read again.
-    Tokens(ConfigError),
+    Tokens(String),
     /// rustls refuses a configuration.
     Rustls(rustls::Error),
 }

@@ -30,8 +30,8 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("route = [5]", "1:10", &["`route` takes a table"]),
         ("names = 5", "1:9", &["`names` takes a table"]),
         // Settings.
-        ("grace = 'soon'", "1:9", &["grace \"soon\" isn't a time"]),
-        ("head_timeout = 0", "1:16", &["head-timeout \"0\" isn't a time"]),
+        ("grace = 'soon'", "1:9", &["grace \"soon\" must be a time"]),
+        ("head_timeout = 0", "1:16", &["head-timeout \"0\" must be a time"]),
         ("max-connections = -1", "1:19", &["max-connections \"-1\""]),
         ("log = 'loud'", "1:7", &["log \"loud\""]),
         ("listen = ['1', 'localhost:1']", "1:10", &["listen \"localhost:1\" isn't an address"]),

@@ -1,0 +1,281 @@
+//! One service: what holds its tunnels, and who answers its requests, from flags, variables and tables of the file.
+
+use rustls::pki_types::ServerName;
+
+use ptth_link::files::is_exposed;
+use ptth_link::settings::{self, Mistake, Prefix, Scalar, Sources, TokenSource, Whole};
+use ptth_link::token::{self, Token};
+use ptth_link::{alpn, crypto};
+
+use super::proxies::Variable;
+use super::{
+    Authorization, Config, Gateway, HostHeader, MAX_TUNNELS, OriginAddress, OriginOptions, Proxies,
+    Service, Trust, Value,
+};
+
+/// The doors of a gateway that a client may knock at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Via {
+    /// The ALPN label, with the token's key.
+    Alpn,
+    /// An HTTP/1.1 request with `Upgrade: ptth`, with an Authorization.
+    Upgrade,
+    /// The same as extended CONNECT over HTTP/2 (RFC 8441).
+    Connect,
+    /// The first, and where something in between doesn't let it through, the second.
+    Auto,
+}
+
+impl Scalar for Via {
+    const WANTED: &'static str = "a door: alpn, upgrade, connect or auto";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        match text {
+            "alpn" => Ok(Self::Alpn),
+            "upgrade" => Ok(Self::Upgrade),
+            "connect" => Ok(Self::Connect),
+            "auto" => Ok(Self::Auto),
+            _ => Err(None),
+        }
+    }
+}
+
+/// Reads one. `None` if there was a mistake.
+pub(super) fn service(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Option<Service> {
+    let note = |mistake| sources.mistakes.add(mistake);
+    let Some(given) = sources.get("gateway") else {
+        note(Mistake::new(
+            "no gateway: say which one to dial, like `2ptth-client example.com 8080` (or set GATEWAY)",
+        ));
+        return None;
+    };
+    let gateway = Gateway::parse_either(&given.text()).map_err(|why| given.placed(why));
+    let origin = read(sources, "origin", OriginAddress::parse).unwrap_or(OriginAddress::Demo);
+    let asking = asking(sources, &origin, warnings);
+    let (gateway, plain) = sources.mistakes.note(gateway)?;
+    let mut config = Config::new(gateway);
+    config.plain = plain;
+    config.trust = sources.mistakes.note(trust(sources))?;
+    config.token = sources.mistakes.note(token(sources, warnings))?;
+    config.any_host = sources.switch("any_host");
+    config.standby = sources.switch("standby");
+    if let Some(PublicHost(host)) = sources.value("host") {
+        config.host = host.clone();
+        config.asked_host = Some(host);
+    }
+    config.name = sources.value("name").map(|Name(name)| name);
+    config.path = sources.value("path").map(|Prefix(path)| path);
+    config.tunnels = sources.value("tunnels").map_or(config.tunnels, |Tunnels(number)| number);
+    if let Some(given) = sources.get("alpn") {
+        let label = alpn::parse_label(&given.text()).map_err(|why| given.wrong(why));
+        config.alpn = sources.mistakes.note(label)?;
+    }
+    doors(&mut config, sources, warnings);
+    sources.mistakes.is_empty().then_some(Service { label: None, config, origin, asking })
+}
+
+/// Which door to knock at, what to show there, and through which proxy.
+fn doors(config: &mut Config, sources: &Sources<'_>, warnings: &mut Vec<String>) {
+    config.via = sources.value("via").unwrap_or(Via::Auto);
+    if config.plain && config.via == Via::Alpn {
+        sources.mistakes.add(Mistake::new("a gateway without TLS has no ALPN label; write --via upgrade or connect, or leave it out"));
+    }
+    config.authorization = sources.mistakes.note(authorization(sources, warnings)).flatten();
+    let insecure = config.trust == Trust::Insecure;
+    if config.plain && insecure {
+        warnings.push(
+            "with http:// and --insecure, whoever is on the way to the gateway reads the authorization, and all requests"
+                .into(),
+        );
+    }
+    if insecure && config.authorization.is_some() {
+        warnings.push(
+            "with --insecure, whoever answers in the gateway's place gets the authorization".into(),
+        );
+    }
+    config.proxies = sources.mistakes.note(proxies(sources)).unwrap_or_default();
+    config.all_addresses = sources.switch("all_addresses");
+    if let Some(proxy) = config.proxies.to(&config.gateway).filter(|_| config.all_addresses) {
+        sources.mistakes.add(Mistake::new(format!(
+            "--all-addresses needs the addresses of the gateway, but the proxy {proxy} resolves its name; put the gateway into NO_PROXY, or leave --all-addresses out"
+        )));
+    }
+}
+
+/// The value of a setting, where the sentence about a wrong one is the parser's.
+fn read<T>(
+    sources: &Sources<'_>,
+    name: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, Mistake>,
+) -> Option<T> {
+    let given = sources.get(name)?;
+    sources.mistakes.note(parse(&given.text()).map_err(|why| given.placed(why)))
+}
+
+/// How the origin is asked.
+fn asking(
+    sources: &Sources<'_>,
+    origin: &OriginAddress,
+    warnings: &mut Vec<String>,
+) -> OriginOptions {
+    let asking = OriginOptions {
+        host_header: read(sources, "host_header", HostHeader::parse).unwrap_or_default(),
+        unforwarded: sources.value("forwarded").is_some_and(|Forwarded(all)| !all),
+        ca: sources.path("origin_ca"),
+        name: sources.value("origin_name").and_then(|PublicHost(name)| name.try_into().ok()),
+    };
+    let secure = matches!(origin, OriginAddress::Https { .. });
+    if !secure && (asking.ca.is_some() || asking.name.is_some()) {
+        warnings.push("--origin-ca and --origin-name are for an https:// origin alone".into());
+    }
+    asking
+}
+
+/// How the gateway is known: by one of three settings at most, where any of them is said first.
+fn trust(sources: &Sources<'_>) -> Result<Trust, Mistake> {
+    let said = sources.nearest(&["ca", "pin", "insecure"]);
+    match &said[..] {
+        [] => Ok(Trust::System),
+        [("ca", given)] => Ok(Trust::Ca(given.text().into())),
+        [("pin", given)] => crypto::parse_pin(&given.text()).map(Trust::Pin).ok_or_else(|| {
+            given.here("--pin (PIN) must be `sha256:` and 64 hexadecimal digits; copy it from the gateway's output")
+        }),
+        [_] => Ok(Trust::Insecure),
+        [(_, given), ..] => {
+            Err(given.here("--ca, --pin and --insecure exclude each other; keep one"))
+        }
+    }
+}
+
+/// The one token in TOKEN or in a file, where blank lines and comments don't count.
+fn token(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Result<Option<Token>, Mistake> {
+    let Some(source) = TokenSource::of(sources)? else { return Ok(None) };
+    let text = source.read()?;
+    let text = text.trim_start_matches('\u{feff}');
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    if lines.len() > 1 {
+        let why = "holds more than one line; leave the token of this client only";
+        return Err(source.wrong(why));
+    }
+    warnings.extend(source.file.as_deref().and_then(|path| exposed(path, "token")));
+    let word = lines.first().copied().unwrap_or_default();
+    Token::parse(word).map(Some).map_err(|why| source.wrong(why))
+}
+
+/// What to show at a door of HTTP: one of three sources at most, where any of them is said first.
+fn authorization(
+    sources: &Sources<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Authorization>, Mistake> {
+    let said = sources.nearest(&["authorization_file", "authorization_command", "authorization"]);
+    let (name, given) = match &said[..] {
+        [] => return Ok(None),
+        [one] => one,
+        [(_, given), ..] => {
+            return Err(given.here(
+                "--authorization-file, --authorization-command and AUTHORIZATION exclude each other; keep one",
+            ));
+        }
+    };
+    let text = given.text();
+    match *name {
+        "authorization_file" => {
+            // Read for its mistakes alone: each dial reads it anew.
+            let wrong = |why| given.here(format!("the authorization file {text} {why}"));
+            Value::read(text.as_ref()).map_err(wrong)?;
+            warnings.extend(exposed(text.as_ref(), "authorization"));
+            Ok(Some(Authorization::File(text.into())))
+        }
+        "authorization_command" if text.trim().is_empty() => Err(given.here(
+            "--authorization-command (AUTHORIZATION_COMMAND) is empty; write a command of the shell",
+        )),
+        "authorization_command" => Ok(Some(Authorization::Command(text))),
+        _ => {
+            let wrong = |why| Mistake::new(format!("the variable AUTHORIZATION {why}"));
+            Value::parse(&text).map(|value| Some(Authorization::Fixed(value))).map_err(wrong)
+        }
+    }
+}
+
+/// By the names in upper case, else by those in lower case.
+fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
+    let either = |upper, lower| -> Result<(&'static str, String), Mistake> {
+        match settings::variable(sources.env, upper)? {
+            Some(text) => Ok((upper, text)),
+            None => Ok((lower, settings::variable(sources.env, lower)?.unwrap_or_default())),
+        }
+    };
+    let (https_name, https) = either("HTTPS_PROXY", "https_proxy")?;
+    let (all_name, all) = either("ALL_PROXY", "all_proxy")?;
+    let (_, no) = either("NO_PROXY", "no_proxy")?;
+    Proxies::new(https.trim(), all.trim(), &no).map_err(|(which, why)| {
+        let variable = if which == Variable::Https { https_name } else { all_name };
+        Mistake::new(format!(
+            "the variable {variable}: {why}; write it like `http://proxy:3128` or `socks5://proxy:1080`"
+        ))
+    })
+}
+
+/// A warning if others on the machine can read the secret in a file.
+fn exposed(path: &std::path::Path, what: &str) -> Option<String> {
+    is_exposed(path).then(|| {
+        format!(
+            "everybody on this machine can read the {what} in {}; `chmod 600` it",
+            path.display()
+        )
+    })
+}
+
+/// A name or an address that can stand in SNI or in a certificate.
+struct PublicHost(String);
+
+impl Scalar for PublicHost {
+    const WANTED: &'static str =
+        "a host name or an IP address, without scheme and port, like `www.example.com`";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        let host = text.trim_end_matches('.').to_ascii_lowercase();
+        let bare = host.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+        let host = bare.filter(|t| t.parse::<std::net::IpAddr>().is_ok()).unwrap_or(&host);
+        ServerName::try_from(host).map(|_| Self(host.to_owned())).map_err(|_| None)
+    }
+}
+
+/// A dynamic name.
+struct Name(String);
+
+impl Scalar for Name {
+    const WANTED: &'static str = "a name: one label of a host, or one segment of a path, of 1 to 63 letters, digits and - . _ ~ %, like `blog`";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        if token::is_name(text) { Ok(Self(text.to_owned())) } else { Err(None) }
+    }
+}
+
+/// How many tunnels.
+struct Tunnels(usize);
+
+impl Scalar for Tunnels {
+    const WANTED: &'static str = "a number of tunnels, 1 to 64";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        let Whole(number) = Whole::read(text)?;
+        if number <= MAX_TUNNELS { Ok(Self(number)) } else { Err(None) }
+    }
+}
+
+/// Whether the origin is told of visitors.
+struct Forwarded(bool);
+
+impl Scalar for Forwarded {
+    const WANTED: &'static str = "`all` or `none`";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        match text {
+            "all" => Ok(Self(true)),
+            "none" => Ok(Self(false)),
+            _ => Err(None),
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Settings of a program. Each is declared once, by [`settings!`](crate::settings), and is then a flag, an
+//! environment variable and a key of the configuration file.
+//!
+//! A flag beats a variable, which beats the file, which beats the default. [`Sources`] knows that order, and
+//! notes every mistake, so that all of them are told at once.
+//!
+//! The environment is a closure, so that tests need not change the process's own. A variable that is set but
+//! empty counts as unset, as in `docker run -e LOG=`; for a [`Mark::Strict`] setting it is a mistake, since
+//! going on without it would mean another secret, or none.
+
+pub mod file;
+mod mistake;
+mod token;
+mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+pub use file::{File, Table};
+pub use mistake::{ConfigError, Mistake, Mistakes, Place};
+pub use token::{TokenSource, read_token_file};
+pub use value::{As, List, Prefix, Scalar, Timeout, Whole, split};
+
+/// Where variables are looked up: [`std::env::var_os`], or a table in a test.
+pub type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
+
+/// The flags that were given: the texts of each, by the setting's name.
+pub type Flags = BTreeMap<&'static str, Vec<String>>;
+
+/// The declaration of a setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The key in the file, where `-` and `_` are the same. The flag is `--` and the name with dashes.
+    pub name: &'static str,
+    /// The environment variable.
+    pub variable: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// What else holds for it.
+    pub marks: &'static [Mark],
+}
+
+/// What a setting takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// A text.
+    Text,
+    /// Texts: the flag repeats, the variable separates them by commas or blanks, the file has an array.
+    List,
+    /// The same, where the flag separates them by commas, too.
+    Commas,
+    /// A number, which [`Scalar`] reads from its text.
+    Number,
+    /// A time, which [`Scalar`] reads from its text.
+    Time,
+    /// A path. In the file, a relative one begins at the file's folder.
+    Path,
+    /// On or off.
+    Switch,
+}
+
+/// What else holds for a setting.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mark {
+    /// An empty variable is a mistake.
+    Strict,
+    /// A change in the file counts from the next start of the program.
+    NextStart,
+    /// It holds for the whole program: no table of the file has its own.
+    Global,
+    /// It belongs to one service: where the file has tables of services, it stands there.
+    Own,
+    /// It is a secret, so it has neither a flag nor a key: only the variable.
+    Secret,
+    /// It has no flag: it stands on the command line by itself.
+    Positional,
+}
+
+impl Setting {
+    /// Whether it is marked so.
+    pub fn is(&self, mark: Mark) -> bool {
+        self.marks.contains(&mark)
+    }
+
+    /// As the file's documentation and `--help` spell it, with dashes.
+    pub fn dashed(&self) -> String {
+        self.name.replace('_', "-")
+    }
+}
+
+/// What a field of the arguments gives: the texts that were written for the flag.
+pub trait Flag {
+    /// None, if the flag wasn't given.
+    fn texts(&self) -> Vec<String>;
+}
+
+impl Flag for bool {
+    fn texts(&self) -> Vec<String> {
+        self.then(|| "true".to_owned()).into_iter().collect()
+    }
+}
+
+impl Flag for Option<String> {
+    fn texts(&self) -> Vec<String> {
+        self.iter().cloned().collect()
+    }
+}
+
+impl Flag for Vec<String> {
+    fn texts(&self) -> Vec<String> {
+        self.clone()
+    }
+}
+
+/// Declares the arguments of a program and its settings, one a row: help, name, type of the flag, kind, variable,
+/// marks. Fields in `with` are flags that are no settings; settings in `beside` have no flag.
+#[macro_export]
+macro_rules! settings {
+    (
+        $(#[$about:meta])*
+        pub struct $args:ident {
+            $(
+                $(#[$help:meta])*
+                $name:ident: $type:ident $(<$inner:ident>)? => $kind:ident $variable:literal $($mark:ident)*;
+            )+
+        }
+        with { $( $(#[$more_help:meta])* $more:ident: $more_type:ident $(<$more_inner:ident>)?; )* }
+        beside { $( $beside:ident => $beside_kind:ident $beside_variable:literal $($beside_mark:ident)*; )* }
+    ) => {
+        $(#[$about])*
+        pub struct $args {
+            $( $(#[$help])* pub $name: $type $(<$inner>)?, )+
+            $( $(#[$more_help])* pub $more: $more_type $(<$more_inner>)?, )*
+        }
+
+        impl $args {
+            /// The declarations of all settings.
+            pub const SETTINGS: &'static [$crate::settings::Setting] = &[
+                $( $crate::settings::Setting {
+                    name: stringify!($name),
+                    variable: $variable,
+                    kind: $crate::settings::Kind::$kind,
+                    marks: &[$($crate::settings::Mark::$mark),*],
+                }, )+
+                $( $crate::settings::Setting {
+                    name: stringify!($beside),
+                    variable: $beside_variable,
+                    kind: $crate::settings::Kind::$beside_kind,
+                    marks: &[$($crate::settings::Mark::$beside_mark),*],
+                }, )*
+            ];
+
+            /// What was written for each setting's flag.
+            pub fn given(&self) -> $crate::settings::Flags {
+                [$( (stringify!($name), $crate::settings::Flag::texts(&self.$name)), )+].into()
+            }
+        }
+    };
+}
+
+/// Where settings are looked up, in the order in which they count.
+pub struct Sources<'a> {
+    /// All that there are.
+    pub settings: &'static [Setting],
+    /// The command line.
+    pub flags: Flags,
+    /// The environment.
+    pub env: &'a Env<'a>,
+    /// Tables of the file, the one that counts most first.
+    pub tables: Vec<&'a Table>,
+    /// Where mistakes are noted.
+    pub mistakes: &'a Mistakes,
+}
+
+/// How far away from the user a setting was made: 0 is the command line, 1 the environment, [`FILE`] and more the
+/// tables of the file.
+type Level = usize;
+
+/// The level of the first table of the file.
+const FILE: Level = 2;
+
+/// What somebody said of a setting.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// Who said it.
+    pub origin: Origin,
+    /// Never none. Only a list has more than one.
+    pub texts: Vec<String>,
+}
+
+/// Who made a setting. `Display` begins the sentence about it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// A flag, its dashes included.
+    Flag(String),
+    /// An environment variable.
+    Variable(&'static str),
+    /// A key of the file.
+    Key(Place, String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) | Self::Key(_, name) => f.write_str(name),
+            Self::Variable(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Given {
+    /// The text; of a list all of them, separated by commas.
+    pub fn text(&self) -> String {
+        self.texts.join(",")
+    }
+
+    /// The mistake that the value is not `wanted`. The sentence quotes the value, so it must be no secret.
+    pub fn not(&self, wanted: &str) -> Mistake {
+        self.wrong(format!("{:?} must be {wanted}", self.text().trim()))
+    }
+
+    /// A mistake in the value; the sentence goes on behind the name of the flag, variable or key.
+    pub fn wrong(&self, why: impl fmt::Display) -> Mistake {
+        self.here(format!("{} {why}", self.origin))
+    }
+
+    /// A mistake that shows here, in a sentence of its own.
+    pub fn here(&self, sentence: impl fmt::Display) -> Mistake {
+        self.placed(Mistake::new(sentence))
+    }
+
+    /// The mistake, with its place if this is in the file.
+    pub fn placed(&self, mistake: Mistake) -> Mistake {
+        match &self.origin {
+            Origin::Key(place, _) => mistake.at(place.clone()),
+            Origin::Flag(_) | Origin::Variable(_) => mistake,
+        }
+    }
+}
+
+impl Sources<'_> {
+    /// What was said of a setting, by whoever counts most.
+    pub fn get(&self, name: &'static str) -> Option<Given> {
+        self.find(name).map(|(_, given)| given)
+    }
+
+    /// The value of a setting, as [`Scalar`] reads it.
+    pub fn value<T: Scalar>(&self, name: &'static str) -> Option<T> {
+        let given = self.get(name)?;
+        let value = T::read(given.text().trim());
+        self.mistakes.note(value.map_err(|why| match why {
+            Some(why) => given.wrong(format!("{:?} {why}", given.text().trim())),
+            None => given.not(T::WANTED),
+        }))
+    }
+
+    /// A path that was said.
+    pub fn path(&self, name: &'static str) -> Option<PathBuf> {
+        self.get(name).map(|given| given.text().into())
+    }
+
+    /// Whether something is on.
+    pub fn switch(&self, name: &'static str) -> bool {
+        self.value(name).unwrap_or(false)
+    }
+
+    /// The parts of a list, and who gave it.
+    pub fn list(&self, name: &'static str) -> Option<(Given, Vec<String>)> {
+        let given = self.get(name)?;
+        let apart =
+            matches!(given.origin, Origin::Flag(_)) && self.setting(name).kind == Kind::List;
+        let parts =
+            given.texts.iter().map(|text| if apart { vec![text.clone()] } else { split(text) });
+        let parts = parts.flatten().collect();
+        Some((given, parts))
+    }
+
+    /// Those of `names` that are said where any of them is said first. A switch that is off counts as not said.
+    pub fn nearest(&self, names: &[&'static str]) -> Vec<(&'static str, Given)> {
+        let is_said = |name: &str, given: &Given| {
+            let on = bool::read(given.text().trim()).map_err(|_| given.not(bool::WANTED));
+            self.setting(name).kind != Kind::Switch || self.mistakes.note(on).unwrap_or(false)
+        };
+        let said = (0..FILE + self.tables.len()).map(|level| {
+            let given = names.iter().filter_map(|name| Some((*name, self.at(level, name)?)));
+            given.filter(|(name, given)| is_said(name, given)).collect::<Vec<_>>()
+        });
+        said.into_iter().find(|said| !said.is_empty()).unwrap_or_default()
+    }
+
+    /// The first of the settings marked so that somebody outside of the file has set.
+    pub fn outside_file(&self, mark: Mark) -> Option<Given> {
+        let mut marked = self.settings.iter().filter(|setting| setting.is(mark));
+        marked.find_map(|setting| {
+            self.find(setting.name).filter(|(level, _)| *level < FILE).map(|(_, given)| given)
+        })
+    }
+
+    fn setting(&self, name: &str) -> &'static Setting {
+        let found = self.settings.iter().find(|setting| setting.name == name);
+        found.expect("a setting that the program declares")
+    }
+
+    fn find(&self, name: &'static str) -> Option<(Level, Given)> {
+        (0..FILE + self.tables.len()).find_map(|level| Some((level, self.at(level, name)?)))
+    }
+
+    /// What is said of a setting at one level.
+    fn at(&self, level: Level, name: &'static str) -> Option<Given> {
+        let setting = self.setting(name);
+        match level {
+            0 => {
+                let texts = self.flags.get(name).filter(|texts| !texts.is_empty())?.clone();
+                let origin = Origin::Flag(match setting.is(Mark::Positional) {
+                    true => setting.variable.to_owned(),
+                    false => format!("--{}", setting.dashed()),
+                });
+                Some(Given { origin, texts })
+            }
+            1 => {
+                let read = if setting.is(Mark::Strict) { strict } else { variable };
+                let text = self.mistakes.note(read(self.env, setting.variable)).flatten()?;
+                Some(Given { origin: Origin::Variable(setting.variable), texts: vec![text] })
+            }
+            _ => self.tables.get(level - FILE)?.get(name).cloned(),
+        }
+    }
+}
+
+impl fmt::Debug for Sources<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+/// The text of a variable, or `None` where it is unset or empty.
+///
+/// # Errors
+/// [`Mistake`], if it isn't UTF-8.
+pub fn variable(env: &Env<'_>, name: &'static str) -> Result<Option<String>, Mistake> {
+    let Some(value) = env(name).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let not_text = |_| Mistake::new(format!("the variable {name} isn't UTF-8 text"));
+    value.into_string().map(Some).map_err(not_text)
+}
+
+/// The text of a variable that must not be empty if it is set.
+///
+/// # Errors
+/// [`Mistake`], if it is empty or blank, or isn't UTF-8.
+pub fn strict(env: &Env<'_>, name: &'static str) -> Result<Option<String>, Mistake> {
+    match variable(env, name)? {
+        Some(value) if !value.trim().is_empty() => Ok(Some(value)),
+        None if env(name).is_none() => Ok(None),
+        _ => Err(Mistake::new(format!(
+            "the variable {name} is set but empty; give it a value or unset it"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! Declarations, the order of sources, and what is said of wrong values.
+
+use super::*;
+
+#[cfg(unix)]
+#[test]
+fn bytes_that_are_no_text_are_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let env = |_: &str| Some(OsString::from_vec(vec![0xff]));
+    let error = variable(&env, "LOG").unwrap_err();
+    assert_eq!(error.to_string(), "the variable LOG isn't UTF-8 text");
+}
+
+fn env(name: &str) -> Option<OsString> {
+    let value = match name {
+        "EMPTY" => "",
+        "BLANK" => " \n",
+        "TEXT" => "text",
+        "ON" => "True",
+        "OFF" => "0",
+        _ => return None,
+    };
+    Some(value.into())
+}
+
+#[test]
+fn empty_is_unset_but_for_secrets() {
+    assert_eq!(variable(&env, "UNSET"), Ok(None));
+    assert_eq!(variable(&env, "EMPTY"), Ok(None));
+    assert_eq!(variable(&env, "TEXT"), Ok(Some("text".into())));
+    assert_eq!(strict(&env, "UNSET"), Ok(None));
+    assert_eq!(strict(&env, "TEXT"), Ok(Some("text".into())));
+    for name in ["EMPTY", "BLANK"] {
+        let error = strict(&env, name).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("the variable {name} is set but empty; give it a value or unset it")
+        );
+    }
+}
+
+const SETTINGS: &[Setting] = &[
+    Setting { name: "on", variable: "ON", kind: Kind::Switch, marks: &[] },
+    Setting { name: "off", variable: "OFF", kind: Kind::Switch, marks: &[] },
+    Setting { name: "text", variable: "TEXT", kind: Kind::Switch, marks: &[] },
+    Setting { name: "unset", variable: "UNSET", kind: Kind::Switch, marks: &[] },
+];
+
+#[test]
+fn switches_are_on_off_or_refused() {
+    let mistakes = Mistakes::default();
+    let sources = Sources {
+        settings: SETTINGS,
+        flags: Flags::new(),
+        env: &env,
+        tables: vec![],
+        mistakes: &mistakes,
+    };
+    assert!(sources.switch("on") && !sources.switch("off") && !sources.switch("unset"));
+    assert!(mistakes.is_empty());
+    assert!(!sources.switch("text"));
+    let error = mistakes.end().unwrap_err().to_string();
+    assert_eq!(error, "TEXT \"text\" must be 1 or 0");
+    let near: Vec<_> =
+        sources.nearest(&["on", "off", "unset"]).into_iter().map(|it| it.0).collect();
+    assert_eq!(near, ["on"]);
+}

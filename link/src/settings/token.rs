@@ -1,0 +1,74 @@
+//! Where both programs take a token, or keys, from: the variable TOKEN, or a file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Given, Mistake, Sources};
+use crate::token::begins_like_one;
+
+/// Where the text of a token or of keys is: in the variable TOKEN, or in the file that `token_file` names.
+#[derive(Debug)]
+pub struct TokenSource {
+    given: Given,
+    /// The file, if it is one.
+    pub file: Option<PathBuf>,
+}
+
+impl TokenSource {
+    /// What counts. The program declares the settings `token` and `token_file`.
+    ///
+    /// # Errors
+    /// [`Mistake`]: TOKEN and TOKEN_FILE are both set, or a token stands where a path belongs, which isn't quoted.
+    pub fn of(sources: &Sources<'_>) -> Result<Option<Self>, Mistake> {
+        let mut said = sources.nearest(&["token", "token_file"]);
+        if said.len() > 1 {
+            let why = "the variables TOKEN and TOKEN_FILE are both set; unset one of them";
+            return Err(Mistake::new(why));
+        }
+        let Some((name, given)) = said.pop() else { return Ok(None) };
+        let path = PathBuf::from(given.text());
+        if name == "token" {
+            return Ok(Some(Self { given, file: None }));
+        }
+        if begins_like_one(&given.text()) && !path.exists() {
+            return Err(Mistake::new(
+                "--token-file (TOKEN_FILE) takes a path, not the token itself; give the token by the variable TOKEN, where other users don't see it",
+            ));
+        }
+        Ok(Some(Self { given, file: Some(path) }))
+    }
+
+    /// The text. Blocks.
+    ///
+    /// # Errors
+    /// [`Mistake`], if a file can't be read.
+    pub fn read(&self) -> Result<String, Mistake> {
+        match &self.file {
+            None => Ok(self.given.text()),
+            Some(path) => read_token_file(path).map_err(|why| self.given.here(why)),
+        }
+    }
+
+    /// A mistake in the text.
+    pub fn wrong(&self, why: impl std::fmt::Display) -> Mistake {
+        match &self.file {
+            None => Mistake::new(format!("the variable TOKEN: {why}")),
+            Some(path) => self.given.here(format!("the token file {}: {why}", path.display())),
+        }
+    }
+}
+
+/// The text of a token file. Blocks.
+///
+/// # Errors
+/// A sentence for the person who named the file.
+pub fn read_token_file(path: &Path) -> Result<String, String> {
+    let bytes = fs::read(path).map_err(|err| {
+        format!(
+            "the token file {} can't be read ({err}); check its path and that this user may read it",
+            path.display()
+        )
+    })?;
+    String::from_utf8(bytes)
+        .map_err(|_| format!("the token file {} isn't UTF-8 text", path.display()))
+}

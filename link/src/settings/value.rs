@@ -1,0 +1,261 @@
+//! Values that are written as a text or as a number: by a flag, by a variable, and in the file.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::time::Duration;
+
+use log::LevelFilter;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use toml::Spanned;
+
+/// A value that is written as a text or as a number.
+pub trait Scalar: Sized {
+    /// What is wanted, as the end of a sentence that begins with "must be" or "takes".
+    const WANTED: &'static str;
+
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence that begins with the quoted text; `None`: it isn't
+    /// [`Self::WANTED`].
+    fn read(text: &str) -> Result<Self, Option<String>>;
+}
+
+impl Scalar for String {
+    const WANTED: &'static str = "a text";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        Ok(text.to_owned())
+    }
+}
+
+impl Scalar for bool {
+    const WANTED: &'static str = "1 or 0";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        match text.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Ok(true),
+            "0" | "false" | "no" | "off" => Ok(false),
+            _ => Err(None),
+        }
+    }
+}
+
+impl Scalar for LevelFilter {
+    const WANTED: &'static str = "a level: off, error, warn, info, debug or trace";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        text.parse().map_err(|_| None)
+    }
+}
+
+/// A number of seconds, fractions allowed, or a number with its unit; up to a year.
+impl Scalar for Duration {
+    const WANTED: &'static str = "a time like \"10s\", or a number of seconds, up to a year";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        let end = text.find(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E'));
+        let (number, unit) = text.split_at_checked(end.unwrap_or(text.len())).ok_or(None)?;
+        let unit = match unit {
+            "" | "s" => 1.0,
+            "ms" => 0.001,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return Err(None),
+        };
+        let seconds = number.trim_end().parse::<f64>().map_err(|_| None)? * unit;
+        let time = (seconds <= YEAR).then(|| Self::try_from_secs_f64(seconds).ok()).flatten();
+        time.ok_or(None)
+    }
+}
+
+/// Longer is a mistake in the unit, and the clock's arithmetic has ends.
+const YEAR: f64 = 31_536_000.0;
+
+/// A time that isn't zero.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timeout(pub Duration);
+
+impl Scalar for Timeout {
+    const WANTED: &'static str =
+        "a time like \"10s\", or a number of seconds, more than 0 and up to a year";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        Duration::read(text).and_then(|it| if it.is_zero() { Err(None) } else { Ok(Self(it)) })
+    }
+}
+
+/// A whole number from 1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Whole(pub usize);
+
+impl Scalar for Whole {
+    const WANTED: &'static str = "a number from 1";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        text.parse().ok().filter(|number| *number > 0).map(Self).ok_or(None)
+    }
+}
+
+/// A prefix of paths, without a slash at its end: `/`, or like `/a/b`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Prefix(pub String);
+
+impl Scalar for Prefix {
+    const WANTED: &'static str = "a path like \"/blog\"";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        let path = text.trim_end_matches('/');
+        let mut segments = path.split('/').skip(1);
+        let why = if !text.starts_with('/') {
+            "must begin with a slash"
+        } else if text.contains(['?', '#']) {
+            "has a query, which routing doesn't look at; write the path alone"
+        } else if text.contains('*') {
+            "needs no `*`: it stands for everything below it anyway"
+        } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            "must be as requests have it: other characters as `%HH`, byte by byte"
+        } else if text.starts_with("//") || segments.clone().any(str::is_empty) {
+            "has an empty segment; write single slashes"
+        } else if segments.any(|segment| matches!(segment, "." | "..")) {
+            "has a segment `.` or `..`, which browsers resolve before they ask"
+        } else if path.len() > LONGEST_PATH {
+            "is longer than 1024 bytes"
+        } else {
+            return Ok(Self(if path.is_empty() { "/".to_owned() } else { path.to_owned() }));
+        };
+        Err(Some(why.to_owned()))
+    }
+}
+
+/// Longer ones are nobody's.
+const LONGEST_PATH: usize = 1024;
+
+/// The parts of a list, which commas or blanks separate.
+pub fn split(list: &str) -> Vec<String> {
+    let parts = list.split(|c: char| c == ',' || c.is_whitespace());
+    parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+/// A scalar in a schema of the file.
+#[derive(Clone, Debug)]
+pub struct As<T>(pub T);
+
+impl<'de, T: Scalar> Deserialize<'de> for As<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut one = deserializer.deserialize_any(Scalars { many: false, of: PhantomData })?;
+        let (_, value) = one.pop().ok_or_else(|| D::Error::custom("is empty"))?;
+        Ok(Self(value))
+    }
+}
+
+/// An array of scalars in a schema of the file; one alone needs no brackets.
+#[derive(Clone, Debug)]
+pub struct List<T> {
+    /// Each with its place.
+    pub items: Vec<(Range<usize>, T)>,
+    /// The place of the whole.
+    pub span: Range<usize>,
+}
+
+impl<'de, T: Scalar> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items<T>(Vec<(Option<Range<usize>>, T)>);
+        impl<'de, T: Scalar> Deserialize<'de> for Items<T> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Scalars { many: true, of: PhantomData }).map(Self)
+            }
+        }
+        let whole = Spanned::<Items<T>>::deserialize(deserializer)?;
+        let span = whole.span();
+        let items = whole.into_inner().0.into_iter();
+        let items = items.map(|(at, item)| (at.unwrap_or_else(|| span.clone()), item)).collect();
+        Ok(Self { items, span })
+    }
+}
+
+/// Reads a scalar, or many. One that stands alone doesn't know its place.
+struct Scalars<T> {
+    many: bool,
+    of: PhantomData<T>,
+}
+
+impl<'de, T: Scalar> Visitor<'de> for Scalars<T> {
+    type Value = Vec<(Option<Range<usize>>, T)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let many = if self.many { ", or an array of such" } else { "" };
+        write!(f, "{}{many}", T::WANTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        let value = T::read(text).map_err(|why| {
+            let why = why.unwrap_or_else(|| format!("must be {}", T::WANTED));
+            E::custom(format!("{text:?} {why}"))
+        })?;
+        Ok(vec![(None, value)])
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        if !self.many {
+            return Err(A::Error::invalid_type(Unexpected::Seq, &self));
+        }
+        let mut values = Vec::new();
+        while let Some(item) = items.next_element::<Spanned<As<T>>>()? {
+            values.push((Some(item.span()), item.into_inner().0));
+        }
+        Ok(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units_and_an_end() {
+        for (text, millis) in [
+            ("0", Some(0)),
+            ("1.5", Some(1_500)),
+            ("1e1", Some(10_000)),
+            ("10s", Some(10_000)),
+            ("10 s", Some(10_000)),
+            ("250ms", Some(250)),
+            ("2m", Some(120_000)),
+            ("1.5h", Some(5_400_000)),
+            ("365d", Some(31_536_000_000)),
+            ("366d", None),
+            ("-1", None),
+            ("-1s", None),
+            ("", None),
+            ("s", None),
+            ("10x", None),
+            ("10S", None),
+            ("NaN", None),
+            ("inf", None),
+            ("1e99", None),
+            ("10€", None),
+        ] {
+            assert_eq!(Duration::read(text).ok(), millis.map(Duration::from_millis), "{text:?}");
+        }
+        assert_eq!(Timeout::read("0"), Err(None));
+    }
+
+    #[test]
+    fn numbers_begin_at_one() {
+        assert_eq!(Whole::read("7"), Ok(Whole(7)));
+        for text in ["0", "-1", "1.5", "x", ""] {
+            assert_eq!(Whole::read(text), Err(None), "{text}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Values of the tables that only the file has, as they are written.
+
+use http::{HeaderValue, StatusCode, Uri};
+use ptth_link::settings::Scalar;
+
+use super::route::{NoBackend, Respond, WhenTaken};
+use crate::router::{HostPattern, PatternError};
+
+impl Scalar for HostPattern {
+    const WANTED: &'static str = "a host like \"example.com\"";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        text.parse().map_err(|why: PatternError| Some(why.to_string()))
+    }
+}
+
+impl Scalar for WhenTaken {
+    const WANTED: &'static str = "\"balance\", \"replace\" or \"reject\"";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        match text {
+            "balance" => Ok(Self::Balance),
+            "replace" => Ok(Self::Replace),
+            "reject" => Ok(Self::Reject),
+            _ => Err(None),
+        }
+    }
+}
+
+impl Scalar for NoBackend {
+    const WANTED: &'static str = "404, 502, 503, a URL like \"https://example.com/\", { page = \"away.html\" } or { origin = \"http://127.0.0.1:8081\" }";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        match text {
+            "404" => Ok(Self::Status(StatusCode::NOT_FOUND)),
+            "502" => Ok(Self::Status(StatusCode::BAD_GATEWAY)),
+            "503" => Ok(Self::Status(StatusCode::SERVICE_UNAVAILABLE)),
+            url => redirect(url).map(Self::Redirect).ok_or(None),
+        }
+    }
+}
+
+fn redirect(url: &str) -> Option<HeaderValue> {
+    let uri: Uri = url.parse().ok()?;
+    let http = matches!(uri.scheme_str(), Some("http" | "https"));
+    let fine = http && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    fine.then(|| HeaderValue::from_str(url).ok()).flatten()
+}
+
+/// The status of `respond`.
+pub(super) struct Status(pub(super) StatusCode);
+
+impl Scalar for Status {
+    const WANTED: &'static str = "200, 202 or 204";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        match text {
+            "200" => Ok(Self(StatusCode::OK)),
+            "202" => Ok(Self(StatusCode::ACCEPTED)),
+            "204" => Ok(Self(StatusCode::NO_CONTENT)),
+            _ => Err(None),
+        }
+    }
+}
+
+/// A number of bytes, or a number with its unit.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Size(pub(super) usize);
+
+impl Scalar for Size {
+    const WANTED: &'static str =
+        "a size like \"1MiB\", up to 4MiB, since each request is kept in memory";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at_checked(end).ok_or(None)?;
+        let unit: usize = match unit.trim_start() {
+            "" | "B" => 1,
+            "kB" | "KB" => 1_000,
+            "KiB" | "k" | "K" => 1 << 10,
+            "MB" => 1_000_000,
+            "MiB" | "m" | "M" => 1 << 20,
+            _ => return Err(None),
+        };
+        let size = number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+        size.filter(|size| *size <= Respond::LARGEST).map(Self).ok_or(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_and_an_end() {
+        for (text, bytes) in [
+            ("0", Some(0)),
+            ("1000", Some(1_000)),
+            ("1MiB", Some(1 << 20)),
+            ("64 KiB", Some(65_536)),
+            ("2kB", Some(2_000)),
+            ("1M", Some(1 << 20)),
+            ("4MiB", Some(4 << 20)),
+            ("5MiB", None),
+            ("1.5MiB", None),
+            ("-1", None),
+            ("+1", None),
+            ("MiB", None),
+            ("1TiB", None),
+            ("99999999999999999999", None),
+            ("18446744073709551615MiB", None),
+        ] {
+            assert_eq!(Size::read(text).ok(), bytes.map(Size), "{text:?}");
+        }
+    }
+}
