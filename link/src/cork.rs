@@ -36,6 +36,8 @@ struct Corked<T> {
     /// A write waits, of which a part may have been taken before.
     waiting: bool,
     received: u64,
+    /// h2 finds nothing to read.
+    paused: bool,
     /// Bytes that were read since the last flush.
     turn: usize,
     /// How much gathers.
@@ -51,6 +53,7 @@ pub fn cork<T>(io: T) -> (Cork<T>, Driver<T>) {
         full: false,
         waiting: false,
         received: 0,
+        paused: false,
         turn: 0,
         batch: BATCH,
     }));
@@ -89,6 +92,16 @@ impl<T: AsyncWrite + Unpin> Driver<T> {
             corked.flushed = false;
         }
         !corked.waiting
+    }
+
+    /// Has h2 find nothing to read, so that a poll only writes. The caller polls again when it has ended this.
+    pub fn pause_reads(&self, paused: bool) {
+        lock(&self.0).paused = paused;
+    }
+
+    /// The other half, once h2 is done with it.
+    pub fn io(&self) -> Cork<T> {
+        Cork(self.0.clone())
     }
 
     /// Says how many bytes may gather.
@@ -136,6 +149,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Cork<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut corked = lock(&self.0);
+        if corked.paused {
+            // Nobody waits: the driver polls again at once.
+            return Poll::Pending;
+        }
         if corked.turn >= TURN {
             cx.waker().wake_by_ref();
             return Poll::Pending;

@@ -19,6 +19,7 @@ pub mod keepalive;
 pub mod keys;
 pub mod limits;
 pub mod lines;
+pub mod linger;
 pub mod logging;
 pub mod nested;
 pub mod page;

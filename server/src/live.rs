@@ -48,6 +48,8 @@ pub struct Tunnel {
     in_flight: AtomicUsize,
     /// Of those, requests whose response's head hasn't come.
     waiting: AtomicUsize,
+    /// A stream was opened since the driver last asked.
+    opened: AtomicBool,
     /// Whose they are.
     pub(crate) tally: Tally,
     /// Whether it is in several pools.
@@ -90,6 +92,7 @@ impl Tunnel {
             sender,
             in_flight: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            opened: AtomicBool::new(false),
             tally: Tally::default(),
             shared: AtomicBool::new(false),
             lobbies: RwLock::default(),
@@ -115,6 +118,12 @@ impl Tunnel {
     /// One more request waits for its response.
     pub(crate) fn wait(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.opened.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a stream was opened since this was last asked.
+    pub(crate) fn has_opened(&self) -> bool {
+        self.opened.load(Ordering::Relaxed) && self.opened.swap(false, Ordering::Relaxed)
     }
 
     /// Its head has come, or nobody waits for it any more.

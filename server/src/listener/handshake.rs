@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use log::{debug, warn};
 use ptth_link::alpn;
+use ptth_link::linger::{self, linger};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
@@ -17,7 +18,6 @@ use crate::auth::{Identity, Stranger};
 use crate::caps::Place;
 use crate::demux::{Peer, Side};
 use crate::shard::Shard;
-use crate::tunnel::farewell;
 
 /// A connection after its TLS handshake.
 pub enum Accepted<IO> {
@@ -61,7 +61,7 @@ where
         Ok(Err(mut io)) => {
             place.stand_back();
             let _ = timeout(HANDSHAKE, io.write_all(PLAIN_HTTP)).await;
-            farewell(io).await;
+            linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
             return note(peer, &"it speaks HTTP without TLS");
         }
         Err(_) => return note(peer, &"no ClientHello in time"),
@@ -89,7 +89,7 @@ where
             warn!("tunnel: refused from={peer}: {}", refusal(&err, &stranger));
             if !place.is_reserved() {
                 // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
-                farewell(io).await;
+                linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
             }
             return None;
         }

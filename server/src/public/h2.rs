@@ -55,6 +55,7 @@ where
     let conduct = Arc::new(Conduct::new(shared));
     if let Some(mut engine) = Box::pin(Engine::start(&visitor, conduct.clone(), io)).await {
         run(&mut engine, visitor, conduct).await;
+        engine.close().await;
     }
 }
 

@@ -20,6 +20,7 @@ use ptth_link::cork::{Cork, Driver, cork};
 use ptth_link::goaway::{self, OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
+use ptth_link::linger::{self, linger};
 use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::{self, Budget, Window};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -34,7 +35,6 @@ use crate::site::Grant;
 
 use super::announce::announce;
 use super::costly::Costly;
-use super::farewell;
 
 /// Why a tunnel is no more.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let _ = timeout(FIRST_PONG, io.write_all(&refusal(code, why))).await;
-    farewell(io).await;
+    linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
 }
 
 /// Whether nobody holds one of these sites who would keep it. A backend that is there keeps its place if
@@ -214,7 +214,7 @@ where
             Window::foreign(budget.clone())
         };
         let mut engine = Self { connection, driver, keepalive, window, unsettled: None };
-        poll_fn(|cx| match engine.poll(cx, 0, false) {
+        poll_fn(|cx| match engine.poll(cx, 0, (false, false)) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
             Poll::Pending if engine.keepalive.is_answered() => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
@@ -223,8 +223,14 @@ where
         Ok((engine, Tunnel::new(home.shard, who, budget, sender)))
     }
 
-    /// Ready when the connection has ended. `streams`: how many are open; `waiting`: one of them for its response.
-    fn poll(&mut self, cx: &mut Context<'_>, streams: usize, waiting: bool) -> Poll<Ended> {
+    /// Ready when the connection has ended. `streams`: how many are open; `waiting`: one of them for its response;
+    /// `opened`: one was opened since the last poll.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        streams: usize,
+        (waiting, opened): (bool, bool),
+    ) -> Poll<Ended> {
         let received = self.driver.received();
         if let Some(time) = self.keepalive.round_trip() {
             self.window.reach(time);
@@ -243,7 +249,17 @@ where
             }
             None => self.unsettled = None,
         }
-        let ended = Pin::new(&mut self.connection).poll(cx);
+        let mut ended = Poll::Pending;
+        if opened {
+            // h2 answers a PING before it sends the head of a stream that was opened earlier. A backend that
+            // drains would take the answer to mean that no stream is on its way (RFC 9113 §6.8).
+            self.driver.pause_reads(true);
+            ended = Pin::new(&mut self.connection).poll(cx);
+            self.driver.pause_reads(false);
+        }
+        if ended.is_pending() {
+            ended = Pin::new(&mut self.connection).poll(cx);
+        }
         let flushed = self.driver.poll_flush(cx);
         if let Poll::Ready(result) = ended {
             return Poll::Ready(result.map_or_else(Ended::Connection, |()| Ended::Closed));
@@ -291,7 +307,7 @@ where
     loop {
         select! {
             ended = poll_fn(|cx| {
-                let ended = engine.poll(cx, tunnel.in_flight(), tunnel.is_waited_for());
+                let ended = engine.poll(cx, tunnel.in_flight(), (tunnel.is_waited_for(), tunnel.has_opened()));
                 if engine.keepalive.is_answered() {
                     tunnel.note_answer();
                 }
@@ -351,7 +367,7 @@ where
         let frame = goaway::farewell(code, why);
         let mut told = false;
         let left = poll_fn(|cx| {
-            let ended = engine.poll(cx, 0, false).is_ready();
+            let ended = engine.poll(cx, 0, (false, false)).is_ready();
             if !ended && !told {
                 told = engine.driver.inject(&frame);
                 if told {
@@ -368,7 +384,7 @@ where
         }
     }
     drop(tunnel);
-    let _ = timeout(FAREWELL, poll_fn(|cx| engine.poll(cx, 0, false))).await;
+    let _ = timeout(FAREWELL, poll_fn(|cx| engine.poll(cx, 0, (false, false)))).await;
     Ended::Drained
 }
 

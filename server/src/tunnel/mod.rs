@@ -4,14 +4,12 @@
 
 mod announce;
 mod costly;
-mod farewell;
 mod h2;
 
 use std::future::Future;
 use std::pin::Pin;
 
 pub use self::h2::{Ended, Home, attach, is_free, refuse};
-pub(crate) use farewell::farewell;
 
 /// A tunnel on its way to the shard that will drive it.
 pub type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;

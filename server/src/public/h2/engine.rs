@@ -11,6 +11,7 @@ use http::Request;
 use log::trace;
 use ptth_link::cork::{Cork, Driver, TURN, cork};
 use ptth_link::keepalive::Echo;
+use ptth_link::linger::{self, linger};
 use ptth_link::window::Window;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -102,6 +103,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
             Poll::Pending => {}
         }
         ended
+    }
+
+    /// Lets the visitor read our last frames, of which a close with unread bytes would take some back.
+    pub(super) async fn close(&self) {
+        let linger = linger(self.driver.io(), linger::PATIENCE, linger::UNDER_WAY);
+        self.driver.flushing(linger).await;
     }
 
     /// Widens the streams' window where uploads need it. The connection's follows; where much is held in the

@@ -1,0 +1,72 @@
+//! The end of a connection whose peer must still read our last words.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+/// Closes our half, then reads and drops what still comes: closing a socket with unread bytes in it sends a
+/// reset, which destroys what the peer hasn't received yet (RFC 1122 §4.2.2.13, RFC 9112 §9.6).
+///
+/// Returns when the peer closes, is silent for [`PATIENCE`], has sent `most` bytes, or after `longest`.
+/// Cancel safe.
+pub async fn linger<IO>(mut io: IO, longest: Duration, most: usize)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let last = Instant::now() + longest;
+    let until = || (Instant::now() + PATIENCE).min(last);
+    let _ = timeout_at(until(), io.shutdown()).await;
+    let (mut room, mut read) = ([0; 4096], 0);
+    while read < most
+        && let Ok(Ok(count @ 1..)) = timeout_at(until(), io.read(&mut room)).await
+    {
+        read += count;
+    }
+}
+
+/// As long as a round trip of the slowest link, and one lost packet.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+/// What a peer has under way before it learns that it isn't heard any more: its window, or frames in a loop.
+pub const UNDER_WAY: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// The end of our half is seen at once, and what the peer still sends is taken.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_reads_the_end_while_it_sends() {
+        let (ours, mut peer) = duplex(64);
+        let began = Instant::now();
+        let talks = async {
+            assert_eq!(peer.read(&mut [0; 8]).await.unwrap(), 0);
+            peer.write_all(&[7; 1000]).await.unwrap();
+            drop(peer);
+        };
+        tokio::join!(linger(ours, PATIENCE * 10, UNDER_WAY), talks);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_ends_is_left() {
+        let (ours, mut peer) = duplex(64);
+        let began = Instant::now();
+        let floods = async { while peer.write_all(&[7; 64]).await.is_ok() {} };
+        tokio::join!(linger(ours, PATIENCE * 10, 1000), floods);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let (ours, _silent) = duplex(64);
+        linger(ours, PATIENCE * 10, 1000).await;
+        assert_eq!(began.elapsed(), PATIENCE);
+        let (ours, mut peer) = duplex(64);
+        let trickles = async {
+            while peer.write_all(&[7]).await.is_ok() {
+                tokio::time::sleep(PATIENCE / 2).await;
+            }
+        };
+        tokio::join!(linger(ours, PATIENCE * 3, 1000), trickles);
+        assert!(began.elapsed() <= PATIENCE * 5, "{:?}", began.elapsed());
+    }
+}
