@@ -31,13 +31,19 @@ pub fn parse<A: FromArgs + ArgsInfo>(
     })
 }
 
-/// The arguments behind the program's name.
-///
-/// # Errors
-/// A sentence, if one of them isn't text.
-pub fn arguments() -> Result<Vec<String>, &'static str> {
+/// The arguments of this process, or the code with which it ends, after the text that belongs to it.
+pub fn start<A>(
+    program: &str,
+    parse: impl FnOnce(Vec<String>) -> Result<A, EarlyExit>,
+) -> Result<A, ExitCode> {
     let text = std::env::args_os().skip(1).map(OsString::into_string);
-    text.collect::<Result<_, _>>().map_err(|_| "an argument isn't UTF-8 text")
+    let Ok(arguments) = text.collect::<Result<Vec<_>, _>>() else {
+        return Err(fail(program, &"an argument isn't UTF-8 text"));
+    };
+    parse(arguments).map_err(|exit| match exit.status {
+        Ok(()) => say(&exit.output),
+        Err(()) => fail(program, &exit.output),
+    })
 }
 
 /// Takes `--flag=value` apart, which argh knows as two arguments only; up to a `--`. A switch takes no

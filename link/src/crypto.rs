@@ -131,6 +131,37 @@ pub(crate) fn hex_value(digit: u8) -> Option<u8> {
 
 const PIN_PREFIX: &str = "sha256:";
 
+/// The part of rustls' `ServerCertVerifier` and `ClientCertVerifier` that checks the signatures of a handshake, as the
+/// provider does: whoever shows a certificate must hold its key.
+#[macro_export]
+macro_rules! verify_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &::rustls::pki_types::CertificateDer<'_>,
+            signature: &::rustls::DigitallySignedStruct,
+        ) -> Result<::rustls::client::danger::HandshakeSignatureValid, ::rustls::Error> {
+            let algorithms = &$crate::crypto::provider().signature_verification_algorithms;
+            ::rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &::rustls::pki_types::CertificateDer<'_>,
+            signature: &::rustls::DigitallySignedStruct,
+        ) -> Result<::rustls::client::danger::HandshakeSignatureValid, ::rustls::Error> {
+            let algorithms = &$crate::crypto::provider().signature_verification_algorithms;
+            ::rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<::rustls::SignatureScheme> {
+            $crate::crypto::provider().signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

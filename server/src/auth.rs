@@ -22,14 +22,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, ServerConnection, SignatureScheme,
-};
+use rustls::{CertificateError, DistinguishedName, ServerConnection};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::AttributeTypeAndValue;
 
@@ -241,13 +237,11 @@ pub type Stranger = Arc<OnceLock<Key>>;
 pub(crate) struct Verifier {
     known: Arc<Known>,
     stranger: Stranger,
-    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
     pub(crate) fn new(known: Arc<Known>, stranger: Stranger) -> Self {
-        let algorithms = crypto::provider().signature_verification_algorithms;
-        Self { known, stranger, algorithms }
+        Self { known, stranger }
     }
 }
 
@@ -277,25 +271,5 @@ impl ClientCertVerifier for Verifier {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    ptth_link::verify_signatures!();
 }

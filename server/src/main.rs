@@ -17,11 +17,9 @@ use tokio::sync::mpsc;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = match cli::arguments().map(Args::parse) {
-        Ok(Ok(args)) => args,
-        Ok(Err(exit)) if exit.status.is_ok() => return cli::say(&exit.output),
-        Ok(Err(exit)) => return fail(&exit.output),
-        Err(err) => return fail(&err),
+    let args = match cli::start("2ptth-server", Args::parse) {
+        Ok(args) => args,
+        Err(code) => return code,
     };
     if args.version {
         return cli::say(&concat!("2ptth-server ", env!("CARGO_PKG_VERSION")));

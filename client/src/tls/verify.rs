@@ -6,12 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
+use rustls::{CertificateError, OtherError};
 
 use ptth_link::crypto;
 
@@ -19,18 +18,17 @@ use ptth_link::crypto;
 #[derive(Debug)]
 pub(super) struct Shortcut {
     pin: Option<[u8; 32]>,
-    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Shortcut {
     /// Accepts the one certificate with this SHA-256.
     pub(super) fn pin(pin: [u8; 32]) -> Self {
-        Self { pin: Some(pin), ..Self::anything() }
+        Self { pin: Some(pin) }
     }
 
     /// Accepts any certificate.
     pub(super) fn anything() -> Self {
-        Self { pin: None, algorithms: crypto::provider().signature_verification_algorithms }
+        Self { pin: None }
     }
 }
 
@@ -54,27 +52,7 @@ impl ServerCertVerifier for Shortcut {
         Err(CertificateError::Other(mismatch).into())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    ptth_link::verify_signatures!();
 }
 
 /// Known by the certificates in a file: authorities, or the gateway's own.
@@ -118,27 +96,7 @@ impl ServerCertVerifier for Listed {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
-    }
+    ptth_link::verify_signatures!();
 }
 
 /// The gateway showed another certificate than the pin's. It sits in the
