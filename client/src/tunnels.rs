@@ -6,8 +6,8 @@
 //!   └────────────────────────┘
 //! ```
 
-mod everywhere;
 mod losses;
+mod places;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body::Body as HttpBody;
-use log::{info, warn};
+use log::info;
 use ptth_link::body::Body;
 use ptth_link::crypto;
 use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
@@ -41,7 +41,7 @@ use crate::serve::{Answering, Ended, answer};
 use crate::stopped::Stopped;
 use crate::tls::{self, how_verified};
 
-use everywhere::Everywhere;
+use places::Holding;
 
 /// One process's tunnels: what they have in common.
 #[derive(Clone, Debug)]
@@ -138,24 +138,8 @@ impl Process {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: fmt::Display + Send,
     {
-        if self.config.all_addresses {
-            let (process, slots) = (self.clone(), slots.collect());
-            return Everywhere { process, slots, network, service, shutdown }.hold().await;
-        }
-        let mut held = JoinSet::new();
-        for slot in slots {
-            let gateway = self.config.gateway.clone();
-            let dialer = self.dialer(slot, gateway, network.clone())?;
-            let (service, shutdown) = (service.clone(), shutdown.clone());
-            held.spawn(Slot::new(slot, self.clone(), dialer, service, shutdown).hold());
-        }
-        while let Some(done) = held.join_next().await {
-            match done {
-                Ok(result) => result?,
-                Err(err) => warn!("tunnel: its task ended: {err}"),
-            }
-        }
-        Ok(())
+        let (process, slots) = (self.clone(), slots.collect());
+        Holding { process, slots, network, service, shutdown }.hold().await
     }
 
     /// How the tunnel of one slot is dialled.
@@ -213,7 +197,7 @@ where
         process: Process,
         dialer: Dialer<N>,
         service: S,
-        shutdown: Shutdown,
+        (shutdown, failures): (Shutdown, Arc<Notify>),
     ) -> Self {
         let label = match process.journal.service() {
             Some(service) => format!("{service}/{number}"),
@@ -227,7 +211,7 @@ where
             shutdown,
             up_before: false,
             complaints: Complaints::default(),
-            failures: Arc::default(),
+            failures,
         }
     }
 

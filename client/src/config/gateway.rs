@@ -8,7 +8,7 @@ use ptth_link::settings::Mistake;
 use super::origin;
 
 /// The address of a gateway.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Gateway {
     /// A DNS name in lower case, or an IP address without brackets.
     pub host: String,

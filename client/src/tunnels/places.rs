@@ -1,4 +1,5 @@
-//! Tunnels to each address of the gateway's name. Addresses come and go, and their tunnels with them.
+//! Where the tunnels go: to the gateway, or, with `--all-addresses`, to each address of its name. Addresses come and
+//! go, and their tunnels with them.
 //!
 //! A gateway on several machines shares no state: a backend that is to be found through each of them has
 //! tunnels to each of them.
@@ -28,10 +29,10 @@ use crate::retry::{Backoff, Loss};
 
 use super::{Process, Slot, Stopped, random};
 
-/// The places of one gateway's name.
-pub(super) struct Everywhere<N, S> {
+/// Holds tunnels to the places of one gateway.
+pub(super) struct Holding<N, S> {
     pub(super) process: Process,
-    /// Of these slots there is one at each address.
+    /// Of these slots there is one at each place.
     pub(super) slots: Vec<usize>,
     pub(super) network: N,
     pub(super) service: S,
@@ -41,16 +42,16 @@ pub(super) struct Everywhere<N, S> {
 /// What is held, and what isn't for now.
 #[derive(Default)]
 struct Places {
-    held: BTreeMap<SocketAddr, Place>,
-    /// Addresses whose gateway said no, and until when it isn't asked again.
-    shunned: BTreeMap<SocketAddr, Instant>,
+    held: BTreeMap<Gateway, Place>,
+    /// Those whose gateway said no, and until when it isn't asked again.
+    shunned: BTreeMap<Gateway, Instant>,
 }
 
-/// The tunnels to one address.
+/// The tunnels to one place.
 struct Place {
     /// Small, and no other's: the slots are numbered by it.
     number: usize,
-    /// When its address was last among those found.
+    /// When it was last among those found.
     seen: Instant,
     /// Dropping it lets the tunnels go, in order.
     #[allow(dead_code, reason = "held for its drop")]
@@ -58,9 +59,9 @@ struct Place {
 }
 
 /// How the tunnels of a place ended: whose they were, and why.
-type Held = JoinSet<(SocketAddr, usize, Result<(), Stopped>)>;
+type Held = JoinSet<(Gateway, usize, Result<(), Stopped>)>;
 
-impl<N, S, B> Everywhere<N, S>
+impl<N, S, B> Holding<N, S>
 where
     N: Network,
     S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
@@ -69,10 +70,10 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: fmt::Display + Send,
 {
-    /// Looks for addresses and holds tunnels to them until the shutdown.
+    /// Looks for places and holds tunnels to them until the shutdown.
     ///
     /// # Errors
-    /// [`Stopped`], once the gateways at all addresses said no.
+    /// [`Stopped`], once the gateways at all of them said no.
     pub(super) async fn hold(mut self) -> Result<(), Stopped> {
         let mut places = Places::default();
         let mut held = Held::new();
@@ -118,20 +119,26 @@ where
         Ok(())
     }
 
-    async fn look(&self) -> io::Result<BTreeSet<SocketAddr>> {
+    async fn look(&self) -> io::Result<BTreeSet<Gateway>> {
+        if !self.process.config.all_addresses {
+            // Its name is looked up anew by each dial.
+            return Ok([self.process.config.gateway.clone()].into());
+        }
         let looking = self.network.addresses(&self.process.config.gateway);
         let found = timeout(PATIENCE, looking).await.map_err(|_| io::ErrorKind::TimedOut)??;
         if found.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
+        let gateway = |it: SocketAddr| Gateway { host: it.ip().to_string(), port: it.port() };
         // The same ones each time, whatever order they come in.
-        Ok(found.into_iter().collect::<BTreeSet<_>>().into_iter().take(MOST).collect())
+        let found = found.into_iter().collect::<BTreeSet<_>>().into_iter().take(MOST);
+        Ok(found.map(gateway).collect())
     }
 
     /// Lets go of addresses that are gone, and begins with those that are new.
     fn follow(
         &mut self,
-        found: &BTreeSet<SocketAddr>,
+        found: &BTreeSet<Gateway>,
         places: &mut Places,
         held: &mut Held,
         failures: &Arc<Notify>,
@@ -148,21 +155,23 @@ where
             stays
         });
         places.shunned.retain(|_, until| *until > now);
-        for &address in found {
-            if places.held.contains_key(&address) || places.shunned.contains_key(&address) {
+        let process = &self.process;
+        for address in found {
+            if places.held.contains_key(address) || places.shunned.contains_key(address) {
                 continue;
             }
             let number = places.free_number();
             let (trigger, shutdown) = channel();
-            places.held.insert(address, Place { number, seen: now, trigger });
-            info!("dial: the gateway is at {address}");
+            places.held.insert(address.clone(), Place { number, seen: now, trigger });
+            if process.config.all_addresses {
+                info!("dial: the gateway is at {address}");
+            }
             for slot in &self.slots {
-                let slot = number * self.process.config.tunnels + slot;
-                let gateway = Gateway { host: address.ip().to_string(), port: address.port() };
-                let dialer = self.process.dialer(slot, gateway, self.network.clone())?;
-                let (process, service) = (self.process.clone(), self.service.clone());
-                let mut slot = Slot::new(slot, process, dialer, service, shutdown.clone());
-                slot.failures = failures.clone();
+                let slot = number * process.config.tunnels + slot;
+                let dialer = process.dialer(slot, address.clone(), self.network.clone())?;
+                let ends = (shutdown.clone(), failures.clone());
+                let slot = Slot::new(slot, process.clone(), dialer, self.service.clone(), ends);
+                let address = address.clone();
                 held.spawn(async move { (address, number, slot.hold().await) });
             }
         }
@@ -181,7 +190,7 @@ impl Places {
     /// A gateway that says no is left alone for a while, if there are others; else that's final.
     fn ended(
         &mut self,
-        address: SocketAddr,
+        address: Gateway,
         number: usize,
         result: Result<(), Stopped>,
     ) -> Result<(), Stopped> {
@@ -192,11 +201,11 @@ impl Places {
             return Ok(());
         }
         self.held.remove(&address);
-        self.shunned.insert(address, Instant::now() + LOOK);
         if self.held.is_empty() {
             return Err(stopped);
         }
         warn!("dial: at {address} {stopped}; the others go on");
+        self.shunned.insert(address, Instant::now() + LOOK);
         Ok(())
     }
 }
