@@ -1,9 +1,8 @@
-//! Who a backend is: the check of its key inside the TLS handshake, and what its certificate says.
+//! Which backends may come in: the check of the key inside the TLS handshake, and the kinds of credentials.
 //!
 //! Invariant: the key admits, nothing else. Chain, dates and names of a backend's certificate are
-//! its own claims; the name tells tunnels of one key apart and goes into logs.
+//! its own claims.
 
-mod attempts;
 pub mod authorization;
 mod basic;
 mod bearer;
@@ -19,153 +18,23 @@ mod testing;
 mod tests;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, ServerConnection, SignatureScheme,
-};
-use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::x509::AttributeTypeAndValue;
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 
 use ptth_link::crypto;
-use ptth_link::token::{ORGANIZATION, PublicKey};
+use ptth_link::token::PublicKey;
 
-pub use attempts::Attempts;
-pub use credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use crate::identity::Key;
+
+pub use credential::{Checking, Claim, Credential, Pass, Refusal};
 pub use kinds::Settings;
 pub(crate) use secret::is_exposed;
 pub use secret::{Content, Digest, Files, LoadError, Secret};
-
-/// A backend's key. Tokens are Ed25519; in open mode a certificate may carry any other.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Key {
-    /// The public half of a token, or any other Ed25519 key.
-    Ed25519(PublicKey),
-    /// The SHA-256 of the SubjectPublicKeyInfo of a key of another type.
-    Other([u8; 32]),
-    /// No key at all, but a secret (door B): its digest.
-    Secret(Mark),
-}
-
-impl Key {
-    /// The key of a SubjectPublicKeyInfo.
-    pub fn from_spki(der: &[u8]) -> Self {
-        PublicKey::from_spki(der).map_or_else(|| Self::Other(crypto::sha256(der)), Self::Ed25519)
-    }
-
-    fn of(certificate: &CertificateDer<'_>) -> Result<Self, rustls::Error> {
-        let parsed = ParsedCertificate::try_from(certificate)?;
-        Ok(Self::from_spki(&parsed.subject_public_key_info()))
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ed25519(key) => write!(f, "{key}"),
-            Self::Other(digest) => f.write_str(&crypto::pin_text(digest)),
-            // A digest of a weak password would give it away.
-            Self::Secret(_) => f.write_str("(a secret)"),
-        }
-    }
-}
-
-/// What a backend's certificate and ClientHello say. The key is proven, the rest is claimed.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Identity {
-    /// The key that it proved to hold; `None` only in open mode.
-    pub key: Option<Key>,
-    /// The certificate's CN: printable, 64 characters at most, empty if there is none.
-    pub name: String,
-    /// The process: `name` up to its last dot.
-    pub instance: String,
-    /// Whether it says that it is this project's client.
-    pub ours: bool,
-    /// The public host that it wants to serve.
-    pub sni: Option<String>,
-    /// The dynamic name that it wants to serve: the certificate's OU.
-    pub wish: Option<String>,
-    /// The path that it wants to serve alone: another OU, which begins with `/`.
-    pub path: Option<String>,
-}
-
-impl Identity {
-    /// Reads it off a connection whose handshake is done.
-    pub fn of(connection: &ServerConnection) -> Self {
-        let certificate = connection.peer_certificates().and_then(|chain| chain.first());
-        let mut identity = certificate.map(Self::claimed).unwrap_or_default();
-        identity.sni = connection.server_name().map(str::to_owned);
-        identity
-    }
-
-    /// Whether a tunnel of `other` takes the place of one of this: the same key, process and slot.
-    pub fn is_same_tunnel(&self, other: &Self) -> bool {
-        self.key.is_some()
-            && !self.name.is_empty()
-            && self.key == other.key
-            && self.name == other.name
-    }
-
-    /// Whether both belong to one process, which may hold several tunnels.
-    pub fn is_same_backend(&self, other: &Self) -> bool {
-        self.key.is_some()
-            && !self.instance.is_empty()
-            && self.key == other.key
-            && self.instance == other.instance
-    }
-
-    /// The key as logs show it.
-    pub fn key_text(&self) -> String {
-        self.key.map_or_else(|| "none".to_owned(), |key| key.to_string())
-    }
-
-    fn claimed(certificate: &CertificateDer<'_>) -> Self {
-        let key = Key::of(certificate).ok();
-        let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-            return Self { key, ..Self::default() };
-        };
-        let subject = parsed.subject();
-        let name = subject.iter_common_name().next().map(text).unwrap_or_default();
-        let ours = subject.iter_organization().any(|o| text(o) == ORGANIZATION);
-        let (paths, wishes): (Vec<_>, Vec<_>) =
-            subject.iter_organizational_unit().map(text).partition(|text| text.starts_with('/'));
-        let (wish, path) = (wishes.into_iter().next(), paths.into_iter().next().filter(|_| ours));
-        Self { key, ours, wish, path, ..Self::called(&name) }
-    }
-
-    /// A backend that calls itself `<instance>.<slot>`, of which nothing else is known.
-    pub fn called(name: &str) -> Self {
-        let name = bounded(name);
-        let instance = name.rsplit_once('.').map_or(name.as_str(), |(instance, _)| instance);
-        Self { instance: instance.to_owned(), name, ..Self::default() }
-    }
-}
-
-/// The text of an attribute, whatever string type it has, without what a terminal would obey.
-fn text(attribute: &AttributeTypeAndValue<'_>) -> String {
-    let text = String::from_utf8_lossy(attribute.as_slice());
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-/// Cuts a name that is longer than X.520 allows. The digest keeps two that differ in the end
-/// apart: otherwise the tunnels of one process would replace each other.
-fn bounded(name: &str) -> String {
-    if name.chars().count() <= MAX_NAME {
-        return name.to_owned();
-    }
-    let digest = &crypto::hex(&crypto::sha256(name.as_bytes()))[..16];
-    let kept: String = name.chars().take(MAX_NAME - 17).collect();
-    format!("{kept}~{digest}")
-}
-
-/// X.520's bound for a common name, in characters.
-const MAX_NAME: usize = 64;
 
 /// The keys that may come in. Shared between the TLS configuration and whoever replaces them.
 #[derive(Debug, Default)]

@@ -2,17 +2,18 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use log::debug;
 use ptth_link::body::Inflow;
+use ptth_link::deadline::Deadline;
 use ptth_link::pump::PumpError;
 use tokio::sync::futures::OwnedNotified;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::pool::Lease;
-use crate::share::SMALL;
+use crate::quota::SMALL;
 use crate::upload::Upload;
 
 /// Moves the bodies of an exchange whose response has begun: the two directions joined, not raced.
@@ -225,21 +226,24 @@ impl Drop for Carry {
     }
 }
 
-/// A deadline that begins anew whenever something moved. Costs no timer until somebody waits, and none for each
-/// move: when it fires too early, it is set to when it will be time.
+/// A deadline that begins anew whenever something moved.
 #[derive(Debug)]
 pub struct Stillness {
     /// How long nothing may move.
     pub patience: Duration,
     since: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// When it is looked at once before: whoever polls may have something to do when it begins to last.
+    first: Option<Instant>,
+    timer: Deadline,
     moved: u64,
 }
 
 impl Stillness {
     /// Begins now.
     pub fn new(patience: Duration) -> Self {
-        Self { patience, since: Instant::now(), timer: None, moved: 0 }
+        let since = Instant::now();
+        let first = Some(since + patience.min(STILL));
+        Self { patience, since, first, timer: Deadline::default(), moved: 0 }
     }
 
     /// Since when nothing has moved, if that lasts.
@@ -252,17 +256,11 @@ impl Stillness {
         if moved != self.moved {
             (self.moved, self.since) = (moved, Instant::now());
         }
-        let due = self.since + self.patience;
-        // Looked at once before: whoever polls may have something to do when it begins to last.
-        let first = due.min(self.since + STILL);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(first)));
-        while timer.as_mut().poll(cx).is_ready() {
-            if timer.deadline() >= due {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(due);
+        if let Some(first) = self.first {
+            ready!(self.timer.poll_at(cx, first));
+            self.first = None;
         }
-        Poll::Pending
+        self.timer.poll_at(cx, self.since + self.patience)
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::auth::Identity;
+use crate::identity::Identity;
 use crate::live::Tunnel;
 use crate::pool::{Lease, NoTunnel, Pool};
 

@@ -31,8 +31,8 @@ use tokio::time::Instant;
 use crate::carry::{Carry, Idle, Stillness};
 use crate::error::ExchangeError;
 use crate::pool::{Lease, NoTunnel};
+use crate::quota::SMALL;
 use crate::router;
-use crate::share::SMALL;
 use crate::upload::{Upload, Watched};
 
 pub use way::Way;

@@ -14,10 +14,10 @@ use ptth_link::window::Budget;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::auth::Identity;
 use crate::graveyard::Graveyard;
-use crate::share::{Part, Share, Tally};
-use crate::site::Grant;
+use crate::identity::Grant;
+use crate::identity::Identity;
+use crate::quota::{Share, Tally};
 
 pub(crate) use lobby::Lobby;
 
@@ -135,8 +135,8 @@ impl Tunnel {
 
     /// Gives it back, to whoever waits for it in any of the pools; the last one out of a tunnel that
     /// drains wakes its driver.
-    pub(crate) fn leave(&self, part: &Part) {
-        self.tally.leave(part);
+    pub(crate) fn leave(&self, share: &Share) {
+        self.tally.leave(share);
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if before == 1 && self.is_draining() {
             self.attention.notify_one();

@@ -19,12 +19,15 @@ use std::sync::Arc;
 
 use ptth_link::token::PublicKey;
 
-use crate::auth::{Claim, Credential, Identity, Known, Mark};
+use crate::auth::{Claim, Credential, Known};
 use crate::config::{Config, NameGrant, NoBackend, Route as Settings, WhenTaken};
+use crate::identity::Grant;
+use crate::identity::{Identity, Mark};
 use crate::live::Tunnel;
 use crate::pool::{Patience, Pool};
+use crate::quota::Gauge;
+use crate::router::RouteId;
 use crate::router::{HostPattern, Table};
-use crate::site::{Grant, Site};
 
 use admits::{Admits, Scope};
 use desk::Desk;
@@ -63,7 +66,7 @@ pub struct Policy {
     /// Whom each of `routes` admits.
     admits: Vec<Arc<Admits>>,
     /// Where each site stands in them.
-    indices: HashMap<Site, usize>,
+    indices: HashMap<RouteId, usize>,
     narrow: Narrow,
     names: Option<Names>,
 }
@@ -121,12 +124,12 @@ impl Policy {
         let first = self.routes.len();
         let admits = Arc::new(Admits::new(settings, first, known));
         // All its hosts together hold no more requests than the route may.
-        let held = Arc::default();
+        let held = Gauge::default();
         for host in &settings.hosts {
             // The configuration was checked for twins; the first would stay.
             let index = self.routes.len();
             let _ = self.table.insert(host, &settings.path, Target::Route(index));
-            let mut route = Route::of(settings, host, Pool::holding(shards, Arc::clone(&held)));
+            let mut route = Route::of(settings, host, Pool::holding(shards, held.clone()));
             if let Some(same) = before.and_then(|before| before.route(&route.site)) {
                 route.pool = same.pool.clone();
             }
@@ -199,12 +202,12 @@ impl Policy {
     /// Those of the sites that exist; dynamic names only while somebody serves them.
     pub fn live(&self, grants: &[Grant]) -> Vec<Arc<Route>> {
         let single = |site| self.narrowed(site).map(Arc::new);
-        let found = grants.iter().map(Grant::site);
+        let found = grants.iter().map(Grant::route);
         found.filter_map(|site| self.route(site).or_else(|| single(site))).collect()
     }
 
     /// Whether anybody serves the site.
-    pub fn has_backend(&self, site: &Site) -> bool {
+    pub fn has_backend(&self, site: &RouteId) -> bool {
         self.route(site).is_some_and(|route| !route.pool.is_empty())
     }
 
@@ -228,25 +231,25 @@ impl Policy {
         let mut sites = Vec::new();
         let mut seen = HashSet::new();
         for grant in &tunnel.grants {
-            let site = grant.site();
+            let site = grant.route();
             if seen.contains(site) {
                 continue;
             }
             let own = [site.clone()];
-            let found: &[Site] = match (site, self.index(site)) {
-                (Site::Name(name), _) => {
+            let found: &[RouteId] = match (site, self.index(site)) {
+                (RouteId::Name(name), _) => {
                     let kept = self.names.as_ref().is_some_and(|it| it.keeps(name, grant, tunnel));
                     if kept { &own } else { &[] }
                 }
-                (Site::Host(..), Some(index)) => {
+                (RouteId::Host(..), Some(index)) => {
                     let Some(admits) = self.admits.get(index) else { continue };
                     match admits.keeps(grant, tunnel.identity.key.as_ref()) {
                         Some(Scope::Route) => &self.sites(admits),
-                        Some(Scope::Site) => &own,
+                        Some(Scope::Host) => &own,
                         None => &[],
                     }
                 }
-                (Site::Host(..), None) => &[],
+                (RouteId::Host(..), None) => &[],
             };
             sites.extend(found.iter().filter(|site| seen.insert((*site).clone())).cloned());
         }
@@ -259,10 +262,10 @@ impl Policy {
     /// [`Refused::Forbidden`]: its key is good for something, but not for what it asks.
     pub fn admit(&self, identity: &Identity) -> Result<Vec<Grant>, Refused> {
         let grants = self.sites_by_key(identity)?.into_iter().map(Grant::by_key).collect();
-        at_path(grants, identity.path.as_deref(), Grant::site)
+        at_path(grants, identity.path.as_deref(), Grant::route)
     }
 
-    fn sites_by_key(&self, identity: &Identity) -> Result<Vec<Site>, Refused> {
+    fn sites_by_key(&self, identity: &Identity) -> Result<Vec<RouteId>, Refused> {
         let names = |name: Option<&str>| match &self.names {
             Some(names) => names.admit(identity, name),
             None => Vec::new(),
@@ -305,7 +308,7 @@ impl Policy {
     }
 
     /// Of several routes those that visitors of that host come to, if it is one of theirs; else all.
-    fn choose(&self, granted: &[&Arc<Admits>], host: Option<&str>) -> Vec<Site> {
+    fn choose(&self, granted: &[&Arc<Admits>], host: Option<&str>) -> Vec<RouteId> {
         let at: Vec<_> = host.into_iter().flat_map(|host| self.table.at(host)).collect();
         let has = |admits: &&&Arc<Admits>| {
             at.iter().any(|it| matches!(it, Target::Route(n) if admits.indices.contains(n)))
@@ -339,8 +342,8 @@ impl Policy {
             }
         }
         let mut seen = HashSet::new();
-        grants.retain(|grant| seen.insert(grant.site().clone()));
-        Ok((desk.who(), at_path(grants, path, Grant::site)?))
+        grants.retain(|grant| seen.insert(grant.route().clone()));
+        Ok((desk.who(), at_path(grants, path, Grant::route)?))
     }
 
     /// The configured routes, each once, with whom they admit.
@@ -350,28 +353,28 @@ impl Policy {
     }
 
     /// All that a configured route serves.
-    fn sites(&self, admits: &Admits) -> Vec<Site> {
+    fn sites(&self, admits: &Admits) -> Vec<RouteId> {
         let routes = self.routes.get(admits.indices.clone()).unwrap_or_default();
         routes.iter().map(|route| route.site.clone()).collect()
     }
 
     /// The configured route of a site, or of the pattern that a single host belongs to.
-    fn index(&self, site: &Site) -> Option<usize> {
+    fn index(&self, site: &RouteId) -> Option<usize> {
         self.indices.get(site).copied().or_else(|| self.wider(site))
     }
 
-    fn route(&self, site: &Site) -> Option<Arc<Route>> {
+    fn route(&self, site: &RouteId) -> Option<Arc<Route>> {
         match (site, self.indices.get(site)) {
-            (Site::Name(name), _) => self.names.as_ref()?.get(name),
+            (RouteId::Name(name), _) => self.names.as_ref()?.get(name),
             (_, Some(index)) => self.routes.get(*index).cloned(),
             (_, None) => self.narrow.get(site),
         }
     }
 
-    fn site(&self, site: &Site) -> Option<Arc<Route>> {
+    fn site(&self, site: &RouteId) -> Option<Arc<Route>> {
         match site {
-            Site::Name(name) => Some(self.names.as_ref()?.make(name)),
-            Site::Host(..) => self.route(site).or_else(|| self.make_narrow(site)),
+            RouteId::Name(name) => Some(self.names.as_ref()?.make(name)),
+            RouteId::Host(..) => self.route(site).or_else(|| self.make_narrow(site)),
         }
     }
 }

@@ -228,8 +228,8 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::auth::Key;
     use crate::config::{Admission, CertificateSource};
+    use crate::identity::Key;
 
     fn config(admission: Admission) -> Config {
         Config::new(CertificateSource::SelfSigned { names: Vec::new(), kept: None }, admission)

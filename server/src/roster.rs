@@ -14,12 +14,13 @@ use log::{info, warn};
 use ptth_link::goaway::{REPLACED, WITHDRAWN};
 use tokio::sync::Notify;
 
-use crate::auth::Identity;
 use crate::config::WhenTaken;
 use crate::fallback::Fallbacks;
+use crate::identity::Grant;
+use crate::identity::Identity;
 use crate::live::{Tunnel, TunnelId};
 use crate::policy::{Policy, Route};
-use crate::site::{Grant, Site};
+use crate::router::RouteId;
 
 use replaced::Replaced;
 use succession::Succession;
@@ -44,7 +45,7 @@ pub struct Roster {
 struct Members {
     present: BTreeMap<TunnelId, Member>,
     /// The tunnels that had to leave a site to another backend; the first has it again when nobody else does.
-    losers: HashMap<Site, BTreeSet<TunnelId>>,
+    losers: HashMap<RouteId, BTreeSet<TunnelId>>,
     replaced: Replaced,
     /// Tunnels that another one of the same process replaced, as long as they last.
     leaving: Vec<Weak<Tunnel>>,
@@ -56,7 +57,7 @@ struct Member {
     tunnel: Arc<Tunnel>,
     routes: ByPool,
     /// Those of its sites that another backend took from it.
-    lost: HashSet<Site>,
+    lost: HashSet<RouteId>,
 }
 
 /// Routes by the addresses of their pools in memory, to be found among thousands.
@@ -145,7 +146,7 @@ impl Members {
             }
         }
         let sites = served.values().map(|route| &route.site);
-        for site in sites.chain(member.tunnel.grants.iter().map(Grant::site)) {
+        for site in sites.chain(member.tunnel.grants.iter().map(Grant::route)) {
             let free = !policy.has_backend(site);
             let first = self.losers.get_mut(site).filter(|_| free).and_then(BTreeSet::pop_first);
             if self.losers.get(site).is_some_and(BTreeSet::is_empty) {
@@ -238,7 +239,7 @@ impl Roster {
         let joined = self.join(&mut members, tunnel, policy.judge(tunnel));
         if joined.is_err() {
             // What began to exist for it.
-            tunnel.grants.iter().for_each(|grant| policy.forget(grant.site()));
+            tunnel.grants.iter().for_each(|grant| policy.forget(grant.route()));
         }
         joined
     }

@@ -12,6 +12,7 @@
 //! gets what the visitor wrote, so what is matched must be what the origin will read.
 
 mod host;
+mod id;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use std::net::Ipv6Addr;
 use http::uri::PathAndQuery;
 
 pub use host::{HostPattern, PatternError, exact, is_label};
+pub use id::RouteId;
 
 /// Routes by host and path.
 #[derive(Clone, Debug)]

@@ -8,15 +8,13 @@ use ptth_link::shutdown::Shutdown;
 use ptth_link::window::Budget;
 use tokio::sync::mpsc;
 
-use crate::auth::Attempts;
-use crate::caps::Caps;
 use crate::config::{Config, Limits, ProxyProtocol, Trusted};
 use crate::deliver::{Courier, Outbox};
 use crate::edge::Edge;
 use crate::policy::Policy;
 use crate::public::Visitor;
+use crate::quota::{Attempts, ConnectionLimit, ConnectionPermit};
 use crate::roster::Roster;
-use crate::stay::Stay;
 use crate::tls::{Tls, TlsError};
 use crate::tunnel::{Driving, Home};
 
@@ -34,7 +32,7 @@ pub struct Shared {
     /// Failed admissions, by address.
     pub attempts: Arc<Attempts>,
     /// How many connections there may be.
-    pub caps: Caps,
+    pub connections: ConnectionLimit,
     /// How long and how many.
     pub limits: Limits,
     /// The proxies whose word counts.
@@ -64,8 +62,8 @@ impl Shared {
             roster: Roster::new(policy, shards.len(), config.limits.tunnels),
             outbox: Arc::default(),
             budget: Budget::new(BODY_BUDGET),
-            attempts: Arc::default(),
-            caps: Caps::new(&config.limits),
+            attempts: Attempts::new(),
+            connections: ConnectionLimit::new(&config.limits),
             limits: config.limits.clone(),
             trusted: config.trusted.clone(),
             proxy_protocol: config.proxy_protocol,
@@ -137,12 +135,18 @@ impl Shard {
             budget: self.budget.part(),
             shutdown: self.shutdown.clone(),
             port: self.port.get().copied(),
-            stake: None,
+            permit: Arc::default(),
+            proven: false,
         }
     }
 
     /// A visitor on this shard.
-    pub fn visitor(&self, address: IpAddr, sni: Option<&str>, stay: Arc<Stay>) -> Visitor {
+    pub fn visitor(
+        &self,
+        address: IpAddr,
+        sni: Option<&str>,
+        stay: Arc<ConnectionPermit>,
+    ) -> Visitor {
         let trusted = if stay.is_opaque() { Trusted::default() } else { self.trusted.clone() };
         Visitor {
             address,

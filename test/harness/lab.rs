@@ -19,14 +19,15 @@ use ptth_client::serve::{Answering, Ended, answer};
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
-use ptth_server::auth::{Identity, Known};
+use ptth_server::auth::Known;
 use ptth_server::config::{Admission, CertificateSource, Config, Limits};
 use ptth_server::edge::Edge;
+use ptth_server::identity::Grant;
+use ptth_server::identity::Identity;
 use ptth_server::policy::Policy;
 use ptth_server::pool::Pool;
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
 use ptth_server::roster::Roster;
-use ptth_server::site::Grant;
 use ptth_server::tunnel::{Home, attach};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::oneshot;
@@ -244,7 +245,8 @@ impl Lab {
             budget: self.budget.clone(),
             shutdown: self.shutdown.clone(),
             port: None,
-            stake: None,
+            permit: Arc::default(),
+            proven: false,
         };
         self.running.spawn(async move {
             attach(io, identity, grants, home).await;
@@ -293,7 +295,7 @@ impl Lab {
             budget: self.budget.part(),
             limits: Limits::default(),
             shutdown: self.shutdown.clone(),
-            attempts: Arc::default(),
+            attempts: ptth_server::quota::Attempts::new(),
             drive: None,
             stay: Arc::default(),
             stated: Arc::default(),

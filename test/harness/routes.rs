@@ -15,7 +15,8 @@ use ptth_link::token::Token;
 use ptth_server::Order;
 use ptth_server::auth::{Credential, Files, Settings};
 use ptth_server::config::{Args, Config, ConfigError, NameGrant, Names, Route};
-use ptth_server::site::{Grant, Site};
+use ptth_server::identity::Grant;
+use ptth_server::router::RouteId;
 use tower_service::Service;
 
 use crate::{Answer, Backend, Dialect, GatewayBox, H1, H2, soon};
@@ -146,8 +147,8 @@ impl Filed {
 }
 
 /// All paths of a host, as a route has them.
-pub fn site(host: &str) -> Site {
-    Site::Host(host.parse().expect("a host"), "/".into())
+pub fn site(host: &str) -> RouteId {
+    RouteId::Host(host.parse().expect("a host"), "/".into())
 }
 
 /// The same, granted to whoever holds a key.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::credential::{Checking, Claim, Credential, Pass, Refusal};
 use super::secret::{Digest, Files, LoadError, Secret};
+use crate::identity::Mark;
 
 /// `basic = { user = "…", password_file = "…" }`, or with `password_sha256`.
 #[derive(Debug, Deserialize)]

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::credential::{Checking, Claim, Credential, Pass, Refusal};
 use super::secret::{Digest, Files, LoadError, Secret};
+use crate::identity::Mark;
 
 /// `bearer_sha256 = "…"`: the digest of the token's bytes, so that the configuration holds no secret.
 #[derive(Debug, Deserialize)]

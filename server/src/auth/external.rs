@@ -28,8 +28,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::credential::{Checking, Claim, Credential, Pass, Refusal};
 use super::secret::{Files, LoadError, Secret};
+use crate::identity::Mark;
 use address::Address;
 use seconds::Seconds;
 

@@ -22,8 +22,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::credential::{Checking, Claim, Credential, Pass, Refusal};
 use super::secret::{Files, LoadError};
+use crate::identity::Mark;
 
 /// `jwt = { hs256_files = ["a", "b"], audience = "…" }`.
 #[derive(Debug, Deserialize)]

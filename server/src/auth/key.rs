@@ -9,9 +9,10 @@ use serde::Deserialize;
 use ptth_link::keys::{holds_secret, parse_keys};
 use ptth_link::token::PublicKey;
 
-use super::Key;
-use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::credential::{Checking, Claim, Credential, Pass, Refusal};
 use super::secret::{Content, Files, LoadError, Secret};
+use crate::identity::Key;
+use crate::identity::Mark;
 
 /// `key = "2ptth_pub_…"`.
 #[derive(Debug, Deserialize)]

@@ -11,6 +11,7 @@ use ptth_link::token::Token;
 
 use super::*;
 use crate::config::Admission;
+use crate::identity::Identity;
 use crate::tls::testing::*;
 
 const LABEL: &[&[u8]] = &[alpn::PTTH];

@@ -14,9 +14,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use crate::config::Limits;
 use crate::forward::Way;
 use crate::policy::{Found, Policy, Route};
+use crate::quota::network;
 use crate::roster::Roster;
-use crate::share::network;
-use crate::site::Site;
+use crate::router::RouteId;
 
 use super::fate::{FIRST, Fate, LONGEST, attempt, back_off};
 use super::lane::{Lanes, Turn};
@@ -86,7 +86,7 @@ impl Courier {
     async fn deliver(self, mut delivery: Delivery, lanes: Lanes) {
         let mut failed = None;
         let last = loop {
-            let turn = self.turn(&delivery, &lanes, delivery.place.site().clone()).await;
+            let turn = self.turn(&delivery, &lanes, delivery.permit.route().clone()).await;
             // An attempt is large; most of those that wait aren't at one.
             let tried = Box::pin(self.try_once(&delivery, &lanes, turn)).await;
             let (why, after) = match tried {
@@ -105,7 +105,7 @@ impl Courier {
     }
 
     /// Waits for a turn on the lane of `site`, or of the one where the host and path lead meanwhile.
-    async fn turn(&self, delivery: &Delivery, lanes: &Lanes, mut site: Site) -> (Site, Turn) {
+    async fn turn(&self, delivery: &Delivery, lanes: &Lanes, mut site: RouteId) -> (RouteId, Turn) {
         loop {
             let lane = lanes.of(&site);
             let mut turn = pin!(lane.turn(network(delivery.address)));
@@ -134,7 +134,7 @@ impl Courier {
         &self,
         delivery: &Delivery,
         lanes: &Lanes,
-        (mut site, mut turn): (Site, Turn),
+        (mut site, mut turn): (RouteId, Turn),
     ) -> Result<(String, Option<Duration>), Last> {
         loop {
             if Instant::now() >= delivery.expires {
@@ -220,7 +220,7 @@ impl Courier {
     async fn pause(&self, delivery: &Delivery, why: &str, after: Option<Duration>) {
         self.count(|counters| &counters.retried);
         let mut shutdown = self.shutdown.clone();
-        let (id, site, attempts) = (delivery.id, delivery.place.site(), delivery.attempts);
+        let (id, site, attempts) = (delivery.id, delivery.permit.route(), delivery.attempts);
         if shutdown.is(Phase::Draining) {
             debug!("deliver: {id} {site} failed attempts={attempts}: {why}");
             return sleep(FIRST).await;
@@ -239,7 +239,7 @@ impl Courier {
             Last::Delivered => self.count(|counters| &counters.delivered),
             Last::Dropped(why) => {
                 self.count(|counters| &counters.dropped);
-                warn!("deliver: {} {} dropped: {why}", delivery.id, delivery.place.site());
+                warn!("deliver: {} {} dropped: {why}", delivery.id, delivery.permit.route());
             }
             Last::Lost => {}
         }

@@ -9,8 +9,8 @@ use crate::config::NoBackend;
 use crate::confine::confine;
 use crate::policy::{Found, Policy, Route};
 use crate::pool::{Lease, NoTunnel, TunnelId};
+use crate::quota::Share;
 use crate::roster::Roster;
-use crate::share::Share;
 
 /// What an exchange needs of the gateway.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Way<'a> {
     /// The thread that this runs on.
     pub shard: usize,
     /// What the visitor's address has of the route's tunnels.
-    pub share: Share,
+    pub share: Arc<Share>,
     /// From the last sign of the upload to the response's head.
     pub head_timeout: Duration,
     /// For a response under way of which nothing moves.

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::auth::{Credential, Key, Known};
+use crate::auth::{Credential, Known};
 use crate::config::Route as Settings;
+use crate::identity::Grant;
+use crate::identity::Key;
 use crate::router::HostPattern;
-use crate::site::Grant;
 
 use super::{Policy, Target, Wish};
 
@@ -27,12 +28,12 @@ pub(super) enum Scope {
     /// All hosts of the site's route: the configuration says so.
     Route,
     /// The site alone: somebody outside was asked about that.
-    Site,
+    Host,
 }
 
 impl Scope {
     pub(super) fn of(credential: &dyn Credential) -> Self {
-        if credential.is_abroad() { Self::Site } else { Self::Route }
+        if credential.is_abroad() { Self::Host } else { Self::Route }
     }
 }
 

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Claim, Credential, Mark, Pass, Refusal};
-use crate::site::Grant;
+use crate::auth::{Claim, Credential, Pass, Refusal};
+use crate::identity::Grant;
+use crate::identity::Mark;
 
 use super::admits::{Admits, Scope};
 use super::names::Names;
@@ -88,10 +89,10 @@ impl<'a> Desk<'a> {
         for credential in credentials {
             let Some(pass) = self.passes(credential, &admits.hosts).await else { continue };
             let sites = match (Scope::of(&**credential), wanted) {
-                (Scope::Site, Some((index, host))) => {
+                (Scope::Host, Some((index, host))) => {
                     policy.single(index, host).into_iter().collect()
                 }
-                (Scope::Site, None) | (Scope::Route, _) => policy.sites(admits),
+                (Scope::Host, None) | (Scope::Route, _) => policy.sites(admits),
             };
             return sites.into_iter().map(|site| Grant::by_secret(site, pass.mark)).collect();
         }
@@ -210,7 +211,7 @@ mod tests {
     use crate::auth::{Checking, Known};
     use crate::config::{Admission, CertificateSource, Config, NameGrant, Names, Route};
     use crate::policy::Wish;
-    use crate::site::Site;
+    use crate::router::RouteId;
 
     use super::*;
 
@@ -256,12 +257,12 @@ mod tests {
         Policy::new(&config, &Arc::new(Known::default()), 1, None)
     }
 
-    fn sites(grants: &[Grant]) -> Vec<Site> {
-        grants.iter().map(|grant| grant.site().clone()).collect()
+    fn sites(grants: &[Grant]) -> Vec<RouteId> {
+        grants.iter().map(|grant| grant.route().clone()).collect()
     }
 
-    fn host(name: &str) -> Site {
-        Site::Host(name.parse().unwrap(), "/".into())
+    fn host(name: &str) -> RouteId {
+        RouteId::Host(name.parse().unwrap(), "/".into())
     }
 
     fn claim() -> Claim<'static> {
@@ -291,7 +292,7 @@ mod tests {
         let grant = NameGrant { names, credential: outside.clone() };
         let named = policy(&[], Some(Names::new("names.test", vec![grant])));
         let (_, grants) = named.register(&claim(), &Wish::Any, None).await.unwrap();
-        assert_eq!(sites(&grants), ["alice", "bob"].map(|name| Site::Name(name.into())));
+        assert_eq!(sites(&grants), ["alice", "bob"].map(|name| RouteId::Name(name.into())));
         let asked = ["alice.names.test", "bob.names.test"].map(str::to_owned);
         assert_eq!(*outside.asked.lock().unwrap(), [asked], "asked with its names");
     }

@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
-use crate::auth::Identity;
 use crate::config::{NameGrant, Names as Settings, NoBackend};
+use crate::identity::Grant;
+use crate::identity::Identity;
 use crate::live::Tunnel;
 use crate::pool::Pool;
+use crate::quota::{Gauge, InUse};
+use crate::router::RouteId;
 use crate::router::{self, HostPattern};
-use crate::site::{Grant, Site};
 
 use super::admits::{has_key, lets_in};
 use super::{Found, Lost, Policy, Route};
@@ -29,7 +30,7 @@ impl Names {
     pub(super) fn new(settings: Settings, shards: usize, before: Option<&Self>) -> Self {
         let before = before.filter(|before| before.settings.domain == settings.domain);
         let live = before.map(Self::live).unwrap_or_default().into_iter().filter_map(|route| {
-            let Site::Name(name) = &route.site else { return None };
+            let RouteId::Name(name) = &route.site else { return None };
             Some((name.clone(), Arc::new(Route::named(&settings, name, route.pool.clone()))))
         });
         let live = RwLock::new(live.collect());
@@ -139,11 +140,11 @@ impl Names {
     /// a stranger chose the name, and nothing of it stays when he leaves.
     fn await_name(&self, name: &str) -> Option<Arc<Route>> {
         let most = self.settings.hold?.requests;
-        (self.pools.held() < most).then(|| self.route(name))
+        (self.pools.held.held() < most).then(|| self.route(name))
     }
 
     /// What a backend of door A may serve: the name it asks for, or the ones that its key is for.
-    pub(super) fn admit(&self, identity: &Identity, name: Option<&str>) -> Vec<Site> {
+    pub(super) fn admit(&self, identity: &Identity, name: Option<&str>) -> Vec<RouteId> {
         let grants = self.settings.allow.iter();
         let grants = grants.filter(|grant| has_key(&grant.credential, identity.key.as_ref()));
         let names: Vec<_> = match name {
@@ -153,7 +154,7 @@ impl Names {
             }
             None => grants.filter_map(|grant| grant.names.clone()).flatten().collect(),
         };
-        names.into_iter().filter(|name| self.is_fit(name)).map(Site::Name).collect()
+        names.into_iter().filter(|name| self.is_fit(name)).map(RouteId::Name).collect()
     }
 
     /// Whether a backend that once passed may still have the name.
@@ -190,11 +191,11 @@ impl Policy {
     }
 
     /// Takes out a name, or a single host of a pattern, if this is one and nobody serves it any more.
-    pub fn forget(&self, site: &Site) {
+    pub fn forget(&self, site: &RouteId) {
         match (site, &self.names) {
-            (Site::Name(name), Some(names)) => names.forget(name),
-            (Site::Name(_), None) => {}
-            (Site::Host(..), _) => self.narrow.forget(site),
+            (RouteId::Name(name), Some(names)) => names.forget(name),
+            (RouteId::Name(_), None) => {}
+            (RouteId::Host(..), _) => self.narrow.forget(site),
         }
     }
 }
@@ -205,45 +206,22 @@ impl Policy {
 struct Pools {
     shards: usize,
     /// Requests that wait for a backend, over all names, since a stranger chooses them.
-    held: Arc<AtomicUsize>,
-    known: Mutex<Known>,
-}
-
-#[derive(Default)]
-struct Known {
-    pools: HashMap<String, Weak<Pool>>,
-    /// How many there are when those that nobody has are thrown out next.
-    full: usize,
+    held: Gauge,
+    known: Mutex<InUse<String, Pool>>,
 }
 
 impl Pools {
     fn new(shards: usize) -> Self {
-        Self { shards, held: Arc::default(), known: Mutex::default() }
+        Self { shards, held: Gauge::default(), known: Mutex::default() }
     }
 
     fn of(&self, name: &str) -> Arc<Pool> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = known.pools.get(name).and_then(Weak::upgrade) {
-            return pool;
-        }
-        if known.pools.len() >= known.full {
-            known.pools.retain(|_, pool| pool.strong_count() > 0);
-            known.full = (known.pools.len() * 2).max(KEPT);
-        }
-        let pool = Pool::holding(self.shards, self.held.clone());
-        known.pools.insert(name.to_owned(), Arc::downgrade(&pool));
-        pool
-    }
-
-    fn held(&self) -> usize {
-        self.held.load(std::sync::atomic::Ordering::Relaxed)
+        known.of(&name.to_owned(), || Pool::holding(self.shards, self.held.clone()))
     }
 
     fn each(&self, act: impl Fn(&Pool)) {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.pools.values().filter_map(Weak::upgrade).for_each(|pool| act(&pool));
+        known.values().for_each(|pool| act(pool));
     }
 }
-
-/// Names that nobody has any more and that are remembered, to look at all of them only now and then.
-const KEPT: usize = 256;

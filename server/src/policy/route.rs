@@ -7,14 +7,14 @@ use crate::config::{
     Hold, Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken,
 };
 use crate::pool::{Patience, Pool};
+use crate::router::RouteId;
 use crate::router::{HostPattern, is_label};
-use crate::site::Site;
 
 /// One site, as visitors' requests meet it: a host of a configured route, or a dynamic name.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// What it is.
-    pub site: Site,
+    pub site: RouteId,
     /// Its tunnels.
     pub pool: Arc<Pool>,
     /// Of one host of a pattern: the tunnels of the pattern, who serve it where nobody has it alone.
@@ -38,7 +38,7 @@ pub struct Route {
 impl Route {
     pub(super) fn of(settings: &Settings, host: &HostPattern, pool: Arc<Pool>) -> Self {
         Self {
-            site: Site::Host(host.clone(), settings.path.as_str().into()),
+            site: RouteId::Host(host.clone(), settings.path.as_str().into()),
             pool,
             wide: None,
             strip: settings.strip,
@@ -55,7 +55,7 @@ impl Route {
     pub(super) fn narrowed(&self, host: HostPattern, path: &str) -> Self {
         let addresses = vec![format!("{host}{path}")];
         let (pool, wide) = (self.pool.another(), Some(self.pool.clone()));
-        Self { site: Site::Host(host, path.into()), pool, wide, addresses, ..self.clone() }
+        Self { site: RouteId::Host(host, path.into()), pool, wide, addresses, ..self.clone() }
     }
 
     pub(super) fn named(settings: &NamesSettings, name: &str, pool: Arc<Pool>) -> Self {
@@ -64,7 +64,7 @@ impl Route {
         let by_host = (is_label(name) && !settings.domain.is_empty())
             .then(|| format!("{name}.{}/", settings.domain));
         Self {
-            site: Site::Name(name.to_owned()),
+            site: RouteId::Name(name.to_owned()),
             pool,
             wide: None,
             // Only the way by path has a prefix.

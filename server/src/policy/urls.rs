@@ -5,7 +5,8 @@ use std::sync::Arc;
 use http::uri::{Authority, Scheme};
 use ptth_link::limits::ANNOUNCED_URLS;
 
-use crate::site::{Grant, Site};
+use crate::identity::Grant;
+use crate::router::RouteId;
 
 use super::{HTTP, HTTPS, Policy, Route};
 
@@ -21,7 +22,7 @@ impl Policy {
         let (scheme, port) = (at.0, at.1);
         let usual = port == if *scheme == Scheme::HTTPS { HTTPS } else { HTTP };
         let port = if usual { String::new() } else { format!(":{port}") };
-        let routes = grants.iter().filter_map(|grant| self.shown(grant.site()));
+        let routes = grants.iter().filter_map(|grant| self.shown(grant.route()));
         let mut urls = routes.flat_map(|route| route.addresses.clone()).filter_map(|address| {
             let (host, path) = address.split_once('/')?;
             let host = if host == "*" { called?.host() } else { host };
@@ -32,10 +33,10 @@ impl Policy {
     }
 
     /// The site, also where nobody serves it yet.
-    fn shown(&self, site: &Site) -> Option<Arc<Route>> {
+    fn shown(&self, site: &RouteId) -> Option<Arc<Route>> {
         self.route(site).or_else(|| match site {
-            Site::Name(name) => Some(self.names.as_ref()?.route(name)),
-            Site::Host(..) => self.narrowed(site).map(Arc::new),
+            RouteId::Name(name) => Some(self.names.as_ref()?.route(name)),
+            RouteId::Host(..) => self.narrowed(site).map(Arc::new),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::site::Site;
+use crate::router::RouteId;
 
 /// Why a backend isn't let in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,10 +45,10 @@ pub enum Wish {
 pub(super) fn at_path<T>(
     mut found: Vec<T>,
     path: Option<&str>,
-    site: impl Fn(&T) -> &Site,
+    site: impl Fn(&T) -> &RouteId,
 ) -> Result<Vec<T>, Refused> {
     let Some(path) = path else { return Ok(found) };
-    found.retain(|found| matches!(site(found), Site::Host(_, known) if **known == *path));
+    found.retain(|found| matches!(site(found), RouteId::Host(_, known) if **known == *path));
     if found.is_empty() { Err(forbidden(format!("the path {path:?}"))) } else { Ok(found) }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Identity, Key};
+use crate::identity::{Identity, Key};
 use crate::live::{Tunnel, TunnelId};
 
 /// What tells the backends of a pool apart.

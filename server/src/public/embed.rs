@@ -137,7 +137,7 @@ async fn enroll(
     let mut response = Response::new(Body::empty());
     admitted.grant(&mut response, true);
     let io = async move { upgraded.await.ok().map(TokioIo::new) };
-    in_background(visitor, admitted.tunnel(io, visitor, None));
+    in_background(visitor, admitted.tunnel(io, visitor));
     Ok(response)
 }
 

@@ -36,7 +36,6 @@ use ptth_link::window::{Budget, Held};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::auth::Attempts;
 use crate::carry::Carry;
 use crate::config::Limits;
 use crate::deliver::{self, Acknowledged, Outbox};
@@ -44,8 +43,8 @@ use crate::edge::Edge;
 use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::forward::{Informational, Way, forward};
 use crate::policy::{Found, Lost};
+use crate::quota::{Attempts, ConnectionPermit};
 use crate::roster::Roster;
-use crate::stay::Stay;
 use crate::tunnel::Driving;
 
 pub use self::embed::{Answer, InFront, Source};
@@ -81,7 +80,7 @@ pub struct Visitor {
     /// Who drives the tunnel that this connection may become. Without it, it can't.
     pub drive: Option<mpsc::UnboundedSender<Driving>>,
     /// What the connection holds of the process.
-    pub stay: Arc<Stay>,
+    pub stay: Arc<ConnectionPermit>,
     /// What was said of its last request, which mostly is to be said of the next one, too.
     pub stated: Arc<Mutex<Option<Arc<Statement>>>>,
 }

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use tokio::time::{Duration, Instant};
 
-use crate::auth::{Identity, Key};
-use crate::site::Site;
+use crate::identity::{Identity, Key};
+use crate::router::RouteId;
 
 /// Who was replaced, where, and until when that counts; the oldest first.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct Replaced(VecDeque<Entry>);
 
 #[derive(Debug)]
 struct Entry {
-    site: Site,
+    site: RouteId,
     key: Option<Key>,
     /// Empty for a backend that doesn't tell its processes apart: then it is known by its key alone.
     instance: String,
@@ -24,14 +24,14 @@ struct Entry {
 }
 
 impl Entry {
-    fn is(&self, site: &Site, who: &Identity) -> bool {
+    fn is(&self, site: &RouteId, who: &Identity) -> bool {
         self.key == who.key && self.instance == who.instance && self.site == *site
     }
 }
 
 impl Replaced {
     /// Remembers that `who` lost `site`, or tried to get it back: [`MEMORY`] from now on.
-    pub(super) fn note(&mut self, site: &Site, who: &Identity) {
+    pub(super) fn note(&mut self, site: &RouteId, who: &Identity) {
         self.forget(site, who);
         if self.0.len() == MOST {
             self.0.pop_front();
@@ -42,13 +42,13 @@ impl Replaced {
     }
 
     /// Whether `who` lost `site` a short while ago. Whoever has no key is everybody and nobody.
-    pub(super) fn has(&self, site: &Site, who: &Identity) -> bool {
+    pub(super) fn has(&self, site: &RouteId, who: &Identity) -> bool {
         let now = Instant::now();
         who.key.is_some() && self.0.iter().any(|entry| entry.until > now && entry.is(site, who))
     }
 
     /// It has it again, since nobody else did.
-    pub(super) fn forget(&mut self, site: &Site, who: &Identity) {
+    pub(super) fn forget(&mut self, site: &RouteId, who: &Identity) {
         let now = Instant::now();
         self.0.retain(|entry| entry.until > now && !entry.is(site, who));
     }
@@ -72,7 +72,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_was_replaced_is_known_for_a_minute_after_its_last_attempt() {
         let mut replaced = Replaced::default();
-        let [site, other] = ["a", "b"].map(|name| Site::Name(name.to_owned()));
+        let [site, other] = ["a", "b"].map(|name| RouteId::Name(name.to_owned()));
         let who = backend(1, "");
         replaced.note(&site, &who);
         assert!(replaced.has(&site, &who));
@@ -93,7 +93,7 @@ mod tests {
     #[tokio::test]
     async fn the_memory_is_bounded() {
         let mut replaced = Replaced::default();
-        let site = Site::Name("a".to_owned());
+        let site = RouteId::Name("a".to_owned());
         for n in 0..3000 {
             replaced.note(&site, &backend(1, &n.to_string()));
         }

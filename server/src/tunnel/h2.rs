@@ -17,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use log::{info, warn};
 use ptth_link::cork::{Cork, Driver, cork};
+use ptth_link::deadline::Deadline;
 use ptth_link::goaway::{self, OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
@@ -24,13 +25,13 @@ use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::{self, Budget, Window};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::auth::Identity;
-use crate::caps::Stake;
+use crate::identity::Grant;
+use crate::identity::Identity;
 use crate::live::Tunnel;
+use crate::quota::ConnectionPermit;
 use crate::roster::{Registration, Roster, Turned};
-use crate::site::Grant;
 
 use super::announce::announce;
 use super::costly::Costly;
@@ -91,8 +92,10 @@ pub struct Home {
     pub shutdown: Shutdown,
     /// The gateway's public port, where the backend is still to be told its addresses.
     pub port: Option<u16>,
-    /// What the backend does for the place of its connection.
-    pub stake: Option<Stake>,
+    /// The permit of its connection.
+    pub permit: Arc<ConnectionPermit>,
+    /// Whether something that it showed lets it in: of an open gateway anybody is a backend.
+    pub proven: bool,
 }
 
 /// Turns a connection whose backend was admitted into a tunnel that serves `grants`, and drives it to
@@ -112,13 +115,12 @@ where
             let id = tunnel.id;
             // Nothing but who uses it keeps it: h2 says GOAWAY when its last sender is gone.
             let end = End(Arc::downgrade(&tunnel));
-            let stake = home.stake.clone();
+            let (permit, proven) = (home.permit.clone(), home.proven);
             let ended = run(engine, tunnel, home).await;
             // It was here until now.
-            stake
-                .iter()
-                .filter(|_| !matches!(ended, Ended::Taken | Ended::Over))
-                .for_each(Stake::earn);
+            if !matches!(ended, Ended::Taken | Ended::Over) {
+                permit.earn(proven);
+            }
             drop(end);
             match ended {
                 Ended::Closed | Ended::Drained => info!("tunnel: {id} ended: {ended}"),
@@ -162,7 +164,7 @@ pub async fn is_free(roster: &Roster, identity: &Identity, grants: &[Grant]) -> 
 }
 
 fn sites_text(grants: &[Grant]) -> String {
-    let texts: Vec<_> = grants.iter().map(|grant| grant.site().to_string()).collect();
+    let texts: Vec<_> = grants.iter().map(|grant| grant.route().to_string()).collect();
     texts.join(", ")
 }
 
@@ -173,7 +175,7 @@ struct Engine<IO> {
     keepalive: Keepalive,
     window: Window,
     /// Since when a window waits for the last one to be acknowledged.
-    unsettled: Option<Pin<Box<Sleep>>>,
+    unsettled: Deadline,
 }
 
 impl<IO> Engine<IO>
@@ -213,7 +215,8 @@ where
         } else {
             Window::foreign(budget.clone())
         };
-        let mut engine = Self { connection, driver, keepalive, window, unsettled: None };
+        let mut engine =
+            Self { connection, driver, keepalive, window, unsettled: Deadline::default() };
         poll_fn(|cx| match engine.poll(cx, 0, false) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
             Poll::Pending if engine.keepalive.is_answered() => Poll::Ready(Ok(())),
@@ -232,16 +235,15 @@ where
         match self.window.adjust(streams, received) {
             // Fails while the last SETTINGS frame isn't acknowledged; then the next poll tries again.
             Some(window) if self.connection.set_initial_window_size(window).is_err() => {
-                let deadline = || Box::pin(sleep_until(Instant::now() + SETTLED));
-                if self.unsettled.get_or_insert_with(deadline).as_mut().poll(cx).is_ready() {
+                if self.unsettled.poll_after(cx, SETTLED).is_ready() {
                     return Poll::Ready(Ended::Unsettled);
                 }
             }
             Some(window) => {
                 self.window.announce(window, received);
-                self.unsettled = None;
+                self.unsettled.clear();
             }
-            None => self.unsettled = None,
+            None => self.unsettled.clear(),
         }
         let ended = Pin::new(&mut self.connection).poll(cx);
         let flushed = self.driver.poll_flush(cx);
@@ -275,7 +277,7 @@ where
             return ended;
         }
     };
-    home.stake.iter().for_each(Stake::earn);
+    home.permit.earn(home.proven);
     info!(
         "tunnel: {} up name={:?} key={} serves={} shard={}",
         tunnel.id,

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
-use ptth_server::auth::{Claim, Credential, Identity, Key, Known};
+use ptth_server::auth::{Claim, Credential, Known};
 use ptth_server::config::{Admission, CertificateSource, Config, Route, WhenTaken};
+use ptth_server::identity::{Identity, Key};
 use ptth_server::policy::{Policy, Wish};
 use ptth_server::pool::Tunnel;
 use ptth_server::roster::Roster;
@@ -29,7 +30,8 @@ fn fine(id: u64, n: u64, host: &str) -> bool {
 
 impl Credential for Judge {
     fn check<'a>(&'a self, claim: &'a Claim<'a>) -> ptth_server::auth::Checking<'a> {
-        use ptth_server::auth::{Mark, Pass, Refusal};
+        use ptth_server::auth::{Pass, Refusal};
+        use ptth_server::identity::Mark;
         let shown = claim.authorization.and_then(|it| it.to_str().ok()).unwrap_or_default();
         let mut words = shown.split(' ').map(|it| it.parse::<u64>().unwrap());
         let (secret, n) = (words.next().unwrap(), words.next().unwrap());
@@ -53,8 +55,8 @@ impl Credential for Judge {
         };
         Box::pin(std::future::ready(verdict))
     }
-    fn keeps(&self, mark: ptth_server::auth::Mark) -> bool {
-        mark == ptth_server::auth::Mark::of("judge", &[&self.id.to_be_bytes()])
+    fn keeps(&self, mark: ptth_server::identity::Mark) -> bool {
+        mark == ptth_server::identity::Mark::of("judge", &[&self.id.to_be_bytes()])
     }
     fn challenge(&self) -> Option<&'static str> {
         None

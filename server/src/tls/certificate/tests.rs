@@ -11,8 +11,8 @@ use ptth_link::alpn;
 use ptth_link::token::Token;
 
 use super::*;
-use crate::auth::Key;
 use crate::config::{Admission, CertificateSource, Config};
+use crate::identity::Key;
 use crate::tls::Tls;
 use crate::tls::testing::*;
 
