@@ -18,7 +18,8 @@ mod testing;
 mod tests;
 
 use std::collections::HashSet;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -36,7 +37,16 @@ pub use kinds::Settings;
 pub(crate) use secret::is_exposed;
 pub use secret::{Content, Digest, Files, LoadError, Secret};
 
-/// The keys that may come in. Shared between the TLS configuration and whoever replaces them.
+/// Which keys TLS lets in, at the moment of a handshake.
+pub trait Admits: fmt::Debug + Send + Sync {
+    /// Whether anybody may come in.
+    fn is_open(&self) -> bool;
+
+    /// Whether the configuration names this key: not just anybody has it.
+    fn names(&self, key: &Key) -> bool;
+}
+
+/// Whom the gateway as a whole admits. Shared between all policies and whoever reads the keys again.
 #[derive(Debug, Default)]
 pub struct Known(RwLock<Keys>);
 
@@ -44,61 +54,41 @@ pub struct Known(RwLock<Keys>);
 struct Keys {
     open: bool,
     general: HashSet<PublicKey>,
-    /// Those that single routes admit.
-    granted: HashSet<PublicKey>,
 }
 
 impl Known {
-    /// Those whom the gateway as a whole admits.
+    /// Those with these keys, or anybody.
     pub fn new(open: bool, keys: &[PublicKey]) -> Self {
-        let known = Self::default();
-        known.replace(open, keys);
-        known
-    }
-
-    /// Whether a backend with this key may come in at all.
-    pub fn admits(&self, key: &Key) -> bool {
-        self.is_open() || self.names(key)
-    }
-
-    /// Whether the configuration names this key: not just anybody has it.
-    pub fn names(&self, key: &Key) -> bool {
-        let keys = self.read();
-        matches!(key, Key::Ed25519(key) if keys.general.contains(key) || keys.granted.contains(key))
+        Self(RwLock::new(Keys { open, general: keys.iter().copied().collect() }))
     }
 
     /// Whether it may serve the routes that say nothing of their own.
     pub fn admits_generally(&self, key: Option<&Key>) -> bool {
-        let keys = self.read();
-        // Public keys aren't secrets, so how long the look-up takes may tell about them.
-        keys.open || matches!(key, Some(Key::Ed25519(key)) if keys.general.contains(key))
+        self.is_open() || key.is_some_and(|key| self.names(key))
     }
 
-    /// Whether anybody may come in.
-    pub fn is_open(&self) -> bool {
-        self.read().open
-    }
-
-    /// Exchanges those whom the gateway as a whole admits. Whether anything changed.
+    /// Exchanges them. Whether anything changed.
     pub fn replace(&self, open: bool, keys: &[PublicKey]) -> bool {
         let general = keys.iter().copied().collect();
-        let mut keys = self.write();
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let changed = (keys.open, &keys.general) != (open, &general);
         (keys.open, keys.general) = (open, general);
         changed
     }
 
-    /// Exchanges the keys that single routes admit.
-    pub fn grant(&self, granted: HashSet<PublicKey>) {
-        self.write().granted = granted;
-    }
-
     fn read(&self) -> RwLockReadGuard<'_, Keys> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn write(&self) -> RwLockWriteGuard<'_, Keys> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+impl Admits for Known {
+    fn is_open(&self) -> bool {
+        self.read().open
+    }
+
+    fn names(&self, key: &Key) -> bool {
+        // Public keys aren't secrets, so how long the look-up takes may tell about them.
+        matches!(key, Key::Ed25519(key) if self.read().general.contains(key))
     }
 }
 
@@ -108,21 +98,21 @@ pub type Stranger = Arc<OnceLock<Key>>;
 /// Lets TLS ask a backend for its certificate and decide by its key, in one handshake.
 #[derive(Debug)]
 pub(crate) struct Verifier {
-    known: Arc<Known>,
+    keys: Arc<dyn Admits>,
     stranger: Stranger,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    pub(crate) fn new(known: Arc<Known>, stranger: Stranger) -> Self {
+    pub(crate) fn new(keys: Arc<dyn Admits>, stranger: Stranger) -> Self {
         let algorithms = crypto::provider().signature_verification_algorithms;
-        Self { known, stranger, algorithms }
+        Self { keys, stranger, algorithms }
     }
 }
 
 impl ClientCertVerifier for Verifier {
     fn client_auth_mandatory(&self) -> bool {
-        !self.known.is_open()
+        !self.keys.is_open()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -137,7 +127,7 @@ impl ClientCertVerifier for Verifier {
         _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let key = Key::of(end_entity)?;
-        if self.known.admits(&key) {
+        if self.keys.is_open() || self.keys.names(&key) {
             Ok(ClientCertVerified::assertion())
         } else {
             let _ = self.stranger.set(key);

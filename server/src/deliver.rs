@@ -143,7 +143,7 @@ impl Outbox {
         B: HttpBody<Data = Bytes> + Send + 'static,
     {
         let (mut head, body) = request.into_parts();
-        let route = way.route.site.clone();
+        let route = way.route.id.clone();
         let limit = respond.limit.min(backlog::LARGEST);
         intake::check_length(&head.headers, limit)?;
         if head.headers.get_all(IDEMPOTENCY_KEY).iter().count() > 1 {

@@ -30,6 +30,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
+use crate::auth::Admits;
 use crate::demux::Peer;
 use crate::identity::Identity;
 use crate::public::{serve_h1, serve_h2};
@@ -268,15 +269,15 @@ async fn connection(
             {
                 return debug!("listener: {peer} is gone: {err}");
             }
-            let booking = shard.roster.emptiest_shard(shard.index);
-            let target = booking.shard;
+            let (target, booking) = shard.registry.emptiest_shard(shard.index);
             if target != shard.index
                 && let Err(err) = stream.get_mut().0.stream_mut().leave()
             {
                 return debug!("listener: {peer} is gone: {err}");
             }
             permit.leave_to_tunnels();
-            let proven = identity.key.as_ref().is_some_and(|key| shard.tls.known().names(key));
+            let proven =
+                identity.key.as_ref().is_some_and(|key| shard.registry.policy().names(key));
             let home = Home { permit: permit.clone(), proven, ..shard.home(target) };
             let tunnel = Box::pin(async move {
                 if let Err(err) = stream.get_mut().0.stream_mut().arrive() {
@@ -326,7 +327,7 @@ pub async fn serve_backend<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let admitted = home.roster.policy().admit(&identity);
+    let admitted = home.registry.policy().admit(&identity, peer.ip()).await;
     let ended = match admitted {
         Ok(grants) => attach(stream, identity, grants, home).await,
         Err(refused) => {

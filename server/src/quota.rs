@@ -149,9 +149,14 @@ impl<K: Clone + Eq + Hash, V> InUse<K, V> {
         value
     }
 
-    /// All of them.
-    pub fn values(&self) -> impl Iterator<Item = &Arc<V>> {
-        self.known.values()
+    /// Forgets one, whoever has it.
+    pub fn remove(&mut self, key: &K) -> Option<Arc<V>> {
+        self.known.remove(key)
+    }
+
+    /// Forgets those that aren't to be kept, whoever has them.
+    pub fn retain(&mut self, keep: impl FnMut(&K, &mut Arc<V>) -> bool) {
+        self.known.retain(keep);
     }
 }
 
@@ -190,7 +195,7 @@ mod tests {
         for n in 1..=KEPT * 2 {
             drop(known.of(&n, || Arc::new(n)));
         }
-        assert!(known.values().count() <= KEPT + 1);
+        assert!(known.known.len() <= KEPT + 1);
         assert!(Arc::ptr_eq(&kept, &known.of(&0, || Arc::new(1))));
     }
 }

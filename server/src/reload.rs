@@ -87,7 +87,7 @@ impl Reload {
             }
         }
         if !config && !same {
-            shared.roster.judge();
+            shared.registry.judge();
         }
     }
 
@@ -203,11 +203,9 @@ impl Fixed {
 
 fn apply(config: &Config, shared: &Shared) {
     let known = shared.tls.known();
-    let before = shared.roster.policy();
+    let before = shared.registry.policy();
     let policy = Policy::new(config, known, shared.shards(), Some(&before));
-    // First whom TLS lets in, so that nobody is admitted by a policy that is no more.
-    known.grant(policy.keys());
-    shared.roster.swap(policy);
+    shared.registry.swap(policy);
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -228,6 +226,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::auth::Admits;
     use crate::config::{Admission, CertificateSource};
     use crate::identity::Key;
 
@@ -267,7 +266,7 @@ mod tests {
         }
 
         fn admits(&self, token: &Token) -> bool {
-            self.shared.tls.known().admits(&Key::Ed25519(token.public()))
+            self.shared.tls.known().names(&Key::Ed25519(token.public()))
         }
     }
 

@@ -14,7 +14,7 @@ use crate::edge::Edge;
 use crate::policy::Policy;
 use crate::public::Visitor;
 use crate::quota::{Attempts, ConnectionLimit, ConnectionPermit};
-use crate::roster::Roster;
+use crate::registry::Registry;
 use crate::tls::{Tls, TlsError};
 use crate::tunnel::{Driving, Home};
 
@@ -24,7 +24,7 @@ pub struct Shared {
     /// Certificates and keys.
     pub tls: Tls,
     /// The live tunnels and the policy by which they are here.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     /// What is delivered after its sender was answered.
     pub outbox: Arc<Outbox>,
     /// What bodies may hold.
@@ -56,10 +56,9 @@ impl Shared {
     ) -> Result<Arc<Self>, TlsError> {
         let tls = Tls::new(config)?;
         let policy = Policy::new(config, tls.known(), shards.len(), None);
-        tls.known().grant(policy.keys());
         Ok(Arc::new(Self {
             tls,
-            roster: Roster::new(policy, shards.len(), config.limits.tunnels),
+            registry: Registry::new(policy, shards.len(), config.limits.tunnels),
             outbox: Arc::default(),
             budget: Budget::new(BODY_BUDGET),
             attempts: Attempts::new(),
@@ -130,7 +129,7 @@ impl Shard {
     /// Where a tunnel driven by shard `index` belongs.
     pub fn home(&self, index: usize) -> Home {
         Home {
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             shard: index,
             budget: self.budget.part(),
             shutdown: self.shutdown.clone(),
@@ -153,7 +152,7 @@ impl Shard {
             sni: sni.map(str::to_owned),
             said: None,
             edge: Edge { certificates: Some(self.tls.certificates()), trusted, ..Edge::default() },
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             outbox: self.outbox.clone(),
             shard: self.index,
             budget: self.budget.part(),
@@ -170,7 +169,7 @@ impl Shard {
     pub fn courier(&self) -> Courier {
         Courier {
             outbox: self.outbox.clone(),
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             shard: self.index,
             limits: self.limits.clone(),
             shutdown: self.shutdown.clone(),

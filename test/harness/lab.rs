@@ -27,7 +27,7 @@ use ptth_server::identity::Identity;
 use ptth_server::policy::Policy;
 use ptth_server::pool::Pool;
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
-use ptth_server::roster::Roster;
+use ptth_server::registry::Registry;
 use ptth_server::tunnel::{Home, attach};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::oneshot;
@@ -43,7 +43,7 @@ pub struct Lab {
     /// Its tunnels.
     pub pool: Arc<Pool>,
     /// All its tunnels, and its policy.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     known: Arc<Known>,
     /// What bodies hold at the gateway.
     pub budget: Arc<Budget>,
@@ -72,7 +72,7 @@ impl Lab {
         let pool = policy.routes().first().map_or_else(|| Pool::new(1), |it| it.pool.clone());
         Self {
             pool,
-            roster: Roster::new(policy, 1, tunnels),
+            registry: Registry::new(policy, 1, tunnels),
             known,
             budget: Budget::new(BODY_BUDGET),
             client_budget: Budget::new(BODY_BUDGET),
@@ -85,8 +85,8 @@ impl Lab {
 
     /// Gives the gateway another configuration, as a reload does.
     pub fn reload(&mut self, change: impl FnOnce(&mut Config)) {
-        let (policy, _) = policy(&self.known, change, Some(&self.roster.policy()));
-        self.roster.swap(policy);
+        let (policy, _) = policy(&self.known, change, Some(&self.registry.policy()));
+        self.registry.swap(policy);
     }
 
     /// A lab whose backend, our client, answers with `service`.
@@ -240,7 +240,7 @@ impl Lab {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let home = Home {
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             shard: 0,
             budget: self.budget.clone(),
             shutdown: self.shutdown.clone(),
@@ -289,7 +289,7 @@ impl Lab {
             sni: None,
             said: None,
             edge: Edge::default(),
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             outbox: Arc::default(),
             shard: 0,
             budget: self.budget.part(),

@@ -69,7 +69,7 @@ impl Room {
 
     /// The gateway's tunnels.
     pub fn pool(&self) -> Arc<Pool> {
-        self.shard.roster.policy().routes()[0].pool.clone()
+        self.shard.registry.policy().routes()[0].pool.clone()
     }
 
     /// Those of them that take requests.

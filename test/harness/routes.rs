@@ -80,13 +80,13 @@ impl Changing {
 
     /// Changes the configuration, and waits until it is in force.
     pub async fn change(&mut self, change: impl FnOnce(&mut Config)) {
-        let before = self.gateway.roster.policy();
+        let before = self.gateway.registry.policy();
         change(&mut self.config);
         self.config.digest[0] = self.config.digest[0].wrapping_add(1);
         *self.next.lock().expect("no panic") = Some(self.config.clone());
         self.gateway.order(Order::Reload);
         soon("the new configuration", async {
-            while Arc::ptr_eq(&before, &self.gateway.roster.policy()) {
+            while Arc::ptr_eq(&before, &self.gateway.registry.policy()) {
                 tokio::task::yield_now().await;
             }
         })
@@ -233,7 +233,7 @@ pub async fn get(gateway: &GatewayBox, host: &str, path: &str) -> (u16, String) 
 /// Waits until exactly so many tunnels take requests for a host.
 pub async fn until_serving(gateway: &GatewayBox, host: &str, count: usize) {
     let serving = || {
-        let found = gateway.roster.policy().find(host, "/").ok();
+        let found = gateway.registry.policy().find(host, "/").ok();
         let all = found.map(|found| found.route.pool.all()).unwrap_or_default();
         all.iter().filter(|tunnel| !tunnel.is_draining()).count()
     };

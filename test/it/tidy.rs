@@ -7,36 +7,36 @@ use std::path::{Path, PathBuf};
 /// Whom each module of the gateway may import. No arrow into `public` or `listener` but from the
 /// wiring; none out of `demux`, `router` or `graveyard`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
-    ("gateway", &["config", "listener", "reload", "roster", "shard", "tls", "tunnel"]),
-    ("embed", &["config", "public", "roster", "shard", "tls", "tunnel"]),
+    ("gateway", &["config", "listener", "registry", "reload", "shard", "tls", "tunnel"]),
+    ("embed", &["config", "public", "registry", "shard", "tls", "tunnel"]),
     ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),
     ("listener", &["auth", "config", "demux", "identity", "public", "quota", "shard", "tunnel"]),
     (
         "shard",
-        &["config", "deliver", "edge", "policy", "public", "quota", "roster", "tls", "tunnel"],
+        &["config", "deliver", "edge", "policy", "public", "quota", "registry", "tls", "tunnel"],
     ),
     (
         "public",
         &[
             "auth", "carry", "config", "deliver", "edge", "error", "forward", "frames", "identity",
-            "policy", "quota", "roster", "router", "tunnel",
+            "policy", "quota", "registry", "router", "tunnel",
         ],
     ),
     (
         "deliver",
-        &["carry", "config", "error", "forward", "policy", "quota", "roster", "router", "upload"],
+        &["carry", "config", "error", "forward", "policy", "quota", "registry", "router", "upload"],
     ),
     (
         "forward",
         &[
-            "carry", "config", "confine", "error", "policy", "pool", "quota", "roster", "router",
+            "carry", "config", "confine", "error", "policy", "pool", "quota", "registry", "router",
             "upload",
         ],
     ),
     ("carry", &["pool", "quota", "upload"]),
-    ("tunnel", &["frames", "identity", "live", "policy", "quota", "roster"]),
-    ("roster", &["config", "fallback", "identity", "live", "policy", "pool", "router"]),
+    ("tunnel", &["frames", "identity", "live", "policy", "quota", "registry"]),
+    ("registry", &["config", "fallback", "identity", "live", "policy", "pool", "quota", "router"]),
     ("fallback", &["identity", "live", "pool"]),
     ("policy", &["auth", "config", "identity", "live", "pool", "quota", "router"]),
     ("auth", &["identity"]),

@@ -15,7 +15,7 @@ use crate::config::Limits;
 use crate::forward::Way;
 use crate::policy::{Found, Policy, Route};
 use crate::quota::network;
-use crate::roster::Roster;
+use crate::registry::Registry;
 use crate::router::RouteId;
 
 use super::fate::{FIRST, Fate, LONGEST, attempt, back_off};
@@ -28,7 +28,7 @@ pub struct Courier {
     /// What there is to deliver.
     pub outbox: Arc<Outbox>,
     /// The routes and their tunnels.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     /// The thread that it runs on.
     pub shard: usize,
     /// How long a backend may take.
@@ -113,8 +113,8 @@ impl Courier {
             let moved = async {
                 loop {
                     match self.find(delivery) {
-                        Some((_, found)) if found.route.site != site => {
-                            break found.route.site.clone();
+                        Some((_, found)) if found.route.id != site => {
+                            break found.route.id.clone();
                         }
                         _ => sleep(LOOK).await,
                     }
@@ -147,9 +147,9 @@ impl Courier {
                 }
                 return Err(Last::Lost);
             };
-            if found.route.site != site {
+            if found.route.id != site {
                 drop(turn);
-                (site, turn) = self.turn(delivery, lanes, found.route.site.clone()).await;
+                (site, turn) = self.turn(delivery, lanes, found.route.id.clone()).await;
                 continue;
             }
             if !is_served(&found.route) {
@@ -176,7 +176,7 @@ impl Courier {
     fn way(&self, delivery: &Delivery, policy: Arc<Policy>, found: Found) -> Way<'_> {
         let Found { route, strip, .. } = found;
         Way {
-            roster: &self.roster,
+            registry: &self.registry,
             policy,
             share: route.pool.share(delivery.address),
             route,
@@ -192,7 +192,7 @@ impl Courier {
     /// Where it goes by its host and path; `None` while that is nowhere.
     fn find(&self, delivery: &Delivery) -> Option<(Arc<Policy>, Found)> {
         let uri = &delivery.head.uri;
-        let policy = self.roster.policy();
+        let policy = self.registry.policy();
         let found = policy.find(uri.authority()?.as_str(), uri.path()).ok()?;
         Some((policy, found))
     }

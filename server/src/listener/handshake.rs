@@ -68,10 +68,11 @@ where
         Err(_) => return note(peer, &"no ClientHello in time"),
     };
     let stranger = Stranger::default();
-    let (side, config) = match shard.tls.side(&hello.client_hello(), &stranger) {
-        Ok(chosen) => chosen,
-        Err(err) => return note(peer, &err),
-    };
+    let (side, config) =
+        match shard.tls.side(&hello.client_hello(), shard.registry.policy(), &stranger) {
+            Ok(chosen) => chosen,
+            Err(err) => return note(peer, &err),
+        };
     let backend = side == Side::Backend;
     if backend {
         // Guessing a 256-bit key is hopeless; this keeps the attempts from costing us.

@@ -44,7 +44,7 @@ use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::forward::{Informational, Way, forward};
 use crate::policy::{Found, Lost};
 use crate::quota::{Attempts, ConnectionPermit};
-use crate::roster::Roster;
+use crate::registry::Registry;
 use crate::tunnel::Driving;
 
 pub use self::embed::{Answer, InFront, Source};
@@ -64,7 +64,7 @@ pub struct Visitor {
     /// How it came in.
     pub edge: Edge,
     /// The routes and their tunnels.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     /// What is delivered after its sender was answered.
     pub outbox: Arc<Outbox>,
     /// The thread that this runs on.
@@ -109,7 +109,7 @@ impl Visitor {
         if !self.edge.covers(self.sni.as_deref(), &host) {
             return Err(ExchangeError::Misdirected);
         }
-        let policy = self.roster.policy();
+        let policy = self.registry.policy();
         if let Some(why) = register::foreign(&policy, &host, head) {
             return Err(ExchangeError::Register(RegisterError::Malformed(why)));
         }
@@ -122,7 +122,7 @@ impl Visitor {
         headers::request(&mut head.headers, &self.statement(from));
         head.headers.insert(REQUEST_ID, id.value());
         Ok(Way {
-            roster: &self.roster,
+            registry: &self.registry,
             policy,
             share: route.pool.share(self.address),
             route,

@@ -113,7 +113,7 @@ type Fault = (RegisterError, String);
 async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let (wish, authorization) =
         read(head).map_err(|why| (RegisterError::Malformed(why), format!("malformed: {why}")))?;
-    let targets = visitor.roster.policy().targets(&wish);
+    let targets = visitor.registry.policy().targets(&wish);
     let attempt = visitor.attempts.begin(visitor.address, targets).await.map_err(|wait| {
         let why = "too many failures from this address".to_owned();
         (RegisterError::TooMany(wait.as_secs().max(1)), why)
@@ -121,7 +121,7 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let hosts = if let Wish::Hosts(hosts) = &wish { hosts.as_slice() } else { &[] };
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
-    let policy = visitor.roster.policy();
+    let policy = visitor.registry.policy();
     // Each authorizer has a time-out of its own; this is for all of them together.
     let judged = timeout(JUDGED, policy.register(&claim, &wish, field(head, SERVED_PATH))).await;
     let judged = judged.unwrap_or(Err(Refused::Unavailable));
@@ -142,10 +142,10 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let mut identity = Identity::called(name);
     identity.ours = !name.is_empty();
     identity.key = who.map(Key::Secret);
-    if !is_free(&visitor.roster, &identity, &grants).await {
+    if !is_free(&visitor.registry, &identity, &grants).await {
         return Err((RegisterError::Taken, "another backend is there and keeps its place".into()));
     }
-    if visitor.roster.is_full(&identity, &grants) {
+    if visitor.registry.is_full(&identity, &grants) {
         return Err((
             RegisterError::Full,
             "its credential has all the tunnels that it may have".into(),
@@ -259,7 +259,7 @@ impl Admitted {
         let from = visitor.address;
         let permit = visitor.stay.clone();
         let home = Home {
-            roster: visitor.roster.clone(),
+            registry: visitor.registry.clone(),
             shard: visitor.shard,
             budget: visitor.budget.clone(),
             shutdown: visitor.shutdown.clone(),

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::HostPattern;
+use super::{HostPattern, exact};
 
 /// A host of a configured route with its path, or a dynamic name.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -13,6 +13,21 @@ pub enum RouteId {
     Host(HostPattern, Box<str>),
     /// The dynamic name, a DNS label in lower case.
     Name(String),
+}
+
+impl RouteId {
+    /// Whether it is for several hosts.
+    pub fn is_wide(&self) -> bool {
+        matches!(self, Self::Host(HostPattern::Any | HostPattern::Under(_), _))
+    }
+
+    /// The same for `host` alone.
+    pub fn at(&self, host: &str) -> Option<Self> {
+        match self {
+            Self::Host(_, path) if self.is_wide() => Some(Self::Host(exact(host)?, path.clone())),
+            narrow => Some(narrow.clone()),
+        }
+    }
 }
 
 impl fmt::Display for RouteId {

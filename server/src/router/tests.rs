@@ -2,6 +2,8 @@
 
 use ptth_link::crypto;
 
+use std::net::Ipv6Addr;
+
 use super::*;
 
 fn table(routes: &[(&str, &str)]) -> Table<String> {

@@ -31,7 +31,7 @@ use crate::identity::Grant;
 use crate::identity::Identity;
 use crate::live::Tunnel;
 use crate::quota::ConnectionPermit;
-use crate::roster::{Registration, Roster, Turned};
+use crate::registry::{Registration, Registry, Turned};
 
 use super::announce::announce;
 use super::costly::Costly;
@@ -83,7 +83,7 @@ impl fmt::Display for Ended {
 #[derive(Clone, Debug)]
 pub struct Home {
     /// The tunnels, and the policy by which they are here.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     /// The thread that this runs on.
     pub shard: usize,
     /// What bodies may hold in this process.
@@ -106,7 +106,7 @@ pub async fn attach<IO>(io: IO, identity: Identity, grants: Vec<Grant>, home: Ho
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if !is_free(&home.roster, &identity, &grants).await {
+    if !is_free(&home.registry, &identity, &grants).await {
         refuse(io, TAKEN, "another backend is there and keeps its place").await;
         return Ended::Taken;
     }
@@ -153,8 +153,8 @@ where
 
 /// Whether nobody holds one of these sites who would keep it. A backend that is there keeps its place if
 /// it answers; one that went away without a word doesn't lock out the next.
-pub async fn is_free(roster: &Roster, identity: &Identity, grants: &[Grant]) -> bool {
-    for rival in roster.keepers(identity, grants) {
+pub async fn is_free(registry: &Registry, identity: &Identity, grants: &[Grant]) -> bool {
+    for rival in registry.keepers(identity, grants) {
         if rival.answers().await {
             return false;
         }
@@ -263,7 +263,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut shutdown = home.shutdown.clone();
-    let mut registration = match home.roster.enroll(&tunnel) {
+    let mut registration = match home.registry.enroll(&tunnel) {
         Ok(registration) => Some(registration),
         Err(turned) => {
             let (code, why, ended) = match turned {
@@ -286,7 +286,7 @@ where
         sites_text(&tunnel.grants),
         home.shard
     );
-    let mut told = home.port.and_then(|port| announce(&tunnel, &home.roster.policy(), port));
+    let mut told = home.port.and_then(|port| announce(&tunnel, &home.registry.policy(), port));
     let mut forgive = Instant::now() + PING_INTERVAL;
     let mut exhume = Instant::now() + EXHUME_INTERVAL;
     let mut allowed = tunnel.allowed();

@@ -14,7 +14,7 @@ use ptth_server::config::{Admission, CertificateSource, Config, Route, WhenTaken
 use ptth_server::identity::Grant;
 use ptth_server::identity::{Identity, Key};
 use ptth_server::pool::Tunnel;
-use ptth_server::roster::Registration;
+use ptth_server::registry::Registration;
 use ptth_server::router::RouteId;
 use ptth_server::shard::Shard;
 use ptth_test::peer::{END_STREAM, Peer, headers};
@@ -164,7 +164,7 @@ async fn joining_and_leaving_costs_the_same_among_ten_thousand() {
         let identity = Identity { key, ..Identity::called(&format!("host{n}.0")) };
         let tunnel =
             Tunnel::new(0, (identity, vec![Grant::by_key(site)]), budget.clone(), sender.clone());
-        shard.roster.enroll(&tunnel).unwrap_or_else(|turned| panic!("{turned:?}"))
+        shard.registry.enroll(&tunnel).unwrap_or_else(|turned| panic!("{turned:?}"))
     };
     let sites: [fn(usize) -> RouteId; 2] = [|_| site("a.test"), |n| RouteId::Name(format!("n{n}"))];
     for place in sites {
@@ -187,6 +187,6 @@ async fn joining_and_leaving_costs_the_same_among_ten_thousand() {
         // The last to come are the first to leave, and the other way round.
         present.drain(..5_000).for_each(drop);
         present.into_iter().rev().for_each(drop);
-        assert!(shard.roster.all().is_empty());
+        assert!(shard.registry.all().is_empty());
     }
 }

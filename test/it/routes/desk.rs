@@ -81,19 +81,24 @@ async fn a_wide_route_is_not_good_for_a_host_that_a_narrower_one_has() {
 }
 
 /// C2: SNI chooses among what the key is good for, by where that host's visitors go.
-#[test]
-fn sni_chooses_among_the_routes_of_a_key() {
+#[tokio::test]
+async fn sni_chooses_among_the_routes_of_a_key() {
     let (blog, any, named) = (Token::generate(), Token::generate(), Token::generate());
     let policy = policy(&blog, &any, &named);
-    let admit = |token: &Token, sni: &str| {
+    let policy = &policy;
+    let admit = async |token: &Token, sni: &str| {
         let sni = Some(sni.to_owned());
         let identity = Identity { key: key(token), sni, ..Identity::default() };
-        policy.admit(&identity).map(|grants| granted(&grants))
+        let admitted = policy.admit(&identity, IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
+        admitted.map(|grants| granted(&grants))
     };
-    assert_eq!(admit(&blog, "blog.test"), Ok(sites(&["blog"])));
-    assert_eq!(admit(&any, "blog.test"), Ok(sites(&["api"])));
-    assert_eq!(admit(&blog, "other.test"), Ok(sites(&["any"])));
-    assert_eq!(admit(&any, "bob.tunnel.example.test"), Ok(sites(&["api", "any"])));
-    assert_eq!(admit(&named, "ann.tunnel.example.test"), Ok(vec![RouteId::Name("ann".to_owned())]));
-    assert!(matches!(admit(&named, "bob.tunnel.example.test"), Err(Refused::Forbidden(_))));
+    assert_eq!(admit(&blog, "blog.test").await, Ok(sites(&["blog"])));
+    assert_eq!(admit(&any, "blog.test").await, Ok(sites(&["api"])));
+    assert_eq!(admit(&blog, "other.test").await, Ok(sites(&["any"])));
+    assert_eq!(admit(&any, "bob.tunnel.example.test").await, Ok(sites(&["api", "any"])));
+    assert_eq!(
+        admit(&named, "ann.tunnel.example.test").await,
+        Ok(vec![RouteId::Name("ann".to_owned())])
+    );
+    assert!(matches!(admit(&named, "bob.tunnel.example.test").await, Err(Refused::Forbidden(_))));
 }

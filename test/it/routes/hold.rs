@@ -318,7 +318,7 @@ async fn who_is_replaced_on_one_route_keeps_the_others() {
         let looking = async {
             sleep(Duration::from_millis(1)).await;
             assert_eq!(ask(&mut lab, "b.test", "/").await.text(), "first b.test /");
-            assert_eq!(lab.roster.all().len(), 2);
+            assert_eq!(lab.registry.all().len(), 2);
             assert_eq!(lab.pool.all().len(), 1);
             assert_eq!(lab.pool.all()[0].identity.instance, "second");
         };

@@ -142,7 +142,7 @@ fn the_policy_finds_what_the_model_finds() {
         for _ in 0..20 {
             let (host, path) = (dice.one_of(HOSTS), dice.one_of(PATHS));
             let way = match policy.find(host, path) {
-                Ok(found) => match &found.route.site {
+                Ok(found) => match &found.route.id {
                     RouteId::Host(host, path) => {
                         let (host, path) = (host.to_string(), &**path);
                         let at =

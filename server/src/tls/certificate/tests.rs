@@ -11,6 +11,7 @@ use ptth_link::alpn;
 use ptth_link::token::Token;
 
 use super::*;
+use crate::auth::Admits;
 use crate::config::{Admission, CertificateSource, Config};
 use crate::identity::Key;
 use crate::tls::Tls;
@@ -119,7 +120,7 @@ fn a_withdrawn_key_is_known_at_once_and_a_bad_token_file_changes_nothing() {
         let config = client(BOTH[1], &[alpn::PTTH], Arc::new(Shown::token(token)));
         let pair = shake(&tls, config, "localhost");
         let done = pair.done();
-        assert_eq!(done, tls.known().admits(&Key::Ed25519(token.public())));
+        assert_eq!(done, tls.known().names(&Key::Ed25519(token.public())));
         done
     };
     assert_eq!(tls.reload(), Ok(false));
@@ -151,7 +152,7 @@ fn certificate_and_tokens_do_not_hinder_each_other() {
     scratch.write("cert.pem", "");
     scratch.write("tokens", other.reveal());
     assert!(matches!(tls.reload(), Err(TlsError::NoCertificate(_))));
-    assert!(tls.known().admits(&Key::Ed25519(other.public())));
+    assert!(tls.known().names(&Key::Ed25519(other.public())));
 }
 
 /// B11

@@ -3,54 +3,45 @@
 //! Our own client ends when it is told so. Another one dials again, is a newcomer like any, and would
 //! push out whoever pushed it out, and so on for ever.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 
 use tokio::time::{Duration, Instant};
 
 use crate::identity::{Identity, Key};
 use crate::router::RouteId;
 
-/// Who was replaced, where, and until when that counts; the oldest first.
+/// Who was replaced, where, and until when that counts. A backend that doesn't tell its processes apart, whose instance
+/// is empty, is known by its key alone.
 #[derive(Debug, Default)]
-pub(super) struct Replaced(VecDeque<Entry>);
+pub(super) struct Replaced(HashMap<(RouteId, Option<Key>, String), Instant>);
 
-#[derive(Debug)]
-struct Entry {
-    site: RouteId,
-    key: Option<Key>,
-    /// Empty for a backend that doesn't tell its processes apart: then it is known by its key alone.
-    instance: String,
-    until: Instant,
-}
-
-impl Entry {
-    fn is(&self, site: &RouteId, who: &Identity) -> bool {
-        self.key == who.key && self.instance == who.instance && self.site == *site
-    }
+fn entry(route: &RouteId, who: &Identity) -> (RouteId, Option<Key>, String) {
+    (route.clone(), who.key, who.instance.clone())
 }
 
 impl Replaced {
-    /// Remembers that `who` lost `site`, or tried to get it back: [`MEMORY`] from now on.
-    pub(super) fn note(&mut self, site: &RouteId, who: &Identity) {
-        self.forget(site, who);
-        if self.0.len() == MOST {
-            self.0.pop_front();
+    /// Remembers that `who` lost `route`, or tried to get it back: [`MEMORY`] from now on.
+    pub(super) fn note(&mut self, route: &RouteId, who: &Identity) {
+        let (entry, now) = (entry(route, who), Instant::now());
+        if self.0.len() >= MOST && !self.0.contains_key(&entry) {
+            self.0.retain(|_, until| *until > now);
+            let oldest = self.0.iter().min_by_key(|(_, until)| **until).map(|(it, _)| it.clone());
+            oldest.filter(|_| self.0.len() >= MOST).and_then(|oldest| self.0.remove(&oldest));
         }
-        let (key, instance) = (who.key, who.instance.clone());
-        let until = Instant::now() + MEMORY;
-        self.0.push_back(Entry { site: site.clone(), key, instance, until });
+        self.0.insert(entry, now + MEMORY);
     }
 
-    /// Whether `who` lost `site` a short while ago. Whoever has no key is everybody and nobody.
-    pub(super) fn has(&self, site: &RouteId, who: &Identity) -> bool {
-        let now = Instant::now();
-        who.key.is_some() && self.0.iter().any(|entry| entry.until > now && entry.is(site, who))
+    /// Whether `who` lost `route` a short while ago. Whoever has no key is everybody and nobody.
+    pub(super) fn has(&self, route: &RouteId, who: &Identity) -> bool {
+        let until = who.key.and_then(|_| self.0.get(&entry(route, who)));
+        until.is_some_and(|until| *until > Instant::now())
     }
 
     /// It has it again, since nobody else did.
-    pub(super) fn forget(&mut self, site: &RouteId, who: &Identity) {
-        let now = Instant::now();
-        self.0.retain(|entry| entry.until > now && !entry.is(site, who));
+    pub(super) fn forget(&mut self, route: &RouteId, who: &Identity) {
+        if !self.0.is_empty() {
+            self.0.remove(&entry(route, who));
+        }
     }
 }
 
@@ -68,7 +59,6 @@ mod tests {
         Identity { key, instance, ..Identity::default() }
     }
 
-    /// C4
     #[tokio::test(start_paused = true)]
     async fn who_was_replaced_is_known_for_a_minute_after_its_last_attempt() {
         let mut replaced = Replaced::default();
