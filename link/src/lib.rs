@@ -30,5 +30,6 @@ pub mod shutdown;
 pub mod signals;
 pub mod tcp;
 pub mod token;
+pub mod units;
 pub mod websocket;
 pub mod window;

@@ -39,7 +39,7 @@ const SERVER: &[(&str, &[&str])] = &[
     ("registry", &["config", "fallback", "identity", "live", "policy", "pool", "quota", "router"]),
     ("fallback", &["identity", "live", "pool"]),
     ("policy", &["auth", "config", "identity", "live", "pool", "quota", "router"]),
-    ("auth", &["identity"]),
+    ("auth", &["identity", "router"]),
     ("pool", &["identity", "live", "quota"]),
     ("live", &["graveyard", "identity", "quota"]),
     ("error", &["config"]),

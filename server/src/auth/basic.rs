@@ -1,13 +1,12 @@
 //! User and password (RFC 7617), compared as UTF-8 bytes.
 
-use std::future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Pass, Refusal};
+use super::credential::{Claim, Credential, Pass, Refusal};
 use super::secret::{Digest, Files, LoadError, Secret};
 use crate::identity::Mark;
 
@@ -48,16 +47,15 @@ struct Basic {
 }
 
 impl Credential for Basic {
-    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
-        let verdict = match claim.authorization.and_then(authorization::basic) {
+    fn judge(&self, claim: &Claim<'_>) -> Result<Pass, Refusal> {
+        match claim.authorization.and_then(authorization::basic) {
             None => Err(Refusal::Absent),
             // Both are always looked at: how long it takes doesn't tell whether the user exists.
             Some((user, password)) if self.user.is_of(&user) & self.password.is_of(&password) => {
                 Ok(Pass::of(self.mark()))
             }
             Some(_) => Err(Refusal::Wrong("user or password is another one")),
-        };
-        Box::pin(future::ready(verdict))
+        }
     }
 
     fn keeps(&self, mark: Mark) -> bool {

@@ -1,14 +1,13 @@
 //! Bearer tokens (RFC 6750 §2.1), known by their digest.
 
 use std::fmt;
-use std::future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Pass, Refusal};
+use super::credential::{Claim, Credential, Pass, Refusal};
 use super::secret::{Digest, Files, LoadError, Secret};
 use crate::identity::Mark;
 
@@ -31,7 +30,7 @@ pub struct InFile(PathBuf);
 impl InFile {
     pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
         let token = files.secret(&self.0)?;
-        one_word(&token).ok_or(LoadError::NotOneWord { path: self.0 })
+        one_word(&token).ok_or_else(|| LoadError::file(&self.0, ONE_WORD))
     }
 }
 
@@ -42,7 +41,11 @@ pub struct InEnvironment(String);
 
 impl InEnvironment {
     pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-        one_word(&files.variable(&self.0)?).ok_or(LoadError::VariableNotOneWord)
+        let token = files.variable(&self.0)?;
+        let wrong = || {
+            LoadError::settings(format!("the environment variable that is named here {ONE_WORD}"))
+        };
+        one_word(&token).ok_or_else(wrong)
     }
 }
 
@@ -59,17 +62,18 @@ fn one_word(token: &Secret) -> Option<Arc<dyn Credential>> {
     is_one.then(|| Arc::new(Bearer(token.digest())) as Arc<dyn Credential>)
 }
 
+const ONE_WORD: &str = "must hold one token and nothing else: visible ASCII without blanks, as a header field carries it";
+
 #[derive(Debug)]
 struct Bearer(Digest);
 
 impl Credential for Bearer {
-    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
-        let verdict = match claim.authorization.and_then(authorization::bearer) {
+    fn judge(&self, claim: &Claim<'_>) -> Result<Pass, Refusal> {
+        match claim.authorization.and_then(authorization::bearer) {
             None => Err(Refusal::Absent),
             Some(token) if self.0.is_of(token) => Ok(Pass::of(self.mark())),
             Some(_) => Err(Refusal::Wrong("the bearer token is another one")),
-        };
-        Box::pin(future::ready(verdict))
+        }
     }
 
     fn keeps(&self, mark: Mark) -> bool {

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use ptth_client::tls;
 use rustls::ClientConfig;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -29,7 +30,7 @@ use tokio::time::timeout;
 
 use super::authorization;
 use super::credential::{Checking, Claim, Credential, Pass, Refusal};
-use super::secret::{Files, LoadError, Secret};
+use super::secret::{Content, Files, LoadError, Secret};
 use crate::identity::Mark;
 use address::Address;
 use seconds::Seconds;
@@ -67,7 +68,11 @@ impl Settings {
         let address = Address::parse(self.url.bytes())?;
         let tls = match (address.tls, &self.ca) {
             (true, None) => Some(ask::connector(ask::system_roots())?),
-            (true, Some(path)) => Some(ask::connector(ask::file_roots(path, files)?)?),
+            (true, Some(path)) => {
+                let pem = files.text(path, |_| Content::Public)?;
+                let roots = tls::roots(pem.as_bytes()).map_err(|why| LoadError::file(path, why))?;
+                Some(ask::connector(Arc::new(roots.1))?)
+            }
             (false, Some(_)) => {
                 return Err(LoadError::settings("`external`: `ca` is for an `https://` URL only"));
             }

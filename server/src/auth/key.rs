@@ -1,15 +1,14 @@
 //! Door A's public keys as credentials.
 
-use std::future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use ptth_link::keys::{holds_secret, parse_keys};
+use ptth_link::keys::{KeysError, holds_secret, parse_keys};
 use ptth_link::token::PublicKey;
 
-use super::credential::{Checking, Claim, Credential, Pass, Refusal};
+use super::credential::{Claim, Credential, Pass, Refusal};
 use super::secret::{Content, Files, LoadError, Secret};
 use crate::identity::Key;
 use crate::identity::Mark;
@@ -22,7 +21,10 @@ pub struct Inline(Secret);
 impl Inline {
     pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
         let text = String::from_utf8_lossy(self.0.bytes());
-        let keys = parse_keys(&text).map_err(LoadError::Key)?;
+        let keys = parse_keys(&text).map_err(|why| match why {
+            KeysError::Line { why, .. } => LoadError::settings(format!("`key`: {why}")),
+            why => LoadError::settings(format!("`key`: {why}")),
+        })?;
         if holds_secret(&text) {
             let public: Vec<_> = keys.iter().map(ToString::to_string).collect();
             files.warn(format!(
@@ -44,7 +46,9 @@ impl InFile {
         let text = files.text(&self.0, |text| {
             if holds_secret(text) { Content::Secret } else { Content::Public }
         })?;
-        let keys = parse_keys(&text).map_err(|why| LoadError::Keys { path: self.0, why })?;
+        let keys = parse_keys(&text).map_err(|why| {
+            LoadError::settings(format!("the key file {}: {why}", self.0.display()))
+        })?;
         Ok(Arc::new(Keys(keys)))
     }
 }
@@ -53,14 +57,13 @@ impl InFile {
 struct Keys(Vec<PublicKey>);
 
 impl Credential for Keys {
-    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
-        let verdict = match claim.key {
+    fn judge(&self, claim: &Claim<'_>) -> Result<Pass, Refusal> {
+        match claim.key {
             None => Err(Refusal::Absent),
             // Public keys aren't secrets, so how long the look-up takes may tell about them.
             Some(Key::Ed25519(key)) if self.0.contains(&key) => Ok(Pass::of(mark(&key))),
             Some(_) => Err(Refusal::Wrong("the key is another one")),
-        };
-        Box::pin(future::ready(verdict))
+        }
     }
 
     fn keeps(&self, of: Mark) -> bool {

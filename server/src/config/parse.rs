@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
+pub(super) use ptth_link::units::duration;
+
 use super::ConfigError;
 use super::source::Origin;
 
@@ -39,23 +41,6 @@ pub(super) fn seconds(flag: Origin, text: String) -> Result<Duration, ConfigErro
 pub(super) fn timeout(flag: Origin, text: String) -> Result<Duration, ConfigError> {
     let time = duration(&text).filter(|time| !time.is_zero());
     time.ok_or(ConfigError::Seconds { flag, text })
-}
-
-/// A number of seconds, fractions allowed, or a number with its unit.
-pub(super) fn duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let end = text.find(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E'));
-    let (number, unit) = text.split_at_checked(end.unwrap_or(text.len()))?;
-    let unit = match unit {
-        "" | "s" => 1.0,
-        "ms" => 0.001,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        "d" => 86_400.0,
-        _ => return None,
-    };
-    let seconds = number.trim_end().parse::<f64>().ok()? * unit;
-    (seconds <= LONGEST).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
 }
 
 /// A number of bytes, or a number with its unit.
@@ -97,9 +82,6 @@ pub(super) fn name(flag: &Origin, text: &str) -> Result<(), ConfigError> {
 
 /// The port of HTTPS.
 pub(super) const PORT: u16 = 443;
-
-/// A year in seconds: longer is a mistake in the unit, and the clock's arithmetic has ends.
-const LONGEST: f64 = 31_536_000.0;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ptth_link::units::duration;
 use serde::{Deserialize, Deserializer, de};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -15,10 +16,13 @@ impl Default for Seconds {
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let found = match Written::deserialize(deserializer)? {
-            Written::Number(seconds) => duration(seconds),
-            Written::Text(text) => parse(text.trim()),
+        let text = match Written::deserialize(deserializer)? {
+            Written::Number(seconds) => seconds.to_string(),
+            Written::Text(text) => text,
         };
+        // No exponent and no sign: a time here is a few seconds.
+        let found = duration(&text).filter(|_| !text.contains(['e', 'E', '+']));
+        let found = found.filter(|time| !time.is_zero() && *time <= LONGEST);
         found.map(Self).ok_or_else(|| {
             de::Error::custom("must be a time of more than 0 and up to 60 seconds, like \"5s\"")
         })
@@ -30,23 +34,6 @@ impl<'de> Deserialize<'de> for Seconds {
 enum Written {
     Number(f64),
     Text(String),
-}
-
-fn parse(text: &str) -> Option<Duration> {
-    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(unit)?;
-    let factor = match unit.trim() {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        _ => return None,
-    };
-    duration(number.parse::<f64>().ok()? * factor)
-}
-
-fn duration(seconds: f64) -> Option<Duration> {
-    let duration = Duration::try_from_secs_f64(seconds).ok()?;
-    (!duration.is_zero() && duration <= LONGEST).then_some(duration)
 }
 
 /// Backends wait that long for their answer, and hold a connection meanwhile.
