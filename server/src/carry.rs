@@ -130,7 +130,7 @@ impl Carry {
         self.ceded
     }
 
-    /// Lifts the limit on stillness: an upgraded connection may be silent for days (SECURITY).
+    /// Lifts the limit on stillness: an upgraded connection may be silent for days.
     pub fn be_patient(&mut self) {
         if let Some(moving) = &mut self.moving {
             moving.stall = None;
@@ -177,10 +177,10 @@ impl Future for Carry {
             // The request broke off or was refused, or the response did, or nobody reads it: the rest
             // is of no use.
             if moving.inflow.is_breach() {
-                moving.lease.tunnel().strike();
+                moving.lease.tunnel().penalize();
             }
             self.broken = received && !moving.inflow.is_complete();
-            self.bury();
+            self.defer();
             return Poll::Ready(());
         }
         if received && sent {
@@ -191,7 +191,7 @@ impl Future for Carry {
         if moving.poll_pressed(cx).is_ready() {
             debug!("exchange: others wait for its stream, and nobody reads its response");
             self.ceded = true;
-            self.bury();
+            self.defer();
             return Poll::Ready(());
         }
         let moved = moving.inflow.moved() + moving.upload.as_ref().map_or(0, Upload::moved);
@@ -199,7 +199,7 @@ impl Future for Carry {
             && stall.poll(cx, moved).is_ready()
         {
             debug!("exchange: nothing moved for {} s", stall.patience.as_secs());
-            self.bury();
+            self.defer();
             return Poll::Ready(());
         }
         Poll::Pending
@@ -207,7 +207,7 @@ impl Future for Carry {
 }
 
 impl Carry {
-    fn bury(&mut self) {
+    fn defer(&mut self) {
         if let Some(Moving { mut inflow, upload, lease, .. }) = self.moving.take() {
             let stream = inflow.abandon();
             let upload = upload.map(|mut upload| {
@@ -215,14 +215,14 @@ impl Carry {
                 upload
             });
             let tunnel = lease.tunnel().clone();
-            tunnel.graveyard.bury(Box::new((stream, upload, lease)));
+            tunnel.reset_limiter.defer(Box::new((stream, upload, lease)));
         }
     }
 }
 
 impl Drop for Carry {
     fn drop(&mut self) {
-        self.bury();
+        self.defer();
     }
 }
 

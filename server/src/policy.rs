@@ -313,10 +313,12 @@ impl Policy {
     /// others look whether what they wait for is theirs still.
     pub fn close(&self, after: &Self) {
         let same = Arc::ptr_eq(&self.pools, &after.pools);
+        // Locked before the pools, as wherever both are.
+        let made = after.made.read().unwrap_or_else(PoisonError::into_inner);
         self.pools.close(|id, domain| {
             same && match id {
                 RouteId::Name(_) => after.names.as_ref().is_some_and(|it| it.domain() == domain),
-                RouteId::Host(..) => after.route(id).is_some(),
+                RouteId::Host(..) => after.routes.contains_key(id) || made.contains_key(id),
             }
         });
     }

@@ -26,7 +26,7 @@ use crate::live::Lobby;
 pub use crate::live::{Tunnel, TunnelId};
 use crate::quota::{Gauge, Permit, Share, Shares, is_used_up};
 
-use backend::{Backend, turned};
+use backend::{Backend, Process, best, in_flight, turned};
 use members::Members;
 
 /// All tunnels of one route.
@@ -103,11 +103,11 @@ impl Pool {
         let mut members = self.lock();
         let Some(index) = members.insert(tunnel) else { return };
         tunnel.join(&self.lobby);
-        self.arrange(|shard, backends| {
+        self.arrange(|backends| {
             if index == backends.len() {
-                backends.push(Backend::default());
+                backends.push(Backend::new());
             }
-            backends.get_mut(index).into_iter().for_each(|it| it.add(shard, tunnel));
+            backends.get_mut(index).into_iter().for_each(|it| it.push(tunnel.clone()));
         });
     }
 
@@ -117,12 +117,13 @@ impl Pool {
         let Some((tunnel, index)) = members.remove(id) else { return };
         tunnel.part(&self.lobby);
         let mut moved = None;
-        self.arrange(|_, backends| {
+        self.arrange(|backends| {
             let Some(backend) = backends.get_mut(index) else { return };
-            backend.remove(id);
+            backend.retain(|tunnel| tunnel.id != id);
             if backend.is_empty() {
                 backends.swap_remove(index);
-                moved = Some(backends.get(index).and_then(Backend::process));
+                let heir = backends.get(index).and_then(|heir| heir.first());
+                moved = Some(heir.map(|tunnel| Process::of(tunnel)));
             }
         });
         moved.into_iter().for_each(|heir| members.vacate(&tunnel, heir));
@@ -145,9 +146,9 @@ impl Pool {
     }
 
     /// Changes what every shard sees, alike.
-    fn arrange(&self, mut change: impl FnMut(usize, &mut Vec<Backend>)) {
-        for (shard, view) in self.views.iter().enumerate() {
-            change(shard, &mut view.write().unwrap_or_else(PoisonError::into_inner));
+    fn arrange(&self, mut change: impl FnMut(&mut Vec<Backend>)) {
+        for view in &self.views {
+            change(&mut view.write().unwrap_or_else(PoisonError::into_inner));
         }
         // Whoever waits for room must learn as well that nothing is left to wait for.
         self.lobby.freed.notify_waiters();
@@ -171,7 +172,7 @@ impl Pool {
         let index = members.index(identity);
         let view = self.views.first().map(|it| it.read().unwrap_or_else(PoisonError::into_inner));
         let backend = index.zip(view.as_ref()).and_then(|(index, view)| view.get(index));
-        backend.into_iter().flat_map(Backend::tunnels).cloned().collect()
+        backend.cloned().unwrap_or_default()
     }
 
     /// How many tunnels are here by the credential of `identity`.
@@ -221,7 +222,7 @@ impl Pool {
         let Some(view) = self.views.get(shard) else { return false };
         let taken = {
             let backends = view.read().unwrap_or_else(PoisonError::into_inner);
-            let tunnels = || backends.iter().flat_map(Backend::tunnels);
+            let tunnels = || backends.iter().flatten();
             if tunnels().any(|tunnel| tunnel.is_shared()) {
                 tunnels().map(|tunnel| tunnel.taken_by(share)).sum()
             } else {
@@ -275,13 +276,13 @@ impl Pool {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let lap = turn / backends.len().max(1);
         let free = turned(&backends, turn)
-            .filter_map(|backend| Some((backend.in_flight(), backend.best(lap, suits)?)));
+            .filter_map(|backend| Some((in_flight(backend), best(backend, (shard, lap), suits)?)));
         if let Some((_, tunnel)) = free.min_by_key(|(in_flight, _)| *in_flight) {
             tunnel.enter(share);
             let (share, permit) = (share.clone(), share.streams.permit());
             return Ok(Lease { tunnel: tunnel.clone(), share, permit });
         }
-        let any = backends.iter().flat_map(Backend::tunnels).any(|tunnel| !tunnel.is_draining());
+        let any = backends.iter().flatten().any(|tunnel| !tunnel.is_draining());
         Err(match any {
             true => NoTunnel::Full,
             false if self.is_closed() => NoTunnel::Moved,

@@ -1,6 +1,6 @@
 //! Everybody who is in: the live tunnels, and the policy by which they are.
 //!
-//! Invariant: a tunnel stands in the pools of exactly those sites that the policy in force grants it,
+//! Invariant: a tunnel stands in the pools of exactly those routes that the policy in force grants it,
 //! whichever of the two came last; so joining and the policy's exchange exclude each other.
 
 mod replaced;
@@ -16,8 +16,7 @@ use tokio::sync::Notify;
 
 use crate::config::WhenTaken;
 use crate::fallback::Fallbacks;
-use crate::identity::Grant;
-use crate::identity::Identity;
+use crate::identity::{Grant, Identity};
 use crate::live::{Tunnel, TunnelId};
 use crate::policy::{Policy, Route};
 use crate::quota::{Gauge, Permit};
@@ -41,11 +40,11 @@ pub struct Registry {
     booked: Mutex<Vec<Gauge>>,
 }
 
-/// Joining and leaving look only at the tunnel's own sites and process, never at all members.
+/// Joining and leaving look only at the tunnel's own routes and process, never at all members.
 #[derive(Debug, Default)]
 struct Members {
     present: BTreeMap<TunnelId, Member>,
-    /// The tunnels that had to leave a site to another backend; the first has it again when nobody else does.
+    /// The tunnels that had to leave a route to another backend; the first has it again when nobody else does.
     losers: HashMap<RouteId, BTreeSet<TunnelId>>,
     replaced: Replaced,
     /// Tunnels that another one of the same process replaced, as long as they last.
@@ -57,7 +56,7 @@ struct Members {
 struct Member {
     tunnel: Arc<Tunnel>,
     routes: ByPool,
-    /// Those of its sites that another backend took from it.
+    /// Those of its routes that another backend took from it.
     lost: HashSet<RouteId>,
 }
 
@@ -116,8 +115,8 @@ impl Members {
                     .into_iter()
                     .for_each(|member| member.stand(Vec::new()));
             } else if replaces && !it.identity.is_same_backend(&tunnel.identity) {
-                let (old, new, site) = (it.id, tunnel.id, &route.id);
-                info!("tunnel: {old} replaced by {new}, of another backend, {site}");
+                let (old, new, id) = (it.id, tunnel.id, &route.id);
+                info!("tunnel: {old} replaced by {new}, of another backend, {id}");
                 self.lose(route, &it);
             }
         }
@@ -141,8 +140,8 @@ impl Members {
         let Some(mut member) = self.present.remove(&id) else { return };
         let served = std::mem::take(&mut member.routes);
         served.values().for_each(|route| route.pool.remove(id));
-        for site in &member.lost {
-            if let Some(losers) = self.losers.get_mut(site) {
+        for route in &member.lost {
+            if let Some(losers) = self.losers.get_mut(route) {
                 losers.remove(&id);
             }
         }
@@ -223,21 +222,21 @@ impl Registry {
         self.lock().present.values().map(|member| member.tunnel.clone()).collect()
     }
 
-    /// The tunnels that would keep one of these sites from a backend, if they answer.
+    /// The tunnels that would keep one of these routes from a backend, if they answer.
     pub fn keepers(&self, identity: &Identity, grants: &[Grant]) -> Vec<Arc<Tunnel>> {
         let mut members = self.lock();
         let routes = self.policy().granted(grants);
         routes.iter().flat_map(|route| members.replaced.keepers(route, identity)).collect()
     }
 
-    /// Whether a backend has all the tunnels on one of these sites that its credential may have.
+    /// Whether a backend has all the tunnels on one of these routes that its credential may have.
     pub fn is_full(&self, identity: &Identity, grants: &[Grant]) -> bool {
         let mut members = self.lock();
         let routes = self.policy().granted(grants);
         members.is_full(&routes, identity, self.most)
     }
 
-    /// Lets a tunnel take requests for its sites. One of the same credential and name is replaced at
+    /// Lets a tunnel take requests for its routes. One of the same credential and name is replaced at
     /// once, and told: after a network change nobody waits for the dead one to be found dead.
     ///
     /// # Errors

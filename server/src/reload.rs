@@ -270,8 +270,8 @@ mod tests {
         }
     }
 
-    /// C6: who takes `open` out of the file has closed the gateway, although no token takes its place.
-    /// B11: what renews a certificate may have stopped long after the start.
+    /// Who takes `open` out of the file has closed the gateway, although no token takes its place.
+    /// What renews a certificate may have stopped long after the start.
     #[tokio::test(start_paused = true)]
     async fn what_is_odd_about_certificates_is_told_once_a_day() {
         let mut gateway = Changing::start(keys(&Token::generate()));
@@ -299,7 +299,7 @@ mod tests {
         assert!(!changing.admits(&other), "nor does an old token live on in silence");
     }
 
-    /// C6: what was printed at the start is good again when nothing else is said.
+    /// What was printed at the start is good again when nothing else is said.
     #[test]
     fn the_token_made_at_the_start_outlives_what_is_said_in_between() {
         let made = Token::generate();
@@ -318,7 +318,7 @@ mod tests {
         assert!(changing.admits(&made));
     }
 
-    /// C6: with another file named, the one named before counts for nothing.
+    /// With another file named, the one named before counts for nothing.
     #[test]
     fn a_token_file_that_is_no_longer_named_is_no_longer_read() {
         let folder = crate::tls::testing::Scratch::new();
@@ -338,7 +338,7 @@ mod tests {
         assert!(changing.admits(&late) && !changing.admits(&new));
     }
 
-    /// C6: what is read half-written, and makes sense, isn't applied.
+    /// What is read half-written, and makes sense, isn't applied.
     #[test]
     fn a_change_that_nobody_asked_to_apply_counts_when_two_looks_agree() {
         let (one, half, whole) = (Token::generate(), Token::generate(), Token::generate());
@@ -358,7 +358,7 @@ mod tests {
         assert!(changing.admits(&half));
     }
 
-    /// C6: nor is half of a token file, though the configuration is what it was.
+    /// Nor is half of a token file, though the configuration is what it was.
     #[test]
     fn a_token_file_that_nobody_asked_to_read_counts_when_two_looks_agree() {
         let folder = crate::tls::testing::Scratch::new();

@@ -108,9 +108,7 @@ impl Shard {
     /// [`TlsError`].
     pub fn alone(config: &Config, shutdown: Shutdown) -> Result<Arc<Self>, TlsError> {
         // Nobody drives tunnels for it; it is its own only shard.
-        let (sender, _) = mpsc::unbounded_channel();
-        let shared = Shared::new(config, vec![sender])?;
-        Ok(Arc::new(Self { index: 0, shutdown, shared }))
+        Self::embedded(config, shutdown).map(|(shard, _)| shard)
     }
 
     /// A gateway of one shard inside another program; and the work that it wants driven.

@@ -121,11 +121,6 @@ impl Tls {
         self.certificates.warnings()
     }
 
-    /// See [`Certificates::is_same`].
-    pub fn same_certificate(&self, sni: Option<&str>, host: &str) -> bool {
-        self.certificates.is_same(sni, host)
-    }
-
     /// The certificates, for who has to compare names.
     pub fn certificates(&self) -> Arc<Certificates> {
         Arc::clone(&self.certificates)

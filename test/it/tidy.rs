@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Whom each module of the gateway may import. No arrow into `public` or `listener` but from the
-/// wiring; none out of `demux`, `router` or `graveyard`; and no circle.
+/// wiring; none out of `demux`, `router` or `reset_limiter`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
     ("gateway", &["config", "listener", "registry", "reload", "shard", "tls", "tunnel"]),
     ("embed", &["config", "public", "registry", "shard", "tls", "tunnel"]),
@@ -41,7 +41,7 @@ const SERVER: &[(&str, &[&str])] = &[
     ("policy", &["auth", "config", "identity", "live", "pool", "quota", "router"]),
     ("auth", &["identity", "router"]),
     ("pool", &["identity", "live", "quota"]),
-    ("live", &["graveyard", "identity", "quota"]),
+    ("live", &["identity", "quota", "reset_limiter"]),
     ("error", &["config"]),
     ("edge", &["config", "tls"]),
     ("tls", &["auth", "config", "demux"]),

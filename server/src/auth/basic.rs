@@ -88,7 +88,6 @@ mod tests {
         show(credential, &format!("Basic {}", STANDARD.encode(pair)))
     }
 
-    /// C5
     #[test]
     fn user_and_password_both_have_to_be_right() {
         let folder = Scratch::new();
@@ -128,7 +127,6 @@ mod tests {
         assert!(!alice.keeps(login(&made[0], "bob:pâss:wörd 1").unwrap().mark));
     }
 
-    /// C7
     #[test]
     fn settings_that_can_not_work_are_told() {
         let folder = Scratch::new();

@@ -142,7 +142,6 @@ mod tests {
         }
     }
 
-    /// C7
     #[test]
     fn a_claim_and_a_mark_show_no_secret() {
         let authorization = HeaderValue::from_static("Bearer s3cret");

@@ -76,7 +76,7 @@ impl Settings {
             keys.push(self.key(Algorithm::HS256, keys::secret(path, files)?));
         }
         for name in &self.hs256_env {
-            keys.push(self.key(Algorithm::HS256, keys::shared(&files.variable(name)?)));
+            keys.push(self.key(Algorithm::HS256, keys::shared(&files.variable(name.as_bytes())?)));
         }
         for (algorithm, paths) in
             [(Algorithm::EdDSA, &self.eddsa_files), (Algorithm::RS256, &self.rs256_files)]

@@ -1,56 +1,39 @@
 //! Door A's public keys as credentials.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
-
-use serde::Deserialize;
 
 use ptth_link::keys::{KeysError, holds_secret, parse_keys};
 use ptth_link::token::PublicKey;
 
 use super::credential::{Claim, Credential, Pass, Refusal};
 use super::secret::{Content, Files, LoadError, Secret};
-use crate::identity::Key;
-use crate::identity::Mark;
+use crate::identity::{Key, Mark};
 
 /// `key = "2ptth_pub_…"`.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub struct Inline(Secret);
-
-impl Inline {
-    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-        let text = String::from_utf8_lossy(self.0.bytes());
-        let keys = parse_keys(&text).map_err(|why| match why {
-            KeysError::Line { why, .. } => LoadError::settings(format!("`key`: {why}")),
-            why => LoadError::settings(format!("`key`: {why}")),
-        })?;
-        if holds_secret(&text) {
-            let public: Vec<_> = keys.iter().map(ToString::to_string).collect();
-            files.warn(format!(
-                "a `key` of the configuration is a private token; the gateway needs only the public half: {}",
-                public.join(", ")
-            ));
-        }
-        Ok(Arc::new(Keys(keys)))
+pub(super) fn inline(key: &Secret, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+    let text = String::from_utf8_lossy(key.bytes());
+    let keys = parse_keys(&text).map_err(|why| match why {
+        KeysError::Line { why, .. } => LoadError::settings(format!("`key`: {why}")),
+        why => LoadError::settings(format!("`key`: {why}")),
+    })?;
+    if holds_secret(&text) {
+        let public: Vec<_> = keys.iter().map(ToString::to_string).collect();
+        files.warn(format!(
+            "a `key` of the configuration is a private token; the gateway needs only the public half: {}",
+            public.join(", ")
+        ));
     }
+    Ok(Arc::new(Keys(keys)))
 }
 
 /// `key_file = "…"`: one key a line, as in the file of `--token-file`.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub struct InFile(PathBuf);
-
-impl InFile {
-    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-        let text = files.text(&self.0, |text| {
-            if holds_secret(text) { Content::Secret } else { Content::Public }
-        })?;
-        let keys = parse_keys(&text).map_err(|why| {
-            LoadError::settings(format!("the key file {}: {why}", self.0.display()))
-        })?;
-        Ok(Arc::new(Keys(keys)))
-    }
+pub(super) fn in_file(path: &Path, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+    let content = |text: &str| if holds_secret(text) { Content::Secret } else { Content::Public };
+    let text = files.text(path, content)?;
+    let wrong = |why| format!("the key file {}: {why}", path.display());
+    let keys = parse_keys(&text).map_err(|why| LoadError::settings(wrong(why)))?;
+    Ok(Arc::new(Keys(keys)))
 }
 
 #[derive(Debug)]
@@ -96,7 +79,6 @@ mod tests {
         judge(credential, &Claim { key: Some(key), ..nothing() })
     }
 
-    /// B3
     #[test]
     fn a_key_lets_in_who_has_proven_to_hold_it() {
         let (token, other) = (Token::generate(), Token::generate());
@@ -125,7 +107,6 @@ mod tests {
         assert_eq!(load(&folder, json!({ "key_file": "keys" })).unwrap().0.keys().len(), 2);
     }
 
-    /// C7
     #[test]
     fn a_private_half_works_and_the_warning_tells_the_public_one() {
         let token = Token::generate();

@@ -159,10 +159,11 @@ impl Files {
     /// # Errors
     /// [`LoadError`], also if nothing is left. It doesn't quote the name, in whose place somebody may
     /// have written the secret.
-    pub fn variable(&mut self, name: &str) -> Result<Secret, LoadError> {
+    pub fn variable(&mut self, name: &[u8]) -> Result<Secret, LoadError> {
         // The system's function panics at these.
-        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
-        let value = is_name.then(|| std::env::var_os(name)).flatten().unwrap_or_default();
+        let name = std::str::from_utf8(name).ok();
+        let name = name.filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
+        let value = name.and_then(std::env::var_os).unwrap_or_default();
         let secret = value.as_encoded_bytes().trim_ascii();
         if secret.is_empty() {
             return Err(LoadError::settings(

@@ -104,25 +104,30 @@ impl Courier {
         self.end(&delivery, last);
     }
 
-    /// Waits for a turn on the lane of `site`, or of the one where the host and path lead meanwhile.
-    async fn turn(&self, delivery: &Delivery, lanes: &Lanes, mut site: RouteId) -> (RouteId, Turn) {
+    /// Waits for a turn on the lane of `route`, or of the one where the host and path lead meanwhile.
+    async fn turn(
+        &self,
+        delivery: &Delivery,
+        lanes: &Lanes,
+        mut route: RouteId,
+    ) -> (RouteId, Turn) {
         loop {
-            let lane = lanes.of(&site);
+            let lane = lanes.of(&route);
             let mut turn = pin!(lane.turn(network(delivery.address)));
             // Those in front may wait for a backend that this one doesn't need any more.
             let moved = async {
                 loop {
                     match self.find(delivery) {
-                        Some((_, found)) if found.route.id != site => {
+                        Some((_, found)) if found.route.id != route => {
                             break found.route.id.clone();
                         }
                         _ => sleep(LOOK).await,
                     }
                 }
             };
-            site = select! {
+            route = select! {
                 biased;
-                turn = &mut turn => return (site, turn),
+                turn = &mut turn => return (route, turn),
                 moved = moved => moved,
             };
         }
@@ -134,7 +139,7 @@ impl Courier {
         &self,
         delivery: &Delivery,
         lanes: &Lanes,
-        (mut site, mut turn): (RouteId, Turn),
+        (mut route, mut turn): (RouteId, Turn),
     ) -> Result<(String, Option<Duration>), Last> {
         loop {
             if Instant::now() >= delivery.expires {
@@ -147,9 +152,9 @@ impl Courier {
                 }
                 return Err(Last::Lost);
             };
-            if found.route.id != site {
+            if found.route.id != route {
                 drop(turn);
-                (site, turn) = self.turn(delivery, lanes, found.route.id.clone()).await;
+                (route, turn) = self.turn(delivery, lanes, found.route.id.clone()).await;
                 continue;
             }
             if !is_served(&found.route) {
@@ -164,7 +169,7 @@ impl Courier {
             match attempt(delivery, &self.way(delivery, policy, found)).await {
                 Fate::Delivered(status) => {
                     let (id, status) = (delivery.id, status.as_u16());
-                    debug!("deliver: {id} {site} status={status} retries={}", delivery.attempts);
+                    debug!("deliver: {id} {route} status={status} retries={}", delivery.attempts);
                     return Err(Last::Delivered);
                 }
                 Fate::Failed(why, after) => return Ok((why, after)),
@@ -220,14 +225,14 @@ impl Courier {
     async fn pause(&self, delivery: &Delivery, why: &str, after: Option<Duration>) {
         self.count(|counters| &counters.retried);
         let mut shutdown = self.shutdown.clone();
-        let (id, site, attempts) = (delivery.id, delivery.permit.route(), delivery.attempts);
+        let (id, route, attempts) = (delivery.id, delivery.permit.route(), delivery.attempts);
         if shutdown.is(Phase::Draining) {
-            debug!("deliver: {id} {site} failed attempts={attempts}: {why}");
+            debug!("deliver: {id} {route} failed attempts={attempts}: {why}");
             return sleep(FIRST).await;
         }
         let wait = back_off(attempts).max(after.unwrap_or_default().min(LONGEST));
         let seconds = wait.as_secs();
-        debug!("deliver: {id} {site} failed attempts={attempts} again_in_s={seconds}: {why}");
+        debug!("deliver: {id} {route} failed attempts={attempts} again_in_s={seconds}: {why}");
         select! {
             () = sleep(wait) => {}
             () = shutdown.reached(Phase::Draining) => {}

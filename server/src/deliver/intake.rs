@@ -44,7 +44,7 @@ fn fields_weight(fields: &HeaderMap) -> usize {
 }
 
 /// The whole of `body`, and its trailers. What it holds is taken from `permit`'s backlog as it comes; from who
-/// sends nothing of it for `patience`, or too slowly (SECURITY: the slowest body), it isn't waited for.
+/// sends nothing of it for `patience`, or too slowly, it isn't waited for.
 ///
 /// # Errors
 /// 413 beyond `limit`, [`ExchangeError::Backlog`] without room, and the visitor's own failures.

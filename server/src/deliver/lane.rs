@@ -18,9 +18,9 @@ use crate::router::RouteId;
 pub(super) struct Lanes(Arc<Mutex<InUse<RouteId, Lane>>>);
 
 impl Lanes {
-    pub(super) fn of(&self, site: &RouteId) -> Arc<Lane> {
+    pub(super) fn of(&self, route: &RouteId) -> Arc<Lane> {
         let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.of(site, || Lane::new(AT_ONCE))
+        lanes.of(route, || Lane::new(AT_ONCE))
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
         turn.is_finished()
     }
 
-    /// E2: three hundred of one sender that hang leave room for another's at once.
+    /// Three hundred of one sender that hang leave room for another's at once.
     #[tokio::test]
     async fn one_address_holds_up_no_other() {
         let lane = Lane::new(8);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::backend::Backend;
 use super::{Lease, NoTunnel, Pool, TunnelId};
 use crate::quota::Share;
 
@@ -65,7 +64,7 @@ impl Pool {
         let Some(view) = self.views.get(shard) else { return };
         let backends = view.read().unwrap_or_else(PoisonError::into_inner);
         let waiting = self.lobby.waiting();
-        let full = backends.iter().flat_map(Backend::tunnels).filter(|tunnel| !tunnel.has_room());
+        let full = backends.iter().flatten().filter(|tunnel| !tunnel.has_room());
         full.for_each(|tunnel| tunnel.tally.press(waiting, turn));
     }
 }

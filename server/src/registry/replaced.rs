@@ -62,32 +62,34 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_was_replaced_is_known_for_a_minute_after_its_last_attempt() {
         let mut replaced = Replaced::default();
-        let [site, other] = ["a", "b"].map(|name| RouteId::Name(name.to_owned()));
+        let [route, other] = ["a", "b"].map(|name| RouteId::Name(name.to_owned()));
         let who = backend(1, "");
-        replaced.note(&site, &who);
-        assert!(replaced.has(&site, &who));
+        replaced.note(&route, &who);
+        assert!(replaced.has(&route, &who));
         let others = [backend(2, ""), backend(1, "x"), Identity::default()];
-        assert!(!others.iter().any(|other| replaced.has(&site, other)));
+        assert!(!others.iter().any(|other| replaced.has(&route, other)));
         assert!(!replaced.has(&other, &who));
         tokio::time::advance(Duration::from_secs(59)).await;
-        replaced.note(&site, &who);
+        replaced.note(&route, &who);
         tokio::time::advance(Duration::from_secs(59)).await;
-        assert!(replaced.has(&site, &who));
+        assert!(replaced.has(&route, &who));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!replaced.has(&site, &who));
-        replaced.note(&site, &who);
-        replaced.forget(&site, &who);
-        assert!(!replaced.has(&site, &who));
+        assert!(!replaced.has(&route, &who));
+        replaced.note(&route, &who);
+        replaced.forget(&route, &who);
+        assert!(!replaced.has(&route, &who));
     }
 
     #[tokio::test]
     async fn the_memory_is_bounded() {
         let mut replaced = Replaced::default();
-        let site = RouteId::Name("a".to_owned());
+        let route = RouteId::Name("a".to_owned());
         for n in 0..3000 {
-            replaced.note(&site, &backend(1, &n.to_string()));
+            replaced.note(&route, &backend(1, &n.to_string()));
         }
         assert_eq!(replaced.0.len(), MOST);
-        assert!(replaced.has(&site, &backend(1, "2999")) && !replaced.has(&site, &backend(1, "0")));
+        assert!(
+            replaced.has(&route, &backend(1, "2999")) && !replaced.has(&route, &backend(1, "0"))
+        );
     }
 }

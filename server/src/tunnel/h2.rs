@@ -55,7 +55,7 @@ pub enum Ended {
     /// It doesn't acknowledge SETTINGS (RFC 9113 §6.5.3), and so won't keep to its window.
     Unsettled,
     /// The backend broke the protocol too often.
-    Struck,
+    Penalized,
     /// The backend closed it in order.
     Closed,
     /// Replaced, withdrawn or shut down, with nothing left to finish.
@@ -72,7 +72,7 @@ impl fmt::Display for Ended {
             Self::Socket(err) => write!(f, "the socket failed: {err}"),
             Self::Dead => f.write_str("nothing came from the backend, and no answer to a ping"),
             Self::Unsettled => f.write_str("the backend doesn't acknowledge our settings"),
-            Self::Struck => f.write_str("the backend broke the protocol too often"),
+            Self::Penalized => f.write_str("the backend broke the protocol too often"),
             Self::Closed => f.write_str("the backend closed it"),
             Self::Drained => f.write_str("drained"),
         }
@@ -138,7 +138,7 @@ struct End(Weak<Tunnel>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.0.upgrade().iter().for_each(|tunnel| tunnel.graveyard.close());
+        self.0.upgrade().iter().for_each(|tunnel| tunnel.reset_limiter.close());
     }
 }
 
@@ -151,7 +151,7 @@ where
     farewell(io).await;
 }
 
-/// Whether nobody holds one of these sites who would keep it. A backend that is there keeps its place if
+/// Whether nobody holds one of these routes who would keep it. A backend that is there keeps its place if
 /// it answers; one that went away without a word doesn't lock out the next.
 pub async fn is_free(registry: &Registry, identity: &Identity, grants: &[Grant]) -> bool {
     for rival in registry.keepers(identity, grants) {
@@ -163,7 +163,7 @@ pub async fn is_free(registry: &Registry, identity: &Identity, grants: &[Grant])
     true
 }
 
-fn sites_text(grants: &[Grant]) -> String {
+fn routes_text(grants: &[Grant]) -> String {
     let texts: Vec<_> = grants.iter().map(|grant| grant.route().to_string()).collect();
     texts.join(", ")
 }
@@ -200,7 +200,7 @@ where
             // Small frames are taken off each stream as they come (link::body), and merged there, so
             // that one visitor's stream of them isn't counted against the tunnel.
             .data_frame_budget(usize::MAX)
-            // A backend that breaks the protocol is counted in `Tunnel::strike`, which forgets; h2's
+            // A backend that breaks the protocol is counted in `Tunnel::penalize`, which forgets; h2's
             // count is for the connection's life, which here is weeks.
             .max_local_error_reset_streams(None)
             .handshake(io)
@@ -283,12 +283,12 @@ where
         tunnel.id,
         tunnel.identity.name,
         tunnel.identity.key_text(),
-        sites_text(&tunnel.grants),
+        routes_text(&tunnel.grants),
         home.shard
     );
     let mut told = home.port.and_then(|port| announce(&tunnel, &home.registry.policy(), port));
     let mut forgive = Instant::now() + PING_INTERVAL;
-    let mut exhume = Instant::now() + EXHUME_INTERVAL;
+    let mut release = Instant::now() + RELEASE_INTERVAL;
     let mut allowed = tunnel.allowed();
     loop {
         select! {
@@ -308,7 +308,7 @@ where
             }) => return ended,
             () = tunnel.attention.notified() => {
                 if tunnel.is_out() {
-                    return Ended::Struck;
+                    return Ended::Penalized;
                 }
                 if tunnel.take_probe() {
                     engine.keepalive.probe(engine.driver.received());
@@ -318,7 +318,7 @@ where
                 }
             }
             () = shutdown.reached(Phase::Closing) => {
-                // Whatever still runs is cut off, streams in the graveyard included.
+                // Whatever still runs is cut off, streams that the reset limiter holds included.
                 drop(registration);
                 match tunnel.identity.ours {
                     true => tunnel.dismiss(STOPPING, "the gateway stops"),
@@ -327,9 +327,9 @@ where
                 }
                 return finish(engine, tunnel).await;
             }
-            () = sleep_until(exhume) => {
-                tunnel.graveyard.exhume();
-                exhume = Instant::now() + EXHUME_INTERVAL;
+            () = sleep_until(release) => {
+                tunnel.reset_limiter.release();
+                release = Instant::now() + RELEASE_INTERVAL;
                 if Instant::now() >= forgive {
                     tunnel.forgive();
                     forgive = Instant::now() + PING_INTERVAL;
@@ -384,5 +384,5 @@ const OVER: &str = "its credential has all the tunnels that it may have here";
 const REMEMBERED_RESETS: usize = 4096;
 /// For the last frames to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How often buried streams are looked at.
-const EXHUME_INTERVAL: Duration = Duration::from_secs(1);
+/// How often deferred streams are looked at.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
