@@ -7,13 +7,14 @@ mod tests;
 mod verify;
 
 use std::fmt;
+use std::fs;
 use std::net::Ipv6Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier, verify_server_name};
-use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, version};
@@ -152,9 +153,10 @@ pub fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsError> 
         Trust::Insecure => Ok(Arc::new(Shortcut::anything())),
         Trust::System => Ok(authorities(system_roots())?),
         Trust::Ca(path) => {
-            let listed = file_certificates(path)?;
-            let authorities = authorities(file_roots(path, &listed)?)?;
-            Ok(Arc::new(Listed::new(authorities, listed)))
+            let wrong = |why| TlsError::Ca { path: path.clone(), why };
+            let pem = fs::read(path).map_err(|why| wrong(format!("can't be read ({why})")))?;
+            let (listed, roots) = roots(&pem).map_err(wrong)?;
+            Ok(Arc::new(Listed::new(authorities(roots)?, listed)))
         }
     }
 }
@@ -164,11 +166,11 @@ fn authorities(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, TlsErr
     verifier.build().map_err(|why| TlsError::Roots(why.to_string()))
 }
 
-fn system_roots() -> RootCertStore {
+/// The system's roots, or Mozilla's where there are none: an image from scratch has no store. Blocks.
+pub fn system_roots() -> RootCertStore {
     or_bundled(rustls_native_certs::load_native_certs().certs)
 }
 
-/// These roots, or Mozilla's where there are none: an image from scratch has no store.
 fn or_bundled(native: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     // A store may hold old roots that webpki can't read; they hinder nobody.
@@ -179,27 +181,24 @@ fn or_bundled(native: Vec<CertificateDer<'static>>) -> RootCertStore {
     roots
 }
 
-fn file_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = found.map_err(|why| match why {
-        pem::Error::Io(why) => TlsError::ca(path, format!("can't be read ({why})")),
-        _ => TlsError::ca(path, "isn't proper PEM"),
-    })?;
+/// The certificates of a PEM file, and the same as roots.
+///
+/// # Errors
+/// What is wrong, as the end of a sentence that begins with the file's path.
+pub fn roots(pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(|_| "isn't proper PEM")?;
     if found.is_empty() {
-        let why = "holds no certificate; it must have `-----BEGIN CERTIFICATE-----` in it";
-        return Err(TlsError::ca(path, why));
+        return Err(
+            "holds no certificate; it must have `-----BEGIN CERTIFICATE-----` in it".to_owned()
+        );
     }
-    Ok(found)
-}
-
-fn file_roots(path: &Path, listed: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in listed {
+    for certificate in &found {
         let added = roots.add(certificate.clone());
-        added.map_err(|why| TlsError::ca(path, format!("holds a bad certificate ({why})")))?;
+        added.map_err(|why| format!("holds a bad certificate ({why})"))?;
     }
-    Ok(roots)
+    Ok((found, roots))
 }
 
 /// Why no tunnel can be tried. Each is one sentence for the user, causes included.
@@ -220,12 +219,6 @@ pub enum TlsError {
     Name(String),
     /// rustls refuses the configuration.
     Rustls(rustls::Error),
-}
-
-impl TlsError {
-    fn ca(path: &Path, why: impl Into<String>) -> Self {
-        Self::Ca { path: path.to_owned(), why: why.into() }
-    }
 }
 
 impl fmt::Display for TlsError {

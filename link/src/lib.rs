@@ -8,6 +8,7 @@ pub mod body;
 pub mod cli;
 pub mod cork;
 pub mod crypto;
+pub mod deadline;
 pub mod descriptors;
 pub mod events;
 pub mod files;

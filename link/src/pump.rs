@@ -5,7 +5,7 @@
 //! small go out at once while few do, or while the receiver answers; beyond that they wait for company, a
 //! moment at most.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +16,9 @@ use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
+use crate::deadline::Deadline;
 use crate::reading::Reading;
 
 /// Who ended a pump early.
@@ -221,12 +222,12 @@ struct Pace<'a> {
     known: u64,
     /// When all that went out so far would have gone, one each [`GAP`].
     next: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Deadline,
 }
 
 impl<'a> Pace<'a> {
     fn new(heard: &'a Heard) -> Self {
-        Self { heard, known: 0, next: None, timer: None }
+        Self { heard, known: 0, next: None, timer: Deadline::default() }
     }
 
     /// Ready when a small piece may go, which then counts.
@@ -240,14 +241,13 @@ impl<'a> Pace<'a> {
         let early = (next - now).saturating_sub(GAP * AHEAD);
         if early.is_zero() {
             self.next = Some(next + GAP);
-            self.timer = None;
+            self.timer.clear();
             return Poll::Ready(());
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(now + early)));
-        if timer.as_mut().poll(cx).is_ready() {
+        if self.timer.poll_after(cx, early).is_ready() {
             // It came due since the clock was read.
             cx.waker().wake_by_ref();
-            self.timer = None;
+            self.timer.clear();
         }
         Poll::Pending
     }
@@ -262,14 +262,17 @@ async fn next<B>(
 where
     B: Body<Data = Bytes>,
 {
-    let mut clock = Clock::new(patience);
+    let mut deadline = Deadline::default();
     poll_fn(|cx| {
         if let Poll::Ready(reset) = stream.poll_reset(cx) {
             return Poll::Ready(Err(PumpError::Receiver(reset.map_or_else(|err| err, Into::into))));
         }
         match source.poll_next(cx) {
             Poll::Ready(next) => Poll::Ready(next.map_err(PumpError::Body)),
-            Poll::Pending => clock.poll(cx).map(|after| Err(PumpError::Silent(after))),
+            Poll::Pending => match patience {
+                Some(time) => deadline.poll_after(cx, time).map(|()| Err(PumpError::Silent(time))),
+                None => Poll::Pending,
+            },
         }
     })
     .await
@@ -306,25 +309,6 @@ async fn room<E>(
         }
     })
     .await
-}
-
-/// A deadline that costs nothing until somebody really waits.
-struct Clock {
-    patience: Option<Duration>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Clock {
-    fn new(patience: Option<Duration>) -> Self {
-        Self { patience, timer: None }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
-        let Some(patience) = self.patience else { return Poll::Pending };
-        let timer =
-            self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
-        timer.as_mut().poll(cx).map(|()| patience)
-    }
 }
 
 /// A chunk below this waits for company, if company is there already.

@@ -1,11 +1,11 @@
 //! How long a receiver may keep its sender waiting.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
+
+use crate::deadline::Deadline;
 
 /// Judges a receiver by the time in which something waited for it: a sender that has nothing to send says nothing
 /// about who reads. It must take something within `patience`, and a least rate over each `patience` of waiting.
@@ -25,7 +25,8 @@ struct Wait {
     since: Instant,
     /// From when on it counts for the rate.
     counts: Instant,
-    timer: Pin<Box<Sleep>>,
+    due: Instant,
+    timer: Deadline,
 }
 
 impl Reading {
@@ -55,18 +56,18 @@ impl Reading {
         let wait = self.wait.get_or_insert_with(|| {
             let now = Instant::now();
             let left = if self.least > 0 { self.waited } else { Duration::ZERO };
-            let timer = Box::pin(sleep_until(now + self.patience.saturating_sub(left)));
-            Wait { since: now, counts: now, timer }
+            let due = now + self.patience.saturating_sub(left);
+            Wait { since: now, counts: now, due, timer: Deadline::default() }
         });
         loop {
-            ready!(wait.timer.as_mut().poll(cx));
+            ready!(wait.timer.poll_at(cx, wait.due));
             if wait.since.elapsed() >= self.patience || self.taken < self.least {
                 return Poll::Ready(());
             }
             // It was quick enough, and another span begins in the middle of this wait.
             (self.taken, self.waited) = (0, Duration::ZERO);
             wait.counts = Instant::now();
-            wait.timer.as_mut().reset(wait.since + self.patience);
+            wait.due = wait.since + self.patience;
         }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use log::debug;
 use ptth_link::body::Inflow;
+use ptth_link::deadline::Deadline;
 use ptth_link::pump::PumpError;
 use tokio::sync::futures::OwnedNotified;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::pool::Lease;
-use crate::share::SMALL;
+use crate::quota::SMALL;
 use crate::upload::Upload;
 
 /// Moves the bodies of an exchange whose response has begun: the two directions joined, not raced.
@@ -129,7 +130,7 @@ impl Carry {
         self.ceded
     }
 
-    /// Lifts the limit on stillness: an upgraded connection may be silent for days (SECURITY).
+    /// Lifts the limit on stillness: an upgraded connection may be silent for days.
     pub fn be_patient(&mut self) {
         if let Some(moving) = &mut self.moving {
             moving.stall = None;
@@ -176,10 +177,10 @@ impl Future for Carry {
             // The request broke off or was refused, or the response did, or nobody reads it: the rest
             // is of no use.
             if moving.inflow.is_breach() {
-                moving.lease.tunnel().strike();
+                moving.lease.tunnel().penalize();
             }
             self.broken = received && !moving.inflow.is_complete();
-            self.bury();
+            self.defer();
             return Poll::Ready(());
         }
         if received && sent {
@@ -190,7 +191,7 @@ impl Future for Carry {
         if moving.poll_pressed(cx).is_ready() {
             debug!("exchange: others wait for its stream, and nobody reads its response");
             self.ceded = true;
-            self.bury();
+            self.defer();
             return Poll::Ready(());
         }
         let moved = moving.inflow.moved() + moving.upload.as_ref().map_or(0, Upload::moved);
@@ -198,7 +199,7 @@ impl Future for Carry {
             && stall.poll(cx, moved).is_ready()
         {
             debug!("exchange: nothing moved for {} s", stall.patience.as_secs());
-            self.bury();
+            self.defer();
             return Poll::Ready(());
         }
         Poll::Pending
@@ -206,7 +207,7 @@ impl Future for Carry {
 }
 
 impl Carry {
-    fn bury(&mut self) {
+    fn defer(&mut self) {
         if let Some(Moving { mut inflow, upload, lease, .. }) = self.moving.take() {
             let stream = inflow.abandon();
             let upload = upload.map(|mut upload| {
@@ -214,32 +215,35 @@ impl Carry {
                 upload
             });
             let tunnel = lease.tunnel().clone();
-            tunnel.graveyard.bury(Box::new((stream, upload, lease)));
+            tunnel.reset_limiter.defer(Box::new((stream, upload, lease)));
         }
     }
 }
 
 impl Drop for Carry {
     fn drop(&mut self) {
-        self.bury();
+        self.defer();
     }
 }
 
-/// A deadline that begins anew whenever something moved. Costs no timer until somebody waits, and none for each
-/// move: when it fires too early, it is set to when it will be time.
+/// A deadline that begins anew whenever something moved.
 #[derive(Debug)]
 pub struct Stillness {
     /// How long nothing may move.
     pub patience: Duration,
     since: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// When it is looked at once before: whoever polls may have something to do when it begins to last.
+    first: Option<Instant>,
+    timer: Deadline,
     moved: u64,
 }
 
 impl Stillness {
     /// Begins now.
     pub fn new(patience: Duration) -> Self {
-        Self { patience, since: Instant::now(), timer: None, moved: 0 }
+        let since = Instant::now();
+        let first = Some(since + patience.min(STILL));
+        Self { patience, since, first, timer: Deadline::default(), moved: 0 }
     }
 
     /// Since when nothing has moved, if that lasts.
@@ -252,17 +256,11 @@ impl Stillness {
         if moved != self.moved {
             (self.moved, self.since) = (moved, Instant::now());
         }
-        let due = self.since + self.patience;
-        // Looked at once before: whoever polls may have something to do when it begins to last.
-        let first = due.min(self.since + STILL);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(first)));
-        while timer.as_mut().poll(cx).is_ready() {
-            if timer.deadline() >= due {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(due);
+        if let Some(first) = self.first {
+            ready!(self.timer.poll_at(cx, first));
+            self.first = None;
         }
-        Poll::Pending
+        self.timer.poll_at(cx, self.since + self.patience)
     }
 }
 

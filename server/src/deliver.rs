@@ -3,18 +3,18 @@
 //! In:  a request of such a route, whose body is read whole (`intake`).
 //! Out: an empty answer at once; and the request, in its turn, to the route's backends (`courier`).
 //!
-//! Invariant: what is kept is bounded in number and bytes (`room`), from a body's first byte to the
+//! Invariant: what is kept is bounded in number and bytes (`backlog`), from a body's first byte to the
 //! end of the last attempt. It is in memory alone: who restarts the gateway for good while a backend is
 //! away loses it, and is told how much.
 //!
 //! A request is delivered at least once, not at most once: an attempt that failed may have been
 //! processed. So each attempt carries the same Idempotency-Key.
 
+mod backlog;
 mod courier;
 mod fate;
 mod intake;
 mod lane;
-mod room;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,8 +37,8 @@ use crate::config::Respond;
 use crate::error::{ExchangeError, RequestId};
 use crate::forward::{Informational, Way};
 
+use backlog::{Backlog, Permit};
 pub use courier::Courier;
-use room::{Place, Room};
 
 /// Whether a route's `respond` is for such a request. Safe methods ask for something, and so want the
 /// backend's own answer: several senders of webhooks verify an address by a GET first.
@@ -50,9 +50,9 @@ pub fn suits(method: &Method) -> bool {
 #[derive(Debug)]
 pub struct Outbox {
     /// For those whose bodies aren't here yet.
-    unread: Arc<Room>,
+    unread: Arc<Backlog>,
     /// For those that were acknowledged.
-    room: Arc<Room>,
+    kept: Arc<Backlog>,
     arrivals: Mutex<Arrivals>,
     news: Notify,
     counters: Counters,
@@ -109,14 +109,14 @@ struct Delivery {
     attempts: u32,
     expires: Instant,
     #[allow(dead_code, reason = "held for its drop")]
-    place: Place,
+    permit: Permit,
 }
 
 impl Default for Outbox {
     fn default() -> Self {
         Self {
-            unread: Room::new(UNREAD),
-            room: Room::new(room::REQUESTS),
+            unread: Backlog::new(UNREAD),
+            kept: Backlog::new(backlog::REQUESTS),
             arrivals: Mutex::default(),
             news: Notify::new(),
             counters: Counters::default(),
@@ -143,15 +143,15 @@ impl Outbox {
         B: HttpBody<Data = Bytes> + Send + 'static,
     {
         let (mut head, body) = request.into_parts();
-        let site = way.route.site.clone();
-        let limit = respond.limit.min(room::LARGEST);
+        let route = way.route.id.clone();
+        let limit = respond.limit.min(backlog::LARGEST);
         intake::check_length(&head.headers, limit)?;
         if head.headers.get_all(IDEMPOTENCY_KEY).iter().count() > 1 {
             let why = "There are two Idempotency-Key fields.";
             return Err(ExchangeError::Request(StatusCode::BAD_REQUEST, why));
         }
-        let place = self.unread.take(&site, address, intake::weight(&head));
-        let mut place = place.ok_or_else(|| self.refuse())?;
+        let permit = self.unread.take(&route, address, intake::weight(&head));
+        let mut permit = permit.ok_or_else(|| self.refuse())?;
         if self.lock().closed {
             return Err(self.refuse());
         }
@@ -159,16 +159,16 @@ impl Outbox {
         if head.headers.remove(EXPECT).is_some() {
             informational(StatusCode::CONTINUE, &HeaderMap::new());
         }
-        let read = intake::read(body, limit, &mut place, way.head_timeout).await;
+        let read = intake::read(body, limit, &mut permit, way.head_timeout).await;
         let (body, trailers) = read.map_err(|err| match err {
             ExchangeError::Backlog => self.refuse(),
             err => err,
         })?;
-        let place = place.moved(&self.room).ok_or_else(|| self.refuse())?;
+        let permit = permit.moved(&self.kept).ok_or_else(|| self.refuse())?;
         seal(&mut head, body.len(), trailers.is_some());
         let expires = Instant::now() + KEPT;
         let attempts = 0;
-        self.push(Delivery { id, address, head, body, trailers, attempts, expires, place })?;
+        self.push(Delivery { id, address, head, body, trailers, attempts, expires, permit })?;
         Ok(acknowledgement(respond.status, id))
     }
 
@@ -216,8 +216,8 @@ impl Outbox {
 
     /// Requests that are kept or read now, and their bytes.
     pub fn held(&self) -> (usize, usize) {
-        let [unread, kept] = [&self.unread, &self.room].map(|room| room.held());
-        (unread.0 + kept.0, unread.1 + kept.1)
+        let [unread, kept] = [&self.unread, &self.kept].map(|backlog| backlog.held());
+        (unread[0] + kept[0], unread[1] + kept[1])
     }
 }
 

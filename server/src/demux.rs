@@ -43,7 +43,6 @@ impl Peer {
 mod tests {
     use super::*;
 
-    /// B2
     #[test]
     fn a_backend_is_one_by_name_only() {
         for (side, protocol, peer) in [

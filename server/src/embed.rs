@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::public::InFront;
-use crate::roster::Roster;
+use crate::registry::Registry;
 use crate::shard::Shard;
 use crate::tls::TlsError;
 use crate::tunnel::Driving;
@@ -64,8 +64,8 @@ impl Embedded {
     }
 
     /// The tunnels, and the policy by which they are here.
-    pub fn roster(&self) -> Arc<Roster> {
-        self.0.roster.clone()
+    pub fn registry(&self) -> Arc<Registry> {
+        self.0.registry.clone()
     }
 }
 

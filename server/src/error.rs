@@ -16,7 +16,6 @@ use ptth_link::crypto;
 use ptth_link::page::page;
 
 use crate::config::NoBackend;
-use crate::pool::RETRY_AFTER_SECONDS;
 
 /// Why the gateway answers by itself.
 #[derive(Debug)]
@@ -284,6 +283,9 @@ impl fmt::Display for RequestId {
         write!(f, "{:016x}", self.0)
     }
 }
+
+/// What a refused visitor is told to wait.
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 #[cfg(test)]
 mod tests {

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::auth::Identity;
+use crate::identity::Identity;
 use crate::live::Tunnel;
 use crate::pool::{Lease, NoTunnel, Pool};
 
@@ -121,14 +121,14 @@ impl Fallback {
         let tunnel = Tunnel::new(shard, (Identity::default(), Vec::new()), budget.part(), sender);
         let driven = tunnel.clone();
         running.spawn(async move {
-            let mut look = interval(EXHUME);
+            let mut look = interval(RELEASE);
             look.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut connection = std::pin::pin!(connection);
             loop {
                 select! {
                     _ = &mut connection => break,
                     _ = look.tick() => {
-                        driven.graveyard.exhume();
+                        driven.reset_limiter.release();
                     }
                 }
             }
@@ -148,4 +148,4 @@ const WINDOW: u32 = 1024 * 1024;
 /// For certificates to be read, and two ends of a pipe to greet each other.
 const BEGIN: Duration = Duration::from_secs(5);
 /// How often streams that were given up are reset.
-const EXHUME: Duration = Duration::from_secs(1);
+const RELEASE: Duration = Duration::from_secs(1);

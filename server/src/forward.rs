@@ -31,8 +31,8 @@ use tokio::time::Instant;
 use crate::carry::{Carry, Idle, Stillness};
 use crate::error::ExchangeError;
 use crate::pool::{Lease, NoTunnel};
+use crate::quota::{Permit, SMALL};
 use crate::router;
-use crate::share::SMALL;
 use crate::upload::{Upload, Watched};
 
 pub use way::Way;
@@ -115,8 +115,9 @@ where
             Upload::new(body, stream, patience, expects)
         });
         let extended = protocol.is_some() || head.method == Method::CONNECT;
-        lease.tunnel().wait();
-        let exchange = Exchange(Some(Open { response, upload, lease, extended, idle: None }));
+        let waits = Some(lease.tunnel().wait());
+        let exchange =
+            Exchange(Some(Open { response, upload, lease, waits, extended, idle: None }));
         match exchange.head(&way, &mut kept, informational).await {
             Ok(done) => return Ok(done),
             Err(Failed::ForGood(err)) => return Err(err),
@@ -173,13 +174,15 @@ enum Failed {
     ForGood(ExchangeError),
 }
 
-/// A stream before its response's head. Dropping it hands the stream to the tunnel's graveyard.
+/// A stream before its response's head. Dropping it hands the stream to the tunnel's reset limiter.
 struct Exchange(Option<Open>);
 
 struct Open {
     response: ResponseFuture,
     upload: Option<Upload>,
     lease: Lease,
+    #[allow(dead_code, reason = "held for its drop")]
+    waits: Option<Permit>,
     extended: bool,
     /// Once nothing has moved for a while.
     idle: Option<Idle>,
@@ -218,7 +221,7 @@ impl Exchange {
             Err(failed) => {
                 if matches!(&failed, Failed::ForGood(ExchangeError::Tunnel(err)) if err.is_library())
                 {
-                    self.strike();
+                    self.penalize();
                 }
                 if let (Failed::Unprocessed(_), Some(open)) = (&failed, &mut self.0) {
                     // Not abandoned with this attempt: the next one may send it.
@@ -230,7 +233,6 @@ impl Exchange {
         let Some(Open { mut upload, lease, extended, .. }) = self.0.take() else {
             return Err(Failed::ForGood(ExchangeError::Backend("no stream")));
         };
-        lease.tunnel().wait_no_more();
         let (mut head, stream) = response.into_parts();
         way.confine(&mut head.headers);
         let mut held = Held::of(lease.tunnel().budget.clone());
@@ -254,9 +256,9 @@ impl Exchange {
         Ok((Response::from_parts(head, body.with_head(held)), carry))
     }
 
-    fn strike(&self) {
+    fn penalize(&self) {
         if let Some(open) = &self.0 {
-            open.lease.tunnel().strike();
+            open.lease.tunnel().penalize();
         }
     }
 }
@@ -268,8 +270,8 @@ impl Drop for Exchange {
                 upload.abandon();
             }
             let tunnel = open.lease.tunnel().clone();
-            tunnel.wait_no_more();
-            tunnel.graveyard.bury(Box::new(open));
+            open.waits = None;
+            tunnel.reset_limiter.defer(Box::new(open));
         }
     }
 }

@@ -17,8 +17,8 @@ use tokio::time::{interval, timeout};
 
 use crate::config::{Config, ConfigError};
 use crate::listener::{self, Entrance};
+use crate::registry::Registry;
 use crate::reload::{Reload, Source};
-use crate::roster::Roster;
 use crate::shard::{Shard, Shared};
 use crate::tls::{Tls, TlsError};
 use crate::tunnel::Driving;
@@ -93,7 +93,7 @@ impl Gateway {
         let shared = Shared::new(config, senders).map_err(StartError::Tls)?;
         let (addresses, sockets) = sockets::open(config, threads)?;
         if config.take_over || sockets::are_held() {
-            shared.roster.expect_backends();
+            shared.registry.expect_backends();
         }
         // Behind a proxy that ends TLS, the port is its own: the usual one.
         let first = addresses.first().filter(|(entrance, _)| *entrance == Entrance::Tls);
@@ -131,8 +131,8 @@ impl Gateway {
     }
 
     /// The tunnels, and the policy by which they are here.
-    pub fn roster(&self) -> Arc<Roster> {
-        self.shared.roster.clone()
+    pub fn registry(&self) -> Arc<Registry> {
+        self.shared.registry.clone()
     }
 
     /// Serves until told to stop. Blocks; the threads that it starts end with it.

@@ -9,7 +9,6 @@
 //! One thread a core, each with a runtime, listening sockets and tunnels of its own ([`gateway`]).
 
 pub mod auth;
-pub mod caps;
 pub mod carry;
 pub mod config;
 mod confine;
@@ -22,20 +21,19 @@ mod fallback;
 pub mod forward;
 mod frames;
 pub mod gateway;
-pub mod graveyard;
 pub mod greeting;
+pub mod identity;
 pub mod listener;
 pub mod live;
 pub mod policy;
 pub mod pool;
 pub mod public;
+pub mod quota;
+pub mod registry;
 pub mod reload;
-pub mod roster;
+pub mod reset_limiter;
 pub mod router;
 pub mod shard;
-pub mod share;
-pub mod site;
-pub mod stay;
 pub mod tls;
 pub mod tunnel;
 pub mod upload;

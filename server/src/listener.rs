@@ -30,12 +30,12 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
-use crate::auth::Identity;
-use crate::caps::Place;
+use crate::auth::Admits;
 use crate::demux::Peer;
+use crate::identity::Identity;
 use crate::public::{serve_h1, serve_h2};
+use crate::quota::ConnectionPermit;
 use crate::shard::Shard;
-use crate::stay::Stay;
 use crate::tunnel::{Driving, Ended, Home, attach, refuse};
 
 use handshake::HANDSHAKE;
@@ -172,9 +172,8 @@ fn admit(
 ) {
     let proxied = shard.trusted.contains(peer.ip());
     let failed = || !shard.attempts.delay(peer.ip(), Instant::now()).is_zero();
-    let place =
-        if proxied { shard.caps.take_proxied() } else { shard.caps.take(peer.ip(), || !failed()) };
-    let Some(place) = place else {
+    let from = (!proxied).then(|| peer.ip());
+    let Some(permit) = shard.connections.take(from, || proxied || !failed()) else {
         debug!("listener: {peer} refused: too many connections");
         return;
     };
@@ -183,13 +182,13 @@ fn admit(
         return;
     }
     let socket = Rewind::new(Socket::Here(socket));
-    let stake = place.stake();
-    let connection = enter(shard.clone(), (entrance, socket, peer), proxied, place, awaited);
+    permit.await_end(awaited);
+    let connection = enter(shard.clone(), (entrance, socket, peer), proxied, permit.clone());
     let shard = shard.clone();
     connections.spawn(async move {
-        if stake.hold(connection).await.is_none() {
+        if permit.hold(connection).await.is_none() {
             debug!("listener: {peer} dropped: too many connections");
-            if stake.is_unearned() && !proxied {
+            if permit.is_unearned() && !proxied {
                 shard.attempts.failed(peer.ip(), Instant::now());
             }
         }
@@ -200,46 +199,41 @@ async fn enter(
     shard: Arc<Shard>,
     (entrance, mut socket, peer): (Entrance, Rewind<Socket>, SocketAddr),
     proxied: bool,
-    place: Place,
-    awaited: Option<mpsc::Sender<()>>,
+    permit: Arc<ConnectionPermit>,
 ) {
-    let found =
-        if proxied { behind(&shard, &mut socket, peer, place).await } else { Some((peer, place)) };
-    let Some((peer, place)) = found else { return };
+    let found = if proxied { behind(&shard, &mut socket, peer, &permit).await } else { Some(peer) };
+    let Some(peer) = found else { return };
     match entrance {
-        Entrance::Tls => connection(shard, socket, peer, place, awaited).await,
+        Entrance::Tls => connection(shard, socket, peer, permit).await,
         Entrance::Plain => {
-            place.stand_back();
-            let stay = Arc::new(Stay::new(place, awaited));
-            let socket = Rewind::new(Severed::new(socket, stay.clone()));
-            Box::pin(serve_plain(&shard, socket, peer, stay)).await;
+            permit.stand_back();
+            let socket = Rewind::new(Severed::new(socket, permit.clone()));
+            Box::pin(serve_plain(&shard, socket, peer, permit)).await;
         }
         // The last places are for backends, of which none comes this way.
-        Entrance::Redirect { .. } if place.is_reserved() => {
+        Entrance::Redirect { .. } if permit.is_reserved() => {
             debug!("listener: {peer} dropped: too many connections");
         }
-        Entrance::Redirect { port } => {
-            serve_redirect(&shard, socket, peer, port).await;
-            drop((place, awaited));
-        }
+        Entrance::Redirect { port } => serve_redirect(&shard, socket, peer, port).await,
     }
 }
 
-/// Who is behind a trusted proxy's connection, if it says so, and his place: under a deadline, since this is
-/// before everything that has one of its own.
+/// Who is behind a trusted proxy's connection, for whom its permit counts from then on: under a deadline, since this
+/// is before everything that has one of its own. `None`: the connection is to be dropped.
 pub async fn behind<IO: AsyncRead + Unpin>(
     shard: &Shard,
     io: &mut Rewind<IO>,
     proxy: SocketAddr,
-    place: Place,
-) -> Option<(SocketAddr, Place)> {
+    permit: &ConnectionPermit,
+) -> Option<SocketAddr> {
     match timeout(HANDSHAKE, proxied::source(io, shard.proxy_protocol)).await {
-        Ok(Ok(Source::Proxy)) => Some((proxy, place)),
-        Ok(Ok(Source::Unknown)) => Some((proxy, place.opaque())),
-        Ok(Ok(Source::Visitor(peer))) => match place.of(peer.ip()) {
-            Some(place) => Some((peer, place)),
-            None => note(peer, &"too many connections"),
-        },
+        Ok(Ok(Source::Proxy)) => Some(proxy),
+        Ok(Ok(Source::Unknown)) => {
+            permit.set_opaque();
+            Some(proxy)
+        }
+        Ok(Ok(Source::Visitor(peer))) if permit.is_for(peer.ip()) => Some(peer),
+        Ok(Ok(Source::Visitor(peer))) => note(peer, &"too many connections"),
         Ok(Err(refused @ (Refused::Ended | Refused::Io(_)))) => note(proxy, &refused),
         Ok(Err(refused)) => {
             // The operator set the two up to talk to each other, and they don't.
@@ -262,14 +256,12 @@ async fn connection(
     shard: Arc<Shard>,
     socket: Rewind<Socket>,
     peer: SocketAddr,
-    place: Place,
-    awaited: Option<mpsc::Sender<()>>,
+    permit: Arc<ConnectionPermit>,
 ) {
     // Boxed, since what a handshake needs isn't to be held by thousands of visitors who rest.
-    match Box::pin(accept_tls(&shard, socket, peer, &place)).await {
+    match Box::pin(accept_tls(&shard, socket, peer, &permit)).await {
         Some(Accepted::Visitor(stream, kind)) => {
-            let stay = Stay::new(place, awaited);
-            serve_visitor(&shard, stream, kind, peer, stay).await;
+            serve_visitor(&shard, stream, kind, peer, permit).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
             if let Socket::Here(socket) = stream.get_ref().0.stream()
@@ -277,26 +269,25 @@ async fn connection(
             {
                 return debug!("listener: {peer} is gone: {err}");
             }
-            let booking = shard.roster.emptiest_shard(shard.index);
-            let target = booking.shard;
+            let (target, booking) = shard.registry.emptiest_shard(shard.index);
             if target != shard.index
                 && let Err(err) = stream.get_mut().0.stream_mut().leave()
             {
                 return debug!("listener: {peer} is gone: {err}");
             }
-            let stake = place.stake();
-            let proved = identity.key.as_ref().is_some_and(|key| shard.tls.known().names(key));
-            let earned = if proved { stake.clone() } else { stake.clone().without_proof() };
-            let home = Home { stake: Some(earned), ..shard.home(target) };
+            permit.leave_to_tunnels();
+            let proven =
+                identity.key.as_ref().is_some_and(|key| shard.registry.policy().names(key));
+            let home = Home { permit: permit.clone(), proven, ..shard.home(target) };
             let tunnel = Box::pin(async move {
                 if let Err(err) = stream.get_mut().0.stream_mut().arrive() {
                     return debug!("listener: {peer} is gone: {err}");
                 }
                 info!("tunnel: admitted from={peer}");
-                if stake.hold(serve_backend(*stream, identity, home, peer)).await.is_none() {
+                if permit.hold(serve_backend(*stream, identity, home, peer)).await.is_none() {
                     warn!("tunnel: refused from={peer}: too many connections, and it was slow");
                 }
-                drop((place, booking));
+                drop(booking);
             });
             shard.hand_over(target, tunnel);
         }
@@ -315,12 +306,12 @@ pub async fn serve_visitor<IO>(
     stream: Box<TlsStream<IO>>,
     kind: Peer,
     peer: SocketAddr,
-    stay: Stay,
+    permit: Arc<ConnectionPermit>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let name = stream.get_ref().1.server_name();
-    let visitor = Arc::new(shard.visitor(peer.ip(), name, Arc::new(stay)));
+    let visitor = Arc::new(shard.visitor(peer.ip(), name, permit));
     match kind {
         Peer::VisitorH2 => serve_h2(visitor, stream).await,
         _ => serve_h1(visitor, stream).await,
@@ -336,7 +327,7 @@ pub async fn serve_backend<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let admitted = home.roster.policy().admit(&identity);
+    let admitted = home.registry.policy().admit(&identity, peer.ip()).await;
     let ended = match admitted {
         Ok(grants) => attach(stream, identity, grants, home).await,
         Err(refused) => {

@@ -14,10 +14,10 @@ use ptth_link::window::Budget;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::auth::Identity;
-use crate::graveyard::Graveyard;
-use crate::share::{Part, Share, Tally};
-use crate::site::Grant;
+use crate::identity::Grant;
+use crate::identity::Identity;
+use crate::quota::{Gauge, Permit, Share, Tally};
+use crate::reset_limiter::ResetLimiter;
 
 pub(crate) use lobby::Lobby;
 
@@ -47,7 +47,7 @@ pub struct Tunnel {
     pub(crate) sender: SendRequest<Bytes>,
     in_flight: AtomicUsize,
     /// Of those, requests whose response's head hasn't come.
-    waiting: AtomicUsize,
+    waiting: Gauge,
     /// A stream was opened since the driver last asked.
     opened: AtomicBool,
     /// Whose they are.
@@ -57,13 +57,13 @@ pub struct Tunnel {
     /// Where requests wait for room: those of the pools that it is in, by their addresses in memory.
     lobbies: RwLock<HashMap<usize, Arc<Lobby>>>,
     draining: AtomicBool,
-    strikes: AtomicU32,
+    penalties: AtomicU32,
     probe: AtomicBool,
     answered: Notify,
-    /// Wakes the tunnel's driver: it was replaced, struck, or its key was withdrawn.
+    /// Wakes the tunnel's driver: it was replaced, penalized, or its key was withdrawn.
     pub attention: Notify,
     /// Streams that were given up while no reset may be sent.
-    pub graveyard: Graveyard,
+    pub reset_limiter: ResetLimiter,
 }
 
 impl fmt::Debug for Tunnel {
@@ -81,7 +81,7 @@ impl Tunnel {
         sender: SendRequest<Bytes>,
     ) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let graveyard = Graveyard::new(identity.ours);
+        let reset_limiter = ResetLimiter::new(identity.ours);
         Arc::new(Self {
             id: TunnelId(NEXT.fetch_add(1, Ordering::Relaxed)),
             shard,
@@ -91,17 +91,17 @@ impl Tunnel {
             budget,
             sender,
             in_flight: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
+            waiting: Gauge::default(),
             opened: AtomicBool::new(false),
             tally: Tally::default(),
             shared: AtomicBool::new(false),
             lobbies: RwLock::default(),
             draining: AtomicBool::new(false),
-            strikes: AtomicU32::new(0),
+            penalties: AtomicU32::new(0),
             probe: AtomicBool::new(false),
             answered: Notify::new(),
             attention: Notify::new(),
-            graveyard,
+            reset_limiter,
         })
     }
 
@@ -112,23 +112,18 @@ impl Tunnel {
 
     /// Whether a request waits for the head of its response.
     pub fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.waiting.held() > 0
     }
 
-    /// One more request waits for its response.
-    pub(crate) fn wait(&self) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+    /// One more request waits for the head of its response, until this is dropped.
+    pub(crate) fn wait(&self) -> Permit {
         self.opened.store(true, Ordering::Relaxed);
+        self.waiting.permit()
     }
 
     /// Whether a stream was opened since this was last asked.
     pub(crate) fn has_opened(&self) -> bool {
         self.opened.load(Ordering::Relaxed) && self.opened.swap(false, Ordering::Relaxed)
-    }
-
-    /// Its head has come, or nobody waits for it any more.
-    pub(crate) fn wait_no_more(&self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether the backend speaks extended CONNECT (RFC 8441).
@@ -144,8 +139,8 @@ impl Tunnel {
 
     /// Gives it back, to whoever waits for it in any of the pools; the last one out of a tunnel that
     /// drains wakes its driver.
-    pub(crate) fn leave(&self, part: &Part) {
-        self.tally.leave(part);
+    pub(crate) fn leave(&self, share: &Share) {
+        self.tally.leave(share);
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if before == 1 && self.is_draining() {
             self.attention.notify_one();
@@ -232,20 +227,20 @@ impl Tunnel {
     }
 
     /// Counts a breach of protocol by the backend.
-    pub fn strike(&self) {
-        if self.strikes.fetch_add(1, Ordering::Relaxed) + 1 == STRIKES {
+    pub fn penalize(&self) {
+        if self.penalties.fetch_add(1, Ordering::Relaxed) + 1 == MOST_PENALTIES {
             self.attention.notify_one();
         }
     }
 
     /// Whether the backend broke the protocol too often since the last call.
     pub fn is_out(&self) -> bool {
-        self.strikes.load(Ordering::Relaxed) >= STRIKES
+        self.penalties.load(Ordering::Relaxed) >= MOST_PENALTIES
     }
 
     /// Forgets the breaches so far: once an interval.
     pub fn forgive(&self) {
-        self.strikes.store(0, Ordering::Relaxed);
+        self.penalties.store(0, Ordering::Relaxed);
     }
 
     /// Streams that the backend allows at a time, which it may change; never more than 4,096.
@@ -262,4 +257,4 @@ impl Tunnel {
 /// costs the gateway as much as there are.
 const MOST_STREAMS: usize = 4096;
 /// Breaches of protocol within one PING interval after which a backend is dropped.
-const STRIKES: u32 = 100;
+const MOST_PENALTIES: u32 = 100;

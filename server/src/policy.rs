@@ -1,36 +1,32 @@
 //! The configuration as it is applied: which route a request takes, and what a backend may serve.
 //!
-//! Made whole from a checked [`Config`] and exchanged whole; what outlives an exchange (pools, live
-//! dynamic names) is handed from one to the next, by host and path.
+//! Made whole from a checked [`Config`] and exchanged whole. The pools of its routes outlive the exchange: a route
+//! is a host and a path, and its name in the configuration is a label for logs.
 //!
 //! Invariant: no visitor can reach this with anything but a host and a path.
 
-mod admits;
-mod desk;
+mod evaluation;
 mod names;
-mod narrow;
 mod route;
 mod urls;
 mod wish;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use ptth_link::token::PublicKey;
 
-use crate::auth::{Claim, Credential, Identity, Known, Mark};
-use crate::config::{Config, NameGrant, NoBackend, Route as Settings, WhenTaken};
+use crate::auth::{Admits, Credential, Known};
+use crate::config::{Config, NameGrant, NoBackend, Route as Settings};
+use crate::identity::{Grant, Key};
 use crate::live::Tunnel;
 use crate::pool::{Patience, Pool};
-use crate::router::{HostPattern, Table};
-use crate::site::{Grant, Site};
+use crate::quota::Gauge;
+use crate::router::{HostPattern, RouteId, Table};
 
-use admits::{Admits, Scope};
-use desk::Desk;
-use names::Names;
-use narrow::Narrow;
-use wish::{at_path, forbidden};
+use names::{Meant, Names};
+use route::{Allow, Pools};
 
 pub use route::Route;
 pub use wish::{Refused, Wish};
@@ -38,7 +34,7 @@ pub use wish::{Refused, Wish};
 /// Where a request goes.
 #[derive(Debug)]
 pub struct Found {
-    /// The site.
+    /// The route.
     pub route: Arc<Route>,
     /// How many bytes of the path are the prefix to strip.
     pub strip: usize,
@@ -58,21 +54,24 @@ pub enum Lost {
 /// The table in force.
 pub struct Policy {
     table: Table<Target>,
-    /// One for each host of each configured route.
-    routes: Vec<Arc<Route>>,
-    /// Whom each of `routes` admits.
-    admits: Vec<Arc<Admits>>,
-    /// Where each site stands in them.
-    indices: HashMap<Site, usize>,
-    narrow: Narrow,
+    /// The configured routes by host and path.
+    routes: HashMap<RouteId, Arc<Route>>,
+    /// Whom they admit, in the order of the configuration.
+    allows: Vec<Arc<Allow>>,
+    /// Dynamic names that somebody serves, and single hosts of a pattern that a backend serves alone: it must not get
+    /// the requests of the others, so the host has a route of its own, which comes before the pattern's.
+    made: RwLock<HashMap<RouteId, Arc<Route>>>,
     names: Option<Names>,
+    /// The keys that single routes and names admit.
+    keys: HashSet<PublicKey>,
+    known: Arc<Known>,
+    pools: Arc<Pools>,
 }
 
 /// What the table leads to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 enum Target {
-    /// The route at that index.
-    Route(usize),
+    Route(Arc<Route>),
     /// Whoever has the dynamic name.
     Names,
 }
@@ -83,89 +82,90 @@ impl fmt::Debug for Policy {
     }
 }
 
+impl Admits for Policy {
+    fn is_open(&self) -> bool {
+        self.known.is_open()
+    }
+
+    fn names(&self, key: &Key) -> bool {
+        self.known.names(key) || matches!(key, Key::Ed25519(key) if self.keys.contains(key))
+    }
+}
+
 impl Policy {
-    /// What `config` says, for a gateway of so many shards; `known` are the keys that TLS lets in. Pools
-    /// and live names of the policy `before` go on: what waits for a host and path goes on to wait.
+    /// What `config` says, for a gateway of so many shards; `known` are the keys that the gateway as a whole admits.
+    /// The pools of the policy `before` go on: what waits for a host and path goes on to wait.
     pub fn new(config: &Config, known: &Arc<Known>, shards: usize, before: Option<&Self>) -> Self {
-        let live = before.and_then(|before| before.names.as_ref());
-        let names = config.names.clone().map(|names| Names::new(names, shards, live));
         let mut policy = Self {
             table: Table::default(),
-            routes: Vec::new(),
-            admits: Vec::new(),
-            indices: HashMap::new(),
-            narrow: Narrow::default(),
-            names,
+            routes: HashMap::new(),
+            allows: Vec::new(),
+            made: RwLock::default(),
+            names: config.names.clone().map(Names::new),
+            keys: HashSet::new(),
+            known: known.clone(),
+            pools: before.map_or_else(|| Pools::new(shards), |before| before.pools.clone()),
         };
-        let unnamed = (config.routes.is_empty() && config.names.is_none())
-            .then(|| Settings::new("", vec![HostPattern::Any]));
-        for settings in config.routes.iter().chain(&unnamed) {
-            policy.add(settings, known, (shards, before), unnamed.is_some());
+        config.routes.iter().for_each(|settings| policy.add(settings));
+        if config.routes.is_empty() && config.names.is_none() {
+            let Patience { queue, .. } = Patience::default();
+            policy.add(&Settings { queue, ..Settings::new("", vec![HostPattern::Any]) });
         }
         if let Some(names) = policy.names.as_ref().filter(|names| !names.domain().is_empty()) {
             // Its domain is theirs as if a route had it as a wildcard. A twin among the routes comes first.
             let hosts = HostPattern::Under(names.domain().into());
             let _ = policy.table.insert(&hosts, "/", Target::Names);
         }
-        before.into_iter().for_each(|before| policy.inherit_narrow(before));
+        let keys = policy.credentials().flat_map(|credential| credential.keys()).copied();
+        policy.keys = keys.collect();
         policy
     }
 
-    fn add(
-        &mut self,
-        settings: &Settings,
-        known: &Arc<Known>,
-        (shards, before): (usize, Option<&Self>),
-        unnamed: bool,
-    ) {
-        let first = self.routes.len();
-        let admits = Arc::new(Admits::new(settings, first, known));
+    fn add(&mut self, settings: &Settings) {
+        let allow = Allow::new(settings, &self.known);
         // All its hosts together hold no more requests than the route may.
-        let held = Arc::default();
-        for host in &settings.hosts {
+        let held = Gauge::default();
+        for (host, id) in settings.hosts.iter().zip(&allow.ids) {
+            let make = || Pool::holding(self.pools.shards, held.clone());
+            let pool = self.pools.of(id, "", make);
+            let route = Arc::new(Route::of((settings, &allow), (id, pool)));
             // The configuration was checked for twins; the first would stay.
-            let index = self.routes.len();
-            let _ = self.table.insert(host, &settings.path, Target::Route(index));
-            let mut route = Route::of(settings, host, Pool::holding(shards, Arc::clone(&held)));
-            if let Some(same) = before.and_then(|before| before.route(&route.site)) {
-                route.pool = same.pool.clone();
-            }
-            if settings.allow.is_none() && known.is_open() {
-                // Whoever comes may serve it, so one at a time.
-                route.when_taken = WhenTaken::Reject;
-            }
-            if unnamed {
-                route.patience = Patience::default();
-            }
-            self.indices.insert(route.site.clone(), index);
-            self.routes.push(Arc::new(route));
-            self.admits.push(admits.clone());
+            let _ = self.table.insert(host, &settings.path, Target::Route(route.clone()));
+            self.routes.insert(id.clone(), route);
         }
+        self.allows.push(allow);
     }
 
-    /// The configured routes.
-    pub fn routes(&self) -> &[Arc<Route>] {
-        &self.routes
+    /// The configured routes, in the order of the configuration.
+    pub fn routes(&self) -> Vec<Arc<Route>> {
+        let ids = self.allows.iter().flat_map(|allow| &allow.ids);
+        ids.filter_map(|id| self.routes.get(id)).cloned().collect()
     }
 
-    /// The keys that single routes and names admit: TLS must let them in.
-    pub fn keys(&self) -> HashSet<PublicKey> {
-        self.credentials().iter().flat_map(|credential| credential.keys()).copied().collect()
-    }
-
-    /// Everything that lets somebody in.
-    fn credentials(&self) -> Vec<&Arc<dyn Credential>> {
-        let routes = self.groups().filter_map(|admits| admits.credentials()).flatten();
-        routes.chain(self.name_grants().iter().map(|grant| &grant.credential)).collect()
-    }
-
-    /// Whether an entry of the names is for that one.
-    fn is_granted(&self, grant: &NameGrant, name: &str) -> bool {
-        self.names.as_ref().is_some_and(|names| names.includes(grant, name))
+    /// Everything that lets somebody in at single routes and names.
+    fn credentials(&self) -> impl Iterator<Item = &Arc<dyn Credential>> {
+        let routes = self.allows.iter().filter_map(|allow| allow.credentials.as_ref()).flatten();
+        routes.chain(self.name_grants().iter().map(|grant| &grant.credential))
     }
 
     fn name_grants(&self) -> &[NameGrant] {
         self.names.as_ref().map_or(&[], Names::grants)
+    }
+
+    /// Whether there are dynamic names, and this could be one.
+    fn speaks_of(&self, name: &str) -> bool {
+        self.names.as_ref().is_some_and(|names| names.settings.is_fit(name))
+    }
+
+    /// Whether an entry of the names is for that one.
+    fn may_have(&self, entry: &NameGrant, name: &str) -> bool {
+        self.speaks_of(name) && self.names.as_ref().is_some_and(|it| it.includes(entry, name))
+    }
+
+    /// The dynamic name that a host spells, unless a route has that host.
+    fn name_at(&self, host: &str) -> Option<String> {
+        let theirs = self.table.at(host).any(|target| matches!(target, Target::Names));
+        self.names.as_ref().filter(|_| theirs)?.label(host)
     }
 
     /// Where a request for this Host or `:authority` and this path goes. The names' domain is looked up
@@ -175,19 +175,50 @@ impl Policy {
     /// # Errors
     /// [`Lost`].
     pub fn find(&self, host: &str, path: &str) -> Result<Found, Lost> {
-        let Some(found) = self.table.find(host, path) else {
-            return self.names.as_ref().map_or(Err(Lost::Unrouted), |it| it.by_path(host, path));
-        };
-        match (*found.value, &self.names) {
-            (Target::Route(index), _) => {
-                let route = self.routes.get(index).ok_or(Lost::Unrouted)?;
-                let route = self.narrow.at(route, host).unwrap_or_else(|| route.clone());
-                let strip = if route.strip { found.prefix } else { 0 };
-                Ok(Found { route, strip, confined: false })
+        match (self.table.find(host, path), &self.names) {
+            (None, Some(names)) => {
+                self.meet(names, names.by_path(host, path).ok_or(Lost::Unrouted)?, true)
             }
-            (Target::Names, Some(names)) => names.by_host(host),
-            (Target::Names, None) => Err(Lost::Unrouted),
+            (Some(found), names) => match (found.value, names) {
+                (Target::Route(route), _) => {
+                    let strip = if route.strip { found.prefix } else { 0 };
+                    let single = self.single(route, host);
+                    let route = single.unwrap_or_else(|| route.clone());
+                    Ok(Found { route, strip, confined: false })
+                }
+                (Target::Names, Some(names)) => {
+                    let name = names.label(host).ok_or(Lost::Unrouted)?;
+                    self.meet(names, Meant { name: &name, strip: 0, may_come: true }, false)
+                }
+                (Target::Names, None) => Err(Lost::Unrouted),
+            },
+            (None, None) => Err(Lost::Unrouted),
         }
+    }
+
+    /// The route of `host` alone, if it has one.
+    fn single(&self, wide: &Route, host: &str) -> Option<Arc<Route>> {
+        if !wide.id.is_wide() {
+            return None;
+        }
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        if made.is_empty() { None } else { made.get(&wide.id.at(host)?).cloned() }
+    }
+
+    fn meet(&self, names: &Names, meant: Meant<'_>, confined: bool) -> Result<Found, Lost> {
+        let Meant { name, strip, may_come } = meant;
+        let instead = &names.settings.no_backend;
+        let id = RouteId::Name(name.to_owned());
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        // A route for a name that nobody serves yet, if a request may wait for it, is the request's own: a stranger
+        // chose the name, and nothing of it stays when it leaves.
+        let waits = || {
+            let most = names.settings.hold.filter(|_| may_come).map_or(0, |hold| hold.requests);
+            matches!(instead, NoBackend::Origin(_)) || self.pools.held.held() < most
+        };
+        let route = made.or_else(|| waits().then(|| self.would_be(&id)).flatten().map(Arc::new));
+        let route = route.ok_or_else(|| Lost::Nobody(instead.clone()))?;
+        Ok(Found { route, strip, confined })
     }
 
     /// Whether the table leads somewhere for that host and path: not only that the path begins with what may
@@ -196,183 +227,126 @@ impl Policy {
         self.table.find(host, path).is_some()
     }
 
-    /// Those of the sites that exist; dynamic names only while somebody serves them.
-    pub fn live(&self, grants: &[Grant]) -> Vec<Arc<Route>> {
-        let single = |site| self.narrowed(site).map(Arc::new);
-        let found = grants.iter().map(Grant::site);
-        found.filter_map(|site| self.route(site).or_else(|| single(site))).collect()
+    /// The configured route of a host and path, or the one of the pattern that stands for a single host.
+    fn owner(&self, id: &RouteId) -> Option<&Arc<Route>> {
+        self.routes.get(id).or_else(|| match id {
+            RouteId::Host(host @ (HostPattern::Name(_) | HostPattern::Literal(_)), path) => {
+                self.table.at(&host.to_string()).find_map(|target| match target {
+                    Target::Route(route) => Some(route)
+                        .filter(|it| matches!(&it.id, RouteId::Host(_, own) if own == path)),
+                    Target::Names => None,
+                })
+            }
+            _ => None,
+        })
     }
 
-    /// Whether anybody serves the site.
-    pub fn has_backend(&self, site: &Site) -> bool {
-        self.route(site).is_some_and(|route| !route.pool.is_empty())
+    /// What isn't configured by itself, as it would be: a dynamic name, or a single host of a pattern.
+    fn would_be(&self, id: &RouteId) -> Option<Route> {
+        if let RouteId::Name(name) = id {
+            let (names, pools) = (self.names.as_ref()?, &self.pools);
+            let make = || Pool::holding(pools.shards, pools.held.clone());
+            return Some(Route::named(&names.settings, name, pools.of(id, names.domain(), make)));
+        }
+        let wide = self.owner(id)?;
+        Some(wide.narrowed(id, self.pools.of(id, "", || wide.pool.another())))
+    }
+
+    fn route(&self, id: &RouteId) -> Option<Arc<Route>> {
+        let made = || self.made.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        self.routes.get(id).cloned().or_else(made)
+    }
+
+    /// The route, which begins to exist if it doesn't. Only for what was granted, and for a tunnel that joins now: the
+    /// next [`Self::tidy`] takes out what nobody serves.
+    fn make(&self, id: &RouteId) -> Option<Arc<Route>> {
+        self.route(id).or_else(|| {
+            let route = Arc::new(self.would_be(id)?);
+            Some(self.write().entry(id.clone()).or_insert(route).clone())
+        })
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<RouteId, Arc<Route>>> {
+        self.made.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The routes of these grants, as they are or would be.
+    pub fn granted(&self, grants: &[Grant]) -> Vec<Arc<Route>> {
+        let ids = grants.iter().map(Grant::route);
+        ids.filter_map(|id| self.route(id).or_else(|| self.would_be(id).map(Arc::new))).collect()
+    }
+
+    /// Whether anybody serves the route.
+    pub fn has_backend(&self, id: &RouteId) -> bool {
+        self.route(id).is_some_and(|route| !route.pool.is_empty())
+    }
+
+    /// Takes out a dynamic name, or a single host of a pattern, if this is one and nobody serves it any more.
+    pub fn forget(&self, id: &RouteId) {
+        let mut made = self.write();
+        if made.get(id).is_some_and(|route| route.pool.is_empty()) {
+            made.remove(id);
+            self.send_away(id);
+        }
+    }
+
+    /// The same for all of them.
+    pub fn tidy(&self) {
+        self.write().retain(|id, route| {
+            let gone = route.pool.is_empty();
+            if gone {
+                self.send_away(id);
+            }
+            !gone
+        });
+    }
+
+    /// Those who wait for a single host are sent away, since the backends of its pattern come next. Who waits for a name
+    /// goes on to wait.
+    fn send_away(&self, gone: &RouteId) {
+        if matches!(gone, RouteId::Host(..)) {
+            self.pools.forget(gone);
+        }
     }
 
     /// Sends away those requests that wait for what `after` has no more, or has for other addresses; and has the
     /// others look whether what they wait for is theirs still.
     pub fn close(&self, after: &Self) {
-        let kept: HashSet<_> = after.routes.iter().map(|it| Arc::as_ptr(&it.pool)).collect();
-        for Route { pool, .. } in self.routes.iter().map(|route| &**route) {
-            if kept.contains(&Arc::as_ptr(pool)) { pool.stir() } else { pool.close() }
-        }
-        self.narrow.close(&after.narrow);
-        if let Some(names) = &self.names {
-            names.close(after.names.as_ref());
-        }
+        let same = Arc::ptr_eq(&self.pools, &after.pools);
+        // Locked before the pools, as wherever both are.
+        let made = after.made.read().unwrap_or_else(PoisonError::into_inner);
+        self.pools.close(|id, domain| {
+            same && match id {
+                RouteId::Name(_) => after.names.as_ref().is_some_and(|it| it.domain() == domain),
+                RouteId::Host(..) => after.routes.contains_key(id) || made.contains_key(id),
+            }
+        });
     }
 
     /// What a tunnel, admitted under whatever policy, may serve under this one: of what it was granted what its
     /// credential is still good for. A credential that is judged here is good for all hosts of a route, so those
     /// that the route has got since are the tunnel's, too; an authorizer outside was asked about none of them.
     pub fn judge(&self, tunnel: &Tunnel) -> Vec<Arc<Route>> {
-        let mut sites = Vec::new();
-        let mut seen = HashSet::new();
+        let key = tunnel.identity.key.as_ref();
+        let (mut ids, mut seen) = (Vec::new(), HashSet::new());
         for grant in &tunnel.grants {
-            let site = grant.site();
-            if seen.contains(site) {
+            let id = grant.route();
+            if seen.contains(id) {
                 continue;
             }
-            let own = [site.clone()];
-            let found: &[Site] = match (site, self.index(site)) {
-                (Site::Name(name), _) => {
-                    let kept = self.names.as_ref().is_some_and(|it| it.keeps(name, grant, tunnel));
-                    if kept { &own } else { &[] }
+            let own = std::slice::from_ref(id);
+            let kept = match id {
+                RouteId::Name(name) => {
+                    let kept = self.names.as_ref().is_some_and(|it| it.keeps(name, grant, key));
+                    if kept { own } else { &[] }
                 }
-                (Site::Host(..), Some(index)) => {
-                    let Some(admits) = self.admits.get(index) else { continue };
-                    match admits.keeps(grant, tunnel.identity.key.as_ref()) {
-                        Some(Scope::Route) => &self.sites(admits),
-                        Some(Scope::Site) => &own,
-                        None => &[],
-                    }
+                RouteId::Host(..) => {
+                    self.owner(id).map_or(&[][..], |it| it.allow.keeps((own, grant), key))
                 }
-                (Site::Host(..), None) => &[],
             };
-            sites.extend(found.iter().filter(|site| seen.insert((*site).clone())).cloned());
+            ids.extend(kept.iter().filter(|id| seen.insert(*id)));
         }
-        sites.iter().filter_map(|site| self.site(site)).collect()
-    }
-
-    /// Door A: what a backend may serve whose key TLS has proven.
-    ///
-    /// # Errors
-    /// [`Refused::Forbidden`]: its key is good for something, but not for what it asks.
-    pub fn admit(&self, identity: &Identity) -> Result<Vec<Grant>, Refused> {
-        let grants = self.sites_by_key(identity)?.into_iter().map(Grant::by_key).collect();
-        at_path(grants, identity.path.as_deref(), Grant::site)
-    }
-
-    fn sites_by_key(&self, identity: &Identity) -> Result<Vec<Site>, Refused> {
-        let names = |name: Option<&str>| match &self.names {
-            Some(names) => names.admit(identity, name),
-            None => Vec::new(),
-        };
-        // Another program's certificate may say there what its company has always put there.
-        let wish = identity.wish.as_deref();
-        if let Some(wish) = wish.filter(|wish| identity.ours || self.speaks_of(wish)) {
-            let sites = names(Some(wish));
-            return if sites.is_empty() {
-                Err(forbidden(format!("the name {wish:?}")))
-            } else {
-                Ok(sites)
-            };
-        }
-        let sni = identity.sni.as_deref();
-        let named = sni.and_then(|host| self.name_at(host));
-        let sites = named.map(|name| names(Some(&name))).unwrap_or_default();
-        if !sites.is_empty() {
-            return Ok(sites);
-        }
-        let granted: Vec<_> =
-            self.groups().filter(|admits| admits.admits_key(identity.key.as_ref())).collect();
-        let sites = self.choose(&granted, sni);
-        let sites = if sites.is_empty() { names(None) } else { sites };
-        if sites.is_empty() {
-            return Err(forbidden("anything without a name of its choice".to_owned()));
-        }
-        Ok(sites)
-    }
-
-    /// Whether there are dynamic names, and this could be one.
-    fn speaks_of(&self, name: &str) -> bool {
-        self.names.as_ref().is_some_and(|names| names.is_fit(name))
-    }
-
-    /// The dynamic name that a host spells, unless a route has that host.
-    fn name_at(&self, host: &str) -> Option<String> {
-        let theirs = self.table.at(host).any(|target| *target == Target::Names);
-        self.names.as_ref().filter(|_| theirs)?.label(host)
-    }
-
-    /// Of several routes those that visitors of that host come to, if it is one of theirs; else all.
-    fn choose(&self, granted: &[&Arc<Admits>], host: Option<&str>) -> Vec<Site> {
-        let at: Vec<_> = host.into_iter().flat_map(|host| self.table.at(host)).collect();
-        let has = |admits: &&&Arc<Admits>| {
-            at.iter().any(|it| matches!(it, Target::Route(n) if admits.indices.contains(n)))
-        };
-        let fitting: Vec<_> = granted.iter().filter(has).collect();
-        let chosen = if fitting.is_empty() { granted.iter().collect() } else { fitting };
-        chosen.into_iter().flat_map(|admits| self.sites(admits)).collect()
-    }
-
-    /// Door B: what a backend may serve that shows `claim`, of what it asks for, of that the `path` alone if it names
-    /// one; and who it is, unless the gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub async fn register(
-        &self,
-        claim: &Claim<'_>,
-        wish: &Wish,
-        path: Option<&str>,
-    ) -> Result<(Option<Mark>, Vec<Grant>), Refused> {
-        let mut desk = Desk::new(claim);
-        let mut grants = Vec::new();
-        match wish {
-            Wish::Name(name) => grants = desk.name(self, name).await?,
-            Wish::Any => grants = desk.anything(self).await?,
-            Wish::Hosts(hosts) => {
-                // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
-                for host in hosts {
-                    grants.extend(desk.host(self, host).await?);
-                }
-            }
-        }
-        let mut seen = HashSet::new();
-        grants.retain(|grant| seen.insert(grant.site().clone()));
-        Ok((desk.who(), at_path(grants, path, Grant::site)?))
-    }
-
-    /// The configured routes, each once, with whom they admit.
-    fn groups(&self) -> impl Iterator<Item = &Arc<Admits>> {
-        let firsts = self.admits.iter().enumerate();
-        firsts.filter(|(index, admits)| admits.indices.start == *index).map(|(_, admits)| admits)
-    }
-
-    /// All that a configured route serves.
-    fn sites(&self, admits: &Admits) -> Vec<Site> {
-        let routes = self.routes.get(admits.indices.clone()).unwrap_or_default();
-        routes.iter().map(|route| route.site.clone()).collect()
-    }
-
-    /// The configured route of a site, or of the pattern that a single host belongs to.
-    fn index(&self, site: &Site) -> Option<usize> {
-        self.indices.get(site).copied().or_else(|| self.wider(site))
-    }
-
-    fn route(&self, site: &Site) -> Option<Arc<Route>> {
-        match (site, self.indices.get(site)) {
-            (Site::Name(name), _) => self.names.as_ref()?.get(name),
-            (_, Some(index)) => self.routes.get(*index).cloned(),
-            (_, None) => self.narrow.get(site),
-        }
-    }
-
-    fn site(&self, site: &Site) -> Option<Arc<Route>> {
-        match site {
-            Site::Name(name) => Some(self.names.as_ref()?.make(name)),
-            Site::Host(..) => self.route(site).or_else(|| self.make_narrow(site)),
-        }
+        ids.into_iter().filter_map(|id| self.make(id)).collect()
     }
 }
 

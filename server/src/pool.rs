@@ -21,14 +21,13 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, timeout_at};
 
-use crate::auth::Identity;
+use crate::identity::Identity;
 use crate::live::Lobby;
 pub use crate::live::{Tunnel, TunnelId};
-use crate::share::{Part, Share, Shares, is_used_up};
+use crate::quota::{Gauge, Permit, Share, Shares, is_used_up};
 
-use backend::{Backend, turned};
+use backend::{Backend, Process, best, in_flight, turned};
 use members::Members;
-use queue::Place;
 
 /// All tunnels of one route.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub struct Pool {
     /// same index in each.
     views: Vec<RwLock<Vec<Backend>>>,
     turn: AtomicUsize,
-    held: Arc<AtomicUsize>,
+    held: Gauge,
     lobby: Arc<Lobby>,
     changed: Notify,
     closed: AtomicBool,
@@ -76,11 +75,11 @@ pub enum NoTunnel {
 impl Pool {
     /// An empty pool for that many shards.
     pub fn new(shards: usize) -> Arc<Self> {
-        Self::holding(shards, Arc::default())
+        Self::holding(shards, Gauge::default())
     }
 
     /// The same; the requests that wait for a backend are counted in `held`, with those of others.
-    pub fn holding(shards: usize, held: Arc<AtomicUsize>) -> Arc<Self> {
+    pub fn holding(shards: usize, held: Gauge) -> Arc<Self> {
         Arc::new(Self {
             members: Mutex::default(),
             views: (0..shards).map(|_| RwLock::default()).collect(),
@@ -104,11 +103,11 @@ impl Pool {
         let mut members = self.lock();
         let Some(index) = members.insert(tunnel) else { return };
         tunnel.join(&self.lobby);
-        self.arrange(|shard, backends| {
+        self.arrange(|backends| {
             if index == backends.len() {
-                backends.push(Backend::default());
+                backends.push(Backend::new());
             }
-            backends.get_mut(index).into_iter().for_each(|it| it.add(shard, tunnel));
+            backends.get_mut(index).into_iter().for_each(|it| it.push(tunnel.clone()));
         });
     }
 
@@ -118,12 +117,13 @@ impl Pool {
         let Some((tunnel, index)) = members.remove(id) else { return };
         tunnel.part(&self.lobby);
         let mut moved = None;
-        self.arrange(|_, backends| {
+        self.arrange(|backends| {
             let Some(backend) = backends.get_mut(index) else { return };
-            backend.remove(id);
+            backend.retain(|tunnel| tunnel.id != id);
             if backend.is_empty() {
                 backends.swap_remove(index);
-                moved = Some(backends.get(index).and_then(Backend::process));
+                let heir = backends.get(index).and_then(|heir| heir.first());
+                moved = Some(heir.map(|tunnel| Process::of(tunnel)));
             }
         });
         moved.into_iter().for_each(|heir| members.vacate(&tunnel, heir));
@@ -146,9 +146,9 @@ impl Pool {
     }
 
     /// Changes what every shard sees, alike.
-    fn arrange(&self, mut change: impl FnMut(usize, &mut Vec<Backend>)) {
-        for (shard, view) in self.views.iter().enumerate() {
-            change(shard, &mut view.write().unwrap_or_else(PoisonError::into_inner));
+    fn arrange(&self, mut change: impl FnMut(&mut Vec<Backend>)) {
+        for view in &self.views {
+            change(&mut view.write().unwrap_or_else(PoisonError::into_inner));
         }
         // Whoever waits for room must learn as well that nothing is left to wait for.
         self.lobby.freed.notify_waiters();
@@ -172,7 +172,7 @@ impl Pool {
         let index = members.index(identity);
         let view = self.views.first().map(|it| it.read().unwrap_or_else(PoisonError::into_inner));
         let backend = index.zip(view.as_ref()).and_then(|(index, view)| view.get(index));
-        backend.into_iter().flat_map(Backend::tunnels).cloned().collect()
+        backend.cloned().unwrap_or_default()
     }
 
     /// How many tunnels are here by the credential of `identity`.
@@ -191,7 +191,7 @@ impl Pool {
     }
 
     /// What the visitors of an address have of this pool.
-    pub fn share(&self, address: IpAddr) -> Share {
+    pub fn share(&self, address: IpAddr) -> Arc<Share> {
         self.shares.of(address)
     }
 
@@ -218,15 +218,15 @@ impl Pool {
 
     /// Whether an address has its part of the tunnels here. What it took of them by way of another pool
     /// counts: a backend's routes are one backend.
-    fn is_used_up(&self, share: &Share, shard: usize) -> bool {
+    fn is_used_up(&self, share: &Arc<Share>, shard: usize) -> bool {
         let Some(view) = self.views.get(shard) else { return false };
         let taken = {
             let backends = view.read().unwrap_or_else(PoisonError::into_inner);
-            let tunnels = || backends.iter().flat_map(Backend::tunnels);
+            let tunnels = || backends.iter().flatten();
             if tunnels().any(|tunnel| tunnel.is_shared()) {
                 tunnels().map(|tunnel| tunnel.taken_by(share)).sum()
             } else {
-                share.taken()
+                share.streams.held()
             }
         };
         is_used_up(taken, || self.room())
@@ -244,7 +244,7 @@ impl Pool {
     /// [`NoTunnel`].
     pub fn lease(
         self: &Arc<Self>,
-        share: &Share,
+        share: &Arc<Share>,
         shard: usize,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
@@ -260,13 +260,13 @@ impl Pool {
             let (room, free) = self.room();
             (room, free.saturating_add(1))
         };
-        let fits = !is_used_up(lease.part.before, before);
+        let fits = !is_used_up(lease.permit.before, before);
         fits.then_some(lease).ok_or(NoTunnel::Full)
     }
 
     fn find(
         self: &Arc<Self>,
-        share: &Share,
+        share: &Arc<Share>,
         shard: usize,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
@@ -276,13 +276,13 @@ impl Pool {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let lap = turn / backends.len().max(1);
         let free = turned(&backends, turn)
-            .filter_map(|backend| Some((backend.in_flight(), backend.best(lap, suits)?)));
+            .filter_map(|backend| Some((in_flight(backend), best(backend, (shard, lap), suits)?)));
         if let Some((_, tunnel)) = free.min_by_key(|(in_flight, _)| *in_flight) {
             tunnel.enter(share);
-            let part = share.part();
-            return Ok(Lease { tunnel: tunnel.clone(), part });
+            let (share, permit) = (share.clone(), share.streams.permit());
+            return Ok(Lease { tunnel: tunnel.clone(), share, permit });
         }
-        let any = backends.iter().flat_map(Backend::tunnels).any(|tunnel| !tunnel.is_draining());
+        let any = backends.iter().flatten().any(|tunnel| !tunnel.is_draining());
         Err(match any {
             true => NoTunnel::Full,
             false if self.is_closed() => NoTunnel::Moved,
@@ -298,7 +298,7 @@ impl Pool {
     /// beyond a queue of a thousand, [`NoTunnel::Moved`] if after a wait it has `moved`.
     pub async fn acquire(
         self: &Arc<Self>,
-        share: &Share,
+        share: &Arc<Share>,
         shard: usize,
         avoid: &[TunnelId],
         patience: Patience,
@@ -336,7 +336,7 @@ impl Pool {
         most: usize,
         moved: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), NoTunnel> {
-        let _place = Place::take(&self.held, most).ok_or(NoTunnel::Absent)?;
+        let _permit = self.held.take(most).ok_or(NoTunnel::Absent)?;
         let over = |tunnels: &[Arc<Tunnel>]| {
             self.is_closed() || moved() || tunnels.iter().any(|tunnel| !tunnel.is_draining())
         };
@@ -349,7 +349,8 @@ impl Pool {
 #[derive(Debug)]
 pub struct Lease {
     tunnel: Arc<Tunnel>,
-    part: Part,
+    share: Arc<Share>,
+    permit: Permit,
 }
 
 impl Lease {
@@ -365,7 +366,7 @@ impl Lease {
 
     /// Whether this one is asked, if its visitor has more than `most`.
     pub fn yields(&self, most: usize) -> bool {
-        self.tunnel.tally.yields(&self.part.share, most)
+        self.tunnel.tally.yields(&self.share, most)
     }
 
     /// A handle to open the stream with.
@@ -376,11 +377,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.tunnel.leave(&self.part);
+        self.tunnel.leave(&self.share);
     }
 }
 
 /// A visitor waits about this long before he reloads, which would only lengthen the queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a refused visitor is told to wait.
-pub const RETRY_AFTER_SECONDS: u64 = 1;

@@ -87,7 +87,7 @@ impl Reload {
             }
         }
         if !config && !same {
-            shared.roster.judge();
+            shared.registry.judge();
         }
     }
 
@@ -163,11 +163,9 @@ fn differences<'a>(
 
 fn apply(config: &Config, shared: &Shared) {
     let known = shared.tls.known();
-    let before = shared.roster.policy();
+    let before = shared.registry.policy();
     let policy = Policy::new(config, known, shared.shards(), Some(&before));
-    // First whom TLS lets in, so that nobody is admitted by a policy that is no more.
-    known.grant(policy.keys());
-    shared.roster.swap(policy);
+    shared.registry.swap(policy);
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -188,8 +186,9 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::auth::Key;
+    use crate::auth::Admits;
     use crate::config::{Admission, CertificateSource};
+    use crate::identity::Key;
 
     fn config(admission: Admission) -> Config {
         Config::new(CertificateSource::SelfSigned { names: Vec::new(), kept: None }, admission)
@@ -227,12 +226,12 @@ mod tests {
         }
 
         fn admits(&self, token: &Token) -> bool {
-            self.shared.tls.known().admits(&Key::Ed25519(token.public()))
+            self.shared.tls.known().names(&Key::Ed25519(token.public()))
         }
     }
 
-    /// C6: who takes `open` out of the file has closed the gateway, although no token takes its place.
-    /// B11: what renews a certificate may have stopped long after the start.
+    /// Who takes `open` out of the file has closed the gateway, although no token takes its place.
+    /// What renews a certificate may have stopped long after the start.
     #[tokio::test(start_paused = true)]
     async fn what_is_odd_about_certificates_is_told_once_a_day() {
         let mut gateway = Changing::start(keys(&Token::generate()));
@@ -260,7 +259,7 @@ mod tests {
         assert!(!changing.admits(&other), "nor does an old token live on in silence");
     }
 
-    /// C6: what was printed at the start is good again when nothing else is said.
+    /// What was printed at the start is good again when nothing else is said.
     #[test]
     fn the_token_made_at_the_start_outlives_what_is_said_in_between() {
         let made = Token::generate();
@@ -279,7 +278,7 @@ mod tests {
         assert!(changing.admits(&made));
     }
 
-    /// C6: with another file named, the one named before counts for nothing.
+    /// With another file named, the one named before counts for nothing.
     #[test]
     fn a_token_file_that_is_no_longer_named_is_no_longer_read() {
         let folder = crate::tls::testing::Scratch::new();
@@ -299,7 +298,7 @@ mod tests {
         assert!(changing.admits(&late) && !changing.admits(&new));
     }
 
-    /// C6: what is read half-written, and makes sense, isn't applied.
+    /// What is read half-written, and makes sense, isn't applied.
     #[test]
     fn a_change_that_nobody_asked_to_apply_counts_when_two_looks_agree() {
         let (one, half, whole) = (Token::generate(), Token::generate(), Token::generate());
@@ -319,7 +318,7 @@ mod tests {
         assert!(changing.admits(&half));
     }
 
-    /// C6: nor is half of a token file, though the configuration is what it was.
+    /// Nor is half of a token file, though the configuration is what it was.
     #[test]
     fn a_token_file_that_nobody_asked_to_read_counts_when_two_looks_agree() {
         let folder = crate::tls::testing::Scratch::new();

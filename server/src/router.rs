@@ -12,25 +12,23 @@
 //! gets what the visitor wrote, so what is matched must be what the origin will read.
 
 mod host;
+mod id;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::Ipv6Addr;
 
 use http::uri::PathAndQuery;
 
 pub use host::{HostPattern, PatternError, exact, is_label};
+pub use id::RouteId;
 
 /// Routes by host and path.
 #[derive(Clone, Debug)]
 pub struct Table<T> {
-    names: HashMap<Box<str>, Paths<T>>,
-    literals: HashMap<Ipv6Addr, Paths<T>>,
-    /// By what follows `*.`.
-    wildcards: HashMap<Box<str>, Paths<T>>,
-    any: Paths<T>,
+    /// By host in lower case, `[address]`, `.suffix` of a wildcard, and `*`.
+    hosts: HashMap<Box<str>, Paths<T>>,
     /// Labels of the longest wildcard: no longer suffix of a host need be looked up.
     deepest: usize,
 }
@@ -49,13 +47,7 @@ pub struct Found<'a, T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self {
-            names: HashMap::new(),
-            literals: HashMap::new(),
-            wildcards: HashMap::new(),
-            any: Vec::new(),
-            deepest: 0,
-        }
+        Self { hosts: HashMap::new(), deepest: 0 }
     }
 }
 
@@ -65,15 +57,14 @@ impl<T> Table<T> {
     /// # Errors
     /// The value that the table has for the same host and path already; it stays.
     pub fn insert(&mut self, host: &HostPattern, path: &str, value: T) -> Result<(), &T> {
-        let paths = match host {
-            HostPattern::Any => &mut self.any,
-            HostPattern::Name(name) => self.names.entry(name.clone()).or_default(),
-            HostPattern::Literal(address) => self.literals.entry(*address).or_default(),
+        let host = match host {
             HostPattern::Under(suffix) => {
                 self.deepest = self.deepest.max(suffix.split('.').count());
-                self.wildcards.entry(suffix.clone()).or_default()
+                format!(".{suffix}")
             }
+            host => host.to_string(),
         };
+        let paths = self.hosts.entry(host.into()).or_default();
         let prefix = path.trim_end_matches('/');
         // The longest first; among equals the order of the alphabet, so that twins meet.
         let order = |(other, _): &(Box<str>, T)| {
@@ -106,21 +97,23 @@ impl<T> Table<T> {
     }
 
     fn paths(&self, host: &str) -> Option<&Paths<T>> {
-        let any = (!self.any.is_empty()).then_some(&self.any);
+        let any = || self.hosts.get("*");
         let host = host::bare(host);
         if host.starts_with('[') {
-            let literal = host::literal(host).and_then(|address| self.literals.get(&address));
-            return literal.or(any);
+            let address = host::literal(host).map(|address| format!("[{address}]"));
+            return address.and_then(|address| self.hosts.get(&*address)).or_else(any);
         }
         let host = lower(host);
         let host = host.strip_suffix('.').unwrap_or(&host);
-        self.names.get(host).or_else(|| self.wildcard(host)).or(any)
+        // What begins with a dot is no host, but the key of a wildcard.
+        let exact = self.hosts.get(host).filter(|_| !host.starts_with('.'));
+        exact.or_else(|| self.wildcard(host)).or_else(any)
     }
 
     fn wildcard(&self, host: &str) -> Option<&Paths<T>> {
         let dots = host.rmatch_indices('.').map(|(at, _)| at).take_while(|at| *at > 0);
-        let suffixes = dots.take(self.deepest).filter_map(|at| host.get(at + 1..));
-        suffixes.filter_map(|suffix| self.wildcards.get(suffix)).last()
+        let suffixes = dots.take(self.deepest).filter_map(|at| host.get(at..));
+        suffixes.filter_map(|suffix| self.hosts.get(suffix)).last()
     }
 }
 

@@ -8,15 +8,13 @@ use ptth_link::shutdown::Shutdown;
 use ptth_link::window::Budget;
 use tokio::sync::mpsc;
 
-use crate::auth::Attempts;
-use crate::caps::Caps;
 use crate::config::{Config, Limits, ProxyProtocol, Trusted};
 use crate::deliver::{Courier, Outbox};
 use crate::edge::Edge;
 use crate::policy::Policy;
 use crate::public::Visitor;
-use crate::roster::Roster;
-use crate::stay::Stay;
+use crate::quota::{Attempts, ConnectionLimit, ConnectionPermit};
+use crate::registry::Registry;
 use crate::tls::{Tls, TlsError};
 use crate::tunnel::{Driving, Home};
 
@@ -26,7 +24,7 @@ pub struct Shared {
     /// Certificates and keys.
     pub tls: Tls,
     /// The live tunnels and the policy by which they are here.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     /// What is delivered after its sender was answered.
     pub outbox: Arc<Outbox>,
     /// What bodies may hold.
@@ -34,7 +32,7 @@ pub struct Shared {
     /// Failed admissions, by address.
     pub attempts: Arc<Attempts>,
     /// How many connections there may be.
-    pub caps: Caps,
+    pub connections: ConnectionLimit,
     /// How long and how many.
     pub limits: Limits,
     /// The proxies whose word counts.
@@ -58,14 +56,13 @@ impl Shared {
     ) -> Result<Arc<Self>, TlsError> {
         let tls = Tls::new(config)?;
         let policy = Policy::new(config, tls.known(), shards.len(), None);
-        tls.known().grant(policy.keys());
         Ok(Arc::new(Self {
             tls,
-            roster: Roster::new(policy, shards.len(), config.limits.tunnels),
+            registry: Registry::new(policy, shards.len(), config.limits.tunnels),
             outbox: Arc::default(),
             budget: Budget::new(BODY_BUDGET),
-            attempts: Arc::default(),
-            caps: Caps::new(&config.limits),
+            attempts: Attempts::new(),
+            connections: ConnectionLimit::new(&config.limits),
             limits: config.limits.clone(),
             trusted: config.trusted.clone(),
             proxy_protocol: config.proxy_protocol,
@@ -111,9 +108,7 @@ impl Shard {
     /// [`TlsError`].
     pub fn alone(config: &Config, shutdown: Shutdown) -> Result<Arc<Self>, TlsError> {
         // Nobody drives tunnels for it; it is its own only shard.
-        let (sender, _) = mpsc::unbounded_channel();
-        let shared = Shared::new(config, vec![sender])?;
-        Ok(Arc::new(Self { index: 0, shutdown, shared }))
+        Self::embedded(config, shutdown).map(|(shard, _)| shard)
     }
 
     /// A gateway of one shard inside another program; and the work that it wants driven.
@@ -132,24 +127,30 @@ impl Shard {
     /// Where a tunnel driven by shard `index` belongs.
     pub fn home(&self, index: usize) -> Home {
         Home {
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             shard: index,
             budget: self.budget.part(),
             shutdown: self.shutdown.clone(),
             port: self.port.get().copied(),
-            stake: None,
+            permit: Arc::default(),
+            proven: false,
         }
     }
 
     /// A visitor on this shard.
-    pub fn visitor(&self, address: IpAddr, sni: Option<&str>, stay: Arc<Stay>) -> Visitor {
+    pub fn visitor(
+        &self,
+        address: IpAddr,
+        sni: Option<&str>,
+        stay: Arc<ConnectionPermit>,
+    ) -> Visitor {
         let trusted = if stay.is_opaque() { Trusted::default() } else { self.trusted.clone() };
         Visitor {
             address,
             sni: sni.map(str::to_owned),
             said: None,
             edge: Edge { certificates: Some(self.tls.certificates()), trusted, ..Edge::default() },
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             outbox: self.outbox.clone(),
             shard: self.index,
             budget: self.budget.part(),
@@ -166,7 +167,7 @@ impl Shard {
     pub fn courier(&self) -> Courier {
         Courier {
             outbox: self.outbox.clone(),
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             shard: self.index,
             limits: self.limits.clone(),
             shutdown: self.shutdown.clone(),

@@ -26,7 +26,7 @@ use ptth_link::settings::read_token_file;
 use ptth_link::token::{PublicKey, Token};
 use ptth_link::{alpn, crypto};
 
-use crate::auth::{Known, Stranger, Verifier};
+use crate::auth::{Admits, Known, Stranger, Verifier};
 use crate::config::{Admission, Config};
 use crate::demux::Side;
 
@@ -67,7 +67,7 @@ impl Tls {
         };
         let known = Arc::new(known);
         // Nothing of it can fail later.
-        backend(&certificates, &known, &config.backend_alpn, Stranger::default())?;
+        backend(&certificates, known.clone(), &config.backend_alpn, Stranger::default())?;
         Ok(Self {
             visitor: RwLock::new(Arc::new(visitor(&certificates)?)),
             labels: config.backend_alpn.clone(),
@@ -78,19 +78,20 @@ impl Tls {
         })
     }
 
-    /// Chooses the configuration with which the handshake goes on. Of a backend that isn't known, its key will
-    /// be in `stranger`.
+    /// Chooses the configuration with which the handshake goes on; a backend's key is to be one of `keys`. If it isn't,
+    /// it will be in `stranger`.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn side(
         &self,
         hello: &ClientHello<'_>,
+        keys: Arc<dyn Admits>,
         stranger: &Stranger,
     ) -> Result<(Side, Arc<ServerConfig>), TlsError> {
         let mut offered = hello.alpn().into_iter().flatten();
         if offered.any(|label| self.labels.iter().any(|known| known == label)) {
-            let config = backend(&self.certificates, &self.known, &self.labels, stranger.clone())?;
+            let config = backend(&self.certificates, keys, &self.labels, stranger.clone())?;
             Ok((Side::Backend, Arc::new(config)))
         } else {
             let visitor = self.visitor.read().unwrap_or_else(PoisonError::into_inner);
@@ -121,17 +122,12 @@ impl Tls {
         self.certificates.warnings()
     }
 
-    /// See [`Certificates::is_same`].
-    pub fn same_certificate(&self, sni: Option<&str>, host: &str) -> bool {
-        self.certificates.is_same(sni, host)
-    }
-
     /// The certificates, for who has to compare names.
     pub fn certificates(&self) -> Arc<Certificates> {
         Arc::clone(&self.certificates)
     }
 
-    /// The keys that may come in.
+    /// Whom the gateway as a whole admits.
     pub fn known(&self) -> &Arc<Known> {
         &self.known
     }
@@ -221,11 +217,11 @@ fn visitor(certificates: &Arc<Certificates>) -> Result<ServerConfig, TlsError> {
 /// connection proves the key anew.
 fn backend(
     certificates: &Arc<Certificates>,
-    known: &Arc<Known>,
+    keys: Arc<dyn Admits>,
     labels: &[Vec<u8>],
     stranger: Stranger,
 ) -> Result<ServerConfig, TlsError> {
-    let verifier = Arc::new(Verifier::new(Arc::clone(known), stranger));
+    let verifier = Arc::new(Verifier::new(keys, stranger));
     let mut config = common()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::clone(certificates) as _);

@@ -12,10 +12,11 @@ use h2::SendStream;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use ptth_link::deadline::Deadline;
 use ptth_link::headers;
 use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::pump::{Heard, Patience, PumpError, pump};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 /// A visitor's body that a second attempt may take over as long as the first one took nothing of it.
 #[derive(Clone)]
@@ -114,7 +115,7 @@ pub struct Upload {
     pumping: Option<Pumping>,
     heard: Heard,
     /// The visitor waits for a 100 (Continue) before he sends; we wait with him, but not for ever.
-    hold: Option<Pin<Box<Sleep>>>,
+    hold: Option<Deadline>,
     pace: Pace,
 }
 
@@ -135,7 +136,7 @@ impl Upload {
         let (source, heard) = (body.clone(), Heard::default());
         let answers = heard.clone();
         let pumping = Box::pin(async move { pump(source, &mut stream, patience, &answers).await });
-        let hold = expects.then(|| Box::pin(sleep_until(Instant::now() + CONTINUE_TIMEOUT)));
+        let hold = expects.then(Deadline::default);
         Self { body, pumping: Some(pumping), heard, hold, pace: Pace::default() }
     }
 
@@ -147,7 +148,7 @@ impl Upload {
     /// Ready once, when the copying has ended; `Ok` at every later call.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, PumpError<()>>> {
         if let Some(hold) = &mut self.hold {
-            if hold.as_mut().poll(cx).is_pending() {
+            if hold.poll_after(cx, CONTINUE_TIMEOUT).is_pending() {
                 return Poll::Pending;
             }
             self.hold = None;
@@ -201,16 +202,18 @@ impl Upload {
 
 /// Looks again and again whether a body comes too slowly.
 #[derive(Debug, Default)]
-pub struct Pace(Option<Pin<Box<Sleep>>>);
+pub struct Pace {
+    next: Option<Instant>,
+    timer: Deadline,
+}
 
 impl Pace {
     /// Whether the sender of `body`, given all the time he took, sent less than the slowest honest link
     /// would. If not, the task is woken to ask again.
     pub fn is_too_slow(&mut self, body: &Watched, cx: &mut Context<'_>) -> bool {
-        let check =
-            self.0.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + RATE_GRACE)));
-        while check.as_mut().poll(cx).is_ready() {
-            check.as_mut().reset(Instant::now() + RATE_INTERVAL);
+        let next = self.next.get_or_insert_with(|| Instant::now() + RATE_GRACE);
+        while self.timer.poll_at(cx, *next).is_ready() {
+            *next = Instant::now() + RATE_INTERVAL;
             let state = body.lock();
             let waited =
                 state.waited + state.hungry.map_or(Duration::ZERO, |since| since.elapsed());

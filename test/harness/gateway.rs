@@ -10,7 +10,7 @@ use ptth_link::token::Token;
 use ptth_server::config::{Admission, CertificateSource, Config, ConfigError};
 use ptth_server::listener::Entrance;
 use ptth_server::pool::Pool;
-use ptth_server::roster::Roster;
+use ptth_server::registry::Registry;
 use ptth_server::{Gateway, Order};
 use tokio::sync::mpsc;
 
@@ -30,7 +30,7 @@ pub struct GatewayBox {
     /// The tunnels of its first route.
     pub pool: Arc<Pool>,
     /// All its tunnels.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     orders: mpsc::UnboundedSender<Order>,
     running: Option<JoinHandle<()>>,
 }
@@ -84,12 +84,12 @@ impl GatewayBox {
         let address = addresses[0].1;
         let pin =
             gateway.tls().pin().map_or([0; 32], |pin| crypto::parse_pin(&pin).expect("a pin"));
-        let roster = gateway.roster();
-        let first = roster.policy().routes().first().map(|route| route.pool.clone());
+        let registry = gateway.registry();
+        let first = registry.policy().routes().first().map(|route| route.pool.clone());
         let pool = first.unwrap_or_else(|| Pool::new(1));
         let (orders, receiver) = mpsc::unbounded_channel();
         let running = thread::spawn(move || gateway.run(receiver).expect("the gateway runs"));
-        Self { address, addresses, pin, token, pool, roster, orders, running: Some(running) }
+        Self { address, addresses, pin, token, pool, registry, orders, running: Some(running) }
     }
 
     /// Where it takes HTTP without TLS.
@@ -139,7 +139,7 @@ impl GatewayBox {
 
     /// Waits until so many tunnels are here, whatever they serve.
     pub async fn until_registered(&self, count: usize) {
-        soon("the tunnels", self.roster.until(|tunnels| tunnels.len() == count)).await;
+        soon("the tunnels", self.registry.until(|tunnels| tunnels.len() == count)).await;
     }
 
     /// Waits until the process would have ended.

@@ -19,14 +19,15 @@ use ptth_client::serve::{Answering, Ended, answer};
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Shutdown, Trigger, channel};
 use ptth_link::window::Budget;
-use ptth_server::auth::{Identity, Known};
+use ptth_server::auth::Known;
 use ptth_server::config::{Admission, CertificateSource, Config, Limits};
 use ptth_server::edge::Edge;
+use ptth_server::identity::Grant;
+use ptth_server::identity::Identity;
 use ptth_server::policy::Policy;
 use ptth_server::pool::Pool;
 use ptth_server::public::{Visitor, serve_h1, serve_h2};
-use ptth_server::roster::Roster;
-use ptth_server::site::Grant;
+use ptth_server::registry::Registry;
 use ptth_server::tunnel::{Home, attach};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::oneshot;
@@ -42,7 +43,7 @@ pub struct Lab {
     /// Its tunnels.
     pub pool: Arc<Pool>,
     /// All its tunnels, and its policy.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     known: Arc<Known>,
     /// What bodies hold at the gateway.
     pub budget: Arc<Budget>,
@@ -71,7 +72,7 @@ impl Lab {
         let pool = policy.routes().first().map_or_else(|| Pool::new(1), |it| it.pool.clone());
         Self {
             pool,
-            roster: Roster::new(policy, 1, tunnels),
+            registry: Registry::new(policy, 1, tunnels),
             known,
             budget: Budget::new(BODY_BUDGET),
             client_budget: Budget::new(BODY_BUDGET),
@@ -84,8 +85,8 @@ impl Lab {
 
     /// Gives the gateway another configuration, as a reload does.
     pub fn reload(&mut self, change: impl FnOnce(&mut Config)) {
-        let (policy, _) = policy(&self.known, change, Some(&self.roster.policy()));
-        self.roster.swap(policy);
+        let (policy, _) = policy(&self.known, change, Some(&self.registry.policy()));
+        self.registry.swap(policy);
     }
 
     /// A lab whose backend, our client, answers with `service`.
@@ -239,12 +240,13 @@ impl Lab {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let home = Home {
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             shard: 0,
             budget: self.budget.clone(),
             shutdown: self.shutdown.clone(),
             port: None,
-            stake: None,
+            permit: Arc::default(),
+            proven: false,
         };
         self.running.spawn(async move {
             attach(io, identity, grants, home).await;
@@ -287,13 +289,13 @@ impl Lab {
             sni: None,
             said: None,
             edge: Edge::default(),
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             outbox: Arc::default(),
             shard: 0,
             budget: self.budget.part(),
             limits: Limits::default(),
             shutdown: self.shutdown.clone(),
-            attempts: Arc::default(),
+            attempts: ptth_server::quota::Attempts::new(),
             drive: None,
             stay: Arc::default(),
             stated: Arc::default(),

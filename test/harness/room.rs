@@ -18,7 +18,6 @@ use ptth_server::config::{Admission, CertificateSource, Config};
 use ptth_server::listener::{Accepted, Rewind, accept_tls, serve_backend, serve_visitor};
 use ptth_server::pool::{Pool, Tunnel};
 use ptth_server::shard::{Shard, Shared};
-use ptth_server::stay::Stay;
 use ptth_server::tunnel::Driving;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::{mpsc, watch};
@@ -70,7 +69,7 @@ impl Room {
 
     /// The gateway's tunnels.
     pub fn pool(&self) -> Arc<Pool> {
-        self.shard.roster.policy().routes()[0].pool.clone()
+        self.shard.registry.policy().routes()[0].pool.clone()
     }
 
     /// Those of them that take requests.
@@ -175,10 +174,10 @@ pub async fn serve<IO>(shard: Arc<Shard>, io: IO, peer: SocketAddr)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Some(place) = shard.caps.take(peer.ip(), || true) else { return };
-    match accept_tls(&shard, Rewind::new(io), peer, &place).await {
+    let Some(permit) = shard.connections.take(Some(peer.ip()), || true) else { return };
+    match accept_tls(&shard, Rewind::new(io), peer, &permit).await {
         Some(Accepted::Visitor(stream, kind)) => {
-            serve_visitor(&shard, stream, kind, peer, Stay::default()).await
+            serve_visitor(&shard, stream, kind, peer, Arc::default()).await
         }
         Some(Accepted::Backend(stream, identity)) => {
             let home = shard.home(shard.index);

@@ -16,7 +16,8 @@ use ptth_link::token::Token;
 use ptth_server::Order;
 use ptth_server::auth::{Credential, Files, Settings};
 use ptth_server::config::{Args, Config, ConfigError, NameGrant, Names, Route};
-use ptth_server::site::{Grant, Site};
+use ptth_server::identity::Grant;
+use ptth_server::router::RouteId;
 use tower_service::Service;
 
 use crate::{Answer, Backend, Dialect, GatewayBox, H1, H2, soon};
@@ -84,13 +85,13 @@ impl Changing {
 
     /// Changes the configuration, and waits until it is in force.
     pub async fn change(&mut self, change: impl FnOnce(&mut Config)) {
-        let before = self.gateway.roster.policy();
+        let before = self.gateway.registry.policy();
         change(&mut self.config);
         self.config.digest[0] = self.config.digest[0].wrapping_add(1);
         *self.next.lock().expect("no panic") = Some(self.config.clone());
         self.gateway.order(Order::Reload);
         soon("the new configuration", async {
-            while Arc::ptr_eq(&before, &self.gateway.roster.policy()) {
+            while Arc::ptr_eq(&before, &self.gateway.registry.policy()) {
                 tokio::task::yield_now().await;
             }
         })
@@ -151,8 +152,8 @@ impl Filed {
 }
 
 /// All paths of a host, as a route has them.
-pub fn site(host: &str) -> Site {
-    Site::Host(host.parse().expect("a host"), "/".into())
+pub fn site(host: &str) -> RouteId {
+    RouteId::Host(host.parse().expect("a host"), "/".into())
 }
 
 /// The same, granted to whoever holds a key.
@@ -237,7 +238,7 @@ pub async fn get(gateway: &GatewayBox, host: &str, path: &str) -> (u16, String) 
 /// Waits until exactly so many tunnels take requests for a host.
 pub async fn until_serving(gateway: &GatewayBox, host: &str, count: usize) {
     let serving = || {
-        let found = gateway.roster.policy().find(host, "/").ok();
+        let found = gateway.registry.policy().find(host, "/").ok();
         let all = found.map(|found| found.route.pool.all()).unwrap_or_default();
         all.iter().filter(|tunnel| !tunnel.is_draining()).count()
     };

@@ -5,53 +5,49 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Whom each module of the gateway may import. No arrow into `public` or `listener` but from the
-/// wiring; none out of `demux`, `router` or `graveyard`; and no circle.
+/// wiring; none out of `demux`, `router` or `reset_limiter`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
-    ("gateway", &["config", "listener", "reload", "roster", "shard", "tls", "tunnel"]),
-    ("embed", &["config", "public", "roster", "shard", "stay", "tls", "tunnel"]),
+    ("gateway", &["config", "listener", "registry", "reload", "shard", "tls", "tunnel"]),
+    ("embed", &["config", "public", "registry", "shard", "tls", "tunnel"]),
     ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),
-    ("listener", &["auth", "caps", "config", "demux", "public", "shard", "stay", "tunnel"]),
+    ("listener", &["auth", "config", "demux", "identity", "public", "quota", "shard", "tunnel"]),
     (
         "shard",
-        &[
-            "auth", "caps", "config", "deliver", "edge", "policy", "public", "roster", "stay",
-            "tls", "tunnel",
-        ],
+        &["config", "deliver", "edge", "policy", "public", "quota", "registry", "tls", "tunnel"],
     ),
     (
         "public",
         &[
-            "auth", "caps", "carry", "config", "deliver", "edge", "error", "forward", "frames",
-            "policy", "roster", "router", "site", "stay", "tunnel",
+            "auth", "carry", "config", "deliver", "edge", "error", "forward", "frames", "identity",
+            "policy", "quota", "registry", "router", "tunnel",
         ],
     ),
     (
         "deliver",
-        &["carry", "config", "error", "forward", "policy", "roster", "share", "site", "upload"],
+        &["carry", "config", "error", "forward", "policy", "quota", "registry", "router", "upload"],
     ),
     (
         "forward",
         &[
-            "carry", "config", "confine", "error", "policy", "pool", "roster", "router", "share",
-            "site", "upload",
+            "carry", "config", "confine", "error", "policy", "pool", "quota", "registry", "router",
+            "upload",
         ],
     ),
-    ("carry", &["pool", "share", "upload"]),
-    ("tunnel", &["auth", "caps", "config", "frames", "live", "policy", "roster", "site"]),
-    ("stay", &["caps"]),
-    ("roster", &["auth", "config", "fallback", "live", "policy", "pool", "site"]),
-    ("fallback", &["auth", "live", "pool"]),
-    ("policy", &["auth", "config", "live", "pool", "router", "site"]),
-    ("site", &["auth", "router"]),
-    ("auth", &["share"]),
-    ("pool", &["auth", "live", "share"]),
-    ("live", &["auth", "graveyard", "share", "site"]),
-    ("error", &["config", "pool"]),
+    ("carry", &["pool", "quota", "upload"]),
+    ("tunnel", &["frames", "identity", "live", "policy", "quota", "registry"]),
+    ("registry", &["config", "fallback", "identity", "live", "policy", "pool", "quota", "router"]),
+    ("fallback", &["identity", "live", "pool"]),
+    ("policy", &["auth", "config", "identity", "live", "pool", "quota", "router"]),
+    ("auth", &["identity", "router"]),
+    ("pool", &["identity", "live", "quota"]),
+    ("live", &["identity", "quota", "reset_limiter"]),
+    ("error", &["config"]),
     ("edge", &["config", "tls"]),
     ("tls", &["auth", "config", "demux"]),
-    ("caps", &["config", "share"]),
     ("config", &["auth", "router"]),
+    ("identity", &["router"]),
+    ("quota", &["config"]),
 ];
 
 /// Whom each module of the client may import.

@@ -202,6 +202,10 @@ impl<'de, T: Scalar> Visitor<'de> for Scalars<T> {
         self.visit_str(&number.to_string())
     }
 
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        self.visit_str(&number.to_string())
+    }
+
     fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
         self.visit_str(&number.to_string())
     }

@@ -1,14 +1,14 @@
 //! User and password (RFC 7617), compared as UTF-8 bytes.
 
-use std::future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::credential::{Claim, Credential, Pass, Refusal};
 use super::secret::{Digest, Files, LoadError, Secret};
+use crate::identity::Mark;
 
 /// `basic = { user = "…", password_file = "…" }`, or with `password_sha256`.
 #[derive(Debug, Deserialize)]
@@ -47,16 +47,15 @@ struct Basic {
 }
 
 impl Credential for Basic {
-    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
-        let verdict = match claim.authorization.and_then(authorization::basic) {
+    fn judge(&self, claim: &Claim<'_>) -> Result<Pass, Refusal> {
+        match claim.authorization.and_then(authorization::basic) {
             None => Err(Refusal::Absent),
             // Both are always looked at: how long it takes doesn't tell whether the user exists.
             Some((user, password)) if self.user.is_of(&user) & self.password.is_of(&password) => {
                 Ok(Pass::of(self.mark()))
             }
             Some(_) => Err(Refusal::Wrong("user or password is another one")),
-        };
-        Box::pin(future::ready(verdict))
+        }
     }
 
     fn keeps(&self, mark: Mark) -> bool {
@@ -89,7 +88,6 @@ mod tests {
         show(credential, &format!("Basic {}", STANDARD.encode(pair)))
     }
 
-    /// C5
     #[test]
     fn user_and_password_both_have_to_be_right() {
         let folder = Scratch::new();
@@ -129,7 +127,6 @@ mod tests {
         assert!(!alice.keeps(login(&made[0], "bob:pâss:wörd 1").unwrap().mark));
     }
 
-    /// C7
     #[test]
     fn settings_that_can_not_work_are_told() {
         let folder = Scratch::new();

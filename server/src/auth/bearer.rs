@@ -1,74 +1,52 @@
 //! Bearer tokens (RFC 6750 §2.1), known by their digest.
 
-use std::fmt;
-use std::future;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::credential::{Claim, Credential, Pass, Refusal};
 use super::secret::{Digest, Files, LoadError, Secret};
+use crate::identity::Mark;
 
-/// `bearer_sha256 = "…"`: the digest of the token's bytes, so that the configuration holds no secret.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub struct Hashed(Digest);
-
-impl Hashed {
-    pub(super) fn load(self, _: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-        Ok(Arc::new(Bearer(self.0)))
-    }
+/// The token with this digest.
+pub(super) fn known(digest: Digest) -> Arc<dyn Credential> {
+    Arc::new(Bearer(digest))
 }
 
-/// `bearer_file = "…"`: the token itself.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub struct InFile(PathBuf);
-
-impl InFile {
-    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-        let token = files.secret(&self.0)?;
-        one_word(&token).ok_or(LoadError::NotOneWord { path: self.0 })
-    }
+/// The token in a file.
+pub(super) fn in_file(path: &Path, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+    let token = files.secret(path)?;
+    one_word(&token).ok_or_else(|| LoadError::file(path, ONE_WORD))
 }
 
-/// `bearer_env = "…"`: the token in a variable of this process's environment. Changes at a restart only.
-#[derive(Deserialize)]
-#[serde(transparent)]
-pub struct InEnvironment(String);
-
-impl InEnvironment {
-    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-        one_word(&files.variable(&self.0)?).ok_or(LoadError::VariableNotOneWord)
-    }
-}
-
-impl fmt::Debug for InEnvironment {
-    /// Without the name, in whose place somebody may have written the secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InEnvironment(redacted)")
-    }
+/// The token in a variable of the environment.
+pub(super) fn in_environment(
+    name: &Secret,
+    files: &mut Files,
+) -> Result<Arc<dyn Credential>, LoadError> {
+    let token = files.variable(name.bytes())?;
+    let wrong = || format!("the environment variable that is named here {ONE_WORD}");
+    one_word(&token).ok_or_else(|| LoadError::settings(wrong()))
 }
 
 /// No field could carry more; a second line is a second token, or a comment.
 fn one_word(token: &Secret) -> Option<Arc<dyn Credential>> {
     let is_one = token.bytes().iter().all(u8::is_ascii_graphic);
-    is_one.then(|| Arc::new(Bearer(token.digest())) as Arc<dyn Credential>)
+    is_one.then(|| known(token.digest()))
 }
+
+const ONE_WORD: &str = "must hold one token and nothing else: visible ASCII without blanks, as a header field carries it";
 
 #[derive(Debug)]
 struct Bearer(Digest);
 
 impl Credential for Bearer {
-    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
-        let verdict = match claim.authorization.and_then(authorization::bearer) {
+    fn judge(&self, claim: &Claim<'_>) -> Result<Pass, Refusal> {
+        match claim.authorization.and_then(authorization::bearer) {
             None => Err(Refusal::Absent),
             Some(token) if self.0.is_of(token) => Ok(Pass::of(self.mark())),
             Some(_) => Err(Refusal::Wrong("the bearer token is another one")),
-        };
-        Box::pin(future::ready(verdict))
+        }
     }
 
     fn keeps(&self, mark: Mark) -> bool {
@@ -95,7 +73,6 @@ mod tests {
     use crate::auth::testing::*;
     use crate::tls::testing::Scratch;
 
-    /// C5
     #[test]
     fn a_bearer_token_is_known_plain_and_hashed() {
         let folder = Scratch::new();
@@ -129,7 +106,7 @@ mod tests {
         assert!(made.iter().all(|other| !other.keeps(pass.mark)));
     }
 
-    /// C5, C7: the runner of the tests sets these variables, whatever they are about.
+    /// The runner of the tests sets these variables, whatever they are about.
     #[test]
     fn a_bearer_token_may_be_in_the_environment() {
         let folder = Scratch::new();
@@ -150,7 +127,6 @@ mod tests {
         assert!(said.contains("must hold one token"), "{said}");
     }
 
-    /// C7
     #[test]
     fn a_token_that_nobody_can_send_is_refused() {
         let folder = Scratch::new();

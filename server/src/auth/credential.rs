@@ -8,21 +8,26 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::LazyLock;
 
 use http::HeaderValue;
 
-use ptth_link::crypto;
 use ptth_link::token::PublicKey;
 
-use super::Key;
+use crate::identity::{Key, Mark};
 
 /// One way to get in, ready to be asked: `[[route.allow]]` of the configuration.
 pub trait Credential: Send + Sync + fmt::Debug {
     /// Judges what a backend shows, in a time that doesn't depend on how much of it is right.
     ///
     /// Cancel safe: dropping the future ends whatever was asked.
-    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a>;
+    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
+        Box::pin(std::future::ready(self.judge(claim)))
+    }
+
+    /// The same, where nobody outside is asked.
+    fn judge(&self, _: &Claim<'_>) -> Result<Pass, Refusal> {
+        Err(Refusal::Absent)
+    }
 
     /// Whether what once passed with `mark` would still pass: asked after a reload, without the
     /// secret, of a credential that may have been made of other settings.
@@ -94,35 +99,7 @@ impl Pass {
     /// The same for the principal that the credential names by these words.
     #[must_use]
     pub fn principal(self, words: &[&[u8]]) -> Self {
-        let parts: Vec<&[u8]> =
-            std::iter::once(&self.mark.0[..]).chain(words.iter().copied()).collect();
-        Self { who: Mark::of("principal", &parts), ..self }
-    }
-}
-
-/// Which secret let somebody in. It is kept with the tunnel, so that after a reload the tunnel can
-/// be judged again without the secret.
-///
-/// It can't be turned back, not even by guessing: each process mixes randomness of its own into it.
-#[derive(Clone, Copy, Eq, Hash, PartialEq)]
-pub struct Mark([u8; 32]);
-
-impl Mark {
-    /// The mark of a credential of `kind` that is made of `parts`.
-    pub fn of(kind: &str, parts: &[&[u8]]) -> Self {
-        static SALT: LazyLock<[u8; 32]> = LazyLock::new(crypto::random);
-        let mut material = SALT.to_vec();
-        // Each part is hashed by itself: otherwise "ab" and "c" would be "a" and "bc".
-        for part in [&[kind.as_bytes()], parts].concat() {
-            material.extend(crypto::sha256(part));
-        }
-        Self(crypto::sha256(&material))
-    }
-}
-
-impl fmt::Debug for Mark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mark(redacted)")
+        Self { who: self.mark.of_principal(words), ..self }
     }
 }
 
@@ -165,7 +142,6 @@ mod tests {
         }
     }
 
-    /// C7
     #[test]
     fn a_claim_and_a_mark_show_no_secret() {
         let authorization = HeaderValue::from_static("Bearer s3cret");

@@ -11,7 +11,6 @@
 
 mod address;
 mod ask;
-mod seconds;
 #[cfg(test)]
 mod tests;
 
@@ -22,16 +21,18 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use ptth_client::tls;
+use ptth_link::settings::{As, Scalar};
 use rustls::ClientConfig;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
-use super::secret::{Files, LoadError, Secret};
+use super::credential::{Checking, Claim, Credential, Pass, Refusal};
+use super::secret::{Content, Files, LoadError, Secret};
+use crate::identity::Mark;
 use address::Address;
-use seconds::Seconds;
 
 /// `external = { url = "https://auth.example.com/2ptth", timeout = "5s" }`.
 #[derive(Debug, Deserialize)]
@@ -40,8 +41,7 @@ pub struct Settings {
     /// May have a secret of its own in its query, so no output shows it.
     url: Secret,
     /// For all of it: waiting for a place, connecting, asking and the answer.
-    #[serde(default)]
-    timeout: Seconds,
+    timeout: Option<As<Seconds>>,
     #[serde(default)]
     method: Verb,
     /// The certificates by which the authorizer is known, PEM, instead of the system's.
@@ -49,6 +49,21 @@ pub struct Settings {
     /// Whether `http://` may leave this machine and its private network.
     #[serde(default)]
     allow_plain: bool,
+}
+
+/// How long an authorizer may take: backends wait that long for their answer, and hold a connection meanwhile.
+#[derive(Debug)]
+struct Seconds(Duration);
+
+impl Scalar for Seconds {
+    const WANTED: &'static str = "a time of more than 0 and up to 60 seconds, like \"5s\"";
+
+    fn read(text: &str) -> Result<Self, Option<String>> {
+        // No exponent and no sign: a time here is a few seconds.
+        let plain = Some(text.trim()).filter(|text| !text.contains(['e', 'E', '+']));
+        let time = Duration::read(plain.ok_or(None)?)?;
+        if time.is_zero() || time.as_secs_f64() > LONGEST { Err(None) } else { Ok(Self(time)) }
+    }
 }
 
 /// How it is asked: some authorizers take GET alone.
@@ -66,7 +81,11 @@ impl Settings {
         let address = Address::parse(self.url.bytes())?;
         let tls = match (address.tls, &self.ca) {
             (true, None) => Some(ask::connector(ask::system_roots())?),
-            (true, Some(path)) => Some(ask::connector(ask::file_roots(path, files)?)?),
+            (true, Some(path)) => {
+                let pem = files.text(path, |_| Content::Public)?;
+                let roots = tls::roots(pem.as_bytes()).map_err(|why| LoadError::file(path, why))?;
+                Some(ask::connector(Arc::new(roots.1))?)
+            }
             (false, Some(_)) => {
                 return Err(LoadError::settings("`external`: `ca` is for an `https://` URL only"));
             }
@@ -85,7 +104,7 @@ impl Settings {
         Ok(Arc::new(External {
             mark: Mark::of("external", &[self.url.bytes()]),
             address,
-            timeout: self.timeout.0,
+            timeout: self.timeout.map_or(TIMEOUT, |As(Seconds(time))| time),
             method: self.method,
             tls,
             anywhere: self.allow_plain,
@@ -94,6 +113,10 @@ impl Settings {
     }
 }
 
+/// Where the configuration doesn't say.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// In seconds.
+const LONGEST: f64 = 60.0;
 /// Questions at a time. More would only queue at the authorizer, each with a socket of ours.
 const MAX_AT_A_TIME: usize = 64;
 

@@ -12,7 +12,6 @@ mod signature;
 #[cfg(test)]
 mod tests;
 
-use std::future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,8 +21,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::credential::{Claim, Credential, Pass, Refusal};
 use super::secret::{Files, LoadError};
+use crate::identity::Mark;
+use crate::router::is_label;
 
 /// `jwt = { hs256_files = ["a", "b"], audience = "…" }`.
 #[derive(Debug, Deserialize)]
@@ -75,15 +76,15 @@ impl Settings {
             keys.push(self.key(Algorithm::HS256, keys::secret(path, files)?));
         }
         for name in &self.hs256_env {
-            keys.push(self.key(Algorithm::HS256, keys::shared(&files.variable(name)?)));
+            keys.push(self.key(Algorithm::HS256, keys::shared(&files.variable(name.as_bytes())?)));
         }
-        for path in &self.eddsa_files {
-            let found = keys::ed25519(path, files)?;
-            keys.extend(found.into_iter().map(|key| self.key(Algorithm::EdDSA, key)));
-        }
-        for path in &self.rs256_files {
-            let found = keys::rsa(path, files)?;
-            keys.extend(found.into_iter().map(|key| self.key(Algorithm::RS256, key)));
+        for (algorithm, paths) in
+            [(Algorithm::EdDSA, &self.eddsa_files), (Algorithm::RS256, &self.rs256_files)]
+        {
+            for path in paths {
+                let found = keys::public(path, algorithm, files)?;
+                keys.extend(found.into_iter().map(|key| self.key(algorithm, key)));
+            }
         }
         if keys.is_empty() {
             return Err(LoadError::settings(
@@ -155,12 +156,9 @@ struct Key {
 }
 
 impl Credential for Jwt {
-    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
-        let verdict = match claim.authorization.and_then(authorization::bearer) {
-            None => Err(Refusal::Absent),
-            Some(token) => self.judge(token).map_err(Refusal::Wrong),
-        };
-        Box::pin(future::ready(verdict))
+    fn judge(&self, claim: &Claim<'_>) -> Result<Pass, Refusal> {
+        let token = claim.authorization.and_then(authorization::bearer).ok_or(Refusal::Absent)?;
+        self.read(token).map_err(Refusal::Wrong)
     }
 
     fn keeps(&self, mark: Mark) -> bool {
@@ -173,7 +171,7 @@ impl Credential for Jwt {
 }
 
 impl Jwt {
-    fn judge(&self, token: &[u8]) -> Result<Pass, &'static str> {
+    fn read(&self, token: &[u8]) -> Result<Pass, &'static str> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| NO_TOKEN)?;
         // RFC 7515 §4.1.11: who doesn't understand an extension must refuse. We know of none.
         if header.crit.is_some() {
@@ -229,8 +227,7 @@ impl Jwt {
 /// The dynamic name that a claim holds: one label of a host name (RFC 1123 §2.1).
 fn label(claim: Option<&Value>) -> Result<String, &'static str> {
     let text = claim.and_then(Value::as_str).ok_or("the claim with the name is missing")?;
-    let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !fits || !(1..=63).contains(&text.len()) || text.starts_with('-') || text.ends_with('-') {
+    if !is_label(&text.to_ascii_lowercase()) {
         return Err("the claim with the name is no label of a host name");
     }
     // Whoever issues tokens may tell Alice from alice, whose name is lower case: so no other spelling has it.

@@ -1,65 +1,52 @@
 //! Door A's public keys as credentials.
 
-use std::future;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-use ptth_link::keys::{holds_secret, parse_keys};
+use ptth_link::keys::{KeysError, holds_secret, parse_keys};
 use ptth_link::token::PublicKey;
 
-use super::Key;
-use super::credential::{Checking, Claim, Credential, Mark, Pass, Refusal};
+use super::credential::{Claim, Credential, Pass, Refusal};
 use super::secret::{Content, Files, LoadError, Secret};
+use crate::identity::{Key, Mark};
 
 /// `key = "2ptth_pub_…"`.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub struct Inline(Secret);
-
-impl Inline {
-    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-        let text = String::from_utf8_lossy(self.0.bytes());
-        let keys = parse_keys(&text).map_err(LoadError::Key)?;
-        if holds_secret(&text) {
-            let public: Vec<_> = keys.iter().map(ToString::to_string).collect();
-            files.warn(format!(
-                "a `key` of the configuration is a private token; the gateway needs only the public half: {}",
-                public.join(", ")
-            ));
-        }
-        Ok(Arc::new(Keys(keys)))
+pub(super) fn inline(key: &Secret, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+    let text = String::from_utf8_lossy(key.bytes());
+    let keys = parse_keys(&text).map_err(|why| match why {
+        KeysError::Line { why, .. } => LoadError::settings(format!("`key`: {why}")),
+        why => LoadError::settings(format!("`key`: {why}")),
+    })?;
+    if holds_secret(&text) {
+        let public: Vec<_> = keys.iter().map(ToString::to_string).collect();
+        files.warn(format!(
+            "a `key` of the configuration is a private token; the gateway needs only the public half: {}",
+            public.join(", ")
+        ));
     }
+    Ok(Arc::new(Keys(keys)))
 }
 
 /// `key_file = "…"`: one key a line, as in the file of `--token-file`.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub struct InFile(PathBuf);
-
-impl InFile {
-    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-        let text = files.text(&self.0, |text| {
-            if holds_secret(text) { Content::Secret } else { Content::Public }
-        })?;
-        let keys = parse_keys(&text).map_err(|why| LoadError::Keys { path: self.0, why })?;
-        Ok(Arc::new(Keys(keys)))
-    }
+pub(super) fn in_file(path: &Path, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+    let content = |text: &str| if holds_secret(text) { Content::Secret } else { Content::Public };
+    let text = files.text(path, content)?;
+    let wrong = |why| format!("the key file {}: {why}", path.display());
+    let keys = parse_keys(&text).map_err(|why| LoadError::settings(wrong(why)))?;
+    Ok(Arc::new(Keys(keys)))
 }
 
 #[derive(Debug)]
 struct Keys(Vec<PublicKey>);
 
 impl Credential for Keys {
-    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
-        let verdict = match claim.key {
+    fn judge(&self, claim: &Claim<'_>) -> Result<Pass, Refusal> {
+        match claim.key {
             None => Err(Refusal::Absent),
             // Public keys aren't secrets, so how long the look-up takes may tell about them.
             Some(Key::Ed25519(key)) if self.0.contains(&key) => Ok(Pass::of(mark(&key))),
             Some(_) => Err(Refusal::Wrong("the key is another one")),
-        };
-        Box::pin(future::ready(verdict))
+        }
     }
 
     fn keeps(&self, of: Mark) -> bool {
@@ -92,7 +79,6 @@ mod tests {
         judge(credential, &Claim { key: Some(key), ..nothing() })
     }
 
-    /// B3
     #[test]
     fn a_key_lets_in_who_has_proven_to_hold_it() {
         let (token, other) = (Token::generate(), Token::generate());
@@ -121,7 +107,6 @@ mod tests {
         assert_eq!(load(&folder, json!({ "key_file": "keys" })).unwrap().0.keys().len(), 2);
     }
 
-    /// C7
     #[test]
     fn a_private_half_works_and_the_warning_tells_the_public_one() {
         let token = Token::generate();

@@ -1,59 +1,60 @@
 //! The kinds of credentials: the one list of them.
 //!
-//! A further kind is a file that has a settings type with a `load`, and a line here. The name of
-//! the variant, in snake_case, is the key in the configuration: `{ bearer_file = "blog.secret" }`.
+//! The name of a variant, in snake_case, is the key in the configuration: `{ bearer_file = "blog.secret" }`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::credential::Credential;
-use super::secret::{Files, LoadError};
+use super::secret::{Digest, Files, LoadError, Secret};
 use super::{basic, bearer, external, jwt, key};
 
-/// Makes [`Settings`] of lines `"key" Variant(its settings)`.
-macro_rules! kinds {
-    ($($(#[$doc:meta])* $key:literal $kind:ident($settings:ty),)+) => {
-        /// The keys of [`Settings`].
-        pub const KINDS: &[&str] = &[$($key),+];
-
-        /// A credential as the configuration writes it: a table with the kind as its one key.
-        #[derive(Debug, Deserialize)]
-        pub enum Settings {
-            $($(#[$doc])* #[serde(rename = $key)] $kind($settings),)+
-        }
-
-        impl Settings {
-            /// Makes the credential, and reads the files that it names. Blocks.
-            ///
-            /// # Errors
-            /// [`LoadError`], one sentence for the operator.
-            pub fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-                match self {
-                    $(Self::$kind(settings) => settings.load(files),)+
-                }
-            }
-        }
-    };
+/// A credential as the configuration writes it: a table with the kind as its one key.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Settings {
+    /// A public key of door A.
+    Key(Secret),
+    /// A file of such keys, one a line, as that of `--token-file`.
+    KeyFile(PathBuf),
+    /// The SHA-256 of a bearer token, in hexadecimal, so that the configuration holds no secret.
+    BearerSha256(Digest),
+    /// A file with a bearer token.
+    BearerFile(PathBuf),
+    /// A variable of this process's environment with a bearer token, which changes at a restart only. No output shows
+    /// its name, in whose place somebody may have written the secret.
+    BearerEnv(Secret),
+    /// User and password.
+    Basic(basic::Settings),
+    /// JSON Web Tokens of an issuer whose keys are known.
+    Jwt(jwt::Settings),
+    /// Somebody else decides, who is asked over HTTP.
+    External(external::Settings),
 }
 
-kinds! {
-    /// A public key of door A.
-    "key" Key(key::Inline),
-    /// A file of such keys, one a line.
-    "key_file" KeyFile(key::InFile),
-    /// The SHA-256 of a bearer token, in hexadecimal.
-    "bearer_sha256" BearerSha256(bearer::Hashed),
-    /// A file with a bearer token.
-    "bearer_file" BearerFile(bearer::InFile),
-    /// A variable of the environment with a bearer token.
-    "bearer_env" BearerEnv(bearer::InEnvironment),
-    /// User and password.
-    "basic" Basic(basic::Settings),
-    /// JSON Web Tokens of an issuer whose keys are known.
-    "jwt" Jwt(jwt::Settings),
-    /// Somebody else decides, who is asked over HTTP.
-    "external" External(external::Settings),
+/// The keys of [`Settings`].
+pub const KINDS: [&str; 8] =
+    ["key", "key_file", "bearer_sha256", "bearer_file", "bearer_env", "basic", "jwt", "external"];
+
+impl Settings {
+    /// Makes the credential, and reads the files that it names. Blocks.
+    ///
+    /// # Errors
+    /// [`LoadError`], one sentence for the operator.
+    pub fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+        match self {
+            Self::Key(text) => key::inline(&text, files),
+            Self::KeyFile(path) => key::in_file(&path, files),
+            Self::BearerSha256(digest) => Ok(bearer::known(digest)),
+            Self::BearerFile(path) => bearer::in_file(&path, files),
+            Self::BearerEnv(name) => bearer::in_environment(&name, files),
+            Self::Basic(settings) => settings.load(files),
+            Self::Jwt(settings) => settings.load(files),
+            Self::External(settings) => settings.load(files),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -68,19 +69,8 @@ mod tests {
     #[test]
     fn the_kinds_are_named_as_they_are_written() {
         let said = misspelt(json!({ "berer_file": "x" }));
-        for kind in [
-            "key",
-            "key_file",
-            "bearer_sha256",
-            "bearer_file",
-            "bearer_env",
-            "basic",
-            "jwt",
-            "external",
-        ] {
-            assert!(KINDS.contains(&kind));
-            assert!(said.contains(&format!("`{kind}`")), "{said}");
-        }
+        let listed: Vec<&str> = said.split('`').skip(3).step_by(2).collect();
+        assert_eq!(listed, KINDS, "{said}");
         for wrong in [json!({}), json!({ "key": "x", "key_file": "x" }), json!({ "key": 5 })] {
             misspelt(wrong);
         }

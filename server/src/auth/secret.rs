@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Deserializer, de};
 
 use ptth_link::crypto;
-use ptth_link::keys::KeysError;
+use ptth_link::files::is_exposed;
 
 /// Bytes that nobody else may see. No output shows them.
 #[derive(Clone)]
@@ -148,7 +148,8 @@ impl Files {
         let bytes = self.bytes(path)?;
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).trim_ascii();
         if bytes.is_empty() {
-            return Err(LoadError::Empty { path: path.to_owned() });
+            let why = "is empty; an empty secret would let everybody in";
+            return Err(LoadError::file(path, why));
         }
         self.warn_if_exposed(path);
         Ok(Secret::new(bytes))
@@ -159,13 +160,16 @@ impl Files {
     /// # Errors
     /// [`LoadError`], also if nothing is left. It doesn't quote the name, in whose place somebody may
     /// have written the secret.
-    pub fn variable(&mut self, name: &str) -> Result<Secret, LoadError> {
+    pub fn variable(&mut self, name: &[u8]) -> Result<Secret, LoadError> {
         // The system's function panics at these.
-        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
-        let value = is_name.then(|| std::env::var_os(name)).flatten().unwrap_or_default();
+        let name = std::str::from_utf8(name).ok();
+        let name = name.filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
+        let value = name.and_then(std::env::var_os).unwrap_or_default();
         let secret = value.as_encoded_bytes().trim_ascii();
         if secret.is_empty() {
-            return Err(LoadError::Unset);
+            return Err(LoadError::settings(
+                "the environment variable that is named here isn't set, or is empty; what stands here is its name, not the secret",
+            ));
         }
         Ok(Secret::new(secret))
     }
@@ -181,7 +185,7 @@ impl Files {
     ) -> Result<String, LoadError> {
         let bytes = self.bytes(path)?;
         let text =
-            String::from_utf8(bytes).map_err(|_| LoadError::NotText { path: path.to_owned() })?;
+            String::from_utf8(bytes).map_err(|_| LoadError::file(path, "isn't UTF-8 text"))?;
         if content(&text) == Content::Secret {
             self.warn_if_exposed(path);
         }
@@ -189,13 +193,17 @@ impl Files {
     }
 
     fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, LoadError> {
-        let unreadable =
-            |err: io::Error| LoadError::Unreadable { path: path.to_owned(), why: err.to_string() };
+        let unreadable = |err: io::Error| {
+            let why =
+                format!("can't be read ({err}); check its path and that this user may read it");
+            LoadError::file(path, why)
+        };
         let mut bytes = Vec::new();
         let file = File::open(self.base.join(path)).map_err(unreadable)?;
         file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         if bytes.len() as u64 > LONGEST {
-            return Err(LoadError::TooLong { path: path.to_owned() });
+            let why = "is longer than a megabyte, so it can't be a secret; check the path";
+            return Err(LoadError::file(path, why));
         }
         let name = crypto::sha256(path.as_os_str().as_encoded_bytes());
         self.digest = crypto::sha256(&[self.digest, name, crypto::sha256(&bytes)].concat());
@@ -212,119 +220,28 @@ impl Files {
     }
 }
 
-/// Whether everybody on this machine can read a file.
-#[cfg(unix)]
-pub(crate) fn is_exposed(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
-#[cfg(not(unix))]
-pub(crate) fn is_exposed(_: &Path) -> bool {
-    false
-}
-
 /// More is no secret and no key: a path that was mistaken, maybe a device without an end.
 const LONGEST: u64 = 1 << 20;
 
-/// Why a credential can't be used. Each is one sentence for the operator; none quotes a secret.
+/// Why a credential can't be used: one sentence for the operator, which quotes no secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum LoadError {
-    /// A `key`.
-    Key(KeysError),
-    /// A file of keys.
-    Keys {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: KeysError,
-    },
-    /// A file that can't be read.
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's words.
-        why: String,
-    },
-    /// A file that is longer than any secret.
-    TooLong {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file without a secret.
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file that isn't UTF-8.
-    NotText {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file with a bearer token that no field could carry.
-    NotOneWord {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A variable that isn't there, or holds nothing.
-    Unset,
-    /// A variable with a bearer token that no field could carry.
-    VariableNotOneWord,
-    /// A file that holds something else than it should.
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, as the end of a sentence that begins with the path.
-        why: String,
-    },
-    /// Settings that contradict each other or say too little.
-    Settings(String),
-}
+pub struct LoadError(String);
 
 impl LoadError {
-    pub(super) fn content(path: &Path, why: impl Into<String>) -> Self {
-        Self::Content { path: path.to_owned(), why: why.into() }
+    /// A file, and what is wrong with it as the end of a sentence that begins with its path.
+    pub(super) fn file(path: &Path, why: impl fmt::Display) -> Self {
+        Self(format!("{} {why}", path.display()))
     }
 
+    /// Settings that contradict each other or say too little.
     pub(super) fn settings(why: impl Into<String>) -> Self {
-        Self::Settings(why.into())
+        Self(why.into())
     }
 }
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Key(KeysError::Line { why, .. }) => write!(f, "`key`: {why}"),
-            Self::Key(why) => write!(f, "`key`: {why}"),
-            Self::Keys { path, why } => write!(f, "the key file {}: {why}", path.display()),
-            Self::Unreadable { path, why } => write!(
-                f,
-                "{} can't be read ({why}); check its path and that this user may read it",
-                path.display()
-            ),
-            Self::TooLong { path } => write!(
-                f,
-                "{} is longer than a megabyte, so it can't be a secret; check the path",
-                path.display()
-            ),
-            Self::Empty { path } => {
-                write!(f, "{} is empty; an empty secret would let everybody in", path.display())
-            }
-            Self::NotText { path } => write!(f, "{} isn't UTF-8 text", path.display()),
-            Self::NotOneWord { path } => write!(
-                f,
-                "{} must hold one token and nothing else: visible ASCII without blanks, as a header field carries it",
-                path.display()
-            ),
-            Self::Unset => f.write_str(
-                "the environment variable that is named here isn't set, or is empty; what stands here is its name, not the secret",
-            ),
-            Self::VariableNotOneWord => f.write_str(
-                "the environment variable that is named here must hold one token and nothing else: visible ASCII without blanks, as a header field carries it",
-            ),
-            Self::Content { path, why } => write!(f, "{} {why}", path.display()),
-            Self::Settings(why) => f.write_str(why),
-        }
+        f.write_str(&self.0)
     }
 }
 
@@ -335,7 +252,6 @@ mod tests {
     use super::*;
     use crate::tls::testing::Scratch;
 
-    /// C6
     #[test]
     fn what_editors_and_windows_put_around_a_secret_is_ignored() {
         let folder = Scratch::new();
@@ -359,7 +275,7 @@ mod tests {
         for text in ["", "\n", "\u{feff}", "\u{feff} \r\n"] {
             folder.write("empty", text);
             let error = Files::new(&folder.0).secret(Path::new("empty")).unwrap_err();
-            assert_eq!(error, LoadError::Empty { path: "empty".into() }, "{text:?}");
+            assert!(error.to_string().starts_with("empty is empty"), "{text:?}: {error}");
         }
         for (path, said) in [
             ("gone", "gone can't be read"),
@@ -384,7 +300,6 @@ mod tests {
         assert_eq!(files.secret(&absolute).unwrap().bytes(), b"there");
     }
 
-    /// C6
     #[test]
     fn the_digest_changes_with_any_content_and_with_the_list() {
         let folder = Scratch::new();
@@ -409,7 +324,6 @@ mod tests {
         assert_ne!(digest(&["a", "b"]), before);
     }
 
-    /// C6
     #[cfg(unix)]
     #[test]
     fn a_secret_that_others_can_read_is_a_warning_once() {
@@ -437,7 +351,6 @@ mod tests {
         assert_eq!(warnings(0o600, None), none);
     }
 
-    /// C7
     #[test]
     fn secrets_and_their_digests_never_show() {
         let secret = Secret::new("s3cret");

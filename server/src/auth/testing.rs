@@ -56,7 +56,7 @@ pub(crate) fn nothing() -> Claim<'static> {
     Claim { key: None, authorization: None, address, hosts: &[], name: None }
 }
 
-/// C7: fails if debug output of `shown` has any line of a file in the folder, in text or bytes.
+/// Fails if debug output of `shown` has any line of a file in the folder, in text or bytes.
 #[track_caller]
 fn assert_hidden(folder: &Scratch, shown: &dyn std::fmt::Debug) {
     let shown = format!("{shown:?} {shown:#?}");

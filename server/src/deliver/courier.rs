@@ -14,9 +14,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use crate::config::Limits;
 use crate::forward::Way;
 use crate::policy::{Found, Policy, Route};
-use crate::roster::Roster;
-use crate::share::network;
-use crate::site::Site;
+use crate::quota::network;
+use crate::registry::Registry;
+use crate::router::RouteId;
 
 use super::fate::{FIRST, Fate, LONGEST, attempt, back_off};
 use super::lane::{Lanes, Turn};
@@ -28,7 +28,7 @@ pub struct Courier {
     /// What there is to deliver.
     pub outbox: Arc<Outbox>,
     /// The routes and their tunnels.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     /// The thread that it runs on.
     pub shard: usize,
     /// How long a backend may take.
@@ -86,7 +86,7 @@ impl Courier {
     async fn deliver(self, mut delivery: Delivery, lanes: Lanes) {
         let mut failed = None;
         let last = loop {
-            let turn = self.turn(&delivery, &lanes, delivery.place.site().clone()).await;
+            let turn = self.turn(&delivery, &lanes, delivery.permit.route().clone()).await;
             // An attempt is large; most of those that wait aren't at one.
             let tried = Box::pin(self.try_once(&delivery, &lanes, turn)).await;
             let (why, after) = match tried {
@@ -104,25 +104,30 @@ impl Courier {
         self.end(&delivery, last);
     }
 
-    /// Waits for a turn on the lane of `site`, or of the one where the host and path lead meanwhile.
-    async fn turn(&self, delivery: &Delivery, lanes: &Lanes, mut site: Site) -> (Site, Turn) {
+    /// Waits for a turn on the lane of `route`, or of the one where the host and path lead meanwhile.
+    async fn turn(
+        &self,
+        delivery: &Delivery,
+        lanes: &Lanes,
+        mut route: RouteId,
+    ) -> (RouteId, Turn) {
         loop {
-            let lane = lanes.of(&site);
+            let lane = lanes.of(&route);
             let mut turn = pin!(lane.turn(network(delivery.address)));
             // Those in front may wait for a backend that this one doesn't need any more.
             let moved = async {
                 loop {
                     match self.find(delivery) {
-                        Some((_, found)) if found.route.site != site => {
-                            break found.route.site.clone();
+                        Some((_, found)) if found.route.id != route => {
+                            break found.route.id.clone();
                         }
                         _ => sleep(LOOK).await,
                     }
                 }
             };
-            site = select! {
+            route = select! {
                 biased;
-                turn = &mut turn => return (site, turn),
+                turn = &mut turn => return (route, turn),
                 moved = moved => moved,
             };
         }
@@ -134,7 +139,7 @@ impl Courier {
         &self,
         delivery: &Delivery,
         lanes: &Lanes,
-        (mut site, mut turn): (Site, Turn),
+        (mut route, mut turn): (RouteId, Turn),
     ) -> Result<(String, Option<Duration>), Last> {
         loop {
             if Instant::now() >= delivery.expires {
@@ -147,9 +152,9 @@ impl Courier {
                 }
                 return Err(Last::Lost);
             };
-            if found.route.site != site {
+            if found.route.id != route {
                 drop(turn);
-                (site, turn) = self.turn(delivery, lanes, found.route.site.clone()).await;
+                (route, turn) = self.turn(delivery, lanes, found.route.id.clone()).await;
                 continue;
             }
             if !is_served(&found.route) {
@@ -164,7 +169,7 @@ impl Courier {
             match attempt(delivery, &self.way(delivery, policy, found)).await {
                 Fate::Delivered(status) => {
                     let (id, status) = (delivery.id, status.as_u16());
-                    debug!("deliver: {id} {site} status={status} retries={}", delivery.attempts);
+                    debug!("deliver: {id} {route} status={status} retries={}", delivery.attempts);
                     return Err(Last::Delivered);
                 }
                 Fate::Failed(why, after) => return Ok((why, after)),
@@ -176,7 +181,7 @@ impl Courier {
     fn way(&self, delivery: &Delivery, policy: Arc<Policy>, found: Found) -> Way<'_> {
         let Found { route, strip, .. } = found;
         Way {
-            roster: &self.roster,
+            registry: &self.registry,
             policy,
             share: route.pool.share(delivery.address),
             route,
@@ -192,7 +197,7 @@ impl Courier {
     /// Where it goes by its host and path; `None` while that is nowhere.
     fn find(&self, delivery: &Delivery) -> Option<(Arc<Policy>, Found)> {
         let uri = &delivery.head.uri;
-        let policy = self.roster.policy();
+        let policy = self.registry.policy();
         let found = policy.find(uri.authority()?.as_str(), uri.path()).ok()?;
         Some((policy, found))
     }
@@ -220,14 +225,14 @@ impl Courier {
     async fn pause(&self, delivery: &Delivery, why: &str, after: Option<Duration>) {
         self.count(|counters| &counters.retried);
         let mut shutdown = self.shutdown.clone();
-        let (id, site, attempts) = (delivery.id, delivery.place.site(), delivery.attempts);
+        let (id, route, attempts) = (delivery.id, delivery.permit.route(), delivery.attempts);
         if shutdown.is(Phase::Draining) {
-            debug!("deliver: {id} {site} failed attempts={attempts}: {why}");
+            debug!("deliver: {id} {route} failed attempts={attempts}: {why}");
             return sleep(FIRST).await;
         }
         let wait = back_off(attempts).max(after.unwrap_or_default().min(LONGEST));
         let seconds = wait.as_secs();
-        debug!("deliver: {id} {site} failed attempts={attempts} again_in_s={seconds}: {why}");
+        debug!("deliver: {id} {route} failed attempts={attempts} again_in_s={seconds}: {why}");
         select! {
             () = sleep(wait) => {}
             () = shutdown.reached(Phase::Draining) => {}
@@ -239,7 +244,7 @@ impl Courier {
             Last::Delivered => self.count(|counters| &counters.delivered),
             Last::Dropped(why) => {
                 self.count(|counters| &counters.dropped);
-                warn!("deliver: {} {} dropped: {why}", delivery.id, delivery.place.site());
+                warn!("deliver: {} {} dropped: {why}", delivery.id, delivery.permit.route());
             }
             Last::Lost => {}
         }

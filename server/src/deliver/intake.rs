@@ -15,7 +15,7 @@ use crate::carry::Stillness;
 use crate::error::ExchangeError;
 use crate::upload::{Pace, Watched};
 
-use super::room::Place;
+use super::backlog::Permit;
 
 /// Refuses a body that says it will be too large, before any of it is read.
 pub(super) fn check_length(fields: &HeaderMap, limit: usize) -> Result<(), ExchangeError> {
@@ -43,15 +43,15 @@ fn fields_weight(fields: &HeaderMap) -> usize {
     fields.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
 }
 
-/// The whole of `body`, and its trailers. What it holds is taken from `place`'s room as it comes; from who
-/// sends nothing of it for `patience`, or too slowly (SECURITY: the slowest body), it isn't waited for.
+/// The whole of `body`, and its trailers. What it holds is taken from `permit`'s backlog as it comes; from who
+/// sends nothing of it for `patience`, or too slowly, it isn't waited for.
 ///
 /// # Errors
 /// 413 beyond `limit`, [`ExchangeError::Backlog`] without room, and the visitor's own failures.
 pub(super) async fn read<B>(
     body: B,
     limit: usize,
-    place: &mut Place,
+    permit: &mut Permit,
     patience: Duration,
 ) -> Result<(Bytes, Option<HeaderMap>), ExchangeError>
 where
@@ -78,15 +78,15 @@ where
         });
         let Some(frame) = frame.await? else { break };
         match frame.map_err(|()| ExchangeError::VisitorBody)?.into_data() {
-            Ok(data) => append(&mut whole, &data, limit, place)?,
+            Ok(data) => append(&mut whole, &data, limit, permit)?,
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
     let spare = whole.capacity() - whole.len();
     whole.shrink_to_fit();
-    place.shrink(spare);
+    permit.shrink(spare);
     let trailers = trailers.filter(|trailers| !trailers.is_empty());
-    if !place.grow(trailers.as_ref().map_or(0, fields_weight)) {
+    if !permit.grow(trailers.as_ref().map_or(0, fields_weight)) {
         return Err(ExchangeError::Backlog);
     }
     Ok((whole.into(), trailers))
@@ -97,7 +97,7 @@ fn append(
     whole: &mut Vec<u8>,
     data: &[u8],
     limit: usize,
-    place: &mut Place,
+    permit: &mut Permit,
 ) -> Result<(), ExchangeError> {
     let length = whole.len().saturating_add(data.len());
     if length > limit {
@@ -106,7 +106,7 @@ fn append(
     let before = whole.capacity();
     if length > before {
         let after = before.saturating_mul(2).clamp(length, limit);
-        if !place.grow(after - before) {
+        if !permit.grow(after - before) {
             return Err(ExchangeError::Backlog);
         }
         whole.reserve_exact(after - whole.len());

@@ -3,26 +3,24 @@
 //! The addresses take turns, and each has at most half of the attempts that it finds free: what one sender's
 //! requests hang on holds up no other sender's.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::pending;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::site::Site;
+use crate::quota::{Counter, InUse};
+use crate::router::RouteId;
 
 /// The lanes of all routes for which there is something to deliver.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lanes(Arc<Mutex<HashMap<Site, Arc<Lane>>>>);
+pub(super) struct Lanes(Arc<Mutex<InUse<RouteId, Lane>>>);
 
 impl Lanes {
-    pub(super) fn of(&self, site: &Site) -> Arc<Lane> {
+    pub(super) fn of(&self, route: &RouteId) -> Arc<Lane> {
         let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !lanes.contains_key(site) {
-            lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
-        }
-        lanes.entry(site.clone()).or_insert_with(|| Lane::new(AT_ONCE)).clone()
+        lanes.of(route, || Lane::new(AT_ONCE))
     }
 }
 
@@ -33,7 +31,7 @@ pub(super) struct Lane(Mutex<State>);
 #[derive(Debug)]
 struct State {
     free: usize,
-    under_way: HashMap<IpAddr, usize>,
+    under_way: Counter<IpAddr>,
     /// Who waits, by address; the one whose turn is next in front. No address is empty.
     waiting: VecDeque<(IpAddr, VecDeque<oneshot::Sender<Turn>>)>,
 }
@@ -48,8 +46,8 @@ pub(super) struct Turn {
 
 impl Lane {
     fn new(attempts: usize) -> Arc<Self> {
-        let state = State { free: attempts, under_way: HashMap::new(), waiting: VecDeque::new() };
-        Arc::new(Self(Mutex::new(state)))
+        let (under_way, waiting) = Default::default();
+        Arc::new(Self(Mutex::new(State { free: attempts, under_way, waiting })))
     }
 
     /// Waits for a turn; those of one address come in the order in which this is first polled. Cancel safe: a
@@ -92,7 +90,7 @@ impl State {
     /// Who is next, if anybody may begin.
     fn next(&mut self) -> Option<(IpAddr, oneshot::Sender<Turn>)> {
         let may = |(address, _): &(IpAddr, _)| {
-            let has = self.under_way.get(address).copied().unwrap_or(0);
+            let [has] = self.under_way.of(address);
             has == 0 || has < (self.free + has) / 2
         };
         let index = self.waiting.iter().position(may).filter(|_| self.free > 0)?;
@@ -102,18 +100,13 @@ impl State {
             self.waiting.push_back((address, queue));
         }
         self.free -= 1;
-        *self.under_way.entry(address).or_default() += 1;
+        self.under_way.add(address, [1]);
         Some((address, sender))
     }
 
     fn give_back(&mut self, address: IpAddr) {
         self.free += 1;
-        if let Some(count) = self.under_way.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.under_way.remove(&address);
-            }
-        }
+        self.under_way.sub(&address, [1]);
     }
 }
 
@@ -147,7 +140,7 @@ mod tests {
         turn.is_finished()
     }
 
-    /// E2: three hundred of one sender that hang leave room for another's at once.
+    /// Three hundred of one sender that hang leave room for another's at once.
     #[tokio::test]
     async fn one_address_holds_up_no_other() {
         let lane = Lane::new(8);

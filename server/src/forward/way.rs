@@ -9,14 +9,14 @@ use crate::config::NoBackend;
 use crate::confine::confine;
 use crate::policy::{Found, Policy, Route};
 use crate::pool::{Lease, NoTunnel, TunnelId};
-use crate::roster::Roster;
-use crate::share::Share;
+use crate::quota::Share;
+use crate::registry::Registry;
 
 /// What an exchange needs of the gateway.
 #[derive(Clone, Debug)]
 pub struct Way<'a> {
     /// The gateway's tunnels.
-    pub roster: &'a Roster,
+    pub registry: &'a Registry,
     /// The policy by which the route was found.
     pub policy: Arc<Policy>,
     /// Where it goes.
@@ -28,7 +28,7 @@ pub struct Way<'a> {
     /// The thread that this runs on.
     pub shard: usize,
     /// What the visitor's address has of the route's tunnels.
-    pub share: Share,
+    pub share: Arc<Share>,
     /// From the last sign of the upload to the response's head.
     pub head_timeout: Duration,
     /// For a response under way of which nothing moves.
@@ -38,7 +38,7 @@ pub struct Way<'a> {
 impl Way<'_> {
     /// The same from the same address, to where the host and path lead now.
     pub(super) fn anew(&self, uri: &Uri) -> Option<Self> {
-        let policy = self.roster.policy();
+        let policy = self.registry.policy();
         let found = policy.find(uri.authority()?.as_str(), uri.path()).ok()?;
         let Found { route, strip, confined } = found;
         let share = route.pool.share(self.share.address);
@@ -48,7 +48,7 @@ impl Way<'_> {
     /// Whether that is elsewhere by now.
     fn has_moved(&self, uri: &Uri) -> bool {
         let other = |way: &Self| !Arc::ptr_eq(&way.route.pool, &self.route.pool);
-        !Arc::ptr_eq(&self.policy, &self.roster.policy())
+        !Arc::ptr_eq(&self.policy, &self.registry.policy())
             && self.anew(uri).as_ref().is_none_or(other)
     }
 
@@ -58,14 +58,14 @@ impl Way<'_> {
         target: Option<&Uri>,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
-        let (pool, patience) = (&self.route.pool, self.roster.patience(self.route.patience));
+        let (pool, patience) = (&self.route.pool, self.registry.patience(self.route.patience));
         let moved = || target.is_some_and(|uri| self.has_moved(uri));
         match (
             pool.acquire(&self.share, self.shard, avoid, patience, &moved).await,
             &self.route.no_backend,
         ) {
             (Err(NoTunnel::Absent), NoBackend::Origin(address)) => {
-                self.roster.fallbacks.lease(address, self.share.address, self.shard).await
+                self.registry.fallbacks.lease(address, self.share.address, self.shard).await
             }
             (found, _) => found,
         }

@@ -14,9 +14,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::note;
 use super::rewind::Rewind;
-use crate::auth::{Identity, Stranger};
-use crate::caps::Place;
+use crate::auth::Stranger;
 use crate::demux::{Peer, Side};
+use crate::identity::Identity;
+use crate::quota::ConnectionPermit;
 use crate::shard::Shard;
 
 /// A connection after its TLS handshake.
@@ -41,7 +42,7 @@ pub async fn accept_tls<IO>(
     shard: &Shard,
     mut io: Rewind<IO>,
     peer: SocketAddr,
-    place: &Place,
+    permit: &ConnectionPermit,
 ) -> Option<Accepted<Rewind<IO>>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -59,7 +60,7 @@ where
         Ok(Ok(Ok(hello))) => hello,
         Ok(Ok(Err(err))) => return note(peer, &err),
         Ok(Err(mut io)) => {
-            place.stand_back();
+            permit.stand_back();
             let _ = timeout(HANDSHAKE, io.write_all(PLAIN_HTTP)).await;
             linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
             return note(peer, &"it speaks HTTP without TLS");
@@ -67,27 +68,28 @@ where
         Err(_) => return note(peer, &"no ClientHello in time"),
     };
     let stranger = Stranger::default();
-    let (side, config) = match shard.tls.side(&hello.client_hello(), &stranger) {
-        Ok(chosen) => chosen,
-        Err(err) => return note(peer, &err),
-    };
+    let (side, config) =
+        match shard.tls.side(&hello.client_hello(), shard.registry.policy(), &stranger) {
+            Ok(chosen) => chosen,
+            Err(err) => return note(peer, &err),
+        };
     let backend = side == Side::Backend;
     if backend {
         // Guessing a 256-bit key is hopeless; this keeps the attempts from costing us.
         let delay = shard.attempts.delay(address, Instant::now());
-        if !delay.is_zero() && place.is_reserved() {
+        if !delay.is_zero() && permit.is_reserved() {
             return note(peer, &"too many connections, and too many failures from this address");
         }
         sleep(delay).await;
     } else {
-        place.stand_back();
+        permit.stand_back();
     }
     let stream = match timeout(HANDSHAKE, hello.into_stream(config).into_fallible()).await {
         Ok(Ok(stream)) => stream,
         Ok(Err((err, io))) if backend => {
             shard.attempts.failed(address, Instant::now());
             warn!("tunnel: refused from={peer}: {}", refusal(&err, &stranger));
-            if !place.is_reserved() {
+            if !permit.is_reserved() {
                 // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
                 linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
             }

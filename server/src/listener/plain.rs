@@ -12,13 +12,17 @@ use tokio::time::timeout;
 use super::HANDSHAKE;
 use super::rewind::Rewind;
 use crate::public::{Redirect, serve_h1, serve_h2};
+use crate::quota::ConnectionPermit;
 use crate::shard::Shard;
-use crate::stay::Stay;
 
 /// Serves a visitor without TLS to the end of his connection: in HTTP/2 if he begins with its preface
 /// ("prior knowledge", RFC 9113 §3.3), else in HTTP/1.1. No backend comes in by the way it begins.
-pub async fn serve_plain<IO>(shard: &Shard, mut io: Rewind<IO>, peer: SocketAddr, stay: Arc<Stay>)
-where
+pub async fn serve_plain<IO>(
+    shard: &Shard,
+    mut io: Rewind<IO>,
+    peer: SocketAddr,
+    stay: Arc<ConnectionPermit>,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Ok(Ok(is_h2)) = timeout(HANDSHAKE, begins_with_preface(&mut io)).await else {

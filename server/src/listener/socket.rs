@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::rewind::Rewind;
-use crate::stay::Stay;
+use crate::quota::ConnectionPermit;
 
 /// A TCP connection that can change the thread whose reactor it waits on.
 #[derive(Debug)]
@@ -91,21 +91,21 @@ impl AsyncWrite for Socket {
 #[derive(Debug)]
 pub(super) struct Severed {
     io: Rewind<Socket>,
-    stay: Arc<Stay>,
+    permit: Arc<ConnectionPermit>,
     /// It was shut down in order.
     ended: bool,
 }
 
 impl Severed {
-    pub(super) fn new(io: Rewind<Socket>, stay: Arc<Stay>) -> Self {
-        Self { io, stay, ended: false }
+    pub(super) fn new(io: Rewind<Socket>, permit: Arc<ConnectionPermit>) -> Self {
+        Self { io, permit, ended: false }
     }
 }
 
 impl Drop for Severed {
     fn drop(&mut self) {
         if let Socket::Here(socket) = self.io.stream()
-            && self.stay.is_unframed()
+            && self.permit.is_unframed()
             && !self.ended
         {
             // Fails only where the connection is gone already.

@@ -1,93 +1,30 @@
-//! Dynamic names: who may have which, who has them now, and which one a request means.
+//! Dynamic names: who may have which, and which one a request means.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
-
-use crate::auth::Identity;
-use crate::config::{NameGrant, Names as Settings, NoBackend};
-use crate::live::Tunnel;
-use crate::pool::Pool;
+use crate::config::{NameGrant, Names as Settings};
+use crate::identity::{Grant, Key};
 use crate::router::{self, HostPattern};
-use crate::site::{Grant, Site};
 
-use super::admits::{has_key, lets_in};
-use super::{Found, Lost, Policy, Route};
+use super::route::lets_in;
 
 /// The names under one domain.
 pub(super) struct Names {
-    settings: Settings,
+    pub(super) settings: Settings,
     path_hosts: Vec<HostPattern>,
-    /// Those that somebody serves.
-    live: RwLock<HashMap<String, Arc<Route>>>,
-    pools: Arc<Pools>,
+}
+
+/// A name that a request means.
+pub(super) struct Meant<'a> {
+    pub(super) name: &'a str,
+    /// How many bytes of the path are the prefix to strip.
+    pub(super) strip: usize,
+    /// Whether requests may wait for it to come: a page's /favicon.ico is nobody's name that might.
+    pub(super) may_come: bool,
 }
 
 impl Names {
-    /// What `settings` say. Those that are live in `before` go on, if it is the same domain.
-    pub(super) fn new(settings: Settings, shards: usize, before: Option<&Self>) -> Self {
-        let before = before.filter(|before| before.settings.domain == settings.domain);
-        let live = before.map(Self::live).unwrap_or_default().into_iter().filter_map(|route| {
-            let Site::Name(name) = &route.site else { return None };
-            Some((name.clone(), Arc::new(Route::named(&settings, name, route.pool.clone()))))
-        });
-        let live = RwLock::new(live.collect());
-        let pools = before.map(|before| before.pools.clone());
-        let pools = pools.unwrap_or_else(|| Arc::new(Pools::new(shards)));
+    pub(super) fn new(settings: Settings) -> Self {
         let hosts = settings.path_hosts.iter().map(|host| HostPattern::Name(host.as_str().into()));
-        Self { path_hosts: hosts.collect(), settings, live, pools }
-    }
-
-    /// The names that somebody serves.
-    pub(super) fn live(&self) -> Vec<Arc<Route>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<Arc<Route>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
-    }
-
-    /// The name's route, which begins to exist if it doesn't. Only for names that were granted, and for a
-    /// tunnel that joins now: the next [`Self::tidy`] takes out whoever has none.
-    pub(super) fn make(&self, name: &str) -> Arc<Route> {
-        let mut live = self.write();
-        live.entry(name.to_owned()).or_insert_with(|| self.route(name)).clone()
-    }
-
-    /// Forgets the names that nobody serves. Requests that wait for one have its pool in their hands, and
-    /// whoever serves it next finds it by [`Pools`].
-    fn tidy(&self) {
-        self.write().retain(|_, route| !route.pool.is_empty());
-    }
-
-    /// Forgets a name, if nobody serves it.
-    fn forget(&self, name: &str) {
-        if let Entry::Occupied(live) = self.write().entry(name.to_owned())
-            && live.get().pool.is_empty()
-        {
-            live.remove();
-        }
-    }
-
-    /// Sends away all who wait, unless `after` goes on where this ended.
-    pub(super) fn close(&self, after: Option<&Self>) {
-        let gone = after.is_none_or(|after| !Arc::ptr_eq(&self.pools, &after.pools));
-        self.pools.each(|pool| if gone { pool.close() } else { pool.stir() });
-    }
-
-    /// What the name's route is, or would be.
-    pub(super) fn route(&self, name: &str) -> Arc<Route> {
-        Arc::new(Route::named(&self.settings, name, self.pools.of(name)))
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<String, Arc<Route>>> {
-        self.live.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The name that a host spells: `bob.tunnel.example.com` is `bob`.
-    pub(super) fn label(&self, host: &str) -> Option<String> {
-        router::label(host, self.domain()).map(|name| name.into_owned())
+        Self { path_hosts: hosts.collect(), settings }
     }
 
     /// What [`Self::label`] looks at.
@@ -95,75 +32,37 @@ impl Names {
         &self.settings.domain
     }
 
-    /// Where a request goes whose host is one of the domain's.
-    pub(super) fn by_host(&self, host: &str) -> Result<Found, Lost> {
-        let name = self.label(host).ok_or(Lost::Unrouted)?;
-        self.meet(&name, 0, false, true)
+    /// The name that a host spells: `bob.tunnel.example.com` is `bob`.
+    pub(super) fn label(&self, host: &str) -> Option<String> {
+        router::label(host, self.domain()).map(|name| name.into_owned())
     }
 
-    /// Where a request goes by its path's first segment, on the hosts that have them.
-    pub(super) fn by_path(&self, host: &str, path: &str) -> Result<Found, Lost> {
-        let hosted = self.path_hosts.iter().any(|known| known.matches(host));
-        let prefix = self.settings.path_prefix.as_str();
-        let name = path.strip_prefix(prefix).and_then(router::segment);
-        let name = name.filter(|name| hosted && self.is_fit(name)).ok_or(Lost::Unrouted)?;
-        let strip = if self.settings.strip { prefix.len() + 1 + name.len() } else { 0 };
-        // A page's /favicon.ico is nobody's name that might come.
-        let may_come = router::is_label(name) || !prefix.is_empty();
-        self.meet(name, strip, true, may_come)
-    }
-
-    /// Whether this can be a name here: one that is no label of a host is found by path alone.
-    pub(super) fn is_fit(&self, name: &str) -> bool {
-        self.settings.is_fit(name)
-    }
-
-    fn meet(
-        &self,
-        name: &str,
-        strip: usize,
-        confined: bool,
-        may_come: bool,
-    ) -> Result<Found, Lost> {
-        if matches!(self.settings.no_backend, NoBackend::Origin(_)) {
-            let route = self.get(name).unwrap_or_else(|| self.route(name));
-            return Ok(Found { route, strip, confined });
+    /// The name that a path's first segment is, on the hosts that have them.
+    pub(super) fn by_path<'a>(&self, host: &str, path: &'a str) -> Option<Meant<'a>> {
+        if !self.path_hosts.iter().any(|known| known.matches(host)) {
+            return None;
         }
-        let await_name = || may_come.then(|| self.await_name(name)).flatten();
-        let route = self.get(name).or_else(await_name);
-        let route = route.ok_or_else(|| Lost::Nobody(self.settings.no_backend.clone()))?;
-        Ok(Found { route, strip, confined })
+        let prefix = self.settings.path_prefix.as_str();
+        let name = path.strip_prefix(prefix).and_then(router::segment)?;
+        let strip = if self.settings.strip { prefix.len() + 1 + name.len() } else { 0 };
+        let may_come = router::is_label(name) || !prefix.is_empty();
+        self.settings.is_fit(name).then_some(Meant { name, strip, may_come })
     }
 
-    /// A route for a name that nobody serves yet, if a request may wait for it. It is the request's own:
-    /// a stranger chose the name, and nothing of it stays when he leaves.
-    fn await_name(&self, name: &str) -> Option<Arc<Route>> {
-        let most = self.settings.hold?.requests;
-        (self.pools.held() < most).then(|| self.route(name))
-    }
-
-    /// What a backend of door A may serve: the name it asks for, or the ones that its key is for.
-    pub(super) fn admit(&self, identity: &Identity, name: Option<&str>) -> Vec<Site> {
-        let grants = self.settings.allow.iter();
-        let grants = grants.filter(|grant| has_key(&grant.credential, identity.key.as_ref()));
-        let names: Vec<_> = match name {
-            Some(name) => {
-                let granted = grants.into_iter().any(|grant| self.includes(grant, name));
-                granted.then(|| name.to_owned()).into_iter().collect()
-            }
-            None => grants.filter_map(|grant| grant.names.clone()).flatten().collect(),
-        };
-        names.into_iter().filter(|name| self.is_fit(name)).map(Site::Name).collect()
+    /// Where visitors find a name, without scheme and port.
+    pub(super) fn addresses(&self, name: &str) -> Vec<String> {
+        let Settings { domain, path_prefix, path_hosts, .. } = &self.settings;
+        let by_host =
+            (router::is_label(name) && !domain.is_empty()).then(|| format!("{name}.{domain}/"));
+        let by_path = path_hosts.iter().map(|host| format!("{host}{path_prefix}/{name}/"));
+        by_host.into_iter().chain(by_path).collect()
     }
 
     /// Whether a backend that once passed may still have the name.
-    pub(super) fn keeps(&self, name: &str, granted: &Grant, tunnel: &Tunnel) -> bool {
-        if !granted.is_under(self.domain()) {
-            return false;
-        }
-        let key = tunnel.identity.key.as_ref();
-        let mut grants = self.settings.allow.iter();
-        grants.any(|it| self.includes(it, name) && lets_in(&it.credential, granted, key))
+    pub(super) fn keeps(&self, name: &str, granted: &Grant, key: Option<&Key>) -> bool {
+        let keeps =
+            |it: &NameGrant| self.includes(it, name) && lets_in(&it.credential, granted, key);
+        granted.is_under(self.domain()) && self.grants().iter().any(keeps)
     }
 
     /// Whether an entry is for that name. One without a list is for all names that no entry lists: a listed
@@ -174,7 +73,7 @@ impl Names {
         };
         match &grant.names {
             Some(_) => lists(grant),
-            None => !self.settings.allow.iter().any(lists),
+            None => !self.grants().iter().any(lists),
         }
     }
 
@@ -182,68 +81,3 @@ impl Names {
         &self.settings.allow
     }
 }
-
-impl Policy {
-    /// Takes out the names that nobody serves any more.
-    pub fn tidy(&self) {
-        self.names.iter().for_each(Names::tidy);
-    }
-
-    /// Takes out a name, or a single host of a pattern, if this is one and nobody serves it any more.
-    pub fn forget(&self, site: &Site) {
-        match (site, &self.names) {
-            (Site::Name(name), Some(names)) => names.forget(name),
-            (Site::Name(_), None) => {}
-            (Site::Host(..), _) => self.narrow.forget(site),
-        }
-    }
-}
-
-/// The pools of names, for as long as anybody has them: tunnels' names, and requests that wait.
-///
-/// They outlive the exchange of the policy, also those that came to be while the next one was made.
-struct Pools {
-    shards: usize,
-    /// Requests that wait for a backend, over all names, since a stranger chooses them.
-    held: Arc<AtomicUsize>,
-    known: Mutex<Known>,
-}
-
-#[derive(Default)]
-struct Known {
-    pools: HashMap<String, Weak<Pool>>,
-    /// How many there are when those that nobody has are thrown out next.
-    full: usize,
-}
-
-impl Pools {
-    fn new(shards: usize) -> Self {
-        Self { shards, held: Arc::default(), known: Mutex::default() }
-    }
-
-    fn of(&self, name: &str) -> Arc<Pool> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = known.pools.get(name).and_then(Weak::upgrade) {
-            return pool;
-        }
-        if known.pools.len() >= known.full {
-            known.pools.retain(|_, pool| pool.strong_count() > 0);
-            known.full = (known.pools.len() * 2).max(KEPT);
-        }
-        let pool = Pool::holding(self.shards, self.held.clone());
-        known.pools.insert(name.to_owned(), Arc::downgrade(&pool));
-        pool
-    }
-
-    fn held(&self) -> usize {
-        self.held.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    fn each(&self, act: impl Fn(&Pool)) {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.pools.values().filter_map(Weak::upgrade).for_each(|pool| act(&pool));
-    }
-}
-
-/// Names that nobody has any more and that are remembered, to look at all of them only now and then.
-const KEPT: usize = 256;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::site::Site;
+use crate::identity::Grant;
+use crate::router::RouteId;
 
 /// Why a backend isn't let in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,14 +42,10 @@ pub enum Wish {
     Name(String),
 }
 
-/// Those sites that are at the path that a backend wants to serve alone, if it names one.
-pub(super) fn at_path<T>(
-    mut found: Vec<T>,
-    path: Option<&str>,
-    site: impl Fn(&T) -> &Site,
-) -> Result<Vec<T>, Refused> {
+/// Those routes that are at the path that a backend wants to serve alone, if it names one.
+pub(super) fn at_path(mut found: Vec<Grant>, path: Option<&str>) -> Result<Vec<Grant>, Refused> {
     let Some(path) = path else { return Ok(found) };
-    found.retain(|found| matches!(site(found), Site::Host(_, known) if **known == *path));
+    found.retain(|found| matches!(found.route(), RouteId::Host(_, known) if **known == *path));
     if found.is_empty() { Err(forbidden(format!("the path {path:?}"))) } else { Ok(found) }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Identity, Key};
+use crate::identity::{Identity, Key};
 use crate::live::{Tunnel, TunnelId};
 
 /// What tells the backends of a pool apart.
@@ -25,55 +25,22 @@ impl Process {
     }
 }
 
-/// The tunnels of one process, as one shard sees them.
-#[derive(Debug, Default)]
-pub(super) struct Backend {
-    /// Those that the shard drives.
-    near: Vec<Arc<Tunnel>>,
-    /// The others: their locks are wanted by another thread, too.
-    far: Vec<Arc<Tunnel>>,
+/// The tunnels of one process.
+pub(super) type Backend = Vec<Arc<Tunnel>>;
+
+pub(super) fn in_flight(backend: &Backend) -> usize {
+    backend.iter().map(|tunnel| tunnel.in_flight()).sum()
 }
 
-impl Backend {
-    /// Adds a tunnel, for the view of `shard`.
-    pub(super) fn add(&mut self, shard: usize, tunnel: &Arc<Tunnel>) {
-        let side = if tunnel.shard == shard { &mut self.near } else { &mut self.far };
-        side.push(tunnel.clone());
-    }
-
-    pub(super) fn remove(&mut self, id: TunnelId) {
-        self.near.retain(|tunnel| tunnel.id != id);
-        self.far.retain(|tunnel| tunnel.id != id);
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.near.is_empty() && self.far.is_empty()
-    }
-
-    /// Whose tunnels they are, if there are any.
-    pub(super) fn process(&self) -> Option<Process> {
-        self.tunnels().next().map(|tunnel| Process::of(tunnel))
-    }
-
-    pub(super) fn tunnels(&self) -> impl Iterator<Item = &Arc<Tunnel>> {
-        self.near.iter().chain(&self.far)
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.tunnels().map(|tunnel| tunnel.in_flight()).sum()
-    }
-
-    /// The one with the fewest streams in flight; among equals another one at each turn.
-    pub(super) fn best(
-        &self,
-        turn: usize,
-        suits: impl Fn(&&Arc<Tunnel>) -> bool,
-    ) -> Option<&Arc<Tunnel>> {
-        [&self.near, &self.far].into_iter().find_map(|tunnels| {
-            let free = turned(tunnels, turn).filter(&suits);
-            free.min_by_key(|tunnel| tunnel.in_flight())
-        })
-    }
+/// The one with the fewest streams in flight, of those that `shard` drives: the locks of others are wanted by another
+/// thread, too. Among equals another one at each turn.
+pub(super) fn best(
+    backend: &Backend,
+    (shard, turn): (usize, usize),
+    suits: impl Fn(&&Arc<Tunnel>) -> bool,
+) -> Option<&Arc<Tunnel>> {
+    let free = turned(backend, turn).filter(suits);
+    free.min_by_key(|tunnel| (tunnel.shard != shard, tunnel.in_flight()))
 }
 
 /// All of them, beginning with another one at each turn.

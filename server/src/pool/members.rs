@@ -1,12 +1,12 @@
 //! The tunnels of a pool, and what is known of them without looking at each: joining and leaving cost the same
 //! among ten and among ten thousand.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::auth::{Identity, Key};
+use crate::identity::{Identity, Key};
 use crate::live::{Tunnel, TunnelId};
+use crate::quota::Counter;
 
 use super::backend::Process;
 
@@ -17,7 +17,7 @@ pub(super) struct Members {
     /// The index of each backend in the views.
     backends: HashMap<Process, usize>,
     /// How many tunnels each credential has; none at all is one, too.
-    credentials: HashMap<Option<Key>, usize>,
+    credentials: Counter<Option<Key>>,
 }
 
 impl Members {
@@ -31,7 +31,7 @@ impl Members {
         if self.tunnels.insert(tunnel.id, tunnel.clone()).is_some() {
             return None;
         }
-        *self.credentials.entry(tunnel.identity.key).or_default() += 1;
+        self.credentials.add(tunnel.identity.key, [1]);
         let next = self.backends.len();
         Some(*self.backends.entry(Process::of(tunnel)).or_insert(next))
     }
@@ -39,12 +39,7 @@ impl Members {
     /// Takes a tunnel out, and the index of its backend, which stays until [`Self::vacate`].
     pub(super) fn remove(&mut self, id: TunnelId) -> Option<(Arc<Tunnel>, usize)> {
         let tunnel = self.tunnels.remove(&id)?;
-        if let Entry::Occupied(mut count) = self.credentials.entry(tunnel.identity.key) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+        self.credentials.sub(&tunnel.identity.key, [1]);
         let index = self.backends.get(&Process::of(&tunnel)).copied()?;
         Some((tunnel, index))
     }
@@ -64,6 +59,7 @@ impl Members {
 
     /// How many tunnels are here by the credential of `identity`.
     pub(super) fn held_by(&self, identity: &Identity) -> usize {
-        self.credentials.get(&identity.key).copied().unwrap_or(0)
+        let [count] = self.credentials.of(&identity.key);
+        count
     }
 }

@@ -1,37 +1,36 @@
 //! Requests that wait for room on a pool's tunnels, and what is ended to make it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::backend::Backend;
 use super::{Lease, NoTunnel, Pool, TunnelId};
-use crate::share::Share;
+use crate::quota::Share;
 
 impl Pool {
     /// Waits for room, and for the address's part of it, until `deadline`.
     pub(super) async fn queue(
         self: &Arc<Self>,
-        share: &Share,
+        share: &Arc<Share>,
         shard: usize,
         avoid: &[TunnelId],
         deadline: Instant,
     ) -> Result<Lease, NoTunnel> {
-        let (mut place, mut pressing, mut woken, mut turn) = (None, None, false, 0);
+        let (mut permit, mut pressing, mut woken, mut turn) = (None, None, false, 0);
         loop {
             // Enabled, neither of the two is missed; so look once more before waiting. Who waits for a part
             // of his own address doesn't take the signals of those who only wait for room.
-            let mut returned = std::pin::pin!(share.returned());
+            let mut returned = std::pin::pin!(share.streams.freed());
             returned.as_mut().enable();
             if self.is_used_up(share, shard) {
-                (place, pressing) = (None, None);
+                (permit, pressing) = (None, None);
                 if std::mem::take(&mut woken) {
                     // The room that woke this one is for somebody else.
                     self.lobby.freed.notify_one();
                 }
-                let _place = Place::take(share.waiting(), QUEUE).ok_or(NoTunnel::Full)?;
+                let _permit = share.waiting.take(QUEUE).ok_or(NoTunnel::Full)?;
                 // What others give back makes its part larger, too, and nobody says so.
                 let look = deadline.min(Instant::now() + LOOK);
                 if timeout_at(look, returned).await.is_err() && look == deadline {
@@ -39,8 +38,8 @@ impl Pool {
                 }
                 continue;
             }
-            if place.is_none() {
-                place = Some(self.lobby.wait(QUEUE).ok_or(NoTunnel::Full)?);
+            if permit.is_none() {
+                permit = Some(self.lobby.wait(QUEUE).ok_or(NoTunnel::Full)?);
             }
             let mut freed = std::pin::pin!(self.lobby.freed.notified());
             freed.as_mut().enable();
@@ -65,7 +64,7 @@ impl Pool {
         let Some(view) = self.views.get(shard) else { return };
         let backends = view.read().unwrap_or_else(PoisonError::into_inner);
         let waiting = self.lobby.waiting();
-        let full = backends.iter().flat_map(Backend::tunnels).filter(|tunnel| !tunnel.has_room());
+        let full = backends.iter().flatten().filter(|tunnel| !tunnel.has_room());
         full.for_each(|tunnel| tunnel.tally.press(waiting, turn));
     }
 }
@@ -83,22 +82,6 @@ impl Drop for Pressing<'_> {
     fn drop(&mut self) {
         self.0.pressing.store(false, Ordering::Relaxed);
         self.0.lobby.freed.notify_one();
-    }
-}
-
-/// A place among those who wait.
-pub(super) struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    pub(super) fn take(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

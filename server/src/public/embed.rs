@@ -81,7 +81,7 @@ fn has_route<B>(visitor: &Visitor, request: &Request<B>) -> bool {
         && request.uri().path().starts_with(register::PATH);
     let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let host = request.uri().authority().map(|authority| authority.as_str()).or(named);
-    let (policy, path) = (visitor.roster.policy(), request.uri().path());
+    let (policy, path) = (visitor.registry.policy(), request.uri().path());
     // By path, a dynamic name has only what somebody serves: every page of the program's might be one.
     let served = |host| policy.find(host, path).is_ok_and(|found| !found.route.pool.is_empty());
     asks_to_register || host.is_some_and(|host| policy.has_place(host, path) || served(host))
@@ -137,7 +137,7 @@ async fn enroll(
     let mut response = Response::new(Body::empty());
     admitted.grant(&mut response, true);
     let io = async move { upgraded.await.ok().map(TokioIo::new) };
-    in_background(visitor, admitted.tunnel(io, visitor, None));
+    in_background(visitor, admitted.tunnel(io, visitor));
     Ok(response)
 }
 

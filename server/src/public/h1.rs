@@ -322,7 +322,8 @@ impl Connection {
         decision.accept();
         self.wire.outlet.lift();
         let io = async move { upgraded.await.ok().map(TokioIo::new) };
-        let tunnel = admitted.tunnel(io, visitor, visitor.stay.become_tunnel());
+        visitor.stay.leave_to_tunnels();
+        let tunnel = admitted.tunnel(io, visitor);
         // Fails only at the end of the process.
         let _ = visitor.drive.as_ref().map(|drive| drive.send(tunnel));
         Ok(response)

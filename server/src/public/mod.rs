@@ -36,7 +36,6 @@ use ptth_link::window::{Budget, Held};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::auth::Attempts;
 use crate::carry::Carry;
 use crate::config::Limits;
 use crate::deliver::{self, Acknowledged, Outbox};
@@ -44,8 +43,8 @@ use crate::edge::Edge;
 use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::forward::{Informational, Way, forward};
 use crate::policy::{Found, Lost};
-use crate::roster::Roster;
-use crate::stay::Stay;
+use crate::quota::{Attempts, ConnectionPermit};
+use crate::registry::Registry;
 use crate::tunnel::Driving;
 
 pub use self::embed::{Answer, InFront, Source};
@@ -65,7 +64,7 @@ pub struct Visitor {
     /// How it came in.
     pub edge: Edge,
     /// The routes and their tunnels.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     /// What is delivered after its sender was answered.
     pub outbox: Arc<Outbox>,
     /// The thread that this runs on.
@@ -81,7 +80,7 @@ pub struct Visitor {
     /// Who drives the tunnel that this connection may become. Without it, it can't.
     pub drive: Option<mpsc::UnboundedSender<Driving>>,
     /// What the connection holds of the process.
-    pub stay: Arc<Stay>,
+    pub stay: Arc<ConnectionPermit>,
     /// What was said of its last request, which mostly is to be said of the next one, too.
     pub stated: Arc<Mutex<Option<Arc<Statement>>>>,
 }
@@ -110,7 +109,7 @@ impl Visitor {
         if !self.edge.covers(self.sni.as_deref(), &host) {
             return Err(ExchangeError::Misdirected);
         }
-        let policy = self.roster.policy();
+        let policy = self.registry.policy();
         if let Some(why) = register::foreign(&policy, &host, head) {
             return Err(ExchangeError::Register(RegisterError::Malformed(why)));
         }
@@ -123,7 +122,7 @@ impl Visitor {
         headers::request(&mut head.headers, &self.statement(from));
         head.headers.insert(REQUEST_ID, id.value());
         Ok(Way {
-            roster: &self.roster,
+            registry: &self.registry,
             policy,
             share: route.pool.share(self.address),
             route,

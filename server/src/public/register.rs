@@ -21,14 +21,14 @@ use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use crate::auth::{Claim, Identity, Key};
-use crate::caps::Place;
+use crate::auth::Claim;
 use crate::error::{ExchangeError, RegisterError};
+use crate::identity::{Identity, Key};
 use crate::policy::{HTTP, HTTPS, Lost, Policy, Refused, Wish};
 use ptth_link::token;
 
+use crate::identity::Grant;
 use crate::router;
-use crate::site::Grant;
 use crate::tunnel::{Driving, Ended, Home, attach, is_free};
 
 use super::Visitor;
@@ -113,7 +113,7 @@ type Fault = (RegisterError, String);
 async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let (wish, authorization) =
         read(head).map_err(|why| (RegisterError::Malformed(why), format!("malformed: {why}")))?;
-    let targets = visitor.roster.policy().targets(&wish);
+    let targets = visitor.registry.policy().targets(&wish);
     let attempt = visitor.attempts.begin(visitor.address, targets).await.map_err(|wait| {
         let why = "too many failures from this address".to_owned();
         (RegisterError::TooMany(wait.as_secs().max(1)), why)
@@ -121,7 +121,7 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let hosts = if let Wish::Hosts(hosts) = &wish { hosts.as_slice() } else { &[] };
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
-    let policy = visitor.roster.policy();
+    let policy = visitor.registry.policy();
     // Each authorizer has a time-out of its own; this is for all of them together.
     let judged = timeout(JUDGED, policy.register(&claim, &wish, field(head, SERVED_PATH))).await;
     let judged = judged.unwrap_or(Err(Refused::Unavailable));
@@ -142,10 +142,10 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let mut identity = Identity::called(name);
     identity.ours = !name.is_empty();
     identity.key = who.map(Key::Secret);
-    if !is_free(&visitor.roster, &identity, &grants).await {
+    if !is_free(&visitor.registry, &identity, &grants).await {
         return Err((RegisterError::Taken, "another backend is there and keeps its place".into()));
     }
-    if visitor.roster.is_full(&identity, &grants) {
+    if visitor.registry.is_full(&identity, &grants) {
         return Err((
             RegisterError::Full,
             "its credential has all the tunnels that it may have".into(),
@@ -247,41 +247,34 @@ impl Admitted {
         };
     }
 
-    /// The tunnel on the byte stream that `io` becomes, driven to its end; `place` is held as long, if it has one of
-    /// its own.
+    /// The tunnel on the byte stream that `io` becomes, driven to its end, which holds the connection's permit as long.
     pub(super) fn tunnel<IO>(
         self,
         io: impl Future<Output = Option<IO>> + Send + 'static,
         visitor: &Visitor,
-        place: Option<Place>,
     ) -> Driving
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let from = visitor.address;
-        let stake = place.as_ref().map(Place::stake).or_else(|| visitor.stay.stake());
+        let permit = visitor.stay.clone();
         let home = Home {
-            roster: visitor.roster.clone(),
+            registry: visitor.registry.clone(),
             shard: visitor.shard,
             budget: visitor.budget.clone(),
             shutdown: visitor.shutdown.clone(),
             port: None,
-            stake: stake.clone().map(|stake| {
-                if self.identity.key.is_some() { stake } else { stake.without_proof() }
-            }),
+            permit: permit.clone(),
+            proven: self.identity.key.is_some(),
         };
         Box::pin(async move {
             let Some(io) = io.await else { return };
             info!("tunnel: admitted from={from} door=upgrade");
             let tunnel = attach(io, self.identity, self.grants, home);
-            let ended = match &stake {
-                Some(stake) => stake.hold(tunnel).await.unwrap_or(Ended::Silent),
-                None => tunnel.await,
-            };
+            let ended = permit.hold(tunnel).await.unwrap_or(Ended::Silent);
             if matches!(ended, Ended::Silent | Ended::Taken | Ended::Over) {
                 warn!("tunnel: refused from={from} door=upgrade: {ended}");
             }
-            drop(place);
         })
     }
 }

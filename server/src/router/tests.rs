@@ -2,6 +2,8 @@
 
 use ptth_link::crypto;
 
+use std::net::Ipv6Addr;
+
 use super::*;
 
 fn table(routes: &[(&str, &str)]) -> Table<String> {
@@ -13,7 +15,6 @@ fn table(routes: &[(&str, &str)]) -> Table<String> {
     table
 }
 
-/// C3
 #[test]
 fn host_and_path_choose_the_route() {
     let table = table(&[
@@ -80,7 +81,6 @@ fn host_and_path_choose_the_route() {
     }
 }
 
-/// C3
 #[test]
 fn a_route_for_every_host_takes_what_no_other_has() {
     let table = table(&[("*", "/"), ("*", "/api"), ("example.com", "/api")]);
@@ -108,7 +108,6 @@ fn a_second_route_for_the_same_host_and_path_is_refused() {
     }
 }
 
-/// A3
 #[test]
 fn a_prefix_is_stripped_once() {
     let table = table(&[("*", "/name"), ("*", "/")]);
@@ -288,7 +287,6 @@ fn prefix(route: &str, path: &str) -> Option<usize> {
     segments(path).starts_with(&wanted).then(|| wanted.iter().map(|s| s.len() + 1).sum())
 }
 
-/// C3
 #[test]
 fn the_table_finds_what_trying_every_route_finds() {
     let seed = u64::from_ne_bytes(crypto::random());

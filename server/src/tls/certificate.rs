@@ -18,10 +18,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, Validity, X509Certificate};
 
+use ptth_link::files::is_exposed;
 use ptth_link::{crypto, files};
 
 use super::TlsError;
-use crate::auth::is_exposed;
 
 /// A certificate that can be shown.
 #[derive(Debug)]

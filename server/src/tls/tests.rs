@@ -12,7 +12,6 @@ use crate::config::CertificateSource;
 
 const NONE: &[&[u8]] = &[];
 
-/// B2
 #[test]
 fn the_label_decides_the_side_and_the_protocol() {
     let token = Token::generate();
@@ -48,7 +47,6 @@ fn the_label_decides_the_side_and_the_protocol() {
     }
 }
 
-/// B2
 #[test]
 fn only_unknown_labels_end_in_the_fatal_alert() {
     let tls = gateway(&[&Token::generate()]);
@@ -62,7 +60,6 @@ fn only_unknown_labels_end_in_the_fatal_alert() {
     }
 }
 
-/// B2
 #[test]
 fn the_flag_replaces_the_labels() {
     let token = Token::generate();
@@ -136,7 +133,6 @@ fn tls_1_3_is_preferred_and_1_2_still_there() {
     }
 }
 
-/// B3
 #[test]
 fn a_visitor_is_never_asked_for_a_certificate() {
     for admission in [Admission::make(), Admission::Open] {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use log::{info, warn};
 use ptth_link::cork::{Cork, Driver, cork};
+use ptth_link::deadline::Deadline;
 use ptth_link::goaway::{self, OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
 use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
@@ -25,13 +26,13 @@ use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::{self, Budget, Window};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::auth::Identity;
-use crate::caps::Stake;
+use crate::identity::Grant;
+use crate::identity::Identity;
 use crate::live::Tunnel;
-use crate::roster::{Registration, Roster, Turned};
-use crate::site::Grant;
+use crate::quota::ConnectionPermit;
+use crate::registry::{Registration, Registry, Turned};
 
 use super::announce::announce;
 use super::costly::Costly;
@@ -54,7 +55,7 @@ pub enum Ended {
     /// It doesn't acknowledge SETTINGS (RFC 9113 §6.5.3), and so won't keep to its window.
     Unsettled,
     /// The backend broke the protocol too often.
-    Struck,
+    Penalized,
     /// The backend closed it in order.
     Closed,
     /// Replaced, withdrawn or shut down, with nothing left to finish.
@@ -71,7 +72,7 @@ impl fmt::Display for Ended {
             Self::Socket(err) => write!(f, "the socket failed: {err}"),
             Self::Dead => f.write_str("nothing came from the backend, and no answer to a ping"),
             Self::Unsettled => f.write_str("the backend doesn't acknowledge our settings"),
-            Self::Struck => f.write_str("the backend broke the protocol too often"),
+            Self::Penalized => f.write_str("the backend broke the protocol too often"),
             Self::Closed => f.write_str("the backend closed it"),
             Self::Drained => f.write_str("drained"),
         }
@@ -82,7 +83,7 @@ impl fmt::Display for Ended {
 #[derive(Clone, Debug)]
 pub struct Home {
     /// The tunnels, and the policy by which they are here.
-    pub roster: Arc<Roster>,
+    pub registry: Arc<Registry>,
     /// The thread that this runs on.
     pub shard: usize,
     /// What bodies may hold in this process.
@@ -91,8 +92,10 @@ pub struct Home {
     pub shutdown: Shutdown,
     /// The gateway's public port, where the backend is still to be told its addresses.
     pub port: Option<u16>,
-    /// What the backend does for the place of its connection.
-    pub stake: Option<Stake>,
+    /// The permit of its connection.
+    pub permit: Arc<ConnectionPermit>,
+    /// Whether something that it showed lets it in: of an open gateway anybody is a backend.
+    pub proven: bool,
 }
 
 /// Turns a connection whose backend was admitted into a tunnel that serves `grants`, and drives it to
@@ -103,7 +106,7 @@ pub async fn attach<IO>(io: IO, identity: Identity, grants: Vec<Grant>, home: Ho
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if !is_free(&home.roster, &identity, &grants).await {
+    if !is_free(&home.registry, &identity, &grants).await {
         refuse(io, TAKEN, "another backend is there and keeps its place").await;
         return Ended::Taken;
     }
@@ -112,13 +115,12 @@ where
             let id = tunnel.id;
             // Nothing but who uses it keeps it: h2 says GOAWAY when its last sender is gone.
             let end = End(Arc::downgrade(&tunnel));
-            let stake = home.stake.clone();
+            let (permit, proven) = (home.permit.clone(), home.proven);
             let ended = run(engine, tunnel, home).await;
             // It was here until now.
-            stake
-                .iter()
-                .filter(|_| !matches!(ended, Ended::Taken | Ended::Over))
-                .for_each(Stake::earn);
+            if !matches!(ended, Ended::Taken | Ended::Over) {
+                permit.earn(proven);
+            }
             drop(end);
             match ended {
                 Ended::Closed | Ended::Drained => info!("tunnel: {id} ended: {ended}"),
@@ -136,7 +138,7 @@ struct End(Weak<Tunnel>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.0.upgrade().iter().for_each(|tunnel| tunnel.graveyard.close());
+        self.0.upgrade().iter().for_each(|tunnel| tunnel.reset_limiter.close());
     }
 }
 
@@ -149,10 +151,10 @@ where
     linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
 }
 
-/// Whether nobody holds one of these sites who would keep it. A backend that is there keeps its place if
+/// Whether nobody holds one of these routes who would keep it. A backend that is there keeps its place if
 /// it answers; one that went away without a word doesn't lock out the next.
-pub async fn is_free(roster: &Roster, identity: &Identity, grants: &[Grant]) -> bool {
-    for rival in roster.keepers(identity, grants) {
+pub async fn is_free(registry: &Registry, identity: &Identity, grants: &[Grant]) -> bool {
+    for rival in registry.keepers(identity, grants) {
         if rival.answers().await {
             return false;
         }
@@ -161,8 +163,8 @@ pub async fn is_free(roster: &Roster, identity: &Identity, grants: &[Grant]) -> 
     true
 }
 
-fn sites_text(grants: &[Grant]) -> String {
-    let texts: Vec<_> = grants.iter().map(|grant| grant.site().to_string()).collect();
+fn routes_text(grants: &[Grant]) -> String {
+    let texts: Vec<_> = grants.iter().map(|grant| grant.route().to_string()).collect();
     texts.join(", ")
 }
 
@@ -173,7 +175,7 @@ struct Engine<IO> {
     keepalive: Keepalive,
     window: Window,
     /// Since when a window waits for the last one to be acknowledged.
-    unsettled: Option<Pin<Box<Sleep>>>,
+    unsettled: Deadline,
 }
 
 impl<IO> Engine<IO>
@@ -198,7 +200,7 @@ where
             // Small frames are taken off each stream as they come (link::body), and merged there, so
             // that one visitor's stream of them isn't counted against the tunnel.
             .data_frame_budget(usize::MAX)
-            // A backend that breaks the protocol is counted in `Tunnel::strike`, which forgets; h2's
+            // A backend that breaks the protocol is counted in `Tunnel::penalize`, which forgets; h2's
             // count is for the connection's life, which here is weeks.
             .max_local_error_reset_streams(None)
             .handshake(io)
@@ -213,7 +215,8 @@ where
         } else {
             Window::foreign(budget.clone())
         };
-        let mut engine = Self { connection, driver, keepalive, window, unsettled: None };
+        let mut engine =
+            Self { connection, driver, keepalive, window, unsettled: Deadline::default() };
         poll_fn(|cx| match engine.poll(cx, 0, (false, false)) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
             Poll::Pending if engine.keepalive.is_answered() => Poll::Ready(Ok(())),
@@ -238,16 +241,15 @@ where
         match self.window.adjust(streams, received) {
             // Fails while the last SETTINGS frame isn't acknowledged; then the next poll tries again.
             Some(window) if self.connection.set_initial_window_size(window).is_err() => {
-                let deadline = || Box::pin(sleep_until(Instant::now() + SETTLED));
-                if self.unsettled.get_or_insert_with(deadline).as_mut().poll(cx).is_ready() {
+                if self.unsettled.poll_after(cx, SETTLED).is_ready() {
                     return Poll::Ready(Ended::Unsettled);
                 }
             }
             Some(window) => {
                 self.window.announce(window, received);
-                self.unsettled = None;
+                self.unsettled.clear();
             }
-            None => self.unsettled = None,
+            None => self.unsettled.clear(),
         }
         let mut ended = Poll::Pending;
         if opened {
@@ -277,7 +279,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut shutdown = home.shutdown.clone();
-    let mut registration = match home.roster.enroll(&tunnel) {
+    let mut registration = match home.registry.enroll(&tunnel) {
         Ok(registration) => Some(registration),
         Err(turned) => {
             let (code, why, ended) = match turned {
@@ -291,18 +293,18 @@ where
             return ended;
         }
     };
-    home.stake.iter().for_each(Stake::earn);
+    home.permit.earn(home.proven);
     info!(
         "tunnel: {} up name={:?} key={} serves={} shard={}",
         tunnel.id,
         tunnel.identity.name,
         tunnel.identity.key_text(),
-        sites_text(&tunnel.grants),
+        routes_text(&tunnel.grants),
         home.shard
     );
-    let mut told = home.port.and_then(|port| announce(&tunnel, &home.roster.policy(), port));
+    let mut told = home.port.and_then(|port| announce(&tunnel, &home.registry.policy(), port));
     let mut forgive = Instant::now() + PING_INTERVAL;
-    let mut exhume = Instant::now() + EXHUME_INTERVAL;
+    let mut release = Instant::now() + RELEASE_INTERVAL;
     let mut allowed = tunnel.allowed();
     loop {
         select! {
@@ -322,7 +324,7 @@ where
             }) => return ended,
             () = tunnel.attention.notified() => {
                 if tunnel.is_out() {
-                    return Ended::Struck;
+                    return Ended::Penalized;
                 }
                 if tunnel.take_probe() {
                     engine.keepalive.probe(engine.driver.received());
@@ -332,7 +334,7 @@ where
                 }
             }
             () = shutdown.reached(Phase::Closing) => {
-                // Whatever still runs is cut off, streams in the graveyard included.
+                // Whatever still runs is cut off, streams that the reset limiter holds included.
                 drop(registration);
                 match tunnel.identity.ours {
                     true => tunnel.dismiss(STOPPING, "the gateway stops"),
@@ -341,9 +343,9 @@ where
                 }
                 return finish(engine, tunnel).await;
             }
-            () = sleep_until(exhume) => {
-                tunnel.graveyard.exhume();
-                exhume = Instant::now() + EXHUME_INTERVAL;
+            () = sleep_until(release) => {
+                tunnel.reset_limiter.release();
+                release = Instant::now() + RELEASE_INTERVAL;
                 if Instant::now() >= forgive {
                     tunnel.forgive();
                     forgive = Instant::now() + PING_INTERVAL;
@@ -398,5 +400,5 @@ const OVER: &str = "its credential has all the tunnels that it may have here";
 const REMEMBERED_RESETS: usize = 4096;
 /// For the last frames to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How often buried streams are looked at.
-const EXHUME_INTERVAL: Duration = Duration::from_secs(1);
+/// How often deferred streams are looked at.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(1);

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
-use ptth_server::auth::{Claim, Credential, Identity, Key, Known};
+use ptth_server::auth::{Claim, Credential, Known};
 use ptth_server::config::{Admission, CertificateSource, Config, Route, WhenTaken};
+use ptth_server::identity::{Identity, Key};
 use ptth_server::policy::{Policy, Wish};
 use ptth_server::pool::Tunnel;
-use ptth_server::roster::Roster;
+use ptth_server::registry::Registry;
 
 use super::tenants::hosts;
 
@@ -29,7 +30,8 @@ fn fine(id: u64, n: u64, host: &str) -> bool {
 
 impl Credential for Judge {
     fn check<'a>(&'a self, claim: &'a Claim<'a>) -> ptth_server::auth::Checking<'a> {
-        use ptth_server::auth::{Mark, Pass, Refusal};
+        use ptth_server::auth::{Pass, Refusal};
+        use ptth_server::identity::Mark;
         let shown = claim.authorization.and_then(|it| it.to_str().ok()).unwrap_or_default();
         let mut words = shown.split(' ').map(|it| it.parse::<u64>().unwrap());
         let (secret, n) = (words.next().unwrap(), words.next().unwrap());
@@ -53,8 +55,8 @@ impl Credential for Judge {
         };
         Box::pin(std::future::ready(verdict))
     }
-    fn keeps(&self, mark: ptth_server::auth::Mark) -> bool {
-        mark == ptth_server::auth::Mark::of("judge", &[&self.id.to_be_bytes()])
+    fn keeps(&self, mark: ptth_server::identity::Mark) -> bool {
+        mark == ptth_server::identity::Mark::of("judge", &[&self.id.to_be_bytes()])
     }
     fn challenge(&self) -> Option<&'static str> {
         None
@@ -148,14 +150,14 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
             (rows, config)
         };
         let (mut rows, config) = make(&mut dice);
-        let roster = Roster::new(Policy::new(&config, &known, 1, None), 1, 64);
+        let registry = Registry::new(Policy::new(&config, &known, 1, None), 1, 64);
         let mut present = Vec::new();
         for step in 0..25 {
             match dice.below(5) {
                 0 => {
                     let (next, config) = make(&mut dice);
                     rows = next;
-                    roster.swap(Policy::new(&config, &known, 1, Some(&roster.policy())));
+                    registry.swap(Policy::new(&config, &known, 1, Some(&registry.policy())));
                 }
                 1 if !present.is_empty() => {
                     let at = dice.below(present.len() as u64) as usize;
@@ -178,7 +180,7 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
                         hosts: &wanted,
                         name: None,
                     };
-                    let Ok((who, grants)) = roster.policy().register(&claim, &wish, None).await
+                    let Ok((who, grants)) = registry.policy().register(&claim, &wish, None).await
                     else {
                         continue;
                     };
@@ -196,9 +198,9 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
                         // A reload between admission and joining.
                         let (next, config) = make(&mut dice);
                         rows = next;
-                        roster.swap(Policy::new(&config, &known, 1, Some(&roster.policy())));
+                        registry.swap(Policy::new(&config, &known, 1, Some(&registry.policy())));
                     }
-                    if let Ok(place) = roster.enroll(&tunnel) {
+                    if let Ok(place) = registry.enroll(&tunnel) {
                         joined += 1;
                         present.push((tunnel.id, secret, n, place));
                     }
@@ -207,7 +209,7 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
             for host in ALL {
                 for path in ["/", "/api/x"] {
                     let route = in_force(&rows, host, path);
-                    let Ok(found) = roster.policy().find(host, path) else {
+                    let Ok(found) = registry.policy().find(host, path) else {
                         assert!(route.is_none(), "{round} {host} {path}");
                         continue;
                     };
@@ -223,7 +225,7 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
                         };
                         served += 1;
                         narrow += usize::from(
-                            found.route.addresses[0].starts_with('t') && !row.0.contains(&host),
+                            found.route.id.to_string().starts_with('t') && !row.0.contains(&host),
                         );
                         let yes = yes.lock().unwrap();
                         let local = row.2.iter().any(|id| *id < 2 && id == secret);
@@ -272,7 +274,7 @@ async fn a_reload_has_no_moment_in_which_both_policies_count() {
     let known = Arc::new(Known::default());
     let mut asked = 0;
     for _ in 0..40 {
-        let roster = Roster::new(allowing(&[0, 1], &known, None), 1, 64);
+        let registry = Registry::new(allowing(&[0, 1], &known, None), 1, 64);
         let mut present = Vec::new();
         for n in 0..100_u64 {
             let shown = http::HeaderValue::from_str(&format!("{} {n}", n % 2)).unwrap();
@@ -283,20 +285,20 @@ async fn a_reload_has_no_moment_in_which_both_policies_count() {
                 hosts: &[],
                 name: None,
             };
-            let (who, grants) = roster.policy().register(&claim, &Wish::Any, None).await.unwrap();
+            let (who, grants) = registry.policy().register(&claim, &Wish::Any, None).await.unwrap();
             let key = who.map(Key::Secret);
             let identity = Identity { key, ..Identity::called(&format!("p{n}.{}", n % 2)) };
             let budget = ptth_link::window::Budget::new(1 << 20);
             let tunnel = Tunnel::new(0, (identity, grants), budget, sender.clone());
-            present.push(roster.enroll(&tunnel).unwrap());
+            present.push(registry.enroll(&tunnel).unwrap());
         }
         let over = std::sync::atomic::AtomicBool::new(false);
-        let before = roster.policy();
+        let before = registry.policy();
         let stale = std::thread::scope(|scope| {
             let asking = scope.spawn(|| {
                 let (mut looks, mut stale) = (0, 0);
                 while !over.load(std::sync::atomic::Ordering::Relaxed) || looks == 0 {
-                    let policy = roster.policy();
+                    let policy = registry.policy();
                     let found = policy.find("a.test", "/").unwrap().route.pool.all();
                     if !Arc::ptr_eq(&policy, &before) {
                         looks += 1;
@@ -307,7 +309,7 @@ async fn a_reload_has_no_moment_in_which_both_policies_count() {
                 asked += looks;
                 stale
             });
-            roster.swap(allowing(&[0], &known, Some(&before)));
+            registry.swap(allowing(&[0], &known, Some(&before)));
             over.store(true, std::sync::atomic::Ordering::Relaxed);
             asking.join().unwrap()
         });

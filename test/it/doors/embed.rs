@@ -12,7 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use ptth_link::shutdown::{Trigger, channel};
 use ptth_server::config::{Admission, CertificateSource, Config};
 use ptth_server::embed::Embedded;
-use ptth_server::roster::Roster;
+use ptth_server::registry::Registry;
 use ptth_test::peer::{self, Peer};
 use ptth_test::{H1, soon};
 use tokio::io::{AsyncReadExt, join, split};
@@ -24,7 +24,7 @@ use super::{registration, two_routes};
 /// A program with a page of its own, and the gateway in front of it.
 struct Program {
     address: SocketAddr,
-    roster: std::sync::Arc<Roster>,
+    registry: std::sync::Arc<Registry>,
     _trigger: Trigger,
     _running: JoinSet<()>,
 }
@@ -36,7 +36,7 @@ impl Program {
         two_routes(&mut config);
         let (trigger, shutdown) = channel();
         let (gateway, driver) = Embedded::new(&config, shutdown).expect("a gateway");
-        let roster = gateway.roster();
+        let registry = gateway.registry();
         let page = tower_service_of("the program's own page");
         let service = gateway.in_front_of(page);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
@@ -54,7 +54,7 @@ impl Program {
                 });
             }
         });
-        Self { address, roster, _trigger: trigger, _running: running }
+        Self { address, registry, _trigger: trigger, _running: running }
     }
 
     async fn connect(&self) -> H1<TcpStream> {
@@ -111,7 +111,7 @@ async fn a_program_serves_what_no_backend_does() {
     let (read, write) = split(door.stream);
     let mut backend = Peer::answering(join(unread.chain(read), write), &[]).await;
     backend.ping().await;
-    soon("the tunnel", program.roster.until(|tunnels| tunnels.len() == 1)).await;
+    soon("the tunnel", program.registry.until(|tunnels| tunnels.len() == 1)).await;
 
     let asking = async {
         visitor

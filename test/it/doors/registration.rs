@@ -228,5 +228,5 @@ async fn another_token_is_no_registration() {
             H1::ask(&gateway, head.replace("example.test:8443", "blog.example.test")).await;
         assert_eq!(answer.status, 502, "{method} {token}: there is no upstream");
     }
-    assert!(gateway.roster.all().is_empty());
+    assert!(gateway.registry.all().is_empty());
 }

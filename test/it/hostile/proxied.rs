@@ -276,9 +276,9 @@ async fn a_proxy_that_sends_no_header_meets_the_deadline() {
     for begun in [&b""[..], b"PROXY TCP4 ", b"\r\n\r\n\0"] {
         let (mut near, far) = duplex(64);
         near.write_all(begun).await.unwrap();
-        let place = shard.caps.take_proxied().expect("a place");
+        let permit = shard.connections.take(None, || true).expect("one");
         let start = Instant::now();
-        let found = behind(&shard, &mut Rewind::new(far), (PROXY, 1).into(), place).await;
+        let found = behind(&shard, &mut Rewind::new(far), (PROXY, 1).into(), &permit).await;
         assert!(found.is_none());
         assert_eq!(start.elapsed().as_secs(), 10, "{begun:?}");
     }

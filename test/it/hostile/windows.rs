@@ -7,7 +7,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ptth_client::Body;
 use ptth_link::window::Budget;
-use ptth_server::auth::Identity;
+use ptth_server::identity::Identity;
 use ptth_test::lab::Function;
 use ptth_test::peer::*;
 use ptth_test::{Lab, Peer, soon};

@@ -12,7 +12,6 @@ use ptth_link::shutdown::channel;
 use ptth_server::config::{Admission, CertificateSource, Config, Trusted};
 use ptth_server::listener::{Rewind, serve_plain};
 use ptth_server::shard::Shard;
-use ptth_server::stay::Stay;
 use ptth_test::h2::read;
 use ptth_test::lab::Function;
 use ptth_test::process::Process;
@@ -111,9 +110,9 @@ async fn keeps(shard: &Arc<Shard>, bytes: &[u8]) -> u64 {
     let mut serving = JoinSet::new();
     let shard = shard.clone();
     serving.spawn(async move {
-        let place = shard.caps.take([192, 0, 2, 1].into(), || true).expect("a place");
+        let permit = shard.connections.take(Some([192, 0, 2, 1].into()), || true).expect("one");
         let peer = ([192, 0, 2, 1], 1).into();
-        serve_plain(&shard, Rewind::new(far), peer, Arc::new(Stay::new(place, None))).await;
+        serve_plain(&shard, Rewind::new(far), peer, permit).await;
     });
     near.write_all(bytes).await.unwrap();
     let start = Instant::now();

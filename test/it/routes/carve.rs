@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ptth_server::config::{Config, Hold};
-use ptth_server::site::{Grant, Site};
+use ptth_server::identity::Grant;
+use ptth_server::router::RouteId;
 use ptth_test::Lab;
 use ptth_test::routes::{Tell, grant};
 use tokio::time::sleep;
@@ -37,7 +38,7 @@ async fn who_waits_goes_where_the_host_and_path_lead_by_then() {
         });
         let _all = lab.serve_as(who("all"), vec![grant("*.test")], Tell("all"));
         assert_eq!(other.answer().await.text(), "all b.test /x");
-        let site = Site::Host(host.parse().unwrap(), path.into());
+        let site = RouteId::Host(host.parse().unwrap(), path.into());
         let _own = lab.serve_as(who("own"), vec![Grant::by_key(site)], Tell("own"));
         assert_eq!(visitor.answer().await.text(), seen);
     }

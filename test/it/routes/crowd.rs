@@ -10,12 +10,13 @@ use ptth_link::nested::Nested;
 use ptth_link::shutdown::channel;
 use ptth_link::token::Token;
 use ptth_link::window::Budget;
-use ptth_server::auth::{Identity, Key};
 use ptth_server::config::{Admission, CertificateSource, Config, Route, WhenTaken};
+use ptth_server::identity::Grant;
+use ptth_server::identity::{Identity, Key};
 use ptth_server::pool::Tunnel;
-use ptth_server::roster::Registration;
+use ptth_server::registry::Registration;
+use ptth_server::router::RouteId;
 use ptth_server::shard::Shard;
-use ptth_server::site::{Grant, Site};
 use ptth_test::peer::{END_STREAM, Peer, headers};
 use ptth_test::routes::{Tell, credential, grant, names, route, site};
 use ptth_test::{GatewayBox, Lab, connect_h2, soon};
@@ -158,14 +159,14 @@ async fn joining_and_leaving_costs_the_same_among_ten_thousand() {
     let (near, _far) = tokio::io::duplex(64 * 1024);
     let (sender, _connection) = ::h2::client::handshake(near).await.expect("a sender");
     let budget = Budget::new(1 << 20);
-    let join = |n: usize, site: Site| -> Registration {
+    let join = |n: usize, site: RouteId| -> Registration {
         let key = Some(Key::Ed25519(token.public()));
         let identity = Identity { key, ..Identity::called(&format!("host{n}.0")) };
         let tunnel =
             Tunnel::new(0, (identity, vec![Grant::by_key(site)]), budget.clone(), sender.clone());
-        shard.roster.enroll(&tunnel).unwrap_or_else(|turned| panic!("{turned:?}"))
+        shard.registry.enroll(&tunnel).unwrap_or_else(|turned| panic!("{turned:?}"))
     };
-    let sites: [fn(usize) -> Site; 2] = [|_| site("a.test"), |n| Site::Name(format!("n{n}"))];
+    let sites: [fn(usize) -> RouteId; 2] = [|_| site("a.test"), |n| RouteId::Name(format!("n{n}"))];
     for place in sites {
         let mut present: Vec<_> = (0..300).map(|n| join(n, place(n))).collect();
         let measure = |from: usize| {
@@ -186,6 +187,6 @@ async fn joining_and_leaving_costs_the_same_among_ten_thousand() {
         // The last to come are the first to leave, and the other way round.
         present.drain(..5_000).for_each(drop);
         present.into_iter().rev().for_each(drop);
-        assert!(shard.roster.all().is_empty());
+        assert!(shard.registry.all().is_empty());
     }
 }

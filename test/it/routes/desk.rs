@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ptth_link::token::Token;
-use ptth_server::auth::{Claim, Identity, Key, Known};
+use ptth_server::auth::{Claim, Known};
 use ptth_server::config::{Admission, CertificateSource, Config};
+use ptth_server::identity::Grant;
+use ptth_server::identity::{Identity, Key};
 use ptth_server::policy::{Policy, Refused, Wish};
-use ptth_server::site::{Grant, Site};
+use ptth_server::router::RouteId;
 use ptth_test::routes::{names, route};
 
 /// Three routes, of which `any` is for every host that no other one has, and names.
@@ -27,17 +29,17 @@ fn key(token: &Token) -> Option<Key> {
 }
 
 /// What the routes of these names serve.
-fn sites(names: &[&str]) -> Vec<Site> {
+fn sites(names: &[&str]) -> Vec<RouteId> {
     let hosts = names.iter().flat_map(|name| match *name {
         "blog" => vec![("blog.test", "/"), ("bob.tunnel.example.test", "/")],
         "api" => vec![("blog.test", "/api")],
         _ => vec![("*", "/")],
     });
-    hosts.map(|(host, path)| Site::Host(host.parse().unwrap(), path.into())).collect()
+    hosts.map(|(host, path)| RouteId::Host(host.parse().unwrap(), path.into())).collect()
 }
 
-fn granted(grants: &[Grant]) -> Vec<Site> {
-    grants.iter().map(|grant| grant.site().clone()).collect()
+fn granted(grants: &[Grant]) -> Vec<RouteId> {
+    grants.iter().map(|grant| grant.route().clone()).collect()
 }
 
 /// C2, C9: a route for every host isn't good for a host that somebody else's route has: its requests go
@@ -46,8 +48,8 @@ fn granted(grants: &[Grant]) -> Vec<Site> {
 async fn a_wide_route_is_not_good_for_a_host_that_a_narrower_one_has() {
     let (blog, any, named) = (Token::generate(), Token::generate(), Token::generate());
     let policy = policy(&blog, &any, &named);
-    let ann = || vec![Site::Name("ann".to_owned())];
-    type Case<'a> = (&'a Token, &'a [&'a str], Option<Vec<Site>>);
+    let ann = || vec![RouteId::Name("ann".to_owned())];
+    type Case<'a> = (&'a Token, &'a [&'a str], Option<Vec<RouteId>>);
     let cases: [Case<'_>; 11] = [
         (&blog, &["blog.test"], Some(sites(&["blog"]))),
         (&blog, &["Blog.test.:443"], Some(sites(&["blog"]))),
@@ -79,19 +81,24 @@ async fn a_wide_route_is_not_good_for_a_host_that_a_narrower_one_has() {
 }
 
 /// C2: SNI chooses among what the key is good for, by where that host's visitors go.
-#[test]
-fn sni_chooses_among_the_routes_of_a_key() {
+#[tokio::test]
+async fn sni_chooses_among_the_routes_of_a_key() {
     let (blog, any, named) = (Token::generate(), Token::generate(), Token::generate());
     let policy = policy(&blog, &any, &named);
-    let admit = |token: &Token, sni: &str| {
+    let policy = &policy;
+    let admit = async |token: &Token, sni: &str| {
         let sni = Some(sni.to_owned());
         let identity = Identity { key: key(token), sni, ..Identity::default() };
-        policy.admit(&identity).map(|grants| granted(&grants))
+        let admitted = policy.admit(&identity, IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
+        admitted.map(|grants| granted(&grants))
     };
-    assert_eq!(admit(&blog, "blog.test"), Ok(sites(&["blog"])));
-    assert_eq!(admit(&any, "blog.test"), Ok(sites(&["api"])));
-    assert_eq!(admit(&blog, "other.test"), Ok(sites(&["any"])));
-    assert_eq!(admit(&any, "bob.tunnel.example.test"), Ok(sites(&["api", "any"])));
-    assert_eq!(admit(&named, "ann.tunnel.example.test"), Ok(vec![Site::Name("ann".to_owned())]));
-    assert!(matches!(admit(&named, "bob.tunnel.example.test"), Err(Refused::Forbidden(_))));
+    assert_eq!(admit(&blog, "blog.test").await, Ok(sites(&["blog"])));
+    assert_eq!(admit(&any, "blog.test").await, Ok(sites(&["api"])));
+    assert_eq!(admit(&blog, "other.test").await, Ok(sites(&["any"])));
+    assert_eq!(admit(&any, "bob.tunnel.example.test").await, Ok(sites(&["api", "any"])));
+    assert_eq!(
+        admit(&named, "ann.tunnel.example.test").await,
+        Ok(vec![RouteId::Name("ann".to_owned())])
+    );
+    assert!(matches!(admit(&named, "bob.tunnel.example.test").await, Err(Refused::Forbidden(_))));
 }

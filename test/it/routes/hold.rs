@@ -8,9 +8,10 @@ use http::{Request, Response};
 use ptth_client::Body;
 use ptth_link::goaway::Why;
 use ptth_link::token::Token;
-use ptth_server::auth::{Identity, Key};
 use ptth_server::config::{Config, Hold, Route};
-use ptth_server::site::{Grant, Site};
+use ptth_server::identity::Grant;
+use ptth_server::identity::{Identity, Key};
+use ptth_server::router::RouteId;
 use ptth_test::lab::Function;
 use ptth_test::peer::{END_STREAM, MAX_CONCURRENT_STREAMS, Peer, headers};
 use ptth_test::routes::{Tell, grant, names};
@@ -155,7 +156,7 @@ async fn a_request_waits_for_a_name_also_over_a_reload() {
         config.names = Some(names);
     };
     let host = "bob.tunnel.example.test";
-    let bob = || vec![Grant::by_key(Site::Name("bob".to_owned()))];
+    let bob = || vec![Grant::by_key(RouteId::Name("bob".to_owned()))];
     let identity = |name| Identity { key: Some(Key::Ed25519(token.public())), ..who(name) };
     for reload in [false, true] {
         let mut lab = Lab::with(with_names);
@@ -317,7 +318,7 @@ async fn who_is_replaced_on_one_route_keeps_the_others() {
         let looking = async {
             sleep(Duration::from_millis(1)).await;
             assert_eq!(ask(&mut lab, "b.test", "/").await.text(), "first b.test /");
-            assert_eq!(lab.roster.all().len(), 2);
+            assert_eq!(lab.registry.all().len(), 2);
             assert_eq!(lab.pool.all().len(), 1);
             assert_eq!(lab.pool.all()[0].identity.instance, "second");
         };

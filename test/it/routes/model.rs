@@ -7,7 +7,7 @@ use ptth_link::token::Token;
 use ptth_server::auth::Known;
 use ptth_server::config::{Admission, CertificateSource, Config, NoBackend, Route};
 use ptth_server::policy::{Lost, Policy};
-use ptth_server::site::Site;
+use ptth_server::router::RouteId;
 use ptth_test::Dice;
 use ptth_test::routes::names;
 
@@ -142,14 +142,14 @@ fn the_policy_finds_what_the_model_finds() {
         for _ in 0..20 {
             let (host, path) = (dice.one_of(HOSTS), dice.one_of(PATHS));
             let way = match policy.find(host, path) {
-                Ok(found) => match &found.route.site {
-                    Site::Host(host, path) => {
+                Ok(found) => match &found.route.id {
+                    RouteId::Host(host, path) => {
                         let (host, path) = (host.to_string(), &**path);
                         let at =
                             routes.iter().find(|(_, at, under)| (*at, *under) == (&host, path));
                         Way::Route(at.map(|(name, ..)| name.clone()).expect("a route"))
                     }
-                    Site::Name(_) => panic!("nobody serves it"),
+                    RouteId::Name(_) => panic!("nobody serves it"),
                 },
                 Err(Lost::Nobody(_)) => Way::Name,
                 Err(Lost::Unrouted) => Way::Nowhere,

@@ -37,7 +37,7 @@ async fn until_asked(asked: &AtomicUsize) {
 }
 
 fn ids(changing: &Changing) -> Vec<String> {
-    changing.gateway.roster.all().iter().map(|tunnel| tunnel.id.to_string()).collect()
+    changing.gateway.registry.all().iter().map(|tunnel| tunnel.id.to_string()).collect()
 }
 
 /// C6: routes and credentials come and go around a tunnel that is still allowed: it lives on, and the
@@ -129,9 +129,9 @@ async fn a_bad_configuration_is_refused_whole_and_the_old_one_stays() {
         Changing::start(|config| config.routes = vec![route("a", &["a.test"], &[&a])]);
     let _backend = backend(&changing.gateway, &a, "a");
     until_serving(&changing.gateway, "a.test", 1).await;
-    let (before, policy) = (ids(&changing), changing.gateway.roster.policy());
+    let (before, policy) = (ids(&changing), changing.gateway.registry.policy());
     changing.spoil().await;
-    assert!(Arc::ptr_eq(&policy, &changing.gateway.roster.policy()));
+    assert!(Arc::ptr_eq(&policy, &changing.gateway.registry.policy()));
     assert_eq!(ids(&changing), before);
     assert_eq!(get(&changing.gateway, "a.test", "/").await.1, "a a.test /");
     changing.change(|config| config.routes.push(route("b", &["b.test"], &[&a]))).await;
@@ -155,9 +155,9 @@ async fn changed_files_are_applied_and_bad_ones_are_not() {
     let gateway = &filed.gateway;
     let _a = backend(gateway, &a, "a");
     until_serving(gateway, "a.test", 1).await;
-    let before: Vec<_> = gateway.roster.all().iter().map(|tunnel| tunnel.id).collect();
+    let before: Vec<_> = gateway.registry.all().iter().map(|tunnel| tunnel.id).collect();
     let same = || {
-        let now = gateway.roster.all();
+        let now = gateway.registry.all();
         before.iter().all(|id| now.iter().any(|it| it.id == *id && !it.is_draining()))
     };
     folder.write("keys", format!("\u{feff}# two\r\n{}\r\n\r\n{}\r\n", a.public(), b.public()));
@@ -170,18 +170,18 @@ async fn changed_files_are_applied_and_bad_ones_are_not() {
     filed.reread().await;
     assert!(same());
     assert_eq!(get(gateway, "b.test", "/").await.0, 502);
-    let policy = gateway.roster.policy();
+    let policy = gateway.registry.policy();
     let twice = text(&format!("{0}{0}", route("a")));
     let bad = ["", "[[route]]\n", "listen = 3 weeks", &twice, "\u{0}"];
     for bad in bad {
         folder.write("2ptth.toml", bad);
         filed.reread().await;
-        assert!(Arc::ptr_eq(&policy, &gateway.roster.policy()), "{bad:?}");
+        assert!(Arc::ptr_eq(&policy, &gateway.registry.policy()), "{bad:?}");
     }
     folder.write("2ptth.toml", text(&route("a")));
     folder.write("keys", "garbage");
     filed.reread().await;
-    assert!(Arc::ptr_eq(&policy, &gateway.roster.policy()));
+    assert!(Arc::ptr_eq(&policy, &gateway.registry.policy()));
     folder.write("keys", format!("{}\n", a.public()));
     filed.reread().await;
     b_backend.ended().await.expect_err("its key was withdrawn");

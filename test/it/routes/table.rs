@@ -34,7 +34,7 @@ async fn host_and_path_choose_the_backend_for_both_kinds_of_visitors() {
         (backend(&gateway, apiv2, "apiv2"), ()),
     ];
     for (n, name) in [(3, "api"), (4, "apiv2")] {
-        let pool = gateway.roster.policy().routes()[n].pool.clone();
+        let pool = gateway.registry.policy().routes()[n].pool.clone();
         ptth_test::soon(name, pool.until(|tunnels| tunnels.len() == 1)).await;
     }
     let table = [

@@ -2,14 +2,16 @@
 
 use std::fmt;
 
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
+use ptth_client::config::OriginAddress;
 use ptth_link::tcp::is_near;
 use rustls::pki_types::ServerName;
 
 use crate::auth::secret::LoadError;
 
 pub(super) struct Address {
+    origin: OriginAddress,
     pub(super) tls: bool,
     /// Without brackets.
     pub(super) host: String,
@@ -23,42 +25,26 @@ pub(super) struct Address {
 }
 
 impl Address {
+    /// The error doesn't quote the URL: it may hold a secret.
     pub(super) fn parse(url: &[u8]) -> Result<Self, LoadError> {
-        let uri = Uri::try_from(url).map_err(|_| wrong())?;
-        let tls = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTPS => true,
-            Some(scheme) if *scheme == Scheme::HTTP => false,
-            _ => return Err(wrong()),
+        let why = "`external`: `url` must be like `https://auth.example.com/path`, without user or password";
+        Self::read(url).ok_or_else(|| LoadError::settings(why))
+    }
+
+    fn read(url: &[u8]) -> Option<Self> {
+        let uri = Uri::try_from(url).ok()?;
+        let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
+        let origin = OriginAddress::parse(&format!("{scheme}://{authority}")).ok()?;
+        let (tls, host, port) = match &origin {
+            OriginAddress::Https { host, port } => (true, host.clone(), *port),
+            OriginAddress::Http { host, port } => (false, host.clone(), *port),
+            _ => return None,
         };
-        let authority = uri.authority().ok_or_else(wrong)?;
-        // A user and password there would be a secret that requests don't carry.
-        if authority.as_str().contains('@') || authority.host().is_empty() {
-            return Err(wrong());
-        }
-        // `http` takes what is no number for no port.
-        let port = match authority.as_str().strip_prefix(authority.host()) {
-            Some("") => {
-                if tls {
-                    443
-                } else {
-                    80
-                }
-            }
-            Some(_) => authority.port_u16().ok_or_else(wrong)?,
-            None => return Err(wrong()),
-        };
-        let host = authority.host();
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
+        let name = ServerName::try_from(host.clone()).ok()?;
+        let authority = HeaderValue::from_str(authority).ok()?;
         let target = uri.path_and_query().cloned();
-        Ok(Self {
-            tls,
-            port,
-            name,
-            host: host.to_owned(),
-            authority: HeaderValue::from_str(authority.as_str()).map_err(|_| wrong())?,
-            target: target.unwrap_or_else(|| PathAndQuery::from_static("/")).into(),
-        })
+        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
+        Some(Self { origin, tls, host, port, name, authority, target })
     }
 
     /// Whether it is no name, whose address only the dial shows, but a public address.
@@ -67,19 +53,9 @@ impl Address {
     }
 }
 
-/// The URL isn't quoted: it may hold a secret.
-fn wrong() -> LoadError {
-    LoadError::settings(
-        "`external`: `url` must be like `https://auth.example.com/path`, without user or password",
-    )
-}
-
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        let host = &self.host;
-        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{scheme}://{open}{host}{close}:{}", self.port)
+        self.origin.fmt(f)
     }
 }
 

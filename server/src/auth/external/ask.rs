@@ -3,7 +3,6 @@
 //! Errors are texts for the gateway's log. They hold nothing that anybody sent.
 
 use std::io;
-use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 
@@ -12,8 +11,6 @@ use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -21,11 +18,12 @@ use tokio::select;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use ptth_client::tls;
 use ptth_link::crypto;
 use ptth_link::tcp::is_near;
 
 use super::address::Address;
-use crate::auth::secret::{Content, Files, LoadError};
+use crate::auth::secret::LoadError;
 
 /// The body of every question.
 pub(super) type NoBody = Empty<Bytes>;
@@ -88,37 +86,8 @@ pub(super) fn connector(roots: Arc<RootCertStore>) -> Result<Arc<ClientConfig>, 
     Ok(Arc::new(tls))
 }
 
-/// The system's roots, or Mozilla's where there are none: an image from scratch has no store. Read
-/// once in the process's life: each reload of the configuration asks for them.
+/// The system's roots, read once in the process's life: each reload of the configuration asks for them.
 pub(super) fn system_roots() -> Arc<RootCertStore> {
-    static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
-        let mut roots = RootCertStore::empty();
-        // A store may hold old roots that webpki can't read; they hinder nobody.
-        let native = rustls_native_certs::load_native_certs().certs;
-        let (usable, _) = roots.add_parsable_certificates(native);
-        if usable == 0 {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        Arc::new(roots)
-    });
+    static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| Arc::new(tls::system_roots()));
     Arc::clone(&ROOTS)
-}
-
-/// The roots in a PEM file.
-pub(super) fn file_roots(path: &Path, files: &mut Files) -> Result<Arc<RootCertStore>, LoadError> {
-    let text = files.text(path, |_| Content::Public)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let found = found.map_err(|_| LoadError::content(path, "isn't proper PEM"))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in found {
-        let added = roots.add(certificate);
-        added.map_err(|_| LoadError::content(path, "holds a certificate that can't be a root"))?;
-    }
-    if roots.is_empty() {
-        return Err(LoadError::content(
-            path,
-            "holds no certificate; it must have `-----BEGIN CERTIFICATE-----` in it",
-        ));
-    }
-    Ok(Arc::new(roots))
 }

@@ -71,7 +71,6 @@ const ILL: Result<(), Refusal> =
 const ODD: Result<(), Refusal> = Err(Refusal::Unavailable("the authorizer gives no proper answer"));
 const SLOW: Result<Pass, Refusal> = Err(Refusal::Unavailable("the authorizer is too slow"));
 
-/// C5
 #[tokio::test]
 async fn it_gets_what_was_shown_and_what_is_wanted_and_nothing_else() {
     let (listener, address) = listen().await;
@@ -114,7 +113,6 @@ async fn it_gets_what_was_shown_and_what_is_wanted_and_nothing_else() {
     }
 }
 
-/// C5
 #[tokio::test]
 async fn two_hundred_is_yes_and_all_else_is_no() {
     let table: [(&[u8], Result<(), Refusal>); 22] = [
@@ -146,7 +144,7 @@ async fn two_hundred_is_yes_and_all_else_is_no() {
     }
 }
 
-/// C5. Nobody is asked without something shown, nor for what no field can carry.
+/// Nobody is asked without something shown, nor for what no field can carry.
 #[tokio::test]
 async fn nobody_is_asked_about_nothing_or_nonsense() {
     let (_listener, address) = listen().await;
@@ -162,7 +160,6 @@ async fn nobody_is_asked_about_nothing_or_nonsense() {
     assert_eq!(gateway.challenge(), Some("Bearer"));
 }
 
-/// C5
 #[tokio::test]
 async fn one_that_is_down_refuses() {
     let (listener, address) = listen().await;
@@ -171,7 +168,7 @@ async fn one_that_is_down_refuses() {
     assert_eq!(verdict, Err(Refusal::Unavailable("the authorizer isn't there")));
 }
 
-/// C5. The clock is paused: the five seconds pass when nothing else can happen.
+/// The clock is paused: the five seconds pass when nothing else can happen.
 #[tokio::test(start_paused = true)]
 async fn one_that_never_answers_refuses_in_time() {
     let (listener, address) = listen().await;
@@ -184,7 +181,7 @@ async fn one_that_never_answers_refuses_in_time() {
     drop(listener);
 }
 
-/// C5. The time is for the whole answer, not for each byte of it.
+/// The time is for the whole answer, not for each byte of it.
 #[tokio::test(start_paused = true)]
 async fn one_that_drips_refuses_in_time() {
     let (listener, address) = listen().await;
@@ -204,7 +201,6 @@ async fn one_that_drips_refuses_in_time() {
     assert_eq!(verdict, SLOW);
 }
 
-/// C5
 #[tokio::test]
 async fn a_head_has_its_bounds() {
     let long = |bytes: usize| format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(bytes));
@@ -219,7 +215,7 @@ async fn a_head_has_its_bounds() {
     }
 }
 
-/// C5. A head without an end is refused early, whether it is one field or many.
+/// A head without an end is refused early, whether it is one field or many.
 #[tokio::test]
 async fn a_head_without_end_is_cut_off() {
     for piece in
@@ -243,7 +239,6 @@ async fn a_head_without_end_is_cut_off() {
     }
 }
 
-/// C5
 #[tokio::test]
 async fn only_so_many_questions_are_asked_at_a_time() {
     let (listener, address) = listen().await;
@@ -294,7 +289,6 @@ async fn a_question_that_nobody_waits_for_is_over() {
     }
 }
 
-/// C5
 #[tokio::test]
 async fn over_tls_only_a_known_certificate_is_asked() {
     let (listener, address) = listen().await;
@@ -342,7 +336,7 @@ async fn over_tls_only_a_known_certificate_is_asked() {
     assert_eq!(verdict.map(|_| ()), Err(broken));
 }
 
-/// C6: the authorizer's address is what is kept.
+/// The authorizer's address is what is kept.
 #[test]
 fn another_authorizer_keeps_nobody() {
     let folder = Scratch::new();
@@ -353,7 +347,6 @@ fn another_authorizer_keeps_nobody() {
     assert!(!make(json!({ "url": "https://a.example/y" })).keeps(pass));
 }
 
-/// C7
 #[test]
 fn settings_that_can_not_work_are_told() {
     let folder = Scratch::new();
@@ -386,7 +379,7 @@ fn settings_that_can_not_work_are_told() {
     assert!(shown.contains("http://8.8.8.8:80") && !shown.contains("s3cret"), "{shown}");
 }
 
-/// C5. A name may lead anywhere, and change: what counts is where the socket ended.
+/// A name may lead anywhere, and change: what counts is where the socket ended.
 #[tokio::test]
 async fn plain_text_stays_near_whatever_the_name_says() {
     let (listener, address) = listen().await;
@@ -394,4 +387,39 @@ async fn plain_text_stays_near_whatever_the_name_says() {
     let (gateway, _) = load(&Scratch::new(), json!({ "external": { "url": url } })).unwrap();
     let (verdict, _) = tokio::join!(ask(&gateway), answer(&listener, b"HTTP/1.1 200 OK\r\n\r\n"));
     assert!(verdict.is_ok());
+}
+
+#[test]
+fn times_are_written_in_several_ways() {
+    let read = |value: Value| serde_json::from_value::<As<Seconds>>(value).map(|As(read)| read.0);
+    let millis = |n| Duration::from_millis(n);
+    for (value, expected) in [
+        (json!("5s"), millis(5000)),
+        (json!(" 0.5 s "), millis(500)),
+        (json!("250ms"), millis(250)),
+        (json!("1m"), millis(60_000)),
+        (json!("7"), millis(7000)),
+        (json!(7), millis(7000)),
+        (json!(1.5), millis(1500)),
+    ] {
+        assert_eq!(read(value.clone()).unwrap(), expected, "{value}");
+    }
+    for bad in [
+        json!("0s"),
+        json!(0),
+        json!(-1),
+        json!("61s"),
+        json!("2m"),
+        json!("1h"),
+        json!("s"),
+        json!(""),
+        json!("é"),
+        json!("1e1s"),
+        json!("+5s"),
+        json!(1e300),
+        json!("1.2.3s"),
+    ] {
+        let error = read(bad.clone()).unwrap_err().to_string();
+        assert!(error.contains("up to 60 seconds"), "{bad}: {error}");
+    }
 }

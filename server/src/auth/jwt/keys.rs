@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use jsonwebtoken::DecodingKey;
+use jsonwebtoken::{Algorithm, DecodingKey};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::oid_registry::{OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519};
@@ -18,7 +18,7 @@ use crate::auth::secret::{Content, Files, LoadError, Secret};
 pub(super) fn secret(path: &Path, files: &mut Files) -> Result<(DecodingKey, Vec<u8>), LoadError> {
     let secret = files.secret(path)?;
     if secret.bytes().starts_with(b"-----BEGIN") {
-        return Err(LoadError::content(
+        return Err(LoadError::file(
             path,
             "holds a PEM key where `hs256_files` wants a secret; everybody who knows a public key could sign with it",
         ));
@@ -38,47 +38,35 @@ pub(super) fn shared(secret: &Secret) -> (DecodingKey, Vec<u8>) {
     (DecodingKey::from_secret(secret.bytes()), secret.bytes().to_vec())
 }
 
-/// The Ed25519 public keys of a PEM file.
-pub(super) fn ed25519(
+/// The public keys of a PEM file, for EdDSA (Ed25519) or RS256.
+pub(super) fn public(
     path: &Path,
+    algorithm: Algorithm,
     files: &mut Files,
 ) -> Result<Vec<(DecodingKey, Vec<u8>)>, LoadError> {
-    let wrong = || LoadError::content(path, "holds a key that isn't Ed25519, in `eddsa_files`");
-    let found = public_keys(path, files)?;
-    let keys = found.iter().map(|der| {
-        let key = parse(path, der)?;
-        let raw = key.subject_public_key.data.as_ref();
-        if key.algorithm.algorithm != OID_SIG_ED25519 || raw.len() != 32 {
-            return Err(wrong());
-        }
-        Ok((DecodingKey::from_ed_der(raw), raw.to_vec()))
-    });
-    keys.collect()
-}
-
-/// The RSA public keys of a PEM file.
-pub(super) fn rsa(
-    path: &Path,
-    files: &mut Files,
-) -> Result<Vec<(DecodingKey, Vec<u8>)>, LoadError> {
-    let found = public_keys(path, files)?;
-    let keys = found.iter().map(|der| {
-        let key = parse(path, der)?;
-        let (raw, of_rsa) = (
-            key.subject_public_key.data.as_ref(),
-            key.algorithm.algorithm == OID_PKCS1_RSAENCRYPTION,
-        );
-        match key.parsed() {
-            Ok(PublicKey::RSA(rsa)) if of_rsa => match rsa.key_size() {
+    let wrong = |why: &str| LoadError::file(path, why);
+    let keys = public_keys(path, files)?;
+    let keys = keys.iter().map(|der| {
+        let key = SubjectPublicKeyInfo::from_der(der);
+        let (_, key) = key.map_err(|_| wrong("holds no proper public key"))?;
+        let (of, raw) = (&key.algorithm.algorithm, key.subject_public_key.data.as_ref());
+        let made = match (algorithm, key.parsed()) {
+            (Algorithm::RS256, Ok(PublicKey::RSA(rsa))) if *of == OID_PKCS1_RSAENCRYPTION => {
                 // What every provider of ours takes; shorter ones are broken, longer ones cost.
-                2048..=8192 => Ok((DecodingKey::from_rsa_der(raw), raw.to_vec())),
-                bits => Err(LoadError::content(
-                    path,
-                    format!("holds an RSA key of {bits} bits; it must have 2048 to 8192"),
-                )),
-            },
-            _ => Err(LoadError::content(path, "holds a key that isn't RSA, in `rs256_files`")),
-        }
+                let bits = rsa.key_size();
+                if !(2048..=8192).contains(&bits) {
+                    let why = format!("holds an RSA key of {bits} bits; it must have 2048 to 8192");
+                    return Err(wrong(&why));
+                }
+                DecodingKey::from_rsa_der(raw)
+            }
+            (Algorithm::RS256, _) => {
+                return Err(wrong("holds a key that isn't RSA, in `rs256_files`"));
+            }
+            _ if *of == OID_SIG_ED25519 && raw.len() == 32 => DecodingKey::from_ed_der(raw),
+            _ => return Err(wrong("holds a key that isn't Ed25519, in `eddsa_files`")),
+        };
+        Ok((made, raw.to_vec()))
     });
     keys.collect()
 }
@@ -95,29 +83,21 @@ fn public_keys(
             },
         )?;
     if text.contains(PRIVATE) {
-        return Err(LoadError::content(
+        return Err(LoadError::file(
             path,
             "holds a private key; the gateway needs only the public half (`openssl pkey -in FILE -pubout`)",
         ));
     }
     let found = SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes());
     let found: Result<Vec<_>, _> = found.collect();
-    let found = found.map_err(|_| LoadError::content(path, "isn't proper PEM"))?;
+    let found = found.map_err(|_| LoadError::file(path, "isn't proper PEM"))?;
     if found.is_empty() {
-        return Err(LoadError::content(
+        return Err(LoadError::file(
             path,
             "holds no public key; it must have `-----BEGIN PUBLIC KEY-----` in it",
         ));
     }
     Ok(found)
-}
-
-fn parse<'a>(
-    path: &Path,
-    der: &'a SubjectPublicKeyInfoDer<'_>,
-) -> Result<SubjectPublicKeyInfo<'a>, LoadError> {
-    let key = SubjectPublicKeyInfo::from_der(der);
-    key.map(|(_, key)| key).map_err(|_| LoadError::content(path, "holds no proper public key"))
 }
 
 const PRIVATE: &str = "PRIVATE KEY-----";

@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    /// C5. RFC 7515 §A.1.
+    /// RFC 7515 §A.1.
     #[test]
     fn hs256_is_what_the_rfc_says() {
         let key = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
@@ -109,7 +109,7 @@ mod tests {
         checks(Algorithm::HS256, &key, token);
     }
 
-    /// C5. RFC 8037 §A.4.
+    /// RFC 8037 §A.4.
     #[test]
     fn eddsa_is_what_the_rfc_says() {
         let key = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
@@ -118,7 +118,6 @@ mod tests {
         checks(Algorithm::EdDSA, &key, token);
     }
 
-    /// C5
     #[test]
     fn a_key_checks_its_own_algorithm_only() {
         let key = DecodingKey::from_rsa_der(b"any");

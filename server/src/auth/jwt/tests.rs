@@ -109,7 +109,6 @@ fn bearer(credential: &Arc<dyn Credential>, token: &str) -> Result<Pass, Refusal
     show(credential, &format!("Bearer {token}"))
 }
 
-/// C5
 #[test]
 fn a_token_by_any_of_the_keys_gets_in_and_is_known_by_its_key() {
     let issuer = Issuer::new();
@@ -129,7 +128,6 @@ fn a_token_by_any_of_the_keys_gets_in_and_is_known_by_its_key() {
     assert_eq!(show(&gateway, "Basic YTpi"), Err(Refusal::Absent));
 }
 
-/// C5, C6
 #[test]
 fn a_secret_that_was_rotated_out_lets_nobody_in_and_keeps_nobody() {
     let issuer = Issuer::new();
@@ -149,7 +147,7 @@ fn a_secret_that_was_rotated_out_lets_nobody_in_and_keeps_nobody() {
     }
 }
 
-/// C5. The 31 days are days: tokens with dates in milliseconds or nanoseconds live for too long.
+/// The 31 days are days: tokens with dates in milliseconds or nanoseconds live for too long.
 #[test]
 fn dates_are_there_in_seconds_past_or_to_come_and_near() {
     let issuer = Issuer::new();
@@ -205,7 +203,6 @@ fn dates_are_there_in_seconds_past_or_to_come_and_near() {
     assert_eq!(verdict(json!({ "exp": n - 5, "nbf": n - 9 })), Err(Refusal::Wrong(expired)));
 }
 
-/// C5
 #[test]
 fn the_audience_is_ours_and_neither_wrong_nor_missing() {
     let issuer = Issuer::new();
@@ -239,7 +236,6 @@ fn the_audience_is_ours_and_neither_wrong_nor_missing() {
     assert_eq!(bearer(&unnamed, &token), Err(Refusal::Wrong(other)));
 }
 
-/// C5
 #[test]
 fn the_named_claim_is_the_dynamic_name() {
     let issuer = Issuer::new();
@@ -270,7 +266,6 @@ fn the_named_claim_is_the_dynamic_name() {
     }
 }
 
-/// C7
 #[test]
 fn settings_that_can_not_work_are_told_with_their_file() {
     let issuer = Issuer::new();

@@ -8,21 +8,21 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use ptth_link::body::{Body, BodyError};
 use ptth_link::headers;
 
-use crate::caps::Busy;
 use crate::public::guard::Exchange;
 use crate::public::stall::Outlet;
+use crate::quota::Permit;
 
 /// What hyper writes: a tunnel's body, or a page of ours.
 pub(in crate::public) struct Reply {
     pub(super) content: Content,
     /// Until this is dropped, the exchange is under way.
     #[allow(dead_code, reason = "held for its drop")]
-    pub(super) exchange: (Exchange, Option<Busy>),
+    pub(super) exchange: (Exchange, Option<Permit>),
 }
 
 impl Reply {
     /// A page of ours.
-    pub(in crate::public) fn page(text: String, exchange: (Exchange, Option<Busy>)) -> Self {
+    pub(in crate::public) fn page(text: String, exchange: (Exchange, Option<Permit>)) -> Self {
         Self { content: Content::Page(Some(text.into())), exchange }
     }
 }

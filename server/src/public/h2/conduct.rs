@@ -1,7 +1,8 @@
 //! How a visitor behaves on one HTTP/2 connection.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use crate::quota::{Gauge, Permit};
 
 /// Counts the requests that a visitor took back after they had gone to a backend, those that were
 /// malformed, and the other streams that it made us reset (MadeYouReset).
@@ -10,19 +11,9 @@ pub(super) struct Conduct {
     cancelled: AtomicU32,
     answered: AtomicU32,
     provoked: AtomicI32,
-    tunnels: AtomicUsize,
+    tunnels: Gauge,
     /// A trusted proxy's, which brings many visitors: what one of them takes back isn't the others' fault.
     shared: bool,
-}
-
-/// The right of one stream to be a tunnel, from before its registration is judged to the tunnel's end.
-#[derive(Debug)]
-pub(super) struct Nesting(Arc<Conduct>);
-
-impl Drop for Nesting {
-    fn drop(&mut self) {
-        self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Conduct {
@@ -42,13 +33,13 @@ impl Conduct {
 
     /// Streams that are tunnels now, or may become one.
     pub(super) fn tunnels(&self) -> usize {
-        self.tunnels.load(Ordering::Relaxed)
+        self.tunnels.held()
     }
 
-    /// Another one, unless there are [`NESTED`].
-    pub(super) fn nest(self: &Arc<Self>) -> Option<Nesting> {
-        let nesting = Nesting(self.clone());
-        (self.tunnels.fetch_add(1, Ordering::Relaxed) < NESTED).then_some(nesting)
+    /// The right of one stream to be a tunnel, from before its registration is judged to the tunnel's end, unless
+    /// [`NESTED`] have it.
+    pub(super) fn nest(&self) -> Option<Permit> {
+        self.tunnels.take(NESTED)
     }
 
     pub(super) fn cancelled(&self) {

@@ -52,8 +52,7 @@ pub(super) async fn register(
     let Ok(sender) = respond.send_response(response, false) else { return };
     let drive = visitor.drive.clone();
     let (over, is_over) = oneshot::channel::<()>();
-    // The connection keeps its place: it may carry other requests, now and when this tunnel is over.
-    let tunnel = admitted.tunnel(ready(Some(Nested::new(sender, stream, over))), &visitor, None);
+    let tunnel = admitted.tunnel(ready(Some(Nested::new(sender, stream, over))), &visitor);
     // Whoever drives tunnels drives it to the end of the process, like those of door A.
     if let Some(drive) = &drive
         && drive.send(tunnel).is_ok()

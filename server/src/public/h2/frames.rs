@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::frames::{
     ACK, CONTINUATION, END_HEADERS, GOAWAY, HEADERS, RESET, RST_STREAM, SETTINGS, Walk,
 };
+use ptth_link::deadline::Deadline;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::conduct::Conduct;
 
@@ -29,7 +29,7 @@ pub(super) struct Frames<IO> {
     conduct: Arc<Conduct>,
     came: Walk,
     went: Walk,
-    block: Option<Pin<Box<Sleep>>>,
+    block: Deadline,
     /// The places of those whose block goes on in another frame, and one while ours does.
     places: &'static Semaphore,
     unfinished: Option<SemaphorePermit<'static>>,
@@ -56,7 +56,7 @@ impl<IO> Frames<IO> {
             conduct,
             came: Walk::after(PREFACE),
             went: Walk::default(),
-            block: None,
+            block: Deadline::default(),
             acknowledged: false,
             eager: 0,
             missized: false,
@@ -77,7 +77,7 @@ impl<IO> Frames<IO> {
             }
             match head.kind {
                 HEADERS => {
-                    self.block = None;
+                    self.block.clear();
                     if !self.acknowledged {
                         self.eager = self.eager.max(head.stream);
                     }
@@ -140,11 +140,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Frames<IO> {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
         if !self.came.in_block() {
-            self.block = None;
+            self.block.clear();
             return polled;
         }
-        let begun = || Box::pin(sleep_until(Instant::now() + BLOCK));
-        match self.block.get_or_insert_with(begun).as_mut().poll(cx) {
+        match self.block.poll_after(cx, BLOCK) {
             // What came just now is handed out first: an error says that nothing was read.
             Poll::Ready(()) if buf.filled().len() == before => {
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -197,7 +196,7 @@ const CANCEL: u32 = 8;
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::sleep;
+    use tokio::time::{Instant, sleep};
 
     use super::*;
 

@@ -11,8 +11,9 @@ use ptth_link::alpn;
 use ptth_link::token::Token;
 
 use super::*;
-use crate::auth::Key;
+use crate::auth::Admits;
 use crate::config::{Admission, CertificateSource, Config};
+use crate::identity::Key;
 use crate::tls::Tls;
 use crate::tls::testing::*;
 
@@ -49,7 +50,6 @@ fn files(scratch: &Scratch, cert: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Co
     Config::new(CertificateSource::Files { cert, key }, Admission::Open)
 }
 
-/// B11
 #[test]
 fn a_replaced_certificate_is_for_new_handshakes_only() {
     let scratch = Scratch::new();
@@ -88,7 +88,6 @@ fn a_replaced_certificate_is_for_new_handshakes_only() {
     assert_eq!(&received, b"still here");
 }
 
-/// B11
 #[test]
 fn a_bad_replacement_is_an_error_and_the_old_one_stays() {
     let scratch = Scratch::new();
@@ -108,7 +107,6 @@ fn a_bad_replacement_is_an_error_and_the_old_one_stays() {
     assert_eq!(tls.reload(), Ok(false));
 }
 
-/// B11
 #[test]
 fn a_withdrawn_key_is_known_at_once_and_a_bad_token_file_changes_nothing() {
     let (scratch, old, new) = (Scratch::new(), Token::generate(), Token::generate());
@@ -119,7 +117,7 @@ fn a_withdrawn_key_is_known_at_once_and_a_bad_token_file_changes_nothing() {
         let config = client(BOTH[1], &[alpn::PTTH], Arc::new(Shown::token(token)));
         let pair = shake(&tls, config, "localhost");
         let done = pair.done();
-        assert_eq!(done, tls.known().admits(&Key::Ed25519(token.public())));
+        assert_eq!(done, tls.known().names(&Key::Ed25519(token.public())));
         done
     };
     assert_eq!(tls.reload(), Ok(false));
@@ -137,7 +135,6 @@ fn a_withdrawn_key_is_known_at_once_and_a_bad_token_file_changes_nothing() {
     assert!(!enters(&old) && enters(&new));
 }
 
-/// B11
 #[test]
 fn certificate_and_tokens_do_not_hinder_each_other() {
     let (scratch, token) = (Scratch::new(), Token::generate());
@@ -151,10 +148,9 @@ fn certificate_and_tokens_do_not_hinder_each_other() {
     scratch.write("cert.pem", "");
     scratch.write("tokens", other.reveal());
     assert!(matches!(tls.reload(), Err(TlsError::NoCertificate(_))));
-    assert!(tls.known().admits(&Key::Ed25519(other.public())));
+    assert!(tls.known().names(&Key::Ed25519(other.public())));
 }
 
-/// B11
 #[test]
 fn a_bad_certificate_refuses_to_start_and_says_why() {
     let (cert, key) = pem(|_| {});
@@ -283,12 +279,12 @@ fn names_choose_certificates_and_overlaps_are_told() {
     let mut config = Config::new(sources[0].clone(), Admission::Open);
     config.certificates = sources;
     let tls = Tls::new(&config).unwrap();
-    let same = |sni, host| tls.same_certificate(Some(sni), host);
+    let same = |sni, host| tls.certificates().is_same(Some(sni), host);
     assert!(same("a.example", "A.Example.:443") && same("a.example", "else.test"));
     assert!(same("b.example", "192.0.2.7:80") && same("b.example", "[2001:DB8::7]:443"));
     assert!(!same("a.example", "b.example") && !same("b.example", "x.b.example"));
     assert!(!same("b.example", "192.0.2.8") && !same("b.example", "") && same("x", ""));
-    assert!(tls.same_certificate(None, "b.example"));
+    assert!(tls.certificates().is_same(None, "b.example"));
     let warnings = tls.warnings();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].starts_with("a.example is in the certificate "), "{warnings:?}");

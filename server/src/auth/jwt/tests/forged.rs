@@ -5,7 +5,6 @@ use rustls::pki_types::pem::PemObject;
 
 use super::*;
 
-/// C5
 #[test]
 fn an_algorithm_that_nobody_asked_for_is_refused() {
     let issuer = Issuer::new();
@@ -31,7 +30,6 @@ fn an_algorithm_that_nobody_asked_for_is_refused() {
     }
 }
 
-/// C5
 #[test]
 fn a_public_key_is_no_secret() {
     let issuer = Issuer::new();
@@ -65,7 +63,6 @@ fn a_public_key_is_no_secret() {
     assert!(matches!(bearer(&gateway, &own), Err(Refusal::Wrong(_))));
 }
 
-/// C5
 #[test]
 fn what_is_no_token_or_was_changed_is_refused() {
     let issuer = Issuer::new();

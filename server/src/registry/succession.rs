@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use crate::pool::Patience;
 
-use super::Roster;
+use super::Registry;
 
 /// Until when they are expected, if this took over.
 #[derive(Debug, Default)]
 pub(super) struct Succession(OnceLock<Instant>);
 
-impl Roster {
+impl Registry {
     /// Has requests wait for a moment for the backends of the process before this one.
     pub fn expect_backends(&self) {
         let _ = self.succession.0.set(Instant::now() + SUCCESSION);

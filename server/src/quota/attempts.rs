@@ -17,10 +17,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::share::network;
+use super::network;
 
 /// Failed admissions of the last minute.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Attempts {
     addresses: Mutex<Table<IpAddr>>,
     /// By host or name, as it was asked for.
@@ -28,16 +28,19 @@ pub struct Attempts {
     judged: Notify,
 }
 
+/// A leaky bucket for each key.
 #[derive(Debug)]
 struct Table<K> {
-    entries: HashMap<K, Entry>,
+    /// Failures that cost nothing. So many drain in a [`WINDOW`].
+    free: u32,
+    buckets: HashMap<K, Bucket>,
     swept: Option<Instant>,
 }
 
-/// A leaky bucket: each failure adds a share of the window, and it drains as time goes by. So who fails now and
-/// then never waits, however long that goes on.
+/// Each failure adds a share of the window, and it drains as time goes by. So who fails now and then never waits,
+/// however long that goes on.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct Bucket {
     last: Instant,
     empty_at: Instant,
     /// Attempts that are judged now.
@@ -65,15 +68,13 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         let now = Instant::now();
-        if let Some(entry) = lock(&self.attempts.addresses).entries.get_mut(&self.address) {
-            entry.judging = entry.judging.saturating_sub(1);
+        if let Some(bucket) = lock(&self.attempts.addresses).buckets.get_mut(&self.address) {
+            bucket.judging = bucket.judging.saturating_sub(1);
         }
         if self.failed {
             self.attempts.failed(self.address, now);
             let mut targets = lock(&self.attempts.targets);
-            for target in self.targets.drain(..) {
-                targets.fail(target, now, WINDOW / FREE_TARGET, FREE_TARGET + STEPS);
-            }
+            self.targets.drain(..).for_each(|target| targets.fail(target, now));
         }
         self.attempts.judged.notify_waiters();
     }
@@ -82,19 +83,19 @@ impl Drop for Attempt {
 impl Attempts {
     /// Nobody has failed yet.
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        let (addresses, targets) = (Table::new(FREE), Table::new(FREE_TARGET));
+        Arc::new(Self { addresses, targets, judged: Notify::new() })
     }
 
     /// How long a backend from `address` waits before its handshake goes on. A key can't be guessed, so this
     /// doesn't guard a secret: it keeps a client that retries in a loop from buying signatures and log lines.
     pub fn delay(&self, address: IpAddr, now: Instant) -> Duration {
-        let failures = lock(&self.addresses).failures(&network(address), now, WINDOW / FREE);
-        longer(failures, FREE)
+        lock(&self.addresses).delay(&network(address), now)
     }
 
     /// A backend from `address` wasn't admitted.
     pub fn failed(&self, address: IpAddr, now: Instant) {
-        lock(&self.addresses).fail(network(address), now, WINDOW / FREE, FREE + STEPS);
+        lock(&self.addresses).fail(network(address), now);
     }
 
     /// Takes the place of an attempt at `targets`, as soon as there is one. Cancel safe.
@@ -106,18 +107,16 @@ impl Attempts {
         address: IpAddr,
         targets: Vec<String>,
     ) -> Result<Attempt, Duration> {
-        let deadline = Instant::now() + PATIENCE;
-        let address = network(address);
-        let slow = if lock(&self.addresses).failures(&address, Instant::now(), WINDOW / FREE) == 0 {
-            // Nothing is known against it: it doesn't pay for strangers.
+        let (now, address) = (Instant::now(), network(address));
+        // Where nothing is known against an address, it doesn't pay for strangers.
+        let slow = if lock(&self.addresses).failures(&address, now) == 0 {
             Duration::ZERO
         } else {
-            let now = Instant::now();
             let known = lock(&self.targets);
-            let failures =
-                targets.iter().map(|it| known.failures(it, now, WINDOW / FREE_TARGET)).max();
-            longer(failures.unwrap_or(0), FREE_TARGET).min(PATIENCE)
+            let delays = targets.iter().map(|target| known.delay(target, now));
+            delays.max().unwrap_or_default().min(PATIENCE)
         };
+        let deadline = now + PATIENCE + slow;
         sleep(slow).await;
         loop {
             let mut judged = std::pin::pin!(self.judged.notified());
@@ -129,7 +128,7 @@ impl Attempts {
                 }
                 Next::After(wait) if wait > PATIENCE => return Err(wait),
                 Next::After(wait) => sleep(wait).await,
-                Next::Judged => timeout_at(deadline + slow, judged).await.map_err(|_| PATIENCE)?,
+                Next::Judged => timeout_at(deadline, judged).await.map_err(|_| PATIENCE)?,
             }
         }
     }
@@ -149,93 +148,92 @@ fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long to wait after so many failures, of which `free` cost nothing.
-fn longer(failures: u32, free: u32) -> Duration {
-    match failures.checked_sub(free) {
-        None => Duration::ZERO,
-        Some(over) => FIRST_DELAY.saturating_mul(2u32.saturating_pow(over)).min(LONGEST_DELAY),
-    }
-}
-
-impl Entry {
+impl Bucket {
     fn forgotten(&self, now: Instant) -> bool {
         self.judging == 0 && now.saturating_duration_since(self.last) >= WINDOW
-    }
-
-    /// Failures that haven't drained yet, each of which added `share`.
-    fn failures(&self, now: Instant, share: Duration) -> u32 {
-        if now.saturating_duration_since(self.last) >= WINDOW {
-            return 0;
-        }
-        let level = self.empty_at.saturating_duration_since(now);
-        u32::try_from(level.as_millis().div_ceil(share.as_millis().max(1))).unwrap_or(u32::MAX)
-    }
-}
-
-impl<K> Default for Table<K> {
-    fn default() -> Self {
-        Self { entries: HashMap::new(), swept: None }
-    }
-}
-
-impl Table<IpAddr> {
-    fn begin(&mut self, address: IpAddr, now: Instant) -> Next {
-        let entry = self.entry(address, now);
-        let failures = entry.failures(now, WINDOW / FREE);
-        // Of those that nothing is known against, as many as are free; after that, one after the other.
-        if entry.judging > 0 && failures + entry.judging >= FREE {
-            return Next::Judged;
-        }
-        let wait = (entry.last + longer(failures, FREE)).saturating_duration_since(now);
-        if failures >= FREE && !wait.is_zero() {
-            return Next::After(wait);
-        }
-        entry.judging += 1;
-        Next::Begins
     }
 }
 
 impl<K: Clone + Eq + Hash> Table<K> {
-    fn failures(&self, key: &K, now: Instant, share: Duration) -> u32 {
-        self.entries.get(key).map_or(0, |entry| entry.failures(now, share))
+    fn new(free: u32) -> Mutex<Self> {
+        Mutex::new(Self { free, buckets: HashMap::new(), swept: None })
     }
 
-    fn fail(&mut self, key: K, now: Instant, share: Duration, most: u32) {
-        let entry = self.entry(key, now);
-        let from = if entry.failures(now, share) > 0 { entry.empty_at } else { now };
-        entry.last = now;
-        entry.empty_at = (from + share).min(now + share * most);
+    /// What one failure adds.
+    fn share(&self) -> Duration {
+        WINDOW / self.free
     }
 
-    fn entry(&mut self, key: K, now: Instant) -> &mut Entry {
-        if self.entries.get(&key).is_none_or(|entry| entry.forgotten(now)) {
+    /// Failures that haven't drained yet.
+    fn failures(&self, key: &K, now: Instant) -> u32 {
+        let bucket = self.buckets.get(key);
+        let lately = |it: &&Bucket| now.saturating_duration_since(it.last) < WINDOW;
+        let level = bucket
+            .filter(lately)
+            .map_or(Duration::ZERO, |it| it.empty_at.saturating_duration_since(now));
+        let failures = level.as_millis().div_ceil(self.share().as_millis().max(1));
+        u32::try_from(failures).unwrap_or(u32::MAX)
+    }
+
+    /// How long to wait after the failures so far.
+    fn delay(&self, key: &K, now: Instant) -> Duration {
+        match self.failures(key, now).checked_sub(self.free) {
+            None => Duration::ZERO,
+            Some(over) => FIRST_DELAY.saturating_mul(2u32.saturating_pow(over)).min(LONGEST_DELAY),
+        }
+    }
+
+    fn fail(&mut self, key: K, now: Instant) {
+        let (share, full) = (self.share(), self.share() * (self.free + STEPS));
+        let drained = self.failures(&key, now) == 0;
+        let bucket = self.bucket(key, now);
+        let from = if drained { now } else { bucket.empty_at };
+        bucket.last = now;
+        bucket.empty_at = (from + share).min(now + full);
+    }
+
+    fn begin(&mut self, key: K, now: Instant) -> Next {
+        let (free, failures, delay) = (self.free, self.failures(&key, now), self.delay(&key, now));
+        let bucket = self.bucket(key, now);
+        // Of those that nothing is known against, as many as are free; after that, one after the other.
+        if bucket.judging > 0 && failures + bucket.judging >= free {
+            return Next::Judged;
+        }
+        let wait = (bucket.last + delay).saturating_duration_since(now);
+        if failures >= free && !wait.is_zero() {
+            return Next::After(wait);
+        }
+        bucket.judging += 1;
+        Next::Begins
+    }
+
+    fn bucket(&mut self, key: K, now: Instant) -> &mut Bucket {
+        if self.buckets.get(&key).is_none_or(|bucket| bucket.forgotten(now)) {
             self.make_room(now);
         }
-        self.entries.entry(key).or_insert(Entry { last: now, empty_at: now, judging: 0 })
+        self.buckets.entry(key).or_insert(Bucket { last: now, empty_at: now, judging: 0 })
     }
 
-    /// Keeps the table under its bound. A sweep looks at every entry, so a flood from many
-    /// addresses gets one a second at most; in between, any entry goes.
+    /// Keeps the table under its bound. A sweep looks at every bucket, so a flood from many
+    /// addresses gets one a second at most; in between, any bucket goes.
     fn make_room(&mut self, now: Instant) {
-        if self.entries.len() < MAX_ENTRIES {
+        if self.buckets.len() < MOST {
             return;
         }
-        let due = self.swept.is_none_or(|last| now.saturating_duration_since(last) >= SWEEP);
-        if due {
+        if self.swept.is_none_or(|last| now.saturating_duration_since(last) >= SWEEP) {
             self.swept = Some(now);
-            self.entries.retain(|_, entry| !entry.forgotten(now));
+            self.buckets.retain(|_, bucket| !bucket.forgotten(now));
         }
-        if self.entries.len() >= MAX_ENTRIES {
+        if self.buckets.len() >= MOST {
             // Not one that is judged now: that would begin anew with all that is free.
-            let idle = self.entries.iter().find(|(_, entry)| entry.judging == 0);
+            let idle = self.buckets.iter().find(|(_, bucket)| bucket.judging == 0);
             let any = idle.map(|(key, _)| key.clone());
-            any.and_then(|key| self.entries.remove(&key));
+            any.and_then(|key| self.buckets.remove(&key));
         }
     }
 }
 
-/// Failures of an address in a [`WINDOW`] that cost nothing: a wrong token pasted, a service that restarts. So many
-/// drain in a window.
+/// Failures of an address in a [`WINDOW`] that cost nothing: a wrong token pasted, a service that restarts.
 const FREE: u32 = 5;
 /// The same of all addresses at one host or name. Guesses from a thousand addresses come to one a second at most
 /// from each.
@@ -247,8 +245,8 @@ const LONGEST_DELAY: Duration = Duration::from_secs(5);
 const STEPS: u32 = 5;
 /// How long somebody who failed before waits without being told to.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// About a megabyte.
-const MAX_ENTRIES: usize = 10_000;
+/// Buckets of a table: about a megabyte.
+const MOST: usize = 10_000;
 const SWEEP: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -301,7 +299,7 @@ mod tests {
         attempts.begin(ip(from), vec!["a.test".to_owned()]).await
     }
 
-    /// E1: what succeeds gives back its own place and nothing else.
+    /// What succeeds gives back its own place and nothing else.
     #[tokio::test(start_paused = true)]
     async fn success_forgives_no_failure() {
         let (attempts, begun) = (Attempts::new(), Instant::now());
@@ -317,7 +315,7 @@ mod tests {
         assert!(judged < 40, "{judged} in a minute");
     }
 
-    /// E1: an attempt takes its place before it is judged.
+    /// An attempt takes its place before it is judged.
     #[tokio::test(start_paused = true)]
     async fn of_guesses_at_once_as_many_are_judged_as_are_free() {
         let attempts = Attempts::new();
@@ -336,7 +334,7 @@ mod tests {
         assert!(begun.elapsed() >= FIRST_DELAY, "{:?}", begun.elapsed());
     }
 
-    /// E1: guesses from everywhere at one name are slowed; its owner, who fails at nothing, doesn't wait.
+    /// Guesses from everywhere at one name are slowed; its owner, who fails at nothing, doesn't wait.
     #[tokio::test(start_paused = true)]
     async fn what_many_addresses_guess_at_is_slowed() {
         let attempts = Attempts::new();
@@ -377,12 +375,12 @@ mod tests {
     fn the_table_is_bounded_and_drops_the_forgotten_first() {
         let (attempts, now) = (Attempts::new(), Instant::now());
         let nth = |n: usize| IpAddr::from((n as u32).to_be_bytes());
-        for n in 0..MAX_ENTRIES + 500 {
+        for n in 0..MOST + 500 {
             attempts.failed(nth(n), now);
-            assert!(lock(&attempts.addresses).entries.len() <= MAX_ENTRIES);
+            assert!(lock(&attempts.addresses).buckets.len() <= MOST);
         }
         let fresh = now + WINDOW;
         attempts.failed(nth(1), fresh);
-        assert_eq!(lock(&attempts.addresses).entries.len(), 1);
+        assert_eq!(lock(&attempts.addresses).buckets.len(), 1);
     }
 }

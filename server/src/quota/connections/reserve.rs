@@ -1,6 +1,6 @@
 //! The last places, which are kept for backends.
 //!
-//! Nobody can tell a backend from a stranger before it has proven its key, and strangers come faster. So a seat
+//! Nobody can tell a backend from a stranger before it has proven its key, and strangers come faster. So a slot
 //! here is lent for two seconds, few to one network, and whoever comes when all are taken has the place of who
 //! is there for longest: visitors first, who have no business here but at door B, then strangers, and those
 //! whose network proved a key lately only for another such.
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::seat::Seat;
+use super::permit::Slot;
 
 /// Who gives way to whom: each to its equals and betters.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -28,10 +28,10 @@ struct Holder {
     rank: Rank,
     /// A trusted proxy's is nobody's until it says whose.
     network: Option<IpAddr>,
-    seat: Arc<Seat>,
+    slot: Arc<Slot>,
 }
 
-/// The seats of those who have proven nothing yet, the oldest first; and the networks that proved a key lately.
+/// The slots of those who have proven nothing yet, the oldest first; and the networks that proved a key lately.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
     holders: Vec<Holder>,
@@ -39,8 +39,8 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// A seat, if `network` has few enough. With `full`, somebody else loses his for it.
-    pub(super) fn seat(&mut self, network: Option<IpAddr>, full: bool) -> Option<Arc<Seat>> {
+    /// A slot, if `network` has few enough. With `full`, somebody else loses his for it.
+    pub(super) fn slot(&mut self, network: Option<IpAddr>, full: bool) -> Option<Arc<Slot>> {
         let now = Instant::now();
         let rank = self.rank(network, now);
         if network.is_some_and(|network| self.count(network) >= SHARE) {
@@ -49,38 +49,38 @@ impl Reserve {
         if full {
             let oldest = self.holders.iter().enumerate().min_by_key(|(_, holder)| holder.rank);
             let (index, _) = oldest.filter(|(_, holder)| holder.rank <= rank)?;
-            self.holders.remove(index).seat.lose();
+            self.holders.remove(index).slot.lose();
         }
-        let seat = Seat::new(Some(UNPROVEN));
-        self.holders.push(Holder { rank, network, seat: seat.clone() });
-        Some(seat)
+        let slot = Slot::lent(now + UNPROVEN);
+        self.holders.push(Holder { rank, network, slot: slot.clone() });
+        Some(slot)
     }
 
-    /// Says whose a seat is. False: he has enough.
-    pub(super) fn name(&mut self, seat: &Arc<Seat>, network: IpAddr) -> bool {
+    /// Says whose a slot is. False: he has enough.
+    pub(super) fn name(&mut self, slot: &Arc<Slot>, network: IpAddr) -> bool {
         let (rank, count) = (self.rank(Some(network), Instant::now()), self.count(network));
-        if let Some(holder) = self.holder(seat) {
+        if let Some(holder) = self.holder(slot) {
             (holder.rank, holder.network) = (rank, Some(network));
         }
         count < SHARE
     }
 
     /// It's a visitor's, as far as one can tell.
-    pub(super) fn stand_back(&mut self, seat: &Arc<Seat>) {
-        seat.visitor.store(true, Ordering::Relaxed);
-        if let Some(holder) = self.holder(seat).filter(|holder| holder.rank == Rank::Stranger) {
+    pub(super) fn stand_back(&mut self, slot: &Arc<Slot>) {
+        slot.visitor.store(true, Ordering::Relaxed);
+        if let Some(holder) = self.holder(slot).filter(|holder| holder.rank == Rank::Stranger) {
             holder.rank = Rank::Visitor;
         }
     }
 
-    /// Whether somebody still holds a seat without having proven a key.
-    pub(super) fn has(&self, seat: &Arc<Seat>) -> bool {
-        self.holders.iter().any(|holder| Arc::ptr_eq(&holder.seat, seat))
+    /// Whether somebody still holds a slot without having proven a key.
+    pub(super) fn has(&self, slot: &Arc<Slot>) -> bool {
+        self.holders.iter().any(|holder| Arc::ptr_eq(&holder.slot, slot))
     }
 
     /// It is held for good from now on.
-    pub(super) fn settle(&mut self, seat: &Arc<Seat>) {
-        self.holders.retain(|holder| !Arc::ptr_eq(&holder.seat, seat));
+    pub(super) fn settle(&mut self, slot: &Arc<Slot>) {
+        self.holders.retain(|holder| !Arc::ptr_eq(&holder.slot, slot));
     }
 
     /// Somebody in `network` has a key that is good for something.
@@ -103,14 +103,14 @@ impl Reserve {
         self.holders.iter().filter(|holder| holder.network == Some(network)).count()
     }
 
-    fn holder(&mut self, seat: &Arc<Seat>) -> Option<&mut Holder> {
-        self.holders.iter_mut().find(|holder| Arc::ptr_eq(&holder.seat, seat))
+    fn holder(&mut self, slot: &Arc<Slot>) -> Option<&mut Holder> {
+        self.holders.iter_mut().find(|holder| Arc::ptr_eq(&holder.slot, slot))
     }
 }
 
 /// From accepting a connection to the first PONG of a backend that was let in: three round trips of the slowest link.
 const UNPROVEN: Duration = Duration::from_secs(2);
-/// Seats of one network: a client's tunnels come one after the other, or a few at once.
+/// Slots of one network: a client's tunnels come one after the other, or a few at once.
 const SHARE: usize = 4;
 /// How long a network counts as one that has backends: as long as a laptop is shut over night.
 const LATELY: Duration = Duration::from_secs(24 * 3600);
@@ -129,18 +129,18 @@ mod tests {
     async fn the_oldest_gives_way_visitors_first_and_networks_with_backends_last() {
         let mut reserve = Reserve::default();
         reserve.prove(network(1).unwrap());
-        let seats: Vec<_> = (1..=4).map(|n| reserve.seat(network(n), false).unwrap()).collect();
-        reserve.stand_back(&seats[3]);
-        reserve.stand_back(&seats[0]);
+        let slots: Vec<_> = (1..=4).map(|n| reserve.slot(network(n), false).unwrap()).collect();
+        reserve.stand_back(&slots[3]);
+        reserve.stand_back(&slots[0]);
         let mut losers = Vec::new();
         for newcomer in 5..=7 {
-            let before: Vec<_> = (0..4).filter(|n| reserve.has(&seats[*n])).collect();
-            let seat = reserve.seat(network(newcomer), true).unwrap();
-            losers.extend(before.into_iter().find(|n| !reserve.has(&seats[*n])));
-            reserve.settle(&seat);
+            let before: Vec<_> = (0..4).filter(|n| reserve.has(&slots[*n])).collect();
+            let slot = reserve.slot(network(newcomer), true).unwrap();
+            losers.extend(before.into_iter().find(|n| !reserve.has(&slots[*n])));
+            reserve.settle(&slot);
         }
         assert_eq!(losers, [3, 1, 2]);
-        assert!(reserve.seat(network(8), true).is_none(), "a stranger before who proved a key");
+        assert!(reserve.slot(network(8), true).is_none(), "a stranger before who proved a key");
         tokio::time::advance(LATELY).await;
         assert_eq!(reserve.rank(network(1), Instant::now()), Rank::Stranger, "that is long ago");
     }
@@ -150,22 +150,22 @@ mod tests {
         let mut reserve = Reserve::default();
         reserve.prove(network(1).unwrap());
         reserve.prove(network(2).unwrap());
-        let seat = reserve.seat(network(1), false).unwrap();
-        assert!(reserve.seat(network(3), true).is_none());
-        assert!(reserve.seat(network(2), true).is_some());
-        assert!(seat.is_taken(), "it is somebody else's");
+        let slot = reserve.slot(network(1), false).unwrap();
+        assert!(reserve.slot(network(3), true).is_none());
+        assert!(reserve.slot(network(2), true).is_some());
+        assert!(slot.is_taken(), "it is somebody else's");
     }
 
     #[test]
-    fn a_network_has_few_seats_until_it_proves_a_key() {
+    fn a_network_has_few_slots_until_it_proves_a_key() {
         let mut reserve = Reserve::default();
-        let seats: Vec<_> = (0..9).filter_map(|_| reserve.seat(network(1), false)).collect();
-        assert_eq!(seats.len(), SHARE);
-        let behind_a_proxy = reserve.seat(None, false).unwrap();
+        let slots: Vec<_> = (0..9).filter_map(|_| reserve.slot(network(1), false)).collect();
+        assert_eq!(slots.len(), SHARE);
+        let behind_a_proxy = reserve.slot(None, false).unwrap();
         assert!(!reserve.name(&behind_a_proxy, network(1).unwrap()));
         reserve.settle(&behind_a_proxy);
-        seats.iter().for_each(|seat| reserve.settle(seat));
-        assert!(reserve.seat(network(1), false).is_some());
+        slots.iter().for_each(|slot| reserve.settle(slot));
+        assert!(reserve.slot(network(1), false).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Everybody who is in: the live tunnels, and the policy by which they are.
 //!
-//! Invariant: a tunnel stands in the pools of exactly those sites that the policy in force grants it,
+//! Invariant: a tunnel stands in the pools of exactly those routes that the policy in force grants it,
 //! whichever of the two came last; so joining and the policy's exchange exclude each other.
 
 mod replaced;
@@ -14,19 +14,20 @@ use log::{info, warn};
 use ptth_link::goaway::{REPLACED, WITHDRAWN};
 use tokio::sync::Notify;
 
-use crate::auth::Identity;
 use crate::config::WhenTaken;
 use crate::fallback::Fallbacks;
+use crate::identity::{Grant, Identity};
 use crate::live::{Tunnel, TunnelId};
 use crate::policy::{Policy, Route};
-use crate::site::{Grant, Site};
+use crate::quota::{Gauge, Permit};
+use crate::router::RouteId;
 
 use replaced::Replaced;
 use succession::Succession;
 
 /// The tunnels of the whole gateway.
 #[derive(Debug)]
-pub struct Roster {
+pub struct Registry {
     policy: RwLock<Arc<Policy>>,
     members: Mutex<Members>,
     changed: Notify,
@@ -36,15 +37,15 @@ pub struct Roster {
     /// The origins in the place of backends that are away.
     pub(crate) fallbacks: Fallbacks,
     /// Tunnels of each shard, from the end of their TLS handshake on.
-    booked: Mutex<Vec<usize>>,
+    booked: Mutex<Vec<Gauge>>,
 }
 
-/// Joining and leaving look only at the tunnel's own sites and process, never at all members.
+/// Joining and leaving look only at the tunnel's own routes and process, never at all members.
 #[derive(Debug, Default)]
 struct Members {
     present: BTreeMap<TunnelId, Member>,
-    /// The tunnels that had to leave a site to another backend; the first has it again when nobody else does.
-    losers: HashMap<Site, BTreeSet<TunnelId>>,
+    /// The tunnels that had to leave a route to another backend; the first has it again when nobody else does.
+    losers: HashMap<RouteId, BTreeSet<TunnelId>>,
     replaced: Replaced,
     /// Tunnels that another one of the same process replaced, as long as they last.
     leaving: Vec<Weak<Tunnel>>,
@@ -55,8 +56,8 @@ struct Members {
 struct Member {
     tunnel: Arc<Tunnel>,
     routes: ByPool,
-    /// Those of its sites that another backend took from it.
-    lost: HashSet<Site>,
+    /// Those of its routes that another backend took from it.
+    lost: HashSet<RouteId>,
 }
 
 /// Routes by the addresses of their pools in memory, to be found among thousands.
@@ -89,7 +90,7 @@ impl Member {
     /// Has it stand where `policy` lets it, but for what it lost.
     fn sort(&mut self, policy: &Policy) {
         let mut granted = policy.judge(&self.tunnel);
-        granted.retain(|route| !self.lost.contains(&route.site));
+        granted.retain(|route| !self.lost.contains(&route.id));
         self.stand(granted);
     }
 }
@@ -97,7 +98,7 @@ impl Member {
 impl Members {
     /// Has every tunnel leave a route whose place `tunnel` takes there.
     fn make_way(&mut self, route: &Route, tunnel: &Tunnel) {
-        self.replaced.forget(&route.site, &tunnel.identity);
+        self.replaced.forget(&route.id, &tunnel.identity);
         let replaces = route.when_taken == WhenTaken::Replace;
         let others =
             if replaces { route.pool.all() } else { route.pool.siblings(&tunnel.identity) };
@@ -114,8 +115,8 @@ impl Members {
                     .into_iter()
                     .for_each(|member| member.stand(Vec::new()));
             } else if replaces && !it.identity.is_same_backend(&tunnel.identity) {
-                let (old, new, site) = (it.id, tunnel.id, &route.site);
-                info!("tunnel: {old} replaced by {new}, of another backend, {site}");
+                let (old, new, id) = (it.id, tunnel.id, &route.id);
+                info!("tunnel: {old} replaced by {new}, of another backend, {id}");
                 self.lose(route, &it);
             }
         }
@@ -123,10 +124,10 @@ impl Members {
 
     /// Takes a route from a tunnel.
     fn lose(&mut self, route: &Route, tunnel: &Tunnel) {
-        self.replaced.note(&route.site, &tunnel.identity);
+        self.replaced.note(&route.id, &tunnel.identity);
         let Some(member) = self.present.get_mut(&tunnel.id) else { return };
-        member.lost.insert(route.site.clone());
-        self.losers.entry(route.site.clone()).or_default().insert(tunnel.id);
+        member.lost.insert(route.id.clone());
+        self.losers.entry(route.id.clone()).or_default().insert(tunnel.id);
         member.routes.remove(&key(route));
         route.pool.remove(tunnel.id);
         if member.routes.is_empty() {
@@ -139,45 +140,53 @@ impl Members {
         let Some(mut member) = self.present.remove(&id) else { return };
         let served = std::mem::take(&mut member.routes);
         served.values().for_each(|route| route.pool.remove(id));
-        for site in &member.lost {
-            if let Some(losers) = self.losers.get_mut(site) {
+        for route in &member.lost {
+            if let Some(losers) = self.losers.get_mut(route) {
                 losers.remove(&id);
             }
         }
-        let sites = served.values().map(|route| &route.site);
-        for site in sites.chain(member.tunnel.grants.iter().map(Grant::site)) {
-            let free = !policy.has_backend(site);
-            let first = self.losers.get_mut(site).filter(|_| free).and_then(BTreeSet::pop_first);
-            if self.losers.get(site).is_some_and(BTreeSet::is_empty) {
-                self.losers.remove(site);
+        let left: Vec<_> = served.values().map(|route| &route.id).collect();
+        let left = || left.iter().copied().chain(member.tunnel.grants.iter().map(Grant::route));
+        let mut heirs = BTreeSet::new();
+        for id in left() {
+            let free = !policy.has_backend(id);
+            let first = self.losers.get_mut(id).filter(|_| free).and_then(BTreeSet::pop_first);
+            if self.losers.get(id).is_some_and(BTreeSet::is_empty) {
+                self.losers.remove(id);
             }
             if let Some(heir) = first.and_then(|first| self.present.get_mut(&first)) {
-                heir.lost.remove(site);
-                heir.sort(policy);
+                heir.lost.remove(id);
+                heirs.insert(heir.tunnel.id);
             }
-            policy.forget(site);
         }
+        // Each once, however many routes it has again.
+        for heir in heirs {
+            self.present.get_mut(&heir).into_iter().for_each(|heir| heir.sort(policy));
+        }
+        left().for_each(|id| policy.forget(id));
     }
 
-    /// Whether a credential has all the tunnels on a route that it may have, but for those that `tunnel`
+    /// Whether a credential has all the tunnels on one of the routes that it may have, but for those that `tunnel`
     /// replaces; or as many that were replaced and still carry something.
-    fn is_full(&mut self, route: &Route, identity: &Identity, most: usize) -> bool {
+    fn is_full(&mut self, routes: &[Arc<Route>], identity: &Identity, most: usize) -> bool {
         self.leaving.retain(|it| it.upgrade().is_some_and(|it| it.in_flight() > 0));
         let leaving = self.leaving.iter().filter_map(Weak::upgrade);
         if leaving.filter(|it| it.identity.key == identity.key).count() >= most {
             return true;
         }
-        let siblings = || route.pool.siblings(identity);
-        let held = match route.when_taken {
-            WhenTaken::Balance => route.pool.held_by(identity),
-            // All others go, or none comes.
-            WhenTaken::Replace | WhenTaken::Reject => siblings().len(),
-        };
-        held >= most && !siblings().iter().any(|it| it.identity.is_same_tunnel(identity))
+        routes.iter().any(|route| {
+            let siblings = || route.pool.siblings(identity);
+            let held = match route.when_taken {
+                WhenTaken::Balance => route.pool.held_by(identity),
+                // All others go, or none comes.
+                WhenTaken::Replace | WhenTaken::Reject => siblings().len(),
+            };
+            held >= most && !siblings().iter().any(|it| it.identity.is_same_tunnel(identity))
+        })
     }
 }
 
-impl Roster {
+impl Registry {
     /// Nobody yet, on that many shards; a credential may have `most` tunnels on one route.
     pub fn new(policy: Policy, shards: usize, most: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -187,7 +196,7 @@ impl Roster {
             most,
             succession: Succession::default(),
             fallbacks: Fallbacks::new(shards),
-            booked: Mutex::new(vec![0; shards]),
+            booked: Mutex::new((0..shards).map(|_| Gauge::default()).collect()),
         })
     }
 
@@ -213,21 +222,21 @@ impl Roster {
         self.lock().present.values().map(|member| member.tunnel.clone()).collect()
     }
 
-    /// The tunnels that would keep one of these sites from a backend, if they answer.
+    /// The tunnels that would keep one of these routes from a backend, if they answer.
     pub fn keepers(&self, identity: &Identity, grants: &[Grant]) -> Vec<Arc<Tunnel>> {
         let mut members = self.lock();
-        let routes = self.policy().live(grants);
+        let routes = self.policy().granted(grants);
         routes.iter().flat_map(|route| members.replaced.keepers(route, identity)).collect()
     }
 
-    /// Whether a backend has all the tunnels on one of these sites that its credential may have.
+    /// Whether a backend has all the tunnels on one of these routes that its credential may have.
     pub fn is_full(&self, identity: &Identity, grants: &[Grant]) -> bool {
         let mut members = self.lock();
-        let routes = self.policy().live(grants);
-        routes.iter().any(|route| members.is_full(route, identity, self.most))
+        let routes = self.policy().granted(grants);
+        members.is_full(&routes, identity, self.most)
     }
 
-    /// Lets a tunnel take requests for its sites. One of the same credential and name is replaced at
+    /// Lets a tunnel take requests for its routes. One of the same credential and name is replaced at
     /// once, and told: after a network change nobody waits for the dead one to be found dead.
     ///
     /// # Errors
@@ -238,7 +247,7 @@ impl Roster {
         let joined = self.join(&mut members, tunnel, policy.judge(tunnel));
         if joined.is_err() {
             // What began to exist for it.
-            tunnel.grants.iter().for_each(|grant| policy.forget(grant.site()));
+            tunnel.grants.iter().for_each(|grant| policy.forget(grant.route()));
         }
         joined
     }
@@ -256,7 +265,7 @@ impl Roster {
         if routes.iter().any(|route| !members.replaced.keepers(route, identity).is_empty()) {
             return Err(Turned::Taken);
         }
-        if routes.iter().any(|route| members.is_full(route, identity, self.most)) {
+        if members.is_full(&routes, identity, self.most) {
             return Err(Turned::Full);
         }
         routes.iter().for_each(|route| members.make_way(route, tunnel));
@@ -265,7 +274,7 @@ impl Roster {
         member.stand(routes);
         members.present.insert(tunnel.id, member);
         self.changed.notify_waiters();
-        Ok(Registration { roster: self.clone(), tunnel: tunnel.clone() })
+        Ok(Registration { registry: self.clone(), tunnel: tunnel.clone() })
     }
 
     /// Puts another policy in force. Tunnels that it grants something live on; the others finish what
@@ -288,15 +297,11 @@ impl Roster {
     }
 
     /// The shard that drives the fewest tunnels, those on their way there included; `near` if it is
-    /// one of them.
-    pub fn emptiest_shard(self: &Arc<Self>, near: usize) -> Booking {
-        let mut booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
-        let fewest = booked.iter().enumerate().min_by_key(|(n, count)| (**count, *n != near));
-        let shard = fewest.map_or(near, |(n, _)| n);
-        if let Some(count) = booked.get_mut(shard) {
-            *count += 1;
-        }
-        Booking { roster: self.clone(), shard }
+    /// one of them. And the permit that has the tunnel count there.
+    pub fn emptiest_shard(&self, near: usize) -> (usize, Option<Permit>) {
+        let booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
+        let fewest = booked.iter().enumerate().min_by_key(|(n, count)| (count.held(), *n != near));
+        fewest.map_or((near, None), |(shard, count)| (shard, Some(count.permit())))
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {
@@ -333,14 +338,14 @@ impl Replaced {
         let bars = match route.when_taken {
             WhenTaken::Balance => false,
             WhenTaken::Reject => true,
-            WhenTaken::Replace => self.has(&route.site, identity),
+            WhenTaken::Replace => self.has(&route.id, identity),
         };
         let mut rivals = if bars { route.pool.rivals(identity) } else { Vec::new() };
         if let (WhenTaken::Reject, Some(wide)) = (route.when_taken, &route.wide) {
             rivals.extend(wide.rivals(identity));
         }
         if !rivals.is_empty() && route.when_taken == WhenTaken::Replace {
-            self.note(&route.site, identity);
+            self.note(&route.id, identity);
         }
         rivals
     }
@@ -350,7 +355,7 @@ impl Replaced {
 #[must_use = "dropping the registration removes the tunnel at once"]
 #[derive(Debug)]
 pub struct Registration {
-    roster: Arc<Roster>,
+    registry: Arc<Registry>,
     tunnel: Arc<Tunnel>,
 }
 
@@ -363,24 +368,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.roster.lock().leave(self.tunnel.id, &self.roster.policy());
-        self.roster.changed.notify_waiters();
-    }
-}
-
-/// A tunnel's place on a shard. Dropping it frees the place.
-#[derive(Debug)]
-pub struct Booking {
-    roster: Arc<Roster>,
-    /// The shard.
-    pub shard: usize,
-}
-
-impl Drop for Booking {
-    fn drop(&mut self) {
-        let mut booked = self.roster.booked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = booked.get_mut(self.shard) {
-            *count = count.saturating_sub(1);
-        }
+        self.registry.lock().leave(self.tunnel.id, &self.registry.policy());
+        self.registry.changed.notify_waiters();
     }
 }

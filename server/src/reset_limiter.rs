@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 /// Limits the RST_STREAM frames that a tunnel's backend gets.
 #[derive(Debug)]
-pub struct Graveyard(Mutex<Inner>);
+pub struct ResetLimiter(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    buried: VecDeque<Buried>,
+    deferred: VecDeque<Deferred>,
     tokens: f64,
     filled: Instant,
     burst: f64,
@@ -25,14 +25,14 @@ struct Inner {
 }
 
 /// A stream's handles, whatever they are: dropping them resets it.
-pub type Buried = Box<dyn Any + Send>;
+pub type Deferred = Box<dyn Any + Send>;
 
-impl Graveyard {
+impl ResetLimiter {
     /// `ours`: the other end is our own client, which sets itself no limit below its number of streams.
     pub fn new(ours: bool) -> Self {
         let (burst, rate) = if ours { (OUR_BURST, OUR_RATE) } else { (BURST, RATE) };
         Self(Mutex::new(Inner {
-            buried: VecDeque::new(),
+            deferred: VecDeque::new(),
             tokens: burst,
             filled: Instant::now(),
             burst,
@@ -42,33 +42,33 @@ impl Graveyard {
     }
 
     /// Resets the stream now if the rate allows, else later.
-    pub fn bury(&self, stream: Buried) {
+    pub fn defer(&self, stream: Deferred) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !inner.closed && (!inner.buried.is_empty() || !inner.take()) {
-            inner.buried.push_back(stream);
+        if !inner.closed && (!inner.deferred.is_empty() || !inner.take()) {
+            inner.deferred.push_back(stream);
         }
         // Otherwise it is dropped at the end of this function, after the lock.
     }
 
-    /// The tunnel is no more: nothing has to wait. What was buried holds the tunnel, which holds this, so
+    /// The tunnel is no more: nothing has to wait. What was deferred holds the tunnel, which holds this, so
     /// that without a word neither would ever be freed.
     pub fn close(&self) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.closed = true;
-        let buried = std::mem::take(&mut inner.buried);
+        let deferred = std::mem::take(&mut inner.deferred);
         drop(inner);
-        // After the lock, since what is dropped may bury something.
-        drop(buried);
+        // After the lock, since what is dropped may defer something.
+        drop(deferred);
     }
 
     /// Resets those whose time has come; true while some are left. To be called every second or so.
-    pub fn exhume(&self) -> bool {
+    pub fn release(&self) -> bool {
         let mut due = Vec::new();
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while !inner.buried.is_empty() && inner.take() {
-            due.extend(inner.buried.pop_front());
+        while !inner.deferred.is_empty() && inner.take() {
+            due.extend(inner.deferred.pop_front());
         }
-        !inner.buried.is_empty()
+        !inner.deferred.is_empty()
     }
 }
 
@@ -103,33 +103,33 @@ mod tests {
     /// B10: a tunnel that ends leaves nothing behind, however many of its streams waited for their reset.
     #[tokio::test(start_paused = true)]
     async fn with_the_tunnel_go_all_that_waited() {
-        let graveyard = Graveyard::new(false);
+        let reset_limiter = ResetLimiter::new(false);
         let alive = Arc::new(());
         for _ in 0..1000 {
-            graveyard.bury(Box::new(alive.clone()));
+            reset_limiter.defer(Box::new(alive.clone()));
         }
         assert_eq!(Arc::strong_count(&alive), 201);
-        graveyard.close();
+        reset_limiter.close();
         assert_eq!(Arc::strong_count(&alive), 1);
-        graveyard.bury(Box::new(alive.clone()));
+        reset_limiter.defer(Box::new(alive.clone()));
         assert_eq!(Arc::strong_count(&alive), 1, "nor does anything wait that comes later");
     }
 
     /// B10, LESSONS h2 point 2
     #[tokio::test(start_paused = true)]
     async fn a_foreign_backend_is_never_sent_more_resets_than_it_allows() {
-        let graveyard = Graveyard::new(false);
+        let reset_limiter = ResetLimiter::new(false);
         let alive = Arc::new(());
         for _ in 0..5000 {
-            graveyard.bury(Box::new(alive.clone()));
+            reset_limiter.defer(Box::new(alive.clone()));
         }
         let reset = |alive: &Arc<()>| 5000 - (Arc::strong_count(alive) - 1);
         assert_eq!(reset(&alive), 800);
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(graveyard.exhume());
+        assert!(reset_limiter.release());
         assert_eq!(reset(&alive), 1100);
         tokio::time::advance(Duration::from_secs(200)).await;
-        while graveyard.exhume() {
+        while reset_limiter.release() {
             tokio::time::advance(Duration::from_secs(10)).await;
         }
         assert_eq!(reset(&alive), 5000, "every stream is reset in the end");

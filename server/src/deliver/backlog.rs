@@ -1,0 +1,231 @@
+//! How much is kept for delivery, by all and by each.
+//!
+//! Invariant: no route and no address has more than what is left for everybody else; nor has an address of one
+//! route more than the route may still take. So one that floods gets half, two get a third each, and there is
+//! always something left for the next.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::Respond;
+use crate::quota::{Counter, network};
+use crate::router::RouteId;
+
+/// Requests, and their bytes.
+type Load = [usize; 2];
+
+/// A route, an address, an address of a route; or with neither, all.
+type Holder = (Option<RouteId>, Option<IpAddr>);
+
+/// What one gateway keeps.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// Requests, and [`BYTES`].
+    limits: Load,
+    held: Mutex<Counter<Holder, 2>>,
+}
+
+impl Backlog {
+    /// Room for so many requests, and [`BYTES`].
+    pub(super) fn new(requests: usize) -> Arc<Self> {
+        Arc::new(Self { limits: [requests, BYTES], held: Mutex::default() })
+    }
+
+    /// A permit for one more request, which weighs so many bytes so far.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        route: &RouteId,
+        address: IpAddr,
+        bytes: usize,
+    ) -> Option<Permit> {
+        let (route, address) = (route.clone(), network(address));
+        let mut permit = Permit { backlog: self.clone(), route, address, load: [0, 0] };
+        permit.add([1, bytes]).then_some(permit)
+    }
+
+    /// Requests and bytes.
+    pub(super) fn held(&self) -> Load {
+        self.lock().of(&(None, None))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counter<Holder, 2>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to keep one request, until dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    backlog: Arc<Backlog>,
+    route: RouteId,
+    address: IpAddr,
+    load: Load,
+}
+
+impl Permit {
+    /// The route that the request was for when it came.
+    pub(super) fn route(&self) -> &RouteId {
+        &self.route
+    }
+
+    /// Takes so many bytes more. False if there is no room for them.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        self.add([0, bytes])
+    }
+
+    /// The same in another backlog, if that has room.
+    pub(super) fn moved(self, to: &Arc<Backlog>) -> Option<Self> {
+        to.take(&self.route, self.address, self.load[1])
+    }
+
+    /// Gives so many bytes back.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.load[1]);
+        self.load[1] -= bytes;
+        self.give_back([0, bytes]);
+    }
+
+    fn holders(&self) -> [Holder; 4] {
+        let (route, address) = (Some(self.route.clone()), Some(self.address));
+        [(None, None), (route.clone(), None), (None, address), (route, address)]
+    }
+
+    /// Adds `more`, if it fits.
+    fn add(&mut self, more: Load) -> bool {
+        let holders = self.holders();
+        let mut held = self.backlog.lock();
+        let [all, of_route, of_address, of_both] =
+            [0, 1, 2, 3].map(|n| plus(held.of(&holders[n]), more));
+        let left = minus(self.backlog.limits, all);
+        // A route grows until it has as much as is left: half of the difference is what it may still take, the
+        // request that is taken now included.
+        let [requests, bytes] = minus(left, of_route);
+        let share = [requests / 2 + 1, bytes / 2];
+        let within =
+            |then: Load, left: Load| (0..2).all(|unit| more[unit] == 0 || then[unit] <= left[unit]);
+        let fits = (0..2).all(|unit| all[unit] <= self.backlog.limits[unit])
+            && within(of_route, left)
+            && within(of_address, left)
+            && within(of_both, share);
+        if fits {
+            holders.into_iter().for_each(|holder| held.add(holder, more));
+            self.load = plus(self.load, more);
+        }
+        fits
+    }
+
+    fn give_back(&self, less: Load) {
+        let mut held = self.backlog.lock();
+        self.holders().iter().for_each(|holder| held.sub(holder, less));
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.give_back(self.load);
+    }
+}
+
+fn plus(one: Load, other: Load) -> Load {
+    [one[0].saturating_add(other[0]), one[1].saturating_add(other[1])]
+}
+
+fn minus(one: Load, other: Load) -> Load {
+    [one[0].saturating_sub(other[0]), one[1].saturating_sub(other[1])]
+}
+
+/// Each waiting request costs a task beside its bytes.
+pub(super) const REQUESTS: usize = 1000;
+/// Small beside the budget of bodies under way, since this may be full for hours; a thousand webhooks of
+/// the usual size. The largest body still fits where there are a few others.
+pub(super) const BYTES: usize = 32 << 20;
+/// The largest body, whatever a route allows.
+pub(super) const LARGEST: usize = Respond::LARGEST;
+const _: () = assert!(LARGEST <= BYTES / 8);
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn route(n: usize) -> RouteId {
+        RouteId::Name(n.to_string())
+    }
+
+    fn address(n: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, n).into()
+    }
+
+    fn any_address(n: usize) -> IpAddr {
+        Ipv4Addr::from(0xcb00_7100 + n as u32).into()
+    }
+
+    fn flood(
+        backlog: &Arc<Backlog>,
+        route: &RouteId,
+        address: impl Fn(usize) -> IpAddr,
+    ) -> Vec<Permit> {
+        (0..).map_while(|n| backlog.take(route, address(n), 100)).collect()
+    }
+
+    #[test]
+    fn one_route_gets_half_and_the_next_a_half_of_the_rest() {
+        let backlog = Backlog::new(REQUESTS);
+        let one = flood(&backlog, &route(1), any_address);
+        assert_eq!(one.len(), 500);
+        let two = flood(&backlog, &route(2), any_address);
+        assert_eq!(two.len(), 250);
+        assert_eq!(flood(&backlog, &route(3), any_address).len(), 125);
+        drop((one, two));
+        assert_eq!(backlog.held(), [0, 0]);
+        assert!(backlog.lock().is_empty(), "nothing is remembered");
+    }
+
+    #[test]
+    fn one_address_gets_half_over_all_routes() {
+        let backlog = Backlog::new(REQUESTS);
+        let places: Vec<_> =
+            (0..).map_while(|n| backlog.take(&route(n % 7), address(1), 1)).collect();
+        assert_eq!(places.len(), 500);
+        assert!(backlog.take(&route(0), address(2), 1).is_some());
+    }
+
+    /// Of one route an address gets half, the next one half of what the route may still take, and so on: a
+    /// sender that none of them is finds room.
+    #[test]
+    fn no_addresses_fill_a_route() {
+        let backlog = Backlog::new(REQUESTS);
+        let flood = |n| {
+            let places = (0..).map_while(|_| backlog.take(&route(1), address(n), 1));
+            places.collect::<Vec<_>>()
+        };
+        let floods: Vec<_> = (1..=5).map(flood).collect();
+        let had: Vec<_> = floods.iter().map(Vec::len).collect();
+        assert_eq!(had, [250, 125, 63, 31, 16]);
+        assert!(backlog.take(&route(1), address(9), 1).is_some());
+    }
+
+    #[test]
+    fn bytes_are_bounded_like_requests() {
+        let backlog = Backlog::new(REQUESTS);
+        let mut place = backlog.take(&route(1), address(1), 0).unwrap();
+        let steps = (0..).take_while(|_| place.grow(1 << 20)).count();
+        assert_eq!(steps, 8, "a quarter: one address of one route");
+        let mut others: Vec<_> = (2..)
+            .map_while(|n| {
+                let mut other = backlog.take(&route(1), address(n), 0).unwrap();
+                other.grow(1 << 20).then_some(other)
+            })
+            .collect();
+        assert_eq!(others.len(), 7, "half: one route, of what is left for a share");
+        let mut other = backlog.take(&route(2), address(2), LARGEST).unwrap();
+        assert!(!other.grow(1 << 20));
+        place.shrink(8 << 20);
+        assert!(other.grow(1 << 20));
+        others.clear();
+        drop(place);
+        drop(other);
+        assert_eq!(backlog.held(), [0, 0]);
+    }
+}

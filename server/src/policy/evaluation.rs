@@ -1,0 +1,410 @@
+//! One evaluation of the policy: what a backend may serve by what it shows, credential by credential, at either door.
+//!
+//! Each credential is asked once at most, whatever is wanted: one of them may be an authorizer outside.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::auth::{Claim, Credential, Pass, Refusal};
+use crate::identity::{Grant, Identity, Mark};
+use crate::router::RouteId;
+
+use super::names::Names;
+use super::route::Allow;
+use super::wish::{at_path, forbidden};
+use super::{Policy, Refused, Target, Wish};
+
+impl Policy {
+    /// Door A: what a backend may serve whose key TLS has proven.
+    ///
+    /// # Errors
+    /// [`Refused::Forbidden`]: its key is good for something, but not for what it asks.
+    pub async fn admit(&self, identity: &Identity, address: IpAddr) -> Result<Vec<Grant>, Refused> {
+        let claim =
+            Claim { key: identity.key, authorization: None, address, hosts: &[], name: None };
+        let grants = Evaluation::new(self, &claim).by_certificate(identity).await?;
+        at_path(grants, identity.path.as_deref())
+    }
+
+    /// Door B: what a backend may serve that shows `claim`, of what it asks for, of that the `path` alone if it names
+    /// one; and who it is, unless the gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn register(
+        &self,
+        claim: &Claim<'_>,
+        wish: &Wish,
+        path: Option<&str>,
+    ) -> Result<(Option<Mark>, Vec<Grant>), Refused> {
+        let mut evaluation = Evaluation::new(self, claim);
+        let mut grants = evaluation.by_wish(wish).await?;
+        let mut seen = HashSet::new();
+        grants.retain(|grant| seen.insert(grant.route().clone()));
+        Ok((evaluation.who, at_path(grants, path)?))
+    }
+
+    /// What is guessed at by asking for that, as text: routes, by their first hosts, and names. What is nowhere in
+    /// the configuration is nothing, since a stranger makes up as much of it as it likes.
+    pub fn targets(&self, wish: &Wish) -> Vec<String> {
+        let text = |target: &Target| match target {
+            Target::Route(route) => route.allow.hosts.first().cloned().unwrap_or_default(),
+            Target::Names => "a name".to_owned(),
+        };
+        let mut found: Vec<String> = match wish {
+            Wish::Any => vec!["*".to_owned()],
+            Wish::Name(_) => vec![text(&Target::Names)],
+            Wish::Hosts(hosts) => {
+                hosts.iter().flat_map(|host| self.table.at(host)).map(text).collect()
+            }
+        };
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+pub(super) struct Evaluation<'a> {
+    policy: &'a Policy,
+    claim: &'a Claim<'a>,
+    /// Who it is, by the first credential that let it in.
+    pub(super) who: Option<Mark>,
+    /// The answers, by credential and, of those outside, by the hosts that they were asked about.
+    asked: HashMap<(usize, Vec<String>), Option<Pass>>,
+    challenges: Vec<&'static str>,
+    /// Why the last one that was of the right kind didn't let it in.
+    why: Option<Refusal>,
+    unavailable: bool,
+    /// Whether authorizers outside are asked.
+    abroad: bool,
+}
+
+impl<'a> Evaluation<'a> {
+    pub(super) fn new(policy: &'a Policy, claim: &'a Claim<'a>) -> Self {
+        let (asked, challenges) = Default::default();
+        let (who, why, unavailable, abroad) = (None, None, false, false);
+        Self { policy, claim, who, asked, challenges, why, unavailable, abroad }
+    }
+
+    /// `hosts`: those at stake, where the backend itself names none. What an authorizer says is good for the
+    /// hosts that it was asked about, so it is asked anew about others.
+    async fn passes(&mut self, credential: &Arc<dyn Credential>, hosts: &[String]) -> Option<Pass> {
+        let named = !self.claim.hosts.is_empty() || self.claim.name.is_some();
+        let hosts = if named { self.claim.hosts } else { hosts };
+        let about = if credential.is_abroad() { hosts.to_vec() } else { Vec::new() };
+        let key = (Arc::as_ptr(credential).cast::<()>() as usize, about);
+        if let Some(answer) = self.asked.get(&key) {
+            return answer.clone();
+        }
+        if credential.is_abroad() && !self.abroad {
+            return None;
+        }
+        let pass = match credential.check(&Claim { hosts, ..*self.claim }).await {
+            Ok(pass) => Some(pass),
+            Err(refusal) => {
+                self.unavailable |= matches!(refusal, Refusal::Unavailable(_));
+                if !matches!(refusal, Refusal::Absent) {
+                    self.why = Some(refusal);
+                }
+                None
+            }
+        };
+        if let Some(challenge) = credential.challenge()
+            && !self.challenges.contains(&challenge)
+        {
+            self.challenges.push(challenge);
+        }
+        self.who = self.who.or(pass.as_ref().map(|pass| pass.who));
+        self.asked.insert(key, pass.clone());
+        pass
+    }
+
+    /// By a key that TLS proved a grant is judged again by the policy in force, by a secret it is good for exactly this.
+    fn grant(&self, id: RouteId, pass: &Pass) -> Grant {
+        match (self.claim.key, id) {
+            (Some(_), id) => Grant::by_key(id),
+            (None, RouteId::Name(name)) => Grant::of_name(&name, self.domain(), pass.mark),
+            (None, id) => Grant::by_secret(id, pass.mark),
+        }
+    }
+
+    fn domain(&self) -> &'a str {
+        self.policy.names.as_ref().map_or("", Names::domain)
+    }
+
+    /// What it may serve of a route. `wanted`: the one of its hosts that it asks for. A credential that is judged here
+    /// is good for the whole route, an authorizer's answer for what it was asked.
+    async fn route(&mut self, allow: &Allow, wanted: Option<(&RouteId, &str)>) -> Vec<Grant> {
+        let Some(credentials) = &allow.credentials else {
+            let fine = allow.known.admits_generally(self.claim.key.as_ref());
+            return allow.ids.iter().filter(|_| fine).cloned().map(Grant::by_key).collect();
+        };
+        for credential in credentials {
+            let Some(pass) = self.passes(credential, &allow.hosts).await else { continue };
+            return match wanted.filter(|_| credential.is_abroad()) {
+                Some((id, host)) => {
+                    id.at(host).map(|id| self.grant(id, &pass)).into_iter().collect()
+                }
+                None => allow.ids.iter().map(|id| self.grant(id.clone(), &pass)).collect(),
+            };
+        }
+        Vec::new()
+    }
+
+    /// What it may serve of the configured routes; of several those that visitors of `host` come to, if it is one of
+    /// theirs, else all.
+    async fn routes(&mut self, host: Option<&str>) -> Vec<Grant> {
+        let (mut all, mut here) = (Vec::new(), Vec::new());
+        let at: Vec<_> = host.into_iter().flat_map(|host| self.policy.table.at(host)).collect();
+        for allow in &self.policy.allows {
+            let grants = self.route(allow, None).await;
+            let has = |target: &&Target| matches!(target, Target::Route(it) if Arc::ptr_eq(&it.allow, allow));
+            let part = if at.iter().any(has) { &mut here } else { &mut all };
+            part.extend(grants);
+        }
+        if here.is_empty() { all } else { here }
+    }
+
+    /// The names that it may have without asking for one.
+    async fn listed(&mut self) -> Vec<Grant> {
+        let (policy, domain, mut grants) = (self.policy, self.domain(), Vec::new());
+        for entry in policy.name_grants() {
+            let names = entry.names.iter().flatten().filter(|_| !domain.is_empty());
+            let hosts: Vec<_> = names.map(|name| format!("{name}.{domain}")).collect();
+            let Some(pass) = self.passes(&entry.credential, &hosts).await else { continue };
+            let names = match &pass.name {
+                // It speaks of one name, which must be among the granted ones all the same.
+                Some(name) => policy.may_have(entry, name).then(|| vec![name.clone()]),
+                None => entry.names.clone(),
+            };
+            let names = names.into_iter().flatten();
+            grants.extend(names.map(|name| self.grant(RouteId::Name(name), &pass)));
+        }
+        grants
+    }
+
+    /// A dynamic name.
+    async fn named(&mut self, name: &str) -> Option<Grant> {
+        for entry in self.policy.name_grants() {
+            if !self.policy.may_have(entry, name) {
+                continue;
+            }
+            let pass = self.passes(&entry.credential, &[]).await;
+            // A credential that speaks of a name is good for that one alone.
+            if let Some(pass) = pass.filter(|pass| pass.name.as_ref().is_none_or(|own| own == name))
+            {
+                return Some(self.grant(RouteId::Name(name.to_owned()), &pass));
+            }
+        }
+        None
+    }
+
+    /// Door A: what the key is good for, of what the certificate and the ClientHello ask for.
+    pub(super) async fn by_certificate(
+        &mut self,
+        identity: &Identity,
+    ) -> Result<Vec<Grant>, Refused> {
+        // Another program's certificate may say there what its company has always put there.
+        let wish = identity.wish.as_deref();
+        if let Some(wish) = wish.filter(|wish| identity.ours || self.policy.speaks_of(wish)) {
+            let grant = self.named(wish).await;
+            return Ok(vec![grant.ok_or_else(|| forbidden(format!("the name {wish:?}")))?]);
+        }
+        let sni = identity.sni.as_deref();
+        if let Some(name) = sni.and_then(|host| self.policy.name_at(host))
+            && let Some(grant) = self.named(&name).await
+        {
+            return Ok(vec![grant]);
+        }
+        let mut grants = self.routes(sni).await;
+        if grants.is_empty() {
+            grants = self.listed().await;
+        }
+        if grants.is_empty() { Err(forbidden(ANYTHING.to_owned())) } else { Ok(grants) }
+    }
+
+    /// Door B: what the claim is good for, of what is asked for.
+    pub(super) async fn by_wish(&mut self, wish: &Wish) -> Result<Vec<Grant>, Refused> {
+        match wish {
+            Wish::Any => self.anything().await,
+            Wish::Name(name) => Ok(vec![self.name(name).await?]),
+            Wish::Hosts(hosts) => {
+                // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
+                let mut grants = Vec::new();
+                for host in hosts {
+                    grants.extend(self.host(host).await?);
+                }
+                Ok(grants)
+            }
+        }
+    }
+
+    /// Everything that it is good for. Authorizers outside are asked only if nobody here knows it: what is
+    /// good for one route is none of another one's authorizer's business.
+    async fn anything(&mut self) -> Result<Vec<Grant>, Refused> {
+        for abroad in [false, true] {
+            self.abroad = abroad;
+            let mut grants = self.routes(None).await;
+            grants.extend(self.listed().await);
+            if !grants.is_empty() {
+                return Ok(grants);
+            }
+        }
+        Err(self.refuse(ANYTHING).await)
+    }
+
+    /// The routes that visitors of this host come to, or the dynamic name that it spells: not those of a
+    /// wider pattern, which a narrower one has taken the host from.
+    async fn host(&mut self, host: &str) -> Result<Vec<Grant>, Refused> {
+        self.abroad = true;
+        let mut grants = Vec::new();
+        for target in self.policy.table.at(host) {
+            if let Target::Route(route) = target {
+                grants.extend(self.route(&route.allow, Some((&route.id, host))).await);
+            }
+        }
+        if !grants.is_empty() {
+            return Ok(grants);
+        }
+        match self.policy.name_at(host) {
+            Some(name) => Ok(vec![self.name(&name).await?]),
+            None => Err(self.refuse(&format!("{host:?}")).await),
+        }
+    }
+
+    async fn name(&mut self, name: &str) -> Result<Grant, Refused> {
+        self.abroad = true;
+        match self.named(name).await {
+            Some(grant) => Ok(grant),
+            None => Err(self.refuse(&format!("the name {name:?}")).await),
+        }
+    }
+
+    /// Tells those who are good for something else from those who are good for nothing. Nobody outside
+    /// is asked for that.
+    async fn refuse(&mut self, what: &str) -> Refused {
+        self.abroad = false;
+        for credential in self.policy.credentials() {
+            if self.passes(credential, &[]).await.is_some() {
+                return forbidden(what.to_owned());
+            }
+        }
+        if self.unavailable {
+            return Refused::Unavailable;
+        }
+        let why =
+            self.why.as_ref().map_or("it showed no credential".to_owned(), Refusal::to_string);
+        Refused::Unknown { challenges: std::mem::take(&mut self.challenges), why }
+    }
+}
+
+/// What is refused where nothing is asked for by name.
+const ANYTHING: &str = "anything without a name of its choice";
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Mutex;
+
+    use crate::auth::{Checking, Known};
+    use crate::config::{Admission, CertificateSource, Config, NameGrant, Names, Route};
+
+    use super::*;
+
+    /// Takes whoever comes, or nobody, and notes what it was asked about.
+    #[derive(Debug, Default)]
+    struct Judge {
+        takes: bool,
+        name: Option<String>,
+        abroad: bool,
+        asked: Mutex<Vec<Vec<String>>>,
+    }
+
+    impl Credential for Judge {
+        fn check<'a>(&'a self, claim: &'a Claim<'a>) -> Checking<'a> {
+            self.asked.lock().unwrap().push(claim.hosts.to_vec());
+            let pass = Pass { name: self.name.clone(), ..Pass::of(Mark::of("test", &[])) };
+            let verdict = if self.takes { Ok(pass) } else { Err(Refusal::Wrong("no")) };
+            Box::pin(std::future::ready(verdict))
+        }
+
+        fn keeps(&self, _: Mark) -> bool {
+            self.takes
+        }
+
+        fn challenge(&self) -> Option<&'static str> {
+            None
+        }
+
+        fn is_abroad(&self) -> bool {
+            self.abroad
+        }
+    }
+
+    fn policy(routes: &[(&str, &Arc<Judge>)], names: Option<Names>) -> Policy {
+        let certificate = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
+        let mut config = Config::new(certificate, Admission::make());
+        config.names = names;
+        for (name, judge) in routes {
+            let mut route = Route::new(*name, vec![format!("{name}.test").parse().unwrap()]);
+            route.allow = Some(vec![(*judge).clone()]);
+            config.routes.push(route);
+        }
+        Policy::new(&config, &Arc::new(Known::default()), 1, None)
+    }
+
+    fn sites(grants: &[Grant]) -> Vec<RouteId> {
+        grants.iter().map(|grant| grant.route().clone()).collect()
+    }
+
+    fn host(name: &str) -> RouteId {
+        RouteId::Host(name.parse().unwrap(), "/".into())
+    }
+
+    fn claim() -> Claim<'static> {
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Claim { key: None, authorization: None, address, hosts: &[], name: None }
+    }
+
+    /// What one route's backend shows is none of another one's authorizer's business.
+    #[tokio::test]
+    async fn an_authorizer_outside_hears_only_of_what_concerns_it() {
+        let here = Arc::new(Judge { takes: true, ..Judge::default() });
+        let outside = Arc::new(Judge { takes: true, abroad: true, ..Judge::default() });
+        let both = policy(&[("a", &here), ("b", &outside)], None);
+        let (_, grants) = both.register(&claim(), &Wish::Any, None).await.unwrap();
+        assert_eq!(sites(&grants), [host("a.test")], "known here");
+        let unknown = both.register(&claim(), &Wish::Hosts(vec!["c.test".into()]), None).await;
+        assert!(matches!(unknown, Err(Refused::Forbidden(_))), "{unknown:?}");
+        assert!(outside.asked.lock().unwrap().is_empty());
+
+        let alone = policy(&[("b", &outside)], None);
+        let (_, grants) = alone.register(&claim(), &Wish::Any, None).await.unwrap();
+        assert_eq!(sites(&grants), [host("b.test")]);
+        assert_eq!(*outside.asked.lock().unwrap(), [["b.test".to_owned()]], "asked with its hosts");
+
+        outside.asked.lock().unwrap().clear();
+        let names = Some(["alice", "bob"].map(str::to_owned).to_vec());
+        let grant = NameGrant { names, credential: outside.clone() };
+        let named = policy(&[], Some(Names::new("names.test", vec![grant])));
+        let (_, grants) = named.register(&claim(), &Wish::Any, None).await.unwrap();
+        assert_eq!(sites(&grants), ["alice", "bob"].map(|name| RouteId::Name(name.into())));
+        let asked = ["alice.names.test", "bob.names.test"].map(str::to_owned);
+        assert_eq!(*outside.asked.lock().unwrap(), [asked], "asked with its names");
+    }
+
+    /// A token that speaks of a name is good for it only where that name is granted.
+    #[tokio::test]
+    async fn a_name_must_be_granted_though_the_credential_speaks_of_it() {
+        let judge = Arc::new(Judge { takes: true, name: Some("alice".into()), ..Judge::default() });
+        for (granted, fine) in [(Some(vec!["bob".to_owned()]), false), (None, true)] {
+            let grant = NameGrant { names: granted, credential: judge.clone() };
+            let policy = policy(&[], Some(Names::new("names.test", vec![grant])));
+            for wish in [Wish::Any, Wish::Name("alice".into())] {
+                assert_eq!(policy.register(&claim(), &wish, None).await.is_ok(), fine, "{wish:?}");
+            }
+            assert!(policy.register(&claim(), &Wish::Name("bob".into()), None).await.is_err());
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What is held, by whom, and how much of it anybody may hold: connections, streams, attempts, webhooks.
+//!
+//! Invariant: whatever is taken is given back by a drop, and one subscriber counts as one: an IPv4 address, or a
+//! whole /64 of IPv6.
+
+mod attempts;
+mod connections;
+mod share;
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+pub use attempts::Attempts;
+pub use connections::{ConnectionLimit, ConnectionPermit};
+pub use share::{SMALL, Share, Shares, Tally, is_used_up};
+
+/// The address that counts for another one: one subscriber has a whole /64 of IPv6.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
+/// A count of permits.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge(Arc<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    held: AtomicUsize,
+    freed: Notify,
+}
+
+impl Gauge {
+    /// How many permits there are.
+    pub fn held(&self) -> usize {
+        self.0.held.load(Ordering::SeqCst)
+    }
+
+    /// One more.
+    pub fn permit(&self) -> Permit {
+        let before = self.0.held.fetch_add(1, Ordering::SeqCst);
+        Permit { gauge: self.clone(), before }
+    }
+
+    /// One more, unless there are `most`.
+    pub fn take(&self, most: usize) -> Option<Permit> {
+        let permit = self.permit();
+        (permit.before < most).then_some(permit)
+    }
+
+    /// Waits until one is given back.
+    pub fn freed(&self) -> Notified<'_> {
+        self.0.freed.notified()
+    }
+}
+
+/// The right to hold one unit of something. Dropping it gives the unit back.
+#[must_use = "dropping it gives it back"]
+#[derive(Debug)]
+pub struct Permit {
+    gauge: Gauge,
+    /// How many there were when it was taken: of two takers at once one comes after the other.
+    pub before: usize,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gauge.0.held.fetch_sub(1, Ordering::SeqCst);
+        self.gauge.0.freed.notify_one();
+    }
+}
+
+/// How much each key holds, in one or several units. A key that holds nothing isn't remembered.
+#[derive(Debug)]
+pub struct Counter<K, const N: usize = 1>(HashMap<K, [usize; N]>);
+
+impl<K, const N: usize> Default for Counter<K, N> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash, const N: usize> Counter<K, N> {
+    /// What a key holds.
+    pub fn of(&self, key: &K) -> [usize; N] {
+        self.0.get(key).copied().unwrap_or([0; N])
+    }
+
+    /// What each key holds.
+    pub fn all(&self) -> impl Iterator<Item = &[usize; N]> {
+        self.0.values()
+    }
+
+    /// It holds more.
+    pub fn add(&mut self, key: K, more: [usize; N]) {
+        let held = self.0.entry(key).or_insert([0; N]);
+        held.iter_mut().zip(more).for_each(|(held, more)| *held = held.saturating_add(more));
+    }
+
+    /// It gives some back.
+    pub fn sub(&mut self, key: &K, less: [usize; N]) {
+        let Some(held) = self.0.get_mut(key) else { return };
+        held.iter_mut().zip(less).for_each(|(held, less)| *held = held.saturating_sub(less));
+        if *held == [0; N] {
+            self.0.remove(key);
+        }
+    }
+
+    /// Whether nobody holds anything.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Values by key, each for as long as anybody has it. Those that nobody has any more are looked for only when there
+/// are twice as many as were in use.
+#[derive(Debug)]
+pub struct InUse<K, V> {
+    known: HashMap<K, Arc<V>>,
+    full: usize,
+}
+
+impl<K, V> Default for InUse<K, V> {
+    fn default() -> Self {
+        Self { known: HashMap::new(), full: 0 }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> InUse<K, V> {
+    /// The value of a key, made if nobody has it.
+    pub fn of(&mut self, key: &K, make: impl FnOnce() -> Arc<V>) -> Arc<V> {
+        if let Some(known) = self.known.get(key) {
+            return known.clone();
+        }
+        if self.known.len() >= self.full {
+            self.known.retain(|_, value| Arc::strong_count(value) > 1);
+            self.full = (self.known.len() * 2).max(KEPT);
+        }
+        let value = make();
+        self.known.insert(key.clone(), value.clone());
+        value
+    }
+
+    /// Forgets one, whoever has it.
+    pub fn remove(&mut self, key: &K) -> Option<Arc<V>> {
+        self.known.remove(key)
+    }
+
+    /// Forgets those that aren't to be kept, whoever has them.
+    pub fn retain(&mut self, keep: impl FnMut(&K, &mut Arc<V>) -> bool) {
+        self.known.retain(keep);
+    }
+}
+
+/// Values that nobody has and that are remembered all the same.
+const KEPT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_held_is_not_remembered() {
+        let mut counter = Counter::<_, 2>::default();
+        counter.add("a", [1, 10]);
+        counter.add("a", [1, 0]);
+        counter.sub(&"a", [1, 10]);
+        assert_eq!((counter.of(&"a"), counter.of(&"b")), ([1, 0], [0, 0]));
+        counter.sub(&"a", [1, 0]);
+        assert!(counter.is_empty());
+    }
+
+    #[test]
+    fn a_permit_is_given_back_by_its_drop() {
+        let gauge = Gauge::default();
+        let (one, two) = (gauge.take(2), gauge.take(2));
+        assert!(one.is_some() && two.is_some() && gauge.take(2).is_none());
+        drop(one);
+        assert_eq!(gauge.held(), 1);
+        assert!(gauge.take(2).is_some());
+    }
+
+    #[test]
+    fn a_value_is_the_same_as_long_as_anybody_has_it() {
+        let mut known = InUse::default();
+        let kept = known.of(&0, || Arc::new(0));
+        for n in 1..=KEPT * 2 {
+            drop(known.of(&n, || Arc::new(n)));
+        }
+        assert!(known.known.len() <= KEPT + 1);
+        assert!(Arc::ptr_eq(&kept, &known.of(&0, || Arc::new(1))));
+    }
+}

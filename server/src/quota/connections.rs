@@ -1,0 +1,280 @@
+//! The connection limit: how many connections there may be, in all and from one address, and who gives way.
+
+mod permit;
+mod reserve;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use log::warn;
+use ptth_link::descriptors;
+use tokio::time::Instant;
+
+use super::network;
+use crate::config::Limits;
+use permit::Slot;
+use reserve::Reserve;
+
+pub use permit::ConnectionPermit;
+
+/// Counts the connections of all shards.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimit(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    visitors: usize,
+    all: usize,
+    per_address: usize,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    networks: HashMap<IpAddr, Holding>,
+    reserve: Reserve,
+    /// When the log was told last that all permits are taken.
+    told: Option<Instant>,
+}
+
+/// What one address holds.
+#[derive(Debug, Default)]
+struct Holding {
+    count: usize,
+    /// Those of visitors, the oldest first.
+    slots: Vec<Arc<Slot>>,
+}
+
+impl ConnectionLimit {
+    /// What the operator said, or what the process's descriptors allow.
+    pub fn new(limits: &Limits) -> Self {
+        let descriptors = descriptors::limit();
+        let visitors = limits.connections.unwrap_or(descriptors * 8 / 10);
+        let per_address = limits.connections_per_address.unwrap_or(visitors.div_ceil(4));
+        // Visitors can't take the last permits: a backend that comes back must find one.
+        let all = visitors + RESERVE.min(descriptors / 10);
+        Self(Arc::new(Inner { visitors, all, per_address, counts: Mutex::default() }))
+    }
+
+    /// A permit for a connection from `address`, or from a trusted proxy, which brings many visitors; if there is one,
+    /// and of those kept for backends only if it `may_earn` it.
+    pub fn take(
+        &self,
+        address: Option<IpAddr>,
+        may_earn: impl FnOnce() -> bool,
+    ) -> Option<Arc<ConnectionPermit>> {
+        let network = address.map(network);
+        let mut counts = self.lock();
+        let own = network.map_or(0, |network| counts.of(network));
+        if network.is_some() && own >= self.0.per_address {
+            return None;
+        }
+        let full = counts.all >= self.0.visitors;
+        if full {
+            counts.tell(self.0.visitors);
+        }
+        let slot = if !full {
+            counts.all += 1;
+            Arc::default()
+        } else if network.is_some() && counts.make_room(own, self.0.visitors / HOG) {
+            Arc::default()
+        } else if may_earn() {
+            let full = counts.all >= self.0.all;
+            let slot = counts.reserve.slot(network, full)?;
+            // Where all permits are taken, it has that of somebody else.
+            counts.all += usize::from(!full);
+            slot
+        } else {
+            return None;
+        };
+        network.into_iter().for_each(|network| counts.enter(network, &slot));
+        Some(ConnectionPermit::new(self, slot, network))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConnectionPermit {
+    /// Says which address's connection a trusted proxy brings. False if that address has enough.
+    pub fn is_for(&self, address: IpAddr) -> bool {
+        let (Some(limit), network) = (&self.limit, network(address)) else { return true };
+        let (mut counts, hog) = (limit.lock(), limit.0.visitors / HOG);
+        let own = counts.of(network);
+        let mut fits = own < limit.0.per_address;
+        if fits && counts.reserve.has(&self.slot) {
+            if counts.make_room(own, hog) {
+                // Both have been counted.
+                counts.all = counts.all.saturating_sub(1);
+                counts.reserve.settle(&self.slot);
+            } else {
+                fits = counts.reserve.name(&self.slot, network);
+            }
+        }
+        if fits && self.network.set(network).is_ok() {
+            counts.enter(network, &self.slot);
+        }
+        fits
+    }
+}
+
+impl Counts {
+    fn of(&self, network: IpAddr) -> usize {
+        self.networks.get(&network).map_or(0, |holding| holding.count)
+    }
+
+    fn enter(&mut self, network: IpAddr, slot: &Arc<Slot>) {
+        let holding = self.networks.entry(network).or_default();
+        holding.count += 1;
+        if slot.until.is_none() || !self.reserve.has(slot) {
+            holding.slots.push(slot.clone());
+        }
+    }
+
+    /// Whether somebody gives way to one whose network holds `own` permits: who is there for longest, without a
+    /// request, of the network that holds most. One that holds `hog` permits loses others, too.
+    fn make_room(&mut self, own: usize, hog: usize) -> bool {
+        let Some(most) = self.networks.values_mut().max_by_key(|holding| holding.slots.len())
+        else {
+            return false;
+        };
+        if most.slots.len() < own + 2 {
+            return false;
+        }
+        let idle = most.slots.iter().position(|slot| slot.is_idle());
+        let Some(index) = idle.or((most.slots.len() > hog).then_some(0)) else { return false };
+        most.slots.remove(index).lose();
+        true
+    }
+
+    /// It is no visitor's any more.
+    fn keep(&mut self, network: Option<IpAddr>, slot: &Arc<Slot>) {
+        let holding = network.and_then(|network| self.networks.get_mut(&network));
+        holding.into_iter().for_each(|it| it.slots.retain(|own| !Arc::ptr_eq(own, slot)));
+    }
+
+    fn leave(&mut self, network: Option<IpAddr>, slot: &Arc<Slot>) {
+        self.reserve.settle(slot);
+        self.keep(network, slot);
+        if !slot.is_taken() {
+            self.all = self.all.saturating_sub(1);
+        }
+        let Some(network) = network else { return };
+        if let Some(holding) = self.networks.get_mut(&network) {
+            holding.count = holding.count.saturating_sub(1);
+            if holding.count == 0 {
+                self.networks.remove(&network);
+            }
+        }
+    }
+
+    /// Once a minute, since it lasts for long if it does at all.
+    fn tell(&mut self, visitors: usize) {
+        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+            self.told = Some(Instant::now());
+            warn!("listener: all {visitors} places for visitors are taken (--max-connections)");
+        }
+    }
+}
+
+/// Permits that visitors can't have.
+const RESERVE: usize = 64;
+/// Who holds more than this part of the visitors' permits, when all are taken, loses requests, too.
+const HOG: usize = 8;
+const TELL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(connections: usize, per_address: usize) -> ConnectionLimit {
+        ConnectionLimit::new(&Limits {
+            connections: Some(connections),
+            connections_per_address: Some(per_address),
+            ..Limits::default()
+        })
+    }
+
+    #[test]
+    fn an_address_gets_its_share_and_no_more() {
+        let limit = limit(10, 2);
+        let one: IpAddr = "192.0.2.1".parse().unwrap();
+        let _a = limit.take(Some(one), || true).unwrap();
+        let b = limit.take(Some("::ffff:192.0.2.1".parse().unwrap()), || true).unwrap();
+        assert!(limit.take(Some(one), || true).is_none());
+        assert!(limit.take(Some("192.0.2.2".parse().unwrap()), || true).is_some());
+        drop(b);
+        assert!(limit.take(Some(one), || true).is_some());
+        let v6 = ["2001:db8::1", "2001:db8::2", "2001:db8::3"]
+            .map(|a| limit.take(Some(a.parse().unwrap()), || true));
+        assert!(v6[1].is_some() && v6[2].is_none(), "one /64 is one address");
+    }
+
+    #[test]
+    fn backends_have_a_reserve() {
+        let limit = limit(2, 100);
+        let permits: Vec<_> = (0..4)
+            .filter_map(|n| limit.take(Some(IpAddr::from([192, 0, 2, n])), || true))
+            .collect();
+        let reserved: Vec<_> = permits.iter().map(|permit| permit.is_reserved()).collect();
+        assert_eq!(reserved, [false, false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn who_has_fewest_has_the_oldest_idle_place_of_who_has_most() {
+        let limit = limit(8, 8);
+        let address = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let mut permits: Vec<_> =
+            (0..6).map(|_| limit.take(Some(address(1)), || false).unwrap()).collect();
+        let other = (0..2).map(|_| limit.take(Some(address(2)), || false).unwrap());
+        permits.extend(other);
+        let busy = permits[0].busy();
+        let of = |permit: &Arc<ConnectionPermit>| permit.slot.is_taken();
+        let third = limit.take(Some(address(3)), || false).expect("room");
+        let lost: Vec<_> = (0..8).filter(|n| of(&permits[*n])).collect();
+        assert_eq!(lost, [1], "who is there for longest, without a request");
+        assert!(permits[1].hold(std::future::pending::<()>()).await.is_none());
+        drop(permits.remove(1));
+        assert_eq!(limit.lock().all, 8, "it was somebody else's");
+        permits[1].earn(true);
+        let fourth = [4, 5].map(|n| limit.take(Some(address(n)), || false).expect("room"));
+        let lost: Vec<_> = (0..7).filter(|n| of(&permits[*n])).collect();
+        assert_eq!(lost, [2, 3], "not a backend's");
+        // Two of them are left with who has most, one of which is busy, and one new one is no more.
+        let fifth = limit.take(Some(address(6)), || false).expect("room");
+        assert!(limit.take(Some(address(6)), || false).is_none(), "all have as few");
+        drop((third, fourth, fifth, busy, permits));
+        assert_eq!(limit.lock().all, 0);
+        assert!(limit.lock().networks.is_empty());
+    }
+
+    #[test]
+    fn who_holds_an_eighth_of_a_full_gateway_loses_requests_too() {
+        let limit = limit(16, 16);
+        let address = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let permits: Vec<_> =
+            (0..16).map(|n| limit.take(Some(address(n % 5)), || false).unwrap()).collect();
+        let _busy: Vec<_> = permits.iter().map(|permit| permit.busy()).collect();
+        let mut newcomers = Vec::new();
+        newcomers.extend((10..20).map_while(|n| limit.take(Some(address(n)), || false)));
+        // 4, 3, 3, 3, 3: down to two each.
+        assert_eq!(newcomers.len(), 6);
+    }
+
+    #[test]
+    fn a_trusted_proxy_brings_many_addresses() {
+        let limit = limit(10, 2);
+        let one: IpAddr = "192.0.2.1".parse().unwrap();
+        let permits: Vec<_> = (0..5).map(|_| limit.take(None, || true).unwrap()).collect();
+        let mut settled = permits.into_iter().map(|permit| permit.is_for(one).then_some(permit));
+        let (_a, b) = (settled.next().unwrap().unwrap(), settled.next().unwrap().unwrap());
+        assert!(settled.all(|permit| permit.is_none()), "two of an address");
+        drop(b);
+        let _c = limit.take(Some(one), || true).unwrap();
+        assert_eq!(limit.lock().all, 2, "permits that were refused are free again");
+    }
+}
