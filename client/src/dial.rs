@@ -26,6 +26,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::response::Parts;
 use log::info;
+use ptth_link::h1::AskError;
 use ptth_link::tcp::is_near;
 use ptth_link::{alpn, crypto};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -311,10 +312,11 @@ impl<N: Network> Dialer<N> {
     }
 }
 
-/// hyper's words, and what is behind them.
-fn broken(err: hyper::Error) -> DialError {
-    let why = std::error::Error::source(&err).map_or(String::new(), |why| format!(": {why}"));
-    DialError::Broken(io::Error::other(format!("{err}{why}")))
+fn broken(err: AskError) -> DialError {
+    DialError::Broken(match err {
+        AskError::Io(err) => err,
+        other => io::Error::other(other),
+    })
 }
 
 /// What a door answered.
