@@ -24,7 +24,7 @@ mod tests;
 mod upgraded;
 
 use http::StatusCode;
-use http::header::{CONNECTION, HeaderMap};
+use http::header::{CONNECTION, HeaderMap, HeaderName};
 
 pub use ask::{AskError, ask};
 pub use body::{Decoder, Part};
@@ -107,15 +107,15 @@ const fn bad(reason: &'static str) -> Refusal {
     refuse(StatusCode::BAD_REQUEST, reason)
 }
 
-/// Whether a list-valued field has that member, in whatever case. `option` in lower case.
-fn says(fields: &HeaderMap, option: &[u8]) -> bool {
-    let values = fields.get_all(CONNECTION).iter();
-    values.flat_map(|value| members(value.as_bytes())).any(|it| it.eq_ignore_ascii_case(option))
+/// Whether a list-valued field has that member, in whatever case.
+pub fn says(fields: &HeaderMap, name: HeaderName, member: &str) -> bool {
+    let mut members = fields.get_all(name).into_iter().flat_map(|it| members(it.as_bytes()));
+    members.any(|it| it.eq_ignore_ascii_case(member.as_bytes()))
 }
 
 /// Whether the connection may serve another message after this one (RFC 9112 §9.3).
 fn persists(fields: &HeaderMap, http10: bool) -> bool {
-    !says(fields, b"close") && (!http10 || says(fields, b"keep-alive"))
+    !says(fields, CONNECTION, "close") && (!http10 || says(fields, CONNECTION, "keep-alive"))
 }
 
 /// The members of a comma-separated list (RFC 9110 §5.6.1), empty ones too.
