@@ -26,7 +26,6 @@ use std::time::Duration;
 use http::StatusCode;
 use http::response::Parts;
 use log::info;
-use ptth_link::h1::AskError;
 use ptth_link::tcp::is_near;
 use ptth_link::{alpn, crypto};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -240,7 +239,9 @@ impl<N: Network> Dialer<N> {
         let asking = async {
             match nested {
                 true => connect::ask(stream, registration.connect()).await.map_err(DialError::from),
-                false => upgrade::ask(stream, registration.upgrade()).await.map_err(broken),
+                false => {
+                    upgrade::ask(stream, registration.upgrade()).await.map_err(DialError::Broken)
+                }
             }
         };
         let late = |_| DialError::Broken(io::ErrorKind::TimedOut.into());
@@ -310,13 +311,6 @@ impl<N: Network> Dialer<N> {
         let io = timeout_at(deadline, passing).await.map_err(|_| failed(Fault::Late))??;
         Ok((io, address))
     }
-}
-
-fn broken(err: AskError) -> DialError {
-    DialError::Broken(match err {
-        AskError::Io(err) => err,
-        other => io::Error::other(other),
-    })
 }
 
 /// What a door answered.

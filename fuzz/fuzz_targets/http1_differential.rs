@@ -1,5 +1,5 @@
 //! Heads of requests and of responses: what the codec accepts, httparse reads with the same words, fields and
-//! length; and a response that httparse refuses, the codec refuses.
+//! length; and what isn't whole for the one isn't for the other.
 #![no_main]
 
 use bytes::BytesMut;
@@ -45,7 +45,7 @@ fn responses(data: &[u8]) {
                 same(&response.parts.headers, other.headers);
             }
         }
-        Ok(None) => assert_eq!(parsed, Ok(Status::Partial)),
+        Ok(None) => assert!(!matches!(parsed, Ok(Status::Complete(_)))),
         // Stricter is what it is for.
         Err(_) => {}
     }

@@ -1,21 +1,23 @@
 //! One request over HTTP/1.1 on a fresh connection, which the answer may turn into a byte stream: for the
 //! gateway's door, and for CONNECT at a proxy.
 
+use std::io;
+
 use bytes::BytesMut;
 use http::{Method, Request, StatusCode};
-use ptth_link::h1::{self, AskError, ResponseReader, Upgraded};
+use ptth_link::h1::{self, ResponseReader, upgraded};
 
 use super::{Answer, Stream};
 
 /// Asks. Cancel safe: the connection is closed.
-pub(super) async fn ask(mut io: Stream, request: Request<()>) -> Result<Answer, AskError> {
+pub(super) async fn ask(mut io: Stream, request: Request<()>) -> io::Result<Answer> {
     let mut input = BytesMut::new();
     let reader = ResponseReader::within(MAX_HEAD, MAX_FIELDS);
     let mut response = h1::ask(&mut io, &request, (&mut input, reader)).await?;
     let status = response.parts.status;
     let passes = *request.method() == Method::CONNECT && status.is_success();
     if passes || status == StatusCode::SWITCHING_PROTOCOLS {
-        let stream: Stream = Box::new(Upgraded::new(io, input));
+        let stream: Stream = Box::new(upgraded(io, input));
         return Ok(Answer { head: response.parts, stream: Some(stream), body: Vec::new() });
     }
     let body = response.beginning(&mut io, &mut input, MAX_REASON).await;

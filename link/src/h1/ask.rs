@@ -1,6 +1,5 @@
 //! One request without a body, and the head of its response, on a connection that has no other.
 
-use std::fmt;
 use std::io;
 
 use bytes::{Bytes, BytesMut};
@@ -11,19 +10,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::outgoing::{Framing, write_request};
 use super::response::{Response, ResponseReader};
-use super::{Part, Refusal};
+use super::{Part, bad};
 use crate::limits::INFORMATIONAL_RESPONSES;
 
 /// Sends the request, and reads the head of the final response; what came behind that stays in `input`. With a
 /// Content-Length among its fields, it says that its body is empty. Cancel safe if the connection is closed.
 ///
 /// # Errors
-/// An [`AskError`].
+/// The socket's, or what is wrong with what came.
 pub async fn ask<IO>(
     io: &mut IO,
     request: &Request<()>,
     (input, mut reader): (&mut BytesMut, ResponseReader),
-) -> Result<Response, AskError>
+) -> io::Result<Response>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -42,21 +41,21 @@ where
     let written = async { io.write_all(&head).await.and(Ok(io.flush().await?)) }.await;
     let mut informational = 0;
     loop {
-        match reader.read(input, method).map_err(AskError::Refused)? {
+        match reader.read(input, method)? {
             Some(response)
                 if response.parts.status.is_informational()
                     && response.parts.status != http::StatusCode::SWITCHING_PROTOCOLS =>
             {
                 informational += 1;
                 if informational > INFORMATIONAL_RESPONSES {
-                    return Err(AskError::Refused(super::bad("one 1xx after the other")));
+                    return Err(bad("one 1xx after the other").into());
                 }
             }
             Some(response) => return Ok(response),
             None => {
                 input.reserve(READ);
-                if io.read_buf(input).await.map_err(AskError::Io)? == 0 {
-                    return Err(written.err().map_or(AskError::Cut, AskError::Io));
+                if io.read_buf(input).await? == 0 {
+                    return Err(written.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()));
                 }
             }
         }
@@ -90,29 +89,6 @@ fn take_front(bytes: &mut Vec<u8>, data: &Bytes, most: usize) {
     let room = most.saturating_sub(bytes.len());
     bytes.extend_from_slice(data.get(..room).unwrap_or(data));
 }
-
-/// Why there is no response.
-#[derive(Debug)]
-pub enum AskError {
-    /// The socket failed.
-    Io(io::Error),
-    /// The connection was closed before.
-    Cut,
-    /// What came is none.
-    Refused(Refusal),
-}
-
-impl fmt::Display for AskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(err) => write!(f, "{err}"),
-            Self::Cut => f.write_str("the connection was closed too early"),
-            Self::Refused(refusal) => write!(f, "malformed: {}", refusal.reason),
-        }
-    }
-}
-
-impl std::error::Error for AskError {}
 
 /// Most heads are shorter.
 const READ: usize = 4 * 1024;

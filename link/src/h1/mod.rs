@@ -23,15 +23,17 @@ mod response;
 mod tests;
 mod upgraded;
 
+use std::io;
+
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderMap, HeaderName};
 
-pub use ask::{AskError, ask};
+pub use ask::ask;
 pub use body::{Decoder, Part};
 pub use outgoing::{Framing, Outgoing, OutgoingError, write_request, write_response};
 pub use request::{Head, Request, RequestReader, is_host};
 pub use response::{Response, ResponseReader};
-pub use upgraded::Upgraded;
+pub use upgraded::{Upgraded, upgraded};
 
 /// Why a message is no message. Its sender is at fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,6 +42,12 @@ pub struct Refusal {
     pub status: StatusCode,
     /// One short sentence for the log and the error page; nothing of it comes from the sender.
     pub reason: &'static str,
+}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(io::ErrorKind::InvalidData, refusal.reason)
+    }
 }
 
 /// What is let pass, and how much of it.

@@ -2,6 +2,7 @@
 
 use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use httparse::Status;
 
 use super::super::chunked::{MERGED, SMALL};
 use super::*;
@@ -218,5 +219,67 @@ fn only_a_body_until_close_may_end_with_the_connection() {
         (Decoder::Done, true),
     ] {
         assert_eq!(decoder.end(), fine, "{decoder:?}");
+    }
+}
+
+/// One byte of a sound response's head changed: what is still accepted, httparse reads the same way.
+#[test]
+fn httparse_reads_every_accepted_response_alike() {
+    for sound in [
+        "HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.0 404\r\nX: \t1 2 \r\nx-y:\r\nConnection: keep-alive\r\n\r\n",
+        "HTTP/1.1 200 \nServer: old\n\n",
+    ] {
+        for at in 0..sound.len() {
+            for byte in streams::MUTATIONS {
+                let mut raw = sound.as_bytes().to_vec();
+                raw[at] = *byte;
+                compare(&raw);
+            }
+        }
+    }
+}
+
+fn compare(raw: &[u8]) {
+    let text = raw.escape_ascii();
+    let mut input = BytesMut::from(raw);
+    let read = ResponseReader::default().read(&mut input, &Method::HEAD);
+    let mut room = [httparse::EMPTY_HEADER; 100];
+    let mut other = httparse::Response::new(&mut room);
+    let parsed = other.parse(raw);
+    match read {
+        Ok(Some(response)) => {
+            assert_eq!(parsed, Ok(Status::Complete(raw.len() - input.len())), "{text}");
+            assert_eq!(other.code, Some(response.parts.status.as_u16()), "{text}");
+            let theirs = other
+                .headers
+                .iter()
+                .map(|field| (field.name.to_ascii_lowercase(), field.value.trim_ascii().to_vec()));
+            let ours = response.parts.headers.iter();
+            let ours = ours.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+            let [mut ours, mut theirs] = [ours.collect::<Vec<_>>(), theirs.collect()];
+            ours.sort();
+            theirs.sort();
+            assert_eq!(ours, theirs, "{text}");
+        }
+        Ok(None) => assert!(!matches!(parsed, Ok(Status::Complete(_))), "{text}"),
+        // Stricter is what it is for.
+        Err(_) => {}
+    }
+}
+
+/// RFC 9112 §9.3
+#[test]
+fn who_keeps_a_connection_says_so() {
+    for (version, fields, kept) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: upgrade , CLOSE\r\n", false),
+        ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
+        ("1.0", "", false),
+        ("1.0", "Connection: x, Keep-Alive\r\n", true),
+        ("1.0", "Connection: keep-alive, close\r\n", false),
+    ] {
+        let raw = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(head(&raw).keep_alive, kept, "{raw:?}");
     }
 }

@@ -171,4 +171,4 @@ async fn hyper_takes_every_accepted_body() {
     }
 }
 
-const MUTATIONS: &[u8] = b"\0\t\n\r \"#,-./0159:;<=@A[\\]_acdghx\x7f\x80";
+pub(super) const MUTATIONS: &[u8] = b"\0\t\n\r \"#,-./0159:;<=@A[\\]_acdghx\x7f\x80";

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Response, StatusCode};
-use ptth_link::h1::{Head, Refusal, Request, RequestReader, Upgraded};
+use ptth_link::h1::{Head, Refusal, Request, RequestReader, Upgraded, upgraded};
 use ptth_link::shutdown::{Phase, Shutdown};
 use ptth_link::window::Budget;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -102,7 +102,7 @@ where
             Next::Give(to) => {
                 if let Some((io, read)) = connection.wire.into_parts() {
                     // Fails only if nobody wants it any more.
-                    let _ = to.send(Upgraded::new(io, read));
+                    let _ = to.send(upgraded(io, read));
                 }
                 return Ok(());
             }

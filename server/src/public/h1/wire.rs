@@ -187,8 +187,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
                 Err(refusal) => {
                     self.refusal = Some(refusal);
                     self.input.clear();
-                    let why = io::Error::new(io::ErrorKind::InvalidData, refusal.reason);
-                    return Poll::Ready(Some(Err(why)));
+                    return Poll::Ready(Some(Err(refusal.into())));
                 }
             }
             if self.expects && !self.answered {
