@@ -106,7 +106,7 @@ impl Found {
         self.0.len()
     }
 
-    /// Reads a field line (RFC 9112 §5) that ends before `next`, where the next line begins.
+    /// Reads a field line (RFC 9112 §5), which begins at `begin` in the section.
     pub(super) fn add<'a>(
         &mut self,
         line: &'a [u8],
