@@ -239,7 +239,9 @@ impl<N: Network> Dialer<N> {
         let asking = async {
             match nested {
                 true => connect::ask(stream, registration.connect()).await.map_err(DialError::from),
-                false => upgrade::ask(stream, registration.upgrade()).await.map_err(broken),
+                false => {
+                    upgrade::ask(stream, registration.upgrade()).await.map_err(DialError::Broken)
+                }
             }
         };
         let late = |_| DialError::Broken(io::ErrorKind::TimedOut.into());
@@ -309,12 +311,6 @@ impl<N: Network> Dialer<N> {
         let io = timeout_at(deadline, passing).await.map_err(|_| failed(Fault::Late))??;
         Ok((io, address))
     }
-}
-
-/// hyper's words, and what is behind them.
-fn broken(err: hyper::Error) -> DialError {
-    let why = std::error::Error::source(&err).map_or(String::new(), |why| format!(": {why}"));
-    DialError::Broken(io::Error::other(format!("{err}{why}")))
 }
 
 /// What a door answered.

@@ -41,3 +41,37 @@ impl Deadline {
         self.0 = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::{advance, timeout};
+
+    use super::*;
+
+    /// One timer for a connection whose requests come one after the other, and which rests then.
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_is_measured_from_its_own_beginning() {
+        let (mut silence, idle) = (Deadline::default(), Duration::from_secs(75));
+        let first = Instant::now() + idle;
+        let wait = poll_fn(|cx| silence.poll_at(cx, first));
+        assert!(timeout(Duration::from_secs(70), wait).await.is_err());
+        // A request and its response, of which the timer isn't told.
+        advance(Duration::from_secs(3)).await;
+        let rested = Instant::now();
+        poll_fn(|cx| silence.poll_at(cx, rested + idle)).await;
+        assert_eq!(rested.elapsed(), idle);
+    }
+
+    /// A head that is begun late in a long rest has less time than the rest had left.
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_silence_sets_the_timer_forward() {
+        let (mut silence, begun) = (Deadline::default(), Instant::now());
+        let wait = poll_fn(|cx| silence.poll_at(cx, begun + Duration::from_secs(75)));
+        assert!(timeout(Duration::from_secs(1), wait).await.is_err());
+        let head = Instant::now();
+        poll_fn(|cx| silence.poll_at(cx, head + Duration::from_secs(10))).await;
+        assert_eq!(head.elapsed(), Duration::from_secs(10));
+    }
+}

@@ -15,6 +15,7 @@ pub mod files;
 pub mod forwarded;
 pub mod goaway;
 mod growing;
+pub mod h1;
 pub mod headers;
 pub mod keepalive;
 pub mod keys;

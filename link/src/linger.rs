@@ -1,28 +1,79 @@
 //! The end of a connection whose peer must still read our last words.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::deadline::Deadline;
 
 /// Closes our half, then reads and drops what still comes: closing a socket with unread bytes in it sends a
 /// reset, which destroys what the peer hasn't received yet (RFC 1122 §4.2.2.13, RFC 9112 §9.6).
 ///
-/// Returns when the peer closes, is silent for [`PATIENCE`], has sent `most` bytes, or after `longest`.
-/// Cancel safe.
+/// Ends when the peer closes, is silent for [`PATIENCE`], has sent `most` bytes, or after `longest`.
+#[derive(Debug)]
+pub struct Linger {
+    shut: bool,
+    left: usize,
+    due: Instant,
+    last: Instant,
+    deadline: Deadline,
+}
+
+impl Linger {
+    /// Begins now.
+    pub fn new(longest: Duration, most: usize) -> Self {
+        let now = Instant::now();
+        let (last, due) = (now + longest, now + PATIENCE);
+        Self { shut: false, left: most, due: due.min(last), last, deadline: Deadline::default() }
+    }
+
+    /// Ready when the socket may be closed.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    ) -> Poll<()> {
+        if self.poll_rest(cx, io).is_ready() {
+            Poll::Ready(())
+        } else {
+            self.deadline.poll_at(cx, self.due)
+        }
+    }
+
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    ) -> Poll<()> {
+        if !self.shut {
+            self.shut = ready!(Pin::new(&mut *io).poll_shutdown(cx)).is_ok();
+        }
+        let mut room = [0; 4096];
+        while self.shut && self.left > 0 {
+            let mut read = ReadBuf::new(&mut room);
+            let polled = ready!(Pin::new(&mut *io).poll_read(cx, &mut read));
+            let count = polled.map_or(0, |()| read.filled().len());
+            if count == 0 {
+                break;
+            }
+            self.left = self.left.saturating_sub(count);
+            self.due = (Instant::now() + PATIENCE).min(self.last);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// The same for a socket that nobody else has. Cancel safe.
 pub async fn linger<IO>(mut io: IO, longest: Duration, most: usize)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let last = Instant::now() + longest;
-    let until = || (Instant::now() + PATIENCE).min(last);
-    let _ = timeout_at(until(), io.shutdown()).await;
-    let (mut room, mut read) = ([0; 4096], 0);
-    while read < most
-        && let Ok(Ok(count @ 1..)) = timeout_at(until(), io.read(&mut room)).await
-    {
-        read += count;
-    }
+    let mut linger = Linger::new(longest, most);
+    poll_fn(|cx| linger.poll(cx, &mut io)).await;
 }
 
 /// As long as a round trip of the slowest link, and one lost packet.
@@ -32,7 +83,7 @@ pub const UNDER_WAY: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::duplex;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
 

@@ -257,7 +257,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> H1<IO> {
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
-        (status.expect("a status line"), fields(lines))
+        let fields = fields(lines);
+        // Twice, even equal, is a message that two readers frame in two ways (RFC 9112 §6.3).
+        for once in ["content-length", "transfer-encoding", "date"] {
+            assert!(fields.get_all(once).iter().count() <= 1, "{head}");
+        }
+        (status.expect("a status line"), fields)
     }
 
     /// Reads what follows a head.

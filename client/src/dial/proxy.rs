@@ -6,10 +6,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::{HeaderValue, Request, StatusCode, Uri};
-use http_body_util::Empty;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
@@ -53,7 +51,7 @@ async fn encrypt(
 
 async fn connect(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream, Fault> {
     let target = gateway.to_string();
-    let mut request = Request::new(Empty::<Bytes>::new());
+    let mut request = Request::new(());
     *request.method_mut() = http::Method::CONNECT;
     *request.uri_mut() = Uri::try_from(&target).map_err(|_| Fault::Name)?;
     let host = HeaderValue::from_str(&target).map_err(|_| Fault::Name)?;

@@ -5,12 +5,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::ext::Protocol;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, RETRY_AFTER, UPGRADE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::Empty;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::config::{Config, Value};
@@ -29,8 +27,8 @@ pub(super) struct Registration<'a> {
 
 impl Registration<'_> {
     /// As an HTTP/1.1 upgrade (RFC 9110 §7.8).
-    pub(super) fn upgrade(&self) -> Request<Empty<Bytes>> {
-        let mut request = Request::new(Empty::new());
+    pub(super) fn upgrade(&self) -> Request<()> {
+        let mut request = Request::new(());
         *request.uri_mut() = Uri::try_from(self.path()).unwrap_or_default();
         let fields = request.headers_mut();
         if let Ok(host) = HeaderValue::from_str(&self.authority()) {

@@ -1,69 +1,27 @@
-//! One request over HTTP/1.1 on a fresh connection, which the answer may turn into a byte stream.
-//!
-//! By hyper's client: for the gateway's door, and for CONNECT at a proxy.
+//! One request over HTTP/1.1 on a fresh connection, which the answer may turn into a byte stream: for the
+//! gateway's door, and for CONNECT at a proxy.
 
-use std::pin::pin;
+use std::io;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::{Method, Request, StatusCode};
-use http_body::Body;
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1::Builder;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::select;
+use ptth_link::h1::{self, ResponseReader, upgraded};
 
 use super::{Answer, Stream};
 
 /// Asks. Cancel safe: the connection is closed.
-pub(super) async fn ask<T>(io: T, request: Request<Empty<Bytes>>) -> Result<Answer, hyper::Error>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let connect = request.method() == Method::CONNECT;
-    let (mut sender, connection) = Builder::new()
-        .max_headers(MAX_FIELDS)
-        .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(io))
-        .await?;
-    let mut driving = pin!(connection.with_upgrades());
-    let mut driven = false;
-    let exchange = async {
-        let mut response = sender.send_request(request).await?;
-        let opened = response.status() == StatusCode::SWITCHING_PROTOCOLS
-            || connect && response.status().is_success();
-        if opened {
-            let stream = TokioIo::new(hyper::upgrade::on(&mut response).await?);
-            let (head, _) = response.into_parts();
-            return Ok(Answer { head, stream: Some(Box::new(stream) as Stream), body: Vec::new() });
-        }
-        let (head, body) = response.into_parts();
-        Ok(Answer { head, stream: None, body: beginning(body).await })
-    };
-    let mut exchange = pin!(exchange);
-    loop {
-        select! {
-            biased;
-            answer = &mut exchange => return answer,
-            // Its error is the exchange's, too.
-            _ = &mut driving, if !driven => driven = true,
-        }
+pub(super) async fn ask(mut io: Stream, request: Request<()>) -> io::Result<Answer> {
+    let mut input = BytesMut::new();
+    let reader = ResponseReader::within(MAX_HEAD, MAX_FIELDS);
+    let mut response = h1::ask(&mut io, &request, (&mut input, reader)).await?;
+    let status = response.parts.status;
+    let passes = *request.method() == Method::CONNECT && status.is_success();
+    if passes || status == StatusCode::SWITCHING_PROTOCOLS {
+        let stream: Stream = Box::new(upgraded(io, input));
+        return Ok(Answer { head: response.parts, stream: Some(stream), body: Vec::new() });
     }
-}
-
-/// The first bytes of a page, as far as they come.
-async fn beginning(body: impl Body<Data = Bytes>) -> Vec<u8> {
-    let mut body = pin!(body);
-    let mut bytes = Vec::new();
-    while bytes.len() < MAX_REASON
-        && let Some(Ok(frame)) = body.frame().await
-    {
-        if let Some(data) = frame.data_ref() {
-            let room = MAX_REASON - bytes.len();
-            bytes.extend_from_slice(data.get(..room).unwrap_or(data));
-        }
-    }
-    bytes
+    let body = response.beginning(&mut io, &mut input, MAX_REASON).await;
+    Ok(Answer { head: response.parts, stream: None, body })
 }
 
 /// As many as the gateway takes from a visitor.

@@ -1,13 +1,9 @@
 //! HTTP/1.1 to the origin: a connection, and one exchange at a time on it (RFC 9112).
 //!
-//! Moved by whoever polls it, in the stream's own task, and with buffers only while there are bytes in them:
-//! a connection of hyper's client holds 24 KiB and has a task of its own, which is 12,000 instructions a
-//! request.
+//! Moved by whoever polls it, in the stream's own task, and with buffers only while there are bytes in them.
 //!
 //! Invariant: a connection of which anything is doubtful isn't used again.
 
-mod body;
-mod head;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -22,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
 use ptth_link::body::BodyError;
+use ptth_link::h1::{Decoder, Part, Refusal, ResponseReader};
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, split};
@@ -31,8 +28,6 @@ use tokio_rustls::client::TlsStream;
 
 use crate::serve::Early;
 
-use body::{Decoder, Part};
-pub(super) use head::{HTTP2, NO_TLS, TLS};
 pub(super) use sending::Sending;
 
 /// Whatever carries bytes to an origin.
@@ -66,14 +61,10 @@ pub enum H1Error {
     Io(io::Error),
     /// The origin closed the connection too early.
     Cut,
-    /// The response's head, or the trailers, are none.
-    Head(httparse::Error),
     /// This of the response is wrong.
     Malformed(&'static str),
     /// It is another protocol; what to do about it.
     Foreign(&'static str),
-    /// The response's head is too long.
-    TooLarge,
     /// The request's body broke off.
     Request(BodyError),
     /// The request's body isn't as long as its head says.
@@ -85,10 +76,8 @@ impl fmt::Display for H1Error {
         match self {
             Self::Io(err) => write!(f, "{err}"),
             Self::Cut => f.write_str("the connection was closed too early"),
-            Self::Head(err) => write!(f, "malformed: {err}"),
             Self::Malformed(what) => write!(f, "malformed: {what}"),
             Self::Foreign(what) => f.write_str(what),
-            Self::TooLarge => f.write_str("its head is too long"),
             Self::Request(err) => write!(f, "{err}"),
             Self::Length => f.write_str("the request's body isn't as long as it said"),
         }
@@ -97,13 +86,19 @@ impl fmt::Display for H1Error {
 
 impl std::error::Error for H1Error {}
 
+impl From<Refusal> for H1Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Malformed(refusal.reason)
+    }
+}
+
 /// A connection. Dropping it closes the socket.
 pub(super) struct Connection {
     half: Half,
     /// What came and wasn't taken yet.
     input: BytesMut,
-    /// How much of `input` was searched for the end of a head.
-    seen: usize,
+    /// The head that comes next, or as much of it as came.
+    reader: ResponseReader,
     /// How many bytes to read at once now, and at most.
     next: usize,
     most: usize,
@@ -137,7 +132,7 @@ impl Connection {
         Self {
             half: Half::Both(io),
             input: BytesMut::new(),
-            seen: 0,
+            reader: ResponseReader::default(),
             next: LEAST,
             most: LEAST,
             short: false,
@@ -154,7 +149,7 @@ impl Connection {
     /// a visitor who stops reading makes us hold.
     pub(super) fn begin(&mut self, request: Sending, most: usize) {
         self.sending = request;
-        self.seen = 0;
+        self.reader = ResponseReader::default();
         self.keep = true;
         self.informational = 0;
         (self.next, self.most) = (LEAST, most);
@@ -188,39 +183,28 @@ impl Connection {
             self.sending.stop();
         }
         loop {
-            let came = self.input.len();
-            if self.may_be_head()
-                && let Some(head) = head::read(&mut self.input, method)?
-            {
-                if came - self.input.len() > MAX_HEAD {
-                    return Poll::Ready(Err(H1Error::TooLarge));
+            let read = self.reader.read(&mut self.input, method);
+            let foreign = |why: Refusal| foreign(&self.input).map_or(why.into(), H1Error::Foreign);
+            let Some(head) = read.map_err(foreign)? else {
+                if ready!(self.poll_read(cx)).map_err(H1Error::Io)? == 0 {
+                    return Poll::Ready(Err(self.unsent.take().unwrap_or(H1Error::Cut)));
                 }
-                self.seen = 0;
-                self.keep &= head.keep;
-                if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
-                {
-                    self.informational += 1;
-                    if self.informational > INFORMATIONAL_RESPONSES {
-                        return Poll::Ready(Err(H1Error::Malformed("one 1xx after the other")));
-                    }
-                    early.inspect(|early| early.send(head.status, &head.fields));
-                    continue;
+                continue;
+            };
+            self.keep &= head.keep_alive;
+            let status = head.parts.status;
+            if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+                self.informational += 1;
+                if self.informational > INFORMATIONAL_RESPONSES {
+                    return Poll::Ready(Err(H1Error::Malformed("one 1xx after the other")));
                 }
-                self.body = head.body;
-                self.sending.forget();
-                self.detach();
-                let mut response = Response::new(());
-                *response.status_mut() = head.status;
-                *response.headers_mut() = head.fields;
-                return Poll::Ready(Ok(response));
+                early.inspect(|early| early.send(status, &head.parts.headers));
+                continue;
             }
-            if came > MAX_HEAD {
-                return Poll::Ready(Err(H1Error::TooLarge));
-            }
-            self.seen = came;
-            if ready!(self.poll_read(cx)).map_err(H1Error::Io)? == 0 {
-                return Poll::Ready(Err(self.unsent.take().unwrap_or(H1Error::Cut)));
-            }
+            self.body = head.body;
+            self.sending.forget();
+            self.detach();
+            return Poll::Ready(Ok(Response::from_parts(head.parts, ())));
         }
     }
 
@@ -251,8 +235,8 @@ impl Connection {
                 self.taken = 0;
                 return Poll::Pending;
             };
-            if read.map_err(H1Error::Io)? == 0 {
-                self.body.end()?;
+            if read.map_err(H1Error::Io)? == 0 && !self.body.end() {
+                return Poll::Ready(Some(Err(H1Error::Cut)));
             }
         }
     }
@@ -320,20 +304,6 @@ impl Connection {
         self.half = Half::Reading(reader, task);
     }
 
-    /// Whether it is worth parsing: more than once only when the end of a head has come.
-    fn may_be_head(&self) -> bool {
-        let new = self.input.get(self.seen.saturating_sub(2)..).unwrap_or_default();
-        match self.seen {
-            0 => !self.input.is_empty(),
-            _ => {
-                let lines = || new.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-                lines().any(|(at, _)| {
-                    matches!(new.get(at + 1..), Some([b'\n', ..] | [b'\r', b'\n', ..]))
-                })
-            }
-        }
-    }
-
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.capacity() == 0 {
             // A third of what growing an empty one costs.
@@ -377,10 +347,24 @@ impl Connection {
     }
 }
 
+/// What to do about an origin that speaks another protocol, if what came is that of one.
+fn foreign(input: &[u8]) -> Option<&'static str> {
+    match input {
+        // A record of an alert or of a handshake (RFC 8446 §5.1).
+        [0x15 | 0x16, 0x03, ..] => Some(TLS),
+        // SETTINGS, with which a server of HTTP/2 begins (RFC 9113 §3.4).
+        [0, 0, _, 4, 0, 0, 0, 0, 0, ..] => Some(HTTP2),
+        _ => None,
+    }
+}
+
+/// What is said of an origin that can't be asked in this way.
+pub(super) const TLS: &str = "it speaks TLS: write https:// in front of its address";
+pub(super) const NO_TLS: &str = "it speaks no TLS: write http:// in front of its address";
+pub(super) const HTTP2: &str =
+    "it speaks HTTP/2 alone, and is asked by HTTP/1.1: have it speak that, too";
 /// Read at once from an origin of which nothing is known: a page, with its head.
 const LEAST: usize = 4 * 1024;
-/// The head of a response: more than the gateway takes of it.
-const MAX_HEAD: usize = 256 * 1024;
 /// Taken of a body in one turn of its task, at least: a millisecond's work at most.
 const TURN: usize = 256 * 1024;
 /// What the smallest part of a body costs, as if it were so many bytes of a large one.

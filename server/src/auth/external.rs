@@ -181,12 +181,8 @@ impl Credential for External {
 }
 
 impl External {
-    fn request(
-        &self,
-        shown: &HeaderValue,
-        claim: &Claim<'_>,
-    ) -> Result<Request<ask::NoBody>, &'static str> {
-        let mut request = Request::new(ask::NoBody::new());
+    fn request(&self, shown: &HeaderValue, claim: &Claim<'_>) -> Result<Request<()>, &'static str> {
+        let mut request = Request::new(());
         *request.uri_mut() = self.address.target.clone();
         let fields = request.headers_mut();
         let value = |text: &str| {
@@ -213,7 +209,7 @@ impl External {
         Ok(request)
     }
 
-    async fn ask(&self, request: Request<ask::NoBody>) -> Result<Response<()>, &'static str> {
+    async fn ask(&self, request: Request<()>) -> Result<Response<()>, &'static str> {
         let _place = self.places.acquire().await.map_err(|_| "nobody may be asked any more")?;
         let socket = ask::dial(&self.address).await?;
         match &self.tls {

@@ -1,6 +1,6 @@
 //! What a request's head must be before it may cross, whatever wire it came on.
 //!
-//! HTTP/1.1 heads went through [`super::strict`] before; HTTP/2 ones through h2, which leaves open
+//! HTTP/1.1 heads went through [`ptth_link::h1`] before; HTTP/2 ones through h2, which leaves open
 //! what [`h2`] checks (RFC 9113 §8.2, §8.3).
 
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use crate::error::ExchangeError;
 
-use super::strict::is_host;
+use ptth_link::h1::is_host;
 
 /// Gives the head its target as the tunnel carries it, and returns the host that the visitor named.
 ///

@@ -5,13 +5,11 @@
 
 mod check;
 mod embed;
-mod guard;
 mod h1;
 mod h2;
 mod redirect;
 mod register;
 mod stall;
-pub mod strict;
 mod upgrade;
 
 use std::fmt;
@@ -242,7 +240,7 @@ impl Drop for Account {
     }
 }
 
-/// A Content-Length that frames the body, so that hyper sends no chunks.
+/// A Content-Length, if it is one.
 fn declared_length(fields: &HeaderMap) -> Option<u64> {
     fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

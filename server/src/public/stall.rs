@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use http::{HeaderMap, StatusCode};
 use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::reading::Reading;
 use ptth_link::window::{Budget, Full};
@@ -24,7 +22,7 @@ pub(super) struct Stall<T> {
     outlet: Outlet,
 }
 
-/// The socket, as whoever writes to it by way of hyper sees it.
+/// The socket, as whoever writes to it by way of a codec sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Outlet(Arc<Shared>);
 
@@ -35,8 +33,6 @@ struct Shared {
     /// Bytes that were handed out and not written.
     ahead: AtomicUsize,
     writers: Mutex<Vec<Waker>>,
-    /// Heads of interim responses that aren't written yet.
-    interim: Mutex<BytesMut>,
 }
 
 impl Outlet {
@@ -45,7 +41,7 @@ impl Outlet {
         self.0.lifted.store(true, Ordering::Relaxed);
     }
 
-    /// Ready while little waits for the socket. hyper would take 64 KiB ahead, and h2 any number of heads.
+    /// Ready while little waits for the socket. h2 would take any number of heads.
     pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         if self.has_room() {
             return Poll::Ready(());
@@ -69,39 +65,6 @@ impl Outlet {
         if self.0.ahead.swap(0, Ordering::Relaxed) > 0 {
             self.wake();
         }
-    }
-
-    /// Sends an interim response (RFC 9110 §15.2), which hyper can't. Only while the request that it belongs to
-    /// waits for its response. Left out: 100, which hyper writes when it reads the body, 101, which ends
-    /// HTTP/1.1, and whatever comes while [`INTERIM`] wait for a slow visitor.
-    pub(super) fn inform(&self, status: StatusCode, fields: &HeaderMap) {
-        let mut heads = self.interim();
-        let excluded = [StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS].contains(&status);
-        if excluded || heads.len() >= INTERIM {
-            return;
-        }
-        let reason = status.canonical_reason().unwrap_or_default();
-        heads.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
-        for (name, value) in fields {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                heads.extend_from_slice(part);
-            }
-        }
-        heads.extend_from_slice(b"\r\n");
-    }
-
-    /// Ready when no interim response waits. Before that hyper must not be given the response, which would
-    /// overtake them.
-    pub(super) fn poll_informed(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.interim().is_empty() {
-            return Poll::Ready(());
-        }
-        self.wait(cx);
-        Poll::Pending
-    }
-
-    fn interim(&self) -> MutexGuard<'_, BytesMut> {
-        self.0.interim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Heads and the framing of chunks are written, too, and weren't handed.
@@ -138,10 +101,14 @@ impl<T> Stall<T> {
             lifted: AtomicBool::new(false),
             ahead: AtomicUsize::new(0),
             writers: Mutex::default(),
-            interim: Mutex::default(),
         }));
         let reading = Reading::new(READING, SLOWEST_RATE);
         (Self { io, reading, full: None, outlet: outlet.clone() }, outlet)
+    }
+
+    /// The socket itself.
+    pub(super) fn into_inner(self) -> T {
+        self.io
     }
 
     /// `taken` are the bytes that went with it, if it is ready.
@@ -175,27 +142,6 @@ impl<T: AsyncWrite + Unpin> Stall<T> {
             self.outlet.wrote(*bytes);
         }
         self.watch(cx, polled, |bytes| *bytes)
-    }
-
-    /// Writes the interim responses. hyper flushes only when it has written all that it holds, so they come
-    /// between two of its messages, never into one.
-    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.outlet.interim().is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        let outlet = self.outlet.clone();
-        let mut heads = outlet.interim();
-        while !heads.is_empty() {
-            let polled = Pin::new(&mut self.io).poll_write(cx, &heads);
-            match ready!(self.watch(cx, polled, |bytes| *bytes))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => heads.advance(written),
-            }
-        }
-        // Few connections see one: the next idles without a buffer.
-        *heads = BytesMut::new();
-        outlet.wake();
-        Poll::Ready(Ok(()))
     }
 
     /// How many bytes to write now. Where many sockets are full, none until the kernel has taken what was
@@ -251,7 +197,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_interim(cx))?;
         let polled = Pin::new(&mut self.io).poll_flush(cx);
         self.watch(cx, polled, |()| 0)
     }
@@ -266,8 +211,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
 /// already have to leave within it, and 64 where that has only just come about: kernels say of a socket that it
 /// has room when a third of what they keep is sent, which is as much.
 pub(super) const READING: Duration = Duration::from_secs(60);
-/// Bytes of interim responses from which on further ones are left out: as much as one TLS record.
-const INTERIM: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -328,7 +271,7 @@ mod tests {
         assert!(budget.is_calm());
     }
 
-    /// What hyper takes ahead follows the number of full sockets, and goes on when they take it.
+    /// What is handed out ahead follows the number of full sockets, and goes on when they take it.
     #[tokio::test]
     async fn no_more_is_handed_out_than_may_wait() {
         let budget = Budget::new(BODY_BUDGET);

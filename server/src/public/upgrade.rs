@@ -70,16 +70,21 @@ impl Wish {
     }
 }
 
-/// The 101 for a visitor whose wish the tunnel granted; and what moves the bytes from then on.
+/// Makes a response the 101 for a visitor whose wish the tunnel granted.
+pub(super) fn grant<B>(wish: &Wish, response: &mut Response<B>, carry: &mut Carry) {
+    wish.grant(response);
+    carry.be_patient();
+    response.headers_mut().remove(CONTENT_LENGTH);
+}
+
+/// The 101 where hyper has the connection; and what moves the bytes from then on.
 pub(super) fn switch(
     wish: &Wish,
     mut response: Response<Tunnelled>,
     mut carry: Carry,
     writer: oneshot::Receiver<WriteHalf<Socket>>,
 ) -> (Response<Tunnelled>, impl Future<Output = ()> + Send + 'static) {
-    wish.grant(&mut response);
-    carry.be_patient();
-    response.headers_mut().remove(CONTENT_LENGTH);
+    grant(wish, &mut response, &mut carry);
     let (parts, body) = response.into_parts();
     let work = async move {
         let (_, result) = tokio::join!(carry, download(body, writer));

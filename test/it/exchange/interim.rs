@@ -150,7 +150,7 @@ async fn early_hints_reach_a_visitor_of_http2() {
 async fn early_hints_reach_a_visitor_of_http1() {
     let hint = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\ncontent-length: 5\r\nconnection: x-mine\r\n\
                 x-mine: 1\r\n\r\n";
-    // More than hyper holds, so that a hint comes while it is still writing the response before.
+    // More than may wait for a socket, so that a hint comes while the response before is still being written.
     let body = "x".repeat(1 << 20);
     let path = answering(format!(
         "{CONTINUE}{hint}HTTP/1.1 199 Odd\r\n\r\n\

@@ -15,6 +15,7 @@ mod share;
 mod silent;
 mod slow;
 mod traps;
+mod turns;
 mod windows;
 
 use std::convert::Infallible;

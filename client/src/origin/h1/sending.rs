@@ -1,42 +1,27 @@
 //! A request on its way to the origin.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::iter::once;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
-use http_body::Body as HttpBody;
+use http_body::{Body as HttpBody, Frame};
 use ptth_link::body::Body;
+use ptth_link::h1::{Framing, Outgoing, OutgoingError, write_request};
 use tokio::io::AsyncWrite;
 
 use super::H1Error;
-use super::head::{self, Framing};
 
 /// What of a request is still to be sent.
 #[derive(Debug, Default)]
 pub(in crate::origin) struct Sending {
-    head: Bytes,
-    body: Option<(Body, Left)>,
-    /// Of the body, framed.
-    queue: VecDeque<Bytes>,
+    out: Outgoing,
+    body: Option<Body>,
     /// The method is idempotent and there is no body (RFC 9110 §9.2.2).
     repeatable: bool,
     /// The whole head, as long as it may be sent again.
     whole: Bytes,
-    touched: bool,
-    /// Something was written since the last flush.
-    unflushed: bool,
-}
-
-/// How much of the body is to come.
-#[derive(Debug)]
-enum Left {
-    Length(u64),
-    Chunks,
 }
 
 impl Sending {
@@ -48,24 +33,26 @@ impl Sending {
         fields: &HeaderMap,
         body: Body,
     ) -> Self {
-        let (framing, body) = match body.size_hint().exact() {
-            _ if body.is_end_stream() && !fields.contains_key(CONTENT_LENGTH) => {
-                (Framing::None, None)
-            }
-            _ if body.is_end_stream() => (Framing::Length(0), None),
-            Some(0) => (Framing::Length(0), None),
-            Some(length) => (Framing::Length(length), Some((body, Left::Length(length)))),
-            None => (Framing::Chunked, Some((body, Left::Chunks))),
+        let framing = match body.size_hint().exact() {
+            _ if body.is_end_stream() && !fields.contains_key(CONTENT_LENGTH) => Framing::None,
+            _ if body.is_end_stream() => Framing::Length(0),
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
         };
-        let head = head::write(method, target, host, fields, framing);
+        let head = write_request(method, target, host, fields, framing);
+        let body = (!matches!(framing, Framing::None | Framing::Length(0))).then_some(body);
         let repeatable = method.is_idempotent() && body.is_none();
-        Self { head, body, repeatable, ..Self::default() }
+        let mut out = Outgoing::default();
+        out.head(head, framing);
+        Self { out, body, repeatable, whole: Bytes::new() }
     }
 
     /// Keeps what it takes to send the request again on another connection.
     pub(in crate::origin) fn remember(&mut self) {
-        if self.repeatable {
-            self.whole = self.head.clone();
+        if self.repeatable
+            && let Some(head) = self.out.untouched()
+        {
+            self.whole = head.clone();
         }
     }
 
@@ -89,17 +76,19 @@ impl Sending {
         if self.whole.is_empty() {
             return self.untouched();
         }
-        Some(Self { head: self.whole, ..Self::default() })
+        let mut out = Outgoing::default();
+        out.head(self.whole, Framing::None);
+        Some(Self { out, ..Self::default() })
     }
 
     /// Whether the origin surely saw nothing of it.
     pub(super) fn is_untouched(&self) -> bool {
-        !self.touched && !self.head.is_empty()
+        self.out.untouched().is_some()
     }
 
     /// Whether it is all out.
     pub(super) fn is_over(&self) -> bool {
-        !self.unflushed && self.head.is_empty() && self.body.is_none() && self.queue.is_empty()
+        self.body.is_none() && self.out.is_flushed()
     }
 
     /// Writes as much as there is and `io` takes. Ready when it is over.
@@ -113,93 +102,45 @@ impl Sending {
     ) -> Poll<Result<(), H1Error>> {
         loop {
             self.gather(cx)?;
-            if self.head.is_empty() && self.queue.is_empty() {
-                ready!(Pin::new(io).poll_flush(cx)).map_err(H1Error::Io)?;
-                self.unflushed = false;
-                return if self.body.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            if self.out.waiting() > 0 {
+                ready!(self.out.poll_write(io, cx)).map_err(H1Error::Io)?;
+                continue;
             }
-            let mut slices = [IoSlice::new(&[]); BATCH];
-            let waiting = once(&self.head).chain(&self.queue);
-            let count = slices
-                .iter_mut()
-                .zip(waiting)
-                .map(|(slice, bytes)| *slice = IoSlice::new(bytes))
-                .count();
-            let slices = slices.get(..count).unwrap_or_default();
-            let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, slices));
-            match written.map_err(H1Error::Io)? {
-                0 => return Poll::Ready(Err(H1Error::Io(io::ErrorKind::WriteZero.into()))),
-                written => self.wrote(written),
-            }
-        }
-    }
-
-    fn wrote(&mut self, mut written: usize) {
-        (self.touched, self.unflushed) = (true, true);
-        let part = written.min(self.head.len());
-        self.head.advance(part);
-        written -= part;
-        while let Some(first) = self.queue.front_mut() {
-            let part = written.min(first.len());
-            first.advance(part);
-            written -= part;
-            if !first.is_empty() {
-                return;
-            }
-            self.queue.pop_front();
+            ready!(self.out.poll_flush(io, cx)).map_err(H1Error::Io)?;
+            return if self.body.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
     }
 
     /// Takes of the body what is there, as far as there is room.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), H1Error> {
-        while let Some((body, left)) = &mut self.body
-            && self.queue.len() + CHUNK < BATCH
+        while let Some(body) = &mut self.body
+            && self.out.waiting() < BATCH
         {
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(()) };
-            let data = match frame.transpose().map_err(H1Error::Request)?.map(|f| f.into_data()) {
-                Some(Ok(data)) if data.is_empty() => continue,
-                Some(Ok(data)) => data,
-                ended => {
-                    let trailers = ended.and_then(Result::err).and_then(|f| f.into_trailers().ok());
-                    match left {
-                        // Fewer bytes than the head says.
-                        Left::Length(_) => return Err(H1Error::Length),
-                        Left::Chunks => self.queue.push_back(last_chunk(trailers)),
-                    }
-                    self.body = None;
-                    return Ok(());
-                }
-            };
-            match left {
-                Left::Length(left) => {
-                    *left = left.checked_sub(data.len() as u64).ok_or(H1Error::Length)?;
-                    let over = *left == 0;
-                    self.queue.push_back(data);
-                    if over {
+            let frame = frame.transpose().map_err(H1Error::Request)?;
+            let trailers = match frame.map(Frame::into_data) {
+                Some(Ok(data)) => {
+                    self.out.data(data)?;
+                    if self.out.is_whole() {
                         self.body = None;
                     }
+                    continue;
                 }
-                Left::Chunks => {
-                    let size = format!("{:x}\r\n", data.len());
-                    self.queue.extend([size.into(), data, Bytes::from_static(b"\r\n")]);
-                }
-            }
+                Some(Err(frame)) => frame.into_trailers().ok(),
+                None => None,
+            };
+            self.out.end(trailers.as_ref())?;
+            self.body = None;
         }
         Ok(())
     }
 }
 
-/// What ends a body in chunks (RFC 9112 §7.1).
-fn last_chunk(trailers: Option<HeaderMap>) -> Bytes {
-    let mut last = BytesMut::from("0");
-    for (name, value) in trailers.iter().flatten() {
-        head::write_field(&mut last, name, value);
+impl From<OutgoingError> for H1Error {
+    fn from(_: OutgoingError) -> Self {
+        Self::Length
     }
-    last.extend_from_slice(b"\r\n\r\n");
-    last.freeze()
 }
 
-/// What one write takes at most; bodies come in pieces of 16 KiB.
-const BATCH: usize = 12;
-/// Pieces of a chunk: its size, itself, the end of its line.
-const CHUNK: usize = 3;
+/// Bytes that one write takes at most; bodies come in pieces of 16 KiB.
+const BATCH: usize = 64 * 1024;

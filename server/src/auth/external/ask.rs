@@ -3,30 +3,23 @@
 //! Errors are texts for the gateway's log. They hold nothing that anybody sent.
 
 use std::io;
-use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::{Request, Response};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::select;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use ptth_client::tls;
 use ptth_link::crypto;
+use ptth_link::h1::{self, ResponseReader};
 use ptth_link::tcp::is_near;
 
 use super::address::Address;
 use crate::auth::secret::LoadError;
-
-/// The body of every question.
-pub(super) type NoBody = Empty<Bytes>;
 
 pub(super) async fn dial(address: &Address) -> Result<TcpStream, &'static str> {
     let dialled = TcpStream::connect((address.host.as_str(), address.port)).await;
@@ -56,24 +49,17 @@ pub(super) async fn secure(
 
 /// Sends the request and waits for the response's head. The rest is dropped with the connection.
 pub(super) async fn converse(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send,
-    request: Request<NoBody>,
+    mut io: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<()>,
 ) -> Result<Response<()>, &'static str> {
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(|_| BROKEN)?;
-    let (mut connection, mut answer) = (pin!(connection), pin!(sender.send_request(request)));
-    let answer = select! {
-        answer = &mut answer => answer,
-        // An answer that came with the end is there already; otherwise this tells at once.
-        _ = &mut connection => answer.await,
-    };
-    answer.map(|answer| answer.map(|_| ())).map_err(|_| BROKEN)
+    let mut input = BytesMut::new();
+    let reader = ResponseReader::within(MAX_HEAD, MAX_FIELDS);
+    let answer = h1::ask(&mut io, &request, (&mut input, reader)).await;
+    let answer = answer.map_err(|_| "the authorizer gives no proper answer")?;
+    Ok(Response::from_parts(answer.parts, ()))
 }
 
-const BROKEN: &str = "the authorizer gives no proper answer";
-
-/// A head of more is none that says yes or no. hyper takes no less than 8 KiB.
+/// A head of more is none that says yes or no.
 const MAX_HEAD: usize = 16 << 10;
 pub(super) const MAX_FIELDS: usize = 100;
 

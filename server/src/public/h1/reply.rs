@@ -1,71 +1,142 @@
-//! What hyper writes to a visitor over HTTP/1.1.
+//! A response on its way to a visitor over HTTP/1.1: how it is framed, and what is said of the connection.
 
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use ptth_link::body::{Body, BodyError};
+use http::header::{CONNECTION, TE};
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::Body as HttpBody;
+use ptth_link::body::Body;
+use ptth_link::h1::{Framing, Head, Outgoing, OutgoingError, says, write_response};
 use ptth_link::headers;
 
-use crate::public::guard::Exchange;
-use crate::public::stall::Outlet;
-use crate::quota::Permit;
+use crate::public::declared_length;
 
-/// What hyper writes: a tunnel's body, or a page of ours.
-pub(in crate::public) struct Reply {
-    pub(super) content: Content,
-    /// Until this is dropped, the exchange is under way.
-    #[allow(dead_code, reason = "held for its drop")]
-    pub(super) exchange: (Exchange, Option<Permit>),
+/// What is sent: a tunnel's body, or a page of ours.
+pub(in crate::public) enum Content {
+    Tunnel(Body),
+    Page(Bytes),
+}
+
+/// A response, and what of its request decides about it.
+pub(super) struct Reply {
+    http10: bool,
+    keep_alive: bool,
+    /// It has no body (RFC 9110 §9.3.2).
+    is_head: bool,
+    /// The visitor takes trailers (RFC 9110 §6.5.1).
+    trailers: bool,
+    /// What of the body is still to be taken.
+    body: Option<Body>,
 }
 
 impl Reply {
-    /// A page of ours.
-    pub(in crate::public) fn page(text: String, exchange: (Exchange, Option<Permit>)) -> Self {
-        Self { content: Content::Page(Some(text.into())), exchange }
+    /// To a request, or to none.
+    pub(super) fn to(request: Option<(&Parts, &Head)>) -> Self {
+        let Some((parts, head)) = request else {
+            let (http10, keep_alive) = (false, false);
+            return Self { http10, keep_alive, is_head: false, trailers: false, body: None };
+        };
+        Self {
+            http10: head.http10,
+            keep_alive: head.keep_alive,
+            is_head: parts.method == Method::HEAD,
+            trailers: says(&parts.headers, TE, "trailers"),
+            body: None,
+        }
     }
-}
 
-pub(super) enum Content {
-    Tunnel(Body, Outlet),
-    Page(Option<Bytes>),
-}
-
-impl HttpBody for Reply {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.content {
-            Content::Tunnel(body, outlet) => {
-                ready!(outlet.poll_room(cx));
-                Pin::new(body).poll_frame(cx).map_ok(|mut frame| {
-                    outlet.hand(frame.data_ref().map_or(0, Bytes::len));
-                    if let Some(trailers) = frame.trailers_mut() {
-                        headers::trailers(trailers);
-                    }
-                    frame
-                })
+    /// Sends the head. `last`: the connection ends with it. `upgraded`: another protocol follows.
+    pub(super) fn begin(
+        &mut self,
+        out: &mut Outgoing,
+        response: Response<Content>,
+        last: bool,
+        upgraded: bool,
+    ) {
+        let (parts, content) = response.into_parts();
+        let fields = &parts.headers;
+        let status = parts.status;
+        let bodiless =
+            self.is_head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+        let is_empty = matches!(&content, Content::Tunnel(body) if body.is_end_stream());
+        let framing = match declared_length(fields) {
+            _ if upgraded => Framing::UntilClose,
+            _ if bodiless => Framing::None,
+            Some(length) => Framing::Length(length),
+            None if is_empty => Framing::Length(0),
+            None if self.http10 => Framing::UntilClose,
+            None => Framing::Chunked,
+        };
+        let closes = says(fields, CONNECTION, "close") || last || framing == Framing::UntilClose;
+        self.keep_alive &= !closes;
+        let connection = match (self.keep_alive, self.http10) {
+            _ if fields.contains_key(CONNECTION) => None,
+            (true, true) => Some("keep-alive"),
+            (false, false) => Some("close"),
+            _ => None,
+        };
+        out.head(write_response((status, self.http10), fields, framing, connection), framing);
+        match content {
+            Content::Tunnel(body) if !bodiless => self.body = Some(body),
+            Content::Page(page) if !bodiless => {
+                // Its length is in its head.
+                let _ = out.data(page).and_then(|()| out.end(None));
             }
-            Content::Page(page) => Poll::Ready(page.take().map(|page| Ok(Frame::data(page)))),
+            _ => {}
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Tunnel(body, _) => body.is_end_stream(),
-            Content::Page(page) => page.is_none(),
+    /// Takes of the body what is there and has room. True if it was the room that ended first.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Outgoing,
+        room: usize,
+    ) -> io::Result<bool> {
+        while let Some(body) = &mut self.body {
+            if out.waiting() >= room {
+                return Ok(true);
+            }
+            let frame = match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => break,
+                Poll::Ready(frame) => frame.transpose().map_err(io::Error::other)?,
+            };
+            let mut trailers = None;
+            match frame.map(http_body::Frame::into_data) {
+                Some(Ok(data)) => {
+                    out.data(data).map_err(wrong_length)?;
+                    if !body.is_end_stream() {
+                        continue;
+                    }
+                }
+                Some(Err(frame)) => trailers = frame.into_trailers().ok(),
+                None => {}
+            }
+            let trailers = trailers.filter(|_| self.trailers).map(|mut fields: HeaderMap| {
+                headers::trailers(&mut fields);
+                fields
+            });
+            out.end(trailers.as_ref()).map_err(wrong_length)?;
+            self.body = None;
         }
+        Ok(false)
     }
 
-    fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Tunnel(body, _) => body.size_hint(),
-            Content::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, Bytes::len) as u64),
-        }
+    /// Whether all of it was taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.body.is_none()
     }
+
+    /// Whether the connection ends with it.
+    pub(super) fn is_last(&self) -> bool {
+        !self.keep_alive
+    }
+}
+
+fn wrong_length(_: OutgoingError) -> io::Error {
+    io::Error::other("the response isn't as long as it said")
 }

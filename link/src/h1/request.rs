@@ -2,91 +2,105 @@
 //!
 //! Invariant: a head that is accepted frames its body in exactly one way.
 
-use std::mem::replace;
+use std::mem::{replace, take};
 use std::net::Ipv6Addr;
 
-use http::{StatusCode, Uri};
-use ptth_link::limits::LENGTH_DIGITS;
+use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{Method, StatusCode, Uri, Version};
 
-use super::{Refusal, after_token, bad, field, length, line, members, refuse};
+use super::body::Decoder;
+use super::fields::{Found, Lines};
+use super::{Refusal, STRICT, bad, length, members, persists, refuse};
+use crate::limits::LENGTH_DIGITS;
 
-/// What a sound head says about what follows it.
+/// A request, up to its body.
+#[derive(Debug)]
+pub struct Request {
+    /// The head. Boxed, since it is passed from hand to hand.
+    pub parts: Box<Parts>,
+    /// What the head says of the message.
+    pub head: Head,
+    /// Takes the body out of what follows.
+    pub body: Decoder,
+}
+
+/// What a sound head says of its message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Head {
-    /// How the body is framed.
-    pub body: BodyKind,
-    /// The visitor asks for another protocol than HTTP (RFC 9110 §7.8). What follows this message
+    /// Bytes of the body, where they are known (RFC 9112 §6.3). `None`: it comes in chunks.
+    pub length: Option<u64>,
+    /// The sender asks for another protocol than HTTP (RFC 9110 §7.8). What follows this message
     /// may be that protocol already, so nothing of it is sound before the answer (RFC 9931).
     pub upgrade: bool,
     /// The body comes only after a 100 (RFC 9110 §10.1.1). False where there is none to come.
     pub expect_continue: bool,
     /// HTTP/1.0 rather than 1.1.
     pub http10: bool,
-}
-
-/// How a body is framed (RFC 9112 §6.3).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum BodyKind {
-    /// There is none: neither Content-Length nor Transfer-Encoding.
-    None,
-    /// This many bytes, maybe zero.
-    Length(u64),
-    /// Chunks up to one of size zero, then trailers.
-    Chunked,
+    /// The connection may serve another request (RFC 9112 §9.3).
+    pub keep_alive: bool,
 }
 
 /// A head as far as it has come.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
-    /// Where the line under way begins, and how much of it was searched for its end.
-    at: usize,
-    seen: usize,
+pub struct RequestReader {
+    lines: Lines,
     /// An empty line came before the request line.
     skipped: bool,
     /// From the request line on.
-    fields: Option<Fields>,
+    begun: Option<Box<Begun>>,
 }
 
-impl Reader {
+impl RequestReader {
     /// Whether nothing of a request line has come. A stray empty line is nothing.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.fields.is_none() && self.seen == 0
+    pub fn is_fresh(&self) -> bool {
+        self.begun.is_none() && self.lines.is_fresh()
     }
 
-    /// The head that `raw` begins with and its length; `None` while it isn't whole.
-    pub(super) fn read(&mut self, raw: &[u8]) -> Result<Option<(usize, Head)>, Refusal> {
-        while let Some(line) = self.line(raw)? {
-            self.at = self.at.saturating_add(line.len()).saturating_add(2);
-            match (&mut self.fields, line) {
+    /// Takes a head off the front of `input`; `None` while it isn't whole. Between two calls `input` may only
+    /// grow at its end.
+    ///
+    /// # Errors
+    /// It is none. Nothing of `input` may be read any further.
+    pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<Request>, Refusal> {
+        loop {
+            let begin = self.lines.at();
+            let Some(line) = self.line(input)? else { return Ok(None) };
+            match (&mut self.begun, line) {
                 // RFC 9112 §2.2: old clients send a CRLF after a body. One, and only there.
                 (None, []) if !self.skipped => self.skipped = true,
                 (None, []) => return Err(bad("empty lines before the request line")),
-                (None, line) => self.fields = Some(request_line(line)?),
-                (Some(fields), []) => return Ok(Some((self.at, fields.head()?))),
-                (Some(fields), line) => fields.add(line)?,
+                (None, line) => self.begun = Some(Box::new(request_line(line)?)),
+                (Some(_), []) => break,
+                (Some(begun), line) => begun.add(line, begin)?,
             }
         }
-        Ok(None)
+        let Self { mut lines, begun, .. } = take(self);
+        let begun = begun.ok_or(bad("no request line"))?;
+        begun.end(lines.split(input)).map(Some)
     }
 
     fn line<'a>(&mut self, raw: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
-        let raw = raw.get(self.at..).unwrap_or_default();
-        if self.fields.is_none() {
-            let has_target = raw.iter().take(MAX_REQUEST_LINE).any(|byte| *byte == b' ');
-            let too_long = if has_target { TARGET_TOO_LONG } else { METHOD_TOO_LONG };
-            return line(raw, &mut self.seen, MAX_REQUEST_LINE, too_long);
+        if self.begun.is_none() {
+            let line = raw.get(self.lines.at()..).unwrap_or_default();
+            let has_target = || line.iter().take(MAX_REQUEST_LINE).any(|byte| *byte == b' ');
+            let long = line.len() > MAX_REQUEST_LINE && !has_target();
+            let too_long = if long { METHOD_TOO_LONG } else { TARGET_TOO_LONG };
+            return self.lines.next(raw, STRICT.bare_lf, Some(MAX_REQUEST_LINE), too_long);
         }
-        let max = MAX_HEAD.checked_sub(self.at).and_then(|left| left.checked_sub(2));
-        line(raw, &mut self.seen, max.ok_or(HEAD_TOO_LARGE)?, HEAD_TOO_LARGE)
+        let left = STRICT.head.checked_sub(self.lines.at()).and_then(|left| left.checked_sub(2));
+        self.lines.next(raw, STRICT.bare_lf, left, HEAD_TOO_LARGE)
     }
 }
 
 /// What the request line and the fields so far said.
 #[derive(Debug)]
-struct Fields {
-    connect: bool,
+struct Begun {
+    method: Method,
+    target: Uri,
     http10: bool,
-    count: usize,
+    found: Found,
     host: bool,
     length: Option<u64>,
     coding: Option<Coding>,
@@ -95,20 +109,18 @@ struct Fields {
     expect: bool,
 }
 
-impl Fields {
-    fn add(&mut self, line: &[u8]) -> Result<(), Refusal> {
-        self.count = self.count.saturating_add(1);
-        if self.count > MAX_FIELDS {
+impl Begun {
+    fn add(&mut self, line: &[u8], begin: usize) -> Result<(), Refusal> {
+        if self.found.len() >= STRICT.fields {
             return Err(TOO_MANY_FIELDS);
         }
-        let (name, value) = field(line)?;
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        if is("host") {
+        let (name, value) = self.found.add(line, begin)?;
+        if *name == HOST {
             if replace(&mut self.host, true) {
                 return Err(bad("more than one Host"));
             }
             port(value).ok_or(bad("malformed Host"))?;
-        } else if is("content-length") {
+        } else if *name == CONTENT_LENGTH {
             // One with more digits would only be refused by whoever reads it after us.
             let digits = Some(value).filter(|digits| digits.len() <= LENGTH_DIGITS);
             let length = digits.and_then(|digits| length(digits, 10));
@@ -117,18 +129,18 @@ impl Fields {
             if self.length.replace(length).is_some() {
                 return Err(bad("more than one Content-Length"));
             }
-        } else if is("transfer-encoding") {
+        } else if *name == TRANSFER_ENCODING {
             let coding = coding(value).ok_or(bad("malformed Transfer-Encoding"))?;
             if self.coding.replace(coding).is_some() {
                 return Err(bad("more than one Transfer-Encoding"));
             }
-        } else if is("connection") {
+        } else if *name == CONNECTION {
             self.connection_upgrade |= members(value).any(|m| m.eq_ignore_ascii_case(b"upgrade"));
-        } else if is("upgrade") {
+        } else if *name == UPGRADE {
             // h2c is never agreed to: what follows is HTTP/1.1 then, as if nobody had asked.
             self.upgrade |=
                 members(value).any(|m| !m.is_empty() && !m.eq_ignore_ascii_case(b"h2c"));
-        } else if is("expect") {
+        } else if *name == EXPECT {
             // A second one, even an equal one, is an expectation other than 100-continue.
             if replace(&mut self.expect, true) || !value.eq_ignore_ascii_case(b"100-continue") {
                 return Err(UNKNOWN_EXPECTATION);
@@ -138,43 +150,50 @@ impl Fields {
     }
 
     /// The whole head; the rules that take more than one field to break.
-    fn head(&self) -> Result<Head, Refusal> {
+    fn end(self, lines: bytes::Bytes) -> Result<Request, Refusal> {
         if !self.host && !self.http10 {
             return Err(bad("no Host"));
         }
-        let body = match (self.length, self.coding) {
+        let length = match (self.length, self.coding) {
             // RFC 9110 §10.1.1: who expects a 100 has a body, and this one has no end (RFC 9112 §6.3).
             (None, None) if self.expect && !self.http10 => return Err(UNFRAMED),
-            (None, None) => BodyKind::None,
+            (None, None) => Some(0),
             // RFC 9110 §9.3.6: it has no meaning there.
-            _ if self.connect => return Err(bad("CONNECT with a body")),
-            (Some(length), None) => BodyKind::Length(length),
+            _ if self.method == Method::CONNECT => return Err(bad("CONNECT with a body")),
+            (Some(length), None) => Some(length),
             (Some(_), Some(_)) => return Err(bad("Transfer-Encoding with Content-Length")),
             // RFC 9112 §6.1: who forwarded it didn't understand it.
             (None, Some(_)) if self.http10 => return Err(bad("Transfer-Encoding in HTTP/1.0")),
-            (None, Some(Coding::Chunked)) => BodyKind::Chunked,
+            (None, Some(Coding::Chunked)) => None,
             (None, Some(Coding::Other)) => return Err(UNKNOWN_CODING),
         };
-        let comes = !matches!(body, BodyKind::None | BodyKind::Length(0));
-        Ok(Head {
-            body,
-            upgrade: self.upgrade && self.connection_upgrade && !self.http10,
-            expect_continue: self.expect && comes && !self.http10,
+        let unframed = self.length.is_none() && self.coding.is_none();
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = self.method;
+        parts.uri = self.target;
+        parts.version = if self.http10 { Version::HTTP_10 } else { Version::HTTP_11 };
+        parts.headers = self.found.into_map(&lines)?;
+        let head = Head {
+            length,
+            // An upgrade after a body would have to wait for it; nobody does that.
+            upgrade: self.upgrade && self.connection_upgrade && !self.http10 && unframed,
+            expect_continue: self.expect && length != Some(0) && !self.http10,
             http10: self.http10,
-        })
+            keep_alive: persists(&parts.headers, self.http10),
+        };
+        let body = length.map_or_else(|| Decoder::chunked(&STRICT), Decoder::length);
+        Ok(Request { parts: Box::new(parts), head, body })
     }
 }
 
 /// RFC 9112 §3: `method SP request-target SP HTTP-version`.
-fn request_line(line: &[u8]) -> Result<Fields, Refusal> {
+fn request_line(line: &[u8]) -> Result<Begun, Refusal> {
     let mut words = line.splitn(3, |b| *b == b' ');
     let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next())
     else {
         return Err(bad("request line is not method, target and version"));
     };
-    if after_token(method) != Some(&[]) {
-        return Err(bad("method is not a token"));
-    }
+    let method = Method::from_bytes(method).map_err(|_| bad("method is not a token"))?;
     // Before the target: HTTP/2's preface, `PRI * HTTP/2.0`, is another version first of all.
     let http10 = match version {
         b"HTTP/1.1" => false,
@@ -184,13 +203,11 @@ fn request_line(line: &[u8]) -> Result<Fields, Refusal> {
         }
         _ => return Err(bad("malformed HTTP version")),
     };
-    if !is_target(method, target) {
-        return Err(bad("malformed request target"));
-    }
-    Ok(Fields {
-        connect: method == b"CONNECT",
+    Ok(Begun {
+        target: uri(&method, target).ok_or(bad("malformed request target"))?,
+        method,
         http10,
-        count: 0,
+        found: Found::default(),
         host: false,
         length: None,
         coding: None,
@@ -201,26 +218,23 @@ fn request_line(line: &[u8]) -> Result<Fields, Refusal> {
 }
 
 /// RFC 9112 §3.2: the form that goes with the method.
-fn is_target(method: &[u8], target: &[u8]) -> bool {
+fn uri(method: &Method, target: &[u8]) -> Option<Uri> {
     // http's parser cuts a fragment off silently and lets 8-bit bytes through.
     if !target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
-        return false;
+        return None;
     }
-    // The same parser reads it once more after us, so what it refuses, we refuse.
-    let Ok(uri) = Uri::try_from(target) else {
-        return false;
-    };
+    let uri = Uri::try_from(target).ok()?;
     let port = uri.authority().map(|authority| port(authority.as_str().as_bytes()));
-    match (method, uri.scheme_str(), port) {
+    let fits = match (uri.scheme_str(), port) {
         // RFC 9110 §9.3.6: never without a port.
-        (b"CONNECT", scheme, port) => {
+        (scheme, port) if *method == Method::CONNECT => {
             scheme.is_none() && port.flatten().is_some_and(|port| !port.is_empty())
         }
-        (b"OPTIONS", None, None) if target == b"*" => true,
-        (_, None, None) => target.starts_with(b"/"),
-        (_, Some("http" | "https"), Some(Some(_))) => true,
+        (None, None) => target.starts_with(b"/") || *method == Method::OPTIONS && target == b"*",
+        (Some("http" | "https"), Some(Some(_))) => true,
         _ => false,
-    }
+    };
+    fits.then_some(uri)
 }
 
 /// The port of `uri-host [ ":" port ]` (RFC 9110 §7.2), "" if it has none; `None` if malformed.
@@ -281,11 +295,6 @@ fn coding(value: &[u8]) -> Option<Coding> {
 
 /// RFC 9112 §3 recommends to take 8,000 bytes at least.
 const MAX_REQUEST_LINE: usize = 8 << 10;
-/// All of the head, its last empty line too: what nginx takes by default (4 buffers of 8 KiB).
-/// A visitor holds this much of our memory before anybody knows what he wants.
-const MAX_HEAD: usize = 32 << 10;
-/// hyper's own limit; a browser sends about 20.
-pub(super) const MAX_FIELDS: usize = 100;
 
 const TARGET_TOO_LONG: Refusal = refuse(StatusCode::URI_TOO_LONG, "request line too long");
 /// RFC 9112 §3.
@@ -293,7 +302,7 @@ const METHOD_TOO_LONG: Refusal = refuse(StatusCode::NOT_IMPLEMENTED, "method too
 const UNFRAMED: Refusal = refuse(StatusCode::LENGTH_REQUIRED, "body without a length");
 const HEAD_TOO_LARGE: Refusal =
     refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header section too large");
-pub(super) const TOO_MANY_FIELDS: Refusal =
+const TOO_MANY_FIELDS: Refusal =
     refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields");
 const UNKNOWN_EXPECTATION: Refusal =
     refuse(StatusCode::EXPECTATION_FAILED, "expectation other than 100-continue");

@@ -1,11 +1,28 @@
-//! Feeds the checker every way a stream can be cut; tables of bodies, limits and places.
+//! Feeds the parser every way a stream can be cut; tables of bodies, limits and places.
 
 mod head;
+mod response;
 mod streams;
+
+use bytes::BytesMut;
 
 use super::*;
 
-/// What became of a stream, however it was cut: neighbouring pieces of a body are one.
+/// Where a stream is, which says what a pause or an end there means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    /// Between messages: to pause is idling, to end is a clean close.
+    Between,
+    /// Within a head: not all of it has come.
+    Head,
+    /// After a head: an end here cuts a message short.
+    Body,
+    /// After a refusal.
+    Refused,
+}
+
+/// What became of a stream, however it was cut: neighbouring pieces of a body are one, and what came of a body
+/// that was refused doesn't count.
 #[derive(Debug, Eq, PartialEq)]
 enum Step {
     Head(usize, Head),
@@ -14,40 +31,63 @@ enum Step {
     Refused(Refusal),
 }
 
-/// Feeds the pieces, and says what came of them and where they end.
-fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Step>, Place) {
-    let (mut checker, mut raw, mut steps) = (Checker::new(), Vec::new(), Vec::new());
-    for piece in pieces {
-        raw.extend_from_slice(piece);
+/// Reads a stream's requests.
+#[derive(Default)]
+struct Feed {
+    reader: RequestReader,
+    body: Option<Decoder>,
+    input: BytesMut,
+    steps: Vec<Step>,
+}
+
+impl Feed {
+    fn add(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        self.input.extend_from_slice(piece);
         loop {
-            let used = match checker.next(&raw) {
-                Next::More => break,
-                Next::Head { len, head } => {
-                    steps.push(Step::Head(len, head));
-                    len
-                }
-                Next::Body { len, .. } => {
-                    assert!(len > 0);
-                    match steps.last_mut() {
-                        Some(Step::Body(body)) => *body += len,
-                        _ => steps.push(Step::Body(len)),
-                    }
-                    len
-                }
-                Next::End => {
-                    steps.push(Step::End);
-                    0
-                }
-                Next::Refuse(refusal) => {
-                    assert_eq!(checker.next(&[]), Next::Refuse(refusal), "it forgot");
-                    steps.push(Step::Refused(refusal));
-                    return (steps, checker.place());
-                }
+            let before = self.input.len();
+            let Some(body) = &mut self.body else {
+                let Some(request) = self.reader.read(&mut self.input)? else { return Ok(()) };
+                self.steps.push(Step::Head(before - self.input.len(), request.head));
+                self.body = Some(request.body);
+                continue;
             };
-            raw.drain(..used);
+            let part = if body.is_done() { None } else { body.next(&mut self.input)? };
+            match (before - self.input.len(), self.steps.last_mut()) {
+                (0, _) => {}
+                (used, Some(Step::Body(body))) => *body += used,
+                (used, _) => self.steps.push(Step::Body(used)),
+            }
+            if body.is_done() {
+                self.steps.push(Step::End);
+                self.body = None;
+            } else if part.is_none() {
+                return Ok(());
+            }
         }
     }
-    (steps, checker.place())
+
+    fn place(&self) -> Place {
+        match self.steps.last() {
+            Some(Step::Refused(_)) => Place::Refused,
+            _ if self.body.is_some() => Place::Body,
+            _ if self.reader.is_fresh() => Place::Between,
+            _ => Place::Head,
+        }
+    }
+}
+
+/// Feeds the pieces, and says what came of them and where they end.
+fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Step>, Place) {
+    let mut feed = Feed::default();
+    for piece in pieces {
+        if let Err(refusal) = feed.add(piece) {
+            feed.steps.pop_if(|step| matches!(step, Step::Body(_)));
+            feed.steps.push(Step::Refused(refusal));
+            break;
+        }
+    }
+    let place = feed.place();
+    (feed.steps, place)
 }
 
 /// Feeds `raw` whole, byte by byte, and cut in two at every place (of a long one: near its ends).
@@ -205,32 +245,37 @@ fn the_place_tells_a_clean_end_from_a_cut() {
 /// What was looked at is overwritten with NULs, which a second look would refuse.
 #[test]
 fn bytes_that_drip_in_are_looked_at_once() {
-    let mut checker = Checker::new();
-    let mut raw = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
+    let mut reader = RequestReader::default();
+    let mut raw = BytesMut::from("GET / HTTP/1.1\r\nHost: a\r\nX: ");
     for _ in 0..30_000 {
-        assert_eq!(checker.next(&raw), Next::More);
+        assert!(reader.read(&mut raw).unwrap().is_none());
         raw.fill(0);
-        raw.push(b'a');
+        raw.extend_from_slice(b"a");
     }
 
-    let mut checker = Checker::new();
-    let mut raw = b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec();
+    let mut reader = RequestReader::default();
+    let mut raw = BytesMut::from("GET / HTTP/1.1\r\nHost: a\r\n");
     for _ in 0..99 {
-        assert_eq!(checker.next(&raw), Next::More);
+        assert!(reader.read(&mut raw).unwrap().is_none());
         raw.fill(0);
         raw.extend_from_slice(b"X: a\r\n");
     }
 
-    for (start, len) in [("", 8192), ("1;", 254), ("0\r\n", 8000)] {
-        let mut checker = Checker::new();
-        let mut raw = if start.is_empty() { Vec::new() } else { chunked(start).into_bytes() };
-        while let Next::Head { len, .. } | Next::Body { len, .. } = checker.next(&raw) {
-            raw.drain(..len);
-        }
+    let mut reader = RequestReader::default();
+    let mut raw = BytesMut::new();
+    for _ in 0..8192 {
+        raw.fill(0);
+        raw.extend_from_slice(b"a");
+        assert!(reader.read(&mut raw).unwrap().is_none());
+    }
+    for (start, len) in [("1;", 254), ("0\r\n", 8000)] {
+        let mut body = Decoder::chunked(&STRICT);
+        let mut raw = BytesMut::from(start);
+        while body.next(&mut raw).unwrap().is_some() {}
         for _ in 0..len {
             raw.fill(0);
-            raw.push(b'a');
-            assert_eq!(checker.next(&raw), Next::More);
+            raw.extend_from_slice(b"a");
+            assert!(body.next(&mut raw).unwrap().is_none());
         }
     }
 }

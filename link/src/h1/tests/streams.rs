@@ -102,12 +102,8 @@ fn agree(mut raw: &[u8]) {
     for (step, next) in steps.iter().zip(steps.iter().skip(1).chain([&Step::End])) {
         match *step {
             Step::Head(len, head) => {
-                let length = match head.body {
-                    BodyKind::Length(length) => Some(length),
-                    BodyKind::None | BodyKind::Chunked => None,
-                };
-                chunked = head.body == BodyKind::Chunked;
-                oracle::agree(&raw[..len], length, chunked);
+                chunked = head.length.is_none();
+                oracle::agree(&raw[..len], head.length);
                 raw = &raw[len..];
             }
             Step::Body(len) => {
@@ -175,4 +171,4 @@ async fn hyper_takes_every_accepted_body() {
     }
 }
 
-const MUTATIONS: &[u8] = b"\0\t\n\r \"#,-./0159:;<=@A[\\]_acdghx\x7f\x80";
+pub(super) const MUTATIONS: &[u8] = b"\0\t\n\r \"#,-./0159:;<=@A[\\]_acdghx\x7f\x80";

@@ -1,0 +1,88 @@
+//! Bodies, taken out of their framing (RFC 9112 §6 and §7).
+//!
+//! Invariant: what was cut off never looks complete.
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::chunked::Chunks;
+use super::{Refusal, Rules};
+
+/// What is left of a body.
+#[derive(Debug)]
+pub enum Decoder {
+    /// So many bytes, one at least.
+    Length(u64),
+    /// Chunks and then trailers. Boxed: it is larger than the others, and few bodies have it.
+    Chunked(Box<Chunks>),
+    /// What comes until the connection ends.
+    UntilClose,
+    /// Nothing.
+    Done,
+}
+
+/// What there was of a body.
+#[derive(Debug)]
+pub enum Part {
+    /// Bytes, one at least.
+    Data(Bytes),
+    /// What follows them.
+    Trailers(HeaderMap),
+}
+
+impl Decoder {
+    pub(super) fn length(length: u64) -> Self {
+        if length == 0 { Self::Done } else { Self::Length(length) }
+    }
+
+    pub(super) fn chunked(rules: &'static Rules) -> Self {
+        Self::Chunked(Box::new(Chunks::new(rules)))
+    }
+
+    /// Whether all of it came.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Takes the next part off the front of `input`. `None` if there is none, or none that is whole. The data of
+    /// small chunks that are there together is one part.
+    ///
+    /// # Errors
+    /// The framing is broken. Nothing of `input` may be read any further.
+    pub fn next(&mut self, input: &mut BytesMut) -> Result<Option<Part>, Refusal> {
+        let part = match self {
+            Self::Length(left) => {
+                let data = take(left, input);
+                if *left == 0 {
+                    *self = Self::Done;
+                }
+                data.map(Part::Data)
+            }
+            Self::Chunked(chunks) => {
+                let part = chunks.next(input)?;
+                if chunks.is_done() {
+                    *self = Self::Done;
+                }
+                part
+            }
+            Self::UntilClose => (!input.is_empty()).then(|| Part::Data(input.split().freeze())),
+            Self::Done => None,
+        };
+        Ok(part)
+    }
+
+    /// Says that nothing more comes. False if that cuts the body short.
+    pub fn end(&mut self) -> bool {
+        if let Self::UntilClose = self {
+            *self = Self::Done;
+        }
+        self.is_done()
+    }
+}
+
+/// As much of `left` bytes as there is.
+pub(super) fn take(left: &mut u64, input: &mut BytesMut) -> Option<Bytes> {
+    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+    *left = left.saturating_sub(here as u64);
+    (here > 0).then(|| input.split_to(here).freeze())
+}

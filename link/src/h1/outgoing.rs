@@ -1,0 +1,242 @@
+//! Messages on their way to a socket: heads written, bodies put into their framing (RFC 9112 §6 and §7).
+//!
+//! Invariant: a body that broke off never gets its end.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
+use http::{Method, StatusCode};
+use tokio::io::AsyncWrite;
+
+/// How the body is framed that is sent, and how much of it is to come.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Framing {
+    /// There is none, and nothing is said of it.
+    #[default]
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks, then trailers.
+    Chunked,
+    /// Whatever comes until the connection ends.
+    UntilClose,
+}
+
+/// The body isn't as long as its head says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OutgoingError;
+
+/// What waits for the socket, and how the body under way is framed.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    queue: VecDeque<Bytes>,
+    len: usize,
+    framing: Framing,
+    /// Something was written since the last flush.
+    unflushed: bool,
+    /// Something was written at all.
+    touched: bool,
+}
+
+impl Outgoing {
+    /// Bytes that wait.
+    pub fn waiting(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing waits, and nothing is unflushed.
+    pub fn is_flushed(&self) -> bool {
+        self.len == 0 && !self.unflushed
+    }
+
+    /// The first piece that waits, if nothing was ever written: a head.
+    pub fn untouched(&self) -> Option<&Bytes> {
+        self.queue.front().filter(|_| !self.touched)
+    }
+
+    /// Adds a head whose body, if there is one, is framed like this.
+    pub fn head(&mut self, head: Bytes, framing: Framing) {
+        self.framing = framing;
+        self.push(head);
+    }
+
+    /// Adds data of the body. Empty data is no data.
+    ///
+    /// # Errors
+    /// It is more than the head says.
+    pub fn data(&mut self, data: Bytes) -> Result<(), OutgoingError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        match &mut self.framing {
+            Framing::None => return Err(OutgoingError),
+            Framing::Length(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(OutgoingError)?;
+                self.push(data);
+            }
+            Framing::Chunked => {
+                self.push(format!("{:x}\r\n", data.len()).into());
+                self.push(data);
+                self.push(Bytes::from_static(b"\r\n"));
+            }
+            Framing::UntilClose => self.push(data),
+        }
+        Ok(())
+    }
+
+    /// Adds the end of the body.
+    ///
+    /// # Errors
+    /// It is less than the head says.
+    pub fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), OutgoingError> {
+        match std::mem::take(&mut self.framing) {
+            Framing::Length(1..) => return Err(OutgoingError),
+            Framing::Chunked => {
+                let mut last = BytesMut::from("0\r\n");
+                for (name, value) in trailers.into_iter().flatten() {
+                    write_field(&mut last, name, value);
+                }
+                last.extend_from_slice(b"\r\n");
+                self.push(last.freeze());
+            }
+            Framing::None | Framing::Length(0) | Framing::UntilClose => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the body is as long as its head says, and needs no end.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        self.len += bytes.len();
+        self.queue.push_back(bytes);
+    }
+
+    /// Writes all that waits. Ready when it is written.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn poll_write(
+        &mut self,
+        io: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.len > 0 {
+            let mut slices = [IoSlice::new(&[]); BATCH];
+            let waiting = slices.iter_mut().zip(&self.queue);
+            let count = waiting.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count();
+            let slices = slices.get(..count).unwrap_or_default();
+            let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, slices))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.wrote(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Flushes what was written.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn poll_flush(
+        &mut self,
+        io: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wrote(&mut self, mut written: usize) {
+        (self.unflushed, self.touched) = (true, true);
+        self.len = self.len.saturating_sub(written);
+        while let Some(first) = self.queue.front_mut() {
+            let part = written.min(first.len());
+            first.advance(part);
+            written -= part;
+            if !first.is_empty() {
+                return;
+            }
+            self.queue.pop_front();
+        }
+    }
+}
+
+/// Writes a request's head. Of the fields, `Host` and those that frame the body are given apart.
+pub fn write_request(
+    method: &Method,
+    target: &str,
+    host: &HeaderValue,
+    fields: &HeaderMap,
+    framing: Framing,
+) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEAD);
+    for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    write_field(&mut out, &HOST, host);
+    let framed = |name: &HeaderName| [HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name);
+    for (name, value) in fields.iter().filter(|(name, _)| !framed(name)) {
+        write_field(&mut out, name, value);
+    }
+    write_framing(&mut out, framing);
+    out.freeze()
+}
+
+/// Writes a response's head: its fields, and what is said of the body and of the connection besides (`Connection: close`
+/// or `keep-alive`, where that isn't plain). A length among the fields stays where there is no body whose framing
+/// says it (RFC 9110 §9.3.2).
+pub fn write_response(
+    (status, http10): (StatusCode, bool),
+    fields: &HeaderMap,
+    framing: Framing,
+    connection: Option<&'static str>,
+) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEAD);
+    let version = if http10 { "HTTP/1.0 " } else { "HTTP/1.1 " };
+    let reason = status.canonical_reason().unwrap_or_default();
+    for part in [version, status.as_str(), " ", reason, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    let framed = framing != Framing::None;
+    for (name, value) in fields.iter().filter(|(name, _)| !(framed && *name == CONTENT_LENGTH)) {
+        write_field(&mut out, name, value);
+    }
+    if let Some(option) = connection {
+        write_field(&mut out, &CONNECTION, &HeaderValue::from_static(option));
+    }
+    write_framing(&mut out, framing);
+    out.freeze()
+}
+
+fn write_framing(out: &mut BytesMut, framing: Framing) {
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => write_field(out, &CONTENT_LENGTH, &length.into()),
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Most heads are shorter.
+const HEAD: usize = 512;
+/// Pieces that one write takes at most; bodies come in pieces of 16 KiB.
+const BATCH: usize = 12;
