@@ -1,6 +1,5 @@
 //! Visitors that h2load can't be: one stream with a long body, and connections that are only held.
 
-use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -93,10 +92,9 @@ impl Http2 {
         let (response, mut stream) = self.sender.send_request(request, false).map_err(failed)?;
         let mut left = size as usize;
         while left > 0 {
-            stream.reserve_capacity(left.min(BLOCK.len()));
-            let room = poll_fn(|cx| stream.poll_capacity(cx)).await;
+            let room = ptth_test::h2::room(&mut stream, left.min(BLOCK.len())).await;
             let room = room.ok_or_else(|| Void("the upload was refused".to_owned()))?;
-            let count = room.map_err(failed)?.min(left).min(BLOCK.len());
+            let count = room.min(left).min(BLOCK.len());
             left -= count;
             let part = Bytes::from_static(&BLOCK).slice(..count);
             stream.send_data(part, left == 0).map_err(failed)?;

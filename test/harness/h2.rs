@@ -78,15 +78,25 @@ async fn upload(mut stream: SendStream<Bytes>, ask: &Ask) {
 /// Sends `data` as the window allows. False if the gateway doesn't want it any more.
 pub async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes, end: bool) -> bool {
     while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
-        let Some(Ok(room)) = room else { return false };
+        let Some(room) = room(stream, data.len()).await else { return false };
         let part = data.split_to(room.min(data.len()));
         if stream.send_data(part, end && data.is_empty()).is_err() {
             return false;
         }
     }
     true
+}
+
+/// How many of `wanted` bytes may be sent now, at least one. `None` if the gateway doesn't want them any more.
+pub async fn room(stream: &mut SendStream<Bytes>, wanted: usize) -> Option<usize> {
+    stream.reserve_capacity(wanted);
+    // What is there already counts: h2 tells of growth alone, and what a shorter piece left over would wait for
+    // credit that nothing brings.
+    let room = std::future::poll_fn(|cx| match stream.capacity() {
+        0 => stream.poll_capacity(cx),
+        room => std::task::Poll::Ready(Some(Ok(room))),
+    });
+    room.await?.ok()
 }
 
 /// Reads a whole response.

@@ -160,8 +160,7 @@ async fn by_h2(gateway: &GatewayBox, size: u64) -> (Duration, Duration) {
     let (response, mut stream) = visitor.send_request(request, false).unwrap();
     let mut left = size as usize;
     while left > 0 {
-        stream.reserve_capacity(left.min(BLOCK.len()));
-        let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();
+        let room = ptth_test::h2::room(&mut stream, left.min(BLOCK.len())).await.unwrap();
         let count = room.min(left).min(BLOCK.len());
         left -= count;
         stream.send_data(Bytes::from_static(&BLOCK).slice(..count), left == 0).unwrap();

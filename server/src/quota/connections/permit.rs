@@ -150,9 +150,10 @@ impl ConnectionPermit {
             }
         };
         select! {
+            // Before another request is taken: the permit is somebody else's, who is there already.
             biased;
-            done = work => Some(done),
             () = self.slot.lost.notified() => None,
+            done = work => Some(done),
             () = over => None,
         }
     }
