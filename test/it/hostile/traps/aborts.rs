@@ -1,4 +1,4 @@
-//! Point 8: exchanges that are broken off at random points, by the hundred thousand, and the accounts of
+//! Exchanges that are broken off at random points, by the hundred thousand, and the accounts of
 //! every window they went through.
 
 use std::time::Duration;

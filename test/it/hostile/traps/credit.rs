@@ -1,4 +1,4 @@
-//! Point 8: credit that doesn't come back.
+//! Credit that doesn't come back.
 
 use std::time::Duration;
 

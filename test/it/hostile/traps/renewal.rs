@@ -1,4 +1,4 @@
-//! Point 11: stream ids run out.
+//! Stream ids run out.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Points 9, 10 and 13: writes, locks, and a PONG that is late.
+//! Writes, locks, and a PONG that is late.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Points 5 to 7: streams and windows that run out.
+//! Streams and windows that run out.
 
 use std::time::Duration;
 
