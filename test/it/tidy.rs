@@ -83,7 +83,7 @@ const LONGEST_FILE: usize = 400;
 
 pub(crate) struct Source {
     /// From the workspace's root.
-    path: String,
+    pub(crate) path: String,
     pub(crate) text: String,
 }
 

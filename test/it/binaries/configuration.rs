@@ -93,6 +93,50 @@ fn the_page_has_every_kind_of_credential() {
     }
 }
 
+/// The fields of the struct of this name, in the gateway's file whose path ends so: the keys of a table.
+fn fields(path: &str, name: &str) -> BTreeSet<String> {
+    let sources = crate::tidy::sources(&["server/src"]);
+    let source = sources.iter().find(|source| source.path.ends_with(path)).expect(path);
+    let begins = format!("struct {name} {{\n");
+    let body = source.text.split(&begins).nth(1).and_then(|rest| rest.split("\n}").next());
+    let lines = body.expect(name).lines().map(str::trim);
+    let fields = lines.filter(|line| !line.starts_with(['/', '#']));
+    fields.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect()
+}
+
+/// The words in back-quotes in the first cell of each row of the section below this heading.
+fn keys(page: &str, heading: &str) -> BTreeSet<String> {
+    let section = page.split(&format!("\n### {heading}\n")).nth(1).expect(heading);
+    let rows = section.split("\n### ").next().unwrap_or_default().lines();
+    let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    cells.flat_map(|cell| cell.split(['`', ',', ' '])).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_page_has_every_key_of_routes_names_and_credentials() {
+    let page = crate::documents::read("docs/configuration.md");
+    for (heading, path, name) in [
+        ("`[[route]]`", "config/routes.rs", "RouteTable"),
+        ("`[names]`", "config/names.rs", "NamesTable"),
+    ] {
+        let mut declared = fields(path, name);
+        // It is read apart from the others.
+        declared.insert("allow".to_owned());
+        let documented: BTreeSet<_> =
+            keys(&page, heading).into_iter().filter(|key| !key.is_empty()).collect();
+        assert_eq!(documented, declared, "{heading}");
+    }
+    let documented = keys(&page, "Who may serve it");
+    let missing = ["basic", "jwt", "external"].map(|kind| {
+        let path = format!("auth/{kind}.rs");
+        // Of a password either way will do, and the second one stands beside the first.
+        let apart = |key: &String| key == "password_sha256" && page.contains("`password_sha256`");
+        let declared = fields(&path, "Settings").into_iter();
+        declared.filter(|key| !documented.contains(key) && !apart(key)).collect::<Vec<_>>()
+    });
+    assert_eq!(missing.concat(), Vec::<String>::new(), "keys of credentials");
+}
+
 /// The flags of `--help`, which begin lines.
 fn flags_of_help(text: &str) -> BTreeSet<String> {
     let lines = text.lines().filter(|line| line.starts_with("  -"));
