@@ -30,7 +30,7 @@ gateway_pid=$pid
 within 10 grep -qs 'plain HTTP on' "$work/gateway.out"
 plain=$(sed -n 's/^plain HTTP on //p' "$work/gateway.out")
 
-# The server is the README's.
+# The server is that of docs/guide.md.
 nginx_conf() { cat >"$work/nginx.conf" <<CONF
 daemon off; pid $work/nginx.pid; error_log stderr warn;
 user $(id -un) $(id -gn);
@@ -39,7 +39,7 @@ http {
     access_log off;
     client_body_temp_path $work/body; proxy_temp_path $work/proxy; fastcgi_temp_path $work/fcgi;
     uwsgi_temp_path $work/uwsgi; scgi_temp_path $work/scgi;
-$(awk '/^```/ { show = $0 == "```nginx"; next } show' "$root/README.md" | sed "
+$(awk '/^```/ { show = $0 == "```nginx"; next } show' "$root/docs/guide.md" | sed "
     s|listen 443|listen 127.0.0.1:$front_port|; s|example\.com;|localhost;|; s|127\.0\.0\.1:8080|$plain|
     s|/etc/.*/fullchain.pem|$work/front.pem|; s|/etc/.*/privkey.pem|$work/front.key|")
 }

@@ -83,7 +83,7 @@ export const finish = async () => {
 }
 process.on('exit', () => children.forEach(({ child }) => child.kill('SIGKILL')))
 
-/** The key in a token (WIRE.md): 32 bytes of seed, in base64url. The prefix is RFC 8410's, of PKCS#8. */
+/** The key in a token: 32 bytes of seed, in base64url. The prefix is RFC 8410's, of PKCS#8. */
 export const keyOf = token => crypto.createPrivateKey({
   key: Buffer.concat([Buffer.from('302e020100300506032b657004220420', 'hex'), Buffer.from(token.replace(/^2ptth_/, ''), 'base64url')]),
   format: 'der',

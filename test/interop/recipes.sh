@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's recipes that take Node or Caddy, as they stand there but for the addresses.
+# The recipes of docs/recipes.md that take Node or Caddy, as they stand there but for the addresses.
 . "$(dirname "$0")/lib.sh"
 need curl curl
 need caddy caddy
@@ -9,17 +9,17 @@ cd "$work"
 # block JOB FIRST-LINE: the block of a recipe that begins with this line.
 block() {
     awk -v job="($1)" -v first="$2" '
-        /^#+ / && !inside { here = index($0, "### Recipe: ") == 1 && substr($0, length($0) - length(job) + 1) == job }
+        /^#+ / && !inside { here = index($0, "## Recipe: ") == 1 && substr($0, length($0) - length(job) + 1) == job }
         /^```/ { inside = !inside; n = 0; show = 0; next }
         inside && here { if (++n == 1) show = $0 == first; if (show) print }
-    ' "$root/README.md"
+    ' "$root/docs/recipes.md"
 }
-# expected JOB TEXT: what the README says that the `curl` line with this text shows.
+# expected JOB TEXT: what the page says that the `curl` line with this text shows.
 expected() {
     awk -v job="($1)" -v text="$2" '
-        /^### / { here = substr($0, length($0) - length(job) + 1) == job }
+        /^## / { here = substr($0, length($0) - length(job) + 1) == job }
         here && /^curl / && index($0, text) { sub(/.* # */, ""); print; exit }
-    ' "$root/README.md"
+    ' "$root/docs/recipes.md"
 }
 
 # 2ptth: a backend that knows nothing but the label.
@@ -64,7 +64,7 @@ start client "${client_command[@]}" --ca "$work/caddy/pki/authorities/local/root
 ask() { curl -sk --resolve "$1:$front_port:127.0.0.1" "https://$1:$front_port/"; }
 shows() { [[ $(ask "$1") == "$(expected $job "https://$1/")" ]]; }
 for site in git.example.com wiki.example.com www.example.com; do
-    check "$job: $site shows what the README says" within 10 shows "$site"
+    check "$job: $site shows what the recipe says" within 10 shows "$site"
 done
 check "$job: each service has its tunnels" grep -q 'tunnel: git.example.com/0 up' client.log
 sed -i 's/wiki\.secret/git.secret/' client.toml

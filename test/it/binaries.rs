@@ -1,8 +1,8 @@
 //! The two programs as their users meet them: flags, variables, exit codes, and what they print.
 
+mod configuration;
 mod many;
 mod moving;
-mod readme;
 mod services;
 mod size;
 mod words;
@@ -279,7 +279,7 @@ async fn answer(address: SocketAddr) -> (u16, String) {
     (answer.status, answer.text())
 }
 
-/// C7, SECURITY "TLS and secrets": at the highest level of the log, with a token by variable and by file.
+/// At the highest level of the log, with a token by variable and by file.
 #[tokio::test]
 async fn no_token_shows_in_arguments_logs_or_pages() {
     let folder = Folder::new();
@@ -316,7 +316,7 @@ async fn no_token_shows_in_arguments_logs_or_pages() {
     }
 }
 
-/// LESSONS, crates: whoever closes our stdout doesn't want to read it, and goes on being served.
+/// Whoever closes our stdout doesn't want to read it, and goes on being served.
 #[tokio::test]
 async fn a_closed_stdout_or_stderr_ends_nobody() {
     let gateway = GatewayBox::start();

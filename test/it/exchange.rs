@@ -1,4 +1,4 @@
-//! A: the exchange, over both kinds of visitors, through the real gateway and client.
+//! The exchange, over both kinds of visitors, through the real gateway and client.
 
 mod bodies;
 mod duplex;
@@ -20,7 +20,6 @@ use ptth_test::{Backend, GatewayBox, H1, OriginBox, soon};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// A1, B1
 #[tokio::test]
 async fn a_get_crosses_the_tunnel() {
     let gateway = GatewayBox::start();

@@ -1,9 +1,10 @@
-//! What must hold, as tests of whole programs. Each carries its number of the acceptance list.
+//! What must hold, as tests of whole programs. `docs/guarantees.md` says which test shows what.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 #![allow(clippy::print_stdout, reason = "figures, for who runs a test to see them")]
 
 mod binaries;
 mod deliver;
+mod documents;
 mod doors;
 mod exchange;
 mod hostile;

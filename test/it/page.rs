@@ -28,7 +28,6 @@ async fn a_response_without_a_date_is_given_one_and_a_date_is_kept() {
     assert_eq!(dated.field("date"), "Tue, 15 Nov 1994 08:12:31 GMT");
 }
 
-/// A10
 #[tokio::test]
 async fn connect_is_refused_with_what_is_allowed() {
     let gateway = GatewayBox::start();

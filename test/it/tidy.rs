@@ -77,10 +77,10 @@ const CLIENT: &[(&str, &[&str])] = &[
 /// Lines at which a file is split; a file is read on a few screens.
 const LONGEST_FILE: usize = 400;
 
-struct Source {
+pub(crate) struct Source {
     /// From the workspace's root.
-    path: String,
-    text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 impl Source {
@@ -102,7 +102,7 @@ impl Source {
     }
 }
 
-fn sources(parts: &[&str]) -> Vec<Source> {
+pub(crate) fn sources(parts: &[&str]) -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = parts.iter().map(|part| root.join(part)).collect();

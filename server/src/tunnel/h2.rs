@@ -6,7 +6,6 @@
 //!     └──────────────────────────────────┴─> the connection ends, too many breaches ─┘
 //! ```
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -38,45 +37,38 @@ use super::announce::announce;
 use super::costly::Costly;
 
 /// Why a tunnel is no more.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Ended {
     /// It said nothing in HTTP/2 after the TLS handshake.
+    #[error("the backend said nothing after the handshake")]
     Silent,
     /// The place of an open gateway's one backend was taken.
+    #[error("another backend is connected to this open gateway")]
     Taken,
     /// Its credential has all the tunnels that it may have.
+    #[error("{OVER}")]
     Over,
     /// The connection broke, or the backend ended it.
+    #[error("{0}")]
     Connection(h2::Error),
     /// The socket failed.
+    #[error("the socket failed: {0}")]
     Socket(io::Error),
     /// Nothing came from it for two PING intervals, or for seconds while a request waited.
+    #[error("nothing came from the backend, and no answer to a ping")]
     Dead,
     /// It doesn't acknowledge SETTINGS (RFC 9113 §6.5.3), and so won't keep to its window.
+    #[error("the backend doesn't acknowledge our settings")]
     Unsettled,
     /// The backend broke the protocol too often.
+    #[error("the backend broke the protocol too often")]
     Penalized,
     /// The backend closed it in order.
+    #[error("the backend closed it")]
     Closed,
     /// Replaced, withdrawn or shut down, with nothing left to finish.
+    #[error("drained")]
     Drained,
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Silent => f.write_str("the backend said nothing after the handshake"),
-            Self::Taken => f.write_str("another backend is connected to this open gateway"),
-            Self::Over => f.write_str(OVER),
-            Self::Connection(err) => write!(f, "{err}"),
-            Self::Socket(err) => write!(f, "the socket failed: {err}"),
-            Self::Dead => f.write_str("nothing came from the backend, and no answer to a ping"),
-            Self::Unsettled => f.write_str("the backend doesn't acknowledge our settings"),
-            Self::Penalized => f.write_str("the backend broke the protocol too often"),
-            Self::Closed => f.write_str("the backend closed it"),
-            Self::Drained => f.write_str("drained"),
-        }
-    }
 }
 
 /// Where a tunnel belongs.

@@ -3,7 +3,7 @@
 use ptth_test::process::Process;
 use ptth_test::{Folder, soon};
 
-/// C7: a gateway whose routes say for themselves whom they admit makes no token, and shows no secret.
+/// A gateway whose routes say for themselves whom they admit makes no token, and shows no secret.
 #[tokio::test]
 async fn a_gateway_of_routes_prints_no_token_and_no_secret() {
     let folder = Folder::new();

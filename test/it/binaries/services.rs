@@ -56,7 +56,7 @@ async fn holds(path: &Path, text: &str) {
     soon("the file of --url-file", read).await;
 }
 
-/// C2: each has its own tunnels and token, and what is printed says whose it is.
+/// Each has its own tunnels and token, and what is printed says whose it is.
 #[tokio::test]
 async fn one_client_holds_the_tunnels_of_several_services() {
     let tokens = [&Token::generate(), &Token::generate()];
@@ -90,7 +90,7 @@ async fn one_client_holds_the_tunnels_of_several_services() {
     assert_eq!(client.ended().await.code, Some(0));
 }
 
-/// B3: who is refused takes nobody along, and is told of.
+/// Who is refused takes nobody along, and is told of.
 #[tokio::test]
 async fn a_service_that_is_refused_leaves_the_others() {
     let (known, stranger) = (Token::generate(), Token::generate());
@@ -108,7 +108,6 @@ async fn a_service_that_is_refused_leaves_the_others() {
     assert_eq!(output.stderr.matches(" ends: the gateway refuses").count(), 1, "said once");
 }
 
-/// B3
 #[tokio::test]
 async fn a_client_none_of_whose_services_is_admitted_ends() {
     let gateway = GatewayBox::start();

@@ -75,7 +75,7 @@ async fn the_bytes_of_all_bodies_are_bounded() {
     assert_eq!(hooks.outbox().held(), (0, 0));
 }
 
-/// E2: of one route an address has half of what the route takes, bodies that never come have a bound of their own,
+/// Of one route an address has half of what the route takes, bodies that never come have a bound of their own,
 /// and another sender is taken all the while.
 #[tokio::test(start_paused = true)]
 async fn one_address_keeps_no_route_from_other_senders() {

@@ -147,7 +147,6 @@ async fn a_body_beyond_the_limit_is_refused() {
     assert_eq!(hooks.outbox().held().0, 1, "nothing is kept of the others");
 }
 
-/// D2
 #[tokio::test(start_paused = true)]
 async fn a_body_that_comes_too_slowly_is_not_waited_for() {
     let mut hooks = Hooks::with_limit(100_000);

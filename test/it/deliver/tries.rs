@@ -165,7 +165,7 @@ async fn after_a_day_without_a_backend_a_request_is_given_up() {
     assert_eq!((hooks.outbox().held().0, hooks.counts().dropped), (0, 1));
 }
 
-/// C6: what was acknowledged waits for a route as it waits for a backend; and what its route took, it owes, also
+/// What was acknowledged waits for a route as it waits for a backend; and what its route took, it owes, also
 /// when it answers at once no more.
 #[tokio::test(start_paused = true)]
 async fn a_route_that_is_absent_for_a_while_loses_nothing() {
@@ -190,7 +190,7 @@ async fn a_route_that_is_absent_for_a_while_loses_nothing() {
     assert_eq!(hooks.counts().dropped, 0);
 }
 
-/// E1: which backend gets what was kept is decided by its host and path and the policy of that moment: labels that
+/// Which backend gets what was kept is decided by its host and path and the policy of that moment: labels that
 /// two routes exchange change nothing, and hosts that they exchange take what was kept along.
 #[tokio::test(start_paused = true)]
 async fn a_kept_request_goes_where_its_host_leads_and_to_no_other_tenant() {
@@ -231,7 +231,7 @@ async fn a_kept_request_goes_where_its_host_leads_and_to_no_other_tenant() {
     }
 }
 
-/// E2: three hundred requests of one sender to a path that hangs don't keep another sender's waiting.
+/// Three hundred requests of one sender to a path that hangs don't keep another sender's waiting.
 #[tokio::test(start_paused = true)]
 async fn a_path_that_hangs_holds_up_no_other_sender() {
     let mut hooks = Hooks::new();
@@ -262,7 +262,7 @@ async fn a_path_that_hangs_holds_up_no_other_sender() {
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
-/// E2: what waits for a backend that is away holds up nothing of another backend, though both came while one route
+/// What waits for a backend that is away holds up nothing of another backend, though both came while one route
 /// had them.
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_one_backend_holds_up_no_other() {
@@ -294,7 +294,7 @@ async fn what_waits_for_one_backend_holds_up_no_other() {
     }
 }
 
-/// C6: the prefix that stays here is the one of the route by which it goes out, at each attempt.
+/// The prefix that stays here is the one of the route by which it goes out, at each attempt.
 #[tokio::test(start_paused = true)]
 async fn a_prefix_is_stripped_as_the_route_says_when_it_is_delivered() {
     let mut hooks = Hooks::new();

@@ -87,7 +87,7 @@ fn in_force<'a>(rows: &'a [Row], host: &str, path: &str) -> Option<&'a Row> {
         .max_by_key(|r| r.1.len())
 }
 
-/// E1: any sequence of reloads, registrations and departures against a model that knows no names: no backend is
+/// Any sequence of reloads, registrations and departures against a model that knows no names: no backend is
 /// where the policy in force, or the authorizer that was asked, doesn't have it for that very host.
 #[tokio::test]
 async fn nothing_reaches_a_backend_that_is_not_admitted() {
@@ -264,7 +264,7 @@ fn allowing(ids: &[u64], known: &Arc<Known>, before: Option<&Policy>) -> Policy 
     Policy::new(&config, known, 1, before)
 }
 
-/// E1: who is let in no longer is asked by nobody who finds its way by the policy that says so, not even while the
+/// Who is let in no longer is asked by nobody who finds its way by the policy that says so, not even while the
 /// two are exchanged.
 #[tokio::test]
 async fn a_reload_has_no_moment_in_which_both_policies_count() {

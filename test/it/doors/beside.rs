@@ -29,7 +29,7 @@ fn registration(secret: &str) -> Request<()> {
     request
 }
 
-/// SECURITY, failed admissions: who asks a hundred times at once isn't let guess a hundred times.
+/// Who asks a hundred times at once isn't let guess a hundred times.
 #[tokio::test]
 async fn guesses_on_one_connection_are_limited_as_those_on_many_are() {
     let gateway = GatewayBox::with(two_routes);
@@ -61,7 +61,7 @@ async fn silent() -> (String, TcpListener) {
     (format!("http://{address}/"), listener)
 }
 
-/// E1: a hundred guesses at once over many connections, from one address, at an authorizer that doesn't answer: it
+/// A hundred guesses at once over many connections, from one address, at an authorizer that doesn't answer: it
 /// hears of five. A registration that is taken back is over there, too, and was a guess all the same.
 #[tokio::test]
 async fn guesses_at_once_reach_the_authorizer_as_often_as_failures_are_free() {
@@ -107,7 +107,7 @@ async fn guesses_at_once_reach_the_authorizer_as_often_as_failures_are_free() {
     }
 }
 
-/// A7: a connection that carries a tunnel may carry visitors, too, as those of a proxy in front do. A gateway
+/// A connection that carries a tunnel may carry visitors, too, as those of a proxy in front do. A gateway
 /// that stops lets them finish.
 #[tokio::test]
 async fn a_visitor_beside_a_tunnel_is_waited_for() {

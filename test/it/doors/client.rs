@@ -45,7 +45,6 @@ async fn get(room: &Room, network: &Pipes, host: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// B1, B6, C9
 #[tokio::test(start_paused = true)]
 async fn a_client_that_registered_serves_its_route_and_leaves_in_order() {
     for via in BOTH {
@@ -68,7 +67,6 @@ async fn a_client_that_registered_serves_its_route_and_leaves_in_order() {
     }
 }
 
-/// B3, C9
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_refused_ends_and_says_why() {
     type Case = (&'static str, Option<&'static str>, &'static str);
@@ -100,7 +98,6 @@ async fn a_client_that_is_refused_ends_and_says_why() {
     }
 }
 
-/// B4
 #[tokio::test(start_paused = true)]
 async fn a_client_that_registers_is_back_within_two_seconds_of_its_gateway() {
     for via in BOTH {
@@ -120,7 +117,6 @@ async fn a_client_that_registers_is_back_within_two_seconds_of_its_gateway() {
     }
 }
 
-/// B5
 #[tokio::test(start_paused = true)]
 async fn both_ends_of_a_registered_tunnel_notice_silence_within_25_seconds() {
     for via in BOTH {
@@ -140,7 +136,7 @@ async fn both_ends_of_a_registered_tunnel_notice_silence_within_25_seconds() {
     }
 }
 
-/// B5: after a change of network the dead tunnels aren't waited for.
+/// After a change of network the dead tunnels aren't waited for.
 #[tokio::test(start_paused = true)]
 async fn a_tunnel_that_registers_again_replaces_the_old_at_once() {
     for via in BOTH {
@@ -161,7 +157,7 @@ async fn a_tunnel_that_registers_again_replaces_the_old_at_once() {
     }
 }
 
-/// C9: behind a front that ends TLS and knows HTTP/1.1 alone, with a proxy on the way to it, and all by
+/// Behind a front that ends TLS and knows HTTP/1.1 alone, with a proxy on the way to it, and all by
 /// itself.
 #[tokio::test(start_paused = true)]
 async fn behind_a_front_the_client_finds_the_door_by_itself() {

@@ -87,7 +87,7 @@ impl tower_service::Service<Request<Incoming>> for Page {
     }
 }
 
-/// C9: what has a route goes to its backend, what has none to the program.
+/// What has a route goes to its backend, what has none to the program.
 #[tokio::test]
 async fn a_program_serves_what_no_backend_does() {
     let program = Program::start().await;

@@ -48,7 +48,7 @@ fn hosts(names: &[&str]) -> Vec<ptth_server::router::HostPattern> {
     names.iter().map(|name| name.parse().expect("a host")).collect()
 }
 
-/// E1: asked about one host of a route, an authorizer gives that one; of a wildcard the one host that was named.
+/// Asked about one host of a route, an authorizer gives that one; of a wildcard the one host that was named.
 /// A host that the route gets by a reload was never asked about.
 #[tokio::test]
 async fn an_authorizer_grants_the_hosts_that_it_was_asked_about() {
@@ -87,7 +87,7 @@ async fn an_authorizer_grants_the_hosts_that_it_was_asked_about() {
     assert_eq!(get(gateway, "t1.w.test", "/").await.0, 502);
 }
 
-/// E1: two routes that exchange their labels keep their backends, and two that exchange their hosts lose them.
+/// Two routes that exchange their labels keep their backends, and two that exchange their hosts lose them.
 #[tokio::test]
 async fn a_reload_gives_no_backend_the_hosts_of_another() {
     let mut changing = Changing::start(|config| {
@@ -123,7 +123,7 @@ async fn a_reload_gives_no_backend_the_hosts_of_another() {
     }
 }
 
-/// E1, C4: another principal of the same authorizer takes nobody's place by its name.
+/// Another principal of the same authorizer takes nobody's place by its name.
 #[tokio::test]
 async fn principals_of_one_authorizer_are_different_backends() {
     let (external, _running) = authorizer(&["shop.test"]).await;
@@ -155,7 +155,7 @@ async fn principals_of_one_authorizer_are_different_backends() {
     assert_eq!(asks("ann-2").await, 101, "the same one with a new token");
 }
 
-/// C5: a name that one entry lists isn't granted by another one that lists none.
+/// A name that one entry lists isn't granted by another one that lists none.
 #[tokio::test]
 async fn a_listed_name_is_reserved() {
     let changing = Changing::start(|config| {

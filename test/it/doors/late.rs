@@ -29,7 +29,7 @@ impl Credential for Never {
     }
 }
 
-/// C5: however many authorizers are slow, a backend is told before it gives up.
+/// However many authorizers are slow, a backend is told before it gives up.
 #[tokio::test(start_paused = true)]
 async fn who_is_not_judged_in_time_is_told_to_come_again() {
     let mut lab = Lab::with(|config| {

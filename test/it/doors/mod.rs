@@ -1,4 +1,4 @@
-//! C5, C9: door B, by backends written by hand.
+//! Door B, by backends written by hand.
 
 mod admitted;
 mod beside;

@@ -59,7 +59,7 @@ pub(super) async fn exchange<IO: AsyncRead + AsyncWrite + Unpin>(
     path
 }
 
-/// SECURITY: the places that are kept for backends are kept for those who come by this door, too.
+/// The places that are kept for backends are kept for those who come by this door, too.
 #[tokio::test]
 async fn a_backend_is_let_in_when_visitors_hold_all_their_places() {
     let gateway = GatewayBox::with(|config| {
@@ -84,7 +84,7 @@ async fn a_backend_is_let_in_when_visitors_hold_all_their_places() {
     assert_eq!(late.status, 503);
 }
 
-/// C9: from the 101 on the gateway asks, on the connection that the backend opened.
+/// From the 101 on the gateway asks, on the connection that the backend opened.
 #[tokio::test]
 async fn an_upgrade_over_http_1_becomes_a_tunnel() {
     let gateway = GatewayBox::with(two_routes);
@@ -101,7 +101,7 @@ async fn an_upgrade_over_http_1_becomes_a_tunnel() {
     gateway.until_tunnels(0).await;
 }
 
-/// WIRE: some addresses of many. With all of them the answer had no room in a head.
+/// Some addresses of many. With all of them the answer had no room in a head.
 #[tokio::test]
 async fn of_thousands_of_addresses_a_backend_is_told_some() {
     let gateway = GatewayBox::with(|config| {
@@ -115,7 +115,7 @@ async fn of_thousands_of_addresses_a_backend_is_told_some() {
     assert_eq!(exchange(&gateway, "h8999.example.test", &mut backend).await, "/hello");
 }
 
-/// C9: the same inside one stream of an HTTP/2 connection, which goes on serving other requests.
+/// The same inside one stream of an HTTP/2 connection, which goes on serving other requests.
 #[tokio::test]
 async fn an_extended_connect_over_http_2_becomes_a_tunnel() {
     let gateway = GatewayBox::with(two_routes);
@@ -139,7 +139,7 @@ async fn an_extended_connect_over_http_2_becomes_a_tunnel() {
     gateway.until_tunnels(0).await;
 }
 
-/// C9: 400, 401, 403 and 409, each with its reason, and nobody comes in.
+/// 400, 401, 403 and 409, each with its reason, and nobody comes in.
 #[tokio::test]
 async fn who_is_not_let_in_is_told_why() {
     let gateway = GatewayBox::with(two_routes);
@@ -189,7 +189,7 @@ async fn who_is_not_let_in_is_told_why() {
     assert_eq!(answer.status, 409, "taken: {}", answer.text());
 }
 
-/// C2: a dynamic name, by its host and by its path, and nobody else's.
+/// A dynamic name, by its host and by its path, and nobody else's.
 #[tokio::test]
 async fn a_name_is_served_by_host_and_by_path() {
     let gateway = GatewayBox::with(|config| {
@@ -216,7 +216,7 @@ async fn a_name_is_served_by_host_and_by_path() {
     assert_eq!(exchange(&gateway, "bob.tunnel.example.test", &mut backend).await, "/hello");
 }
 
-/// D: what asks for another protocol is a visitor, whatever it is called.
+/// What asks for another protocol is a visitor, whatever it is called.
 #[tokio::test]
 async fn another_token_is_no_registration() {
     let gateway = GatewayBox::with(two_routes);

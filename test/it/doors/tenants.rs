@@ -57,7 +57,7 @@ fn wide(external: &Arc<dyn Credential>) -> Route {
     wide
 }
 
-/// E1: a name is a host only together with its domain; under another one the authorizer was never asked.
+/// A name is a host only together with its domain; under another one the authorizer was never asked.
 #[tokio::test]
 async fn a_name_under_another_domain_was_never_granted() {
     let (external, _, _running) = outside(&[]).await;
@@ -77,7 +77,7 @@ async fn a_name_under_another_domain_was_never_granted() {
     }
 }
 
-/// E1: a registration that is refused after all takes no host of a pattern away.
+/// A registration that is refused after all takes no host of a pattern away.
 #[tokio::test]
 async fn a_refused_backend_leaves_the_pattern_as_it_was() {
     let (external, _, _running) = outside(&[]).await;
@@ -128,7 +128,7 @@ async fn a_refused_backend_leaves_the_pattern_as_it_was() {
     }
 }
 
-/// E1: nor does one whose credential was withdrawn, while its last exchange runs.
+/// Nor does one whose credential was withdrawn, while its last exchange runs.
 #[tokio::test]
 async fn a_withdrawn_backend_leaves_the_pattern_as_it_was() {
     let (external, _, _running) = outside(&[]).await;
@@ -150,7 +150,7 @@ async fn a_withdrawn_backend_leaves_the_pattern_as_it_was() {
     }
 }
 
-/// C4: who has the pattern keeps each of its hosts, where the route says so.
+/// Who has the pattern keeps each of its hosts, where the route says so.
 #[tokio::test]
 async fn reject_is_kept_for_one_host_of_a_pattern() {
     let (external, _, _running) = outside(&[]).await;
@@ -171,7 +171,7 @@ async fn reject_is_kept_for_one_host_of_a_pattern() {
     assert_eq!(status, 409);
 }
 
-/// E1: an authorizer hears a host in the one spelling by which requests are routed.
+/// An authorizer hears a host in the one spelling by which requests are routed.
 #[tokio::test]
 async fn what_is_asked_is_spelt_as_what_is_granted() {
     let (external, asked, _running) = outside(&["bank.w.test"]).await;

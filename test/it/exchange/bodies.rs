@@ -1,4 +1,4 @@
-//! A1: bodies of every size, both ways.
+//! Bodies of every size, both ways.
 
 use std::fs;
 use std::time::Duration;
@@ -22,7 +22,6 @@ fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|n| (n % 251) as u8).collect()
 }
 
-/// A1
 #[tokio::test]
 async fn a_body_comes_back_byte_for_byte() {
     let gateway = GatewayBox::start();
@@ -49,7 +48,6 @@ async fn every_size(gateway: &GatewayBox) {
     }
 }
 
-/// A1
 #[tokio::test]
 async fn a_chunked_body_comes_back() {
     let gateway = GatewayBox::start();
@@ -62,7 +60,7 @@ async fn a_chunked_body_comes_back() {
     assert!(answer.complete);
 }
 
-/// A1: the same as the heavy one below, on 32 MiB, which is more than any window.
+/// The same as the heavy one below, on 32 MiB, which is more than any window.
 #[tokio::test]
 async fn a_large_body_streams_through() {
     let gateway = GatewayBox::start();
@@ -71,7 +69,7 @@ async fn a_large_body_streams_through() {
     tokio::join!(stream_h1(&gateway, 32 * MIB), stream_h2(&gateway, 32 * MIB));
 }
 
-/// A1: 1 GiB there and back, and this process, which is visitor, gateway, backend and origin in one,
+/// 1 GiB there and back, and this process, which is visitor, gateway, backend and origin in one,
 /// never holds more than the budgets of gateway and client and the windows of the visitors.
 #[tokio::test]
 #[ignore = "heavy: run by .ci/run in release"]

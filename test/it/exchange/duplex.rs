@@ -1,4 +1,4 @@
-//! A7, A8: both directions at once.
+//! Both directions at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ async fn refusing(close: &'static str) -> Path<&'static str> {
     Path::new(GatewayBox::start(), origin, told).await
 }
 
-/// A7: the visitor sends for ever and reads the whole refusal all the same; then the upload is stopped,
+/// The visitor sends for ever and reads the whole refusal all the same; then the upload is stopped,
 /// at the origin too.
 #[tokio::test]
 async fn an_early_refusal_reaches_a_visitor_of_http1_whole() {
@@ -70,7 +70,7 @@ async fn an_early_refusal_reaches_a_visitor_of_http1_whole() {
     }
 }
 
-/// A7, RFC 9113 §8.1, LESSONS h2 point 14
+/// RFC 9113 §8.1
 #[tokio::test]
 async fn an_early_refusal_reaches_a_visitor_of_http2_whole() {
     for close in ["", "connection: close\r\n"] {
@@ -95,7 +95,7 @@ async fn an_early_refusal_reaches_a_visitor_of_http2_whole() {
     }
 }
 
-/// A7: many read only after they sent everything; they have half a minute, if they keep sending.
+/// Many read only after they sent everything; they have half a minute, if they keep sending.
 #[tokio::test(start_paused = true)]
 async fn a_visitor_who_sends_on_is_given_time_to_read_the_refusal() {
     let refusal = service(|_| async {
@@ -123,7 +123,7 @@ async fn a_visitor_who_sends_on_is_given_time_to_read_the_refusal() {
     assert!(visitor.try_send(&[0; 1000]).await.is_err(), "closed");
 }
 
-/// LESSONS h2 point 14: the response has no body at all, and the upload is large.
+/// The response has no body at all, and the upload is large.
 #[tokio::test]
 async fn an_early_empty_response_stops_the_upload() {
     let path =
@@ -173,7 +173,7 @@ async fn events() -> (Path<()>, UnboundedSender<&'static str>) {
     (Path::new(GatewayBox::start(), origin, told).await, give)
 }
 
-/// A8: each event arrives before the next one is written, so none waits for company.
+/// Each event arrives before the next one is written, so none waits for company.
 #[tokio::test]
 async fn each_event_arrives_by_itself() {
     let (path, give) = events().await;
@@ -223,7 +223,7 @@ async fn parrot(mut socket: TcpStream) {
     }
 }
 
-/// A8: each side writes after it read what the other wrote.
+/// Each side writes after it read what the other wrote.
 #[tokio::test]
 async fn both_directions_move_by_turns() {
     let origin = OriginBox::raw(|socket, _| parrot(socket)).await;
@@ -255,7 +255,7 @@ async fn both_directions_move_by_turns() {
     ends(&mut body).await;
 }
 
-/// LESSONS h2 point 14: a service that answers without a look at the body ends the upload.
+/// A service that answers without a look at the body ends the upload.
 #[tokio::test]
 async fn a_whole_response_ends_an_upload_that_nobody_reads() {
     let gateway = GatewayBox::start();

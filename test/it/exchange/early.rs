@@ -1,4 +1,4 @@
-//! A7: a response over HTTP/2 that comes before the request's end, frame by frame.
+//! A response over HTTP/2 that comes before the request's end, frame by frame.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn answered(mut lab: Lab, path: &str) -> (Vec<(u8, u8)>, String, Duration)
     }
 }
 
-/// A7, RFC 9113 §8.1: curl before 8 waits for ever, busily, when the reset comes a while after the end.
+/// RFC 9113 §8.1: curl before 8 waits for ever, busily, when the reset comes a while after the end.
 #[tokio::test(start_paused = true)]
 async fn the_reset_of_an_upload_follows_the_end_of_its_early_response_at_once() {
     for status in ["200", "413", "502", "none"] {

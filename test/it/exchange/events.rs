@@ -1,4 +1,4 @@
-//! E4: an EventSource takes a page for the end, and a broken connection for a reason to come again.
+//! An EventSource takes a page for the end, and a broken connection for a reason to come again.
 
 use std::future::pending;
 use std::net::Ipv4Addr;
@@ -68,7 +68,6 @@ async fn told(
     }
 }
 
-/// E4, B1
 #[tokio::test(start_paused = true)]
 async fn an_event_source_gets_no_page_where_there_is_no_backend() {
     for (page, events) in [(502, 0), (503, 0), (404, 404)] {
@@ -91,7 +90,7 @@ async fn an_event_source_gets_no_page_where_there_is_no_backend() {
     }
 }
 
-/// E4: a proxy in front would make a page of it, and may take this gateway for dead.
+/// A proxy in front would make a page of it, and may take this gateway for dead.
 #[tokio::test(start_paused = true)]
 async fn a_trusted_proxy_gets_its_page() {
     let mut lab = Lab::default();
@@ -141,7 +140,7 @@ impl Does {
     }
 }
 
-/// E4, B7: and what the origin says crosses, whatever it says.
+/// And what the origin says crosses, whatever it says.
 #[tokio::test(start_paused = true)]
 async fn an_event_source_gets_no_page_where_the_tunnel_fails() {
     for (does, page, events) in [
@@ -165,7 +164,7 @@ async fn an_event_source_gets_no_page_where_the_tunnel_fails() {
     }
 }
 
-/// E4: 503 for the others, when all that a backend takes is under way.
+/// 503 for the others, when all that a backend takes is under way.
 #[tokio::test(start_paused = true)]
 async fn an_event_source_gets_no_page_where_all_is_busy() {
     let mut lab = Lab::default();
@@ -182,7 +181,7 @@ async fn an_event_source_gets_no_page_where_all_is_busy() {
     }
 }
 
-/// E4: our client tells a gateway nothing, where its origin isn't there or its service fails.
+/// Our client tells a gateway nothing, where its origin isn't there or its service fails.
 #[tokio::test]
 async fn an_event_source_gets_no_page_of_the_clients() {
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");

@@ -1,4 +1,4 @@
-//! A4, A5: header fields, there and back.
+//! Header fields, there and back.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,6 @@ use ptth_test::{Ask, Dialect, H1};
 
 use super::{OK, answering, request_line, texts, values};
 
-/// A4
 #[tokio::test]
 async fn a_request_keeps_its_fields() {
     let mut path = answering(OK).await;
@@ -36,7 +35,6 @@ async fn a_request_keeps_its_fields() {
     }
 }
 
-/// A4, D5
 #[tokio::test]
 async fn a_hundred_fields_cross_and_one_more_is_refused() {
     let mut path = answering(OK).await;
@@ -54,7 +52,6 @@ async fn a_hundred_fields_cross_and_one_more_is_refused() {
     }
 }
 
-/// A4
 #[tokio::test]
 async fn a_response_keeps_its_fields() {
     let many: String = (0..100).map(|n| format!("x-many: {n}\r\n")).collect();
@@ -96,7 +93,7 @@ const HOP: [(&str, &str); 8] = [
     ("te", "gzip;q=0.5, trailers"),
 ];
 
-/// A4: connection fields end at each hop, and Connection can't take away what frames, routes or is ours.
+/// Connection fields end at each hop, and Connection can't take away what frames, routes or is ours.
 #[tokio::test]
 async fn hop_by_hop_request_fields_do_not_cross() {
     let mut path = answering(OK).await;
@@ -122,7 +119,6 @@ async fn hop_by_hop_request_fields_do_not_cross() {
     assert_eq!(texts(&head, "connection"), ["te"]);
 }
 
-/// A4
 #[tokio::test]
 async fn hop_by_hop_response_fields_do_not_cross() {
     let path = answering(
@@ -167,7 +163,6 @@ const OURS: [&str; 14] = [
     "2ptth_admin",
 ];
 
-/// A5
 #[tokio::test]
 async fn a_forger_is_seen_as_who_he_is() {
     let mut path = answering(OK).await;
@@ -201,7 +196,7 @@ fn identity(head: &[u8]) -> BTreeMap<&'static str, Vec<String>> {
     all
 }
 
-/// A5, D1: a trailer doesn't take the place of a field that the gateway sets.
+/// A trailer doesn't take the place of a field that the gateway sets.
 #[tokio::test]
 async fn trailers_forge_nothing() {
     let mut path = answering(OK).await;

@@ -1,4 +1,4 @@
-//! A6: what is said before the final response, and after the body.
+//! What is said before the final response, and after the body.
 
 use std::sync::Arc;
 
@@ -72,19 +72,18 @@ async fn expects(interim: &'static str) {
     assert_eq!(path.told().await, LARGE);
 }
 
-/// A6
 #[tokio::test]
 async fn an_upload_waits_for_the_origins_100() {
     expects(CONTINUE).await;
 }
 
-/// A6: an origin of HTTP/1.0's mind never says it (RFC 9110 §10.1.1: the wait has an end).
+/// An origin of HTTP/1.0's mind never says it (RFC 9110 §10.1.1: the wait has an end).
 #[tokio::test]
 async fn an_upload_does_not_wait_for_ever() {
     expects("").await;
 }
 
-/// A6: the body is not asked for, and what would have been the body is no request.
+/// The body is not asked for, and what would have been the body is no request.
 #[tokio::test]
 async fn a_refusal_comes_instead_of_the_100() {
     for status in ["417 Expectation Failed", "413 Content Too Large", "401 Unauthorized"] {
@@ -119,7 +118,7 @@ async fn a_refusal_comes_instead_of_the_100() {
     }
 }
 
-/// A6, LESSONS h2 point 14: alone, and in one segment with the final response.
+/// Alone, and in one segment with the final response.
 #[tokio::test]
 async fn early_hints_reach_a_visitor_of_http2() {
     let hint = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\nconnection: x-mine\r\n\
@@ -144,7 +143,7 @@ async fn early_hints_reach_a_visitor_of_http2() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
 }
 
-/// A6, RFC 9110 §15.2: each before the response that it belongs to, of pipelined requests too, and without a
+/// RFC 9110 §15.2: each before the response that it belongs to, of pipelined requests too, and without a
 /// length; a 100 that nobody asked for and a 101 don't cross. HTTP/1.0 has no interim responses.
 #[tokio::test]
 async fn early_hints_reach_a_visitor_of_http1() {
@@ -176,7 +175,7 @@ async fn early_hints_reach_a_visitor_of_http1() {
 /// The other visitor's request comes on another connection.
 const CLOSING: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 
-/// A6: the hint doesn't wait for the response, which here waits for the hint.
+/// The hint doesn't wait for the response, which here waits for the hint.
 #[tokio::test]
 async fn early_hints_come_early() {
     let (go, gone) = unbounded_channel::<()>();
@@ -208,7 +207,7 @@ async fn early_hints_come_early() {
     assert_eq!(soon("a response", visitor.head()).await.0, 200);
 }
 
-/// SECURITY: ten of them pass; one more is a flood, and ends the exchange.
+/// Ten of them pass; one more is a flood, and ends the exchange.
 #[tokio::test]
 async fn an_origin_that_never_stops_hinting_is_a_502() {
     let hint = "HTTP/1.1 103 Early Hints\r\nx: 1\r\n\r\n";
@@ -255,7 +254,6 @@ async fn trailing(answer: &'static str) -> Path<(Vec<u8>, Vec<u8>)> {
     Path::new(GatewayBox::start(), origin, told).await
 }
 
-/// A6
 #[tokio::test]
 async fn request_trailers_reach_the_origin() {
     let mut path = trailing("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
@@ -280,7 +278,6 @@ async fn request_trailers_reach_the_origin() {
     }
 }
 
-/// A6
 #[tokio::test]
 async fn response_trailers_reach_the_visitor() {
     let path = trailing(
@@ -296,7 +293,7 @@ async fn response_trailers_reach_the_visitor() {
     }
 }
 
-/// A6: gRPC's answer to a failed call has no message: a head, then trailers and nothing between; a call
+/// GRPC's answer to a failed call has no message: a head, then trailers and nothing between; a call
 /// without one has it in the head alone.
 #[tokio::test]
 async fn grpc_status_crosses_without_a_body() {

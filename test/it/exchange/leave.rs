@@ -1,4 +1,4 @@
-//! B8, A11: the visitor leaves, and the origin's connection is closed; nothing runs later, or twice.
+//! The visitor leaves, and the origin's connection is closed; nothing runs later, or twice.
 
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ async fn come_and_leave(path: &mut Path<String>, ask: &Ask, way: Way) {
     }
 }
 
-/// B8: waiting for the head, downloading, on an event stream, on one that is silent, uploading.
+/// Waiting for the head, downloading, on an event stream, on one that is silent, uploading.
 #[tokio::test]
 async fn a_visitor_who_leaves_closes_the_origins_connection() {
     let mut path = endless(GatewayBox::start()).await;
@@ -124,7 +124,6 @@ async fn a_visitor_who_leaves_closes_the_origins_connection() {
     assert!(path.told.is_empty(), "nothing runs later");
 }
 
-/// B8
 #[tokio::test]
 async fn a_visitor_who_leaves_a_websocket_closes_the_origins_connection() {
     let mut path = endless(GatewayBox::start()).await;
@@ -136,7 +135,7 @@ async fn a_visitor_who_leaves_a_websocket_closes_the_origins_connection() {
     }
 }
 
-/// B8: a visitor who is cut off in the middle of his upload sent a request that never ended.
+/// A visitor who is cut off in the middle of his upload sent a request that never ended.
 #[tokio::test]
 async fn an_upload_that_breaks_off_never_looks_complete() {
     let (tell, mut told) = unbounded_channel();
@@ -165,7 +164,7 @@ async fn an_upload_that_breaks_off_never_looks_complete() {
     }
 }
 
-/// A11: 504, the origin's connection is closed, and it is asked once.
+/// 504, the origin's connection is closed, and it is asked once.
 #[tokio::test]
 async fn a_request_that_timed_out_is_never_run_later() {
     let gateway = GatewayBox::with(|config| config.limits.head = Duration::from_millis(300));
@@ -203,7 +202,7 @@ async fn fickle(late: bool) -> Path<String> {
     Path::new(GatewayBox::start(), origin, told).await
 }
 
-/// A11, RFC 9112 §9.3.1: an idle connection that the origin closed costs nobody a request.
+/// RFC 9112 §9.3.1: an idle connection that the origin closed costs nobody a request.
 #[tokio::test]
 async fn a_connection_that_the_origin_closed_is_not_used_again() {
     let mut path = fickle(false).await;
@@ -219,7 +218,7 @@ async fn a_connection_that_the_origin_closed_is_not_used_again() {
     }
 }
 
-/// A11, RFC 9110 §9.2.2: once a byte of it was sent, it may have run: only what may run twice is sent again, once.
+/// RFC 9110 §9.2.2: once a byte of it was sent, it may have run: only what may run twice is sent again, once.
 #[tokio::test]
 async fn a_request_that_an_origin_took_and_dropped_is_sent_again_if_it_may_run_twice() {
     let mut path = fickle(true).await;

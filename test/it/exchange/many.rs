@@ -1,4 +1,4 @@
-//! A12: a thousand requests at once.
+//! A thousand requests at once.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -35,7 +35,7 @@ fn at_once(
     })
 }
 
-/// A12: each of them waits for all the others, so that one that is lost or queued would stop them all. A
+/// Each of them waits for all the others, so that one that is lost or queued would stop them all. A
 /// visitor over HTTP/2 has a hundred streams.
 #[tokio::test]
 async fn a_thousand_and_one_requests_cross_one_tunnel_at_once() {
@@ -59,7 +59,7 @@ async fn a_thousand_and_one_requests_cross_one_tunnel_at_once() {
     }
 }
 
-/// A12: the same from as many visitors over HTTP/1.1.
+/// The same from as many visitors over HTTP/1.1.
 #[tokio::test]
 async fn a_thousand_and_one_visitors_share_one_tunnel() {
     let mut lab = Lab::serving(at_once(1001)).await;

@@ -1,4 +1,4 @@
-//! A11, LESSONS h2 point 12: a request runs once or, if nobody touched it, somewhere else.
+//! A request runs once or, if nobody touched it, somewhere else.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ async fn busy_and_idle(lab: &mut Lab) -> (Far, Far, H1<DuplexStream>) {
     (busy, idle, visitor)
 }
 
-/// LESSONS h2 point 12: on another tunnel, though the one that refuses is the least busy one.
+/// On another tunnel, though the one that refuses is the least busy one.
 #[tokio::test(start_paused = true)]
 async fn a_refused_request_is_tried_on_another_tunnel() {
     let mut lab = Lab::default();
@@ -125,7 +125,6 @@ async fn a_refused_request_is_tried_on_another_tunnel() {
     assert!(busy.paths().await.is_empty());
 }
 
-/// LESSONS h2 point 12
 #[tokio::test(start_paused = true)]
 async fn a_request_above_goaways_last_stream_is_tried_on_another_tunnel() {
     let mut lab = Lab::default();
@@ -155,7 +154,7 @@ fn post(path: &str) -> Vec<u8> {
     headers(1, 0, &request("POST", path))
 }
 
-/// WIRE: an untouched body goes along.
+/// An untouched body goes along.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_nobody_took_is_sent_to_the_other_one() {
     for refusal in [reset(1, REFUSED_STREAM), goaway(0, 0)] {
@@ -175,7 +174,7 @@ async fn a_body_that_nobody_took_is_sent_to_the_other_one() {
     }
 }
 
-/// WIRE: and one of which a byte was taken doesn't; nor does anything that may have been processed.
+/// And one of which a byte was taken doesn't; nor does anything that may have been processed.
 #[tokio::test(start_paused = true)]
 async fn what_may_have_been_processed_is_never_tried_again() {
     let half = || [post("/half"), data(1, 0, b"half")].concat();
@@ -263,7 +262,7 @@ async fn one_turn() {
     .await;
 }
 
-/// LESSONS h2 point 12: after GOAWAY and a close, too, what was below the last stream is lost for good.
+/// After GOAWAY and a close, too, what was below the last stream is lost for good.
 #[tokio::test(start_paused = true)]
 async fn a_drain_that_breaks_off_loses_what_ran() {
     let mut lab = Lab::default();
@@ -277,7 +276,7 @@ async fn a_drain_that_breaks_off_loses_what_ran() {
     assert!(busy.paths().await.is_empty());
 }
 
-/// A11, B8: while it waits for a stream, its visitor leaves: it is never sent.
+/// While it waits for a stream, its visitor leaves: it is never sent.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_was_cancelled_in_the_queue_is_never_run() {
     let mut lab = Lab::default();
@@ -306,7 +305,7 @@ async fn a_request_that_was_cancelled_in_the_queue_is_never_run() {
     assert!(backend.paths().await.is_empty());
 }
 
-/// A11: five seconds in the queue, then 503, and it is never sent.
+/// Five seconds in the queue, then 503, and it is never sent.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waited_too_long_is_never_run() {
     let mut lab = Lab::default();
@@ -325,7 +324,7 @@ async fn a_request_that_waited_too_long_is_never_run() {
     assert!(backend.paths().await.is_empty());
 }
 
-/// A11: the backend is silent until the deadline: 504, the stream is reset, and nobody else is asked.
+/// The backend is silent until the deadline: 504, the stream is reset, and nobody else is asked.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_timed_out_is_taken_back() {
     let mut lab = Lab::default();
@@ -342,7 +341,7 @@ async fn a_request_that_timed_out_is_taken_back() {
     assert!(busy.paths().await.is_empty());
 }
 
-/// A11, B8: the visitor leaves: the backend is told at once, whatever the visitor speaks.
+/// The visitor leaves: the backend is told at once, whatever the visitor speaks.
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_request_is_taken_back() {
     let mut lab = Lab::default();
@@ -365,7 +364,7 @@ async fn a_cancelled_request_is_taken_back() {
     assert!(backend.paths().await.is_empty());
 }
 
-/// A12: a backend that takes a hundred at a time is sent a hundred at a time, and all of a thousand.
+/// A backend that takes a hundred at a time is sent a hundred at a time, and all of a thousand.
 #[tokio::test(start_paused = true)]
 async fn a_thousand_requests_queue_for_a_hundred_streams() {
     let mut lab = Lab::default();

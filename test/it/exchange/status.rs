@@ -1,4 +1,4 @@
-//! A2: the status is the origin's.
+//! The status is the origin's.
 
 use ptth_test::origin::{read_head, until_closed};
 use ptth_test::{Answer, Ask, Dialect, GatewayBox, H1, H2, OriginBox};
@@ -46,7 +46,7 @@ fn check(answer: &Answer, method: &str, status: u16, dialect: Dialect) {
     assert!(answer.complete, "{method} {status}");
 }
 
-/// A2: one connection bears them all, so that a body too many or too few would show in the next one.
+/// One connection bears them all, so that a body too many or too few would show in the next one.
 #[tokio::test]
 async fn every_status_arrives_as_sent() {
     let mut path = path().await;
@@ -67,7 +67,7 @@ async fn every_status_arrives_as_sent() {
     assert!(path.told.is_empty());
 }
 
-/// A2, B7: what no response can be is the backend's fault.
+/// What no response can be is the backend's fault.
 #[tokio::test]
 async fn a_status_that_is_none_becomes_502() {
     let path = path().await;
@@ -79,7 +79,6 @@ async fn a_status_that_is_none_becomes_502() {
     }
 }
 
-/// A2
 #[tokio::test]
 async fn a_204_with_a_length_of_zero_leaves_the_connection_whole() {
     let path = super::answering("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n").await;

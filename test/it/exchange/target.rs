@@ -1,11 +1,10 @@
-//! A3, A10: the request line, byte for byte or refused.
+//! The request line, byte for byte or refused.
 
 use ptth_test::frames::{END_HEADERS, END_STREAM, HEADERS, TlsFrames, headers};
 use ptth_test::{Ask, Dialect, H1, H2};
 
 use super::{OK, answering, request_line, texts};
 
-/// A3
 #[tokio::test]
 async fn path_and_query_cross_byte_for_byte() {
     let mut path = answering(OK).await;
@@ -31,7 +30,6 @@ async fn path_and_query_cross_byte_for_byte() {
     }
 }
 
-/// A3, D5
 #[tokio::test]
 async fn eight_kibibytes_of_target_cross_and_one_more_is_refused() {
     let mut path = answering(OK).await;
@@ -45,7 +43,7 @@ async fn eight_kibibytes_of_target_cross_and_one_more_is_refused() {
     assert!(path.told.is_empty());
 }
 
-/// A10, RFC 9112 §3.2.4
+/// RFC 9112 §3.2.4
 #[tokio::test]
 async fn options_asterisk_crosses() {
     let mut path = answering(OK).await;
@@ -70,7 +68,7 @@ async fn options_asterisk_crosses() {
     assert_eq!(request_line(&path.told().await), "OPTIONS * HTTP/1.1");
 }
 
-/// A10, RFC 9112 §3.2.2
+/// RFC 9112 §3.2.2
 #[tokio::test]
 async fn an_absolute_target_wins_over_host() {
     let mut path = answering(OK).await;
@@ -89,7 +87,6 @@ async fn an_absolute_target_wins_over_host() {
     }
 }
 
-/// A10
 #[tokio::test]
 async fn connect_is_refused_and_nothing_dialled() {
     let mut path = answering(OK).await;
@@ -104,7 +101,6 @@ async fn connect_is_refused_and_nothing_dialled() {
     assert_eq!(request_line(&path.told().await), "GET /after HTTP/1.1");
 }
 
-/// A10
 #[tokio::test]
 async fn unknown_methods_cross() {
     let mut path = answering(OK).await;
@@ -117,7 +113,7 @@ async fn unknown_methods_cross() {
     }
 }
 
-/// A10, RFC 9112 §3.2
+/// RFC 9112 §3.2
 #[tokio::test]
 async fn a_request_names_its_host_once() {
     let mut path = answering(OK).await;
@@ -140,7 +136,6 @@ async fn a_request_names_its_host_once() {
     assert_eq!(request_line(&path.told().await), "GET /after HTTP/1.1");
 }
 
-/// A10
 #[tokio::test]
 async fn http_1_0_is_served() {
     let mut path = answering(OK).await;
@@ -164,7 +159,7 @@ async fn http_1_0_is_served() {
     }
 }
 
-/// A10: chunks came with HTTP/1.1; before, a body of unknown length lasted to the end of the connection.
+/// Chunks came with HTTP/1.1; before, a body of unknown length lasted to the end of the connection.
 #[tokio::test]
 async fn http_1_0_is_never_sent_chunks() {
     let chunked =

@@ -55,7 +55,6 @@ async fn rest(io: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
     bytes
 }
 
-/// DESIGN invariant 13
 #[tokio::test]
 async fn bytes_cross_and_each_half_ends_on_its_own() {
     let mut path = path().await;
@@ -137,7 +136,7 @@ async fn capsules_that_break_off_reset_the_service() {
     }
 }
 
-/// SECURITY "Identity": the address comes from the command line.
+/// The address comes from the command line.
 #[tokio::test]
 async fn the_target_that_a_visitor_names_is_ignored() {
     let mut path = path().await;
@@ -153,7 +152,7 @@ async fn the_target_that_a_visitor_names_is_ignored() {
     path.told().await;
 }
 
-/// A7: each gets a sentence that says what would work.
+/// Each gets a sentence that says what would work.
 #[tokio::test]
 async fn what_is_not_connect_is_refused() {
     let path = path().await;
@@ -167,7 +166,6 @@ async fn what_is_not_connect_is_refused() {
     }
 }
 
-/// A7
 #[tokio::test]
 async fn a_service_that_is_not_there_is_a_502() {
     let path = path().await;
@@ -188,7 +186,7 @@ const CONNECT: [(&str, &str); 5] = [
     (":path", "/"),
 ];
 
-/// DESIGN invariant 8, both ways: what was cut never looks complete.
+/// Both ways: what was cut never looks complete.
 #[tokio::test]
 async fn a_reset_crosses_as_a_reset() {
     let mut path = path().await;

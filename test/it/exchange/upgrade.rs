@@ -1,4 +1,4 @@
-//! A9: what an upgraded connection is beneath the WebSocket: two byte streams, each with its own end.
+//! What an upgraded connection is beneath the WebSocket: two byte streams, each with its own end.
 
 use std::sync::Arc;
 
@@ -44,7 +44,6 @@ async fn read_to_end(io: &mut (impl AsyncReadExt + Unpin)) -> String {
     text
 }
 
-/// A9, DESIGN invariant 13
 #[tokio::test]
 async fn a_visitor_who_closes_his_half_still_hears_the_other() {
     let mut path = handing_over().await;
@@ -61,7 +60,6 @@ async fn a_visitor_who_closes_his_half_still_hears_the_other() {
     }
 }
 
-/// A9, DESIGN invariant 13
 #[tokio::test]
 async fn an_origin_that_closes_its_half_still_hears_the_other() {
     let mut path = handing_over().await;
@@ -84,7 +82,7 @@ async fn an_origin_that_closes_its_half_still_hears_the_other() {
     }
 }
 
-/// A9: a connection that was reset doesn't look as if it had ended.
+/// A connection that was reset doesn't look as if it had ended.
 #[tokio::test]
 async fn an_origins_reset_cuts_the_visitor_off() {
     let mut path = handing_over().await;
@@ -112,7 +110,7 @@ const CONNECT: [(&str, &str); 6] = [
     ("sec-websocket-version", "13"),
 ];
 
-/// A9: frame by frame, as RFC 8441 §5.1 has it.
+/// Frame by frame, as RFC 8441 §5.1 has it.
 #[tokio::test]
 async fn an_extended_connect_by_hand() {
     let mut path = handing_over().await;
@@ -136,7 +134,7 @@ async fn an_extended_connect_by_hand() {
     assert_eq!(read_to_end(&mut origin).await, "three");
 }
 
-/// A9, RFC 9931: what a visitor sends ahead of the 101 stays at the gateway until it is there.
+/// RFC 9931: what a visitor sends ahead of the 101 stays at the gateway until it is there.
 #[tokio::test]
 async fn bytes_before_the_101_are_not_delivered_early() {
     let (tell, told) = unbounded_channel();
@@ -180,7 +178,7 @@ async fn bytes_before_the_101_are_not_delivered_early() {
     assert_eq!(path.told().await, "optimistic", "nothing is lost, either");
 }
 
-/// A9, RFC 9931: when the upgrade is refused they are HTTP, and judged as such.
+/// RFC 9931: when the upgrade is refused they are HTTP, and judged as such.
 #[tokio::test]
 async fn bytes_after_a_refused_upgrade_are_http() {
     let mut path = super::answering("HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n").await;
@@ -199,7 +197,7 @@ async fn bytes_after_a_refused_upgrade_are_http() {
     assert!(visitor.is_closed().await);
 }
 
-/// A9: a foreign backend without RFC 8441 sees an ordinary request, and over HTTP/2 it is refused.
+/// A foreign backend without RFC 8441 sees an ordinary request, and over HTTP/2 it is refused.
 #[tokio::test]
 async fn a_backend_without_extended_connect_is_not_sent_one() {
     let gateway = GatewayBox::start();
@@ -224,7 +222,7 @@ async fn a_backend_without_extended_connect_is_not_sent_one() {
     }
 }
 
-/// A9, B9: nobody who resets a WebSocket takes his neighbours along.
+/// Nobody who resets a WebSocket takes his neighbours along.
 #[tokio::test]
 async fn a_reset_websocket_leaves_its_neighbours() {
     let mut path = handing_over().await;

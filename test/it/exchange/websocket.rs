@@ -1,4 +1,4 @@
-//! A9: WebSockets, with a library at both ends that knows nothing of tunnels.
+//! WebSockets, with a library at both ends that knows nothing of tunnels.
 
 use futures_util::{SinkExt, StreamExt};
 use ptth_test::upgraded::{accept, extended, upgrade, websocket};
@@ -59,7 +59,6 @@ async fn next<IO: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<I
     soon("a message", socket.next()).await.expect("a message").expect("a message")
 }
 
-/// A9
 #[tokio::test]
 async fn messages_and_pings_cross_both_ways() {
     let mut path = path().await;
@@ -83,7 +82,6 @@ async fn messages_and_pings_cross_both_ways() {
     }
 }
 
-/// A9
 #[tokio::test]
 async fn close_codes_cross_both_ways() {
     let mut path = path().await;
@@ -106,7 +104,6 @@ async fn close_codes_cross_both_ways() {
     }
 }
 
-/// A9
 #[tokio::test]
 async fn the_demo_has_a_websocket() {
     let gateway = GatewayBox::start();
@@ -125,7 +122,7 @@ async fn the_demo_has_a_websocket() {
     }
 }
 
-/// A9: the subprotocol and the extensions are agreed on from end to end; the key is each hop's own.
+/// The subprotocol and the extensions are agreed on from end to end; the key is each hop's own.
 #[tokio::test]
 async fn the_handshakes_fields_cross() {
     let (tell, told) = unbounded_channel();
@@ -182,7 +179,6 @@ async fn the_handshakes_fields_cross() {
     }
 }
 
-/// A9
 #[tokio::test]
 async fn a_refusal_arrives_with_its_status_and_body() {
     let refusal =
@@ -207,7 +203,7 @@ async fn a_refusal_arrives_with_its_status_and_body() {
     }
 }
 
-/// A9: over HTTP/2, 200 would mean that it is a WebSocket.
+/// Over HTTP/2, 200 would mean that it is a WebSocket.
 #[tokio::test]
 async fn a_page_instead_of_a_websocket_is_no_success() {
     let path = answering("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\na page\n").await;
@@ -217,7 +213,6 @@ async fn a_page_instead_of_a_websocket_is_no_success() {
     }
 }
 
-/// A9
 #[tokio::test]
 async fn an_origin_that_botches_the_proof_is_to_blame() {
     let path = answering(
@@ -234,7 +229,7 @@ async fn an_origin_that_botches_the_proof_is_to_blame() {
     assert_eq!(H1::get(&path.gateway, "/").await.status, 502, "nobody asked for an upgrade");
 }
 
-/// A9: WIRE's "and any other upgrade".
+/// Any other upgrade crosses, too.
 #[tokio::test]
 async fn other_protocols_cross_from_http1() {
     let mut path = answering(
@@ -255,7 +250,7 @@ async fn other_protocols_cross_from_http1() {
     assert_eq!(answer.status, 501);
 }
 
-/// A9, A10: an upgrade is a GET's (RFC 8441 §5 has no method to carry another one).
+/// An upgrade is a GET's (RFC 8441 §5 has no method to carry another one).
 #[tokio::test]
 async fn a_wish_that_can_not_cross_leaves_the_request_as_it_is() {
     let mut path = answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;

@@ -1,4 +1,4 @@
-//! SECURITY, "From backends and origins": what a backend does wrong costs its own visitors a 502.
+//! What a backend does wrong costs its own visitors a 502.
 
 use std::time::Duration;
 
@@ -198,7 +198,7 @@ async fn a_breach_of_the_connection_costs_that_tunnel_alone() {
     }
 }
 
-/// SECURITY: dropped at a threshold; what is rarer is forgiven.
+/// Dropped at a threshold; what is rarer is forgiven.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_breaks_the_protocol_again_and_again_is_dropped() {
     let bad_head = |stream| headers(stream, END_STREAM, &[(":status", "200"), ("connection", "x")]);
@@ -239,7 +239,7 @@ async fn frames_after_a_streams_end_harm_nobody() {
     assert_eq!(neighbour.answer().await.text(), "ok");
 }
 
-/// SECURITY: 1xx responses, 10 before the final one; an eleventh costs its visitor the response.
+/// 1xx responses, 10 before the final one; an eleventh costs its visitor the response.
 #[tokio::test(start_paused = true)]
 async fn of_a_flood_of_early_hints_ten_cross() {
     let (mut lab, mut backend) = lab().await;

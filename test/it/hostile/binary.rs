@@ -1,4 +1,4 @@
-//! D4, and D2 before HTTP: descriptors, places, and handshakes, against the built gateway.
+//! Descriptors, places, and handshakes, against the built gateway.
 
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ async fn attempt(gateway: &ServerProcess) -> Option<H1> {
     (answer.status == 200).then_some(visitor)
 }
 
-/// D4
 #[tokio::test]
 async fn a_gateway_without_descriptors_serves_what_it_has_and_recovers() {
     let flags = ["--max-connections", "1000", "--max-connections-per-address", "1000"];
@@ -52,13 +51,13 @@ async fn a_gateway_without_descriptors_serves_what_it_has_and_recovers() {
         }
     })
     .await;
-    // SECURITY: accepting again within 2 s, on a machine with nothing else to do.
+    // Accepting again within 2 s, on a machine with nothing else to do.
     assert!(recovery.elapsed() < Duration::from_secs(10), "{:?}", recovery.elapsed());
     assert_eq!(ask(&mut late).await.status, 200);
     assert_eq!(ask(&mut kept).await.status, 200);
 }
 
-/// B10: what idle connections took is given back when they are gone.
+/// What idle connections took is given back when they are gone.
 #[tokio::test]
 async fn memory_of_visitors_who_left_is_given_back() {
     let gateway = ServerProcess::start(&["--max-connections-per-address", "1000"]);
@@ -91,7 +90,7 @@ async fn http_on_the_port_for_tls_is_told_so() {
     }
 }
 
-/// SECURITY: a cap for each address.
+/// A cap for each address.
 #[tokio::test]
 async fn one_address_gets_its_places_and_no_more() {
     let gateway = ServerProcess::start(&["--max-connections-per-address", "6"]);
@@ -143,7 +142,7 @@ fn hello() -> Vec<u8> {
     bytes
 }
 
-/// D2: 10 s for the ClientHello, 10 s for the rest; all at once, since they take their time.
+/// 10 s for the ClientHello, 10 s for the rest; all at once, since they take their time.
 #[tokio::test]
 async fn slow_handshakes_meet_their_deadlines_and_delay_nobody() {
     let gateway = ServerProcess::start(&["--max-connections-per-address", "1000"]);
@@ -155,7 +154,7 @@ async fn slow_handshakes_meet_their_deadlines_and_delay_nobody() {
     let half = closes(&gateway, vec![hello[..hello.len() / 2].to_vec()]);
     let unfinished = closes(&gateway, vec![hello.clone()]);
     let http = closes(&gateway, vec![b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()]);
-    // C8: meanwhile others are served.
+    // Meanwhile others are served.
     let others = async {
         let mut crowd = Vec::new();
         for _ in 0..200 {

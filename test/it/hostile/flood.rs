@@ -1,4 +1,4 @@
-//! D3: floods. The one who floods loses his connection or is slowed down, and nobody else notices:
+//! Floods. The one who floods loses his connection or is slowed down, and nobody else notices:
 //! neither another visitor nor the gateway's memory.
 
 use std::time::Duration;
@@ -99,7 +99,7 @@ fn stream(n: u32) -> u32 {
     n * 2 + 1
 }
 
-/// D3: CVE-2023-44487
+/// CVE-2023-44487
 #[tokio::test]
 async fn rapid_reset_ends_the_connection() {
     let (gateway, _backend) = gateway().await;
@@ -110,7 +110,7 @@ async fn rapid_reset_ends_the_connection() {
     assert_eq!(flood.await.closed, CALM);
 }
 
-/// D3: CVE-2025-8671: the attacker makes the gateway do the resetting.
+/// CVE-2025-8671: the attacker makes the gateway do the resetting.
 #[tokio::test]
 async fn made_you_reset_ends_the_connection() {
     let (gateway, _backend) = gateway().await;
@@ -123,7 +123,7 @@ async fn made_you_reset_ends_the_connection() {
     assert_eq!(flood.await.closed, CALM);
 }
 
-/// D3: the same by heads that h2 lets pass and the gateway doesn't,
+/// The same by heads that h2 lets pass and the gateway doesn't,
 /// each only when the one before was refused.
 #[tokio::test(start_paused = true)]
 async fn malformed_heads_again_and_again_end_the_connection() {
@@ -138,7 +138,7 @@ async fn malformed_heads_again_and_again_end_the_connection() {
     assert_eq!(visitor.end().await, Some(11));
 }
 
-/// D3: a request that was passed on and is taken back costs a backend's work.
+/// A request that was passed on and is taken back costs a backend's work.
 #[tokio::test(start_paused = true)]
 async fn cancelling_what_was_passed_on_ends_the_connection() {
     let (mut lab, seen, _release) = witness().await;
@@ -152,7 +152,7 @@ async fn cancelling_what_was_passed_on_ends_the_connection() {
     assert_eq!(visitor.end().await, Some(11));
 }
 
-/// D3: VU#421644
+/// VU#421644
 #[tokio::test]
 async fn a_head_without_end_ends_the_connection() {
     let (gateway, _backend) = gateway().await;
@@ -164,7 +164,6 @@ async fn a_head_without_end_ends_the_connection() {
     }
 }
 
-/// D3
 #[tokio::test]
 async fn settings_that_nobody_reads_the_acks_of_do_not_pile_up() {
     let (gateway, _backend) = gateway().await;
@@ -174,7 +173,6 @@ async fn settings_that_nobody_reads_the_acks_of_do_not_pile_up() {
     }
 }
 
-/// D3
 #[tokio::test]
 async fn pings_that_nobody_reads_the_answers_of_do_not_pile_up() {
     let (gateway, _backend) = gateway().await;
@@ -184,7 +182,6 @@ async fn pings_that_nobody_reads_the_answers_of_do_not_pile_up() {
     }
 }
 
-/// D3
 #[tokio::test]
 async fn empty_data_frames_end_the_connection() {
     let (gateway, _backend) = gateway().await;
@@ -194,7 +191,7 @@ async fn empty_data_frames_end_the_connection() {
     assert_eq!(flood.await.closed, CALM);
 }
 
-/// D3: one byte a frame, with 255 of padding.
+/// One byte a frame, with 255 of padding.
 #[tokio::test]
 async fn padded_data_frames_do_not_pile_up() {
     let (gateway, _backend) = gateway().await;
@@ -204,7 +201,6 @@ async fn padded_data_frames_do_not_pile_up() {
     flood(&gateway, attacker, true, |_| frame(DATA, 8, 1, &padded)).await;
 }
 
-/// D3
 #[tokio::test]
 async fn credit_in_crumbs_harms_nobody_and_too_much_ends_the_connection() {
     let (gateway, _backend) = gateway().await;
@@ -216,7 +212,6 @@ async fn credit_in_crumbs_harms_nobody_and_too_much_ends_the_connection() {
     assert_eq!(flood.await.closed, Some(Some(3)));
 }
 
-/// D3
 #[tokio::test]
 async fn priorities_harm_nobody() {
     let (gateway, _backend) = gateway().await;
@@ -224,7 +219,6 @@ async fn priorities_harm_nobody() {
     flood(&gateway, attacker, true, |n| frame(PRIORITY, 0, stream(n), &[0, 0, 0, 0, 16])).await;
 }
 
-/// D3
 #[tokio::test]
 async fn resets_of_streams_that_never_were_end_the_connection() {
     let (gateway, _backend) = gateway().await;
@@ -233,7 +227,6 @@ async fn resets_of_streams_that_never_were_end_the_connection() {
     assert!(flood.await.closed.is_some());
 }
 
-/// D3
 #[tokio::test]
 async fn frames_of_unknown_types_harm_nobody() {
     let (gateway, _backend) = gateway().await;
@@ -241,7 +234,7 @@ async fn frames_of_unknown_types_harm_nobody() {
     flood(&gateway, attacker, true, |n| frame(0x40 + n as u8 % 64, 0xff, n, &[7; 64])).await;
 }
 
-/// D3: one large field in the dynamic table, and then references of a byte each (CVE-2016-6581).
+/// One large field in the dynamic table, and then references of a byte each (CVE-2016-6581).
 #[tokio::test]
 async fn an_hpack_bomb_does_not_unfold() {
     let (gateway, _backend) = gateway().await;
@@ -263,7 +256,7 @@ async fn an_hpack_bomb_does_not_unfold() {
     flood.await;
 }
 
-/// D3: a table as large as the visitor likes, which he pays for alone.
+/// A table as large as the visitor likes, which he pays for alone.
 #[tokio::test]
 async fn a_huge_header_table_stays_small() {
     let (gateway, _backend) = gateway().await;
@@ -276,7 +269,7 @@ async fn a_huge_header_table_stays_small() {
     .await;
 }
 
-/// D3: answers that a shut window holds back are as many as there may be streams.
+/// Answers that a shut window holds back are as many as there may be streams.
 #[tokio::test]
 async fn answers_that_nobody_takes_do_not_pile_up() {
     let (gateway, _backend) = gateway().await;

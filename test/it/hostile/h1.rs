@@ -1,4 +1,4 @@
-//! D1, D5 over HTTP/1.1.
+//! Ambiguous and too large requests over HTTP/1.1.
 
 use std::time::Duration;
 
@@ -124,7 +124,6 @@ fn ambiguous_heads() -> Vec<(u16, Vec<u8>)> {
     heads
 }
 
-/// D1
 #[tokio::test(start_paused = true)]
 async fn an_ambiguous_head_is_refused_and_nothing_after_it_runs() {
     let (mut lab, seen, _) = witness().await;
@@ -152,7 +151,7 @@ async fn an_ambiguous_head_is_refused_and_nothing_after_it_runs() {
     }
 }
 
-/// D1: what is wrong with a body is the visitor's doing, and the backend never sees its end.
+/// What is wrong with a body is the visitor's doing, and the backend never sees its end.
 #[tokio::test(start_paused = true)]
 async fn an_ambiguous_body_breaks_off_and_nothing_after_it_runs() {
     let (mut lab, seen, _) = witness().await;
@@ -202,7 +201,7 @@ async fn an_ambiguous_body_breaks_off_and_nothing_after_it_runs() {
 pub(super) const UPGRADE: &str = "GET /up HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// SECURITY: RFC 9931. What follows is the new protocol's or nobody's, never a request.
+/// RFC 9931. What follows is the new protocol's or nobody's, never a request.
 #[tokio::test(start_paused = true)]
 async fn bytes_after_an_upgrade_request_wait_for_its_answer() {
     let seen = Seen::default();
@@ -234,7 +233,6 @@ async fn bytes_after_an_upgrade_request_wait_for_its_answer() {
     assert_eq!(seen.all(), ["/up", "/refused", "/after"]);
 }
 
-/// D5
 #[tokio::test(start_paused = true)]
 async fn heads_over_the_limits_get_414_and_431_and_no_reset() {
     let (mut lab, seen, _) = witness().await;

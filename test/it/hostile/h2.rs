@@ -1,4 +1,4 @@
-//! D1, D2, D5 over HTTP/2.
+//! Malformed, slow and too large requests over HTTP/2.
 
 use std::time::Duration;
 
@@ -111,7 +111,7 @@ async fn with_sibling(lab: &mut Lab) -> Peer<DuplexStream> {
     visitor
 }
 
-/// D1: refused (400, or a stream error), nothing reaches the backend, and the sibling lives.
+/// Refused (400, or a stream error), nothing reaches the backend, and the sibling lives.
 #[tokio::test(start_paused = true)]
 async fn a_malformed_head_is_a_stream_error_and_its_siblings_live() {
     for fields in MALFORMED {
@@ -129,7 +129,6 @@ async fn a_malformed_head_is_a_stream_error_and_its_siblings_live() {
     }
 }
 
-/// D1
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_head_reaches_nobody() {
     let (mut lab, seen, _release) = witness().await;
@@ -145,7 +144,6 @@ async fn an_unreadable_head_reaches_nobody() {
     }
 }
 
-/// D1
 #[tokio::test(start_paused = true)]
 async fn protocols_that_nobody_offers_are_refused() {
     let (mut lab, seen, release) = witness().await;
@@ -166,7 +164,7 @@ async fn protocols_that_nobody_offers_are_refused() {
     assert_eq!(seen.all(), ["/hold", "0 whole"]);
 }
 
-/// D1: a length that lies is found while the body goes on, so the backend sees a body cut short.
+/// A length that lies is found while the body goes on, so the backend sees a body cut short.
 #[tokio::test(start_paused = true)]
 async fn a_content_length_that_lies_breaks_the_body_off() {
     for (length, body, how) in [("5", "12345678", "too long"), ("8", "12345", "too short")] {
@@ -191,7 +189,7 @@ async fn a_content_length_that_lies_breaks_the_body_off() {
     }
 }
 
-/// D1: a trailer decides nothing any more. h2 itself drops the pseudo-fields.
+/// A trailer decides nothing any more. h2 itself drops the pseudo-fields.
 #[tokio::test(start_paused = true)]
 async fn fields_that_frame_or_route_do_not_cross_in_trailers() {
     let (mut lab, seen, _release) = witness().await;
@@ -211,7 +209,7 @@ async fn fields_that_frame_or_route_do_not_cross_in_trailers() {
     assert_eq!(seen.all(), ["/bad", "5 whole", "trailer sum"]);
 }
 
-/// A1: what HTTP/1.1 refuses doesn't come by HTTP/2 either: origins read 8-bit bytes in several ways.
+/// What HTTP/1.1 refuses doesn't come by HTTP/2 either: origins read 8-bit bytes in several ways.
 #[tokio::test(start_paused = true)]
 async fn a_target_of_8_bit_bytes_is_refused() {
     let mut lab = Lab::serving(Demo).await;
@@ -225,7 +223,6 @@ async fn a_target_of_8_bit_bytes_is_refused() {
     }
 }
 
-/// D5
 #[tokio::test(start_paused = true)]
 async fn heads_over_the_limits_get_414_and_431_on_their_stream() {
     let (mut lab, seen, release) = witness().await;
@@ -277,7 +274,6 @@ async fn lasts(lab: &mut Lab, bytes: &[u8]) -> u64 {
     start.elapsed().as_secs()
 }
 
-/// D2
 #[tokio::test(start_paused = true)]
 async fn silence_at_any_point_meets_its_deadline() {
     let (mut lab, _, _release) = witness().await;
@@ -296,7 +292,7 @@ async fn silence_at_any_point_meets_its_deadline() {
     assert!((75..=78).contains(&after), "idle: {after} s");
 }
 
-/// D2: not of its streams' lives does an idle connection make a use, if none is open.
+/// Not of its streams' lives does an idle connection make a use, if none is open.
 #[tokio::test(start_paused = true)]
 async fn pings_do_not_keep_an_idle_connection() {
     let (mut lab, _, _release) = witness().await;
@@ -308,7 +304,7 @@ async fn pings_do_not_keep_an_idle_connection() {
     }
 }
 
-/// D2, SECURITY: 240 B/s after 30 s.
+/// 240 B/s after 30 s.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_drips_is_given_up_and_a_slow_one_is_not() {
     let (mut lab, seen, _release) = witness().await;
@@ -330,7 +326,7 @@ async fn a_body_that_drips_is_given_up_and_a_slow_one_is_not() {
     assert!(seen.all().contains(&"18000 whole".to_owned()), "{:?}", seen.all());
 }
 
-/// D2, SECURITY: a window that stays shut for 60 s. The sibling's stays open.
+/// A window that stays shut for 60 s. The sibling's stays open.
 #[tokio::test(start_paused = true)]
 async fn a_window_that_stays_shut_costs_its_stream() {
     let mut lab = Lab::serving(Function(|_: Request<Body>| async {
@@ -354,7 +350,7 @@ async fn a_window_that_stays_shut_costs_its_stream() {
     );
 }
 
-/// D2: half-open. Who closes his half of an HTTP/2 connection takes all back.
+/// Half-open. Who closes his half of an HTTP/2 connection takes all back.
 #[tokio::test(start_paused = true)]
 async fn a_half_closed_connection_ends_with_its_streams() {
     let (mut lab, _, _release) = witness().await;
@@ -363,7 +359,7 @@ async fn a_half_closed_connection_ends_with_its_streams() {
     until(|| lab.pool.all()[0].in_flight() == 0).await;
 }
 
-/// D6: RFC 8441.
+/// RFC 8441.
 #[tokio::test(start_paused = true)]
 async fn a_websocket_over_http2_may_be_idle_for_ten_minutes() {
     let mut lab = Lab::serving(Demo).await;

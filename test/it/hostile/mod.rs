@@ -1,4 +1,4 @@
-//! D, B9, B10 and LESSONS' traps: peers that lie, flood, stall, and leave.
+//! Peers that lie, flood, stall, and leave.
 
 mod backend;
 mod binary;

@@ -1,4 +1,4 @@
-//! E2: bodies in pieces of a byte. What is there together goes on as one piece, in all four directions.
+//! Bodies in pieces of a byte. What is there together goes on as one piece, in all four directions.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn few((frames, bytes): (usize, usize), sent: usize) {
     assert!(frames <= most, "{frames} frames for {bytes} bytes, {most} at most");
 }
 
-/// E2: an HTTP/1.1 visitor.
+/// An HTTP/1.1 visitor.
 #[tokio::test(start_paused = true)]
 async fn a_visitors_chunks_of_a_byte_are_few_frames() {
     let mut lab = Lab::default();
@@ -71,7 +71,7 @@ async fn a_visitors_chunks_of_a_byte_are_few_frames() {
     few(counted, body.len());
 }
 
-/// E2: an HTTP/2 visitor, who sends them faster than anybody looks, and isn't sent away for that.
+/// An HTTP/2 visitor, who sends them faster than anybody looks, and isn't sent away for that.
 #[tokio::test(start_paused = true)]
 async fn a_visitors_frames_of_a_byte_are_few_frames() {
     let mut lab = Lab::default();
@@ -84,7 +84,7 @@ async fn a_visitors_frames_of_a_byte_are_few_frames() {
     few(counted, body.len());
 }
 
-/// E2: an origin.
+/// An origin.
 #[tokio::test]
 async fn an_origins_chunks_of_a_byte_are_few_frames() {
     let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -108,7 +108,7 @@ async fn an_origins_chunks_of_a_byte_are_few_frames() {
     few(count(&mut gateway, 1).await, sent);
 }
 
-/// E2: a backend, read by an HTTP/2 visitor.
+/// A backend, read by an HTTP/2 visitor.
 #[tokio::test(start_paused = true)]
 async fn a_backends_frames_of_a_byte_are_few_frames() {
     let mut lab = Lab::default();
@@ -122,7 +122,7 @@ async fn a_backends_frames_of_a_byte_are_few_frames() {
     few(counted, body.len());
 }
 
-/// E2: the same, read by an HTTP/1.1 visitor, to whom each piece is a chunk.
+/// The same, read by an HTTP/1.1 visitor, to whom each piece is a chunk.
 #[tokio::test(start_paused = true)]
 async fn a_backends_frames_of_a_byte_are_few_chunks() {
     let mut lab = Lab::default();
@@ -147,7 +147,7 @@ async fn a_backends_frames_of_a_byte_are_few_chunks() {
     few((lines, bytes), body.len());
 }
 
-/// E2, A8: one piece each millisecond, for a second, to a backend that only listens: it gets a hundred.
+/// One piece each millisecond, for a second, to a backend that only listens: it gets a hundred.
 #[tokio::test(start_paused = true)]
 async fn pieces_that_trickle_wait_for_company_only_a_moment() {
     let mut lab = Lab::default();
@@ -176,7 +176,7 @@ async fn pieces_that_trickle_wait_for_company_only_a_moment() {
     assert!((90..=120).contains(&count), "{count} frames in {:?}", begun.elapsed());
 }
 
-/// A8: who is answered isn't held up, however small and many his messages are.
+/// Who is answered isn't held up, however small and many his messages are.
 #[tokio::test(start_paused = true)]
 async fn a_dialogue_of_small_messages_is_not_slowed() {
     let mut lab = Lab::default();
@@ -205,7 +205,7 @@ async fn a_dialogue_of_small_messages_is_not_slowed() {
     }
 }
 
-/// E2: chunks of every size, cut anywhere, with extensions and trailers: the body is what it was.
+/// Chunks of every size, cut anywhere, with extensions and trailers: the body is what it was.
 #[tokio::test(start_paused = true)]
 async fn chunks_that_are_merged_are_the_same_body() {
     let mut lab = Lab::default();
@@ -258,7 +258,7 @@ async fn foreign(io: DuplexStream) {
     }
 }
 
-/// E2: a backend that counts them, and doesn't read. The tunnel is everybody's.
+/// A backend that counts them, and doesn't read. The tunnel is everybody's.
 #[tokio::test(start_paused = true)]
 async fn chunks_of_a_byte_do_not_end_the_tunnel_of_a_backend_that_counts() {
     let mut lab = Lab::default();

@@ -1,4 +1,4 @@
-//! A5 behind proxies: whose word counts, and how far. 127.0.0.2 is a trusted proxy; 127.0.0.1 is anybody.
+//! Behind proxies: whose word counts, and how far. 127.0.0.2 is a trusted proxy; 127.0.0.1 is anybody.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -121,7 +121,7 @@ const FORGED: [(&str, &str); 19] = [
     ("2ptth_name", "evil"),
 ];
 
-/// A5: a proxy that passes bytes through and doesn't say whose they are vouches for nothing that is in them.
+/// A proxy that passes bytes through and doesn't say whose they are vouches for nothing that is in them.
 #[tokio::test]
 async fn a_header_that_names_nobody_makes_no_visitor_trusted() {
     let (gateway, _backend) = gateway(|_| {}).await;
@@ -139,7 +139,7 @@ async fn a_header_that_names_nobody_makes_no_visitor_trusted() {
     }
 }
 
-/// A5: both versions, over both wires, and on the plain port.
+/// Both versions, over both wires, and on the plain port.
 #[tokio::test]
 async fn the_visitor_is_whom_the_proxys_header_names_and_he_forges_nothing() {
     let (gateway, _backend) = gateway(|_| {}).await;
@@ -198,7 +198,7 @@ async fn said(gateway: &GatewayBox, own: Ipv4Addr, bytes: &[u8]) -> Vec<u8> {
     said
 }
 
-/// A5: from anybody else such bytes are a broken ClientHello, or a broken request, in every mode.
+/// From anybody else such bytes are a broken ClientHello, or a broken request, in every mode.
 #[tokio::test]
 async fn a_stranger_cannot_say_that_he_is_somebody_else() {
     for mode in [ProxyProtocol::Optional, ProxyProtocol::Required, ProxyProtocol::Off] {
@@ -264,7 +264,7 @@ async fn a_malformed_header_ends_the_connection() {
     }
 }
 
-/// D2: before TLS and everything that has a clock of its own.
+/// Before TLS and everything that has a clock of its own.
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_sends_no_header_meets_the_deadline() {
     let source = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
@@ -284,7 +284,7 @@ async fn a_proxy_that_sends_no_header_meets_the_deadline() {
     }
 }
 
-/// A5: of what a trusted proxy says, what is sound is kept and appended to, on every port and wire.
+/// Of what a trusted proxy says, what is sound is kept and appended to, on every port and wire.
 #[tokio::test]
 async fn a_trusted_proxys_word_is_kept_and_appended_to() {
     let (gateway, _backend) = gateway(|_| {}).await;
@@ -321,7 +321,7 @@ async fn a_trusted_proxys_word_is_kept_and_appended_to() {
     }
 }
 
-/// A5: a visitor behind a proxy that appends, and sets what the README asks for, forges nothing.
+/// A visitor behind a proxy that appends, and sets what docs/guide.md asks for, forges nothing.
 #[tokio::test]
 async fn a_visitor_behind_a_trusted_proxy_forges_nothing() {
     let (gateway, _backend) = gateway(|_| {}).await;
@@ -351,7 +351,7 @@ async fn a_visitor_behind_a_trusted_proxy_forges_nothing() {
     }
 }
 
-/// SECURITY: the caps are those of the visitors whom a proxy brings, not its own.
+/// The caps are those of the visitors whom a proxy brings, not its own.
 #[tokio::test]
 async fn each_visitor_behind_a_proxy_has_his_own_places() {
     let (gateway, _backend) = gateway(|config| {
@@ -377,7 +377,7 @@ async fn each_visitor_behind_a_proxy_has_his_own_places() {
     .await;
 }
 
-/// B3 by this way: a backend comes through a proxy that passes TCP through, and is judged as ever.
+/// A backend comes through a proxy that passes TCP through, and is judged as ever.
 #[tokio::test]
 async fn a_backend_comes_in_through_a_proxy() {
     let (gateway, backend) = gateway(|_| {}).await;

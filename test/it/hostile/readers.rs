@@ -1,4 +1,4 @@
-//! B9, B10: visitors who stop reading, and visitors who leave, by the hundred.
+//! Visitors who stop reading, and visitors who leave, by the hundred.
 
 use std::time::Duration;
 
@@ -75,25 +75,22 @@ async fn stall(count: usize, request: &str) -> usize {
     grown
 }
 
-/// B9
 #[tokio::test]
 async fn one_visitor_who_stops_reading_harms_nobody() {
     stall(1, "GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await;
 }
 
-/// B9
 #[tokio::test]
 async fn a_hundred_visitors_who_stop_reading_harm_nobody() {
     stall(100, "GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await;
 }
 
-/// B9, LESSONS h2 point 1
 #[tokio::test]
 async fn a_hundred_visitors_who_leave_tiny_chunks_unread_harm_nobody() {
     stall(100, "GET /tiny HTTP/1.1\r\nHost: a\r\n\r\n").await;
 }
 
-/// B9: a WebSocket of tiny messages.
+/// A WebSocket of tiny messages.
 #[tokio::test]
 async fn a_hundred_websockets_that_are_not_read_harm_nobody() {
     let upgrade = "GET /tiny HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
@@ -101,7 +98,7 @@ async fn a_hundred_websockets_that_are_not_read_harm_nobody() {
     stall(100, upgrade).await;
 }
 
-/// B9: uploads to an origin that stops reading.
+/// Uploads to an origin that stops reading.
 #[tokio::test]
 async fn a_hundred_uploads_that_nobody_reads_harm_nobody() {
     let (gateway, _backend) = gateway().await;
@@ -121,7 +118,7 @@ async fn a_hundred_uploads_that_nobody_reads_harm_nobody() {
     assert!(grown < BODY_BUDGET + 100 * (768 << 10), "{} KiB", grown >> 10);
 }
 
-/// B9: 100 streams on each of 20 HTTP/2 connections, whose windows are wide and whose sockets nobody reads.
+/// 100 streams on each of 20 HTTP/2 connections, whose windows are wide and whose sockets nobody reads.
 #[tokio::test]
 async fn two_thousand_streams_that_nobody_reads_harm_nobody() {
     let (gateway, _backend) = gateway().await;
@@ -140,7 +137,7 @@ async fn two_thousand_streams_that_nobody_reads_harm_nobody() {
     assert!(grown < BODY_BUDGET + 2000 * (192 << 10), "{} KiB", grown >> 10);
 }
 
-/// B10: 1,000 visitors reset within a millisecond each, again and again, against our client.
+/// 1,000 visitors reset within a millisecond each, again and again, against our client.
 #[tokio::test]
 async fn a_thousand_resets_again_and_again_do_not_end_our_tunnels() {
     let (gateway, _backend) = gateway().await;
@@ -190,7 +187,7 @@ async fn node(mut backend: Peer<DuplexStream>) {
     }
 }
 
-/// B10, LESSONS h2 point 2: the same against a backend that counts.
+/// The same against a backend that counts.
 #[tokio::test(start_paused = true)]
 async fn a_thousand_resets_again_and_again_do_not_end_a_foreign_tunnel() {
     let mut lab = Lab::default();

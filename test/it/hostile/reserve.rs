@@ -30,7 +30,7 @@ async fn crowded() -> (GatewayBox, Vec<H1>) {
     (gateway, crowd)
 }
 
-/// D4, SECURITY: a cap in all, and a reserve for backends.
+/// A cap in all, and a reserve for backends.
 #[tokio::test]
 async fn a_backend_comes_in_when_visitors_hold_all_their_places() {
     let (gateway, mut crowd) = crowded().await;
@@ -53,7 +53,7 @@ async fn a_backend_comes_in_when_visitors_hold_all_their_places() {
     }
 }
 
-/// SECURITY: four addresses hold all places, each its share. Whoever comes has one of theirs, a connection without a
+/// Four addresses hold all places, each its share. Whoever comes has one of theirs, a connection without a
 /// request; the others go on.
 #[tokio::test]
 async fn four_addresses_keep_no_fifth_out() {
@@ -117,7 +117,7 @@ async fn comes_in(gateway: &GatewayBox, mut strangers: JoinSet<()>, fill: &Notif
     drop(backend);
 }
 
-/// SECURITY: a place of the reserve is for who proves a key within two seconds, and few are one network's. Each of
+/// A place of the reserve is for who proves a key within two seconds, and few are one network's. Each of
 /// these had kept its own for ten seconds.
 #[tokio::test]
 async fn strangers_who_say_nothing_keep_no_backend_out() {

@@ -1,4 +1,4 @@
-//! B10: visitors who take back what they asked for, a million times, in every way that there is.
+//! Visitors who take back what they asked for, a million times, in every way that there is.
 //!
 //! Those who keep to a visitor's limits keep their connections, those who don't are told to calm down and
 //! come again; the tunnel is the same one all the while, and nobody else sees anything but 200.
@@ -245,13 +245,11 @@ async fn resets(count: usize) {
     assert!(calmed > 0 && !tunnel.is_draining());
 }
 
-/// B10, LESSONS h2 point 2
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_resets_end_no_tunnel_and_no_other_visitor_sees_an_error() {
     resets(10_000).await;
 }
 
-/// B10, LESSONS h2 point 2
 #[tokio::test(start_paused = true)]
 #[ignore = "heavy: run by .ci/run in release"]
 async fn a_million_resets_end_no_tunnel_and_no_other_visitor_sees_an_error() {

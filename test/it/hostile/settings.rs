@@ -78,7 +78,7 @@ async fn a_backend_that_changes_its_settings_again_and_again_is_dropped() {
     }
 }
 
-/// D3, RFC 9113 §5.1.2: who hasn't seen our SETTINGS may open more streams than they allow.
+/// RFC 9113 §5.1.2: who hasn't seen our SETTINGS may open more streams than they allow.
 #[tokio::test(start_paused = true)]
 async fn of_250_requests_at_once_a_hundred_are_answered_and_the_others_refused_alone() {
     let (mut lab, seen, release) = witness().await;
@@ -104,7 +104,7 @@ async fn of_250_requests_at_once_a_hundred_are_answered_and_the_others_refused_a
     assert_eq!(visitor.outcome(501).await, Outcome::Response(200, b"ok".to_vec()));
 }
 
-/// D3: who has seen them is held to them; and who never says so, in the end.
+/// Who has seen them is held to them; and who never says so, in the end.
 #[tokio::test(start_paused = true)]
 async fn a_hundred_refusals_after_our_settings_and_a_thousand_before_end_the_connection() {
     for (acknowledged, refusals) in [(true, 100), (false, 1000)] {
@@ -128,7 +128,7 @@ async fn a_hundred_refusals_after_our_settings_and_a_thousand_before_end_the_con
     }
 }
 
-/// D1: FRAME_SIZE_ERROR (RFC 9113 §4.2, §6); a frame beyond the allowed size too.
+/// FRAME_SIZE_ERROR (RFC 9113 §4.2, §6); a frame beyond the allowed size too.
 #[tokio::test(start_paused = true)]
 async fn a_frame_of_an_impossible_size_is_told_as_such() {
     let (mut lab, seen, _release) = witness().await;

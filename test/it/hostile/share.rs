@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{ask, until};
 
-/// B9: 2,200 requests of one address, which are never answered, on a tunnel of 2,048 streams.
+/// 2,200 requests of one address, which are never answered, on a tunnel of 2,048 streams.
 #[tokio::test]
 async fn one_address_cannot_take_all_streams_of_a_tunnel() {
     let gateway = GatewayBox::start();
@@ -96,7 +96,7 @@ async fn greedy(mut peer: Peer<DuplexStream>, hold: Hold) {
     }
 }
 
-/// B9: however many addresses hold all that they can get and let nothing move, another one is served in a second.
+/// However many addresses hold all that they can get and let nothing move, another one is served in a second.
 async fn is_served_beside(hold: Hold) {
     for attackers in [1, 2, 7, 22, 40] {
         let mut lab = Lab::serving(Function(|request: Request<Body>| async move {

@@ -1,4 +1,4 @@
-//! C8: peers who come and say nothing, at every stage at which one can fall silent.
+//! Peers who come and say nothing, at every stage at which one can fall silent.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// C8: they delay neither visitors nor a backend that comes after them.
+/// They delay neither visitors nor a backend that comes after them.
 #[tokio::test]
 async fn fifteen_hundred_silent_peers_delay_nobody() {
     let gateway = GatewayBox::with(|config| {

@@ -1,4 +1,4 @@
-//! D2, D6 over HTTP/1.1: those who take their time, and those who may.
+//! Over HTTP/1.1: those who take their time, and those who may.
 
 use std::future::pending;
 use std::time::Duration;
@@ -42,7 +42,7 @@ async fn lasts(lab: &mut Lab, at_once: &str, drip: &str, pause: Duration) -> (u6
     (start.elapsed().as_secs(), status.unwrap_or(0))
 }
 
-/// D2, SECURITY: TLS and then silence; a head byte by byte; an idle connection; a body byte by byte.
+/// TLS and then silence; a head byte by byte; an idle connection; a body byte by byte.
 #[tokio::test(start_paused = true)]
 async fn slow_visitors_meet_their_deadlines() {
     let (mut lab, seen, _) = witness().await;
@@ -64,7 +64,7 @@ async fn slow_visitors_meet_their_deadlines() {
     assert!(!seen.all().iter().any(|what| what == "1000000 whole"));
 }
 
-/// D2: slow is not too slow.
+/// Slow is not too slow.
 #[tokio::test(start_paused = true)]
 async fn an_honest_slow_upload_comes_through() {
     let (mut lab, seen, _) = witness().await;
@@ -78,7 +78,7 @@ async fn an_honest_slow_upload_comes_through() {
     assert_eq!(seen.all(), ["/slow", "60000 whole"]);
 }
 
-/// D2: half-open. A visitor who has closed his half is gone (HTTP/1.1 has no other word for it).
+/// Half-open. A visitor who has closed his half is gone (HTTP/1.1 has no other word for it).
 #[tokio::test(start_paused = true)]
 async fn a_half_closed_connection_ends_with_its_exchange() {
     let (mut lab, _, _release) = witness().await;
@@ -91,7 +91,7 @@ async fn a_half_closed_connection_ends_with_its_exchange() {
     until(|| pool.all()[0].in_flight() == 0).await;
 }
 
-/// D2: a visitor who takes nothing of his response.
+/// A visitor who takes nothing of his response.
 #[tokio::test(start_paused = true)]
 async fn a_visitor_who_never_reads_loses_his_connection_after_a_minute() {
     let mut lab = endless().await;
@@ -131,7 +131,7 @@ async fn outlasts(lab: &Lab, reading: impl Future<Output = ()>) -> Option<u64> {
     }
 }
 
-/// SECURITY: a reader for whom something waits takes 240 bytes a second, over a minute.
+/// A reader for whom something waits takes 240 bytes a second, over a minute.
 #[tokio::test(start_paused = true)]
 async fn a_reader_who_only_just_moves_is_ended_and_an_honest_slow_one_is_not() {
     let mut lab = endless().await;
@@ -166,7 +166,6 @@ async fn a_reader_who_only_just_moves_is_ended_and_an_honest_slow_one_is_not() {
     }
 }
 
-/// D6
 #[tokio::test(start_paused = true)]
 async fn a_websocket_may_be_idle_for_ten_minutes_and_events_may_pause_for_four() {
     let mut lab = Lab::serving(Demo).await;
@@ -181,7 +180,6 @@ async fn a_websocket_may_be_idle_for_ten_minutes_and_events_may_pause_for_four()
     }
 }
 
-/// D6
 #[tokio::test(start_paused = true)]
 async fn server_sent_events_may_pause_for_four_minutes() {
     let mut lab = Lab::serving(Function(|_: Request<Body>| async {
@@ -204,7 +202,7 @@ async fn server_sent_events_may_pause_for_four_minutes() {
     assert_eq!(answer.await.unwrap(), (200, 3));
 }
 
-/// SECURITY: a response of which nothing moves for five minutes is cut, and looks cut.
+/// A response of which nothing moves for five minutes is cut, and looks cut.
 #[tokio::test(start_paused = true)]
 async fn a_response_that_stands_still_for_five_minutes_is_cut() {
     let mut lab = Lab::serving(Function(|_: Request<Body>| async {
@@ -220,7 +218,7 @@ async fn a_response_that_stands_still_for_five_minutes_is_cut() {
     assert_eq!(start.elapsed().as_secs(), 300);
 }
 
-/// SECURITY: 120 s for the response's head, then 504.
+/// 120 s for the response's head, then 504.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_never_answers_costs_504_after_two_minutes() {
     let (mut lab, _, _release) = witness().await;

@@ -36,7 +36,7 @@ async fn early() -> (Lab, Seen) {
     (lab, seen)
 }
 
-/// A6, RFC 9110 §10.1.1: after a final response there is no 100; the body may come all the same.
+/// After a final response there is no 100; the body may come all the same.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_waits_for_a_100_may_follow_a_response_that_streams() {
     let (mut lab, seen) = early().await;
@@ -50,7 +50,7 @@ async fn a_body_that_waits_for_a_100_may_follow_a_response_that_streams() {
     assert_eq!(seen.all(), ["/echo", "/after"]);
 }
 
-/// A6: a visitor that takes the response for the end of its request is not understood any more.
+/// A visitor that takes the response for the end of its request is not understood any more.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_was_never_asked_for_ends_the_connection() {
     let (mut lab, seen) = early().await;
@@ -62,7 +62,7 @@ async fn a_body_that_was_never_asked_for_ends_the_connection() {
     assert_eq!(seen.all(), ["/early"]);
 }
 
-/// D1, DESIGN invariant 8: a body that turns out malformed behind a response that has begun.
+/// A body that turns out malformed behind a response that has begun.
 #[tokio::test(start_paused = true)]
 async fn a_malformed_body_cuts_a_response_that_has_begun() {
     let (mut lab, seen) = early().await;
@@ -78,7 +78,7 @@ async fn a_malformed_body_cuts_a_response_that_has_begun() {
     assert_eq!(seen.all(), ["/echo"]);
 }
 
-/// A7: little of a body that is of no use is read, and much of it isn't.
+/// Little of a body that is of no use is read, and much of it isn't.
 #[tokio::test(start_paused = true)]
 async fn a_short_body_that_nobody_reads_does_not_cost_the_connection() {
     let (mut lab, seen) = (Lab::default(), Seen::default());

@@ -100,7 +100,7 @@ impl Browser {
     }
 }
 
-/// E6: the windows grow, for the upload needs that, and never fall.
+/// The windows grow, for the upload needs that, and never fall.
 #[tokio::test(start_paused = true)]
 async fn a_visitor_that_acknowledges_before_what_it_had_queued_is_never_reset() {
     let mut lab = Lab::serving(Function(origin)).await;
@@ -113,7 +113,7 @@ async fn a_visitor_that_acknowledges_before_what_it_had_queued_is_never_reset() 
     assert!(browser.announced.last() > Some(&(1 << 20)), "{:?}", browser.announced);
 }
 
-/// E6: the same for a gateway of another make that our client has dialled.
+/// The same for a gateway of another make that our client has dialled.
 #[tokio::test(start_paused = true)]
 async fn a_foreign_gateway_is_never_told_of_a_lower_window() {
     let mut lab = Lab::default();
@@ -126,7 +126,7 @@ async fn a_foreign_gateway_is_never_told_of_a_lower_window() {
     assert!(gateway.announced.is_sorted(), "{:?}", gateway.announced);
 }
 
-/// E6: the same for a backend of another make, however many streams its tunnel carries.
+/// The same for a backend of another make, however many streams its tunnel carries.
 #[tokio::test(start_paused = true)]
 async fn a_foreign_backend_is_never_told_of_a_lower_window() {
     let mut lab = Lab::default();
@@ -178,7 +178,7 @@ async fn a_backend_that_overflows_a_streams_window_is_told_so() {
     }
 }
 
-/// SECURITY, memory: a backend that says it is ours sends what its first windows allow, acknowledges no lower one, and
+/// A backend that says it is ours sends what its first windows allow, acknowledges no lower one, and
 /// its visitors don't read. Its own streams end; what is held of all has an end, and its neighbours have room.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_ignores_lower_windows_ends_its_own_streams() {
@@ -220,7 +220,7 @@ async fn a_backend_that_ignores_lower_windows_ends_its_own_streams() {
     assert!((50..100).contains(&ended), "{ended}");
 }
 
-/// SECURITY, memory: the same with nothing but heads, final ones and those before, for which there is no window.
+/// The same with nothing but heads, final ones and those before, for which there is no window.
 #[tokio::test(start_paused = true)]
 async fn heads_that_nobody_reads_are_counted_too() {
     let mut lab = Lab::default();

@@ -40,7 +40,6 @@ fn refusal(knocked: Result<TlsStream<TcpStream>, DialError>) -> String {
     }
 }
 
-/// B3
 #[tokio::test]
 async fn only_the_right_key_comes_in_whatever_the_tls_version() {
     let gateway = GatewayBox::start();
@@ -55,7 +54,7 @@ async fn only_the_right_key_comes_in_whatever_the_tls_version() {
     assert!(gateway.pool.all().is_empty(), "nobody said a word of HTTP/2");
 }
 
-/// B3: our own client says what is wrong, and doesn't try again.
+/// Our own client says what is wrong, and doesn't try again.
 #[tokio::test]
 async fn a_client_with_a_wrong_token_or_none_ends_with_a_sentence() {
     let gateway = GatewayBox::start();
@@ -74,7 +73,7 @@ async fn a_client_with_a_wrong_token_or_none_ends_with_a_sentence() {
     }
 }
 
-/// B3: certificates around the right key, each odd in its own way.
+/// Certificates around the right key, each odd in its own way.
 #[tokio::test]
 async fn what_a_certificate_says_beside_its_key_does_not_matter() {
     type Change = fn(&mut CertificateParams);
@@ -115,7 +114,7 @@ fn signed_for_itself(
     (params.self_signed(&pair).unwrap().into(), key)
 }
 
-/// B3: the right public key as an ornament doesn't help who lacks the private one.
+/// The right public key as an ornament doesn't help who lacks the private one.
 #[tokio::test]
 async fn the_right_key_elsewhere_in_the_certificate_admits_nobody() {
     let gateway = GatewayBox::start();
@@ -157,7 +156,6 @@ impl ResolvesClientCert for Noting {
     }
 }
 
-/// B3
 #[tokio::test]
 async fn a_visitor_is_never_asked_for_a_certificate() {
     for gateway in [GatewayBox::start(), GatewayBox::open()] {
@@ -183,7 +181,7 @@ async fn a_visitor_is_never_asked_for_a_certificate() {
     }
 }
 
-/// B3: several tunnels of one process are one backend; a second process is told so.
+/// Several tunnels of one process are one backend; a second process is told so.
 #[tokio::test]
 async fn an_open_gateway_serves_one_backend_and_refuses_the_second() {
     let gateway = GatewayBox::open();
@@ -206,7 +204,7 @@ async fn an_open_gateway_serves_one_backend_and_refuses_the_second() {
     let _next = Backend::demo(&gateway).await;
 }
 
-/// B3: no certificate at all is enough for an open gateway.
+/// No certificate at all is enough for an open gateway.
 #[tokio::test]
 async fn an_open_gateway_admits_who_shows_nothing() {
     let gateway = GatewayBox::open();
@@ -216,7 +214,7 @@ async fn an_open_gateway_admits_who_shows_nothing() {
     }
 }
 
-/// B3: who vanished without a FIN keeps nobody out for longer than a PING takes.
+/// Who vanished without a FIN keeps nobody out for longer than a PING takes.
 #[tokio::test]
 async fn a_backend_that_died_silently_does_not_lock_out_the_next() {
     let gateway = GatewayBox::open();
@@ -237,7 +235,7 @@ async fn a_backend_that_died_silently_does_not_lock_out_the_next() {
     drop(next);
 }
 
-/// B3: a refusal that a reset overtakes is one that the refused never reads.
+/// A refusal that a reset overtakes is one that the refused never reads.
 #[tokio::test]
 async fn who_is_refused_can_read_why_though_he_talks_himself() {
     let open = GatewayBox::open();

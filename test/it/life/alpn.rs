@@ -57,7 +57,6 @@ async fn is_answered_in_http2(mut stream: TlsStream<TcpStream>) {
     assert_eq!((head[3], &head[5..]), (4, &[0; 4][..]), "SETTINGS on stream 0: {head:?}");
 }
 
-/// B2
 #[tokio::test]
 async fn the_labels_say_who_is_there() {
     let gateway = GatewayBox::start();
@@ -73,7 +72,6 @@ async fn the_labels_say_who_is_there() {
     }
 }
 
-/// B2
 #[tokio::test]
 async fn every_backend_label_makes_a_backend() {
     assert_eq!(BACKEND_LABELS, [b"2ptth", POTATO_02, POTATO_01, POTATO_00]);
@@ -87,7 +85,7 @@ async fn every_backend_label_makes_a_backend() {
     }
 }
 
-/// B2: a flag replaces the labels, and then those that it doesn't name mean nothing.
+/// A flag replaces the labels, and then those that it doesn't name mean nothing.
 #[tokio::test]
 async fn other_labels_by_a_flag_mean_a_backend_and_the_usual_ones_nothing() {
     let gateway = GatewayBox::with(|config| config.backend_alpn = vec![b"mine".to_vec()]);
@@ -128,7 +126,6 @@ async fn expect_alert_bytes(gateway: &GatewayBox, hello: &Hello) {
     assert_eq!(answer, fatal_no_application_protocol, "{hello:?}");
 }
 
-/// B2
 #[tokio::test]
 async fn unknown_labels_alone_get_the_fatal_alert() {
     let gateway = GatewayBox::start();

@@ -41,7 +41,6 @@ async fn answered(address: SocketAddr) {
     .await;
 }
 
-/// B4
 #[tokio::test]
 async fn a_killed_gateway_has_its_client_back_within_two_seconds() {
     let mut gateway = Gateway::start(&[]).await;
@@ -57,7 +56,6 @@ async fn a_killed_gateway_has_its_client_back_within_two_seconds() {
     }
 }
 
-/// B4
 #[tokio::test]
 async fn a_client_may_be_started_before_its_gateway() {
     let killed = Gateway::start(&[]).await.kill().await;
@@ -84,7 +82,7 @@ impl Network for Renamed {
     }
 }
 
-/// B4: the name is asked on every dial.
+/// The name is asked on every dial.
 #[tokio::test]
 async fn a_gateway_that_moves_to_another_address_is_found() {
     let old = GatewayBox::start();
@@ -106,7 +104,7 @@ async fn a_gateway_that_moves_to_another_address_is_found() {
     assert!(back.elapsed() <= BACK, "{:?}", back.elapsed());
 }
 
-/// B4: a night without a network, and one with a network that swallows everything.
+/// A night without a network, and one with a network that swallows everything.
 #[tokio::test(start_paused = true)]
 async fn after_a_night_without_a_gateway_the_client_is_back_within_two_seconds() {
     let room = Room::new();
@@ -124,7 +122,6 @@ async fn after_a_night_without_a_gateway_the_client_is_back_within_two_seconds()
     }
 }
 
-/// B4
 #[tokio::test]
 async fn a_refused_token_ends_the_client_with_code_77_and_a_sentence() {
     let gateway = Gateway::start(&[]).await;
@@ -150,7 +147,7 @@ async fn a_refused_token_ends_the_client_with_code_77_and_a_sentence() {
     drop(first);
 }
 
-/// B4: whoever isn't known on the very first dial never will be.
+/// Whoever isn't known on the very first dial never will be.
 #[tokio::test]
 async fn a_gateway_that_cannot_be_trusted_ends_the_client_with_code_1_and_a_sentence() {
     let gateway = GatewayBox::start();

@@ -56,7 +56,7 @@ impl Many {
 const NAMES: [&[&str]; 3] =
     [&["example.test", "*.wild.test"], &["a.wild.test", "Other.Test"], &["*.other.test"]];
 
-/// B2: exact beats wildcard, a wildcard is one label, and whoever names nothing known gets the first.
+/// Exact beats wildcard, a wildcard is one label, and whoever names nothing known gets the first.
 /// Visitors and backends, TLS 1.2 and 1.3.
 #[tokio::test]
 async fn each_name_is_shown_its_own_certificate() {
@@ -90,7 +90,7 @@ async fn each_name_is_shown_its_own_certificate() {
     }
 }
 
-/// B11: each is renewed by itself, and a bad one holds up no other.
+/// Each is renewed by itself, and a bad one holds up no other.
 #[tokio::test]
 async fn each_certificate_is_renewed_by_itself() {
     let mut many = Many::start(&NAMES);
@@ -141,7 +141,7 @@ async fn statuses(many: &Many, sni: Option<&'static str>, host: &str) -> [u16; 2
     [first.status, read(h2.open(request, true).await.0).await.status]
 }
 
-/// SECURITY: SNI and Host that belong to different policies are misdirected, over both wires; RFC 9110
+/// SNI and Host that belong to different policies are misdirected, over both wires; RFC 9110
 /// §15.5.20. The backend never hears of such a request.
 #[tokio::test]
 async fn a_request_for_a_name_of_another_certificate_is_misdirected() {
@@ -188,7 +188,7 @@ async fn one_certificate_misdirects_nobody() {
     }
 }
 
-/// B11, C6: a certificate that the configuration gains is shown, one that it loses no more, and the one that
+/// A certificate that the configuration gains is shown, one that it loses no more, and the one that
 /// was made at start stays the same.
 #[tokio::test]
 async fn the_configuration_gains_and_loses_certificates_while_it_runs() {

@@ -26,7 +26,6 @@ async fn expect_somebody(visitor: &mut H1) {
     assert_eq!((answer.status, answer.text().as_str()), (200, "Transmission is possible!\n"));
 }
 
-/// B1
 #[tokio::test]
 async fn one_connection_of_a_visitor_outlives_every_backend() {
     let gateway = GatewayBox::start();
@@ -51,7 +50,6 @@ async fn one_connection_of_a_visitor_outlives_every_backend() {
     expect_somebody(&mut visitor).await;
 }
 
-/// B1
 #[tokio::test]
 async fn one_http2_connection_of_a_visitor_outlives_every_backend() {
     let gateway = GatewayBox::start();

@@ -190,7 +190,7 @@ fn expect_four_fifths(what: &str, through: (Duration, Duration), plain: (Duratio
     }
 }
 
-/// B12, small: 6 MB/s, of which 600 kB are under way. All at once, so that a busy machine is as busy for one
+/// 6 MB/s, of which 600 kB are under way. All at once, so that a busy machine is as busy for one
 /// as for the other.
 #[tokio::test]
 async fn at_100_ms_a_tunnel_carries_four_fifths_of_what_plain_tcp_carries() {
@@ -203,7 +203,7 @@ async fn at_100_ms_a_tunnel_carries_four_fifths_of_what_plain_tcp_carries() {
     expect_four_fifths("HTTP/2", h2, plain);
 }
 
-/// B12: 100 MB/s, of which 10 MB are under way. One after the other: it takes the whole machine.
+/// 100 MB/s, of which 10 MB are under way. One after the other: it takes the whole machine.
 #[tokio::test]
 #[ignore = "measures: cargo test --profile heavy -p ptth-test -- --ignored --nocapture distance"]
 async fn at_100_ms_a_gibibyte_takes_at_most_a_quarter_more_than_over_plain_tcp() {

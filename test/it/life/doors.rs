@@ -115,7 +115,7 @@ where
 
 const POSSIBLE: &str = "Transmission is possible!\n";
 
-/// C9: the request by the byte, and a tunnel whose first bytes come with the 101.
+/// The request by the byte, and a tunnel whose first bytes come with the 101.
 #[tokio::test(start_paused = true)]
 async fn a_registration_by_upgrade_is_what_the_draft_says_and_the_tunnel_follows() {
     let (fake, tls) = (Fake::default(), Tls::speaking(&[b"http/1.1"]));
@@ -146,7 +146,7 @@ async fn a_registration_by_upgrade_is_what_the_draft_says_and_the_tunnel_follows
     guest.ended().await.expect("an orderly end");
 }
 
-/// B3, C9: what can't succeed ends the client, with the gateway's sentence.
+/// What can't succeed ends the client, with the gateway's sentence.
 #[tokio::test(start_paused = true)]
 async fn each_refusal_that_is_final_ends_the_client_with_its_reason() {
     let cases = [
@@ -184,7 +184,7 @@ async fn each_refusal_that_is_final_ends_the_client_with_its_reason() {
     }
 }
 
-/// SECURITY, limits: what the far side says is bounded, in bytes and in time, and ends in another dial.
+/// What the far side says is bounded, in bytes and in time, and ends in another dial.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_none_or_does_not_end_is_given_up_and_tried_again() {
     let endless_page = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -224,7 +224,7 @@ async fn an_answer_that_is_none_or_does_not_end_is_given_up_and_tried_again() {
     }
 }
 
-/// B4: a front whose gateway is away, for longer than any back-off takes, in each way in which fronts say so.
+/// A front whose gateway is away, for longer than any back-off takes, in each way in which fronts say so.
 #[tokio::test(start_paused = true)]
 async fn behind_a_front_the_client_is_back_within_two_seconds_of_its_gateway() {
     for down in ["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout", "522 x"] {
@@ -267,7 +267,7 @@ async fn who_has_no_room_is_asked_again_when_he_said() {
     }
 }
 
-/// B5: silence before the answer, and silence on the tunnel.
+/// Silence before the answer, and silence on the tunnel.
 #[tokio::test(start_paused = true)]
 async fn silence_behind_the_door_is_noticed_within_25_seconds() {
     let (fake, tls) = (Fake::default(), Tls::speaking(&[b"http/1.1"]));

@@ -86,7 +86,7 @@ async fn the_tunnels_of_one_process_never_share_a_name() {
     assert_eq!(names.len(), 4, "{names:?}");
 }
 
-/// B4: a name that isn't known yet, for longer than any back-off takes.
+/// A name that isn't known yet, for longer than any back-off takes.
 #[tokio::test(start_paused = true)]
 async fn a_name_without_addresses_is_looked_up_until_it_has_some() {
     let (fake, token) = (Fake::default(), Token::generate());
@@ -104,7 +104,7 @@ async fn a_name_without_addresses_is_looked_up_until_it_has_some() {
     assert_eq!(fake.dialled().len(), 2);
 }
 
-/// B4: a gateway that moves is found before the next regular look.
+/// A gateway that moves is found before the next regular look.
 #[tokio::test(start_paused = true)]
 async fn a_failed_dial_has_the_name_looked_up_again() {
     let (fake, token) = (Fake::default(), Token::generate());
@@ -123,7 +123,7 @@ async fn a_failed_dial_has_the_name_looked_up_again() {
     assert!(back.elapsed() <= Duration::from_secs(4), "{:?}", back.elapsed());
 }
 
-/// B3: one machine that says no, as in the midst of an update, takes nobody from the others.
+/// One machine that says no, as in the midst of an update, takes nobody from the others.
 #[tokio::test(start_paused = true)]
 async fn one_gateway_that_refuses_does_not_end_the_others_and_is_asked_again() {
     let (fake, token) = (Fake::default(), Token::generate());

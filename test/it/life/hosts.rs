@@ -14,7 +14,7 @@ async fn status(gateway: &GatewayBox, host: &str) -> u16 {
     H1::ask(gateway, request).await.status
 }
 
-/// WIRE: draft-thomson-ptth-potato's MUST NOT, unless the gateway is known by its pin or the user says so.
+/// Draft-thomson-ptth-potato's MUST NOT, unless the gateway is known by its pin or the user says so.
 #[tokio::test]
 async fn a_host_that_the_certificate_does_not_cover_is_misdirected() {
     let folder = Folder::new();
@@ -54,7 +54,7 @@ async fn a_host_that_the_certificate_does_not_cover_is_misdirected() {
     }
 }
 
-/// LESSONS, h2 point 10: tunnels are spread over the threads.
+/// Tunnels are spread over the threads.
 #[tokio::test]
 async fn tunnels_are_spread_evenly_over_the_shards() {
     let gateway = GatewayBox::start();
@@ -102,7 +102,7 @@ async fn heard(gateway: &GatewayBox) -> BTreeSet<String> {
 }
 
 /// A visitor's connection stays with its thread, and so do its requests, as long as that has a tunnel of
-/// the backend that gets them; between backends the load decides (C1).
+/// the backend that gets them; between backends the load decides.
 #[tokio::test]
 async fn a_request_leaves_its_shard_only_when_that_has_no_tunnel() {
     const NAMES: [&str; 2] = ["one", "two"];

@@ -1,4 +1,4 @@
-//! B: the tunnel, from its admission to its end.
+//! The tunnel, from its admission to its end.
 
 mod admission;
 mod alpn;

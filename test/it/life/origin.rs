@@ -59,7 +59,6 @@ async fn saying(bytes: impl Into<Vec<u8>>, end: fn(TcpStream)) -> OriginBox {
     .await
 }
 
-/// B7
 #[tokio::test]
 async fn an_origin_that_is_not_there_is_a_502_until_it_is() {
     let gateway = GatewayBox::start();
@@ -76,7 +75,7 @@ async fn an_origin_that_is_not_there_is_a_502_until_it_is() {
     }
 }
 
-/// B7: no response at all, or one that isn't HTTP; the tunnel doesn't suffer.
+/// No response at all, or one that isn't HTTP; the tunnel doesn't suffer.
 #[tokio::test]
 async fn what_is_no_response_is_a_502() {
     let garbage: [&[u8]; 12] = [
@@ -113,7 +112,6 @@ async fn what_is_no_response_is_a_502() {
     }
 }
 
-/// B7
 #[tokio::test]
 async fn an_origin_that_says_nothing_is_a_504() {
     let gateway = GatewayBox::with(|config| config.limits.head = Duration::from_millis(300));
@@ -158,7 +156,6 @@ fn broken_bodies() -> Vec<Broken> {
     ]
 }
 
-/// B7
 #[tokio::test]
 async fn a_body_that_breaks_off_never_looks_complete() {
     let gateway = GatewayBox::with(|config| {
@@ -243,7 +240,6 @@ async fn http2_is_reset(gateway: &GatewayBox, go: &Notify, what: &str) {
     assert!(err.is_reset(), "{what}: {err}");
 }
 
-/// B7
 #[tokio::test]
 async fn a_hundred_mebibytes_of_head_are_a_502_and_are_not_read() {
     const WHOLE: usize = 100 << 20;
@@ -282,7 +278,6 @@ async fn expect_hi(gateway: &GatewayBox) {
     }
 }
 
-/// B7
 #[tokio::test]
 async fn an_origin_may_be_a_unix_socket() {
     let gateway = GatewayBox::start();
@@ -302,7 +297,7 @@ async fn an_origin_may_be_a_unix_socket() {
     expect_hi(&gateway).await;
 }
 
-/// B7: a development server on this machine signs for itself.
+/// A development server on this machine signs for itself.
 #[tokio::test]
 async fn an_origin_on_loopback_may_speak_tls() {
     let gateway = GatewayBox::start();
@@ -338,7 +333,7 @@ async fn an_origin_on_loopback_may_speak_tls() {
     assert_eq!(H1::get(&gateway, "/").await.status, 502);
 }
 
-/// B7: servers listen on one family only, and which one differs from system to system.
+/// Servers listen on one family only, and which one differs from system to system.
 #[tokio::test]
 async fn localhost_is_found_on_either_family() {
     let gateway = GatewayBox::start();

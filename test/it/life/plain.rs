@@ -31,7 +31,7 @@ async fn connect(gateway: &GatewayBox) -> TcpStream {
     TcpStream::connect(gateway.plain()).await.expect("a connection")
 }
 
-/// A1, A5: both wires work, and the scheme is what it is, on the tunnel and in the fields.
+/// Both wires work, and the scheme is what it is, on the tunnel and in the fields.
 #[tokio::test]
 async fn requests_without_tls_cross_as_http() {
     let gateway = gateway();
@@ -94,7 +94,7 @@ async fn http2_is_known_by_its_whole_preface() {
     assert_eq!(h1.answer().await.status, 502);
 }
 
-/// B2: nobody becomes a backend here by the way he begins.
+/// Nobody becomes a backend here by the way he begins.
 #[tokio::test]
 async fn tls_and_backends_are_strangers_to_the_plain_port() {
     let gateway = gateway();
@@ -121,7 +121,7 @@ async fn keeps(shard: &Arc<Shard>, bytes: &[u8]) -> u64 {
     start.elapsed().as_secs()
 }
 
-/// D2: the deadlines are those of TLS.
+/// The deadlines are those of TLS.
 #[tokio::test(start_paused = true)]
 async fn slow_visitors_without_tls_meet_their_deadlines() {
     let source = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
@@ -137,7 +137,6 @@ async fn slow_visitors_without_tls_meet_their_deadlines() {
     assert!((75..=80).contains(&idle), "HTTP/2 without a request: {idle}");
 }
 
-/// C8
 #[tokio::test]
 async fn five_hundred_silent_connections_delay_nobody() {
     let gateway = GatewayBox::with(|config| {

@@ -89,7 +89,7 @@ async fn hosts_without_a_proxy_are_dialled_directly() {
     assert!(fake.dialled().iter().all(|dialled| dialled == "example.test:443"), "{fake:?}");
 }
 
-/// C7: the sentence says which leg refused, and holds no password.
+/// The sentence says which leg refused, and holds no password.
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_refuses_is_told_from_a_gateway_that_does() {
     let cases = [
@@ -111,7 +111,7 @@ async fn a_proxy_that_refuses_is_told_from_a_gateway_that_does() {
     }
 }
 
-/// B4: the proxy is there and the gateway isn't, or neither is.
+/// The proxy is there and the gateway isn't, or neither is.
 #[tokio::test(start_paused = true)]
 async fn behind_a_proxy_the_client_is_back_within_two_seconds_of_its_gateway() {
     for away in
@@ -131,7 +131,7 @@ async fn behind_a_proxy_the_client_is_back_within_two_seconds_of_its_gateway() {
     }
 }
 
-/// B5, SECURITY limits: whatever a proxy says or doesn't say, the client comes back to it.
+/// Whatever a proxy says or doesn't say, the client comes back to it.
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_says_nothing_or_nonsense_is_given_up_and_tried_again() {
     let cases: [(&str, Vec<u8>); 8] = [
@@ -233,7 +233,7 @@ async fn a_socks_proxy_resolves_the_name_and_knows_us_by_a_password() {
     }
 }
 
-/// C7; B4: a wrong password is said at once, a gateway that is away is waited for.
+/// A wrong password is said at once, a gateway that is away is waited for.
 #[tokio::test(start_paused = true)]
 async fn what_a_socks_proxy_refuses_is_told_from_what_it_cannot_reach() {
     type Case = (&'static str, Option<(&'static str, &'static str)>, u8, &'static str);

@@ -58,7 +58,7 @@ async fn every_request_is_sent_to_https() {
     assert_eq!(ask(&gateway, "GET", upgrade).await.status, 308);
 }
 
-/// D1 by this way: the same strict reader; and nothing reaches the tunnel that is there.
+/// The same strict reader; and nothing reaches the tunnel that is there.
 #[tokio::test]
 async fn what_is_malformed_is_refused_and_nothing_reaches_a_tunnel() {
     let gateway = gateway();
@@ -91,7 +91,7 @@ async fn what_is_malformed_is_refused_and_nothing_reaches_a_tunnel() {
     assert!(good.status == 308 && !good.text().contains("Transmission"), "{}", good.text());
 }
 
-/// D2: the deadlines of the strict reader hold here, too; and 443 isn't written out.
+/// The deadlines of the strict reader hold here, too; and 443 isn't written out.
 #[tokio::test(start_paused = true)]
 async fn slow_visitors_are_not_waited_for() {
     let (_trigger, shutdown) = channel();
@@ -120,7 +120,7 @@ async fn slow_visitors_are_not_waited_for() {
     assert!(text.contains("location: https://a.test/x\r\n"), "{text}");
 }
 
-/// D1: what may wait for sockets, where many are full, bounds no head.
+/// What may wait for sockets, where many are full, bounds no head.
 #[tokio::test]
 async fn a_long_head_is_read_however_many_sockets_are_full() {
     let budget = Budget::new(BODY_BUDGET);

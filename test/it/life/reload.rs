@@ -47,7 +47,6 @@ impl Filed {
     }
 }
 
-/// B11
 #[tokio::test]
 async fn a_replaced_certificate_is_shown_to_new_handshakes_and_old_connections_live_on() {
     let filed = Filed::start();
@@ -67,7 +66,7 @@ async fn a_replaced_certificate_is_shown_to_new_handshakes_and_old_connections_l
     drop(backend);
 }
 
-/// B11: nobody gives an order; the gateway looks by itself, well within a minute.
+/// Nobody gives an order; the gateway looks by itself, well within a minute.
 #[tokio::test]
 async fn a_replaced_certificate_is_noticed_without_an_order() {
     let filed = Filed::start();
@@ -79,7 +78,6 @@ async fn a_replaced_certificate_is_noticed_without_an_order() {
     filed.until_shown(&renewed).await;
 }
 
-/// B11
 #[tokio::test]
 async fn a_bad_replacement_keeps_the_old_certificate_and_does_not_hold_up_the_keys() {
     let other = Certificate::of(&["example.test"]);
@@ -124,7 +122,7 @@ async fn until_admitted(gateway: &GatewayBox) {
     .await;
 }
 
-/// B11, C6: the tunnels of the others live on, and what runs on the withdrawn ones finishes.
+/// The tunnels of the others live on, and what runs on the withdrawn ones finishes.
 #[tokio::test]
 async fn a_withdrawn_key_drains_its_tunnels_and_no_others() {
     let filed = Filed::start();
@@ -157,7 +155,6 @@ async fn a_withdrawn_key_drains_its_tunnels_and_no_others() {
     }
 }
 
-/// B11
 #[tokio::test]
 async fn a_bad_certificate_or_token_file_at_start_refuses_to_start() {
     let folder = Folder::new();
@@ -192,7 +189,7 @@ async fn a_bad_certificate_or_token_file_at_start_refuses_to_start() {
     }
 }
 
-/// B11: SIGHUP is the order.
+/// SIGHUP is the order.
 #[tokio::test]
 async fn a_hangup_signal_makes_the_real_gateway_read_its_files_again() {
     let gateway = Gateway::start(&[]).await;

@@ -86,7 +86,6 @@ async fn ask(visitor: SendRequest<Bytes>, n: u32) {
     assert_eq!(got, expected, "request {n}");
 }
 
-/// B6, C1
 #[tokio::test]
 async fn a_rolling_restart_fails_no_request_of_two_hundred_a_second() {
     let gateway = GatewayBox::start();
@@ -107,7 +106,7 @@ async fn a_rolling_restart_fails_no_request_of_two_hundred_a_second() {
     }
 }
 
-/// B6: the same with the real program, told by SIGTERM.
+/// The same with the real program, told by SIGTERM.
 #[tokio::test]
 async fn a_rolling_restart_of_the_real_client_fails_no_request() {
     let gateway = GatewayBox::start();
@@ -135,7 +134,7 @@ async fn a_rolling_restart_of_the_real_client_fails_no_request() {
     }
 }
 
-/// B6: what a stopping backend works on, it finishes.
+/// What a stopping backend works on, it finishes.
 #[tokio::test]
 async fn a_backend_told_to_stop_finishes_what_runs_and_takes_nothing_new() {
     let gateway = GatewayBox::start();
@@ -199,7 +198,6 @@ async fn until_refused(gateway: &Gateway) {
     .await;
 }
 
-/// B6
 #[tokio::test]
 async fn a_gateway_told_to_stop_finishes_running_responses_and_exits_with_0() {
     let gateway = Gateway::start(&[]).await;
@@ -221,7 +219,7 @@ async fn a_gateway_told_to_stop_finishes_running_responses_and_exits_with_0() {
     assert!(ended.stderr.contains("stopping; running exchanges have 30 s"), "{}", ended.stderr);
 }
 
-/// B6: a second signal, or the end of the grace, cuts what still runs, and visibly.
+/// A second signal, or the end of the grace, cuts what still runs, and visibly.
 #[tokio::test]
 async fn a_second_signal_or_the_end_of_the_grace_ends_the_gateway_at_once() {
     for (flags, again) in [(&[][..], true), (&["--grace", "0.5"][..], false)] {
@@ -245,7 +243,7 @@ async fn a_second_signal_or_the_end_of_the_grace_ends_the_gateway_at_once() {
     }
 }
 
-/// B6: the client's second signal.
+/// The client's second signal.
 #[tokio::test]
 async fn a_second_signal_ends_the_client_at_once() {
     let gateway = Gateway::start(&[]).await;
@@ -263,7 +261,7 @@ async fn a_second_signal_ends_the_client_at_once() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
-/// B5: a gateway whose tunnels carry nothing ends at once: its port is shut meanwhile.
+/// A gateway whose tunnels carry nothing ends at once: its port is shut meanwhile.
 #[tokio::test]
 async fn a_gateway_with_nothing_to_finish_ends_at_once() {
     let gateway = Gateway::start(&[]).await;

@@ -44,7 +44,7 @@ impl Client {
     }
 }
 
-/// C4, B3: what can't succeed isn't tried again, and the user reads what to change.
+/// What can't succeed isn't tried again, and the user reads what to change.
 #[tokio::test(start_paused = true)]
 async fn a_reason_that_is_final_ends_the_client_with_a_sentence() {
     let table = [
@@ -66,7 +66,7 @@ async fn a_reason_that_is_final_ends_the_client_with_a_sentence() {
     }
 }
 
-/// C6: whether it may come back is for the next dial to find out.
+/// Whether it may come back is for the next dial to find out.
 #[tokio::test(start_paused = true)]
 async fn a_client_whose_tunnel_was_withdrawn_dials_again() {
     let mut gateway = FakeGateway::start();
@@ -81,7 +81,7 @@ async fn a_client_whose_tunnel_was_withdrawn_dials_again() {
     assert!(matches!(client.stopped().await, Stopped::Forbidden(Some(_))));
 }
 
-/// C4: a tunnel that made room for a younger one of its own process is no reason to stop.
+/// A tunnel that made room for a younger one of its own process is no reason to stop.
 #[tokio::test(start_paused = true)]
 async fn a_client_does_not_stop_for_what_it_did_itself() {
     let mut gateway = FakeGateway::start();
@@ -105,7 +105,7 @@ async fn a_client_does_not_stop_for_what_it_did_itself() {
     assert!(matches!(client.stopped().await, Stopped::Replaced));
 }
 
-/// C4: the place of several tunnels went to another backend, and none of them takes it back.
+/// The place of several tunnels went to another backend, and none of them takes it back.
 #[tokio::test(start_paused = true)]
 async fn a_client_all_of_whose_tunnels_were_replaced_stops_at_once() {
     let mut gateway = FakeGateway::start();

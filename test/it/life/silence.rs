@@ -31,7 +31,7 @@ async fn get(room: &Room, network: &Pipes, path: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// B5: requests in flight, before their response's head and in the midst of its body.
+/// Requests in flight, before their response's head and in the midst of its body.
 #[tokio::test(start_paused = true)]
 async fn both_ends_notice_silence_within_25_seconds_and_no_request_hangs() {
     let room = Room::new();
@@ -94,7 +94,7 @@ async fn both_ends_notice_silence_within_25_seconds_and_no_request_hangs() {
     drop(backend);
 }
 
-/// B5: who is only slow isn't dead.
+/// Who is only slow isn't dead.
 #[tokio::test(start_paused = true)]
 async fn an_idle_tunnel_outlives_a_silence_shorter_than_two_pings() {
     let room = Room::new();
@@ -113,7 +113,7 @@ async fn an_idle_tunnel_outlives_a_silence_shorter_than_two_pings() {
     assert!(get(&room, &near, "/").await.contains("Transmission is possible!"));
 }
 
-/// B5: the same process dials anew while its old tunnels are still thought to be alive.
+/// The same process dials anew while its old tunnels are still thought to be alive.
 #[tokio::test(start_paused = true)]
 async fn a_tunnel_that_comes_again_replaces_the_old_at_once() {
     let room = Room::new();
@@ -148,7 +148,7 @@ async fn a_tunnel_that_comes_again_replaces_the_old_at_once() {
     timeout(Duration::from_secs(4), room.pool().until(|all| all.len() == 2)).await.unwrap();
 }
 
-/// B5: what runs on the replaced tunnel finishes, if it isn't dead.
+/// What runs on the replaced tunnel finishes, if it isn't dead.
 #[tokio::test(start_paused = true)]
 async fn what_runs_on_a_replaced_tunnel_finishes() {
     let room = Room::new();
@@ -184,7 +184,7 @@ async fn what_runs_on_a_replaced_tunnel_finishes() {
     assert!(answer.contains("slow"), "{answer}");
 }
 
-/// B4, LESSONS h2 point 11: each tunnel is renewed before its streams run out, and nobody notices.
+/// Each tunnel is renewed before its streams run out, and nobody notices.
 #[tokio::test(start_paused = true)]
 async fn tunnels_are_renewed_every_four_hours_without_a_failed_request() {
     let room = Room::new();
@@ -204,7 +204,7 @@ async fn tunnels_are_renewed_every_four_hours_without_a_failed_request() {
     timeout(Duration::from_secs(5), backend.ended()).await.expect("an end").unwrap();
 }
 
-/// B6: told to stop in the midst of a renewal, with the gateway out of reach.
+/// Told to stop in the midst of a renewal, with the gateway out of reach.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_stops_while_it_renews_leaves_no_tunnel_behind() {
     let room = Room::new();
@@ -245,7 +245,7 @@ impl ptth_client::dial::Network for Renewing {
     }
 }
 
-/// B6, the gateway's side: what runs finishes, and idle connections are let go at once.
+/// The gateway's side: what runs finishes, and idle connections are let go at once.
 #[tokio::test(start_paused = true)]
 async fn a_draining_gateway_lets_go_of_idle_visitors_and_keeps_its_tunnels_for_the_others() {
     let room = Room::new();
@@ -275,7 +275,7 @@ async fn a_draining_gateway_lets_go_of_idle_visitors_and_keeps_its_tunnels_for_t
     room.until_tunnels(0).await;
 }
 
-/// B5: a backend that freezes, or is cut off, while a request waits: it is asked at once.
+/// A backend that freezes, or is cut off, while a request waits: it is asked at once.
 #[tokio::test(start_paused = true)]
 async fn a_request_to_a_backend_that_froze_is_answered_within_8_seconds() {
     for idle in [0, 3, 7, 11] {
@@ -297,7 +297,7 @@ async fn a_request_to_a_backend_that_froze_is_answered_within_8_seconds() {
     }
 }
 
-/// B5: what is slow isn't dead: it answers PINGs.
+/// What is slow isn't dead: it answers PINGs.
 #[tokio::test(start_paused = true)]
 async fn a_request_to_a_slow_backend_far_away_is_waited_for() {
     let room = Room::new();

@@ -35,7 +35,6 @@ async fn shares(line: &str, gateway: SocketAddr) {
     assert_eq!(seen, expected, "{line}");
 }
 
-/// C1, C5
 #[tokio::test]
 async fn replicas_share_a_group_whichever_credential_let_them_in() {
     let recipe = Recipe::of("(reverst)");
@@ -43,7 +42,7 @@ async fn replicas_share_a_group_whichever_credential_let_them_in() {
     recipe.edit("gateway.toml", "127.0.0.1:9000", &authorizer.address.to_string());
     recipe.folder.write("shop.secret", "s3cret\n");
     recipe.folder.write("wiki.secret", "the-wiki\n");
-    // The digest in the file is what the README's command prints.
+    // The digest in the file is what the recipe's command prints.
     let hashed = command(recipe.lines("sha256sum")[0]).split(' ').nth(1).unwrap_or_default();
     let text = std::fs::read_to_string(recipe.folder.path("gateway.toml")).expect("the file");
     assert!(text.contains(&hex(&sha256(hashed.as_bytes()))));

@@ -1,6 +1,6 @@
-//! The README's recipes, run as they stand there by the real programs: their files, their commands, and what
-//! `curl` is said to show. Addresses are put in the place of the README's names. What takes Node or Caddy is
-//! in `test/interop/recipes.sh`.
+//! The recipes of `docs/recipes.md`, run as they stand there by the real programs: their files, their commands, and
+//! what `curl` is said to show. Addresses are put in the place of the page's names. What takes Node or Caddy is in
+//! `test/interop/recipes.sh`.
 
 mod groups;
 pub(crate) mod names;
@@ -18,7 +18,7 @@ use ptth_test::{Answer, Certificate, Folder, H1, Hello, OriginBox, soon};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::process::Command;
 
-/// A section of the README, and a folder in which it is followed.
+/// A section of the page, and a folder in which it is followed.
 struct Recipe {
     folder: Folder,
     /// Language and text of each block.
@@ -30,13 +30,12 @@ impl Recipe {
     /// The recipe whose heading ends with `(job)`. Its certificate is there, and its files are written as
     /// they stand.
     fn of(job: &str) -> Self {
-        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
-        let readme = std::fs::read_to_string(readme).expect("the README");
-        let headings = readme.split("\n### Recipe: ");
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/recipes.md");
+        let page = std::fs::read_to_string(page).expect("the recipes");
+        let headings = page.split("\n## Recipe: ");
         let mut sections =
             headings.filter(|section| section.lines().next().is_some_and(|l| l.ends_with(job)));
         let section = sections.next().expect("the recipe");
-        let section = section.split("\n## ").next().unwrap_or_default();
         let mut blocks = Vec::new();
         for block in section.split("\n```").skip(1).step_by(2) {
             let (language, text) = block.split_once('\n').expect("a block");
@@ -56,7 +55,7 @@ impl Recipe {
         recipe
     }
 
-    /// With the certificate's files in place of the README's.
+    /// With the certificate's files in place of the page's.
     fn placed(&self, text: &str) -> String {
         let text = text.replace("/etc/2ptth/fullchain.pem", "cert.pem");
         text.replace("/etc/2ptth/privkey.pem", "key.pem")
@@ -128,7 +127,7 @@ fn remark(line: &str) -> &str {
     line.split(" # ").nth(1).unwrap_or_default().trim()
 }
 
-/// Does what a `curl` line of the README does, at `gateway`.
+/// Does what a `curl` line of the page does, at `gateway`.
 async fn curl(line: &str, gateway: SocketAddr) -> Answer {
     let words: Vec<_> =
         command(line).split_whitespace().map(|word| word.trim_matches('\'')).collect();
@@ -164,7 +163,7 @@ async fn until_up(gateway: &Process, tunnels: usize) {
     }
 }
 
-/// Does a `curl` line, and holds the README to what it says comes back: a status, or a body.
+/// Does a `curl` line, and holds the page to what it says comes back: a status, or a body.
 async fn shows(line: &str, gateway: SocketAddr) {
     let answer = curl(line, gateway).await;
     match remark(line).parse::<u16>() {

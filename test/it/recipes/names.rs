@@ -55,7 +55,6 @@ async fn view(gateway: SocketAddr, host: &str, path: &str) {
     assert_eq!(message, Message::text("a viewer's"));
 }
 
-/// C3, C5, C6
 #[tokio::test]
 async fn a_name_is_served_as_a_sub_domain_and_as_a_path_by_fresh_tokens() {
     let recipe = Recipe::of("(webhooktunnel)");
@@ -78,7 +77,7 @@ async fn a_name_is_served_as_a_sub_domain_and_as_a_path_by_fresh_tokens() {
     }
     assert_eq!(curls.len(), 4);
 
-    // What the README says the file holds; this gateway's port isn't the usual one.
+    // What the recipe says the file holds; this gateway's port isn't the usual one.
     let urls = recipe.folder.path("urls");
     let port = address.port();
     let expected = remark(recipe.lines("cat urls")[0])
@@ -111,11 +110,10 @@ async fn a_name_is_served_as_a_sub_domain_and_as_a_path_by_fresh_tokens() {
         assert_eq!(refused.code, Some(77), "{refused:?}");
         assert!(refused.stderr.contains(status), "{refused:?}");
     }
-    // C7
     assert!(!gateway.said().contains(&token(SECRETS[1], "alice")[..40]));
 }
 
-/// A9: the demo echoes WebSockets, so it is the origin here.
+/// The demo echoes WebSockets, so it is the origin here.
 #[tokio::test]
 async fn viewers_have_websockets_on_both_addresses_of_a_name() {
     let recipe = Recipe::of("(webhooktunnel)");

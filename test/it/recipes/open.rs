@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// B3: with certificate files by their variables, and with a certificate of its own. Node's part is played by our
+/// With certificate files by their variables, and with a certificate of its own. Node's part is played by our
 /// client, which shows no token either.
 #[tokio::test]
 async fn an_open_gateway_takes_who_comes() {

@@ -23,7 +23,6 @@ async fn proxy(told: tokio::sync::mpsc::UnboundedSender<String>) -> OriginBox {
     .await
 }
 
-/// C3, C5, C7
 #[tokio::test]
 async fn each_code_has_a_path_and_is_answered_by_the_backend_or_at_once() {
     let recipe = Recipe::of("(Caronte)");

@@ -59,7 +59,6 @@ fn holding(gateway: &GatewayBox, token: &Token, tunnels: usize, held: &Arc<Held>
     Backend::start(config, Function(answer))
 }
 
-/// C1
 #[tokio::test]
 async fn whoever_has_the_fewest_requests_in_flight_gets_the_next() {
     // By backend and not by tunnel: who holds more of them doesn't get more.
@@ -103,7 +102,7 @@ async fn whoever_has_the_fewest_requests_in_flight_gets_the_next() {
     }
 }
 
-/// C1: one visitor, one connection, never two requests at a time.
+/// One visitor, one connection, never two requests at a time.
 #[tokio::test]
 async fn equals_take_turns() {
     let (gateway, token) = gateway();
@@ -119,7 +118,7 @@ async fn equals_take_turns() {
     assert!((10..=30).contains(&ones), "{ones} of 40");
 }
 
-/// C1: one of two dies. What it held is lost; the rest isn't.
+/// One of two dies. What it held is lost; the rest isn't.
 #[tokio::test]
 async fn a_backend_that_dies_takes_only_its_own_requests_with_it() {
     let (gateway, token) = gateway();
@@ -153,7 +152,7 @@ async fn a_backend_that_dies_takes_only_its_own_requests_with_it() {
     assert!(statuses.iter().all(|status| matches!(status, 200 | 502)));
 }
 
-/// C1: in the middle of load. Whatever began after the gateway had taken it out succeeds.
+/// In the middle of load. Whatever began after the gateway had taken it out succeeds.
 #[tokio::test]
 async fn no_request_fails_that_came_after_a_backends_death() {
     let (gateway, token) = gateway();
@@ -186,7 +185,7 @@ async fn no_request_fails_that_came_after_a_backends_death() {
     assert!(late.len() == 100 && late.iter().all(|status| *status == 200), "{late:?}");
 }
 
-/// C1: a tunnel that can take no more is passed over, though it has fewer in flight.
+/// A tunnel that can take no more is passed over, though it has fewer in flight.
 #[tokio::test(start_paused = true)]
 async fn a_saturated_tunnel_is_passed_over() {
     let site = || vec![grant("a.test")];

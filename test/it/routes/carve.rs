@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::hold::{any, asking, who};
 
-/// E1, hold: who waits for a backend of a wide route while a narrower one is added goes by that one, and to nobody
+/// Hold: who waits for a backend of a wide route while a narrower one is added goes by that one, and to nobody
 /// else's backend.
 #[tokio::test(start_paused = true)]
 async fn who_waits_goes_where_the_host_and_path_lead_by_then() {

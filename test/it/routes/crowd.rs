@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use super::hold::told;
 
-/// E1: the third tunnel of a credential is refused where two are allowed; another credential's isn't, and one
+/// The third tunnel of a credential is refused where two are allowed; another credential's isn't, and one
 /// that replaces a tunnel of its own process isn't.
 #[tokio::test]
 async fn a_credential_has_so_many_tunnels_on_a_route_and_no_more() {
@@ -55,7 +55,7 @@ async fn a_credential_has_so_many_tunnels_on_a_route_and_no_more() {
     assert_eq!(names, ["second", "theirs", "first"]);
 }
 
-/// E1: nor by replacing one that still carries something, again and again.
+/// Nor by replacing one that still carries something, again and again.
 #[tokio::test(start_paused = true)]
 async fn tunnels_that_were_replaced_and_live_on_count_too() {
     let mut lab = Lab::with(|config| config.limits.tunnels = 2);
@@ -86,7 +86,7 @@ async fn tunnels_that_were_replaced_and_live_on_count_too() {
     soon("the fifth", newest).await;
 }
 
-/// E1: over the limit at door B is 503 with a time to come again, before the roles are transposed; and so is a
+/// Over the limit at door B is 503 with a time to come again, before the roles are transposed; and so is a
 /// ninth tunnel inside one connection, whatever its credential may have.
 #[tokio::test]
 async fn a_registration_over_a_limit_is_told_to_come_again() {

@@ -42,7 +42,7 @@ fn granted(grants: &[Grant]) -> Vec<RouteId> {
     grants.iter().map(|grant| grant.route().clone()).collect()
 }
 
-/// C2, C9: a route for every host isn't good for a host that somebody else's route has: its requests go
+/// A route for every host isn't good for a host that somebody else's route has: its requests go
 /// there. And all of the origins must be theirs, or none is.
 #[tokio::test]
 async fn a_wide_route_is_not_good_for_a_host_that_a_narrower_one_has() {
@@ -80,7 +80,7 @@ async fn a_wide_route_is_not_good_for_a_host_that_a_narrower_one_has() {
     }
 }
 
-/// C2: SNI chooses among what the key is good for, by where that host's visitors go.
+/// SNI chooses among what the key is good for, by where that host's visitors go.
 #[tokio::test]
 async fn sni_chooses_among_the_routes_of_a_key() {
     let (blog, any, named) = (Token::generate(), Token::generate(), Token::generate());

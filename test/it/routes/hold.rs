@@ -100,7 +100,7 @@ async fn no_more_requests_wait_than_told_and_a_place_comes_back_with_its_visitor
     }
 }
 
-/// C6, hold: whatever else of the configuration changes, who waits for what is still there goes on to.
+/// Hold: whatever else of the configuration changes, who waits for what is still there goes on to.
 #[tokio::test(start_paused = true)]
 async fn a_reload_does_not_disturb_who_waits() {
     let mut lab = Lab::with(holding(100, 100));
@@ -215,7 +215,7 @@ async fn raw(lab: &mut Lab, sites: Vec<Grant>, streams: u32) -> tokio::task::Joi
     reading
 }
 
-/// C1: all full: waits, then 503 and Retry-After.
+/// All full: waits, then 503 and Retry-After.
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_for_room_as_long_as_the_queue_says() {
     let mut lab = Lab::with(|config| {
@@ -232,7 +232,7 @@ async fn a_request_waits_for_room_as_long_as_the_queue_says() {
     assert_eq!(begun.elapsed().as_secs(), 3);
 }
 
-/// C1: one tunnel for two routes: room that a request of the one gives back is for those who wait at the
+/// One tunnel for two routes: room that a request of the one gives back is for those who wait at the
 /// other, too.
 #[tokio::test(start_paused = true)]
 async fn room_on_a_shared_tunnel_wakes_those_who_wait_at_another_route() {
@@ -270,7 +270,7 @@ async fn room_on_a_shared_tunnel_wakes_those_who_wait_at_another_route() {
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
-/// B9, C2: an address gets half of a tunnel, and not half by each of the tunnel's routes.
+/// An address gets half of a tunnel, and not half by each of the tunnel's routes.
 #[tokio::test(start_paused = true)]
 async fn one_address_cannot_take_a_tunnel_by_way_of_several_routes() {
     let mut lab = Lab::with(|config| config.routes = vec![any("a", "a.test"), any("b", "b.test")]);
@@ -300,7 +300,7 @@ async fn one_address_cannot_take_a_tunnel_by_way_of_several_routes() {
     assert_eq!(asked.load(Ordering::Relaxed), 51);
 }
 
-/// C4: a backend that lost one of its two routes keeps the other, and gets the one back that nobody has.
+/// A backend that lost one of its two routes keeps the other, and gets the one back that nobody has.
 #[tokio::test(start_paused = true)]
 async fn who_is_replaced_on_one_route_keeps_the_others() {
     let b = || vec![grant("b.test")];
@@ -340,7 +340,7 @@ pub(super) fn told(ended: ptth_client::serve::Ended) -> Option<Why> {
     }
 }
 
-/// C4: our client doesn't dial again when it is replaced; another program does, and again, and finds the
+/// Our client doesn't dial again when it is replaced; another program does, and again, and finds the
 /// place taken as long as whoever took it answers.
 #[tokio::test(start_paused = true)]
 async fn a_foreign_backend_that_was_replaced_does_not_push_out_the_one_that_came() {

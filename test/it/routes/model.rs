@@ -103,7 +103,6 @@ fn model(routes: &[(String, &str, &str)], domain: Option<&str>, host: &str, path
     }
 }
 
-/// C2, C3
 #[test]
 fn the_policy_finds_what_the_model_finds() {
     let token = Token::generate();

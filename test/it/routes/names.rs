@@ -21,7 +21,7 @@ fn start(gateway: &GatewayBox, token: &Token, name: &'static str) -> Backend {
 
 const BOB: &str = "bob.tunnel.example.test";
 
-/// C2, C3: sub-domain and path at once; 404 before, and after.
+/// Sub-domain and path at once; 404 before, and after.
 #[tokio::test]
 async fn a_name_is_found_by_subdomain_and_by_path_while_its_backend_is_there() {
     let (any, own) = (Token::generate(), Token::generate());
@@ -154,7 +154,7 @@ async fn a_backend_serves_the_path_that_it_asks_for_and_no_other() {
     assert!(stopped.to_string().contains("the path \\\"/c\\\""), "{stopped}");
 }
 
-/// SECURITY: where names share a host, none says anything to browsers for all of it; on its own host it may.
+/// Where names share a host, none says anything to browsers for all of it; on its own host it may.
 #[tokio::test]
 async fn a_name_on_a_path_speaks_for_itself_alone() {
     let any = Token::generate();
@@ -201,7 +201,7 @@ async fn a_name_on_a_path_speaks_for_itself_alone() {
     }
 }
 
-/// C2: and says so to the client, which ends.
+/// And says so to the client, which ends.
 #[tokio::test]
 async fn a_name_that_a_key_was_not_granted_is_refused() {
     let (any, own, none) = (Token::generate(), Token::generate(), Token::generate());
@@ -225,7 +225,7 @@ async fn a_name_that_a_key_was_not_granted_is_refused() {
     assert!(matches!(stopped, Stopped::Forbidden(_)), "{stopped:?}");
 }
 
-/// C2: a host that a route has isn't a name's, whatever paths the route leaves; and a route for every
+/// A host that a route has isn't a name's, whatever paths the route leaves; and a route for every
 /// host, or for a wider domain, leaves the names' domain to them.
 #[tokio::test]
 async fn a_route_comes_before_a_name_and_a_domain_before_a_wider_one() {
@@ -258,7 +258,7 @@ async fn a_route_comes_before_a_name_and_a_domain_before_a_wider_one() {
     assert_eq!(get(&gateway, "nobody.tunnel.example.test", "/").await.0, 404);
 }
 
-/// C4: names are replaced by whoever may have them, unless the configuration says otherwise.
+/// Names are replaced by whoever may have them, unless the configuration says otherwise.
 #[tokio::test]
 async fn a_second_backend_of_a_name_replaces_the_first_and_tells_it() {
     let token = Token::generate();
@@ -274,7 +274,6 @@ async fn a_second_backend_of_a_name_replaces_the_first_and_tells_it() {
     until_serving(&gateway, "ann.tunnel.example.test", 1).await;
 }
 
-/// C4
 #[tokio::test]
 async fn a_name_may_keep_its_first_backend_or_share_the_load() {
     for (policy, tunnels) in [(WhenTaken::Reject, 1), (WhenTaken::Balance, 2)] {
@@ -297,7 +296,7 @@ async fn a_name_may_keep_its_first_backend_or_share_the_load() {
     }
 }
 
-/// B3: another program's certificate may have anything there, of which a gateway without names knows
+/// Another program's certificate may have anything there, of which a gateway without names knows
 /// nothing; and what is no name is none.
 #[tokio::test]
 async fn an_odd_organizational_unit_does_not_keep_a_key_from_its_route() {

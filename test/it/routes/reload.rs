@@ -40,7 +40,7 @@ fn ids(changing: &Changing) -> Vec<String> {
     changing.gateway.registry.all().iter().map(|tunnel| tunnel.id.to_string()).collect()
 }
 
-/// C6: routes and credentials come and go around a tunnel that is still allowed: it lives on, and the
+/// Routes and credentials come and go around a tunnel that is still allowed: it lives on, and the
 /// exchange on it.
 #[tokio::test]
 async fn a_tunnel_that_is_still_allowed_lives_on_with_what_runs() {
@@ -73,7 +73,7 @@ async fn a_tunnel_that_is_still_allowed_lives_on_with_what_runs() {
     assert_eq!(get(&changing.gateway, "b.test", "/").await.1, "b b.test /");
 }
 
-/// C6: one that isn't allowed any more finishes what it does, gets nothing new, and is told.
+/// One that isn't allowed any more finishes what it does, gets nothing new, and is told.
 #[tokio::test]
 async fn a_tunnel_whose_grant_was_withdrawn_is_drained_and_told() {
     let (a, b) = (Token::generate(), Token::generate());
@@ -101,7 +101,7 @@ async fn a_tunnel_whose_grant_was_withdrawn_is_drained_and_told() {
     assert!(matches!(stopped, Stopped::Refused(..)), "{stopped:?}");
 }
 
-/// C6: a key that moves from one route to another serves the other, without anybody touching the client.
+/// A key that moves from one route to another serves the other, without anybody touching the client.
 #[tokio::test]
 async fn a_key_that_moves_to_another_route_takes_its_backend_there() {
     let (a, b) = (Token::generate(), Token::generate());
@@ -121,7 +121,7 @@ async fn a_key_that_moves_to_another_route_takes_its_backend_there() {
     assert_eq!(get(&changing.gateway, "a.test", "/").await.0, 502);
 }
 
-/// C6: what can't be read changes nothing.
+/// What can't be read changes nothing.
 #[tokio::test]
 async fn a_bad_configuration_is_refused_whole_and_the_old_one_stays() {
     let a = Token::generate();
@@ -138,7 +138,7 @@ async fn a_bad_configuration_is_refused_whole_and_the_old_one_stays() {
     assert_eq!(ids(&changing), before);
 }
 
-/// C6: from a real file and a file of keys that it names, with all that editors do to them.
+/// From a real file and a file of keys that it names, with all that editors do to them.
 #[tokio::test]
 async fn changed_files_are_applied_and_bad_ones_are_not() {
     let folder = Folder::new();
@@ -190,7 +190,7 @@ async fn changed_files_are_applied_and_bad_ones_are_not() {
     assert_eq!(get(gateway, "b.test", "/").await.0, 404);
 }
 
-/// C2: two names under load, while everything around them is reloaded again and again: no request fails,
+/// Two names under load, while everything around them is reloaded again and again: no request fails,
 /// and none is answered by the other.
 #[tokio::test]
 async fn two_names_never_see_each_others_requests_while_the_table_changes() {

@@ -6,7 +6,6 @@ use ptth_server::config::NoBackend;
 use ptth_test::routes::{backend, get, get_on, get_with, route, until_serving};
 use ptth_test::{Dialect, GatewayBox, H2};
 
-/// C3
 #[tokio::test]
 async fn host_and_path_choose_the_backend_for_both_kinds_of_visitors() {
     let tokens: Vec<_> = (0..6).map(|_| Token::generate()).collect();
@@ -66,7 +65,7 @@ async fn host_and_path_choose_the_backend_for_both_kinds_of_visitors() {
     ];
     for dialect in Dialect::BOTH {
         for (host, path, expected) in table {
-            // A5: what a visitor says of prefixes reaches nobody.
+            // What a visitor says of prefixes reaches nobody.
             let forged = [("X-Forwarded-Prefix", "/forged")];
             let answer = get_with(dialect, &gateway, (host, path), &forged).await;
             let text = answer.text();
@@ -85,7 +84,7 @@ async fn host_and_path_choose_the_backend_for_both_kinds_of_visitors() {
     }
 }
 
-/// C2: one connection, and so one TLS session and one address, with requests for two names in turn.
+/// One connection, and so one TLS session and one address, with requests for two names in turn.
 #[tokio::test]
 async fn one_visitors_connection_serves_two_names_and_never_mixes_them() {
     let (a, b) = (Token::generate(), Token::generate());
@@ -108,7 +107,6 @@ async fn one_visitors_connection_serves_two_names_and_never_mixes_them() {
     }
 }
 
-/// C3
 #[tokio::test]
 async fn a_route_without_a_backend_answers_as_it_is_told() {
     let token = Token::generate();

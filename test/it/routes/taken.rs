@@ -17,7 +17,6 @@ fn gateway(when_taken: WhenTaken) -> (GatewayBox, Token, Token) {
     (gateway, one, other)
 }
 
-/// C4
 #[tokio::test]
 async fn balance_lets_both_serve() {
     let (gateway, one, other) = gateway(WhenTaken::Balance);
@@ -33,7 +32,7 @@ async fn balance_lets_both_serve() {
     soon("both", both).await;
 }
 
-/// C4: the one that was there is told, ends, and doesn't come back, so that there is no flip-flop; and so
+/// The one that was there is told, ends, and doesn't come back, so that there is no flip-flop; and so
 /// it is whether it has the same token or another one.
 #[tokio::test]
 async fn replace_ends_the_one_that_was_there_and_it_stays_away() {
@@ -57,7 +56,6 @@ async fn replace_ends_the_one_that_was_there_and_it_stays_away() {
     }
 }
 
-/// C4
 #[tokio::test]
 async fn reject_keeps_the_one_that_was_there_until_it_leaves() {
     let (gateway, one, other) = gateway(WhenTaken::Reject);
@@ -94,7 +92,7 @@ async fn a_backend_that_stands_by_takes_over() {
     soon("the second", taken_over).await;
 }
 
-/// C4: the tunnels of one process don't push each other out, nor keep each other from coming.
+/// The tunnels of one process don't push each other out, nor keep each other from coming.
 #[tokio::test]
 async fn several_tunnels_of_one_process_are_one_backend() {
     for when_taken in [WhenTaken::Replace, WhenTaken::Reject] {

@@ -114,7 +114,6 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-/// A11, B1, B4, B5, B6, B7
 #[test]
 fn whatever_the_network_does_no_cut_looks_complete_and_nothing_runs_twice_or_hangs() {
     let seeds = Mutex::new(seeds().into_iter());

@@ -224,13 +224,13 @@ fn mistakes_elsewhere_are_told_as_ever() {
     );
 }
 
-/// The README's example works as it stands.
+/// The example of `docs/configuration.md` works as it stands.
 #[test]
 fn the_documented_file_is_one() {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let begins = readme.find("# client.toml").expect("the example");
-    let example = readme[begins..].split("```").next().unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let page = fs::read_to_string(page).unwrap();
+    let begins = page.find("# client.toml").expect("the example");
+    let example = page[begins..].split("```").next().unwrap();
     let tokens = [Scratch::new(TOKEN), Scratch::new(&Token::generate().reveal())];
     let example = example.replace("\"token\"", &format!("{:?}", tokens[0].0));
     let example = example.replace("\"git-token\"", &format!("{:?}", tokens[1].0));

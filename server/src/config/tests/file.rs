@@ -275,11 +275,12 @@ fn byte_order_marks_and_line_ends_change_nothing() {
     }
 }
 
-/// The README's example, with files of the names that stand there.
+/// The example of `docs/configuration.md`, with files of the names that stand there.
 #[test]
-fn the_file_of_the_readme_is_one() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
-    let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+fn the_documented_file_is_one() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let page = fs::read_to_string(page).unwrap();
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
     let scratch = Scratch::new();
     for name in ["blog.secret", "shop.secret", "jwt.old", "jwt.new", "friends.secret"] {
         private(&scratch.write(name, format!("a-secret-of-thirty-two-bytes-and-more-{name}")));

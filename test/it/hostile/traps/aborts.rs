@@ -1,4 +1,4 @@
-//! Point 8: exchanges that are broken off at random points, by the hundred thousand, and the accounts of
+//! Exchanges that are broken off at random points, by the hundred thousand, and the accounts of
 //! every window they went through.
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::super::until;
 use super::ledger::{Answerer, Asker, Books};
 use super::plan::{Plan, When};
 
-/// LESSONS h2 point 8: visitors over HTTP/1.1 and HTTP/2 break off so many exchanges, by a reset or by
+/// Visitors over HTTP/1.1 and HTTP/2 break off so many exchanges, by a reset or by
 /// closing, before the head, in it, anywhere in the body, when a window is shut, and at the very end. Then
 /// each window is whole to the byte: the visitors' and the tunnel's, as the other end of each counts it.
 async fn broken_by_visitors(count: usize, large: usize) {
@@ -171,7 +171,7 @@ async fn download(visitor: &mut DuplexStream, size: usize) {
     assert_eq!(got, size);
 }
 
-/// LESSONS h2 point 8: the client's end of a tunnel, of which a gateway breaks off so many exchanges. Then
+/// The client's end of a tunnel, of which a gateway breaks off so many exchanges. Then
 /// both windows are whole to the byte: the gateway's, which downloads use, and the client's, which uploads use.
 async fn broken_by_a_gateway(count: usize) {
     let (mut dice, _told) = Dice::told(2);

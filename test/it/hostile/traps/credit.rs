@@ -1,4 +1,4 @@
-//! Point 8: credit that doesn't come back.
+//! Credit that doesn't come back.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::until;
 
-/// LESSONS h2 point 8: 2,000 bodies dropped at random points, on a connection whose window shows each leak.
+/// 2,000 bodies dropped at random points, on a connection whose window shows each leak.
 #[tokio::test(start_paused = true)]
 async fn trap_8_credit_comes_back_on_every_way_a_body_can_end() {
     let (near, far) = duplex(256 * 1024);
@@ -99,7 +99,7 @@ fn note(frame: &Frame, window: &mut i64) {
     }
 }
 
-/// LESSONS h2 point 8: through the whole gateway, more than its window's bytes.
+/// Through the whole gateway, more than its window's bytes.
 async fn aborted_downloads(count: usize) {
     let service = Function(|request: Request<Body>| async move {
         let size = request.uri().path()[1..].parse().expect("a size");

@@ -1,4 +1,4 @@
-//! LESSONS, "The h2 crate as the core of a shared tunnel": what it does to a connection that strangers share.
+//! The h2 crate as the core of a shared tunnel: what it does to a connection that strangers share.
 
 mod aborts;
 mod credit;
@@ -37,7 +37,7 @@ fn stream(n: u32) -> u32 {
     n * 2 + 1
 }
 
-/// LESSONS h2 point 1, B9: a visitor who doesn't read a stream of tiny chunks.
+/// A visitor who doesn't read a stream of tiny chunks.
 #[tokio::test(start_paused = true)]
 async fn trap_1_tiny_frames_for_a_slow_visitor_do_not_end_the_tunnel() {
     const TINY: usize = 20_000;
@@ -64,7 +64,7 @@ async fn trap_1_tiny_frames_for_a_slow_visitor_do_not_end_the_tunnel() {
     assert_eq!(lab.budget.held(), 0);
 }
 
-/// LESSONS h2 point 1, the other way: an origin that doesn't read a visitor's tiny chunks.
+/// The other way: an origin that doesn't read a visitor's tiny chunks.
 #[tokio::test(start_paused = true)]
 async fn trap_1_tiny_frames_for_a_slow_origin_do_not_end_the_tunnel() {
     let mut lab = Lab::default();
@@ -88,7 +88,7 @@ async fn trap_1_tiny_frames_for_a_slow_origin_do_not_end_the_tunnel() {
     assert_eq!(lab.client_budget.held(), 0);
 }
 
-/// LESSONS h2 point 2: what was reset before it left isn't sent at all.
+/// What was reset before it left isn't sent at all.
 #[tokio::test(start_paused = true)]
 async fn trap_2_a_request_that_was_taken_back_at_once_is_not_sent() {
     let (mut lab, seen, _release) = witness().await;
@@ -104,7 +104,7 @@ async fn trap_2_a_request_that_was_taken_back_at_once_is_not_sent() {
     assert_eq!(seen.all(), ["/stays", "0 whole"]);
 }
 
-/// LESSONS h2 point 2, B10: 100 visitors take back 50 requests each, after they were passed on.
+/// 100 visitors take back 50 requests each, after they were passed on.
 #[tokio::test(start_paused = true)]
 async fn trap_2_resets_of_many_visitors_do_not_end_the_tunnel() {
     let (mut lab, seen, _release) = witness().await;
@@ -128,7 +128,7 @@ async fn trap_2_resets_of_many_visitors_do_not_end_the_tunnel() {
     assert_eq!(lab.pool.all()[0].id, tunnel);
 }
 
-/// LESSONS h2 point 2: in our client, more than the gateway's burst, before one of them is looked at.
+/// In our client, more than the gateway's burst, before one of them is looked at.
 #[tokio::test(start_paused = true)]
 async fn trap_2_our_client_takes_a_burst_of_resets() {
     let mut lab = Lab::default();
@@ -143,7 +143,7 @@ async fn trap_2_our_client_takes_a_burst_of_resets() {
     assert!(matches!(gateway.outcome(last).await, Outcome::Response(200, _)));
 }
 
-/// LESSONS h2 point 3: 1,024 stream errors over a connection's life, found by the gateway.
+/// 1,024 stream errors over a connection's life, found by the gateway.
 #[tokio::test(start_paused = true)]
 async fn trap_3_stream_errors_over_the_weeks_do_not_end_the_tunnel() {
     let mut lab = Lab::default();
@@ -164,7 +164,7 @@ async fn trap_3_stream_errors_over_the_weeks_do_not_end_the_tunnel() {
     assert_eq!(lab.pool.all().len(), 1);
 }
 
-/// LESSONS h2 point 3: the same, found by our client.
+/// The same, found by our client.
 #[tokio::test(start_paused = true)]
 async fn trap_3_stream_errors_of_a_gateway_do_not_end_our_client() {
     let mut lab = Lab::default();
@@ -180,7 +180,7 @@ async fn trap_3_stream_errors_of_a_gateway_do_not_end_our_client() {
     assert!(matches!(gateway.outcome(stream(1100)).await, Outcome::Response(200, _)));
 }
 
-/// LESSONS h2 point 3: what an origin gets wrong stays between it and our client; to the gateway no tunnel
+/// What an origin gets wrong stays between it and our client; to the gateway no tunnel
 /// breaks the protocol, however often it happens.
 #[tokio::test]
 async fn trap_3_an_origins_framing_errors_do_not_reach_the_tunnel() {
@@ -213,7 +213,7 @@ async fn trap_3_an_origins_framing_errors_do_not_reach_the_tunnel() {
     assert_eq!(lab.pool.all().first().map(|tunnel| tunnel.id), Some(tunnel));
 }
 
-/// LESSONS h2 point 4: 100 empty DATA frames over a connection's life.
+/// 100 empty DATA frames over a connection's life.
 #[tokio::test(start_paused = true)]
 async fn trap_4_empty_chunks_are_not_sent() {
     let service = Function(|request: Request<Body>| async move {
@@ -232,7 +232,7 @@ async fn trap_4_empty_chunks_are_not_sent() {
     }
 }
 
-/// SECURITY: of the 1xx responses of an origin that never stops saying them ten go on the tunnel, where no
+/// Of the 1xx responses of an origin that never stops saying them ten go on the tunnel, where no
 /// flow control would hold them back.
 #[tokio::test(start_paused = true)]
 async fn of_a_services_early_hints_ten_go_on_the_tunnel() {

@@ -1,4 +1,4 @@
-//! Point 11: stream ids run out.
+//! Stream ids run out.
 
 use std::io;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ fn tls() -> (TlsAcceptor, [u8; 32]) {
     (TlsAcceptor::from(Arc::new(config)), pin)
 }
 
-/// LESSONS h2 point 11: streams run out after 2^30. The client renews its tunnel before: the new one is up
+/// Streams run out after 2^30. The client renews its tunnel before: the new one is up
 /// before the old one is told to end, and what runs on the old one finishes.
 #[tokio::test(start_paused = true)]
 async fn trap_11_a_tunnel_is_renewed_before_its_streams_run_out() {

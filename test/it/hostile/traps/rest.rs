@@ -1,4 +1,4 @@
-//! Points 9, 10 and 13: writes, locks, and a PONG that is late.
+//! Writes, locks, and a PONG that is late.
 
 use std::io;
 use std::pin::Pin;
@@ -49,7 +49,7 @@ impl AsyncWrite for Counting {
     }
 }
 
-/// LESSONS h2 point 9: 100 requests that come together leave together.
+/// 100 requests that come together leave together.
 #[tokio::test(start_paused = true)]
 async fn trap_9_frames_that_are_ready_together_are_one_write() {
     let mut lab = Lab::default();
@@ -75,7 +75,7 @@ async fn trap_9_frames_that_are_ready_together_are_one_write() {
     assert!(writes <= 10, "{writes} writes");
 }
 
-/// LESSONS h2 point 10: each thread drives tunnels of its own, so that their locks are not fought for.
+/// Each thread drives tunnels of its own, so that their locks are not fought for.
 #[tokio::test]
 async fn trap_10_tunnels_are_spread_over_the_threads() {
     let gateway = GatewayBox::start();
@@ -91,7 +91,7 @@ async fn trap_10_tunnels_are_spread_over_the_threads() {
     assert_eq!(H1::get(&gateway, "/").await.status, 200);
 }
 
-/// LESSONS h2 point 13: a PONG may queue behind megabytes. Any byte is a sign of life; none is a sign of death.
+/// A PONG may queue behind megabytes. Any byte is a sign of life; none is a sign of death.
 #[tokio::test(start_paused = true)]
 async fn trap_13_a_pong_behind_much_data_is_waited_for() {
     let mut lab = Lab::default();

@@ -1,4 +1,4 @@
-//! Points 5 to 7: streams and windows that run out.
+//! Streams and windows that run out.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::super::{ask, until, witness};
 use super::{GET, ok, stream};
 
-/// LESSONS h2 point 5: beyond the peer's limit h2 would queue without bound; a request that was given up
-/// must not run when there is room again (A11).
+/// Beyond the peer's limit h2 would queue without bound; a request that was given up
+/// must not run when there is room again.
 #[tokio::test(start_paused = true)]
 async fn trap_5_requests_beyond_the_limit_wait_and_are_not_run_later() {
     let mut lab = Lab::default();
@@ -46,7 +46,7 @@ async fn trap_5_requests_beyond_the_limit_wait_and_are_not_run_later() {
     assert_eq!(statuses, [200, 200, 200, 503, 503, 503, 503, 503, 503, 503]);
 }
 
-/// LESSONS h2 point 5, SECURITY: 1,000 wait, and for 5 s.
+/// 1,000 wait, and for 5 s.
 #[tokio::test(start_paused = true)]
 async fn trap_5_the_queue_has_an_end() {
     let mut lab = Lab::default();
@@ -72,7 +72,7 @@ async fn trap_5_the_queue_has_an_end() {
     assert_eq!(start.elapsed().as_secs(), 5);
 }
 
-/// LESSONS h2 point 6: 200 WebSockets, and request 201.
+/// 200 WebSockets, and request 201.
 #[tokio::test(start_paused = true)]
 async fn trap_6_a_thousand_open_streams_leave_room_for_the_next() {
     let (mut lab, seen, _release) = witness().await;
@@ -87,7 +87,7 @@ async fn trap_6_a_thousand_open_streams_leave_room_for_the_next() {
     assert_eq!(ask(&mut lab.h1()).await.text(), "ok");
 }
 
-/// LESSONS h2 point 7, B9: stalled uploads hold what the budget allows, and block nobody.
+/// Stalled uploads hold what the budget allows, and block nobody.
 #[tokio::test(start_paused = true)]
 async fn trap_7_stalled_uploads_do_not_shut_the_tunnels_window() {
     let service = Function(|request: Request<Body>| async move {
@@ -140,7 +140,7 @@ async fn upload(peer: &mut Peer<DuplexStream>, stream: u32, count: usize) {
     }
 }
 
-/// LESSONS h2 point 7, B9: the same for downloads.
+/// The same for downloads.
 #[tokio::test(start_paused = true)]
 async fn trap_7_stalled_downloads_do_not_shut_the_tunnels_window() {
     let service = Function(|_: Request<Body>| async {

@@ -13,7 +13,6 @@ fn shown(head: &str) -> String {
     line.unwrap_or_default().split_once(": ").unwrap_or_default().1.to_owned()
 }
 
-/// C5, C6
 #[tokio::test(start_paused = true)]
 async fn a_file_that_changed_is_read_again_at_once_and_then_on_every_dial() {
     let folder = Folder::new();
@@ -48,7 +47,6 @@ async fn a_file_that_changed_is_read_again_at_once_and_then_on_every_dial() {
     assert_eq!(next(&mut story).await, POSSIBLE);
 }
 
-/// B3
 #[tokio::test(start_paused = true)]
 async fn a_file_that_did_not_change_is_a_refusal() {
     let folder = Folder::new();
@@ -65,7 +63,7 @@ async fn a_file_that_did_not_change_is_a_refusal() {
     assert_eq!(fake.dialled().len(), 1);
 }
 
-/// B1: what was good once and has expired is renewed sooner or later; and what a front says for a while isn't
+/// What was good once and has expired is renewed sooner or later; and what a front says for a while isn't
 /// the gateway's word. Whoever was let in before goes on trying.
 #[tokio::test(start_paused = true)]
 async fn who_was_let_in_before_outlasts_an_expired_file_and_a_front_that_says_no() {

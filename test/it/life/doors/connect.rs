@@ -50,7 +50,6 @@ fn opened() -> Response<()> {
     Response::builder().header("alpn", "h2").body(()).unwrap()
 }
 
-/// C9
 #[tokio::test(start_paused = true)]
 async fn a_registration_by_extended_connect_is_what_the_draft_says_and_the_tunnel_is_inside() {
     let (fake, tls) = (Fake::default(), Tls::speaking(&[b"h2"]));
@@ -75,7 +74,7 @@ async fn a_registration_by_extended_connect_is_what_the_draft_says_and_the_tunne
     soon("an orderly end", guest.ended()).await.expect("an orderly end");
 }
 
-/// B6: what runs on a tunnel that leaves comes through to its last byte.
+/// What runs on a tunnel that leaves comes through to its last byte.
 #[tokio::test(start_paused = true)]
 async fn a_tunnel_inside_a_stream_finishes_what_runs() {
     let (fake, tls) = (Fake::default(), Tls::speaking(&[b"h2"]));
@@ -138,7 +137,7 @@ async fn a_tunnel_inside_a_stream_finishes_what_runs() {
     assert_eq!(next(&mut story).await, "outer ended");
 }
 
-/// C9: what isn't spoken there, and what is refused there.
+/// What isn't spoken there, and what is refused there.
 #[tokio::test(start_paused = true)]
 async fn who_does_not_take_extended_connect_is_told_from_who_refuses() {
     type Case<'a> = (&'a [&'a [u8]], bool, u16, bool, &'a str);
@@ -164,7 +163,7 @@ async fn who_does_not_take_extended_connect_is_told_from_who_refuses() {
     }
 }
 
-/// B4, B5: by this way, too.
+/// By this way, too.
 #[tokio::test(start_paused = true)]
 async fn silence_on_the_outer_connection_is_noticed_and_the_client_comes_back() {
     let (fake, tls) = (Fake::default(), Tls::speaking(&[b"h2"]));

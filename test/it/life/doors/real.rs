@@ -26,7 +26,7 @@ async fn fronted(tls: &Tls, answer: &'static str) -> OriginBox {
     .await
 }
 
-/// It says once that it goes another way; C7: what it shows there is in no log and no argument.
+/// It says once that it goes another way; what it shows there is in no log and no argument.
 #[tokio::test]
 async fn the_real_client_says_once_that_it_goes_by_http() {
     let tls = Tls::speaking(&[b"http/1.1"]);
@@ -47,7 +47,6 @@ async fn the_real_client_says_once_that_it_goes_by_http() {
     assert!(!said.stderr.contains("c2VjcmV0") && !said.stdout.contains("c2VjcmV0"), "{said:?}");
 }
 
-/// C9
 #[tokio::test]
 async fn the_real_client_ends_with_77_and_the_gateways_reason() {
     let tls = Tls::speaking(&[b"http/1.1"]);
