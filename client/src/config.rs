@@ -1,6 +1,6 @@
 //! Flags, environment variables and files become checked [`Options`].
 //!
-//! In:  [`Args`], a way to look up variables, and perhaps a file ([`ptth_link::settings`]).
+//! In:  [`Args`], a way to look up variables, and perhaps a file ([`mod@ptth_link::settings`]).
 //! Out: [`Options`], or a sentence for each mistake that says what is wrong and what to do.
 
 mod args;

@@ -1,4 +1,4 @@
-//! Settings of a program. Each is declared once, by [`settings!`](crate::settings), and is then a flag, an
+//! Settings of a program. Each is declared once, by [`settings!`](macro@crate::settings), and is then a flag, an
 //! environment variable and a key of the configuration file.
 //!
 //! A flag beats a variable, which beats the file, which beats the default. [`Sources`] knows that order, and

@@ -1,6 +1,6 @@
 //! Flags, environment variables and files become one checked [`Config`].
 //!
-//! In:  [`Args`], a way to look up variables, and the file of `--config` ([`ptth_link::settings`]).
+//! In:  [`Args`], a way to look up variables, and the file of `--config` ([`mod@ptth_link::settings`]).
 //! Out: a [`Config`], or a sentence for each mistake that says what is wrong and what to do.
 
 mod args;

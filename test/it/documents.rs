@@ -162,3 +162,35 @@ fn every_guarantee_names_tests_that_exist() {
         }
     }
 }
+
+/// The steps of a request's way name functions, by a module of the gateway, of the client, or of both.
+#[test]
+fn the_functions_on_a_requests_way_exist() {
+    let page = read("docs/design.md");
+    let steps = page.split("\n## A request's way, ").skip(1).map(|rest| rest.split("\n## ").next());
+    let parts = ["server/src", "client/src"];
+    let mut named = 0;
+    for (steps, part) in steps.flatten().zip(parts) {
+        let sources = crate::tidy::sources(&[part]);
+        let paths = steps.split('`').skip(1).step_by(2).filter(|code| code.contains("::"));
+        for path in paths.filter(|path| !path.contains(' ')) {
+            let (module, function) = path.rsplit_once("::").expect("a path");
+            if !function.starts_with(|c: char| c.is_ascii_lowercase()) || module == "quota" {
+                continue;
+            }
+            let file = format!("{part}/{}", module.replace("::", "/"));
+            let fits = |path: &str| {
+                let bare = path.trim_end_matches(".rs").trim_end_matches("/mod");
+                bare == file || bare.starts_with(&format!("{file}/"))
+            };
+            let begins = format!("fn {function}");
+            let found = sources.iter().filter(|source| fits(&source.path)).any(|source| {
+                let after = source.text.split(&begins).skip(1);
+                after.into_iter().any(|after| after.starts_with(['(', '<']))
+            });
+            assert!(found, "{path}: {file} has no function of that name");
+            named += 1;
+        }
+    }
+    assert!(named >= 15, "{named}");
+}
