@@ -75,7 +75,6 @@ mod tests {
         losses.iter().map(|loss| backoff.pause(*loss, 1.0).as_millis()).collect()
     }
 
-    /// B4
     #[test]
     fn pauses_double_to_their_bound_and_never_end() {
         let failed = bounds(&[Loss::Failed; 100]);
@@ -88,7 +87,7 @@ mod tests {
         );
     }
 
-    /// B4: a gateway that comes back after an hour, and is restarted once more, is dialled at once.
+    /// A gateway that comes back after an hour, and is restarted once more, is dialled at once.
     #[test]
     fn an_outage_does_not_count_against_the_gateway_that_comes_back() {
         let mut losses = vec![Loss::Unreachable; 3000];

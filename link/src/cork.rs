@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts the writes that reach the socket: LESSONS, h2 point 9.
+    /// Counts the writes that reach the socket.
     #[derive(Default)]
     struct Socket {
         writes: usize,
@@ -278,7 +278,6 @@ mod tests {
         assert_eq!(driver.received(), 3);
     }
 
-    /// E2
     #[tokio::test]
     async fn one_poll_reads_no_more_than_a_turn() {
         let (near, mut far) = tokio::io::duplex(1 << 20);

@@ -203,7 +203,7 @@ mod tests {
         read(fields).chain().iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
     }
 
-    /// A5: from the right, up to the first stranger, and to nothing malformed.
+    /// From the right, up to the first stranger, and to nothing malformed.
     #[test]
     fn the_visitor_is_the_last_who_is_no_proxy() {
         let table: &[(&[&str], &str)] = &[
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!((said.scheme, said.host), (None, None));
     }
 
-    /// A5: what is malformed, or there twice, is nothing.
+    /// What is malformed, or there twice, is nothing.
     #[test]
     fn only_sound_values_are_kept() {
         let one = |name, value| read(&[(name, value)]);

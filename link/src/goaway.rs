@@ -162,7 +162,6 @@ mod tests {
         connection.accept().await.unwrap().unwrap_err()
     }
 
-    /// C4
     #[tokio::test]
     async fn a_backend_reads_why_and_in_which_words() {
         for why in Why::ALL {

@@ -100,7 +100,7 @@ const HEAD_ONLY_PREFIXES: [&str; 2] = ["if-", "proxy-"];
 
 const PREFIX: &str = "x-forwarded-prefix";
 
-/// Everything with this prefix is ours (WIRE: our own fields).
+/// Everything with this prefix is ours (docs/protocol.md).
 const OURS: &str = "2ptth-";
 /// What a field needs in a map beside its bytes.
 const FIELD: usize = 96;
@@ -373,7 +373,6 @@ mod tests {
         version: "2",
     };
 
-    /// A4
     #[test]
     fn hop_by_hop_fields_do_not_cross() {
         let mut fields = map(&[
@@ -411,7 +410,7 @@ mod tests {
         assert_eq!(left, expected);
     }
 
-    /// A5: whatever a visitor forges, the origin sees what it sees of an honest one.
+    /// Whatever a visitor forges, the origin sees what it sees of an honest one.
     #[test]
     fn forged_identity_changes_nothing() {
         let mut honest = HeaderMap::new();
@@ -446,7 +445,7 @@ mod tests {
         assert_eq!(honest["via"], "2 2ptth");
     }
 
-    /// A5: what a trusted proxy says is said on, with the proxy added; nothing else gets through with it.
+    /// What a trusted proxy says is said on, with the proxy added; nothing else gets through with it.
     #[test]
     fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
         let mut fields = map(&[
@@ -502,7 +501,7 @@ mod tests {
         }
     }
 
-    /// D1: a trailer never becomes part of the head.
+    /// A trailer never becomes part of the head.
     #[test]
     fn trailers_frame_and_route_nothing() {
         #[rustfmt::skip]

@@ -291,7 +291,7 @@ const RETRY_AFTER_SECONDS: u64 = 1;
 mod tests {
     use super::*;
 
-    /// E1: neither the difference nor the exclusive-or of two ids is ever that of two others, as a counter under
+    /// Neither the difference nor the exclusive-or of two ids is ever that of two others, as a counter under
     /// whatever disguise would have it.
     #[test]
     fn ids_tell_nothing_of_each_other() {

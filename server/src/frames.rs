@@ -123,7 +123,7 @@ mod tests {
         [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
     }
 
-    /// D1: however the bytes are cut.
+    /// However the bytes are cut.
     #[test]
     fn a_walk_finds_every_head_and_every_open_block() {
         let bytes = [

@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// B10: a tunnel that ends leaves nothing behind, however many of its streams waited for their reset.
+    /// A tunnel that ends leaves nothing behind, however many of its streams waited for their reset.
     #[tokio::test(start_paused = true)]
     async fn with_the_tunnel_go_all_that_waited() {
         let reset_limiter = ResetLimiter::new(false);
@@ -115,7 +115,6 @@ mod tests {
         assert_eq!(Arc::strong_count(&alive), 1, "nor does anything wait that comes later");
     }
 
-    /// B10, LESSONS h2 point 2
     #[tokio::test(start_paused = true)]
     async fn a_foreign_backend_is_never_sent_more_resets_than_it_allows() {
         let reset_limiter = ResetLimiter::new(false);

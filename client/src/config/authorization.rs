@@ -146,7 +146,6 @@ const LONGEST: usize = 8 * 1024;
 mod tests {
     use super::*;
 
-    /// C5, C6
     #[test]
     fn values_are_read_as_files_and_variables_have_them() {
         let table = [
@@ -175,7 +174,6 @@ mod tests {
         assert_eq!(Value::read(Path::new("/dev/zero")), Err(ValueError::Long));
     }
 
-    /// C7
     #[test]
     fn no_value_shows_in_debug_output() {
         let value = Value::parse("c2VjcmV0").unwrap();

@@ -178,7 +178,6 @@ mod tests {
         }
     }
 
-    /// C7
     #[test]
     fn a_proxys_password_does_not_show() {
         for url in ["http://u:c2VjcmV0@p:1", "socks5://u:c2VjcmV0@p:1"] {

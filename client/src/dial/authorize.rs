@@ -145,7 +145,6 @@ mod tests {
         assert!(by("head -c 1000000 /dev/zero >&2; echo x").await.is_ok());
     }
 
-    /// B5
     #[tokio::test(start_paused = true)]
     async fn a_command_that_never_ends_is_given_up() {
         let why = by("exec sleep 600").await.unwrap_err();

@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    /// D3: whoever sends capsules that hold nothing lets the other tasks of the thread have their turn.
+    /// Whoever sends capsules that hold nothing lets the other tasks of the thread have their turn.
     #[tokio::test]
     async fn one_poll_takes_a_bounded_number_of_capsules() {
         let (near, far) = duplex(64 * 1024);

@@ -66,7 +66,6 @@ async fn head(socket: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// A7
 #[tokio::test]
 async fn an_upload_goes_on_while_nobody_takes_the_response() {
     let (listener, mut gateway, _running, _trigger) = tunnel(0).await;
@@ -171,7 +170,7 @@ async fn a_connection_whose_response_promised_a_body_that_may_not_come_is_not_us
     }
 }
 
-/// SECURITY, 1xx responses: ten pass, an eleventh ends the exchange and its connection.
+/// Ten 1xx responses pass, an eleventh ends the exchange and its connection.
 #[tokio::test]
 async fn more_informational_responses_than_anybody_needs_are_a_502() {
     let (listener, mut gateway, _running, _trigger) = tunnel(65_535).await;
@@ -201,7 +200,7 @@ async fn rest(listener: &TcpListener, gateway: &mut SendRequest<Bytes>) -> TcpSt
     socket
 }
 
-/// A11, B7: RFC 9110 §9.2.2, RFC 9112 §9.3.1.
+/// RFC 9110 §9.2.2, RFC 9112 §9.3.1.
 #[tokio::test]
 async fn a_request_whose_connection_had_rested_and_closes_is_sent_again_if_it_may_be() {
     let (listener, mut gateway, _running, _trigger) = tunnel(65_535).await;
@@ -245,7 +244,7 @@ async fn a_request_whose_connection_had_rested_and_closes_is_sent_again_if_it_ma
     }
 }
 
-/// A11: once, and only after a connection that had rested.
+/// Once, and only after a connection that had rested.
 #[tokio::test]
 async fn a_request_is_sent_again_once() {
     let (listener, mut gateway, _running, _trigger) = tunnel(65_535).await;

@@ -51,7 +51,6 @@ fn answering() -> Answering<Demo> {
     }
 }
 
-/// B3
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_read_though_the_socket_is_closed_already() {
     let (mut gateway, near) = duplex(4096);
@@ -71,7 +70,6 @@ async fn a_refusal_is_read_though_the_socket_is_closed_already() {
     assert!(matches!(ended, Ended::Told(Why::Taken, _)));
 }
 
-/// B5
 #[tokio::test(start_paused = true)]
 async fn a_closed_socket_that_says_nothing_ends_the_tunnel_soon() {
     let (mut gateway, near) = duplex(4096);

@@ -172,7 +172,6 @@ mod tests {
         assert_eq!(budget.held(), 2 * (MERGED + PIECE));
     }
 
-    /// E2
     #[test]
     fn the_budget_counts_what_pieces_really_hold() {
         let budget = Budget::new(1 << 20);

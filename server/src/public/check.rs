@@ -173,9 +173,9 @@ fn join_cookies(fields: &mut HeaderMap) {
 const MAX_HEAD: usize = 32 * 1024;
 /// What a field counts beside its bytes (RFC 9113 §6.5.2).
 const FIELD: usize = 32;
-/// SECURITY's bound of a request line.
+/// Bytes of a request line.
 const MAX_TARGET: usize = 8 * 1024;
-/// SECURITY's bound of a head's fields.
+/// Fields of a head.
 const MAX_FIELDS: usize = 100;
 /// Bytes of fields that are there twice. Nobody has a reason to repeat one.
 const MOST_REPEATED: usize = 4096;
@@ -194,7 +194,6 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    /// D1
     #[test]
     fn malformed_http2_heads_are_stream_errors() {
         type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
@@ -231,7 +230,6 @@ mod tests {
         }
     }
 
-    /// D5
     #[test]
     fn limits_are_answered() {
         let long = format!("https://example.com/{}", "x".repeat(MAX_TARGET));
@@ -251,7 +249,6 @@ mod tests {
         assert_eq!(status(h2(&mut head("GET", "https://example.com/", &expects))), 417);
     }
 
-    /// A3, A10
     #[test]
     fn the_target_crosses_byte_for_byte() {
         for (uri, host, expected) in [

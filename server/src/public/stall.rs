@@ -1,4 +1,4 @@
-//! A visitor who takes nothing of what waits for him, or too little, loses the connection (SECURITY: zero window, 60 s).
+//! A visitor that takes nothing of what waits for it, or too little, loses the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -222,7 +222,6 @@ mod tests {
 
     use super::*;
 
-    /// D2
     #[tokio::test(start_paused = true)]
     async fn a_reader_who_stops_is_dropped_after_a_minute() {
         let (near, _far) = tokio::io::duplex(64);
@@ -233,7 +232,6 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 60);
     }
 
-    /// D6
     #[tokio::test(start_paused = true)]
     async fn an_upgraded_connection_may_pause() {
         let (near, _far) = tokio::io::duplex(64);

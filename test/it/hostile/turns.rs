@@ -1,4 +1,4 @@
-//! D1, A7 over HTTP/1.1: what becomes of a connection whose request or response ends before the other.
+//! Over HTTP/1.1: what becomes of a connection whose request or response ends before the other.
 
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};

@@ -57,7 +57,6 @@ fn the_request_asks_for_all_or_for_one_origin() {
             assert_eq!(fields["2ptth-name"], "bob");
             assert_eq!(fields["2ptth-instance"], "laptop-1.0");
             assert_eq!(fields["authorization"], "Bearer secret");
-            // C7
             assert!(!format!("{fields:?}").contains("secret"), "{fields:?}");
         }
     }
@@ -154,7 +153,6 @@ fn each_refusal_says_what_to_do() {
     }
 }
 
-/// C9
 #[test]
 fn the_reason_is_printed_quoted_and_short() {
     let said = |fields: &[(&str, &str)], body: &[u8]| {

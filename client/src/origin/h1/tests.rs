@@ -94,7 +94,7 @@ impl Wake for Woken {
     }
 }
 
-/// SECURITY, 1xx responses: after ten of them no more is read.
+/// After ten 1xx responses no more is read.
 #[test]
 fn a_flood_of_informational_responses_ends_the_exchange() {
     let cx = &mut Context::from_waker(Waker::noop());
@@ -104,7 +104,7 @@ fn a_flood_of_informational_responses_ends_the_exchange() {
     assert_eq!(connection.informational, INFORMATIONAL_RESPONSES + 1);
 }
 
-/// D3: whoever reads a flood of small pieces lets the other tasks of its thread have their turn.
+/// Whoever reads a flood of small pieces lets the other tasks of its thread have their turn.
 #[test]
 fn one_poll_takes_a_bounded_part_of_a_body() {
     for (head, flood) in [

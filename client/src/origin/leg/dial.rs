@@ -172,7 +172,6 @@ mod tests {
 
     use super::*;
 
-    /// B9
     #[tokio::test]
     async fn the_kernel_receives_little_ahead_on_one_of_many_connections() {
         let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -186,7 +185,7 @@ mod tests {
         }
     }
 
-    /// B9: nor does the origin's send much ahead, which keeps segments by their number (and by what it remembers of an
+    /// Nor does the origin's send much ahead, which keeps segments by their number (and by what it remembers of an
     /// address: how much it keeps of one connection can't be foretold).
     #[tokio::test]
     async fn one_of_many_connections_has_small_segments() {

@@ -155,7 +155,6 @@ fn chunks_come_apart_however_they_are_cut() {
     }
 }
 
-/// E2
 #[test]
 fn small_chunks_that_are_there_together_are_one_part() {
     let large = format!("{:x}\r\n{}\r\n", SMALL, "y".repeat(SMALL as usize));

@@ -253,7 +253,6 @@ fn routes_and_names_are_read_whole() {
     assert_eq!(any.names, None);
 }
 
-/// C6
 #[test]
 fn byte_order_marks_and_line_ends_change_nothing() {
     let text = format!("grace = 7\n[[route]]\nname = 'a'\n{ALLOW}\n");
@@ -294,7 +293,6 @@ fn the_documented_file_is_one() {
     assert!(warning.starts_with("`path_hosts`"), "{warning}");
 }
 
-/// C6
 #[test]
 fn the_digest_tells_whether_anything_changed() {
     let scratch = scratch();

@@ -205,7 +205,7 @@ mod tests {
         [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
     }
 
-    /// D2: what keeps coming doesn't prolong it, another head does.
+    /// What keeps coming doesn't prolong it, another head does.
     #[tokio::test(start_paused = true)]
     async fn a_head_that_drips_has_ten_seconds() {
         let (near, mut far) = tokio::io::duplex(1024);
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(begun.elapsed().as_secs(), 19);
     }
 
-    /// B9: h2 holds what it has of a head, and strangers needn't ever end one.
+    /// H2 holds what it has of a head, and strangers needn't ever end one.
     #[tokio::test]
     async fn few_heads_at_a_time_go_on_in_another_frame() {
         let places: &'static Semaphore = Box::leak(Box::new(Semaphore::new(2)));
@@ -263,7 +263,6 @@ mod tests {
         assert_eq!(places.available_permits(), 2);
     }
 
-    /// A7
     #[test]
     fn a_write_ends_before_a_reset() {
         let frames = Frames::new(tokio::io::empty(), Arc::default());

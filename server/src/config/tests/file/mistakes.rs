@@ -172,7 +172,7 @@ fn a_file_that_is_no_text_is_told_with_its_line() {
     assert!(error.contains(".toml:2:8: this isn't UTF-8 text"), "{error}");
 }
 
-/// What stands where something else belongs may be a secret all the same. C7
+/// What stands where something else belongs may be a secret all the same.
 #[test]
 fn no_mistake_quotes_a_secret() {
     let token = Token::generate().reveal();
