@@ -244,6 +244,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         if let Some(time) = self.keepalive.round_trip() {
             self.window.reach(time);
         }
+        self.window.poll_renewals(cx);
         if let Some(window) = self.window.adjust(streams, received)
             && self.connection.set_initial_window_size(window).is_ok()
         {

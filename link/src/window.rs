@@ -7,13 +7,24 @@
 //! the link is long: what is more only waits in the receiver's socket, and there the heads of other
 //! streams wait behind it. A peer that isn't ours is never told of a lower one (`growing`).
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Context;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::deadline::Deadline;
 use crate::growing::Growing;
+
+/// What holds the flow-control credit of a stream.
+pub trait Credit: fmt::Debug + Send + Sync {
+    /// Tells the sender of credit that h2 has kept back for it, if it is due.
+    fn renew(&self);
+}
+
+type Credits = Vec<Weak<dyn Credit>>;
 
 /// Bytes that bodies hold in this process, how many they may, and how many sockets are full.
 #[derive(Debug)]
@@ -23,6 +34,8 @@ pub struct Budget {
     full: AtomicUsize,
     /// Bytes that peers may send beyond their first windows ([`crate::growing`]).
     granted: AtomicUsize,
+    /// The streams whose bytes are counted.
+    credits: Mutex<Credits>,
     /// Of what this is a part.
     whole: Option<Arc<Self>>,
 }
@@ -86,7 +99,27 @@ impl Budget {
 
     fn with(limit: usize, whole: Option<Arc<Self>>) -> Self {
         let (held, full) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { limit, held, full, granted: AtomicUsize::new(0), whole }
+        let (granted, credits) = (AtomicUsize::new(0), Mutex::default());
+        Self { limit, held, full, granted, credits, whole }
+    }
+
+    /// Renews the credit of this stream when [`Window`] was lowered.
+    pub(crate) fn counts(&self, stream: Weak<dyn Credit>) {
+        let mut credits = self.credits();
+        if credits.len() == credits.capacity() {
+            credits.retain(|stream| stream.strong_count() > 0);
+        }
+        credits.push(stream);
+    }
+
+    /// Renews the credit of all streams that are counted.
+    fn renew(&self) {
+        let streams: Vec<_> = self.credits().iter().filter_map(Weak::upgrade).collect();
+        streams.iter().for_each(|stream| stream.renew());
+    }
+
+    fn credits(&self) -> MutexGuard<'_, Credits> {
+        self.credits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One connection's part: what is held of it is held of the whole.
@@ -198,6 +231,9 @@ pub struct Window {
     received: u64,
     /// It is never lowered.
     growing: Option<Growing>,
+    /// It was lowered, and credit is to be renewed so many times more.
+    renewals: &'static [Duration],
+    renewal: Deadline,
 }
 
 impl Window {
@@ -212,6 +248,8 @@ impl Window {
             changed: Instant::now(),
             received: 0,
             growing: None,
+            renewals: &[],
+            renewal: Deadline::default(),
         }
     }
 
@@ -278,6 +316,9 @@ impl Window {
 
     /// To be called when the peer was sent the window that [`Window::adjust`] returned.
     pub fn announce(&mut self, window: u32, received: u64) {
+        if window < self.announced {
+            self.renewals = RENEWALS;
+        }
         self.announced = window;
         self.fresh = false;
         self.changed = Instant::now();
@@ -285,6 +326,29 @@ impl Window {
     }
 }
 
+impl Window {
+    /// To be called at each poll of the connection. h2 keeps back up to a third of a window before it tells the sender
+    /// of it, and looks at that when something is read only. A window that is lowered by more leaves the sender
+    /// nothing, while everything is read, and the stream would stand still (RFC 9113 §6.9.2: the sender waits for
+    /// WINDOW_UPDATE). When the peer acknowledged the lower one is h2's secret.
+    pub fn poll_renewals(&mut self, cx: &mut Context<'_>) {
+        while let [after, rest @ ..] = self.renewals
+            && self.renewal.poll_at(cx, self.changed + *after).is_ready()
+        {
+            self.renewals = rest;
+            self.budget.renew();
+        }
+    }
+}
+
+/// After a lower window was announced: within the round trips that there are.
+const RENEWALS: &[Duration] = &[
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+];
 /// Four TLS records: enough to make system calls rare, small enough that a PING doesn't wait behind it.
 pub const BATCH: usize = 64 * 1024;
 /// Of full sockets. With one TLS record in place of four a download costs the gateway a fifth more CPU, with
@@ -446,5 +510,69 @@ mod tests {
         assert!(part.is_calm());
         full.push(part.full());
         assert!(!budget.is_calm());
+    }
+
+    /// All that came is read, h2 keeps the credit for it back, and the window is lowered by more than the sender has:
+    /// the sender waits for a WINDOW_UPDATE, and nothing is left to be read that could bring one about.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_goes_on_after_its_window_was_lowered() {
+        use std::future::poll_fn;
+        use std::pin::Pin;
+        use std::task::Poll;
+
+        use bytes::Bytes;
+        use http_body::Body as _;
+        use tokio::time::{sleep, timeout};
+
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let sends = async {
+            let (mut sender, connection) = h2::client::handshake(near).await.unwrap();
+            let mut tasks = tokio::task::JoinSet::new();
+            tasks.spawn(connection);
+            let request = http::Request::post("http://a/").body(()).unwrap();
+            let (_response, mut stream) = sender.send_request(request, false).unwrap();
+            for bytes in [9_000, 500] {
+                // Until nothing moves: the window is lowered by then.
+                sleep(Duration::from_millis(1)).await;
+                stream.reserve_capacity(bytes);
+                while stream.capacity() < bytes {
+                    poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();
+                }
+                stream.send_data(Bytes::from(vec![7; bytes]), false).unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        let reads = async {
+            let budget = Budget::new(1 << 20);
+            let mut builder = h2::server::Builder::new();
+            let mut connection =
+                builder.initial_window_size(30_000).handshake::<_, Bytes>(far).await.unwrap();
+            let mut window = Window::new(budget.clone(), 30_000);
+            let (request, _respond) = connection.accept().await.unwrap().unwrap();
+            let (mut inflow, mut body) = crate::body::split(request.into_body(), &budget);
+            let mut read = 0;
+            poll_fn(|cx| {
+                window.poll_renewals(cx);
+                let _ = connection.poll_accept(cx);
+                let _ = Pin::new(&mut inflow).poll(cx);
+                while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(cx) {
+                    read += frame.into_data().unwrap().len();
+                }
+                if read == 9_000 && window.announced > 1_000 {
+                    connection.set_initial_window_size(1_000).unwrap();
+                    window.announce(1_000, 0);
+                    cx.waker().wake_by_ref();
+                }
+                if read == 9_500 { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        };
+        let both = async {
+            tokio::select! {
+                () = sends => {}
+                () = reads => {}
+            }
+        };
+        timeout(Duration::from_secs(60), both).await.expect("it goes on");
     }
 }

@@ -9,7 +9,7 @@ use h2::FlowControl;
 use http::HeaderMap;
 
 use super::BodyError;
-use crate::window::{Budget, Excess, Held};
+use crate::window::{Budget, Credit, Excess, Held};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -48,6 +48,11 @@ impl Shared {
             reader: None,
             inflow: None,
         }))
+    }
+
+    /// As [`Credit::renew`].
+    fn renew(&mut self) {
+        self.took(0);
     }
 
     pub(super) fn push(&mut self, data: Bytes) -> Result<(), Excess> {
@@ -139,6 +144,12 @@ impl Shared {
 
     fn wake_reader(&mut self) {
         self.reader.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Credit for Mutex<Shared> {
+    fn renew(&self) {
+        lock(self).renew();
     }
 }
 

@@ -227,6 +227,7 @@ where
         (waiting, opened): (bool, bool),
     ) -> Poll<Ended> {
         let received = self.driver.received();
+        self.window.poll_renewals(cx);
         if let Some(time) = self.keepalive.round_trip() {
             self.window.reach(time);
         }
