@@ -11,7 +11,7 @@ mod shared;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -64,8 +64,7 @@ pub fn split(mut stream: RecvStream, budget: &Arc<Budget>) -> (Inflow, Body) {
         return (inflow, Body::empty());
     }
     let shared = Shared::new(Some(stream.flow_control().clone()), budget.clone());
-    let credit: Weak<Mutex<Shared>> = Arc::downgrade(&shared);
-    budget.counts(credit);
+    budget.renews(|| Arc::<Mutex<Shared>>::downgrade(&shared));
     let body = Body { shared: Some(shared.clone()), head: None, length: None };
     let flow = Some(shared);
     (Inflow { flow, stream: Some(stream), taken: 0, complete: false, breach: false }, body)

@@ -8,7 +8,7 @@
 //! streams wait behind it. A peer that isn't ours is never told of a lower one (`growing`).
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Context;
 use std::time::Duration;
@@ -24,7 +24,13 @@ pub trait Credit: fmt::Debug + Send + Sync {
     fn renew(&self);
 }
 
-type Credits = Vec<Weak<dyn Credit>>;
+/// Streams of connections whose window may be lowered.
+#[derive(Debug, Default)]
+struct Credits {
+    streams: Vec<Weak<dyn Credit>>,
+    /// How many there may be before those that ended are taken out.
+    most: usize,
+}
 
 /// Bytes that bodies hold in this process, how many they may, and how many sockets are full.
 #[derive(Debug)]
@@ -34,7 +40,9 @@ pub struct Budget {
     full: AtomicUsize,
     /// Bytes that peers may send beyond their first windows ([`crate::growing`]).
     granted: AtomicUsize,
-    /// The streams whose bytes are counted.
+    /// The window of the connections may be lowered.
+    lowers: AtomicBool,
+    /// Their streams, if so.
     credits: Mutex<Credits>,
     /// Of what this is a part.
     whole: Option<Arc<Self>>,
@@ -99,22 +107,26 @@ impl Budget {
 
     fn with(limit: usize, whole: Option<Arc<Self>>) -> Self {
         let (held, full) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let (granted, credits) = (AtomicUsize::new(0), Mutex::default());
-        Self { limit, held, full, granted, credits, whole }
+        let (granted, lowers) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { limit, held, full, granted, lowers, credits: Mutex::default(), whole }
     }
 
-    /// Renews the credit of this stream when [`Window`] was lowered.
-    pub(crate) fn counts(&self, stream: Weak<dyn Credit>) {
-        let mut credits = self.credits();
-        if credits.len() == credits.capacity() {
-            credits.retain(|stream| stream.strong_count() > 0);
+    /// Has the credit of this stream renewed after its connection's window was lowered, if it ever is.
+    pub(crate) fn renews(&self, stream: impl FnOnce() -> Weak<dyn Credit>) {
+        if !self.lowers.load(Ordering::Relaxed) {
+            return;
         }
-        credits.push(stream);
+        let mut credits = self.credits();
+        if credits.streams.len() >= credits.most {
+            credits.streams.retain(|stream| stream.strong_count() > 0);
+            // Each is looked at once for each one that is added, however many live on.
+            credits.most = 2 * credits.streams.len() + FEW;
+        }
+        credits.streams.push(stream());
     }
 
-    /// Renews the credit of all streams that are counted.
     fn renew(&self) {
-        let streams: Vec<_> = self.credits().iter().filter_map(Weak::upgrade).collect();
+        let streams: Vec<_> = self.credits().streams.iter().filter_map(Weak::upgrade).collect();
         streams.iter().for_each(|stream| stream.renew());
     }
 
@@ -240,6 +252,11 @@ impl Window {
     /// Starts at `announced`, which the first SETTINGS frame of the connection carries. The link's length
     /// doesn't count until it is known ([`Window::reach`]).
     pub fn new(budget: Arc<Budget>, announced: u32) -> Self {
+        budget.lowers.store(true, Ordering::Relaxed);
+        Self::of(budget, announced)
+    }
+
+    fn of(budget: Arc<Budget>, announced: u32) -> Self {
         Self {
             budget,
             announced,
@@ -257,7 +274,7 @@ impl Window {
     /// one before allowed.
     pub fn growing(budget: Arc<Budget>, first: u32, widest: u32, windows: u32) -> Self {
         let growing = Some(Growing::new(budget.clone(), (first, widest), windows));
-        Self { growing, ..Self::new(budget, first) }
+        Self { growing, ..Self::of(budget, first) }
     }
 
     /// The same with what a tunnel's other end gets that isn't ours.
