@@ -1,4 +1,4 @@
-//! The end of a connection whose peer must still read our last words.
+//! The end of a connection, where the peer has still to read what was sent last.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -67,7 +67,7 @@ impl Linger {
     }
 }
 
-/// The same for a socket that nobody else has. Cancel safe.
+/// The same for a socket that the caller owns. Cancel safe.
 pub async fn linger<IO>(mut io: IO, longest: Duration, most: usize)
 where
     IO: AsyncRead + AsyncWrite + Unpin,

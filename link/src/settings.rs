@@ -181,16 +181,16 @@ type Level = usize;
 /// The level of the first table of the file.
 const FILE: Level = 2;
 
-/// What somebody said of a setting.
+/// A value that was given for a setting.
 #[derive(Clone, Debug)]
 pub struct Given {
-    /// Who said it.
+    /// The flag, variable or key that gave it.
     pub origin: Origin,
     /// Never none. Only a list has more than one.
     pub texts: Vec<String>,
 }
 
-/// Who made a setting. `Display` begins the sentence about it.
+/// The flag, variable or key that gave a value. `Display` begins the sentence about it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Origin {
     /// A flag, its dashes included.
@@ -241,7 +241,7 @@ impl Given {
 }
 
 impl Sources<'_> {
-    /// What was said of a setting, by whoever counts most.
+    /// The value of a setting from the source that counts most.
     pub fn get(&self, name: &'static str) -> Option<Given> {
         self.find(name).map(|(_, given)| given)
     }
@@ -266,7 +266,7 @@ impl Sources<'_> {
         self.value(name).unwrap_or(false)
     }
 
-    /// The parts of a list, and who gave it.
+    /// The parts of a list, and the value that they were in.
     pub fn list(&self, name: &'static str) -> Option<(Given, Vec<String>)> {
         let given = self.get(name)?;
         let apart =
@@ -277,7 +277,8 @@ impl Sources<'_> {
         Some((given, parts))
     }
 
-    /// Those of `names` that are said where any of them is said first. A switch that is off counts as not said.
+    /// The values of `names` at the level that counts most of those where any of them has one. A switch that is off
+    /// counts as none.
     pub fn nearest(&self, names: &[&'static str]) -> Vec<(&'static str, Given)> {
         let is_said = |name: &str, given: &Given| {
             let on = bool::read(given.text().trim()).map_err(|_| given.not(bool::WANTED));
@@ -290,7 +291,7 @@ impl Sources<'_> {
         said.into_iter().find(|said| !said.is_empty()).unwrap_or_default()
     }
 
-    /// The first of the settings marked so that somebody outside of the file has set.
+    /// The first value that a flag or a variable gives for a setting marked so.
     pub fn outside_file(&self, mark: Mark) -> Option<Given> {
         let mut marked = self.settings.iter().filter(|setting| setting.is(mark));
         marked.find_map(|setting| {
@@ -307,7 +308,7 @@ impl Sources<'_> {
         (0..FILE + self.tables.len()).find_map(|level| Some((level, self.at(level, name)?)))
     }
 
-    /// What is said of a setting at one level.
+    /// The value of a setting at one level.
     fn at(&self, level: Level, name: &'static str) -> Option<Given> {
         let setting = self.setting(name);
         match level {

@@ -213,7 +213,7 @@ impl File {
         }
     }
 
-    /// A table by its schema, each of whose fields may be missing. `name` is what the sentences call it. What
+    /// A table by its schema, in which each field is optional. The sentences call the table `name`. What
     /// can't be read is noted and left out, so that the other mistakes of the table are told as well.
     pub fn schema<T: DeserializeOwned>(
         &self,

@@ -130,7 +130,7 @@ impl Scalar for Prefix {
     }
 }
 
-/// Longer ones are nobody's.
+/// In bytes; no route has a longer one.
 const LONGEST_PATH: usize = 1024;
 
 /// The parts of a list, which commas or blanks separate.

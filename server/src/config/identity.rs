@@ -1,4 +1,4 @@
-//! Who the gateway is and whom it admits: certificates and tokens, each from where it was given.
+//! The gateway's certificate, and the keys of the backends that it admits, each from its source.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -21,7 +21,7 @@ pub(super) fn certificate(
     sources: &Sources<'_>,
     state: Option<&Path>,
 ) -> Result<Option<CertificateSource>, Mistake> {
-    // Whoever says it closer to the command line has chosen: `--self-signed` with CERT set is no conflict.
+    // The source that counts most decides alone: `--self-signed` with CERT set is no conflict.
     let said = sources.nearest(&["self_signed", "cert", "key"]);
     let Some((name, given)) = said.first() else {
         // Behind somebody else's TLS it needs none.

@@ -81,7 +81,7 @@ impl Drop for Attempt {
 }
 
 impl Attempts {
-    /// Nobody has failed yet.
+    /// No attempt has failed yet.
     pub fn new() -> Arc<Self> {
         let (addresses, targets) = (Table::new(FREE), Table::new(FREE_TARGET));
         Arc::new(Self { addresses, targets, judged: Notify::new() })
@@ -243,7 +243,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// Failures beyond the free ones after which the delay doesn't grow, so that more needn't be remembered.
 const STEPS: u32 = 5;
-/// How long somebody who failed before waits without being told to.
+/// How long an address that failed before waits without being told to.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Buckets of a table: about a megabyte.
 const MOST: usize = 10_000;

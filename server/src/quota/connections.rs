@@ -84,7 +84,7 @@ impl ConnectionLimit {
         } else if may_earn() {
             let full = counts.all >= self.0.all;
             let slot = counts.reserve.slot(network, full)?;
-            // Where all permits are taken, it has that of somebody else.
+            // Where all permits are taken, it has the permit of another connection.
             counts.all += usize::from(!full);
             slot
         } else {
@@ -135,8 +135,8 @@ impl Counts {
         }
     }
 
-    /// Whether somebody gives way to one whose network holds `own` permits: who is there for longest, without a
-    /// request, of the network that holds most. One that holds `hog` permits loses others, too.
+    /// Whether another connection gives way to one of a network that holds `own` permits: the oldest one without a
+    /// request, of the network that holds most permits. A network that holds more than `hog` loses busy ones, too.
     fn make_room(&mut self, own: usize, hog: usize) -> bool {
         let Some(most) = self.networks.values_mut().max_by_key(|holding| holding.slots.len())
         else {

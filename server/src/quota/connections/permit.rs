@@ -20,10 +20,10 @@ pub struct ConnectionPermit {
     pub(super) slot: Arc<Slot>,
     /// The address that it counts for; a trusted proxy's connection has none until the proxy names one.
     pub(super) network: OnceLock<IpAddr>,
-    /// A proxy that passes bytes through didn't say whose: what is in them isn't its word.
+    /// A trusted proxy passes bytes through without naming the visitor: the fields in them aren't the proxy's word.
     opaque: AtomicBool,
     unframed: AtomicBool,
-    /// While somebody has it, a gateway that drains waits.
+    /// A gateway that drains waits while this sender exists.
     awaited: Mutex<Option<mpsc::Sender<()>>>,
 }
 
@@ -32,7 +32,7 @@ pub struct ConnectionPermit {
 pub(super) struct Slot {
     /// Of one kept for backends: when it ends, if no key is proven.
     pub(super) until: Option<Instant>,
-    /// Told when somebody else has it.
+    /// Told when the permit goes to another connection.
     lost: Notify,
     /// Its connection speaks like a visitor's.
     pub(super) visitor: AtomicBool,
@@ -47,13 +47,13 @@ impl Slot {
         Arc::new(Self { until: Some(until), ..Self::default() })
     }
 
-    /// It is somebody else's from now on.
+    /// Gives the permit to another connection.
     pub(super) fn lose(&self) {
         self.taken.store(true, Ordering::Relaxed);
         self.lost.notify_one();
     }
 
-    /// Whether it is somebody else's.
+    /// Whether the permit went to another connection.
     pub(super) fn is_taken(&self) -> bool {
         self.taken.load(Ordering::Relaxed)
     }
@@ -85,12 +85,12 @@ impl ConnectionPermit {
         self.await_end(None);
     }
 
-    /// Says that a proxy passes its bytes through without saying whose they are.
+    /// Says that a proxy passes bytes through without naming the visitor.
     pub fn set_opaque(&self) {
         self.opaque.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nobody vouches for what comes, though a trusted proxy brings it.
+    /// Whether a trusted proxy brings the bytes without vouching for them.
     pub fn is_opaque(&self) -> bool {
         self.opaque.load(Ordering::Relaxed)
     }
@@ -111,7 +111,7 @@ impl ConnectionPermit {
         self.limit.as_ref().map(|_| self.slot.busy.permit())
     }
 
-    /// Whether it is one of those kept for backends, and nobody has earned it yet.
+    /// Whether it is one of those kept for backends, and no key was proven on it yet.
     pub fn is_reserved(&self) -> bool {
         self.reserve().is_some_and(|limit| limit.lock().reserve.has(&self.slot))
     }
@@ -121,7 +121,7 @@ impl ConnectionPermit {
         self.reserve().into_iter().for_each(|limit| limit.lock().reserve.stand_back(&self.slot));
     }
 
-    /// Whether somebody wanted to be a backend by it, and isn't one.
+    /// Whether its peer asked to be a backend and isn't one.
     pub fn is_unearned(&self) -> bool {
         self.slot.until.is_some() && !self.slot.visitor.load(Ordering::Relaxed)
     }
@@ -150,7 +150,7 @@ impl ConnectionPermit {
             }
         };
         select! {
-            // Before another request is taken: the permit is somebody else's, who is there already.
+            // Before another request is taken: the other connection is there already.
             biased;
             () = self.slot.lost.notified() => None,
             done = work => Some(done),

@@ -26,7 +26,7 @@ pub(super) enum Rank {
 #[derive(Debug)]
 struct Holder {
     rank: Rank,
-    /// A trusted proxy's is nobody's until it says whose.
+    /// None for a trusted proxy's connection, until the proxy names the visitor.
     network: Option<IpAddr>,
     slot: Arc<Slot>,
 }
@@ -39,7 +39,7 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// A slot, if `network` has few enough. With `full`, somebody else loses his for it.
+    /// A slot, if `network` has few enough. With `full`, another connection loses its slot for it.
     pub(super) fn slot(&mut self, network: Option<IpAddr>, full: bool) -> Option<Arc<Slot>> {
         let now = Instant::now();
         let rank = self.rank(network, now);
@@ -56,7 +56,7 @@ impl Reserve {
         Some(slot)
     }
 
-    /// Says whose a slot is. False: he has enough.
+    /// Names the network of a slot. False if that network has enough.
     pub(super) fn name(&mut self, slot: &Arc<Slot>, network: IpAddr) -> bool {
         let (rank, count) = (self.rank(Some(network), Instant::now()), self.count(network));
         if let Some(holder) = self.holder(slot) {
@@ -73,7 +73,7 @@ impl Reserve {
         }
     }
 
-    /// Whether somebody still holds a slot without having proven a key.
+    /// Whether a slot is still held without a proven key.
     pub(super) fn has(&self, slot: &Arc<Slot>) -> bool {
         self.holders.iter().any(|holder| Arc::ptr_eq(&holder.slot, slot))
     }
@@ -83,7 +83,7 @@ impl Reserve {
         self.holders.retain(|holder| !Arc::ptr_eq(&holder.slot, slot));
     }
 
-    /// Somebody in `network` has a key that is good for something.
+    /// A backend in `network` proved a key that is good for a route.
     pub(super) fn prove(&mut self, network: IpAddr) {
         let now = Instant::now();
         if self.proved.len() >= MOST_PROVED && !self.proved.contains_key(&network) {
