@@ -19,8 +19,8 @@ use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
+use crate::budget::{Budget, Held};
 use crate::headers;
-use crate::window::{Budget, Held};
 
 use self::shared::{Shared, lock};
 

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::window::BATCH;
+use crate::budget::BATCH;
 
 /// The half that h2 owns. Reads pass through; writes gather.
 #[derive(Debug)]

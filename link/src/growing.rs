@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::window::{Budget, LATE_CREDIT};
+use crate::budget::Budget;
+use crate::window::LATE_CREDIT;
 
 /// How much a connection was granted beyond its first window, and the rate at which it uses it.
 #[derive(Debug)]

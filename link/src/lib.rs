@@ -5,6 +5,7 @@
 
 pub mod alpn;
 pub mod body;
+pub mod budget;
 pub mod cli;
 pub mod cork;
 pub mod crypto;

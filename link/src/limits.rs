@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::window::CEILING;
+use crate::budget::CEILING;
 
 /// Streams that a backend lets the gateway open at once on one tunnel (SETTINGS_MAX_CONCURRENT_STREAMS).
 /// Libraries default to 100–200, which two hundred open WebSockets use up for everybody else.

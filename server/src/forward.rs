@@ -22,10 +22,10 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use log::debug;
 use ptth_link::body::{Body, split};
+use ptth_link::budget::Held;
 use ptth_link::headers;
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use ptth_link::pump::{Patience, PumpError};
-use ptth_link::window::Held;
 use tokio::time::Instant;
 
 use crate::carry::{Carry, Idle, Stillness};

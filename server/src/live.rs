@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use ptth_link::budget::Budget;
 use ptth_link::limits::PROBE_TIMEOUT;
-use ptth_link::window::Budget;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use ptth_link::budget::Budget;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::Shutdown;
-use ptth_link::window::Budget;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, Limits, ProxyProtocol, Trusted};

@@ -214,8 +214,8 @@ mod tests {
     use std::task::Waker;
 
     use ptth_link::body::split;
+    use ptth_link::budget::Budget;
     use ptth_link::limits::BODY_BUDGET;
-    use ptth_link::window::Budget;
     use tokio::io::duplex;
     use tokio::task::JoinSet;
 

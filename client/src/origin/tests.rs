@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use h2::client::SendRequest;
+use ptth_link::budget::Budget;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Trigger, channel};
-use ptth_link::window::Budget;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};

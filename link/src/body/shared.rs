@@ -9,7 +9,7 @@ use h2::FlowControl;
 use http::HeaderMap;
 
 use super::BodyError;
-use crate::window::{Budget, Credit, Excess, Held};
+use crate::budget::{Budget, Credit, Excess, Held};
 
 #[derive(Debug)]
 pub(super) struct Shared {

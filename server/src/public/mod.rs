@@ -26,11 +26,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use log::{Level, debug, log_enabled};
 use ptth_link::body::Body;
+use ptth_link::budget::{Budget, Held};
 use ptth_link::events;
 use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination, Statement};
 use ptth_link::shutdown::Shutdown;
-use ptth_link::window::{Budget, Held};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 

@@ -10,9 +10,9 @@ use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCA
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use log::{debug, trace};
+use ptth_link::budget::Budget;
 use ptth_link::h1::{Head, Refusal};
 use ptth_link::shutdown::Shutdown;
-use ptth_link::window::Budget;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{ExchangeError, RequestId};

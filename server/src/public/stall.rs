@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use ptth_link::budget::{Budget, Full};
 use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::reading::Reading;
-use ptth_link::window::{Budget, Full};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Fails a write that made no progress for [`READING`], or too little. Reads pass through.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use log::{info, warn};
+use ptth_link::budget::Budget;
 use ptth_link::cork::{Cork, Driver, cork};
 use ptth_link::deadline::Deadline;
 use ptth_link::goaway::{self, OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
@@ -22,7 +23,7 @@ use ptth_link::keepalive::Keepalive;
 use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
 use ptth_link::linger::{self, linger};
 use ptth_link::shutdown::{Phase, Shutdown};
-use ptth_link::window::{self, Budget, Window};
+use ptth_link::window::{self, Window};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};

@@ -191,7 +191,7 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
                     let tunnel = Tunnel::new(
                         0,
                         (identity, grants),
-                        ptth_link::window::Budget::new(1 << 20),
+                        ptth_link::budget::Budget::new(1 << 20),
                         sender.clone(),
                     );
                     if dice.below(4) == 0 {
@@ -288,7 +288,7 @@ async fn a_reload_has_no_moment_in_which_both_policies_count() {
             let (who, grants) = registry.policy().register(&claim, &Wish::Any, None).await.unwrap();
             let key = who.map(Key::Secret);
             let identity = Identity { key, ..Identity::called(&format!("p{n}.{}", n % 2)) };
-            let budget = ptth_link::window::Budget::new(1 << 20);
+            let budget = ptth_link::budget::Budget::new(1 << 20);
             let tunnel = Tunnel::new(0, (identity, grants), budget, sender.clone());
             present.push(registry.enroll(&tunnel).unwrap());
         }

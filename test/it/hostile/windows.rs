@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ptth_client::Body;
-use ptth_link::window::Budget;
+use ptth_link::budget::Budget;
 use ptth_server::identity::Identity;
 use ptth_test::lab::Function;
 use ptth_test::peer::*;

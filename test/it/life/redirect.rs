@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ptth_client::demo::Demo;
+use ptth_link::budget::Budget;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::channel;
-use ptth_link::window::Budget;
 use ptth_server::public::Redirect;
 use ptth_test::{Answer, Backend, GatewayBox, H1, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};

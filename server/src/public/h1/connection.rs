@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Response, StatusCode};
+use ptth_link::budget::Budget;
 use ptth_link::deadline::Deadline;
 use ptth_link::h1::{Head, Refusal, Request, RequestReader, Upgraded, upgraded};
 use ptth_link::linger::{Linger, PATIENCE};
 use ptth_link::shutdown::{Phase, Shutdown};
-use ptth_link::window::Budget;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
