@@ -24,7 +24,7 @@ pub struct Budget {
     limit: usize,
     held: AtomicUsize,
     full: AtomicUsize,
-    /// Bytes that peers may send beyond their first windows ([`crate::growing`]).
+    /// Bytes that peers may send beyond their first windows ([`crate::h2::growing`]).
     granted: AtomicUsize,
     /// The window of the connections may be lowered.
     lowers: AtomicBool,
@@ -244,7 +244,7 @@ pub(crate) const NARROWER: u32 = 32;
 
 #[cfg(test)]
 mod tests {
-    use crate::window::{FIRST, WIDEST};
+    use crate::h2::window::{FIRST, WIDEST};
 
     use super::*;
 

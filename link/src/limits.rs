@@ -26,7 +26,7 @@ pub const TCP_NOTSENT_LOWAT: u32 = 128 * 1024;
 /// gateway adds, and as much for an origin's cookies.
 pub const TUNNEL_HEADER_LIST: u32 = 128 * 1024;
 
-/// Flow-control window of a whole tunnel. The budget of [`crate::window`] bounds what streams hold;
+/// Flow-control window of a whole tunnel. The budget of [`crate::h2::window`] bounds what streams hold;
 /// this one only has to be larger than any such sum, or one stalled stream would block all.
 pub const TUNNEL_CONNECTION_WINDOW: u32 = (CEILING * BODY_BUDGET) as u32;
 
@@ -35,7 +35,7 @@ pub const TUNNEL_CONNECTION_WINDOW: u32 = (CEILING * BODY_BUDGET) as u32;
 pub const SEND_BUFFER: usize = 64 * 1024;
 
 /// Bytes that the requests and responses of one process may hold for readers that are slower than
-/// their senders. See [`crate::window`].
+/// their senders. See [`crate::h2::window`].
 pub const BODY_BUDGET: usize = 64 * 1024 * 1024;
 /// Informational responses (1xx) before a final one. They know no flow control, so more of them than any use
 /// needs are a flood, and end the exchange.

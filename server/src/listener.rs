@@ -18,7 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use log::{debug, info, warn};
-use ptth_link::goaway::FORBIDDEN;
+use ptth_link::h2::goaway::FORBIDDEN;
 use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
 use ptth_link::tcp;

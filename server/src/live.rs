@@ -188,7 +188,7 @@ impl Tunnel {
         self.attention.notify_one();
     }
 
-    /// Like [`Tunnel::drain`]; at the end the backend is told why: one of [`ptth_link::goaway`]'s codes,
+    /// Like [`Tunnel::drain`]; at the end the backend is told why: one of [`ptth_link::h2::goaway`]'s codes,
     /// and a sentence.
     pub fn dismiss(&self, code: u32, why: &'static str) {
         let _ = self.dismissal.set((code, why));

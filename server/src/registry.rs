@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use log::{info, warn};
-use ptth_link::goaway::{REPLACED, WITHDRAWN};
+use ptth_link::h2::goaway::{REPLACED, WITHDRAWN};
 use tokio::sync::Notify;
 
 use crate::config::WhenTaken;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ptth_link::goaway::{TAKEN, refusal};
+use ptth_link::h2::goaway::{TAKEN, refusal};
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::channel;
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex};

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use log::{info, warn};
-use ptth_link::goaway::Why;
+use ptth_link::h2::goaway::Why;
 
 use crate::dial::{DialError, Verdict};
 use crate::retry::Loss;

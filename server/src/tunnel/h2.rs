@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! handshake ─> first PONG ─> registered ─┬─> draining (replaced, withdrawn) ─> idle ─┬─> closed
-//!     │ silent: refused                  ├─> dead (silent: ptth_link::keepalive) ─────┤
+//!     │ silent: refused                  ├─> dead (silent: ptth_link::h2::keepalive) ─────┤
 //!     └──────────────────────────────────┴─> the connection ends, too many breaches ─┘
 //! ```
 
@@ -16,14 +16,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use log::{info, warn};
 use ptth_link::budget::Budget;
-use ptth_link::cork::{Cork, Driver, cork};
 use ptth_link::deadline::Deadline;
-use ptth_link::goaway::{self, OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
-use ptth_link::keepalive::Keepalive;
+use ptth_link::h2::cork::{Cork, Driver, cork};
+use ptth_link::h2::goaway::{self, OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
+use ptth_link::h2::keepalive::Keepalive;
+use ptth_link::h2::window::{self, Window};
 use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
 use ptth_link::linger::{self, linger};
 use ptth_link::shutdown::{Phase, Shutdown};
-use ptth_link::window::{self, Window};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};

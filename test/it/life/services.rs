@@ -7,7 +7,7 @@ use ptth_client::config::Config;
 use ptth_client::demo::Demo;
 use ptth_client::journal::Journal;
 use ptth_client::{Process, Stopped};
-use ptth_link::goaway::{FORBIDDEN, REPLACED, TAKEN, WITHDRAWN, Why, farewell};
+use ptth_link::h2::goaway::{FORBIDDEN, REPLACED, TAKEN, WITHDRAWN, Why, farewell};
 use ptth_link::shutdown::{Trigger, channel};
 use ptth_test::asking::FakeGateway;
 use ptth_test::peer::{END_STREAM, Outcome, headers, request};

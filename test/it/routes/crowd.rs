@@ -6,7 +6,7 @@ use ::h2::client::SendRequest;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use ptth_link::budget::Budget;
-use ptth_link::goaway::{OVER_LIMIT, Why};
+use ptth_link::h2::goaway::{OVER_LIMIT, Why};
 use ptth_link::nested::Nested;
 use ptth_link::shutdown::channel;
 use ptth_link::token::Token;

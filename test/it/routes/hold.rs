@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use ptth_client::Body;
-use ptth_link::goaway::Why;
+use ptth_link::h2::goaway::Why;
 use ptth_link::token::Token;
 use ptth_server::config::{Config, Hold, Route};
 use ptth_server::identity::Grant;

@@ -9,10 +9,10 @@ use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
 use http::Request;
 use log::trace;
-use ptth_link::cork::{Cork, Driver, TURN, cork};
-use ptth_link::keepalive::Echo;
+use ptth_link::h2::cork::{Cork, Driver, TURN, cork};
+use ptth_link::h2::keepalive::Echo;
+use ptth_link::h2::window::Window;
 use ptth_link::linger::{self, linger};
-use ptth_link::window::Window;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::budget::Budget;
-use crate::window::LATE_CREDIT;
+use crate::h2::window::LATE_CREDIT;
 
 /// How much a connection was granted beyond its first window, and the rate at which it uses it.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ const LONGEST: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Window;
+    use crate::h2::window::Window;
 
     const FIRST: u32 = 64 * 1024;
 

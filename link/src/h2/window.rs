@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::budget::Budget;
 use crate::deadline::Deadline;
-use crate::growing::Growing;
+use crate::h2::growing::Growing;
 
 /// The window of one connection's streams, as last announced.
 #[derive(Debug)]
