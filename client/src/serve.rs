@@ -13,22 +13,20 @@ mod tests;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use h2::server::{Connection, SendResponse};
+use h2::server::SendResponse;
 use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use log::warn;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::budget::Budget;
-use ptth_link::h2::cork::{Cork, Driver, cork};
 use ptth_link::h2::goaway::{self, Why};
-use ptth_link::h2::keepalive::Keepalive;
-use ptth_link::h2::window::{self, Window};
-use ptth_link::limits::{SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
+use ptth_link::h2::window::Window;
+use ptth_link::h2::{self as engine, Load};
 use ptth_link::shutdown::{Phase, Shutdown};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -85,34 +83,29 @@ impl<S> Answering<S> {
 }
 
 /// Why a tunnel is no more.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Ended {
     /// The gateway doesn't want us. With TLS 1.3 that arrives only now.
+    #[error("{0}")]
     Refused(DialError),
     /// The gateway said why, and perhaps in which words.
+    #[error("{}", told(*.0, .1.as_deref()))]
     Told(Why, Option<String>),
-    /// The connection broke, or the gateway ended it.
-    Connection(h2::Error),
-    /// The socket failed.
-    Socket(std::io::Error),
-    /// Nothing came from the gateway for two PING intervals.
-    Dead,
-    /// Closed in order, by either side.
-    Closed,
+    /// As the connection did.
+    #[error("{0}")]
+    Connection(#[from] engine::Ended),
 }
 
-impl std::fmt::Display for Ended {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Refused(err) => write!(f, "{err}"),
-            Self::Told(Why::Stopping, _) => f.write_str("the gateway stops"),
-            Self::Told(why, None) => write!(f, "the gateway ended it: {why}"),
-            Self::Told(why, Some(text)) => write!(f, "the gateway ended it: {why} ({text:?})"),
-            Self::Connection(err) => write!(f, "{err}"),
-            Self::Socket(err) => write!(f, "the socket failed: {err}"),
-            Self::Dead => f.write_str("nothing came from the gateway for two ping intervals"),
-            Self::Closed => f.write_str("closed"),
-        }
+impl Ended {
+    /// In order, by either side.
+    pub(crate) const CLOSED: Self = Self::Connection(engine::Ended::Closed);
+}
+
+fn told(why: Why, words: Option<&str>) -> String {
+    match (why, words) {
+        (Why::Stopping, _) => "the gateway stops".to_owned(),
+        (why, None) => format!("the gateway ended it: {why}"),
+        (why, Some(words)) => format!("the gateway ended it: {why} ({words:?})"),
     }
 }
 
@@ -134,19 +127,17 @@ where
     B::Error: std::fmt::Display + Send,
 {
     answering.budget = answering.budget.part();
-    let mut engine = match timeout(
-        PREFACE,
-        Engine::start(io, &answering.budget, (answering.ours, answering.streams)),
-    )
-    .await
+    let window = Window::tunnel(answering.budget.clone(), answering.ours);
+    // Transposed roles: this side dialled, and yet it is HTTP/2's server, which answers.
+    let mut engine = match timeout(PREFACE, Engine::answering(io, window, answering.streams)).await
     {
         Ok(Ok(engine)) => engine,
         Ok(Err(err)) => return ended(err),
-        Err(_) => return Ended::Dead,
+        Err(_) => return engine::Ended::Dead.into(),
     };
     let _ = up.send(());
     let mut streams = JoinSet::new();
-    let mut draining = false;
+    let (mut draining, mut broken) = (false, None::<(engine::Ended, Pin<Box<Sleep>>)>);
     let mut drained = pin!(drain.reached(Phase::Draining));
     let (service, around) = answering.split();
     // All of it in one poll: what came together is accepted together, and flushed once.
@@ -160,120 +151,38 @@ where
             draining = true;
             engine.connection.graceful_shutdown();
         }
-        let open = streams.len();
-        engine.poll(cx, open, |request, respond| {
+        let load = Load { streams: streams.len(), ..Load::default() };
+        let polled = engine.poll(cx, load, |request, respond| {
             // Boxed, since tokio would move it four times: a seventh of an exchange's instructions.
             streams.spawn(Box::pin(exchange(service.clone(), around.clone(), request, respond)));
-        })
+        });
+        match polled {
+            // A gateway that refuses a backend closes while that is still talking: what it said before is read.
+            Poll::Ready(err @ engine::Ended::Socket(_)) => {
+                let (_, until) = broken.get_or_insert_with(|| (err, Box::pin(sleep(LAST_WORDS))));
+                ready!(until.as_mut().poll(cx));
+                broken.take().map_or(Poll::Pending, |(err, _)| Poll::Ready(err.into()))
+            }
+            polled => polled.map(ended),
+        }
     })
     .await
 }
 
-fn ended(err: h2::Error) -> Ended {
+type Engine<IO> = engine::Answering<IO>;
+
+fn ended(ended: engine::Ended) -> Ended {
+    let engine::Ended::Connection(err) = ended else { return ended.into() };
     if let Some(why) = Why::of(&err) {
         return Ended::Told(why, goaway::text(&err));
     }
     if err.get_io().is_none() {
-        return Ended::Connection(err);
+        return engine::Ended::Connection(err).into();
     }
     match err.into_io().map(DialError::of) {
         Some(refused @ DialError::Refused(_)) => Ended::Refused(refused),
-        Some(DialError::Tls(err)) => Ended::Socket(err),
-        _ => Ended::Closed,
-    }
-}
-
-/// An HTTP/2 connection, its flush, its keepalive and its window: what must be polled together.
-struct Engine<IO> {
-    connection: Connection<Cork<IO>, Bytes>,
-    driver: Driver<IO>,
-    keepalive: Keepalive,
-    window: Window,
-    /// The socket takes nothing more.
-    broken: Option<Broken>,
-}
-
-/// Why the socket takes nothing, and until when to read what the gateway said before: a gateway that
-/// refuses us closes while we are still talking.
-struct Broken {
-    why: std::io::Error,
-    until: Pin<Box<Sleep>>,
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
-    async fn start(
-        io: IO,
-        budget: &Arc<Budget>,
-        (ours, streams): (bool, u32),
-    ) -> Result<Self, h2::Error> {
-        let (io, driver) = cork(io);
-        // Transposed roles: this side dialled, and yet it is HTTP/2's server, which answers.
-        let mut builder = h2::server::Builder::new();
-        builder
-            .max_concurrent_streams(streams)
-            .initial_window_size(if ours { window::FIRST } else { window::FOREIGN })
-            .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
-            .max_header_list_size(TUNNEL_HEADER_LIST)
-            .max_send_buffer_size(SEND_BUFFER)
-            .enable_connect_protocol()
-            // The gateway multiplexes strangers. h2's defences would let one of them end the tunnel
-            // for all; against the gateway itself they are not needed, which could just stop asking.
-            .data_frame_budget(usize::MAX)
-            .max_concurrent_reset_streams(REMEMBERED_RESETS)
-            .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
-            .max_local_error_reset_streams(None);
-        let mut connection = driver.flushing(builder.handshake(io)).await?;
-        let pings = connection.ping_pong().expect("it is taken once, here");
-        let mut keepalive = Keepalive::new(pings);
-        // To know how far it is.
-        keepalive.ping(0);
-        let window = match ours {
-            true => Window::first(budget.clone()),
-            false => Window::foreign(budget.clone()),
-        };
-        Ok(Self { connection, driver, keepalive, window, broken: None })
-    }
-
-    /// Moves the connection and hands what it brought to `take`. Ready when it has ended.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        streams: usize,
-        mut take: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
-    ) -> Poll<Ended> {
-        let received = self.driver.received();
-        if let Some(time) = self.keepalive.round_trip() {
-            self.window.reach(time);
-        }
-        self.window.poll_renewals(cx);
-        if let Some(window) = self.window.adjust(streams, received)
-            && self.connection.set_initial_window_size(window).is_ok()
-        {
-            self.window.announce(window, received);
-        }
-        let accepted = loop {
-            match self.connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => take(request, respond),
-                over => break over,
-            }
-        };
-        if let Poll::Ready(Err(why)) = self.driver.poll_flush(cx)
-            && self.broken.is_none()
-        {
-            self.broken = Some(Broken { why, until: Box::pin(sleep(LAST_WORDS)) });
-        }
-        match accepted {
-            Poll::Ready(Some(Err(err))) => return Poll::Ready(ended(err)),
-            Poll::Ready(_) => return Poll::Ready(Ended::Closed),
-            Poll::Pending => {}
-        }
-        if let Some(Broken { why, until }) = &mut self.broken
-            && until.as_mut().poll(cx).is_ready()
-        {
-            let why = std::mem::replace(why, std::io::ErrorKind::BrokenPipe.into());
-            return Poll::Ready(Ended::Socket(why));
-        }
-        self.keepalive.poll_dead(cx, self.driver.received(), false).map(|()| Ended::Dead)
+        Some(DialError::Tls(err)) => engine::Ended::Socket(err).into(),
+        _ => engine::Ended::Closed.into(),
     }
 }
 
@@ -379,8 +288,3 @@ fn is_final(status: StatusCode) -> bool {
 const PREFACE: Duration = Duration::from_secs(10);
 /// What a gateway said before its socket closed is here already, or comes with the next packet.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Streams that were reset and whose late frames must still be told from a breach of protocol.
-const REMEMBERED_RESETS: usize = 4096;
-/// More than the gateway sends at once (its graveyard's burst), so that visitors who come and go by the
-/// thousand can't end the tunnel.
-const RESETS_BEFORE_ACCEPT: usize = 20_000;

@@ -234,7 +234,7 @@ where
                     }
                     let renewal = live.since + RENEWAL.mul_f64(0.9 + 0.1 * random());
                     let ended = select! {
-                        ended = &mut live.ended => ended.unwrap_or(Ended::Closed),
+                        ended = &mut live.ended => ended.unwrap_or(Ended::CLOSED),
                         () = sleep_until(renewal) => {
                             info!("tunnel: {} is renewed", self.label);
                             old = Some(live);
@@ -297,7 +297,7 @@ where
         });
         while tunnels.try_join_next().is_some() {}
         if is_up.await.is_err() {
-            let why = (&mut ended).await.unwrap_or(Ended::Closed);
+            let why = (&mut ended).await.unwrap_or(Ended::CLOSED);
             return Err(self.lost(why, None));
         }
         info!(

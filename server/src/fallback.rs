@@ -4,16 +4,18 @@
 //! It has no grants, since it is in no route's pool.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use h2::Ping;
 use ptth_client::config::{OriginAddress, OriginOptions};
 use ptth_client::origin::Origin;
 use ptth_client::serve::{Answering, answer};
 use ptth_link::budget::Budget;
-use ptth_link::limits::{BODY_BUDGET, TUNNEL_HEADER_LIST, TUNNEL_STREAMS};
+use ptth_link::h2::Asking;
+use ptth_link::h2::window::Window;
+use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
 use ptth_link::shutdown::{Trigger, channel};
 use tokio::io::duplex;
 use tokio::select;
@@ -107,26 +109,19 @@ impl Fallback {
         running.spawn(async move {
             answer(far, answering, drain, up).await;
         });
-        let (sender, mut connection) = h2::client::Builder::new()
-            .enable_push(false)
-            .initial_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .max_header_list_size(TUNNEL_HEADER_LIST)
-            .data_frame_budget(usize::MAX)
-            .max_local_error_reset_streams(None)
-            .handshake(near)
-            .await
-            .ok()?;
-        let mut pings = connection.ping_pong()?;
-        let tunnel = Tunnel::new(shard, (Identity::default(), Vec::new()), budget.part(), sender);
+        let part = budget.part();
+        let window = Window::tunnel(part.clone(), true);
+        let (sender, mut engine) = Asking::asking(near, (), window).await.ok()?;
+        // From then on it is known whether it takes WebSockets.
+        engine.answered().await.ok()?;
+        let tunnel = Tunnel::new(shard, (Identity::default(), Vec::new()), part, sender);
         let driven = tunnel.clone();
         running.spawn(async move {
             let mut look = interval(RELEASE);
             look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut connection = std::pin::pin!(connection);
             loop {
                 select! {
-                    _ = &mut connection => break,
+                    _ = poll_fn(|cx| engine.poll(cx, driven.load(), |_, _| {})) => break,
                     _ = look.tick() => {
                         driven.reset_limiter.release();
                     }
@@ -134,8 +129,6 @@ impl Fallback {
             }
             driven.drain();
         });
-        // With the PONG its SETTINGS have come: whether it takes WebSockets.
-        pings.ping(Ping::opaque()).await.ok()?;
         pool.add(&tunnel);
         Some(Self { pool, running, trigger })
     }
@@ -143,8 +136,6 @@ impl Fallback {
 
 /// Between the two ends.
 const PIPE: usize = 256 * 1024;
-/// Of a stream, and of all together: what waits is bounded by the process's budget.
-const WINDOW: u32 = 1024 * 1024;
 /// For certificates to be read, and two ends of a pipe to greet each other.
 const BEGIN: Duration = Duration::from_secs(5);
 /// How often streams that were given up are reset.

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use ptth_link::budget::Budget;
+use ptth_link::h2::Load;
 use ptth_link::limits::PROBE_TIMEOUT;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -110,20 +111,17 @@ impl Tunnel {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Whether a request waits for the head of its response.
-    pub fn is_waited_for(&self) -> bool {
-        self.waiting.held() > 0
+    /// For the driver: what is under way.
+    pub(crate) fn load(&self) -> Load {
+        let opened =
+            self.opened.load(Ordering::Relaxed) && self.opened.swap(false, Ordering::Relaxed);
+        Load { streams: self.in_flight(), waiting: self.waiting.held() > 0, opened }
     }
 
     /// One more request waits for the head of its response, until this is dropped.
     pub(crate) fn wait(&self) -> Permit {
         self.opened.store(true, Ordering::Relaxed);
         self.waiting.permit()
-    }
-
-    /// Whether a stream was opened since this was last asked.
-    pub(crate) fn has_opened(&self) -> bool {
-        self.opened.load(Ordering::Relaxed) && self.opened.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the backend speaks extended CONNECT (RFC 8441).

@@ -1,6 +1,7 @@
 //! Gateways that end a tunnel in the midst of talk.
 
 use std::io;
+use std::task::Context;
 
 use ptth_link::h2::goaway::{TAKEN, refusal};
 use ptth_link::limits::BODY_BUDGET;
@@ -78,6 +79,6 @@ async fn a_closed_socket_that_says_nothing_ends_the_tunnel_soon() {
     gateway.write_all(&refusal(TAKEN, "taken")[..24 + 9]).await.unwrap();
     let begun = Instant::now();
     let ended = answer(Closed(near), answering(), drain, up).await;
-    assert!(matches!(ended, Ended::Socket(_)), "{ended}");
+    assert!(matches!(ended, Ended::Connection(engine::Ended::Socket(_))), "{ended}");
     assert_eq!(begun.elapsed().as_secs(), LAST_WORDS.as_secs());
 }

@@ -5,8 +5,9 @@
 //! Measured on the prototypes: 30 to 40 % of all CPU time.
 //!
 //! And one read of [`TURN`] bytes a poll: h2 reads as long as bytes come, and keeps each frame until the
-//! stream's own task runs. A peer's tiny frames would fill the memory and stop everybody on the thread.
+//! stream's own task runs. A peer's tiny frames would fill the memory and stop every task on the thread.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -18,17 +19,39 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::budget::BATCH;
 
+/// Sees the bytes that pass between h2 and the socket: what h2 doesn't tell of them.
+pub trait Watch {
+    /// What a read brought; nothing, where it waits.
+    ///
+    /// # Errors
+    /// The read fails with it, and h2 gets nothing of these bytes.
+    fn came(&mut self, _cx: &mut Context<'_>, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What to write now of `bytes`: a part from their beginning, or others in place of as many.
+    fn going<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        Cow::Borrowed(bytes)
+    }
+
+    /// What the socket took.
+    fn went(&mut self, _bytes: &[u8]) {}
+}
+
+impl Watch for () {}
+
 /// The half that h2 owns. Reads pass through; writes gather.
 #[derive(Debug)]
-pub struct Cork<T>(Arc<Mutex<Corked<T>>>);
+pub struct Cork<T, W = ()>(Arc<Mutex<Corked<T, W>>>);
 
 /// The half that the driver of the connection keeps.
 #[derive(Debug)]
-pub struct Driver<T>(Arc<Mutex<Corked<T>>>);
+pub struct Driver<T, W = ()>(Arc<Mutex<Corked<T, W>>>);
 
 #[derive(Debug)]
-struct Corked<T> {
+struct Corked<T, W> {
     io: T,
+    watch: W,
     unsent: BytesMut,
     flushed: bool,
     /// The socket took less than there was.
@@ -44,10 +67,11 @@ struct Corked<T> {
     batch: usize,
 }
 
-/// Wraps `io` for h2 and for the one who drives h2. Both live in one task, so the lock is never contended.
-pub fn cork<T>(io: T) -> (Cork<T>, Driver<T>) {
+/// Wraps `io` for h2 and for the driver of the connection. Both live in one task, so the lock is never contended.
+pub fn cork<T, W>(io: T, watch: W) -> (Cork<T, W>, Driver<T, W>) {
     let shared = Arc::new(Mutex::new(Corked {
         io,
+        watch,
         unsent: BytesMut::new(),
         flushed: true,
         full: false,
@@ -60,7 +84,7 @@ pub fn cork<T>(io: T) -> (Cork<T>, Driver<T>) {
     (Cork(shared.clone()), Driver(shared))
 }
 
-impl<T: AsyncWrite + Unpin> Driver<T> {
+impl<T: AsyncWrite + Unpin, W: Watch> Driver<T, W> {
     /// Sends what has gathered. Pending while the socket is full; the caller is woken when it isn't.
     ///
     /// # Errors
@@ -100,8 +124,13 @@ impl<T: AsyncWrite + Unpin> Driver<T> {
     }
 
     /// The other half, once h2 is done with it.
-    pub fn io(&self) -> Cork<T> {
+    pub fn io(&self) -> Cork<T, W> {
         Cork(self.0.clone())
+    }
+
+    /// Whether all that gathered is sent.
+    pub fn is_flushed(&self) -> bool {
+        lock(&self.0).flushed
     }
 
     /// Says how many bytes may gather.
@@ -115,7 +144,7 @@ impl<T: AsyncWrite + Unpin> Driver<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Corked<T> {
+impl<T: AsyncWrite + Unpin, W: Watch> Corked<T, W> {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.flushed {
             return Poll::Ready(Ok(()));
@@ -128,10 +157,12 @@ impl<T: AsyncWrite + Unpin> Corked<T> {
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
-            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent))?;
+            let part = self.watch.going(&self.unsent);
+            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &part))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.watch.went(self.unsent.get(..sent).unwrap_or_default());
             self.unsent.advance(sent);
         }
         // An idle tunnel holds no buffer.
@@ -142,7 +173,7 @@ impl<T: AsyncWrite + Unpin> Corked<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Cork<T> {
+impl<T: AsyncRead + Unpin, W: Watch> AsyncRead for Cork<T, W> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -157,16 +188,23 @@ impl<T: AsyncRead + Unpin> AsyncRead for Cork<T> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        let corked = &mut *corked;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut corked.io).poll_read(cx, buf))?;
-        let read = buf.filled().len() - before;
+        let polled = Pin::new(&mut corked.io).poll_read(cx, buf);
+        let bytes = buf.filled().get(before..).unwrap_or_default();
+        let read = bytes.len();
+        if let Err(err) = corked.watch.came(cx, bytes) {
+            buf.set_filled(before);
+            return Poll::Ready(Err(err));
+        }
+        ready!(polled)?;
         corked.received += read as u64;
         corked.turn += read.max(LEAST_READ);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
+impl<T: AsyncWrite + Unpin, W: Watch> AsyncWrite for Cork<T, W> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -204,7 +242,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
 }
 
 /// Nothing that runs under this lock can leave it half done, so a panic elsewhere doesn't matter here.
-fn lock<T>(shared: &Mutex<Corked<T>>) -> MutexGuard<'_, Corked<T>> {
+fn lock<T, W>(shared: &Mutex<Corked<T, W>>) -> MutexGuard<'_, Corked<T, W>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -248,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_flushed_frames_are_one_write() {
-        let (mut cork, driver) = cork(Socket::default());
+        let (mut cork, driver) = cork(Socket::default(), ());
         for _ in 0..100 {
             cork.write_all(&[0; 300]).await.unwrap();
             cork.flush().await.unwrap();
@@ -262,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn what_gathers_is_bounded_and_arrives_in_order() {
         let (near, mut far) = tokio::io::duplex(64);
-        let (mut cork, driver) = cork(near);
+        let (mut cork, driver) = cork(near, ());
         let sent: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
         let writer = async {
             cork.write_all(&sent).await.unwrap();
@@ -281,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn one_poll_reads_no_more_than_a_turn() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let (mut cork, driver) = cork(near);
+        let (mut cork, driver) = cork(near, ());
         far.write_all(&vec![0; 4 * TURN]).await.unwrap();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         for _ in 0..4 {
@@ -302,7 +340,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_socket_stops_the_writer() {
         let (near, _far) = tokio::io::duplex(64);
-        let (mut cork, driver) = cork(near);
+        let (mut cork, driver) = cork(near, ());
         let mut taken = 0;
         let mut cx = Context::from_waker(std::task::Waker::noop());
         while let Poll::Ready(n) = Pin::new(&mut cork).poll_write(&mut cx, &[0; 1000]) {
@@ -317,7 +355,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_injected_while_a_write_waits() {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
-        let (mut cork, driver) = cork(near);
+        let (mut cork, driver) = cork(near, ());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         for part in [BATCH, BATCH] {
             assert_eq!(cork.write(&vec![0; 70 * 1024]).await.unwrap(), part);
@@ -333,7 +371,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_taken_while_the_socket_is_full() {
         let (near, mut far) = tokio::io::duplex(64);
-        let (mut cork, driver) = cork(near);
+        let (mut cork, driver) = cork(near, ());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         cork.write_all(&[0; 100]).await.unwrap();
         assert!(driver.poll_flush(&mut cx).is_pending());
@@ -344,7 +382,7 @@ mod tests {
 
     #[tokio::test]
     async fn as_much_gathers_as_was_said() {
-        let (mut cork, driver) = cork(Socket::default());
+        let (mut cork, driver) = cork(Socket::default(), ());
         driver.gather(1000);
         assert_eq!(cork.write(&[0; 2000]).await.unwrap(), 1000);
         assert_eq!(lock(&driver.0).io.writes, 0);

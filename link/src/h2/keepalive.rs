@@ -3,70 +3,36 @@
 //! Invariant: a peer from which nothing came for two intervals is dead, though the socket says nothing.
 //! Any byte counts as a sign of life, not the PONG alone: on a slow link that sits behind the data.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
+use crate::deadline::Deadline;
 use crate::limits::{PING_INTERVAL, PROBE_TIMEOUT};
 
-/// Sends PING (RFC 9113 §6.7), and measures how long the answer takes.
-#[derive(Debug)]
-pub struct Echo {
-    pings: PingPong,
-    asked: Instant,
-    received: u64,
-    round_trip: Option<Duration>,
-}
-
-impl Echo {
-    /// Nothing is asked yet.
-    pub fn new(pings: PingPong) -> Self {
-        Self { pings, asked: Instant::now(), received: 0, round_trip: None }
-    }
-
-    /// Asks now. `received` counts the bytes that came from the peer so far.
-    pub fn ping(&mut self, received: u64) {
-        self.received = received;
-        // An error means that one is under way already, which serves as well.
-        if self.pings.send_ping(Ping::opaque()).is_ok() {
-            self.asked = Instant::now();
-        }
-    }
-
-    /// Whether the last PING is answered now.
-    pub fn is_answered(&mut self, cx: &mut Context<'_>, received: u64) -> bool {
-        let answered = matches!(self.pings.poll_pong(cx), Poll::Ready(Ok(_)));
-        if answered {
-            if self.round_trip.is_none() {
-                // Whoever drives the connection looks at it before he polls this.
-                cx.waker().wake_by_ref();
-            }
-            let waited = received.saturating_sub(self.received) > LITTLE;
-            self.round_trip = Some(settle(self.round_trip, self.asked.elapsed(), waited));
-        }
-        answered
-    }
-
-    /// How long it takes to the peer and back: of the PINGs so far about the fastest, since the others waited
-    /// behind data.
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
-    }
-}
-
-/// Watches whether anything comes back. Polled beside the connection, in its task.
+/// Sends PING (RFC 9113 §6.7), measures how long the answer takes, and watches whether anything comes back. Polled
+/// beside the connection, in its task.
 #[derive(Debug)]
 pub struct Keepalive {
-    echo: Echo,
-    timer: Pin<Box<Sleep>>,
+    pings: PingPong,
+    /// When the last PING was sent, and how many bytes had come by then.
+    asked: (Instant, u64),
     outstanding: bool,
+    round_trip: Option<Duration>,
+    /// Without it, silence means nothing.
+    watch: Option<Watch>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    timer: Deadline,
+    /// When to look next.
+    look: Instant,
     /// When the next PING is due in any case.
     regular: Instant,
-    /// When silence is death, if somebody asked for a sign of life.
+    /// When silence is death, if a sign of life was asked for.
     verdict: Option<Instant>,
     /// Bytes that had come when it was last looked, and since when there were no more.
     heard: (u64, Instant),
@@ -75,89 +41,35 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// Starts the clock.
-    pub fn new(pings: PingPong) -> Self {
+    /// Measures the round trip, and no more.
+    pub fn measuring(pings: PingPong) -> Self {
+        let asked = (Instant::now(), 0);
+        Self { pings, asked, outstanding: false, round_trip: None, watch: None }
+    }
+
+    /// The same, and watches from now on.
+    pub fn watching(pings: PingPong) -> Self {
         let now = Instant::now();
         let regular = now + PING_INTERVAL;
-        Self {
-            echo: Echo::new(pings),
-            timer: Box::pin(sleep_until(regular)),
-            outstanding: false,
+        let watch = Watch {
+            timer: Deadline::default(),
+            look: regular,
             regular,
             verdict: None,
             heard: (0, now),
             hurried: false,
-        }
+        };
+        Self { watch: Some(watch), ..Self::measuring(pings) }
     }
 
-    /// Ready when the peer is dead. `received` counts the bytes that came from it so far; `waiting`: a request
-    /// waits for it to answer, so that silence means more.
-    pub fn poll_dead(&mut self, cx: &mut Context<'_>, received: u64, waiting: bool) -> Poll<()> {
-        if self.echo.is_answered(cx, received) {
-            self.outstanding = false;
+    /// Asks now. `received` counts the bytes that came from the peer so far.
+    pub fn ping(&mut self, received: u64) {
+        self.asked.1 = received;
+        // An error means that one is under way already, which serves as well.
+        if self.pings.send_ping(Ping::opaque()).is_ok() {
+            self.asked.0 = Instant::now();
         }
-        if waiting && !self.hurried {
-            self.hurried = true;
-            let now = Instant::now();
-            self.hear(received, now);
-            self.heard.1 = now;
-            let look = self.timer.deadline().min(now + LOOK);
-            self.timer.as_mut().reset(look);
-        }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            if self.is_dead(received, waiting) {
-                return Poll::Ready(());
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Any byte acquits.
-    fn hear(&mut self, received: u64, now: Instant) {
-        if received != self.heard.0 {
-            (self.heard, self.verdict) = ((received, now), None);
-        }
-    }
-
-    /// Looks, asks where that is due, and sets the timer for the next look.
-    fn is_dead(&mut self, received: u64, waiting: bool) -> bool {
-        let now = Instant::now();
-        self.hear(received, now);
-        if self.verdict.is_some_and(|verdict| now >= verdict) {
-            return true;
-        }
-        let way = self.round_trip().unwrap_or_default();
-        let hush = HUSH.max(way * 4);
-        if waiting && now >= self.heard.1 + hush {
-            let verdict = now + ANSWER.max(way * 8);
-            // Once for each silence.
-            if self.verdict.is_none_or(|earlier| earlier > verdict) {
-                self.verdict = Some(verdict);
-                self.ping(received);
-            }
-        }
-        if now >= self.regular {
-            self.regular = now + PING_INTERVAL;
-            self.verdict.get_or_insert(self.regular);
-            self.ping(received);
-        }
-        self.hurried = waiting;
-        let look = if waiting { now + LOOK } else { self.regular };
-        let next = look.min(self.regular);
-        self.timer.as_mut().reset(self.verdict.map_or(next, |verdict| verdict.min(next)));
-        false
-    }
-
-    /// Asks now, and takes silence of [`PROBE_TIMEOUT`] for death. For a tunnel that was replaced: either
-    /// the peer renews it while it works, or it has been gone for some time.
-    pub fn probe(&mut self, received: u64) {
-        self.ping(received);
-        let now = Instant::now();
-        let verdict = now + PROBE_TIMEOUT;
-        self.heard = (received, now);
-        self.verdict = Some(verdict);
-        let look = self.timer.deadline().min(verdict);
-        self.timer.as_mut().reset(look);
+        self.outstanding = true;
     }
 
     /// Whether the last PING was answered.
@@ -165,15 +77,108 @@ impl Keepalive {
         !self.outstanding
     }
 
-    /// As [`Echo::round_trip`].
+    /// How long it takes to the peer and back: of the PINGs so far about the fastest, since the others waited
+    /// behind data.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.echo.round_trip()
+        self.round_trip
     }
 
-    /// Asks now.
-    pub fn ping(&mut self, received: u64) {
-        self.echo.ping(received);
-        self.outstanding = true;
+    /// Whether silence is death.
+    pub fn is_watching(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Asks now, and takes silence of [`PROBE_TIMEOUT`] for death. For a tunnel that was replaced: either
+    /// the peer renews it while it works, or it has been gone for some time.
+    pub fn probe(&mut self, received: u64) {
+        self.ping(received);
+        if let Some(watch) = &mut self.watch {
+            let now = Instant::now();
+            let verdict = now + PROBE_TIMEOUT;
+            watch.heard = (received, now);
+            watch.verdict = Some(verdict);
+            watch.look = watch.look.min(verdict);
+        }
+    }
+
+    /// Ready when the peer is dead. `received` counts the bytes that came from it so far; `waiting`: a request
+    /// waits for it to answer, so that silence means more.
+    pub fn poll_dead(&mut self, cx: &mut Context<'_>, received: u64, waiting: bool) -> Poll<()> {
+        self.poll_pong(cx, received);
+        let Some(watch) = &mut self.watch else { return Poll::Pending };
+        if waiting && !watch.hurried {
+            watch.hurried = true;
+            let now = Instant::now();
+            watch.hear(received, now);
+            watch.heard.1 = now;
+            watch.look = watch.look.min(now + LOOK);
+        }
+        while let Some(watch) = &mut self.watch {
+            ready!(watch.timer.poll_at(cx, watch.look));
+            match watch.look(received, waiting, self.round_trip.unwrap_or_default()) {
+                Look::Fine => {}
+                Look::Ask => self.ping(received),
+                Look::Dead => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_pong(&mut self, cx: &mut Context<'_>, received: u64) {
+        if !matches!(self.pings.poll_pong(cx), Poll::Ready(Ok(_))) {
+            return;
+        }
+        self.outstanding = false;
+        if self.round_trip.is_none() {
+            // The window follows it at the next poll of the connection.
+            cx.waker().wake_by_ref();
+        }
+        let (since, before) = self.asked;
+        let waited = received.saturating_sub(before) > LITTLE;
+        self.round_trip = Some(settle(self.round_trip, since.elapsed(), waited));
+    }
+}
+
+enum Look {
+    Fine,
+    Ask,
+    Dead,
+}
+
+impl Watch {
+    /// Any byte acquits.
+    fn hear(&mut self, received: u64, now: Instant) {
+        if received != self.heard.0 {
+            (self.heard, self.verdict) = ((received, now), None);
+        }
+    }
+
+    /// Looks, and says when to look again.
+    fn look(&mut self, received: u64, waiting: bool, way: Duration) -> Look {
+        let now = Instant::now();
+        self.hear(received, now);
+        if self.verdict.is_some_and(|verdict| now >= verdict) {
+            return Look::Dead;
+        }
+        let mut found = Look::Fine;
+        if waiting && now >= self.heard.1 + HUSH.max(way * 4) {
+            let verdict = now + ANSWER.max(way * 8);
+            // Once for each silence.
+            if self.verdict.is_none_or(|earlier| earlier > verdict) {
+                self.verdict = Some(verdict);
+                found = Look::Ask;
+            }
+        }
+        if now >= self.regular {
+            self.regular = now + PING_INTERVAL;
+            self.verdict.get_or_insert(self.regular);
+            found = Look::Ask;
+        }
+        self.hurried = waiting;
+        let look = if waiting { now + LOOK } else { self.regular };
+        let next = look.min(self.regular);
+        self.look = self.verdict.map_or(next, |verdict| verdict.min(next));
+        found
     }
 }
 

@@ -33,6 +33,15 @@ pub struct Window {
     /// It was lowered, and credit is to be renewed so many times more.
     renewals: &'static [Duration],
     renewal: Deadline,
+    connection: Option<Connection>,
+}
+
+/// The window of the whole connection.
+#[derive(Debug)]
+struct Connection {
+    first: u32,
+    full: u32,
+    target: u32,
 }
 
 impl Window {
@@ -54,6 +63,7 @@ impl Window {
             growing: None,
             renewals: &[],
             renewal: Deadline::default(),
+            connection: None,
         }
     }
 
@@ -64,27 +74,35 @@ impl Window {
         Self { growing, ..Self::of(budget, first) }
     }
 
-    /// The same with what a tunnel's other end gets that isn't ours.
-    pub fn foreign(budget: Arc<Budget>) -> Self {
+    /// That of a tunnel: to an end that is `ours` as wide as the link is long, to another one growing.
+    pub fn tunnel(budget: Arc<Budget>, ours: bool) -> Self {
+        if ours {
+            return Self { reach: FIRST, fresh: true, ..Self::new(budget, FIRST) };
+        }
         Self::growing(budget, FOREIGN, FOREIGN_WIDEST, FOREIGN_WINDOWS)
     }
 
-    /// Starts with [`FIRST`], to be as wide as the link is long.
-    pub fn first(budget: Arc<Budget>) -> Self {
-        Self { reach: FIRST, fresh: true, ..Self::new(budget, FIRST) }
+    /// As it was announced last.
+    pub fn announced(&self) -> u32 {
+        self.announced
     }
 
-    /// As [`Budget::batch`].
-    pub fn batch(&self) -> usize {
-        self.budget.batch()
+    /// Has the connection's window, which begins with `first`, follow the streams': so many may be as full as theirs
+    /// allows.
+    #[must_use]
+    pub fn with_connection(self, first: u32, full: u32) -> Self {
+        Self { connection: Some(Connection { first, full, target: first }), ..self }
     }
 
-    /// The window of the whole connection, which begins with `first`: `full` times that of a stream.
-    pub fn connection(&self, first: u32, full: u32) -> u32 {
-        if self.budget.whole().is_pressed() {
-            return first;
-        }
-        self.announced.saturating_mul(full).max(first)
+    /// The connection's window to aim at from now on, where it is another one. Where much is held in the process, it
+    /// is what it was at first, by credit that is withheld.
+    pub fn target(&mut self) -> Option<u32> {
+        let connection = self.connection.as_mut()?;
+        let target = match self.budget.whole().is_pressed() {
+            true => connection.first,
+            false => self.announced.saturating_mul(connection.full).max(connection.first),
+        };
+        (std::mem::replace(&mut connection.target, target) != target).then_some(target)
     }
 
     /// Says how long the link is: what it takes to there and back.
@@ -161,9 +179,9 @@ pub(crate) const LATE_CREDIT: f64 = 2.6;
 /// That at 100 ms.
 pub(crate) const WIDEST: u32 = 32 * 1024 * 1024;
 /// What a tunnel begins with, and what it keeps on a short link.
-pub const FIRST: u32 = 256 * 1024;
+pub(crate) const FIRST: u32 = 256 * 1024;
 /// The same towards one that isn't ours, and is never told of a lower one.
-pub const FOREIGN: u32 = 64 * 1024;
+const FOREIGN: u32 = 64 * 1024;
 /// As wide as it grows: at 100 ms that is 4 to 10 MB/s.
 const FOREIGN_WIDEST: u32 = 1024 * 1024;
 /// As many stalled streams are paid for when the window grows.
@@ -200,7 +218,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_window_is_as_wide_as_the_link_is_long() {
         let budget = Budget::new(64 << 20);
-        let mut window = Window::first(budget.clone());
+        let mut window = Window::tunnel(budget.clone(), true);
         assert_eq!(window.adjust(1, 0), None);
         window.reach(Duration::from_millis(50));
         let wide = window.adjust(1, 0).unwrap();
@@ -217,7 +235,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn in_the_end_the_window_is_all_that_the_link_needs() {
-        let mut window = Window::first(Budget::new(64 << 20));
+        let mut window = Window::tunnel(Budget::new(64 << 20), true);
         window.announce(FIRST / 8 * 7, 0);
         tokio::time::advance(RAISE_INTERVAL).await;
         assert_eq!(window.adjust(1, 1000), None, "not while it isn't the limit");

@@ -26,6 +26,7 @@ use http_body_util::BodyExt;
 use log::debug;
 use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::{Body, Inflow, split};
+use ptth_link::h2::Ended;
 use ptth_link::headers;
 use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::pump::{Heard, Patience, pump};
@@ -55,7 +56,7 @@ where
     let conduct = Arc::new(Conduct::new(shared));
     if let Some(mut engine) = Box::pin(Engine::start(&visitor, conduct.clone(), io)).await {
         run(&mut engine, visitor, conduct).await;
-        engine.close().await;
+        engine.wire.close().await;
     }
 }
 
@@ -78,7 +79,7 @@ impl Requests {
         cx: &mut Context<'_>,
         engine: &mut Engine<IO>,
         were_open: bool,
-    ) -> Poll<Option<Result<(), h2::Error>>> {
+    ) -> Poll<Option<Ended>> {
         let mut left = false;
         while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {
             left = true;
@@ -117,9 +118,8 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(
         busy = if open { busy.or_else(|| requests.visitor.stay.busy()) } else { None };
         select! {
             ended = poll_fn(|cx| requests.poll(cx, engine, open)) => match ended {
-                Some(Ok(())) => break,
-                Some(Err(err)) => {
-                    debug!("visitor: {} connection ended: {err}", requests.visitor.address);
+                Some(ended) => {
+                    debug!("visitor: {} connection ended: {ended}", requests.visitor.address);
                     break;
                 }
                 None if open => idle = Instant::now() + IDLE,
@@ -131,21 +131,21 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(
                 }
                 idle = Instant::now() + FAREWELL;
                 requests.ending = true;
-                engine.connection.graceful_shutdown();
+                engine.wire.connection.graceful_shutdown();
             }
             () = shutdown.reached(Phase::Draining), if !requests.ending => {
                 requests.ending = true;
-                engine.connection.graceful_shutdown();
+                engine.wire.connection.graceful_shutdown();
             }
         }
         if requests.conduct.is_bad() {
             debug!("visitor: {} cancels too much", requests.visitor.address);
-            engine.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            engine.wire.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             requests.conduct.forgive();
         }
         if requests.is_last() {
             requests.ending = true;
-            engine.connection.graceful_shutdown();
+            engine.wire.connection.graceful_shutdown();
         }
         let tunnels = requests.conduct.tunnels();
         if requests.ending && tunnels > 0 && requests.streams.len() <= tunnels {

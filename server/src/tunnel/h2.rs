@@ -7,21 +7,15 @@
 //! ```
 
 use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use log::{info, warn};
 use ptth_link::budget::Budget;
-use ptth_link::deadline::Deadline;
-use ptth_link::h2::cork::{Cork, Driver, cork};
-use ptth_link::h2::goaway::{self, OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
-use ptth_link::h2::keepalive::Keepalive;
-use ptth_link::h2::window::{self, Window};
-use ptth_link::limits::{PING_INTERVAL, SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
+use ptth_link::h2::goaway::{OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
+use ptth_link::h2::window::Window;
+use ptth_link::h2::{self as engine, Asking};
+use ptth_link::limits::PING_INTERVAL;
 use ptth_link::linger::{self, linger};
 use ptth_link::shutdown::{Phase, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -49,24 +43,12 @@ pub enum Ended {
     /// Its credential has all the tunnels that it may have.
     #[error("{OVER}")]
     Over,
-    /// The connection broke, or the backend ended it.
+    /// As the connection did.
     #[error("{0}")]
-    Connection(h2::Error),
-    /// The socket failed.
-    #[error("the socket failed: {0}")]
-    Socket(io::Error),
-    /// Nothing came from it for two PING intervals, or for seconds while a request waited.
-    #[error("nothing came from the backend, and no answer to a ping")]
-    Dead,
-    /// It doesn't acknowledge SETTINGS (RFC 9113 §6.5.3), and so won't keep to its window.
-    #[error("the backend doesn't acknowledge our settings")]
-    Unsettled,
+    Connection(#[from] engine::Ended),
     /// The backend broke the protocol too often.
     #[error("the backend broke the protocol too often")]
     Penalized,
-    /// The backend closed it in order.
-    #[error("the backend closed it")]
-    Closed,
     /// Replaced, withdrawn or shut down, with nothing left to finish.
     #[error("drained")]
     Drained,
@@ -103,7 +85,7 @@ where
         refuse(io, TAKEN, "another backend is there and keeps its place").await;
         return Ended::Taken;
     }
-    match timeout(FIRST_PONG, Engine::start(io, &home, (identity, grants))).await {
+    match timeout(FIRST_PONG, start(io, &home, (identity, grants))).await {
         Ok(Ok((engine, tunnel))) => {
             let id = tunnel.id;
             // Nothing but who uses it keeps it: h2 says GOAWAY when its last sender is gone.
@@ -116,7 +98,9 @@ where
             }
             drop(end);
             match ended {
-                Ended::Closed | Ended::Drained => info!("tunnel: {id} ended: {ended}"),
+                Ended::Connection(engine::Ended::Closed) | Ended::Drained => {
+                    info!("tunnel: {id} ended: {ended}")
+                }
                 _ => warn!("tunnel: {id} lost: {ended}"),
             }
             ended
@@ -161,111 +145,25 @@ fn routes_text(grants: &[Grant]) -> String {
     texts.join(", ")
 }
 
-/// An HTTP/2 connection, its flush, its keepalive and its window: what must be polled together.
-struct Engine<IO> {
-    connection: h2::client::Connection<Cork<Costly<IO>>, Bytes>,
-    driver: Driver<Costly<IO>>,
-    keepalive: Keepalive,
-    window: Window,
-    /// Since when a window waits for the last one to be acknowledged.
-    unsettled: Deadline,
-}
-
-impl<IO> Engine<IO>
+/// Begins, and waits for the backend's first PONG.
+async fn start<IO>(
+    io: IO,
+    home: &Home,
+    (identity, grants): (Identity, Vec<Grant>),
+) -> Result<(Engine<IO>, Arc<Tunnel>), Ended>
 where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Asks for the backend's first PONG: then its SETTINGS are known, too, and it is no silent socket.
-    async fn start(
-        io: IO,
-        home: &Home,
-        who: (Identity, Vec<Grant>),
-    ) -> Result<(Self, Arc<Tunnel>), Ended> {
-        let (io, driver) = cork(Costly::new(io));
-        // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
-        let (sender, mut connection) = h2::client::Builder::new()
-            .enable_push(false)
-            .initial_window_size(if who.0.ours { window::FIRST } else { window::FOREIGN })
-            .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
-            .max_header_list_size(TUNNEL_HEADER_LIST)
-            .max_send_buffer_size(SEND_BUFFER)
-            .max_concurrent_reset_streams(REMEMBERED_RESETS)
-            // Small frames are taken off each stream as they come (link::body), and merged there, so
-            // that one visitor's stream of them isn't counted against the tunnel.
-            .data_frame_budget(usize::MAX)
-            // A backend that breaks the protocol is counted in `Tunnel::penalize`, which forgets; h2's
-            // count is for the connection's life, which here is weeks.
-            .max_local_error_reset_streams(None)
-            .handshake(io)
-            .await
-            .map_err(Ended::Connection)?;
-        let pings = connection.ping_pong().expect("it is taken once, here");
-        let mut keepalive = Keepalive::new(pings);
-        keepalive.probe(0);
-        let budget = home.budget.part();
-        let window = if who.0.ours {
-            Window::first(budget.clone())
-        } else {
-            Window::foreign(budget.clone())
-        };
-        let mut engine =
-            Self { connection, driver, keepalive, window, unsettled: Deadline::default() };
-        poll_fn(|cx| match engine.poll(cx, 0, (false, false)) {
-            Poll::Ready(ended) => Poll::Ready(Err(ended)),
-            Poll::Pending if engine.keepalive.is_answered() => Poll::Ready(Ok(())),
-            Poll::Pending => Poll::Pending,
-        })
-        .await?;
-        Ok((engine, Tunnel::new(home.shard, who, budget, sender)))
-    }
-
-    /// Ready when the connection has ended. `streams`: how many are open; `waiting`: one of them for its response;
-    /// `opened`: one was opened since the last poll.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        streams: usize,
-        (waiting, opened): (bool, bool),
-    ) -> Poll<Ended> {
-        let received = self.driver.received();
-        self.window.poll_renewals(cx);
-        if let Some(time) = self.keepalive.round_trip() {
-            self.window.reach(time);
-        }
-        match self.window.adjust(streams, received) {
-            // Fails while the last SETTINGS frame isn't acknowledged; then the next poll tries again.
-            Some(window) if self.connection.set_initial_window_size(window).is_err() => {
-                if self.unsettled.poll_after(cx, SETTLED).is_ready() {
-                    return Poll::Ready(Ended::Unsettled);
-                }
-            }
-            Some(window) => {
-                self.window.announce(window, received);
-                self.unsettled.clear();
-            }
-            None => self.unsettled.clear(),
-        }
-        let mut ended = Poll::Pending;
-        if opened {
-            // h2 answers a PING before it sends the head of a stream that was opened earlier. A backend that
-            // drains would take the answer to mean that no stream is on its way (RFC 9113 §6.8).
-            self.driver.pause_reads(true);
-            ended = Pin::new(&mut self.connection).poll(cx);
-            self.driver.pause_reads(false);
-        }
-        if ended.is_pending() {
-            ended = Pin::new(&mut self.connection).poll(cx);
-        }
-        let flushed = self.driver.poll_flush(cx);
-        if let Poll::Ready(result) = ended {
-            return Poll::Ready(result.map_or_else(Ended::Connection, |()| Ended::Closed));
-        }
-        if let Poll::Ready(Err(err)) = flushed {
-            return Poll::Ready(Ended::Socket(err));
-        }
-        self.keepalive.poll_dead(cx, self.driver.received(), waiting).map(|()| Ended::Dead)
-    }
+    let budget = home.budget.part();
+    let window = Window::tunnel(budget.clone(), identity.ours);
+    // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
+    let (sender, mut engine) = Asking::asking(io, Costly::default(), window).await?;
+    engine.keepalive.probe(0);
+    engine.answered().await?;
+    Ok((engine, Tunnel::new(home.shard, (identity, grants), budget, sender)))
 }
+
+type Engine<IO> = Asking<IO, Costly>;
 
 /// Drives a registered tunnel.
 async fn run<IO>(mut engine: Engine<IO>, tunnel: Arc<Tunnel>, home: Home) -> Ended
@@ -303,7 +201,7 @@ where
     loop {
         select! {
             ended = poll_fn(|cx| {
-                let ended = engine.poll(cx, tunnel.in_flight(), (tunnel.is_waited_for(), tunnel.has_opened()));
+                let ended = engine.poll(cx, tunnel.load(), |_, _| {});
                 if engine.keepalive.is_answered() {
                     tunnel.note_answer();
                 }
@@ -315,7 +213,7 @@ where
                     told = None;
                 }
                 ended
-            }) => return ended,
+            }) => return ended.into(),
             () = tunnel.attention.notified() => {
                 if tunnel.is_out() {
                     return Ended::Penalized;
@@ -352,46 +250,26 @@ where
     }
 }
 
-/// With the last sender gone, h2 says GOAWAY(NO_ERROR) and closes. What the backend must know better
-/// goes out before: between two of h2's frames, since all of those were flushed. Then it has a moment to
-/// close by itself, since of two GOAWAYs that it finds together only the last would count.
+/// With the last sender gone, h2 says GOAWAY(NO_ERROR) and closes. What the backend must know better goes out before,
+/// and in its place: h2's own GOAWAY would take it back.
 async fn finish<IO>(mut engine: Engine<IO>, tunnel: Arc<Tunnel>) -> Ended
 where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin,
 {
-    if let Some((code, why)) = tunnel.dismissal() {
-        let frame = goaway::farewell(code, why);
-        let mut told = false;
-        let left = poll_fn(|cx| {
-            let ended = engine.poll(cx, 0, (false, false)).is_ready();
-            if !ended && !told {
-                told = engine.driver.inject(&frame);
-                if told {
-                    // To have it flushed.
-                    cx.waker().wake_by_ref();
-                }
-            }
-            if ended { Poll::Ready(()) } else { Poll::Pending }
-        });
-        let gone = timeout(FAREWELL, left).await.is_ok();
-        if gone || told {
-            // h2's own GOAWAY would take back what it was told.
-            return Ended::Drained;
-        }
+    if let Some((code, why)) = tunnel.dismissal()
+        && engine.dismiss(code, why).await
+    {
+        return Ended::Drained;
     }
     drop(tunnel);
-    let _ = timeout(FAREWELL, poll_fn(|cx| engine.poll(cx, 0, (false, false)))).await;
+    let _ = timeout(FAREWELL, engine.ended()).await;
     Ended::Drained
 }
 
 /// From the end of the TLS handshake to the first PONG: as long as any other first byte.
 const FIRST_PONG: Duration = Duration::from_secs(10);
-/// For a backend to acknowledge SETTINGS. Behind a slow uplink its answer waits for megabytes of DATA.
-const SETTLED: Duration = Duration::from_secs(60);
 /// What a backend is told that has as many tunnels as --max-tunnels allows.
 const OVER: &str = "its credential has all the tunnels that it may have here";
-/// Streams that we reset and whose late frames must still be told from a breach of protocol.
-const REMEMBERED_RESETS: usize = 4096;
 /// For the last frames to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often deferred streams are looked at.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use h2::server::{Builder, Connection, SendResponse};
+use h2::server::{Builder, SendResponse};
 use http::Request;
 use log::trace;
-use ptth_link::h2::cork::{Cork, Driver, TURN, cork};
-use ptth_link::h2::keepalive::Echo;
+use ptth_link::budget::Budget;
+use ptth_link::h2::cork::{TURN, cork};
+use ptth_link::h2::keepalive::Keepalive;
 use ptth_link::h2::window::Window;
-use ptth_link::linger::{self, linger};
+use ptth_link::h2::{Answering, Ended, Load};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -38,16 +39,11 @@ fn builder(batch: usize) -> Builder {
     builder
 }
 
-/// The connection, its flush and its window.
+/// A visitor's connection, and its socket as its streams see it.
 pub(super) struct Engine<IO> {
-    pub(super) connection: Connection<Cork<Frames<Stall<IO>>>, Bytes>,
-    driver: Driver<Frames<Stall<IO>>>,
-    /// The socket, as its streams see it.
+    pub(super) wire: Answering<Stall<IO>, Frames>,
     pub(super) outlet: Outlet,
-    window: Window,
-    echo: Echo,
-    /// The connection's window.
-    target: u32,
+    budget: Arc<Budget>,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
@@ -57,10 +53,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         conduct: Arc<Conduct>,
         io: IO,
     ) -> Option<Box<Self>> {
-        let (io, outlet) = Stall::new(io, visitor.budget.clone());
-        let (io, driver) = cork(Frames::new(io, conduct));
-        let handshake = driver.flushing(builder(visitor.budget.batch()).handshake::<_, Bytes>(io));
-        let mut connection = match timeout(PREFACE, handshake).await {
+        let budget = visitor.budget.clone();
+        let (io, outlet) = Stall::new(io, budget.clone());
+        let (io, driver) = cork(io, Frames::new(conduct));
+        let handshake = driver.flushing(builder(budget.batch()).handshake::<_, Bytes>(io));
+        let connection = match timeout(PREFACE, handshake).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(err)) => {
                 trace!("visitor: {} HTTP/2 handshake: {err}", visitor.address);
@@ -71,66 +68,24 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
                 return None;
             }
         };
-        let mut echo = Echo::new(connection.ping_pong()?);
-        // Now, while nothing waits in the visitor's socket ahead of the answer.
-        echo.ping(0);
-        let window =
-            Window::growing(visitor.budget.clone(), STREAM_WINDOW, WIDEST_WINDOW, FULL_WINDOWS);
-        let target = CONNECTION_WINDOW;
-        Some(Box::new(Self { connection, driver, outlet, window, echo, target }))
+        let window = Window::growing(budget.clone(), STREAM_WINDOW, WIDEST_WINDOW, FULL_WINDOWS)
+            .with_connection(CONNECTION_WINDOW, FULL_WINDOWS);
+        let wire = Answering::new(connection, driver, window, Keepalive::measuring);
+        Some(Box::new(Self { wire, outlet, budget }))
     }
 
-    /// Hands every request that is there to `accept`, and flushes once. Ready when the connection has ended.
+    /// Hands every request that is there to `accept`. Ready when the connection has ended.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        mut accept: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
-    ) -> Poll<Result<(), h2::Error>> {
-        let received = self.driver.received();
-        self.driver.gather(self.window.batch());
-        self.widen(cx, received);
-        let ended = loop {
-            match self.connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => accept(request, respond),
-                Poll::Ready(Some(Err(err))) => break Poll::Ready(Err(err)),
-                Poll::Ready(None) => break Poll::Ready(Ok(())),
-                Poll::Pending => break Poll::Pending,
-            }
-        };
-        match self.driver.poll_flush(cx) {
-            Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
-            Poll::Ready(Ok(())) => self.outlet.clear(),
-            Poll::Pending => {}
+        accept: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
+    ) -> Poll<Ended> {
+        self.wire.driver.gather(self.budget.batch());
+        let ended = self.wire.poll(cx, Load::default(), accept);
+        if self.wire.driver.is_flushed() {
+            self.outlet.clear();
         }
         ended
-    }
-
-    /// Lets the visitor read our last frames, of which a close with unread bytes would take some back.
-    pub(super) async fn close(&self) {
-        let linger = linger(self.driver.io(), linger::PATIENCE, linger::UNDER_WAY);
-        self.driver.flushing(linger).await;
-    }
-
-    /// Widens the streams' window where uploads need it. The connection's follows; where much is held in the
-    /// process it goes back to what it was at first, by credit that is withheld.
-    fn widen(&mut self, cx: &mut Context<'_>, received: u64) {
-        if self.echo.is_answered(cx, received)
-            && let Some(time) = self.echo.round_trip()
-        {
-            self.window.reach(time);
-        }
-        if let Some(window) = self.window.adjust(0, received)
-            && self.connection.set_initial_window_size(window).is_ok()
-        {
-            self.window.announce(window, received);
-            // The way may be shorter than it seemed.
-            self.echo.ping(received);
-        }
-        let target = self.window.connection(CONNECTION_WINDOW, FULL_WINDOWS);
-        if target != self.target {
-            self.connection.set_target_window_size(target);
-            self.target = target;
-        }
     }
 }
 

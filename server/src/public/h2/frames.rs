@@ -1,21 +1,21 @@
 //! The frames that pass on a visitor's connection, and what h2 doesn't tell of them.
 
+use std::borrow::Cow;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
-use crate::frames::{
-    ACK, CONTINUATION, END_HEADERS, GOAWAY, HEADERS, RESET, RST_STREAM, SETTINGS, Walk,
-};
 use ptth_link::deadline::Deadline;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use ptth_link::h2::cork::Watch;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::conduct::Conduct;
+use crate::frames::{
+    ACK, CONTINUATION, END_HEADERS, GOAWAY, HEADERS, RESET, RST_STREAM, SETTINGS, Walk,
+};
 
-/// The connection under h2.
+/// Watches the frames between h2 and the socket.
 ///
 /// A read fails when a field block takes longer than [`BLOCK`], or when too many others of the process are unfinished:
 /// h2 holds what it has decoded of one. RST_STREAM begins a write, and so a TLS record,
@@ -24,8 +24,7 @@ use super::conduct::Conduct;
 /// opened after it had acknowledged our SETTINGS are counted in its [`Conduct`]. And GOAWAY says FRAME_SIZE_ERROR
 /// for a frame whose size is wrong (RFC 9113 §4.2), where h2 says PROTOCOL_ERROR.
 #[derive(Debug)]
-pub(super) struct Frames<IO> {
-    io: IO,
+pub(super) struct Frames {
     conduct: Arc<Conduct>,
     came: Walk,
     went: Walk,
@@ -42,17 +41,16 @@ pub(super) struct Frames<IO> {
     missized: bool,
 }
 
-impl<IO> Frames<IO> {
-    pub(super) fn new(io: IO, conduct: Arc<Conduct>) -> Self {
-        Self::within(&UNFINISHED, io, conduct)
+impl Frames {
+    pub(super) fn new(conduct: Arc<Conduct>) -> Self {
+        Self::within(&UNFINISHED, conduct)
     }
 
-    fn within(places: &'static Semaphore, io: IO, conduct: Arc<Conduct>) -> Self {
+    fn within(places: &'static Semaphore, conduct: Arc<Conduct>) -> Self {
         Self {
             places,
             unfinished: None,
             excessive: false,
-            io,
             conduct,
             came: Walk::after(PREFACE),
             went: Walk::default(),
@@ -63,7 +61,7 @@ impl<IO> Frames<IO> {
         }
     }
 
-    fn came(&mut self, mut bytes: &[u8]) {
+    fn see(&mut self, mut bytes: &[u8]) {
         while let Some(head) = self.came.next(&mut bytes) {
             self.missized |= head.is_missized();
             if matches!(head.kind, HEADERS | CONTINUATION) {
@@ -84,15 +82,6 @@ impl<IO> Frames<IO> {
                 }
                 SETTINGS if head.flags & ACK != 0 => self.acknowledged = true,
                 _ => {}
-            }
-        }
-    }
-
-    fn went(&mut self, mut bytes: &[u8]) {
-        while let Some(head) = self.went.next(&mut bytes) {
-            let ours = matches!(head.code, NO_ERROR | INTERNAL_ERROR | CANCEL);
-            if head.kind == RST_STREAM && !ours && head.stream > self.eager {
-                self.conduct.provoked();
             }
         }
     }
@@ -126,54 +115,33 @@ impl<IO> Frames<IO> {
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Frames<IO> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.came(buf.filled().get(before..).unwrap_or_default());
+impl Watch for Frames {
+    fn came(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        self.see(bytes);
         if self.excessive {
-            buf.set_filled(before);
-            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+            return Err(io::ErrorKind::OutOfMemory.into());
         }
         if !self.came.in_block() {
             self.block.clear();
-            return polled;
+        } else if self.block.poll_after(cx, BLOCK).is_ready() && bytes.is_empty() {
+            // What came just now would have been handed out first.
+            return Err(io::ErrorKind::TimedOut.into());
         }
-        match self.block.poll_after(cx, BLOCK) {
-            // What came just now is handed out first: an error says that nothing was read.
-            Poll::Ready(()) if buf.filled().len() == before => {
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        Ok(())
+    }
+
+    fn going<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let part = bytes.get(..self.before_reset(bytes)).unwrap_or(bytes);
+        self.corrected(part).map_or(Cow::Borrowed(part), Cow::Owned)
+    }
+
+    fn went(&mut self, mut bytes: &[u8]) {
+        while let Some(head) = self.went.next(&mut bytes) {
+            let ours = matches!(head.code, NO_ERROR | INTERNAL_ERROR | CANCEL);
+            if head.kind == RST_STREAM && !ours && head.stream > self.eager {
+                self.conduct.provoked();
             }
-            _ => polled,
         }
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Frames<IO> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let part = buf.get(..self.before_reset(buf)).unwrap_or(buf);
-        let corrected = self.corrected(part);
-        let polled = Pin::new(&mut self.io).poll_write(cx, corrected.as_deref().unwrap_or(part));
-        if let Poll::Ready(Ok(taken)) = &polled {
-            self.went(part.get(..*taken).unwrap_or(part));
-        }
-        polled
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -195,6 +163,7 @@ const CANCEL: u32 = 8;
 
 #[cfg(test)]
 mod tests {
+    use ptth_link::h2::cork::cork;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::{Instant, sleep};
 
@@ -209,7 +178,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_that_drips_has_ten_seconds() {
         let (near, mut far) = tokio::io::duplex(1024);
-        let mut frames = Frames::new(near, Arc::default());
+        let (mut frames, _driver) = cork(near, Frames::new(Arc::default()));
         let begun = Instant::now();
         let drip = async {
             far.write_all(&[0; PREFACE]).await.unwrap();
@@ -240,18 +209,19 @@ mod tests {
         let places: &'static Semaphore = Box::leak(Box::new(Semaphore::new(2)));
         let begin = [&[0; PREFACE][..], &frame(HEADERS, 0, 1, b"x")].concat();
         let more = frame(CONTINUATION, 0, 1, b"x");
-        let (mut far_ends, mut open) = (Vec::new(), Vec::new());
+        let (mut far_ends, mut open, mut drivers) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..2 {
             let (near, mut far) = tokio::io::duplex(1024);
             far.write_all(&[&begin[..], &more, &more].concat()).await.unwrap();
-            let mut frames = Frames::within(places, near, Arc::default());
+            let (mut frames, driver) = cork(near, Frames::within(places, Arc::default()));
             frames.read_exact(&mut vec![0; begin.len() + 2 * more.len()]).await.unwrap();
             far_ends.push(far);
             open.push(frames);
+            drivers.push(driver);
         }
         let (near, mut far) = tokio::io::duplex(1024);
         far.write_all(&begin).await.unwrap();
-        let mut third = Frames::within(places, near, Arc::default());
+        let (mut third, _driver) = cork(near, Frames::within(places, Arc::default()));
         let err = third.read(&mut [0; 1024]).await.unwrap_err();
         assert_eq!(err.kind(), io::ErrorKind::OutOfMemory);
         // Who ends his makes room for the next.
@@ -260,12 +230,13 @@ mod tests {
         open[0].read_exact(&mut vec![0; end.len()]).await.unwrap();
         assert_eq!(places.available_permits(), 1);
         open.clear();
+        drivers.clear();
         assert_eq!(places.available_permits(), 2);
     }
 
     #[test]
     fn a_write_ends_before_a_reset() {
-        let frames = Frames::new(tokio::io::empty(), Arc::default());
+        let frames = Frames::new(Arc::default());
         let (data, reset) = (frame(0, 1, 1, b"end"), frame(RST_STREAM, 0, 1, &[0; 4]));
         assert_eq!(frames.before_reset(&[&data[..], &reset, &data].concat()), data.len());
         assert_eq!(frames.before_reset(&[&reset[..], &data].concat()), RESET + data.len());
