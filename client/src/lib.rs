@@ -32,11 +32,11 @@ pub mod demo;
 pub mod dial;
 pub mod journal;
 pub mod origin;
-pub mod retry;
+mod retry;
 pub mod serve;
 mod stopped;
 pub mod tls;
-pub mod tunnels;
+mod tunnels;
 
 use std::future::pending;
 

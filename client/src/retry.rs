@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How the last attempt ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Loss {
+pub(crate) enum Loss {
     /// Nobody was there: no address, no connection. An attempt costs the gateway nothing, so it is
     /// repeated often enough to be back within two seconds of it.
     Unreachable,
@@ -22,7 +22,7 @@ pub enum Loss {
 
 /// Doubling pauses with full jitter, for ever.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
     /// Counted apart: an outage of an hour says nothing against the gateway that comes back.
     unreachable: u32,
@@ -30,7 +30,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// The pause after `loss`. `random` is uniform in 0..1.
-    pub fn pause(&mut self, loss: Loss, random: f64) -> Duration {
+    pub(crate) fn pause(&mut self, loss: Loss, random: f64) -> Duration {
         if loss == Loss::Displaced {
             return DISPLACED;
         }

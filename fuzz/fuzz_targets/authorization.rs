@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use http::HeaderValue;
 use libfuzzer_sys::fuzz_target;
-use ptth_server::auth::{Claim, Credential, Files, Refusal, Settings, authorization};
+use ptth_server::lab::{Claim, Credential, Files, Refusal, Settings, authorization};
 
 /// One of each kind that decides by itself. Nobody can guess their secrets.
 static KINDS: LazyLock<Vec<Arc<dyn Credential>>> = LazyLock::new(|| {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ptth_server::listener::proxied::{Beginning, beginning};
+use ptth_server::lab::proxied::{Beginning, beginning};
 
 /// The longest header that is read.
 const MOST: usize = 536;

@@ -31,7 +31,10 @@ use crate::identity::Key;
 
 pub use credential::{Checking, Claim, Credential, Pass, Refusal};
 pub use kinds::{KINDS, Settings};
-pub use secret::{Content, Digest, Files, LoadError, Secret};
+pub use secret::Files;
+#[cfg(test)]
+pub(crate) use secret::LoadError;
+pub(crate) use secret::{Content, Secret};
 
 /// Which keys TLS lets in, at the moment of a handshake.
 pub trait Admits: fmt::Debug + Send + Sync {
@@ -89,7 +92,7 @@ impl Admits for Known {
 }
 
 /// The key that one handshake's backend showed, if it isn't known: the operator may have to add it.
-pub type Stranger = Arc<OnceLock<Key>>;
+pub(crate) type Stranger = Arc<OnceLock<Key>>;
 
 /// Lets TLS ask a backend for its certificate and decide by its key, in one handshake.
 #[derive(Debug)]

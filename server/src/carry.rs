@@ -21,7 +21,7 @@ use crate::upload::Upload;
 /// Ready when both are done. Dropping it before resets the stream, as the tunnel's rate allows.
 #[must_use = "neither body moves unless this is polled"]
 #[derive(Debug)]
-pub struct Carry {
+pub(crate) struct Carry {
     moving: Option<Moving>,
     extended: bool,
     unasked: bool,
@@ -43,7 +43,7 @@ struct Moving {
 
 /// A stream on which nothing moves, whose place others may need.
 #[derive(Debug)]
-pub struct Idle {
+pub(crate) struct Idle {
     /// What had moved before.
     moved: u64,
     since: Instant,
@@ -52,13 +52,13 @@ pub struct Idle {
 
 impl Idle {
     /// One on whose stream nothing has moved since then.
-    pub fn new(lease: &Lease, moved: u64, since: Instant) -> Self {
+    pub(crate) fn new(lease: &Lease, moved: u64, since: Instant) -> Self {
         Self { moved, since, pressed: Box::pin(lease.pressed()) }
     }
 
     /// Ready when others wait for streams, and nothing has moved here for a second, for an address that has more
     /// than `most`.
-    pub fn poll(
+    pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         lease: &Lease,
@@ -97,64 +97,69 @@ impl Moving {
 impl Carry {
     /// Moves `inflow` to the visitor and `upload` to the backend, on the stream that `lease` stands for;
     /// gives up when neither moved for `patience`.
-    pub fn new(inflow: Inflow, upload: Option<Upload>, lease: Lease, patience: Duration) -> Self {
+    pub(crate) fn new(
+        inflow: Inflow,
+        upload: Option<Upload>,
+        lease: Lease,
+        patience: Duration,
+    ) -> Self {
         let stall = Some(Stillness::new(patience));
         let moving = Some(Moving { inflow, upload, lease, stall, idle: None });
         Self { moving, extended: false, unasked: false, broken: false, ceded: false }
     }
 
     /// Nothing to move.
-    pub fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self { moving: None, extended: false, unasked: false, broken: false, ceded: false }
     }
 
     /// Says that the request crossed as extended CONNECT.
-    pub fn extended(mut self, extended: bool) -> Self {
+    pub(crate) fn extended(mut self, extended: bool) -> Self {
         self.extended = extended;
         self
     }
 
     /// Says that the response refused the body that the visitor offered before he was asked for it.
-    pub fn unasked(mut self, unasked: bool) -> Self {
+    pub(crate) fn unasked(mut self, unasked: bool) -> Self {
         self.unasked = unasked;
         self
     }
 
     /// Whether it ended before the response did.
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
 
     /// Whether it ended since others waited for its stream, and nobody read the response.
-    pub fn is_ceded(&self) -> bool {
+    pub(crate) fn is_ceded(&self) -> bool {
         self.ceded
     }
 
     /// Lifts the limit on stillness: an upgraded connection may be silent for days.
-    pub fn be_patient(&mut self) {
+    pub(crate) fn be_patient(&mut self) {
         if let Some(moving) = &mut self.moving {
             moving.stall = None;
         }
     }
 
     /// Whether the request crossed as extended CONNECT, so that a success makes two byte streams of it.
-    pub fn is_extended(&self) -> bool {
+    pub(crate) fn is_extended(&self) -> bool {
         self.extended
     }
 
     /// Whether the response refused the body that the visitor offered before he was asked for it.
-    pub fn is_unasked(&self) -> bool {
+    pub(crate) fn is_unasked(&self) -> bool {
         self.unasked
     }
 
     /// Bytes taken from the visitor so far.
-    pub fn uploaded(&self) -> u64 {
+    pub(crate) fn uploaded(&self) -> u64 {
         let moving = self.moving.as_ref();
         moving.and_then(|moving| moving.upload.as_ref()).map_or(0, Upload::moved)
     }
 
     /// Whether nothing is left to do.
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.moving.is_none()
     }
 }
@@ -228,7 +233,7 @@ impl Drop for Carry {
 
 /// A deadline that begins anew whenever something moved.
 #[derive(Debug)]
-pub struct Stillness {
+pub(crate) struct Stillness {
     /// How long nothing may move.
     pub patience: Duration,
     since: Instant,
@@ -240,19 +245,19 @@ pub struct Stillness {
 
 impl Stillness {
     /// Begins now.
-    pub fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         let since = Instant::now();
         let first = Some(since + patience.min(STILL));
         Self { patience, since, first, timer: Deadline::default(), moved: 0 }
     }
 
     /// Since when nothing has moved, if that lasts.
-    pub fn lasts(&self) -> Option<Instant> {
+    pub(crate) fn lasts(&self) -> Option<Instant> {
         Some(self.since).filter(|since| since.elapsed() >= STILL)
     }
 
     /// Ready when `moved` has been the same for too long.
-    pub fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
         if moved != self.moved {
             (self.moved, self.since) = (moved, Instant::now());
         }

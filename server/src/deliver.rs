@@ -38,11 +38,11 @@ use crate::error::{ExchangeError, RequestId};
 use crate::forward::{Informational, Way};
 
 use backlog::{Backlog, Permit};
-pub use courier::Courier;
+pub(crate) use courier::Courier;
 
 /// Whether a route's `respond` is for such a request. Safe methods ask for something, and so want the
 /// backend's own answer: several senders of webhooks verify an address by a GET first.
-pub fn suits(method: &Method) -> bool {
+pub(crate) fn suits(method: &Method) -> bool {
     !method.is_safe() && *method != Method::CONNECT
 }
 
@@ -251,7 +251,7 @@ fn acknowledgement(status: StatusCode, id: RequestId) -> Response<Body> {
 
 /// Marks a response that is the gateway's own, so that its fields need no hygiene.
 #[derive(Clone, Copy, Debug)]
-pub struct Acknowledged;
+pub(crate) struct Acknowledged;
 
 /// draft-ietf-httpapi-idempotency-key-header: a structured field, whose value is a string.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

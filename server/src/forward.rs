@@ -35,14 +35,14 @@ use crate::quota::{Permit, SMALL};
 use crate::router;
 use crate::upload::{Upload, Watched};
 
-pub use way::Way;
+pub(crate) use way::Way;
 
 /// The upgrade that a visitor asks for, and how it would cross (RFC 8441).
 #[derive(Clone, Debug)]
-pub struct Upgrade(pub h2::ext::Protocol);
+pub(crate) struct Upgrade(pub h2::ext::Protocol);
 
 /// Receives 1xx responses on their way to the visitor.
-pub type Informational<'a> = &'a mut (dyn FnMut(StatusCode, &HeaderMap) + Send);
+pub(crate) type Informational<'a> = &'a mut (dyn FnMut(StatusCode, &HeaderMap) + Send);
 
 /// Sends a request through a tunnel and waits for the response's head. Cancel safe: dropping it resets
 /// the stream.
@@ -52,7 +52,7 @@ pub type Informational<'a> = &'a mut (dyn FnMut(StatusCode, &HeaderMap) + Send);
 ///
 /// # Errors
 /// [`ExchangeError`] names who is at fault.
-pub async fn forward<B>(
+pub(crate) async fn forward<B>(
     way: &Way<'_>,
     mut head: Box<Parts>,
     body: B,

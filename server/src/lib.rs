@@ -8,34 +8,59 @@
 //!
 //! One thread a core, each with a runtime, listening sockets and tunnels of its own ([`gateway`]).
 
-pub mod auth;
-pub mod carry;
+mod auth;
+mod carry;
 pub mod config;
 mod confine;
-pub mod deliver;
-pub mod demux;
-pub mod edge;
+mod deliver;
+mod demux;
+mod edge;
 pub mod embed;
-pub mod error;
+mod error;
 mod fallback;
-pub mod forward;
+mod forward;
 mod frames;
-pub mod gateway;
-pub mod greeting;
-pub mod identity;
-pub mod listener;
-pub mod live;
-pub mod policy;
-pub mod pool;
-pub mod public;
-pub mod quota;
-pub mod registry;
-pub mod reload;
-pub mod reset_limiter;
-pub mod router;
-pub mod shard;
-pub mod tls;
-pub mod tunnel;
-pub mod upload;
+mod gateway;
+mod greeting;
+mod identity;
+mod listener;
+mod live;
+mod policy;
+mod pool;
+mod public;
+mod quota;
+mod registry;
+mod reload;
+mod reset_limiter;
+mod router;
+mod shard;
+mod tls;
+mod tunnel;
+mod upload;
 
 pub use gateway::{Gateway, Order, StartError};
+pub use greeting::lines as greeting;
+pub use tls::{Tls, TlsError};
+
+/// What the tests reach into; no part of the interface.
+#[doc(hidden)]
+pub mod lab {
+    pub use crate::auth::{
+        Checking, Claim, Credential, Files, KINDS, Known, Pass, Refusal, Settings, authorization,
+    };
+    pub use crate::deliver::{Counts, Outbox};
+    pub use crate::edge::Edge;
+    pub use crate::identity::{Grant, Identity, Key, Mark};
+    pub use crate::listener::{
+        Accepted, Entrance, Rewind, accept_tls, behind, proxied, serve_backend, serve_plain,
+        serve_visitor,
+    };
+    pub use crate::policy::{Lost, Policy, Refused, Wish};
+    pub use crate::pool::{Pool, Tunnel};
+    pub use crate::public::{Redirect, Visitor, serve_h1, serve_h2};
+    pub use crate::quota::Attempts;
+    pub use crate::registry::{Registration, Registry};
+    pub use crate::router::{HostPattern, RouteId};
+    pub use crate::shard::{Shard, Shared};
+    pub use crate::tunnel::{Driving, Home, attach};
+}

@@ -62,7 +62,7 @@ pub enum Entrance {
 
 /// Serves one shard until the end of the process: accepts visitors and backends from `listeners`, and
 /// drives the tunnels that come by `tunnels`.
-pub async fn run(
+pub(crate) async fn run(
     shard: Arc<Shard>,
     listeners: Vec<(Entrance, TcpListener)>,
     mut tunnels: mpsc::UnboundedReceiver<Driving>,

@@ -8,8 +8,7 @@ use log::warn;
 use ptth_link::signals::{self, Signal};
 use ptth_link::{cli, logging};
 use ptth_server::config::{Args, Config};
-use ptth_server::tls::Tls;
-use ptth_server::{Gateway, Order, greeting};
+use ptth_server::{Gateway, Order, Tls, greeting};
 use tokio::sync::mpsc;
 
 #[cfg(feature = "mimalloc")]
@@ -52,7 +51,7 @@ fn main() -> ExitCode {
     if let Err(err) = signals::watch(obey) {
         return fail(&format!("can't listen for signals: {err}"));
     }
-    cli::say(&greeting::lines(&config, &gateway));
+    cli::say(&greeting(&config, &gateway));
     let load = move || Config::load(&args, &|name| std::env::var_os(name));
     match gateway.reloading(load).run(receiver) {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,7 +28,7 @@ use crate::router::{HostPattern, RouteId, Table};
 use names::{Meant, Names};
 use route::{Allow, Pools};
 
-pub use route::Route;
+pub(crate) use route::Route;
 pub use wish::{Refused, Wish};
 
 /// Where a request goes.
@@ -351,6 +351,6 @@ impl Policy {
 }
 
 /// The port that a URL leaves out.
-pub const HTTPS: u16 = 443;
+pub(crate) const HTTPS: u16 = 443;
 /// The same without TLS.
-pub const HTTP: u16 = 80;
+pub(crate) const HTTP: u16 = 80;

@@ -23,7 +23,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::identity::Identity;
 use crate::live::Lobby;
-pub use crate::live::{Tunnel, TunnelId};
+pub use crate::live::Tunnel;
+pub(crate) use crate::live::TunnelId;
 use crate::quota::{Gauge, Permit, Share, Shares, is_used_up};
 
 use backend::{Backend, Process, best, in_flight, turned};

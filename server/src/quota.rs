@@ -17,11 +17,12 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 pub use attempts::Attempts;
-pub use connections::{ConnectionLimit, ConnectionPermit};
-pub use share::{SMALL, Share, Shares, Tally, is_used_up};
+pub(crate) use connections::{ConnectionLimit, ConnectionPermit};
+pub(crate) use share::Share;
+pub(crate) use share::{SMALL, Shares, Tally, is_used_up};
 
 /// The address that counts for another one: one subscriber has a whole /64 of IPv6.
-pub fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
         v4 => v4,
@@ -80,7 +81,7 @@ impl Drop for Permit {
 
 /// How much each key holds, in one or several units. A key that holds nothing isn't remembered.
 #[derive(Debug)]
-pub struct Counter<K, const N: usize = 1>(HashMap<K, [usize; N]>);
+pub(crate) struct Counter<K, const N: usize = 1>(HashMap<K, [usize; N]>);
 
 impl<K, const N: usize> Default for Counter<K, N> {
     fn default() -> Self {
@@ -90,23 +91,23 @@ impl<K, const N: usize> Default for Counter<K, N> {
 
 impl<K: Eq + Hash, const N: usize> Counter<K, N> {
     /// What a key holds.
-    pub fn of(&self, key: &K) -> [usize; N] {
+    pub(crate) fn of(&self, key: &K) -> [usize; N] {
         self.0.get(key).copied().unwrap_or([0; N])
     }
 
     /// What each key holds.
-    pub fn all(&self) -> impl Iterator<Item = &[usize; N]> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &[usize; N]> {
         self.0.values()
     }
 
     /// It holds more.
-    pub fn add(&mut self, key: K, more: [usize; N]) {
+    pub(crate) fn add(&mut self, key: K, more: [usize; N]) {
         let held = self.0.entry(key).or_insert([0; N]);
         held.iter_mut().zip(more).for_each(|(held, more)| *held = held.saturating_add(more));
     }
 
     /// It gives some back.
-    pub fn sub(&mut self, key: &K, less: [usize; N]) {
+    pub(crate) fn sub(&mut self, key: &K, less: [usize; N]) {
         let Some(held) = self.0.get_mut(key) else { return };
         held.iter_mut().zip(less).for_each(|(held, less)| *held = held.saturating_sub(less));
         if *held == [0; N] {
@@ -114,8 +115,9 @@ impl<K: Eq + Hash, const N: usize> Counter<K, N> {
         }
     }
 
-    /// Whether nobody holds anything.
-    pub fn is_empty(&self) -> bool {
+    /// Whether nothing is held by any.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -123,7 +125,7 @@ impl<K: Eq + Hash, const N: usize> Counter<K, N> {
 /// Values by key, each for as long as anybody has it. Those that nobody has any more are looked for only when there
 /// are twice as many as were in use.
 #[derive(Debug)]
-pub struct InUse<K, V> {
+pub(crate) struct InUse<K, V> {
     known: HashMap<K, Arc<V>>,
     full: usize,
 }
@@ -136,7 +138,7 @@ impl<K, V> Default for InUse<K, V> {
 
 impl<K: Clone + Eq + Hash, V> InUse<K, V> {
     /// The value of a key, made if nobody has it.
-    pub fn of(&mut self, key: &K, make: impl FnOnce() -> Arc<V>) -> Arc<V> {
+    pub(crate) fn of(&mut self, key: &K, make: impl FnOnce() -> Arc<V>) -> Arc<V> {
         if let Some(known) = self.known.get(key) {
             return known.clone();
         }
@@ -150,12 +152,12 @@ impl<K: Clone + Eq + Hash, V> InUse<K, V> {
     }
 
     /// Forgets one, whoever has it.
-    pub fn remove(&mut self, key: &K) -> Option<Arc<V>> {
+    pub(crate) fn remove(&mut self, key: &K) -> Option<Arc<V>> {
         self.known.remove(key)
     }
 
     /// Forgets those that aren't to be kept, whoever has them.
-    pub fn retain(&mut self, keep: impl FnMut(&K, &mut Arc<V>) -> bool) {
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&K, &mut Arc<V>) -> bool) {
         self.known.retain(keep);
     }
 }

@@ -15,11 +15,11 @@ use crate::policy::Policy;
 use crate::shard::Shared;
 
 /// Where the configuration comes from, to be read again.
-pub struct Source(Box<dyn Fn() -> Result<Config, ConfigError> + Send>);
+pub(crate) struct Source(Box<dyn Fn() -> Result<Config, ConfigError> + Send>);
 
 impl Source {
     /// What `load` gives.
-    pub fn new(load: impl Fn() -> Result<Config, ConfigError> + Send + 'static) -> Self {
+    pub(crate) fn new(load: impl Fn() -> Result<Config, ConfigError> + Send + 'static) -> Self {
         Self(Box::new(load))
     }
 }
@@ -32,7 +32,7 @@ impl fmt::Debug for Source {
 
 /// What is looked at again and again.
 #[derive(Debug)]
-pub struct Reload {
+pub(crate) struct Reload {
     /// Where the configuration comes from. Without it, only certificates and tokens are looked at.
     pub source: Option<Source>,
     /// Of the configuration in force.
@@ -48,7 +48,7 @@ pub struct Reload {
 
 impl Reload {
     /// Begins with this configuration in force.
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             source: None,
             digest: config.digest,
@@ -60,7 +60,7 @@ impl Reload {
     }
 
     /// Looks once. `asked`: the operator waits for an answer in the log. Blocks: it reads files.
-    pub fn run(&mut self, shared: &Shared, asked: bool) {
+    pub(crate) fn run(&mut self, shared: &Shared, asked: bool) {
         // Whatever renews it may have stopped.
         if self.told.elapsed() >= DAY {
             self.warn(shared);

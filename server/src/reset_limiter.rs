@@ -25,7 +25,7 @@ struct Inner {
 }
 
 /// A stream's handles, whatever they are: dropping them resets it.
-pub type Deferred = Box<dyn Any + Send>;
+pub(crate) type Deferred = Box<dyn Any + Send>;
 
 impl ResetLimiter {
     /// `ours`: the other end is our own client, which sets itself no limit below its number of streams.

@@ -21,12 +21,14 @@ use std::collections::HashMap;
 
 use http::uri::PathAndQuery;
 
-pub use host::{HostPattern, PatternError, exact, is_label};
+pub use host::HostPattern;
+pub(crate) use host::PatternError;
+pub(crate) use host::{exact, is_label};
 pub use id::RouteId;
 
 /// Routes by host and path.
 #[derive(Clone, Debug)]
-pub struct Table<T> {
+pub(crate) struct Table<T> {
     /// By host in lower case, `[address]`, `.suffix` of a wildcard, and `*`.
     hosts: HashMap<Box<str>, Paths<T>>,
     /// Labels of the longest wildcard: no longer suffix of a host need be looked up.
@@ -38,7 +40,7 @@ type Paths<T> = Vec<(Box<str>, T)>;
 
 /// A route that fits.
 #[derive(Debug, Eq, PartialEq)]
-pub struct Found<'a, T> {
+pub(crate) struct Found<'a, T> {
     /// What the table holds for it.
     pub value: &'a T,
     /// How many bytes of the path its prefix is; 0 for `/`, which there is no use in stripping.
@@ -56,7 +58,7 @@ impl<T> Table<T> {
     ///
     /// # Errors
     /// The value that the table has for the same host and path already; it stays.
-    pub fn insert(&mut self, host: &HostPattern, path: &str, value: T) -> Result<(), &T> {
+    pub(crate) fn insert(&mut self, host: &HostPattern, path: &str, value: T) -> Result<(), &T> {
         let host = match host {
             HostPattern::Under(suffix) => {
                 self.deepest = self.deepest.max(suffix.split('.').count());
@@ -81,7 +83,7 @@ impl<T> Table<T> {
 
     /// The route for a Host or `:authority`, whose port counts for nothing, and a path with or
     /// without its query.
-    pub fn find(&self, host: &str, path: &str) -> Option<Found<'_, T>> {
+    pub(crate) fn find(&self, host: &str, path: &str) -> Option<Found<'_, T>> {
         let paths = self.paths(host)?;
         paths.iter().find_map(|(prefix, value)| {
             let rest = path.strip_prefix(&**prefix)?;
@@ -92,7 +94,7 @@ impl<T> Table<T> {
     }
 
     /// All routes of a host, whatever their paths: those that its visitors may come to.
-    pub fn at(&self, host: &str) -> impl Iterator<Item = &T> {
+    pub(crate) fn at(&self, host: &str) -> impl Iterator<Item = &T> {
         self.paths(host).into_iter().flatten().map(|(_, value)| value)
     }
 
@@ -120,7 +122,7 @@ impl<T> Table<T> {
 /// Takes a prefix off a path, once: `/name` becomes `/`, `/name?q` `/?q`, `/name/x` `/x`.
 ///
 /// `prefix` is the length that [`Table::find`] gave for this very path.
-pub fn strip(path: &PathAndQuery, prefix: usize) -> PathAndQuery {
+pub(crate) fn strip(path: &PathAndQuery, prefix: usize) -> PathAndQuery {
     if prefix == 0 {
         return path.clone();
     }
@@ -132,7 +134,7 @@ pub fn strip(path: &PathAndQuery, prefix: usize) -> PathAndQuery {
 
 /// The label in front of `domain`, if `host` is exactly that: `bob.example.com` under `example.com`
 /// is `bob`. In lower case; port and final dot of `host` count for nothing.
-pub fn label<'a>(host: &'a str, domain: &str) -> Option<Cow<'a, str>> {
+pub(crate) fn label<'a>(host: &'a str, domain: &str) -> Option<Cow<'a, str>> {
     let host = host::bare(host);
     let host = host.strip_suffix('.').unwrap_or(host);
     let at = host.len().checked_sub(domain.len() + 1)?;
@@ -144,7 +146,7 @@ pub fn label<'a>(host: &'a str, domain: &str) -> Option<Cow<'a, str>> {
 
 /// The first segment of a path: `bob` of `/bob/x` and of `/bob?q`. As it is written, since paths
 /// know no case. Its prefix, for [`strip`], is one byte longer.
-pub fn segment(path: &str) -> Option<&str> {
+pub(crate) fn segment(path: &str) -> Option<&str> {
     let rest = path.strip_prefix('/')?;
     rest.split(['/', '?']).next().filter(|segment| !segment.is_empty())
 }

@@ -30,7 +30,7 @@ use crate::auth::{Admits, Known, Stranger, Verifier};
 use crate::config::{Admission, Config};
 use crate::demux::Side;
 
-pub use certificates::Certificates;
+pub(crate) use certificates::Certificates;
 pub use error::TlsError;
 
 /// The certificates now in use, the keys now known, and the configurations made of them.

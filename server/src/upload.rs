@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 /// A visitor's body that a second attempt may take over as long as the first one took nothing of it.
 #[derive(Clone)]
-pub struct Watched(Arc<Mutex<State>>);
+pub(crate) struct Watched(Arc<Mutex<State>>);
 
 struct State {
     body: Option<UnsyncBoxBody<Bytes, ()>>,
@@ -39,7 +39,7 @@ impl fmt::Debug for Watched {
 
 impl Watched {
     /// Watches `body`. What exactly is wrong with it, the visitor's side knows; here it is `()`.
-    pub fn new<B>(body: B) -> Self
+    pub(crate) fn new<B>(body: B) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
@@ -53,12 +53,12 @@ impl Watched {
     }
 
     /// Whether anything was taken from it.
-    pub fn is_touched(&self) -> bool {
+    pub(crate) fn is_touched(&self) -> bool {
         self.lock().touched
     }
 
     /// Bytes taken from it so far.
-    pub fn moved(&self) -> u64 {
+    pub(crate) fn moved(&self) -> u64 {
         self.lock().moved
     }
 
@@ -110,7 +110,7 @@ impl Body for Watched {
 type Pumping = Pin<Box<dyn Future<Output = Result<u64, PumpError<()>>> + Send>>;
 
 /// The copying of a request's body into its stream.
-pub struct Upload {
+pub(crate) struct Upload {
     body: Watched,
     pumping: Option<Pumping>,
     heard: Heard,
@@ -127,7 +127,7 @@ impl fmt::Debug for Upload {
 
 impl Upload {
     /// Copies `body` to `stream`; after the backend said 100 (Continue), where the visitor `expects` it.
-    pub fn new(
+    pub(crate) fn new(
         body: Watched,
         mut stream: SendStream<Bytes>,
         patience: Patience,
@@ -141,12 +141,12 @@ impl Upload {
     }
 
     /// Says how many bytes the backend has answered with.
-    pub fn heard(&self, bytes: u64) {
+    pub(crate) fn heard(&self, bytes: u64) {
         self.heard.note(bytes);
     }
 
     /// Ready once, when the copying has ended; `Ok` at every later call.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, PumpError<()>>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, PumpError<()>>> {
         if let Some(hold) = &mut self.hold {
             if hold.poll_after(cx, CONTINUE_TIMEOUT).is_pending() {
                 return Poll::Pending;
@@ -162,32 +162,32 @@ impl Upload {
     }
 
     /// The backend wants the body.
-    pub fn proceed(&mut self) {
+    pub(crate) fn proceed(&mut self) {
         self.hold = None;
     }
 
     /// Whether it still waits for the backend to want the body.
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.hold.is_some()
     }
 
     /// Bytes taken from the visitor so far.
-    pub fn moved(&self) -> u64 {
+    pub(crate) fn moved(&self) -> u64 {
         self.body.moved()
     }
 
     /// Whether anything was taken from him.
-    pub fn is_touched(&self) -> bool {
+    pub(crate) fn is_touched(&self) -> bool {
         self.body.is_touched()
     }
 
     /// Whether it waits for the visitor.
-    pub fn is_hungry(&self) -> bool {
+    pub(crate) fn is_hungry(&self) -> bool {
         self.body.lock().hungry.is_some()
     }
 
     /// Whether the visitor, given all the time he took, sent less than the slowest honest link would.
-    pub fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
         if self.pumping.is_none() || self.hold.is_some() {
             return false;
         }
@@ -195,14 +195,14 @@ impl Upload {
     }
 
     /// Gives the visitor's body back to its connection: nothing more is taken from it.
-    pub fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         self.body.lock().body = None;
     }
 }
 
 /// Looks again and again whether a body comes too slowly.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub(crate) struct Pace {
     next: Option<Instant>,
     timer: Deadline,
 }
@@ -210,7 +210,7 @@ pub struct Pace {
 impl Pace {
     /// Whether the sender of `body`, given all the time he took, sent less than the slowest honest link
     /// would. If not, the task is woken to ask again.
-    pub fn is_too_slow(&mut self, body: &Watched, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_too_slow(&mut self, body: &Watched, cx: &mut Context<'_>) -> bool {
         let next = self.next.get_or_insert_with(|| Instant::now() + RATE_GRACE);
         while self.timer.poll_at(cx, *next).is_ready() {
             *next = Instant::now() + RATE_INTERVAL;

@@ -8,9 +8,9 @@ use ptth_client::config as client;
 use ptth_link::crypto;
 use ptth_link::token::Token;
 use ptth_server::config::{Admission, CertificateSource, Config, ConfigError};
-use ptth_server::listener::Entrance;
-use ptth_server::pool::Pool;
-use ptth_server::registry::Registry;
+use ptth_server::lab::Entrance;
+use ptth_server::lab::Pool;
+use ptth_server::lab::Registry;
 use ptth_server::{Gateway, Order};
 use tokio::sync::mpsc;
 
@@ -131,7 +131,7 @@ impl GatewayBox {
         let live = |tunnels: &[Arc<_>]| {
             tunnels
                 .iter()
-                .filter(|tunnel: &&Arc<ptth_server::live::Tunnel>| !tunnel.is_draining())
+                .filter(|tunnel: &&Arc<ptth_server::lab::Tunnel>| !tunnel.is_draining())
                 .count()
         };
         soon("the tunnels", self.pool.until(|tunnels| live(tunnels) == count)).await;

@@ -19,16 +19,16 @@ use ptth_client::serve::{Answering, Ended, answer};
 use ptth_link::budget::Budget;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Shutdown, Trigger, channel};
-use ptth_server::auth::Known;
 use ptth_server::config::{Admission, CertificateSource, Config, Limits};
-use ptth_server::edge::Edge;
-use ptth_server::identity::Grant;
-use ptth_server::identity::Identity;
-use ptth_server::policy::Policy;
-use ptth_server::pool::Pool;
-use ptth_server::public::{Visitor, serve_h1, serve_h2};
-use ptth_server::registry::Registry;
-use ptth_server::tunnel::{Home, attach};
+use ptth_server::lab::Edge;
+use ptth_server::lab::Grant;
+use ptth_server::lab::Identity;
+use ptth_server::lab::Known;
+use ptth_server::lab::Policy;
+use ptth_server::lab::Pool;
+use ptth_server::lab::Registry;
+use ptth_server::lab::{Home, attach};
+use ptth_server::lab::{Visitor, serve_h1, serve_h2};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -295,7 +295,7 @@ impl Lab {
             budget: self.budget.part(),
             limits: Limits::default(),
             shutdown: self.shutdown.clone(),
-            attempts: ptth_server::quota::Attempts::new(),
+            attempts: ptth_server::lab::Attempts::new(),
             drive: None,
             stay: Arc::default(),
             stated: Arc::default(),

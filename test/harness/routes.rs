@@ -14,10 +14,10 @@ use ptth_client::config as client;
 use ptth_link::settings::Mistake;
 use ptth_link::token::Token;
 use ptth_server::Order;
-use ptth_server::auth::{Credential, Files, Settings};
 use ptth_server::config::{Args, Config, ConfigError, NameGrant, Names, Route};
-use ptth_server::identity::Grant;
-use ptth_server::router::RouteId;
+use ptth_server::lab::Grant;
+use ptth_server::lab::RouteId;
+use ptth_server::lab::{Credential, Files, Settings};
 use tower_service::Service;
 
 use crate::{Answer, Backend, Dialect, GatewayBox, H1, H2, soon};

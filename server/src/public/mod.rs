@@ -45,7 +45,8 @@ use crate::quota::{Attempts, ConnectionPermit};
 use crate::registry::Registry;
 use crate::tunnel::Driving;
 
-pub use self::embed::{Answer, InFront, Source};
+pub(crate) use self::embed::InFront;
+pub use self::embed::{Answer, Source};
 pub use self::h1::serve as serve_h1;
 pub use self::h2::serve as serve_h2;
 pub use self::redirect::Redirect;

@@ -17,7 +17,7 @@ use crate::config::Limits;
 use permit::Slot;
 use reserve::Reserve;
 
-pub use permit::ConnectionPermit;
+pub(crate) use permit::ConnectionPermit;
 
 /// Counts the connections of all shards.
 #[derive(Clone, Debug)]

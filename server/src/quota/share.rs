@@ -11,11 +11,11 @@ use super::{Counter, Gauge, InUse, network};
 
 /// The addresses that have streams of one pool.
 #[derive(Debug, Default)]
-pub struct Shares(Mutex<InUse<IpAddr, Share>>);
+pub(crate) struct Shares(Mutex<InUse<IpAddr, Share>>);
 
 impl Shares {
     /// What an address has.
-    pub fn of(&self, address: IpAddr) -> Arc<Share> {
+    pub(crate) fn of(&self, address: IpAddr) -> Arc<Share> {
         let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let address = network(address);
         let (streams, waiting) = Default::default();
@@ -38,7 +38,7 @@ pub struct Share {
 /// of what the others left, and the next address finds something. `room` counts all streams and those that are
 /// free, and only if it comes to that. A carrier's thousands behind one address rarely need more at once. Where
 /// there is no room at all, that is the answer, and not an address's share of it.
-pub fn is_used_up(taken: usize, room: impl FnOnce() -> (usize, usize)) -> bool {
+pub(crate) fn is_used_up(taken: usize, room: impl FnOnce() -> (usize, usize)) -> bool {
     taken >= SMALL && {
         let (room, free) = room();
         room > 0 && taken >= free
@@ -48,7 +48,7 @@ pub fn is_used_up(taken: usize, room: impl FnOnce() -> (usize, usize)) -> bool {
 /// How many streams of one tunnel each address has, whatever pools they were taken from. No more
 /// addresses than streams.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     counts: Mutex<Counter<IpAddr>>,
     pressed: Arc<Notify>,
     /// How many streams are to end.
@@ -59,14 +59,14 @@ pub struct Tally {
 
 impl Tally {
     /// How many this one has.
-    pub fn of(&self, share: &Share) -> usize {
+    pub(crate) fn of(&self, share: &Share) -> usize {
         let [count] = self.lock().of(&share.address);
         count
     }
 
     /// Asks `wanted` streams whose visitors don't read to end: at the first `turn` those of the largest holders,
     /// at each further one those of addresses with half as many, too.
-    pub fn press(&self, wanted: usize, turn: u32) {
+    pub(crate) fn press(&self, wanted: usize, turn: u32) {
         let largest = self.lock().all().map(|[count]| *count).max().unwrap_or(0);
         self.least.store(largest.checked_shr(turn + 1).unwrap_or(0), Ordering::Relaxed);
         self.wanted.store(wanted, Ordering::Relaxed);
@@ -74,24 +74,24 @@ impl Tally {
     }
 
     /// Waits until streams are asked to end.
-    pub fn pressed(&self) -> OwnedNotified {
+    pub(crate) fn pressed(&self) -> OwnedNotified {
         self.pressed.clone().notified_owned()
     }
 
     /// Whether it is this address that is asked, if it has more than `most`; each answer of yes counts.
-    pub fn yields(&self, share: &Share, most: usize) -> bool {
+    pub(crate) fn yields(&self, share: &Share, most: usize) -> bool {
         let less = |wanted: usize| wanted.checked_sub(1);
         self.of(share) > self.least.load(Ordering::Relaxed).max(most)
             && self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// It takes one.
-    pub fn enter(&self, share: &Share) {
+    pub(crate) fn enter(&self, share: &Share) {
         self.lock().add(share.address, [1]);
     }
 
     /// It gives one back.
-    pub fn leave(&self, share: &Share) {
+    pub(crate) fn leave(&self, share: &Share) {
         self.lock().sub(&share.address, [1]);
     }
 
@@ -101,7 +101,7 @@ impl Tally {
 }
 
 /// What any address may have, however little room there is: a browser's page.
-pub const SMALL: usize = 32;
+pub(crate) const SMALL: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -134,7 +134,7 @@ impl fmt::Display for PatternError {
 impl std::error::Error for PatternError {}
 
 /// Whether this is one DNS label in lower case (RFC 1123 §2.1): letters, digits, inner hyphens.
-pub fn is_label(text: &str) -> bool {
+pub(crate) fn is_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len())
         && text.bytes().all(inner)
@@ -148,7 +148,7 @@ pub(crate) fn is_name(text: &str) -> bool {
 }
 
 /// The one host that a Host or `:authority` names, whatever its port and case.
-pub fn exact(host: &str) -> Option<HostPattern> {
+pub(crate) fn exact(host: &str) -> Option<HostPattern> {
     let pattern = bare(host).parse().ok()?;
     matches!(pattern, HostPattern::Name(_) | HostPattern::Literal(_)).then_some(pattern)
 }

@@ -120,7 +120,7 @@ impl Drop for End {
 }
 
 /// Tells a backend after the handshake why it can't come in, and closes.
-pub async fn refuse<IO>(mut io: IO, code: u32, why: &str)
+pub(crate) async fn refuse<IO>(mut io: IO, code: u32, why: &str)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -130,7 +130,7 @@ where
 
 /// Whether nobody holds one of these routes who would keep it. A backend that is there keeps its place if
 /// it answers; one that went away without a word doesn't lock out the next.
-pub async fn is_free(registry: &Registry, identity: &Identity, grants: &[Grant]) -> bool {
+pub(crate) async fn is_free(registry: &Registry, identity: &Identity, grants: &[Grant]) -> bool {
     for rival in registry.keepers(identity, grants) {
         if rival.answers().await {
             return false;

@@ -9,7 +9,9 @@ mod h2;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use self::h2::{Ended, Home, attach, is_free, refuse};
+pub(crate) use self::h2::Ended;
+pub use self::h2::{Home, attach};
+pub(crate) use self::h2::{is_free, refuse};
 
 /// A tunnel on its way to the shard that will drive it.
 pub type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -84,7 +84,7 @@ fn the_page_has_every_kind_of_credential() {
     let section = page.split("\n### Who may serve it\n").nth(1).expect("the section");
     let rows = section.split("\n### ").next().unwrap_or_default().lines();
     let rows: Vec<_> = rows.filter_map(|line| line.strip_prefix("| ")).collect();
-    for kind in ptth_server::auth::KINDS {
+    for kind in ptth_server::lab::KINDS {
         let begins = |row: &&&str| {
             let cell = row.split(" | ").next().unwrap_or_default();
             cell.split('`').skip(1).step_by(2).any(|code| code.split(' ').next() == Some(kind))

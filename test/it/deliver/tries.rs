@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::RETRY_AFTER;
 use ptth_link::token::Token;
 use ptth_server::config::{Admission, CertificateSource};
-use ptth_server::policy::Policy;
+use ptth_server::lab::Policy;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 

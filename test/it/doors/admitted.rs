@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
-use ptth_server::auth::{Claim, Credential, Known};
 use ptth_server::config::{Admission, CertificateSource, Config, Route, WhenTaken};
-use ptth_server::identity::{Identity, Key};
-use ptth_server::policy::{Policy, Wish};
-use ptth_server::pool::Tunnel;
-use ptth_server::registry::Registry;
+use ptth_server::lab::Registry;
+use ptth_server::lab::Tunnel;
+use ptth_server::lab::{Claim, Credential, Known};
+use ptth_server::lab::{Identity, Key};
+use ptth_server::lab::{Policy, Wish};
 
 use super::tenants::hosts;
 
@@ -29,9 +29,9 @@ fn fine(id: u64, n: u64, host: &str) -> bool {
 }
 
 impl Credential for Judge {
-    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> ptth_server::auth::Checking<'a> {
-        use ptth_server::auth::{Pass, Refusal};
-        use ptth_server::identity::Mark;
+    fn check<'a>(&'a self, claim: &'a Claim<'a>) -> ptth_server::lab::Checking<'a> {
+        use ptth_server::lab::Mark;
+        use ptth_server::lab::{Pass, Refusal};
         let shown = claim.authorization.and_then(|it| it.to_str().ok()).unwrap_or_default();
         let mut words = shown.split(' ').map(|it| it.parse::<u64>().unwrap());
         let (secret, n) = (words.next().unwrap(), words.next().unwrap());
@@ -55,8 +55,8 @@ impl Credential for Judge {
         };
         Box::pin(std::future::ready(verdict))
     }
-    fn keeps(&self, mark: ptth_server::identity::Mark) -> bool {
-        mark == ptth_server::identity::Mark::of("judge", &[&self.id.to_be_bytes()])
+    fn keeps(&self, mark: ptth_server::lab::Mark) -> bool {
+        mark == ptth_server::lab::Mark::of("judge", &[&self.id.to_be_bytes()])
     }
     fn challenge(&self) -> Option<&'static str> {
         None

@@ -7,7 +7,7 @@ use ptth_client::config::{Authorization, Config as ClientConfig, Value, Via};
 use ptth_client::demo::Demo;
 use ptth_client::{Process, Stopped};
 use ptth_link::token::Token;
-use ptth_server::pool::Tunnel;
+use ptth_server::lab::Tunnel;
 use ptth_test::fake::{Tls, splice};
 use ptth_test::room::{Guest, Pipes, Room, process};
 use ptth_test::wire::{Road, Weather};

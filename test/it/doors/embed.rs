@@ -12,7 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use ptth_link::shutdown::{Trigger, channel};
 use ptth_server::config::{Admission, CertificateSource, Config};
 use ptth_server::embed::Embedded;
-use ptth_server::registry::Registry;
+use ptth_server::lab::Registry;
 use ptth_test::peer::{self, Peer};
 use ptth_test::{H1, soon};
 use tokio::io::{AsyncReadExt, join, split};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ptth_server::auth::Credential;
 use ptth_server::config::{NameGrant, Names, Route, WhenTaken};
+use ptth_server::lab::Credential;
 use ptth_test::routes::{Changing, get};
 use ptth_test::soon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,7 +44,7 @@ async fn authorizer(good: &'static [&'static str]) -> (Arc<dyn Credential>, Join
     (credential(&format!("external = {{ url = \"http://{address}/\" }}")), running)
 }
 
-fn hosts(names: &[&str]) -> Vec<ptth_server::router::HostPattern> {
+fn hosts(names: &[&str]) -> Vec<ptth_server::lab::HostPattern> {
     names.iter().map(|name| name.parse().expect("a host")).collect()
 }
 

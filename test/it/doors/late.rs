@@ -4,8 +4,8 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ptth_server::auth::{Checking, Claim, Credential};
-use ptth_server::identity::Mark;
+use ptth_server::lab::Mark;
+use ptth_server::lab::{Checking, Claim, Credential};
 use ptth_test::{Lab, soon};
 use tokio::time::Instant;
 

@@ -13,8 +13,8 @@ use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ptth_server::auth::{Credential, Files, Settings};
 use ptth_server::config::{Config, NameGrant, Names, Route, WhenTaken};
+use ptth_server::lab::{Credential, Files, Settings};
 use ptth_test::peer::Peer;
 use ptth_test::visitor::connect_from;
 use ptth_test::{GatewayBox, H1, soon};

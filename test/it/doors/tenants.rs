@@ -1,8 +1,8 @@
 //! What one tenant gets of another: nothing, whatever is reloaded, refused or spelt in between.
 use std::sync::{Arc, Mutex};
 
-use ptth_server::auth::Credential;
 use ptth_server::config::{NameGrant, Names, Route, WhenTaken};
+use ptth_server::lab::Credential;
 use ptth_test::peer;
 use ptth_test::routes::Changing;
 use ptth_test::{H1, soon};
@@ -47,7 +47,7 @@ async fn outside(
     (credential(&format!("external = {{ url = \"http://{address}/\" }}")), asked, running)
 }
 
-pub(super) fn hosts(names: &[&str]) -> Vec<ptth_server::router::HostPattern> {
+pub(super) fn hosts(names: &[&str]) -> Vec<ptth_server::lab::HostPattern> {
     names.iter().map(|name| name.parse().unwrap()).collect()
 }
 

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use ptth_client::config::{OriginAddress, OriginOptions};
 use ptth_client::origin::Origin;
 use ptth_server::config::{NoBackend, Route, Trusted};
-use ptth_server::public::{serve_h1, serve_h2};
+use ptth_server::lab::{serve_h1, serve_h2};
 use ptth_test::peer::*;
 use ptth_test::service::service;
 use ptth_test::{H1, Lab, Peer};

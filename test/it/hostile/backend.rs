@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ptth_server::identity::Identity;
+use ptth_server::lab::Identity;
 use ptth_test::peer::*;
 use ptth_test::{H1, Lab, Peer, soon};
 use tokio::io::{AsyncWriteExt, DuplexStream};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Response;
 use ptth_client::config::{OriginAddress, OriginOptions};
 use ptth_client::origin::Origin;
-use ptth_server::identity::Identity;
+use ptth_server::lab::Identity;
 use ptth_test::peer::*;
 use ptth_test::{Lab, OriginBox, Peer, soon};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};

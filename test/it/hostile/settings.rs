@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ptth_server::identity::Identity;
+use ptth_server::lab::Identity;
 use ptth_test::Lab;
 use ptth_test::peer::*;
 use tokio::time::{Instant, sleep, timeout};

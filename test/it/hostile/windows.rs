@@ -7,7 +7,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ptth_client::Body;
 use ptth_link::budget::Budget;
-use ptth_server::identity::Identity;
+use ptth_server::lab::Identity;
 use ptth_test::lab::Function;
 use ptth_test::peer::*;
 use ptth_test::{Lab, Peer, soon};

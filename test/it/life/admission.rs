@@ -226,8 +226,8 @@ async fn a_backend_that_died_silently_does_not_lock_out_the_next() {
     wire.set(Weather::Silent);
     let next = Backend::start(gateway.client_config(), ptth_client::demo::Demo);
     let key = Some(gateway.token.public());
-    let is_next = |tunnel: &Arc<ptth_server::pool::Tunnel>| {
-        !tunnel.is_draining() && tunnel.identity.key == key.map(ptth_server::identity::Key::Ed25519)
+    let is_next = |tunnel: &Arc<ptth_server::lab::Tunnel>| {
+        !tunnel.is_draining() && tunnel.identity.key == key.map(ptth_server::lab::Key::Ed25519)
     };
     let came = gateway.pool.until(|tunnels| tunnels.iter().filter(|t| is_next(t)).count() == 2);
     soon("the next backend", came).await;

@@ -6,7 +6,7 @@ use ptth_client::demo::Demo;
 use ptth_link::budget::Budget;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::channel;
-use ptth_server::public::Redirect;
+use ptth_server::lab::Redirect;
 use ptth_test::{Answer, Backend, GatewayBox, H1, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use ptth_client::Body;
 use ptth_client::demo::Demo;
 use ptth_link::shutdown::Phase;
-use ptth_server::pool::Tunnel;
+use ptth_server::lab::Tunnel;
 use ptth_test::room::{Guest, Pipes, Room, process};
 use ptth_test::service::service;
 use ptth_test::wire::{Road, Weather};

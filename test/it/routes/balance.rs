@@ -8,7 +8,7 @@ use http::{Request, Response};
 use ptth_client::Body;
 use ptth_link::token::Token;
 use ptth_server::config::Route;
-use ptth_server::identity::Identity;
+use ptth_server::lab::Identity;
 use ptth_test::lab::Function;
 use ptth_test::peer::{MAX_CONCURRENT_STREAMS, Peer};
 use ptth_test::routes::{Tell, backend, client, get_on, grant, route, until_serving};

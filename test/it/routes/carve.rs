@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ptth_server::config::{Config, Hold};
-use ptth_server::identity::Grant;
-use ptth_server::router::RouteId;
+use ptth_server::lab::Grant;
+use ptth_server::lab::RouteId;
 use ptth_test::Lab;
 use ptth_test::routes::{Tell, grant};
 use tokio::time::sleep;

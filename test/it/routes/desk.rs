@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ptth_link::token::Token;
-use ptth_server::auth::{Claim, Known};
 use ptth_server::config::{Admission, CertificateSource, Config};
-use ptth_server::identity::Grant;
-use ptth_server::identity::{Identity, Key};
-use ptth_server::policy::{Policy, Refused, Wish};
-use ptth_server::router::RouteId;
+use ptth_server::lab::Grant;
+use ptth_server::lab::RouteId;
+use ptth_server::lab::{Claim, Known};
+use ptth_server::lab::{Identity, Key};
+use ptth_server::lab::{Policy, Refused, Wish};
 use ptth_test::routes::{names, route};
 
 /// Three routes, of which `any` is for every host that no other one has, and names.

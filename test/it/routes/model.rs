@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use ptth_link::token::Token;
-use ptth_server::auth::Known;
 use ptth_server::config::{Admission, CertificateSource, Config, NoBackend, Route};
-use ptth_server::policy::{Lost, Policy};
-use ptth_server::router::RouteId;
+use ptth_server::lab::Known;
+use ptth_server::lab::RouteId;
+use ptth_server::lab::{Lost, Policy};
 use ptth_test::Dice;
 use ptth_test::routes::names;
 

@@ -20,7 +20,7 @@ use ptth_client::{Body, Process};
 use ptth_link::shutdown::{Phase, channel};
 use ptth_link::token::Token;
 use ptth_server::config::{Admission, CertificateSource, Config};
-use ptth_server::shard::Shard;
+use ptth_server::lab::Shard;
 use ptth_test::room::{Guest, process, serve};
 use ptth_test::service::service;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};

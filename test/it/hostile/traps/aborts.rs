@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ptth_client::Body;
 use ptth_link::limits::TUNNEL_CONNECTION_WINDOW;
-use ptth_server::identity::Identity;
+use ptth_server::lab::Identity;
 use ptth_test::lab::Function;
 use ptth_test::{Dice, H1, Lab, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};

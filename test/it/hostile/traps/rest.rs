@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ptth_client::demo::Demo;
-use ptth_server::identity::Identity;
+use ptth_server::lab::Identity;
 use ptth_test::peer::*;
 use ptth_test::{Backend, GatewayBox, H1, Lab, Peer, soon};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
