@@ -5,11 +5,8 @@
 //! small go out at once while few do, or while the receiver answers; beyond that they wait for company, a
 //! moment at most.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +18,7 @@ use tokio::time::Instant;
 use crate::deadline::Deadline;
 use crate::reading::Reading;
 
-/// Who ended a pump early.
+/// Why a pump ended early.
 #[derive(Debug)]
 pub enum PumpError<E> {
     /// The body failed, so its receiver is never to be sent an end.
@@ -30,79 +27,114 @@ pub enum PumpError<E> {
     Receiver(h2::Error),
     /// The receiver granted no room, or too little, for too long.
     Stalled(Duration),
-    /// The body gave nothing for too long.
-    Silent(Duration),
 }
 
-/// How long each side may keep still. `None`: as long as it lives.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Patience {
-    /// For the receiver to grant room.
-    pub receiver: Option<Duration>,
-    /// Bytes a second that the receiver takes at least while something waits for it.
-    pub rate: u32,
-    /// For the body to give the next frame.
-    pub body: Option<Duration>,
+/// Copies a body to a stream, up to and including the trailers.
+///
+/// After an error, as after a drop, the stream is still open: its owner resets it by dropping the last of its handles.
+pub struct Pump<B: Body<Data = Bytes>> {
+    source: Source<B>,
+    stream: SendStream<Bytes>,
+    /// On its way, until the receiver grants room.
+    waiting: Bytes,
+    reading: Option<Reading>,
+    /// Bytes taken from the body.
+    copied: u64,
 }
 
-/// Bytes that came from the receiver on the same stream, as whoever reads them knows it: where two talk
-/// with each other, small pieces go out at once.
-#[derive(Clone, Debug, Default)]
-pub struct Heard(Arc<AtomicU64>);
-
-impl Heard {
-    /// Says how many bytes came so far.
-    pub fn note(&self, bytes: u64) {
-        self.0.store(bytes, Ordering::Relaxed);
+impl<B: Body<Data = Bytes>> std::fmt::Debug for Pump<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pump").field("copied", &self.copied).finish_non_exhaustive()
     }
 }
 
-/// Copies `body` to `stream` up to and including the trailers, and returns the number of bytes.
-///
-/// Not cancel safe as a copy (bytes may be lost), but safe to drop. After an error, as after a drop, the
-/// stream is still open: its owner resets it by dropping the last of its handles, now or when he may.
-///
-/// # Errors
-/// A [`PumpError`].
-pub async fn pump<B>(
-    body: B,
-    stream: &mut SendStream<Bytes>,
-    patience: Patience,
-    heard: &Heard,
-) -> Result<u64, PumpError<B::Error>>
-where
-    B: Body<Data = Bytes>,
-{
-    let (body, pace) = (pin!(body), Pace::new(heard));
-    let mut source = Source { body, held: Held::default(), ahead: None, pace };
-    let mut reading = patience.receiver.map(|receiver| Reading::new(receiver, patience.rate));
-    let mut copied = 0;
-    loop {
-        let (mut data, more) = match next(&mut source, stream, patience.body).await? {
-            Next::Data(data) => {
-                let more = !source.is_end();
-                (data, more)
+impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
+    /// Copies `body` to `stream`, as long as its receiver keeps to `reading`.
+    pub fn new(body: B, stream: SendStream<Bytes>, reading: Option<Reading>) -> Self {
+        let source = Source { body, held: Held::default(), ahead: None, pace: Pace::default() };
+        Self { source, stream, waiting: Bytes::new(), reading, copied: 0 }
+    }
+
+    /// The body.
+    pub fn body(&self) -> &B {
+        &self.source.body
+    }
+
+    /// The body.
+    pub fn body_mut(&mut self) -> &mut B {
+        &mut self.source.body
+    }
+
+    /// The body, of which some bytes may be lost.
+    pub fn into_body(self) -> B {
+        self.source.body
+    }
+
+    /// Bytes taken from the body so far.
+    pub fn copied(&self) -> u64 {
+        self.copied
+    }
+
+    /// Ready when all is handed to the stream; not to be polled again then. `heard` counts the bytes that came from
+    /// the receiver on the same stream: where two talk with each other, small pieces go out at once.
+    ///
+    /// # Errors
+    /// A [`PumpError`].
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        heard: u64,
+    ) -> Poll<Result<(), PumpError<B::Error>>> {
+        if let Poll::Ready(reset) = self.stream.poll_reset(cx) {
+            return Poll::Ready(Err(PumpError::Receiver(reset.map_or_else(|err| err, Into::into))));
+        }
+        loop {
+            if self.waiting.is_empty() {
+                match ready!(self.source.poll_next(cx, heard)).map_err(PumpError::Body)? {
+                    Next::Data(data) => {
+                        self.copied += data.len() as u64;
+                        self.waiting = data;
+                    }
+                    Next::Trailers(trailers) => {
+                        let sent = self.stream.send_trailers(trailers);
+                        return Poll::Ready(sent.map_err(PumpError::Receiver));
+                    }
+                    Next::End => {
+                        let sent = self.stream.send_data(Bytes::new(), true);
+                        return Poll::Ready(sent.map_err(PumpError::Receiver));
+                    }
+                }
             }
-            Next::Trailers(trailers) => {
-                stream.send_trailers(trailers).map_err(PumpError::Receiver)?;
-                return Ok(copied);
-            }
-            Next::End => {
-                stream.send_data(Bytes::new(), true).map_err(PumpError::Receiver)?;
-                return Ok(copied);
-            }
-        };
-        copied += data.len() as u64;
-        while !data.is_empty() {
-            let room = room(stream, data.len(), reading.as_mut()).await?;
-            let part = data.split_to(room.min(data.len()));
-            reading.iter_mut().for_each(|reading| reading.took(part.len()));
-            let end = data.is_empty() && !more;
-            stream.send_data(part, end).map_err(PumpError::Receiver)?;
+            let room = ready!(self.poll_room(cx))?;
+            let part = self.waiting.split_to(room.min(self.waiting.len()));
+            self.reading.iter_mut().for_each(|reading| reading.took(part.len()));
+            let end = self.waiting.is_empty() && self.source.is_end();
+            self.stream.send_data(part, end).map_err(PumpError::Receiver)?;
             if end {
-                return Ok(copied);
+                return Poll::Ready(Ok(()));
             }
         }
+    }
+
+    /// Ready when the receiver granted room for at least a byte of what waits.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, PumpError<B::Error>>> {
+        self.stream.reserve_capacity(self.waiting.len());
+        loop {
+            let room = self.stream.capacity();
+            if room > 0 {
+                return Poll::Ready(Ok(room));
+            }
+            match self.stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(err))) => return Poll::Ready(Err(PumpError::Receiver(err))),
+                Poll::Ready(None) => {
+                    return Poll::Ready(Err(PumpError::Receiver(Reason::CANCEL.into())));
+                }
+                Poll::Pending => break,
+            }
+        }
+        let Some(reading) = &mut self.reading else { return Poll::Pending };
+        reading.poll_wait(cx).map(|()| Err(PumpError::Stalled(reading.patience())))
     }
 }
 
@@ -112,30 +144,32 @@ enum Next {
     End,
 }
 
-struct Source<'a, B: Body<Data = Bytes>> {
-    body: Pin<&'a mut B>,
+struct Source<B: Body<Data = Bytes>> {
+    body: B,
     /// Small pieces, merged.
     held: Held,
     /// What the body gave that isn't a part of those: a frame, its end, an error.
     ahead: Option<Option<Result<Frame<Bytes>, B::Error>>>,
-    pace: Pace<'a>,
+    pace: Pace,
 }
 
-impl<B: Body<Data = Bytes>> Source<'_, B> {
+impl<B: Body<Data = Bytes> + Unpin> Source<B> {
     fn is_end(&self) -> bool {
         self.ahead.is_none() && self.body.is_end_stream()
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, B::Error>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, heard: u64) -> Poll<Result<Next, B::Error>> {
         loop {
             if self.held.len() > 0 && self.is_end() {
                 return Poll::Ready(Ok(Next::Data(self.held.take())));
             }
             let polled = match self.ahead.take() {
                 Some(polled) => Poll::Ready(polled),
-                None => self.body.as_mut().poll_frame(cx),
+                None => Pin::new(&mut self.body).poll_frame(cx),
             };
-            let Poll::Ready(polled) = polled else { return self.poll_held(cx).map(Ok) };
+            let Poll::Ready(polled) = polled else {
+                return self.poll_held(cx, heard).map(Ok);
+            };
             let frame = match polled.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => match self.hold(data) {
                     Some(data) => return Poll::Ready(Ok(Next::Data(data))),
@@ -174,9 +208,9 @@ impl<B: Body<Data = Bytes>> Source<'_, B> {
     }
 
     /// What is held, when it may go alone.
-    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll_held(&mut self, cx: &mut Context<'_>, heard: u64) -> Poll<Next> {
         let small = self.held.len() < LEAST;
-        if self.held.len() == 0 || small && self.pace.poll(cx).is_pending() {
+        if self.held.len() == 0 || small && self.pace.poll(cx, heard).is_pending() {
             return Poll::Pending;
         }
         Poll::Ready(Next::Data(self.held.take()))
@@ -184,7 +218,7 @@ impl<B: Body<Data = Bytes>> Source<'_, B> {
 }
 
 /// Pieces on their way into one frame. A single one isn't copied.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Held {
     first: Bytes,
     /// With the first one, as soon as there is a second.
@@ -217,24 +251,19 @@ impl Held {
 }
 
 /// How often small pieces go out: [`AHEAD`] at once and one each [`GAP`], or as often as the receiver answers.
-struct Pace<'a> {
-    heard: &'a Heard,
-    known: u64,
+#[derive(Debug, Default)]
+struct Pace {
+    heard: u64,
     /// When all that went out so far would have gone, one each [`GAP`].
     next: Option<Instant>,
     timer: Deadline,
 }
 
-impl<'a> Pace<'a> {
-    fn new(heard: &'a Heard) -> Self {
-        Self { heard, known: 0, next: None, timer: Deadline::default() }
-    }
-
+impl Pace {
     /// Ready when a small piece may go, which then counts.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>, heard: u64) -> Poll<()> {
         let now = Instant::now();
-        let heard = self.heard.0.load(Ordering::Relaxed);
-        if heard != std::mem::replace(&mut self.known, heard) {
+        if heard != std::mem::replace(&mut self.heard, heard) {
             self.next = None;
         }
         let next = self.next.map_or(now, |next| next.max(now));
@@ -251,64 +280,6 @@ impl<'a> Pace<'a> {
         }
         Poll::Pending
     }
-}
-
-/// The body's next frame, unless the receiver resets the stream first.
-async fn next<B>(
-    source: &mut Source<'_, B>,
-    stream: &mut SendStream<Bytes>,
-    patience: Option<Duration>,
-) -> Result<Next, PumpError<B::Error>>
-where
-    B: Body<Data = Bytes>,
-{
-    let mut deadline = Deadline::default();
-    poll_fn(|cx| {
-        if let Poll::Ready(reset) = stream.poll_reset(cx) {
-            return Poll::Ready(Err(PumpError::Receiver(reset.map_or_else(|err| err, Into::into))));
-        }
-        match source.poll_next(cx) {
-            Poll::Ready(next) => Poll::Ready(next.map_err(PumpError::Body)),
-            Poll::Pending => match patience {
-                Some(time) => deadline.poll_after(cx, time).map(|()| Err(PumpError::Silent(time))),
-                None => Poll::Pending,
-            },
-        }
-    })
-    .await
-}
-
-/// Waits until the receiver granted room for at least one byte of `wanted`.
-async fn room<E>(
-    stream: &mut SendStream<Bytes>,
-    wanted: usize,
-    mut reading: Option<&mut Reading>,
-) -> Result<usize, PumpError<E>> {
-    stream.reserve_capacity(wanted);
-    poll_fn(|cx| {
-        if let Poll::Ready(reset) = stream.poll_reset(cx) {
-            return Poll::Ready(Err(PumpError::Receiver(reset.map_or_else(|err| err, Into::into))));
-        }
-        if stream.capacity() > 0 {
-            return Poll::Ready(Ok(stream.capacity()));
-        }
-        match stream.poll_capacity(cx) {
-            Poll::Ready(Some(Ok(room))) if room > 0 => Poll::Ready(Ok(room)),
-            Poll::Ready(Some(Ok(_))) => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Poll::Ready(Some(Err(err))) => Poll::Ready(Err(PumpError::Receiver(err))),
-            Poll::Ready(None) => Poll::Ready(Err(PumpError::Receiver(Reason::CANCEL.into()))),
-            Poll::Pending => match reading.as_mut() {
-                Some(reading) => {
-                    reading.poll_wait(cx).map(|()| Err(PumpError::Stalled(reading.patience())))
-                }
-                None => Poll::Pending,
-            },
-        }
-    })
-    .await
 }
 
 /// A chunk below this waits for company, if company is there already.

@@ -35,7 +35,7 @@ use tokio::time::Instant;
 
 use crate::config::Respond;
 use crate::error::{ExchangeError, RequestId};
-use crate::forward::{Informational, Way};
+use crate::exchange::{Informational, Way};
 
 use backlog::{Backlog, Permit};
 pub(crate) use courier::Courier;

@@ -2,14 +2,13 @@
 //!
 //! ```text
 //!                           ┌ visitor, http/1.1 ─> public::h1 ┐
-//! socket ─> listener ─> tls ┤ visitor, h2 ───────> public::h2 ┴─> forward ─> pool ─> h2 stream
-//!             (task)  demux └ backend, 2ptth ────> tunnel::attach ─────────> pool
+//! socket ─> listener ─> tls ┤ visitor, h2 ───────> public::h2 ┴─> exchange ─> pool ─> h2 stream
+//!             (task)  demux └ backend, 2ptth ────> tunnel::attach ──────────> pool
 //! ```
 //!
 //! One thread a core, each with a runtime, listening sockets and tunnels of its own ([`gateway`]).
 
 mod auth;
-mod carry;
 pub mod config;
 mod confine;
 mod deliver;
@@ -17,8 +16,8 @@ mod demux;
 mod edge;
 pub mod embed;
 mod error;
+mod exchange;
 mod fallback;
-mod forward;
 mod frames;
 mod gateway;
 mod greeting;
@@ -36,7 +35,6 @@ mod router;
 mod shard;
 mod tls;
 mod tunnel;
-mod upload;
 
 pub use gateway::{Gateway, Order, StartError};
 pub use greeting::lines as greeting;

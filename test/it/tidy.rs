@@ -19,22 +19,12 @@ const SERVER: &[(&str, &[&str])] = &[
     (
         "public",
         &[
-            "auth", "carry", "config", "deliver", "edge", "error", "forward", "frames", "identity",
+            "auth", "config", "deliver", "edge", "error", "exchange", "frames", "identity",
             "policy", "quota", "registry", "router", "tunnel",
         ],
     ),
-    (
-        "deliver",
-        &["carry", "config", "error", "forward", "policy", "quota", "registry", "router", "upload"],
-    ),
-    (
-        "forward",
-        &[
-            "carry", "config", "confine", "error", "policy", "pool", "quota", "registry", "router",
-            "upload",
-        ],
-    ),
-    ("carry", &["pool", "quota", "upload"]),
+    ("deliver", &["config", "error", "exchange", "policy", "quota", "registry", "router"]),
+    ("exchange", &["config", "confine", "error", "policy", "pool", "quota", "registry", "router"]),
     ("tunnel", &["frames", "identity", "live", "policy", "quota", "registry"]),
     ("registry", &["config", "fallback", "identity", "live", "policy", "pool", "quota", "router"]),
     ("fallback", &["identity", "live", "pool"]),
@@ -137,10 +127,9 @@ const CORE: [(&str, &[&str]); 2] = [
     (
         "server/src",
         &[
-            "carry",
             "error",
+            "exchange",
             "demux",
-            "forward",
             "frames",
             "gateway",
             "identity",
@@ -157,7 +146,6 @@ const CORE: [(&str, &[&str]); 2] = [
             "router",
             "shard",
             "tunnel",
-            "upload",
         ],
     ),
     (

@@ -12,7 +12,7 @@ use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use ptth_link::body::Inflow;
 use ptth_link::headers;
-use ptth_link::pump::{Heard, Patience, PumpError, pump};
+use ptth_link::pump::{Pump, PumpError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -100,29 +100,26 @@ where
     let onward = parts.extensions.remove::<Onward>();
     let end = body.is_end_stream();
     let head = Response::from_parts(parts, ());
-    let mut stream = respond.send_response(head, end).map_err(|_| "the gateway took it back")?;
+    let stream = respond.send_response(head, end).map_err(|_| "the gateway took it back")?;
     if end {
         return Ok(0);
     }
-    let mut body = Timed { body: pin!(body), since: None, waited: Duration::ZERO };
+    let body = Timed { body: pin!(body), since: None, waited: Duration::ZERO };
     // No clock here: the gateway resets what stands still, and a gateway that is gone shows by its silence.
-    let heard = Heard::default();
-    let pumped = {
-        let mut pumping = pin!(pump(Pin::new(&mut body), &mut stream, Patience::default(), &heard));
-        poll_fn(|cx| {
-            let _ = Pin::new(&mut *inflow).poll(cx);
-            heard.note(inflow.taken());
-            pumping.as_mut().poll(cx)
-        })
-        .await
-    };
+    let mut pump = Pump::new(body, stream, None);
+    let pumped = poll_fn(|cx| {
+        let _ = Pin::new(&mut *inflow).poll(cx);
+        pump.poll(cx, inflow.taken())
+    })
+    .await;
+    let body = pump.body();
     *waited = body.waited + body.since.map_or(Duration::ZERO, |since| since.elapsed());
-    let bytes = pumped.map_err(|err| match err {
+    pumped.map_err(|err| match err {
         PumpError::Body(_) => "the origin broke off",
         PumpError::Receiver(_) => "the visitor left",
         PumpError::Stalled(_) => "the visitor stopped reading",
-        PumpError::Silent(_) => "the origin stopped sending",
     })?;
+    let bytes = pump.copied();
     if let Some(onward) = onward {
         onward.finish(inflow).await;
     }

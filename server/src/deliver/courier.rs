@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::config::Limits;
-use crate::forward::Way;
+use crate::exchange::Way;
 use crate::policy::{Found, Policy, Route};
 use crate::quota::network;
 use crate::registry::Registry;

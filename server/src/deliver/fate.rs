@@ -14,9 +14,8 @@ use ptth_link::body::Body as Incoming;
 use ptth_link::crypto;
 use tokio::time::timeout;
 
-use crate::carry::Carry;
 use crate::error::ExchangeError;
-use crate::forward::{Way, forward};
+use crate::exchange::{Exchange, Way, ask};
 
 use super::Delivery;
 
@@ -34,10 +33,10 @@ pub(super) enum Fate {
 /// Tries once. Dropping the future resets the stream.
 pub(super) async fn attempt(delivery: &Delivery, way: &Way<'_>) -> Fate {
     let body = Whole { data: delivery.body.clone(), trailers: delivery.trailers.clone() };
-    match forward(way, Box::new(delivery.head.clone()), body, &mut |_, _| {}).await {
-        Ok((response, carry)) => {
+    match ask(way, Box::new(delivery.head.clone()), body, &mut |_, _| {}).await {
+        Ok((response, exchange)) => {
             let (head, body) = response.into_parts();
-            drain(body, carry).await;
+            drain(body, exchange).await;
             judge(head.status, &head.headers)
         }
         Err(ExchangeError::Absent(_) | ExchangeError::Moved) => Fate::Absent,
@@ -58,7 +57,7 @@ fn judge(status: StatusCode, fields: &HeaderMap) -> Fate {
 }
 
 /// Reads what there is of the response, so that an origin which says a few words isn't reset; no more.
-async fn drain(mut body: Incoming, carry: Carry) {
+async fn drain(mut body: Incoming, exchange: Exchange) {
     let reading = async move {
         let mut left = DRAINED;
         while let Some(Ok(frame)) = body.frame().await {
@@ -69,7 +68,7 @@ async fn drain(mut body: Incoming, carry: Carry) {
         }
     };
     // Late or not, the head has come, and that is what counts.
-    let _ = timeout(DRAINING, async { tokio::join!(carry, reading) }).await;
+    let _ = timeout(DRAINING, async { tokio::join!(exchange, reading) }).await;
 }
 
 /// How long to wait after so many attempts: twice as long after each, from a second or two to five minutes, by

@@ -11,9 +11,8 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
 
-use crate::carry::Stillness;
 use crate::error::ExchangeError;
-use crate::upload::{Pace, Watched};
+use crate::exchange::{Stillness, Watched};
 
 use super::backlog::Permit;
 
@@ -63,7 +62,6 @@ where
         return Ok((Bytes::new(), None));
     }
     let mut body = Watched::new(body);
-    let mut pace = Pace::default();
     let mut still = Stillness::new(patience);
     loop {
         let frame = poll_fn(|cx| {
@@ -71,7 +69,7 @@ where
                 return Poll::Ready(Ok(frame));
             }
             let late = still.poll(cx, body.moved()).is_ready();
-            if late || pace.is_too_slow(&body, cx) {
+            if late || body.is_too_slow(cx) {
                 return Poll::Ready(Err(ExchangeError::VisitorSlow));
             }
             Poll::Pending

@@ -25,7 +25,7 @@ use ptth_link::body::Body;
 use tower_service::Service;
 
 use crate::error::{ExchangeError, RequestId};
-use crate::forward::forward;
+use crate::exchange::ask;
 use crate::tunnel::Driving;
 
 use super::upgrade::{self, Wish};
@@ -100,7 +100,7 @@ where
     let account = Account::open(visitor, &parts);
     let result = match sound(&mut parts) {
         Ok(()) if register::is_registration(&parts) => enroll(visitor, &parts, upgraded).await,
-        Ok(()) => exchange(visitor, parts, body, upgraded, account.id).await,
+        Ok(()) => forward(visitor, parts, body, upgraded, account.id).await,
         Err(err) => Err(err),
     };
     match result {
@@ -141,7 +141,7 @@ async fn enroll(
     Ok(response)
 }
 
-async fn exchange<B>(
+async fn forward<B>(
     visitor: &Visitor,
     mut parts: Parts,
     body: B,
@@ -156,22 +156,22 @@ where
     let wish = Wish::take(&mut parts);
     let way = visitor.prepare(&mut parts, version, id)?;
     let Some(wish) = wish else {
-        let (mut response, carry) =
+        let (mut response, exchange) =
             visitor.ask(&way, Box::new(parts), body, id, &mut |_, _| {}).await?;
         admit(&mut response)?;
-        in_background(visitor, Box::pin(carry));
+        in_background(visitor, Box::pin(exchange));
         let length = declared_length(response.headers()).filter(|_| !is_head);
         return Ok(response.map(|body| body.with_length(length)));
     };
     let (body, writer) = upgrade::streams(upgraded);
-    let (mut response, carry) = forward(&way, Box::new(parts), body, &mut |_, _| {}).await?;
+    let (mut response, exchange) = ask(&way, Box::new(parts), body, &mut |_, _| {}).await?;
     admit(&mut response)?;
-    if !(response.status().is_success() && carry.is_extended()) {
-        in_background(visitor, Box::pin(carry));
+    if !(response.status().is_success() && exchange.extended) {
+        in_background(visitor, Box::pin(exchange));
         let length = declared_length(response.headers());
         return Ok(response.map(|body| body.with_length(length)));
     }
-    let (response, work) = upgrade::switch(&wish, response, carry, writer);
+    let (response, work) = upgrade::switch(&wish, response, exchange, writer);
     in_background(visitor, Box::pin(work));
     Ok(response)
 }

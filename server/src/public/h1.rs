@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use crate::error::{ExchangeError, RegisterError, RequestId};
-use crate::forward::forward;
+use crate::exchange::ask;
 
 use super::register;
 use super::upgrade::{self, Wish};
@@ -59,11 +59,11 @@ where
     };
     let visitor = &*visitor.seen(&request.headers);
     let account = Account::open(visitor, &request);
-    let exchange = Exchange { visitor, wire: &wire, id: account.id };
+    let call = Call { visitor, wire: &wire, id: account.id };
     let result = match head {
         // Boxed, since few requests need it.
-        Ok(head) if head.upgrade => Box::pin(exchange.upgrade(request, body, head)).await,
-        Ok(head) => exchange.forward(request, body, head).await,
+        Ok(head) if head.upgrade => Box::pin(call.upgrade(request, body, head)).await,
+        Ok(head) => call.forward(request, body, head).await,
         Err(refusal) => Err(ExchangeError::Request(refusal.status, refusal.reason)),
     };
     match result {
@@ -87,13 +87,13 @@ where
 type Answered<IO> = Result<(Response<Body>, Then<IO>), ExchangeError>;
 
 /// One request and its response.
-struct Exchange<'a, IO> {
+struct Call<'a, IO> {
     visitor: &'a Visitor,
     wire: &'a Wire<IO>,
     id: RequestId,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Exchange<'_, IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
     /// The head in a box, since each future on the way to the tunnel would have room for it.
     async fn forward(
         &self,
@@ -118,9 +118,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Exchange<'_, IO> {
                 self.wire.inform(status, fields);
             }
         };
-        let (mut response, carry) = visitor.ask(&way, request, body, id, &mut inform).await?;
+        let (mut response, exchange) = visitor.ask(&way, request, body, id, &mut inform).await?;
         admit(&mut response)?;
-        if carry.is_unasked() {
+        if exchange.unasked {
             // RFC 9110 §10.1.1: or the visitor couldn't know whether the body is still waited for.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -128,7 +128,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Exchange<'_, IO> {
         if head.http10 && unframed && !response.body().is_end_stream() {
             visitor.stay.ends_with_response();
         }
-        Ok((response, Then::Exchange(carry)))
+        Ok((response, Then::Exchange(exchange)))
     }
 
     async fn upgrade(
@@ -148,13 +148,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Exchange<'_, IO> {
         };
         let way = visitor.prepare(&mut request, "1.1", self.id)?;
         let mut inform = |status, fields: &HeaderMap| self.wire.inform(status, fields);
-        let (mut response, mut carry) = forward(&way, request, body, &mut inform).await?;
+        let (mut response, mut exchange) = ask(&way, request, body, &mut inform).await?;
         admit(&mut response)?;
-        if !(response.status().is_success() && carry.is_extended()) {
-            return Ok((response, Then::Exchange(carry)));
+        if !(response.status().is_success() && exchange.extended) {
+            return Ok((response, Then::Exchange(exchange)));
         }
-        upgrade::grant(&wish, &mut response, &mut carry);
-        Ok((response, Then::Upgrade(carry)))
+        upgrade::grant(&wish, &mut response, &mut exchange);
+        Ok((response, Then::Upgrade(exchange)))
     }
 
     /// Door B: the connection becomes a tunnel.

@@ -29,7 +29,8 @@ use ptth_link::body::{Body, Inflow, split};
 use ptth_link::h2::Ended;
 use ptth_link::headers;
 use ptth_link::limits::SLOWEST_RATE;
-use ptth_link::pump::{Heard, Patience, pump};
+use ptth_link::pump::Pump;
+use ptth_link::reading::Reading;
 use ptth_link::shutdown::Phase;
 use ptth_link::websocket::WEBSOCKET;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -37,8 +38,8 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::carry::Carry;
 use crate::error::{ExchangeError, RequestId};
+use crate::exchange::Exchange;
 
 use self::conduct::Conduct;
 use self::engine::Engine;
@@ -193,10 +194,10 @@ async fn answer(
     let is_head = head.method == Method::HEAD;
     let (mut inflow, body) = split(stream, &visitor.budget);
     match ask(&visitor, (head, body), &mut inflow, (&mut respond, &outlet), account.id).await {
-        Ok((response, carry)) => {
+        Ok((response, exchange)) => {
             account.answered(response.status());
             // The request's body goes on while the response comes.
-            let (_, done) = tokio::join!(&mut inflow, reply((respond, outlet), response, carry));
+            let (_, done) = tokio::join!(&mut inflow, reply((respond, outlet), response, exchange));
             if done {
                 conduct.answered();
             } else {
@@ -248,7 +249,7 @@ async fn ask(
     inflow: &mut Inflow,
     (respond, outlet): (&mut SendResponse<Bytes>, &Outlet),
     id: RequestId,
-) -> Result<(Response<Body>, Carry), Unanswered> {
+) -> Result<(Response<Body>, Exchange), Unanswered> {
     check::h2(&mut head).map_err(|err| err.map_or(Unanswered::Malformed, Unanswered::Failed))?;
     match head.extensions.get::<Protocol>() {
         Some(protocol) if ![WEBSOCKET, CONNECT_TCP].contains(&protocol.as_str()) => {
@@ -269,7 +270,7 @@ async fn ask(
         early.lock().unwrap_or_else(PoisonError::into_inner).push(response);
     };
     let mut asking = pin!(visitor.ask(&way, head, body, id, &mut note));
-    let (mut response, carry) = poll_fn(|cx| {
+    let (mut response, exchange) = poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = asking.as_mut().poll(cx);
         for response in early.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
@@ -286,62 +287,53 @@ async fn ask(
     })
     .await?;
     admit(&mut response).map_err(Unanswered::Failed)?;
-    Ok((response, carry))
+    Ok((response, exchange))
 }
 
 /// Sends the response. False if the visitor didn't take it all.
 async fn reply(
     (mut respond, outlet): (SendResponse<Bytes>, Outlet),
     response: Response<Body>,
-    mut carry: Carry,
+    mut exchange: Exchange,
 ) -> bool {
     let (parts, mut body) = response.into_parts();
-    let patience = if carry.is_extended() {
-        carry.be_patient();
-        Patience::default()
-    } else {
-        Patience { receiver: Some(READING), rate: SLOWEST_RATE, body: None }
-    };
-    let heard = Heard::default();
-    let mut sending = pin!(async {
-        poll_fn(|cx| match outlet.poll_room(cx) {
-            Poll::Pending => respond.poll_reset(cx).map(|_| ()),
-            ready => ready,
-        })
-        .await;
-        outlet.hand(headers::weight(&parts.headers));
-        let end = body.is_end_stream();
-        let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), end) else {
-            return false;
-        };
-        body.headless();
-        if end {
-            return true;
+    if exchange.extended {
+        exchange.be_patient();
+    }
+    let ceded = poll_fn(|cx| {
+        let _ = Pin::new(&mut exchange).poll(cx);
+        if exchange.ceded || outlet.poll_room(cx).is_ready() {
+            return Poll::Ready(exchange.ceded);
         }
-        let body = body.map_frame(|mut frame| {
-            if let Some(trailers) = frame.trailers_mut() {
-                headers::trailers(trailers);
-            }
-            frame
-        });
-        // When it fails, dropping the carry resets the stream on the tunnel.
-        pump(body, &mut stream, patience, &heard).await.is_ok()
+        respond.poll_reset(cx).map(|_| false)
     });
-    let mut sent = false;
+    if ceded.await {
+        return false;
+    }
+    outlet.hand(headers::weight(&parts.headers));
+    let end = body.is_end_stream();
+    let Ok(stream) = respond.send_response(Response::from_parts(parts, ()), end) else {
+        return false;
+    };
+    body.headless();
+    let body = body.map_frame(|mut frame| {
+        frame.trailers_mut().into_iter().for_each(headers::trailers);
+        frame
+    });
+    let reading = (!exchange.extended).then(|| Reading::new(READING, SLOWEST_RATE));
+    let mut pump = (!end).then(|| Pump::new(body, stream, reading));
+    // When the pump fails, dropping the exchange resets the stream on the tunnel.
     poll_fn(|cx| {
-        let carried = Pin::new(&mut carry).poll(cx).is_ready();
-        if carry.is_ceded() {
+        let moved = Pin::new(&mut exchange).poll(cx).is_ready();
+        if exchange.ceded {
             return Poll::Ready(false);
         }
-        heard.note(carry.uploaded());
-        if !sent {
-            match sending.as_mut().poll(cx) {
-                Poll::Ready(true) => sent = true,
-                Poll::Ready(false) => return Poll::Ready(false),
-                Poll::Pending => {}
-            }
+        match pump.as_mut().map(|pump| pump.poll(cx, exchange.uploaded())) {
+            Some(Poll::Ready(Ok(()))) => pump = None,
+            Some(Poll::Ready(Err(_))) => return Poll::Ready(false),
+            Some(Poll::Pending) | None => {}
         }
-        if sent && carried { Poll::Ready(true) } else { Poll::Pending }
+        if pump.is_none() && moved { Poll::Ready(true) } else { Poll::Pending }
     })
     .await
 }

@@ -34,12 +34,11 @@ use ptth_link::shutdown::Shutdown;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::carry::Carry;
 use crate::config::Limits;
 use crate::deliver::{self, Acknowledged, Outbox};
 use crate::edge::Edge;
 use crate::error::{ExchangeError, RegisterError, RequestId};
-use crate::forward::{Informational, Way, forward};
+use crate::exchange::{self, Exchange, Informational, Way};
 use crate::policy::{Found, Lost};
 use crate::quota::{Attempts, ConnectionPermit};
 use crate::registry::Registry;
@@ -149,7 +148,7 @@ impl Visitor {
         body: B,
         id: RequestId,
         informational: Informational<'_>,
-    ) -> Result<(Response<Body>, Carry), ExchangeError>
+    ) -> Result<(Response<Body>, Exchange), ExchangeError>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
     {
@@ -160,9 +159,9 @@ impl Visitor {
                 let (from, request) = ((self.address, id), Request::from_parts(*head, body));
                 // Boxed: it is rare, and each exchange's future would have room for it.
                 let taking = self.outbox.take(way, respond, from, request, informational);
-                Ok((Box::pin(taking).await?, Carry::nothing()))
+                Ok((Box::pin(taking).await?, Exchange::nothing()))
             }
-            _ => forward(way, head, body, informational).await,
+            _ => exchange::ask(way, head, body, informational).await,
         }
     }
 }

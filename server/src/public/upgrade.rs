@@ -21,8 +21,8 @@ use ptth_link::websocket::{WEBSOCKET, accept};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::oneshot;
 
-use crate::carry::Carry;
-use crate::forward::Upgrade;
+use crate::exchange::Exchange;
+use crate::exchange::Upgrade;
 
 type Socket = TokioIo<Upgraded>;
 
@@ -71,9 +71,9 @@ impl Wish {
 }
 
 /// Makes a response the 101 for a visitor whose wish the tunnel granted.
-pub(super) fn grant<B>(wish: &Wish, response: &mut Response<B>, carry: &mut Carry) {
+pub(super) fn grant<B>(wish: &Wish, response: &mut Response<B>, exchange: &mut Exchange) {
     wish.grant(response);
-    carry.be_patient();
+    exchange.be_patient();
     response.headers_mut().remove(CONTENT_LENGTH);
 }
 
@@ -81,13 +81,13 @@ pub(super) fn grant<B>(wish: &Wish, response: &mut Response<B>, carry: &mut Carr
 pub(super) fn switch(
     wish: &Wish,
     mut response: Response<Tunnelled>,
-    mut carry: Carry,
+    mut exchange: Exchange,
     writer: oneshot::Receiver<WriteHalf<Socket>>,
 ) -> (Response<Tunnelled>, impl Future<Output = ()> + Send + 'static) {
-    grant(wish, &mut response, &mut carry);
+    grant(wish, &mut response, &mut exchange);
     let (parts, body) = response.into_parts();
     let work = async move {
-        let (_, result) = tokio::join!(carry, download(body, writer));
+        let (_, result) = tokio::join!(exchange, download(body, writer));
         if let Err(err) = result {
             trace!("visitor: upgraded connection ended: {err}");
         }

@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use crate::carry::Carry;
+use crate::exchange::Exchange;
 use crate::public::stall::{Outlet, Stall};
 use crate::quota::Permit;
 
@@ -52,9 +52,9 @@ pub(in crate::public) struct Answer<IO> {
 /// What is done beside and after the response.
 pub(in crate::public) enum Then<IO> {
     /// Both bodies are moved.
-    Exchange(Carry),
+    Exchange(Exchange),
     /// The two bodies are those of another protocol (RFC 9110 §7.8).
-    Upgrade(Carry),
+    Upgrade(Exchange),
     /// The connection is given away.
     Give(oneshot::Sender<Upgraded<IO>>),
 }
@@ -63,7 +63,7 @@ impl<IO> Answer<IO> {
     /// A page of ours.
     pub(in crate::public) fn page(page: Response<String>, busy: Option<Permit>) -> Self {
         let response = page.map(|text| Content::Page(text.into()));
-        Self { response, then: Then::Exchange(Carry::nothing()), busy }
+        Self { response, then: Then::Exchange(Exchange::nothing()), busy }
     }
 }
 
@@ -196,10 +196,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         let body = self.wire.begin(body, expects);
         let answer = self.answered(answer(Asked { request, body, wire: self.wire.clone() }));
         let Answer { response, then, busy } = answer.await?.ok_or(io::ErrorKind::Other)?;
-        let (mut carry, upgraded, give) = match then {
-            Then::Exchange(carry) => (carry, false, None),
-            Then::Upgrade(carry) => (carry, true, None),
-            Then::Give(to) => (Carry::nothing(), false, Some(to)),
+        let (mut exchange, upgraded, give) = match then {
+            Then::Exchange(exchange) => (exchange, false, None),
+            Then::Upgrade(exchange) => (exchange, true, None),
+            Then::Give(to) => (Exchange::nothing(), false, Some(to)),
         };
         if upgraded {
             self.wire.accept();
@@ -213,12 +213,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
             let mut wire = self.wire.lock();
             wire.answered = true;
             // A body that nobody reads any more, and that isn't worth to be read.
-            let unread = carry.is_finished() && !wire.is_nearly_whole();
+            let unread = exchange.is_finished() && !wire.is_nearly_whole();
             let last = refused || unread || self.shutdown.is(Phase::Draining);
             reply.begin(&mut wire.out, response, last, upgraded || give.is_some());
         }
-        self.send(&mut reply, &mut carry, upgraded).await?;
-        drop((carry, busy));
+        self.send(&mut reply, &mut exchange, upgraded).await?;
+        drop((exchange, busy));
         Ok(match give {
             Some(to) => Next::Give(to),
             None if upgraded => Next::Over,
@@ -247,13 +247,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
     async fn send(
         &mut self,
         reply: &mut Reply,
-        carry: &mut Carry,
+        exchange: &mut Exchange,
         upgraded: bool,
     ) -> io::Result<()> {
-        let (mut carried, mut shut) = (false, !upgraded);
+        let (mut moved, mut shut) = (false, !upgraded);
         poll_fn(|cx| {
             loop {
-                carried = carried || Pin::new(&mut *carry).poll(cx).is_ready();
+                moved = moved || Pin::new(&mut *exchange).poll(cx).is_ready();
                 let mut wire = self.wire.lock();
                 let full = reply.poll_fill(cx, &mut wire.out, self.budget.batch())?;
                 let written = wire.poll_out(cx)?;
@@ -265,7 +265,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
                     ready!(Pin::new(&mut wire.io).poll_shutdown(cx))?;
                     shut = true;
                 }
-                if sent && carried {
+                if sent && moved {
                     return Poll::Ready(Ok(()));
                 }
                 return match upgraded {

@@ -1,0 +1,413 @@
+//! One exchange on one stream of a tunnel: both its bodies, and what ends them before their time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use h2::client::ResponseFuture;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Response, StatusCode};
+use log::debug;
+use ptth_link::body::Inflow;
+use ptth_link::deadline::Deadline;
+use ptth_link::headers;
+use ptth_link::limits::INFORMATIONAL_RESPONSES;
+use ptth_link::pump::PumpError;
+use tokio::sync::futures::OwnedNotified;
+use tokio::time::Instant;
+
+use super::upload::Upload;
+use crate::error::ExchangeError;
+use crate::pool::Lease;
+use crate::quota::{Permit, SMALL};
+
+/// Moves the bodies of an exchange whose response has begun: the two directions joined, not raced.
+///
+/// Ready when both are done. Dropping it before resets the stream, as the tunnel's rate allows.
+#[must_use = "neither body moves unless this is polled"]
+#[derive(Debug, Default)]
+pub(crate) struct Exchange {
+    open: Option<Box<Open>>,
+    /// The request crossed as extended CONNECT, so that a success makes two byte streams of it.
+    pub(crate) extended: bool,
+    /// The response refused the body that the visitor offered before it was asked for it.
+    pub(crate) unasked: bool,
+    /// It ended before the response did.
+    pub(super) broken: bool,
+    /// It ended for others that waited for its stream, since nothing of the response was read.
+    pub(crate) ceded: bool,
+}
+
+/// The stream.
+#[derive(Debug)]
+struct Open {
+    response: Phase,
+    upload: Option<Upload>,
+    lease: Lease,
+    /// `None`: an upgraded connection may be silent for days.
+    still: Option<Stillness>,
+    /// While others may need the stream more.
+    idle: Option<Idle>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The head is awaited; the tunnel knows that by the permit.
+    Head(ResponseFuture, #[allow(dead_code, reason = "held for its drop")] Permit),
+    Body(Inflow),
+}
+
+/// Why a stream has no response.
+pub(super) enum Failed {
+    /// The backend surely did nothing with the request.
+    Unprocessed(h2::Error),
+    ForGood(ExchangeError),
+}
+
+impl Exchange {
+    /// One that was opened, and whose response's head is to come within `patience` of the last sign of the upload.
+    pub(super) fn new(
+        response: ResponseFuture,
+        upload: Option<Upload>,
+        lease: Lease,
+        (extended, patience): (bool, Duration),
+    ) -> Self {
+        let response = Phase::Head(response, lease.tunnel().wait());
+        let still = Some(Stillness::new(patience));
+        let open = Some(Box::new(Open { response, upload, lease, still, idle: None }));
+        Self { open, extended, ..Self::default() }
+    }
+
+    /// Nothing to move.
+    pub(crate) fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// Lifts the limit on stillness.
+    pub(crate) fn be_patient(&mut self) {
+        self.open.iter_mut().for_each(|open| open.still = None);
+    }
+
+    /// Bytes taken from the visitor so far.
+    pub(crate) fn uploaded(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.uploaded())
+    }
+
+    /// Whether anything was taken from the visitor.
+    pub(super) fn is_touched(&self) -> bool {
+        let upload = self.open.as_ref().and_then(|open| open.upload.as_ref());
+        upload.is_some_and(Upload::is_touched)
+    }
+
+    /// The body, for another attempt.
+    pub(super) fn take_upload(&mut self) -> Option<Upload> {
+        self.open.as_mut()?.upload.take()
+    }
+
+    /// Whether nothing is left to do.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// The response's head, which comes at most once; 1xx responses before it go to `inform`.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        early: &mut usize,
+        inform: &mut dyn FnMut(StatusCode, &mut HeaderMap),
+    ) -> Poll<Result<Response<h2::RecvStream>, Failed>> {
+        let Some(open) = &mut self.open else { return Poll::Pending };
+        if let Poll::Ready(head) = open.poll_head(cx, self.extended, early, inform) {
+            return Poll::Ready(head);
+        }
+        open.poll_pressed(cx, self.extended).map(|unsent| {
+            debug!("exchange: others wait for its stream, on which nothing moves");
+            let slow = if unsent { ExchangeError::VisitorSlow } else { ExchangeError::Full };
+            Err(Failed::ForGood(slow))
+        })
+    }
+
+    /// Has the response's body come by `inflow` from now on, for as long as something moves in each `patience`.
+    pub(super) fn begin(&mut self, inflow: Inflow, success: bool, patience: Duration) {
+        let Some(open) = &mut self.open else { return };
+        (open.response, open.idle) = (Phase::Body(inflow), None);
+        open.still = Some(Stillness::new(patience));
+        // RFC 9110 §10.1.1: instead of the 100; so that body is never wanted.
+        let refused = open.upload.as_mut().filter(|upload| upload.is_held() && !success);
+        self.unasked = refused.map(Upload::abandon).is_some();
+    }
+
+    /// Gives the stream up.
+    fn defer(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let Open { response, mut upload, lease, .. } = *open;
+        upload.iter_mut().for_each(Upload::abandon);
+        // A request whose head is awaited no longer counts as one that waits.
+        let (head, stream) = match response {
+            Phase::Head(response, _) => (Some(response), None),
+            Phase::Body(mut inflow) => (None, inflow.abandon()),
+        };
+        let tunnel = lease.tunnel().clone();
+        tunnel.reset_limiter.defer(Box::new((head, stream, upload, lease)));
+    }
+}
+
+impl Future for Exchange {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let Some(open) = &mut this.open else { return Poll::Ready(()) };
+        let Phase::Body(inflow) = &mut open.response else { return Poll::Pending };
+        let received = Pin::new(&mut *inflow).poll(cx).is_ready();
+        let complete = inflow.is_complete();
+        let upload = open.upload.as_mut().filter(|_| !this.unasked);
+        let (sent, cut) = match upload.map(|upload| upload.poll(cx, inflow.taken())) {
+            Some(Poll::Pending) => (false, false),
+            Some(Poll::Ready(Err(PumpError::Body(())))) => (true, !complete),
+            None | Some(Poll::Ready(_)) => (true, false),
+        };
+        if cut || received && (this.unasked || !complete) {
+            // The request broke off or was refused, or the response did, or is not read: the rest is of no use.
+            if inflow.is_breach() {
+                open.lease.tunnel().penalize();
+            }
+            this.broken = received && !complete;
+            this.defer();
+            return Poll::Ready(());
+        }
+        if received && sent {
+            // Nothing is reset by dropping what has ended on both sides.
+            this.open = None;
+            return Poll::Ready(());
+        }
+        if open.poll_pressed(cx, this.extended).is_ready() {
+            debug!("exchange: others wait for its stream, and nothing of its response is read");
+            this.ceded = true;
+            this.defer();
+            return Poll::Ready(());
+        }
+        let moved = open.moved();
+        if let Some(still) = &mut open.still
+            && still.poll(cx, moved).is_ready()
+        {
+            debug!("exchange: nothing moved for {} s", still.patience.as_secs());
+            this.defer();
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.defer();
+    }
+}
+
+impl Open {
+    fn uploaded(&self) -> u64 {
+        self.upload.as_ref().map_or(0, Upload::moved)
+    }
+
+    /// Bytes that moved so far, in either direction.
+    fn moved(&self) -> u64 {
+        match &self.response {
+            Phase::Head(..) => self.uploaded(),
+            Phase::Body(inflow) => inflow.moved() + self.uploaded(),
+        }
+    }
+
+    fn is_hungry(&self) -> bool {
+        self.upload.as_ref().is_some_and(Upload::is_hungry)
+    }
+
+    /// What must move lest others get the stream; since when it hasn't; and with how many streams its address must
+    /// yield: any address may have a few that wait for a response, or for each other.
+    fn idleness(&self, extended: bool) -> Option<(u64, Instant, usize)> {
+        match &self.response {
+            Phase::Head(..) => {
+                let lasts = self.still.as_ref().and_then(Stillness::lasts);
+                let since = lasts.or(self.idle.as_ref().map(|idle| idle.since))?;
+                let yields = if self.is_hungry() && !extended { 0 } else { SMALL };
+                Some((self.uploaded(), since, yields))
+            }
+            Phase::Body(inflow) => match inflow.unread() {
+                Some(read) => Some((read, Instant::now(), 0)),
+                None if self.is_hungry() => Some((self.moved(), Instant::now(), SMALL)),
+                None => None,
+            },
+        }
+    }
+
+    /// Ready when others wait for streams, and on this one nothing moves; with whether its visitor keeps its request's
+    /// body waiting.
+    fn poll_pressed(&mut self, cx: &mut Context<'_>, extended: bool) -> Poll<bool> {
+        let Some((moved, since, most)) = self.idleness(extended) else {
+            self.idle = None;
+            return Poll::Pending;
+        };
+        let idle = self.idle.get_or_insert_with(|| Idle {
+            moved,
+            since,
+            pressed: Box::pin(self.lease.pressed()),
+        });
+        ready!(idle.poll(cx, &self.lease, moved, most));
+        Poll::Ready(self.is_hungry())
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        extended: bool,
+        early: &mut usize,
+        inform: &mut dyn FnMut(StatusCode, &mut HeaderMap),
+    ) -> Poll<Result<Response<h2::RecvStream>, Failed>> {
+        let fail = |err| Poll::Ready(Err(Failed::ForGood(err)));
+        let Phase::Head(response, _) = &mut self.response else { return Poll::Pending };
+        while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+            let status = interim.status();
+            if status == StatusCode::CONTINUE {
+                self.upload.iter_mut().for_each(Upload::proceed);
+            }
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                // RFC 9113 §8.6: HTTP/2 has none.
+                return fail(ExchangeError::Backend("a 101"));
+            }
+            *early += 1;
+            if *early > INFORMATIONAL_RESPONSES {
+                return fail(ExchangeError::Backend("one 1xx after the other"));
+            }
+            let mut fields = interim.headers().clone();
+            headers::response(&mut fields);
+            // RFC 9110 §8.6: an interim response has no content.
+            fields.remove(CONTENT_LENGTH);
+            inform(status, &mut fields);
+        }
+        if let Poll::Ready(result) = Pin::new(response).poll(cx) {
+            return Poll::Ready(result.map_err(classify));
+        }
+        match self.upload.as_mut().map(|upload| upload.poll(cx, 0)) {
+            Some(Poll::Ready(Err(PumpError::Body(())))) => return fail(ExchangeError::VisitorBody),
+            Some(Poll::Ready(Err(PumpError::Stalled(after)))) => {
+                return fail(ExchangeError::BackendTimeout(after));
+            }
+            // The receiver stopped the upload: its response, or the error, is on its way.
+            None | Some(Poll::Ready(Ok(()) | Err(PumpError::Receiver(_))) | Poll::Pending) => {}
+        }
+        // Before its answer an upgrade has no body that could be slow.
+        let upload = self.upload.as_mut().filter(|_| !extended);
+        if upload.is_some_and(|upload| upload.is_too_slow(cx)) {
+            return fail(ExchangeError::VisitorSlow);
+        }
+        let moved = self.uploaded();
+        let Some(still) = &mut self.still else { return Poll::Pending };
+        ready!(still.poll(cx, moved));
+        fail(ExchangeError::BackendTimeout(still.patience))
+    }
+}
+
+/// RFC 9113 §8.7: a stream above GOAWAY's last id, or REFUSED_STREAM, was not processed.
+fn classify(err: h2::Error) -> Failed {
+    let refused =
+        err.is_reset() && err.is_remote() && err.reason() == Some(h2::Reason::REFUSED_STREAM);
+    // h2 gives GOAWAY's error to exactly those streams that it says weren't processed.
+    let above = err.is_go_away() && err.is_remote();
+    if refused || above {
+        Failed::Unprocessed(err)
+    } else {
+        Failed::ForGood(ExchangeError::Tunnel(err))
+    }
+}
+
+/// A stream on which nothing moves, whose place others may need.
+#[derive(Debug)]
+struct Idle {
+    /// What had moved before.
+    moved: u64,
+    since: Instant,
+    pressed: Pin<Box<OwnedNotified>>,
+}
+
+impl Idle {
+    /// Ready when others wait for streams, and nothing has moved here for a second, for an address that has more
+    /// than `most`.
+    fn poll(&mut self, cx: &mut Context<'_>, lease: &Lease, moved: u64, most: usize) -> Poll<()> {
+        if self.moved != moved {
+            (self.moved, self.since) = (moved, Instant::now());
+        }
+        while self.pressed.as_mut().poll(cx).is_ready() {
+            self.pressed.set(lease.pressed());
+            if self.since.elapsed() >= STILL && lease.yields(most) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// A deadline that begins anew whenever something moved.
+#[derive(Debug)]
+pub(crate) struct Stillness {
+    /// How long nothing may move.
+    patience: Duration,
+    since: Instant,
+    /// When it is looked at once before: whoever polls may have something to do when it begins to last.
+    first: Option<Instant>,
+    timer: Deadline,
+    moved: u64,
+}
+
+impl Stillness {
+    /// Begins now.
+    pub(crate) fn new(patience: Duration) -> Self {
+        let since = Instant::now();
+        let first = Some(since + patience.min(STILL));
+        Self { patience, since, first, timer: Deadline::default(), moved: 0 }
+    }
+
+    /// Since when nothing has moved, if that lasts.
+    pub(crate) fn lasts(&self) -> Option<Instant> {
+        Some(self.since).filter(|since| since.elapsed() >= STILL)
+    }
+
+    /// Ready when `moved` has been the same for too long.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
+        if moved != self.moved {
+            (self.moved, self.since) = (moved, Instant::now());
+        }
+        if let Some(first) = self.first {
+            ready!(self.timer.poll_at(cx, first));
+            self.first = None;
+        }
+        self.timer.poll_at(cx, self.since + self.patience)
+    }
+}
+
+/// Where others wait for streams, longer than a working link keeps still.
+const STILL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn stillness_begins_anew_whenever_something_moved() {
+        let second = Duration::from_secs(1);
+        let mut still = Stillness::new(60 * second);
+        for moved in 0..5 {
+            let poll = poll_fn(|cx| still.poll(cx, moved));
+            assert!(timeout(59 * second, poll).await.is_err(), "{moved}");
+        }
+        // What moved last was seen 59 s ago.
+        let begun = Instant::now();
+        poll_fn(|cx| still.poll(cx, 4)).await;
+        assert_eq!(begun.elapsed(), second);
+        assert!(poll_fn(|cx| Poll::Ready(still.poll(cx, 4))).await.is_ready());
+    }
+}
