@@ -27,11 +27,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::public::InFront;
+use crate::deliver;
+use crate::public::{InFront, Visitor};
 use crate::registry::Registry;
-use crate::shard::Shard;
+use crate::shard::{Driving, Shard};
 use crate::tls::TlsError;
-use crate::tunnel::Driving;
 
 pub use crate::public::{Answer, Source};
 
@@ -60,7 +60,7 @@ impl Embedded {
     /// A service that has the backends answer what they serve, and `next` everything else.
     pub fn in_front_of<S>(&self, next: S) -> InFront<S> {
         let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        InFront::new(self.0.visitor(nowhere, None, Arc::default()), next)
+        InFront::new(Visitor::new(&self.0, nowhere, None, Arc::default()), next)
     }
 
     /// The tunnels, and the policy by which they are here.
@@ -74,7 +74,7 @@ impl Driver {
     pub async fn run(mut self) {
         let mut closing = self.shard.shutdown.clone();
         let mut driven = JoinSet::new();
-        driven.spawn(self.shard.courier().run());
+        driven.spawn(deliver::run(self.shard.clone()));
         loop {
             select! {
                 Some(work) = self.work.recv() => {

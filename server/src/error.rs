@@ -19,7 +19,7 @@ use crate::config::NoBackend;
 
 /// Why the gateway answers by itself.
 #[derive(Debug)]
-pub enum ExchangeError {
+pub(crate) enum ExchangeError {
     /// The request breaks HTTP, or a limit. The connection it came on is not to be trusted further.
     Request(StatusCode, &'static str),
     /// CONNECT, or something else that the gateway doesn't do for strangers.
@@ -56,7 +56,7 @@ pub enum ExchangeError {
 
 impl ExchangeError {
     /// The status code that says who is at fault.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Request(status, _) => *status,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -105,12 +105,12 @@ impl ExchangeError {
     }
 
     /// Whether the visitor's connection must close: its framing can't be trusted any more, or its place isn't its own.
-    pub fn ends_connection(&self) -> bool {
+    pub(crate) fn ends_connection(&self) -> bool {
         matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow | Self::Crowded)
     }
 
     /// The response, with what its status wants.
-    pub fn page(&self, accept: Option<&HeaderValue>, id: RequestId) -> Response<String> {
+    pub(crate) fn page(&self, accept: Option<&HeaderValue>, id: RequestId) -> Response<String> {
         let status = self.status();
         let mut response = page(status, self.explanation(), accept, Some(&id.to_string()));
         let fields = response.headers_mut();
@@ -179,7 +179,7 @@ impl std::error::Error for ExchangeError {
 
 /// Why a backend isn't let in by door B (draft-kazuho-ptth-ptth-01), as it is told.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum RegisterError {
+pub(crate) enum RegisterError {
     /// No registration.
     Malformed(&'static str),
     /// It showed nothing that is known; the challenges for WWW-Authenticate.
@@ -245,11 +245,11 @@ const REASON: HeaderName = HeaderName::from_static("2ptth-reason");
 
 /// Names one exchange in the log, on the error page and at the origin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct RequestId(u64);
+pub(crate) struct RequestId(u64);
 
 impl RequestId {
     /// A random one: no other one tells anything of it.
-    pub fn random() -> Self {
+    pub(crate) fn random() -> Self {
         thread_local! {
             /// Random bytes that were not used yet. Asking for many at a time costs a request a few instructions.
             static POOL: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -267,7 +267,7 @@ impl RequestId {
     /// As a field. In no HPACK table (RFC 7541 §7.1.3): it is never the same again, and would only push out
     /// what is; and h2 compares each value with all that the table has under its name, which cost more than
     /// the rest of the head.
-    pub fn value(self) -> HeaderValue {
+    pub(crate) fn value(self) -> HeaderValue {
         let text = crypto::hex(&self.0.to_be_bytes());
         let mut value = HeaderValue::try_from(text).expect("digits can stand in a field");
         value.set_sensitive(true);

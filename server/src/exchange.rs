@@ -79,15 +79,15 @@ where
                 continue;
             }
             lease => lease.map_err(|none| match none {
-                NoTunnel::Absent => ExchangeError::Absent(way.route.no_backend.clone()),
+                NoTunnel::Absent => ExchangeError::Absent(way.found.route.no_backend.clone()),
                 NoTunnel::Full => ExchangeError::Full,
                 NoTunnel::Moved => ExchangeError::Moved,
             })?,
         };
         // One that falls through goes as it came.
         let backend = !lease.tunnel().grants.is_empty();
-        if way.strip > 0 && !stripped && backend {
-            take_prefix(head, way.strip)?;
+        if way.found.strip > 0 && !stripped && backend {
+            take_prefix(head, way.found.strip)?;
             stripped = true;
         }
         let tunnel = lease.tunnel().clone();
@@ -112,9 +112,10 @@ where
         let waits = expects_continue && upgrade.is_none();
         let upload = body
             .take_if(|_| crosses)
-            .map(|body| Upload::new(body, stream, way.stall_timeout, waits));
+            .map(|body| Upload::new(body, stream, way.shard.limits.stall, waits));
         let extended = protocol.is_some() || head.method == Method::CONNECT;
-        let mut exchange = Exchange::new(response, upload, lease, (extended, way.head_timeout));
+        let mut exchange =
+            Exchange::new(response, upload, lease, (extended, way.shard.limits.head));
         match self::response(&mut exchange, (&way, &tunnel), &mut kept, informational).await {
             Ok(response) => return Ok((response, exchange)),
             Err(Failed::ForGood(err)) => {
@@ -196,7 +197,7 @@ async fn response(
     let mut held = Held::of(tunnel.budget.clone());
     let counted = held.set(headers::weight(&head.headers));
     let (inflow, body) = split(stream, &tunnel.budget);
-    exchange.begin(inflow, head.status.is_success(), way.stall_timeout);
+    exchange.begin(inflow, head.status.is_success(), way.shard.limits.stall);
     // A small response is often here as a whole already; then nothing is left to move.
     poll_fn(|cx| Poll::Ready(Pin::new(&mut *exchange).poll(cx).is_ready())).await;
     if counted.is_err() {

@@ -16,12 +16,12 @@ use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
 use crate::config::{Config, ConfigError};
+use crate::deliver;
 use crate::listener::{self, Entrance};
 use crate::registry::Registry;
 use crate::reload::{Reload, Source};
-use crate::shard::{Shard, Shared};
+use crate::shard::{Driving, Shard, Shared};
 use crate::tls::{Tls, TlsError};
-use crate::tunnel::Driving;
 
 use sockets::{Addresses, Sockets, listeners};
 
@@ -150,13 +150,13 @@ impl Gateway {
                     Arc::new(Shard { index, shutdown: shutdown.clone(), shared: shared.clone() });
                 let drained = drained.clone();
                 if index == 0 {
-                    let (courier, held) = (shard.courier(), drained.clone());
+                    let (delivering, held) = (deliver::run(shard.clone()), drained.clone());
                     let work = async move {
-                        courier.run().await;
+                        delivering.await;
                         // As a connection that still runs does, it delays the end.
                         drop(held);
                     };
-                    shard.hand_over(index, Box::pin(work));
+                    shard.drive(Box::pin(work));
                 }
                 let serve = move || {
                     runtime.block_on(async {

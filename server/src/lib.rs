@@ -13,7 +13,6 @@ pub mod config;
 mod confine;
 mod deliver;
 mod demux;
-mod edge;
 pub mod embed;
 mod error;
 mod exchange;
@@ -24,6 +23,7 @@ mod greeting;
 mod identity;
 mod listener;
 mod live;
+mod outbox;
 mod policy;
 mod pool;
 mod public;
@@ -46,19 +46,19 @@ pub mod lab {
     pub use crate::auth::{
         Checking, Claim, Credential, Files, KINDS, Known, Pass, Refusal, Settings, authorization,
     };
-    pub use crate::deliver::{Counts, Outbox};
-    pub use crate::edge::Edge;
+    pub use crate::deliver::run as deliver;
     pub use crate::identity::{Grant, Identity, Key, Mark};
     pub use crate::listener::{
         Accepted, Entrance, Rewind, accept_tls, behind, proxied, serve_backend, serve_plain,
         serve_visitor,
     };
+    pub use crate::outbox::{Counts, Outbox};
     pub use crate::policy::{Lost, Policy, Refused, Wish};
     pub use crate::pool::{Pool, Tunnel};
     pub use crate::public::{Redirect, Visitor, serve_h1, serve_h2};
     pub use crate::quota::Attempts;
     pub use crate::registry::{Registration, Registry};
     pub use crate::router::{HostPattern, RouteId};
-    pub use crate::shard::{Shard, Shared};
-    pub use crate::tunnel::{Driving, Home, attach};
+    pub use crate::shard::{Driving, Shard, Shared};
+    pub use crate::tunnel::{Admitted, attach};
 }

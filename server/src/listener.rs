@@ -33,10 +33,10 @@ use tokio_rustls::server::TlsStream;
 use crate::auth::Admits;
 use crate::demux::Peer;
 use crate::identity::Identity;
-use crate::public::{serve_h1, serve_h2};
+use crate::public::{Visitor, serve_h1, serve_h2};
 use crate::quota::ConnectionPermit;
-use crate::shard::Shard;
-use crate::tunnel::{Driving, Ended, Home, attach, refuse};
+use crate::shard::{Driving, Shard};
+use crate::tunnel::{Admitted, Ended, attach, refuse};
 
 use handshake::HANDSHAKE;
 pub use handshake::{Accepted, accept_tls};
@@ -276,20 +276,20 @@ async fn connection(
                 return debug!("listener: {peer} is gone: {err}");
             }
             permit.leave_to_tunnels();
-            let proven =
-                identity.key.as_ref().is_some_and(|key| shard.registry.policy().names(key));
-            let home = Home { permit: permit.clone(), proven, ..shard.home(target) };
+            let shard = shard.at(target);
+            let (driver, held) = (shard.clone(), permit.clone());
             let tunnel = Box::pin(async move {
                 if let Err(err) = stream.get_mut().0.stream_mut().arrive() {
                     return debug!("listener: {peer} is gone: {err}");
                 }
                 info!("tunnel: admitted from={peer}");
-                if permit.hold(serve_backend(*stream, identity, home, peer)).await.is_none() {
+                let served = serve_backend(*stream, identity, shard, peer, held);
+                if permit.hold(served).await.is_none() {
                     warn!("tunnel: refused from={peer}: too many connections, and it was slow");
                 }
                 drop(booking);
             });
-            shard.hand_over(target, tunnel);
+            driver.drive(tunnel);
         }
         None => {}
     }
@@ -302,7 +302,7 @@ fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
 
 /// Serves a visitor to the end of his connection.
 pub async fn serve_visitor<IO>(
-    shard: &Shard,
+    shard: &Arc<Shard>,
     stream: Box<TlsStream<IO>>,
     kind: Peer,
     peer: SocketAddr,
@@ -311,7 +311,7 @@ pub async fn serve_visitor<IO>(
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let name = stream.get_ref().1.server_name();
-    let visitor = Arc::new(shard.visitor(peer.ip(), name, permit));
+    let visitor = Arc::new(Visitor::new(shard, peer.ip(), name, permit));
     match kind {
         Peer::VisitorH2 => serve_h2(visitor, stream).await,
         _ => serve_h1(visitor, stream).await,
@@ -322,14 +322,20 @@ pub async fn serve_visitor<IO>(
 pub async fn serve_backend<IO>(
     stream: TlsStream<IO>,
     identity: Identity,
-    home: Home,
+    shard: Arc<Shard>,
     peer: SocketAddr,
+    permit: Arc<ConnectionPermit>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let admitted = home.registry.policy().admit(&identity, peer.ip()).await;
-    let ended = match admitted {
-        Ok(grants) => attach(stream, identity, grants, home).await,
+    let policy = shard.registry.policy();
+    let proven = identity.key.as_ref().is_some_and(|key| policy.names(key));
+    let ended = match policy.admit(&identity, peer.ip()).await {
+        Ok(grants) => {
+            drop(policy);
+            let backend = Admitted { identity, grants, proven, permit, announce: true };
+            attach(stream, backend, shard).await
+        }
         Err(refused) => {
             let why = refused.to_string();
             warn!("tunnel: refused from={peer} name={:?}: {why}", identity.name);

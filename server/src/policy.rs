@@ -32,7 +32,7 @@ pub(crate) use route::Route;
 pub use wish::{Refused, Wish};
 
 /// Where a request goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Found {
     /// The route.
     pub route: Arc<Route>,

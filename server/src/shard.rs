@@ -1,6 +1,7 @@
 //! One thread's view of the gateway, and what all threads share.
 
-use std::net::IpAddr;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use ptth_link::budget::Budget;
@@ -9,14 +10,11 @@ use ptth_link::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, Limits, ProxyProtocol, Trusted};
-use crate::deliver::{Courier, Outbox};
-use crate::edge::Edge;
+use crate::outbox::Outbox;
 use crate::policy::Policy;
-use crate::public::Visitor;
-use crate::quota::{Attempts, ConnectionLimit, ConnectionPermit};
+use crate::quota::{Attempts, ConnectionLimit};
 use crate::registry::Registry;
 use crate::tls::{Tls, TlsError};
-use crate::tunnel::{Driving, Home};
 
 /// What all shards share.
 #[derive(Debug)]
@@ -124,61 +122,16 @@ impl Shard {
         Ok((Arc::new(Self { index: 0, shutdown, shared }), work))
     }
 
-    /// Where a tunnel driven by shard `index` belongs.
-    pub fn home(&self, index: usize) -> Home {
-        Home {
-            registry: self.registry.clone(),
-            shard: index,
-            budget: self.budget.part(),
-            shutdown: self.shutdown.clone(),
-            port: self.port.get().copied(),
-            permit: Arc::default(),
-            proven: false,
-        }
+    /// The same gateway, as the thread of shard `index` sees it.
+    pub(crate) fn at(&self, index: usize) -> Arc<Self> {
+        Arc::new(Self { index, shutdown: self.shutdown.clone(), shared: self.shared.clone() })
     }
 
-    /// A visitor on this shard.
-    pub fn visitor(
-        &self,
-        address: IpAddr,
-        sni: Option<&str>,
-        stay: Arc<ConnectionPermit>,
-    ) -> Visitor {
-        let trusted = if stay.is_opaque() { Trusted::default() } else { self.trusted.clone() };
-        Visitor {
-            address,
-            sni: sni.map(str::to_owned),
-            said: None,
-            edge: Edge { certificates: Some(self.tls.certificates()), trusted, ..Edge::default() },
-            registry: self.registry.clone(),
-            outbox: self.outbox.clone(),
-            shard: self.index,
-            budget: self.budget.part(),
-            limits: self.limits.clone(),
-            shutdown: self.shutdown.clone(),
-            attempts: self.attempts.clone(),
-            drive: self.shards.get(self.index).cloned(),
-            stay,
-            stated: Arc::default(),
-        }
-    }
-
-    /// Who delivers what the outbox holds, from this shard. One of a gateway's shards runs it.
-    pub fn courier(&self) -> Courier {
-        Courier {
-            outbox: self.outbox.clone(),
-            registry: self.registry.clone(),
-            shard: self.index,
-            limits: self.limits.clone(),
-            shutdown: self.shutdown.clone(),
-        }
-    }
-
-    /// Has shard `index` drive a tunnel.
-    pub fn hand_over(&self, index: usize, tunnel: Driving) {
-        if let Some(shard) = self.shards.get(index) {
-            // Fails only when that thread is gone, which is the end of the process.
-            let _ = shard.send(tunnel);
-        }
+    /// Has this shard's thread drive a tunnel. False only when that thread is gone, which is the end of the process.
+    pub(crate) fn drive(&self, tunnel: Driving) -> bool {
+        self.shards.get(self.index).is_some_and(|shard| shard.send(tunnel).is_ok())
     }
 }
+
+/// A tunnel on its way to the thread that will drive it.
+pub type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -19,16 +19,10 @@ use ptth_client::serve::{Answering, Ended, answer};
 use ptth_link::budget::Budget;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Shutdown, Trigger, channel};
-use ptth_server::config::{Admission, CertificateSource, Config, Limits};
-use ptth_server::lab::Edge;
-use ptth_server::lab::Grant;
-use ptth_server::lab::Identity;
-use ptth_server::lab::Known;
-use ptth_server::lab::Policy;
-use ptth_server::lab::Pool;
-use ptth_server::lab::Registry;
-use ptth_server::lab::{Home, attach};
-use ptth_server::lab::{Visitor, serve_h1, serve_h2};
+use ptth_server::config::{Admission, CertificateSource, Config};
+use ptth_server::lab::{
+    Admitted, Grant, Identity, Policy, Pool, Registry, Shard, Visitor, attach, serve_h1, serve_h2,
+};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -44,7 +38,7 @@ pub struct Lab {
     pub pool: Arc<Pool>,
     /// All its tunnels, and its policy.
     pub registry: Arc<Registry>,
-    known: Arc<Known>,
+    shard: Arc<Shard>,
     /// What bodies hold at the gateway.
     pub budget: Arc<Budget>,
     /// What bodies hold at the clients of [`Lab::serve`].
@@ -67,14 +61,17 @@ impl Lab {
     /// A lab whose gateway has its configuration from `change`.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let (trigger, shutdown) = channel();
-        let known = Arc::new(Known::default());
-        let (policy, tunnels) = policy(&known, change, None);
-        let pool = policy.routes().first().map_or_else(|| Pool::new(1), |it| it.pool.clone());
+        let config = configuration(change);
+        let shard = Shard::alone(&config, shutdown.clone()).expect("a lab");
+        apply(&shard, &config, None);
+        let registry = shard.registry.clone();
+        let routes = registry.policy();
+        let pool = routes.routes().first().map_or_else(|| Pool::new(1), |it| it.pool.clone());
         Self {
             pool,
-            registry: Registry::new(policy, 1, tunnels),
-            known,
-            budget: Budget::new(BODY_BUDGET),
+            registry,
+            budget: shard.budget.clone(),
+            shard,
             client_budget: Budget::new(BODY_BUDGET),
             foreign_gateway: false,
             shutdown,
@@ -85,8 +82,7 @@ impl Lab {
 
     /// Gives the gateway another configuration, as a reload does.
     pub fn reload(&mut self, change: impl FnOnce(&mut Config)) {
-        let (policy, _) = policy(&self.known, change, Some(&self.registry.policy()));
-        self.registry.swap(policy);
+        apply(&self.shard, &configuration(change), Some(&self.registry.policy()));
     }
 
     /// A lab whose backend, our client, answers with `service`.
@@ -239,17 +235,11 @@ impl Lab {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let home = Home {
-            registry: self.registry.clone(),
-            shard: 0,
-            budget: self.budget.clone(),
-            shutdown: self.shutdown.clone(),
-            port: None,
-            permit: Arc::default(),
-            proven: false,
-        };
+        let permit = Arc::default();
+        let backend = Admitted { identity, grants, proven: false, permit, announce: false };
+        let shard = self.shard.clone();
         self.running.spawn(async move {
-            attach(io, identity, grants, home).await;
+            attach(io, backend, shard).await;
         });
     }
 
@@ -284,40 +274,27 @@ impl Lab {
     /// What a connection's exchanges get. Each is of somebody else: one address can't have all streams.
     pub fn visitor(&self) -> Visitor {
         static NEXT: AtomicU32 = AtomicU32::new(u32::from_be_bytes([198, 18, 0, 1]));
-        Visitor {
-            address: IpAddr::V4(NEXT.fetch_add(1, Ordering::Relaxed).into()),
-            sni: None,
-            said: None,
-            edge: Edge::default(),
-            registry: self.registry.clone(),
-            outbox: Arc::default(),
-            shard: 0,
-            budget: self.budget.part(),
-            limits: Limits::default(),
-            shutdown: self.shutdown.clone(),
-            attempts: ptth_server::lab::Attempts::new(),
-            drive: None,
-            stay: Arc::default(),
-            stated: Arc::default(),
-        }
+        let address = IpAddr::V4(NEXT.fetch_add(1, Ordering::Relaxed).into());
+        Visitor::new(&self.shard, address, None, Arc::default())
     }
 }
 
-/// A policy, and how many tunnels of one credential its routes take.
-fn policy(
-    known: &Arc<Known>,
-    change: impl FnOnce(&mut Config),
-    before: Option<&Policy>,
-) -> (Policy, usize) {
+fn configuration(change: impl FnOnce(&mut Config)) -> Config {
     let names = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     let admission = Admission::Keys { keys: Vec::new(), file: None, made: None };
     let mut config = Config::new(names, admission);
     change(&mut config);
+    config
+}
+
+/// Puts the policy of `config` in force.
+fn apply(shard: &Shard, config: &Config, before: Option<&Policy>) {
+    let known = shard.tls.known();
     known.replace(false, &[]);
-    let policy = Policy::new(&config, known, 1, before);
-    // Whoever is here was let in; and unlike an open gateway's, there may be several.
+    let policy = Policy::new(config, known, 1, before);
+    // Every backend of the lab was let in; and unlike an open gateway's, there may be several.
     known.replace(true, &[]);
-    (policy, config.limits.tunnels)
+    shard.registry.swap(policy);
 }
 
 /// A service made of a function.

@@ -15,8 +15,8 @@ use ptth_link::crypto;
 use ptth_link::shutdown::{Phase, Trigger, channel};
 use ptth_link::token::Token;
 use ptth_server::config::{Admission, CertificateSource, Config};
-use ptth_server::lab::Driving;
 use ptth_server::lab::{Accepted, Rewind, accept_tls, serve_backend, serve_visitor};
+use ptth_server::lab::{Driving, deliver};
 use ptth_server::lab::{Pool, Tunnel};
 use ptth_server::lab::{Shard, Shared};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
@@ -62,7 +62,7 @@ impl Room {
         let shared = Shared::new(&config, vec![sender]).expect("the gateway starts");
         let shard = Arc::new(Shard { index: 0, shutdown, shared });
         let mut running = JoinSet::new();
-        running.spawn(shard.courier().run());
+        running.spawn(deliver(shard.clone()));
         running.spawn(drive(tunnels));
         Self { shard, token, trigger, connections: Arc::new(Mutex::new(running)) }
     }
@@ -180,8 +180,7 @@ where
             serve_visitor(&shard, stream, kind, peer, Arc::default()).await
         }
         Some(Accepted::Backend(stream, identity)) => {
-            let home = shard.home(shard.index);
-            serve_backend(*stream, identity, home, peer).await;
+            serve_backend(*stream, identity, shard.clone(), peer, Arc::default()).await;
         }
         None => {}
     }

@@ -7,25 +7,23 @@ use std::path::{Path, PathBuf};
 /// Whom each module of the gateway may import. No arrow into `public` or `listener` but from the
 /// wiring; none out of `demux`, `router` or `reset_limiter`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
-    ("gateway", &["config", "listener", "registry", "reload", "shard", "tls", "tunnel"]),
-    ("embed", &["config", "public", "registry", "shard", "tls", "tunnel"]),
+    ("gateway", &["config", "deliver", "listener", "registry", "reload", "shard", "tls"]),
+    ("embed", &["config", "deliver", "public", "registry", "shard", "tls"]),
     ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),
     ("listener", &["auth", "config", "demux", "identity", "public", "quota", "shard", "tunnel"]),
     (
-        "shard",
-        &["config", "deliver", "edge", "policy", "public", "quota", "registry", "tls", "tunnel"],
-    ),
-    (
         "public",
         &[
-            "auth", "config", "deliver", "edge", "error", "exchange", "frames", "identity",
-            "policy", "quota", "registry", "router", "tunnel",
+            "auth", "config", "deliver", "error", "exchange", "frames", "identity", "policy",
+            "quota", "router", "shard", "tunnel",
         ],
     ),
-    ("deliver", &["config", "error", "exchange", "policy", "quota", "registry", "router"]),
-    ("exchange", &["config", "confine", "error", "policy", "pool", "quota", "registry", "router"]),
-    ("tunnel", &["frames", "identity", "live", "policy", "quota", "registry"]),
+    ("deliver", &["config", "error", "exchange", "outbox", "policy", "quota", "router", "shard"]),
+    ("exchange", &["config", "confine", "error", "policy", "pool", "quota", "router", "shard"]),
+    ("tunnel", &["frames", "identity", "live", "policy", "quota", "registry", "shard"]),
+    ("shard", &["config", "outbox", "policy", "quota", "registry", "tls"]),
+    ("outbox", &["config", "error", "quota", "router"]),
     ("registry", &["config", "fallback", "identity", "live", "policy", "pool", "quota", "router"]),
     ("fallback", &["identity", "live", "pool"]),
     ("policy", &["auth", "config", "identity", "live", "pool", "quota", "router"]),
@@ -33,7 +31,6 @@ const SERVER: &[(&str, &[&str])] = &[
     ("pool", &["identity", "live", "quota"]),
     ("live", &["identity", "quota", "reset_limiter"]),
     ("error", &["config"]),
-    ("edge", &["config", "tls"]),
     ("tls", &["auth", "config", "demux"]),
     ("config", &["auth", "router"]),
     ("identity", &["router"]),
@@ -162,7 +159,7 @@ const FEATURES: [&str; 3] = [
 
 /// Non-blank lines without tests that each ring may have: what both ends do alike, the core, the features. A change that
 /// needs more argues for it in its commit; one that needs less lowers the sum. The goals are 3,700, 6,000 and 7,300.
-const SUMS: [(&str, usize); 3] = [("wire", 5_810), ("core", 14_010), ("features", 7_880)];
+const SUMS: [(&str, usize); 3] = [("wire", 6_120), ("core", 13_600), ("features", 7_880)];
 
 #[test]
 fn each_ring_keeps_to_its_sum() {

@@ -14,7 +14,7 @@ use http_body::Body;
 use crate::error::ExchangeError;
 use crate::exchange::{Stillness, Watched};
 
-use super::backlog::Permit;
+use crate::outbox::Permit;
 
 /// Refuses a body that says it will be too large, before any of it is read.
 pub(super) fn check_length(fields: &HeaderMap, limit: usize) -> Result<(), ExchangeError> {

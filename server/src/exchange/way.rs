@@ -1,54 +1,51 @@
 //! Where a request goes, and where it goes when that has changed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 
 use crate::config::NoBackend;
 use crate::confine::confine;
-use crate::policy::{Found, Policy, Route};
+use crate::policy::{Found, Policy};
 use crate::pool::{Lease, NoTunnel, TunnelId};
 use crate::quota::Share;
-use crate::registry::Registry;
+use crate::shard::Shard;
 
 /// What an exchange needs of the gateway.
 #[derive(Clone, Debug)]
-pub struct Way<'a> {
-    /// The gateway's tunnels.
-    pub registry: &'a Registry,
+pub(crate) struct Way<'a> {
+    pub(crate) shard: &'a Shard,
     /// The policy by which the route was found.
-    pub policy: Arc<Policy>,
-    /// Where it goes.
-    pub route: Arc<Route>,
-    /// How many bytes of the path are the route's prefix, which stays here.
-    pub strip: usize,
-    /// Whether the response is one of a dynamic name on a host that others share.
-    pub confined: bool,
-    /// The thread that this runs on.
-    pub shard: usize,
+    policy: Arc<Policy>,
+    pub(crate) found: Found,
     /// What the visitor's address has of the route's tunnels.
-    pub share: Arc<Share>,
-    /// From the last sign of the upload to the response's head.
-    pub head_timeout: Duration,
-    /// For a response under way of which nothing moves.
-    pub stall_timeout: Duration,
+    share: Arc<Share>,
 }
 
-impl Way<'_> {
+impl<'a> Way<'a> {
+    /// That of a request from an address, to what was `found` for it.
+    pub(crate) fn new(
+        shard: &'a Shard,
+        policy: Arc<Policy>,
+        found: Found,
+        address: IpAddr,
+    ) -> Self {
+        let share = found.route.pool.share(address);
+        Self { shard, policy, found, share }
+    }
+
     /// The same from the same address, to where the host and path lead now.
     pub(super) fn anew(&self, uri: &Uri) -> Option<Self> {
-        let policy = self.registry.policy();
+        let policy = self.shard.registry.policy();
         let found = policy.find(uri.authority()?.as_str(), uri.path()).ok()?;
-        let Found { route, strip, confined } = found;
-        let share = route.pool.share(self.share.address);
-        Some(Self { policy, route, strip, confined, share, ..self.clone() })
+        Some(Self::new(self.shard, policy, found, self.share.address))
     }
 
     /// Whether that is elsewhere by now.
     fn has_moved(&self, uri: &Uri) -> bool {
-        let other = |way: &Self| !Arc::ptr_eq(&way.route.pool, &self.route.pool);
-        !Arc::ptr_eq(&self.policy, &self.registry.policy())
+        let other = |way: &Self| !Arc::ptr_eq(&way.found.route.pool, &self.found.route.pool);
+        !Arc::ptr_eq(&self.policy, &self.shard.registry.policy())
             && self.anew(uri).as_ref().is_none_or(other)
     }
 
@@ -58,14 +55,15 @@ impl Way<'_> {
         target: Option<&Uri>,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
-        let (pool, patience) = (&self.route.pool, self.registry.patience(self.route.patience));
+        let (route, registry) = (&self.found.route, &self.shard.registry);
+        let (patience, index) = (registry.patience(route.patience), self.shard.index);
         let moved = || target.is_some_and(|uri| self.has_moved(uri));
         match (
-            pool.acquire(&self.share, self.shard, avoid, patience, &moved).await,
-            &self.route.no_backend,
+            route.pool.acquire(&self.share, index, avoid, patience, &moved).await,
+            &route.no_backend,
         ) {
             (Err(NoTunnel::Absent), NoBackend::Origin(address)) => {
-                self.registry.fallbacks.lease(address, self.share.address, self.shard).await
+                registry.fallbacks.lease(address, self.share.address, index).await
             }
             (found, _) => found,
         }
@@ -73,8 +71,8 @@ impl Way<'_> {
 
     /// Takes out of a response what its backend may not say there.
     pub(super) fn confine(&self, fields: &mut HeaderMap) {
-        if self.confined {
-            confine(fields, &self.route.base);
+        if self.found.confined {
+            confine(fields, &self.found.route.base);
         }
     }
 }

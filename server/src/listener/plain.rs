@@ -11,17 +11,17 @@ use tokio::time::timeout;
 
 use super::HANDSHAKE;
 use super::rewind::Rewind;
-use crate::public::{Redirect, serve_h1, serve_h2};
+use crate::public::{Redirect, Visitor, serve_h1, serve_h2};
 use crate::quota::ConnectionPermit;
 use crate::shard::Shard;
 
 /// Serves a visitor without TLS to the end of his connection: in HTTP/2 if he begins with its preface
 /// ("prior knowledge", RFC 9113 §3.3), else in HTTP/1.1. No backend comes in by the way it begins.
 pub async fn serve_plain<IO>(
-    shard: &Shard,
+    shard: &Arc<Shard>,
     mut io: Rewind<IO>,
     peer: SocketAddr,
-    stay: Arc<ConnectionPermit>,
+    permit: Arc<ConnectionPermit>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -29,8 +29,8 @@ pub async fn serve_plain<IO>(
         return debug!("listener: {peer} dropped: no request in time");
     };
     debug!("listener: {peer} speaks {} without TLS", if is_h2 { "h2" } else { "http/1.1" });
-    let mut visitor = shard.visitor(peer.ip(), None, stay);
-    visitor.edge.scheme = Scheme::HTTP;
+    let mut visitor = Visitor::new(shard, peer.ip(), None, permit);
+    visitor.scheme = Scheme::HTTP;
     let visitor = Arc::new(visitor);
     if is_h2 { serve_h2(visitor, io).await } else { serve_h1(visitor, io).await }
 }

@@ -26,7 +26,7 @@ use tower_service::Service;
 
 use crate::error::{ExchangeError, RequestId};
 use crate::exchange::ask;
-use crate::tunnel::Driving;
+use crate::shard::Driving;
 
 use super::upgrade::{self, Wish};
 use super::{Account, Visitor, admit, check, declared_length, register};
@@ -81,7 +81,7 @@ fn has_route<B>(visitor: &Visitor, request: &Request<B>) -> bool {
         && request.uri().path().starts_with(register::PATH);
     let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let host = request.uri().authority().map(|authority| authority.as_str()).or(named);
-    let (policy, path) = (visitor.registry.policy(), request.uri().path());
+    let (policy, path) = (visitor.shard.registry.policy(), request.uri().path());
     // By path, a dynamic name has only what somebody serves: every page of the program's might be one.
     let served = |host| policy.find(host, path).is_ok_and(|found| !found.route.pool.is_empty());
     asks_to_register || host.is_some_and(|host| policy.has_place(host, path) || served(host))
@@ -179,5 +179,5 @@ where
 /// What must move on beside the response. Whoever embeds the gateway drives it ([`crate::embed`]).
 fn in_background(visitor: &Visitor, work: Driving) {
     // Fails only when nobody drives any more, and then the drop is what is wanted.
-    let _ = visitor.drive.as_ref().map(|drive| drive.send(work));
+    let _ = visitor.shard.drive(work);
 }

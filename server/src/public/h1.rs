@@ -35,7 +35,7 @@ pub async fn serve<IO>(visitor: Arc<Visitor>, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (budget, shutdown) = (visitor.budget.clone(), visitor.shutdown.clone());
+    let (budget, shutdown) = (visitor.budget.clone(), visitor.shard.shutdown.clone());
     let address = visitor.address;
     // Boxed, since a connection would have room for it while there is no request.
     let answer = |asked| Box::pin(answer(visitor.clone(), asked)) as Answering<IO>;
@@ -51,7 +51,7 @@ async fn answer<IO>(visitor: Arc<Visitor>, asked: Asked<IO>) -> Option<Answer<IO
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let busy = visitor.stay.busy();
+    let busy = visitor.permit.busy();
     let Asked { request, body, wire } = asked;
     let (request, head) = match request {
         Ok((request, head)) => (request, Ok(head)),
@@ -126,7 +126,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
         }
         let unframed = declared_length(response.headers()).is_none() && !is_head;
         if head.http10 && unframed && !response.body().is_end_stream() {
-            visitor.stay.ends_with_response();
+            visitor.permit.ends_with_response();
         }
         Ok((response, Then::Exchange(exchange)))
     }
@@ -165,10 +165,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
         admitted.grant(&mut response, true);
         let (give, given) = oneshot::channel();
         let io = async move { given.await.ok() };
-        visitor.stay.leave_to_tunnels();
+        visitor.permit.leave_to_tunnels();
         let tunnel = admitted.tunnel(io, visitor);
         // Fails only at the end of the process.
-        let _ = visitor.drive.as_ref().map(|drive| drive.send(tunnel));
+        let _ = visitor.shard.drive(tunnel);
         Ok((response, Then::Give(give)))
     }
 }

@@ -53,7 +53,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Boxed, since what a handshake needs isn't to be held by thousands who rest.
-    let shared = visitor.edge.trusted.contains(visitor.address);
+    let shared = visitor.trusts(visitor.address);
     let conduct = Arc::new(Conduct::new(shared));
     if let Some(mut engine) = Box::pin(Engine::start(&visitor, conduct.clone(), io)).await {
         run(&mut engine, visitor, conduct).await;
@@ -109,14 +109,14 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(
     visitor: Arc<Visitor>,
     conduct: Arc<Conduct>,
 ) {
-    let mut shutdown = visitor.shutdown.clone();
+    let mut shutdown = visitor.shard.shutdown.clone();
     let streams = JoinSet::new();
     let mut requests = Requests { visitor, conduct, streams, accepted: 0, ending: false };
     let mut idle = Instant::now() + FIRST_REQUEST;
     let mut busy = None;
     loop {
         let open = !requests.streams.is_empty();
-        busy = if open { busy.or_else(|| requests.visitor.stay.busy()) } else { None };
+        busy = if open { busy.or_else(|| requests.visitor.permit.busy()) } else { None };
         select! {
             ended = poll_fn(|cx| requests.poll(cx, engine, open)) => match ended {
                 Some(ended) => {
@@ -150,7 +150,7 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(
         }
         let tunnels = requests.conduct.tunnels();
         if requests.ending && tunnels > 0 && requests.streams.len() <= tunnels {
-            requests.visitor.stay.leave_to_tunnels();
+            requests.visitor.permit.leave_to_tunnels();
         }
     }
 }

@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, DATE, HOST};
 use http::request::Parts;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use log::{Level, debug, log_enabled};
@@ -30,19 +30,14 @@ use ptth_link::budget::{Budget, Held};
 use ptth_link::events;
 use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination, Statement};
-use ptth_link::shutdown::Shutdown;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::config::Limits;
-use crate::deliver::{self, Acknowledged, Outbox};
-use crate::edge::Edge;
+use crate::deliver::{self, Acknowledged};
 use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::exchange::{self, Exchange, Informational, Way};
-use crate::policy::{Found, Lost};
-use crate::quota::{Attempts, ConnectionPermit};
-use crate::registry::Registry;
-use crate::tunnel::Driving;
+use crate::policy::Lost;
+use crate::quota::ConnectionPermit;
+use crate::shard::Shard;
 
 pub(crate) use self::embed::InFront;
 pub use self::embed::{Answer, Source};
@@ -53,40 +48,55 @@ pub use self::redirect::Redirect;
 /// One visitor's connection, as its exchanges need to know it.
 #[derive(Clone, Debug)]
 pub struct Visitor {
+    /// The gateway.
+    pub(crate) shard: Arc<Shard>,
     /// Where it comes from, or for one of its requests, where that comes from.
     pub address: IpAddr,
     /// What a trusted proxy says of the one request.
-    pub said: Option<Forwarded>,
-    /// The name it called in its ClientHello, for a request that names no host.
-    pub sni: Option<String>,
-    /// How it came in.
-    pub edge: Edge,
-    /// The routes and their tunnels.
-    pub registry: Arc<Registry>,
-    /// What is delivered after its sender was answered.
-    pub outbox: Arc<Outbox>,
-    /// The thread that this runs on.
-    pub shard: usize,
+    pub(crate) said: Option<Forwarded>,
+    /// The name that it called in its ClientHello, for a request that names no host.
+    pub(crate) sni: Option<String>,
+    /// What the connection itself is: https over TLS, http without.
+    pub scheme: Scheme,
     /// What its bodies and heads may hold.
-    pub budget: Arc<Budget>,
-    /// How long things may take.
-    pub limits: Limits,
-    /// The end of the process.
-    pub shutdown: Shutdown,
-    /// Failed admissions, by address.
-    pub attempts: Arc<Attempts>,
-    /// Who drives the tunnel that this connection may become. Without it, it can't.
-    pub drive: Option<mpsc::UnboundedSender<Driving>>,
-    /// What the connection holds of the process.
-    pub stay: Arc<ConnectionPermit>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) permit: Arc<ConnectionPermit>,
     /// What was said of its last request, which mostly is to be said of the next one, too.
-    pub stated: Arc<Mutex<Option<Arc<Statement>>>>,
+    stated: Arc<Mutex<Option<Arc<Statement>>>>,
 }
 
 impl Visitor {
-    /// Who a request on this connection is of, by its fields, if those count.
+    /// One that came to `shard` from an address, over TLS.
+    pub fn new(
+        shard: &Arc<Shard>,
+        address: IpAddr,
+        sni: Option<&str>,
+        permit: Arc<ConnectionPermit>,
+    ) -> Self {
+        Self {
+            shard: shard.clone(),
+            address,
+            said: None,
+            sni: sni.map(str::to_owned),
+            scheme: Scheme::HTTPS,
+            budget: shard.budget.part(),
+            permit,
+            stated: Arc::default(),
+        }
+    }
+
+    /// Whether what this address says of others counts on this connection. A proxy that passes bytes through can't vouch
+    /// for what is in them: where the PROXY protocol is spoken, the connection's address is the one that it says.
+    fn trusts(&self, address: IpAddr) -> bool {
+        !self.permit.is_opaque() && self.shard.trusted.contains(address)
+    }
+
+    /// The sender of a request on this connection, by its fields, if those count.
     fn seen(self: &Arc<Self>, fields: &HeaderMap) -> Arc<Self> {
-        let Some(said) = self.edge.said(self.address, fields) else { return self.clone() };
+        if !self.trusts(self.address) {
+            return self.clone();
+        }
+        let said = Forwarded::read(fields, self.address, |address| self.trusts(address));
         let address = said.visitor().unwrap_or(self.address);
         Arc::new(Self { address, said: Some(said), ..(**self).clone() })
     }
@@ -98,38 +108,28 @@ impl Visitor {
         version: &'static str,
         id: RequestId,
     ) -> Result<Way<'_>, ExchangeError> {
-        if self.stay.is_reserved() {
+        if self.permit.is_reserved() {
             return Err(ExchangeError::Crowded);
         }
         let said = self.said.as_ref();
-        let scheme = said.and_then(|said| said.scheme.as_ref()).unwrap_or(&self.edge.scheme);
+        let scheme = said.and_then(|said| said.scheme.as_ref()).unwrap_or(&self.scheme);
         let host = check::target(head, self.sni.as_deref(), scheme)?;
-        if !self.edge.covers(self.sni.as_deref(), &host) {
+        if !self.shard.tls.certificates().is_same(self.sni.as_deref(), &host) {
             return Err(ExchangeError::Misdirected);
         }
-        let policy = self.registry.policy();
+        let policy = self.shard.registry.policy();
         if let Some(why) = register::foreign(&policy, &host, head) {
             return Err(ExchangeError::Register(RegisterError::Malformed(why)));
         }
         let found = policy.find(&host, head.uri.path());
-        let Found { route, strip, confined } = found.map_err(|lost| match lost {
+        let found = found.map_err(|lost| match lost {
             Lost::Unrouted => ExchangeError::Unrouted,
             Lost::Nobody(instead) => ExchangeError::Absent(instead),
         })?;
         let from = Origination { address: self.address, host: &host, scheme, said, version };
         headers::request(&mut head.headers, &self.statement(from));
         head.headers.insert(REQUEST_ID, id.value());
-        Ok(Way {
-            registry: &self.registry,
-            policy,
-            share: route.pool.share(self.address),
-            route,
-            strip,
-            confined,
-            shard: self.shard,
-            head_timeout: self.limits.head,
-            stall_timeout: self.limits.stall,
-        })
+        Ok(Way::new(&self.shard, policy, found, self.address))
     }
 
     fn statement(&self, from: Origination<'_>) -> Arc<Statement> {
@@ -154,11 +154,11 @@ impl Visitor {
     {
         let mut held = Held::of(self.budget.clone());
         held.set(headers::weight(&head.headers)).map_err(|_| ExchangeError::Crowded)?;
-        match way.route.respond {
+        match way.found.route.respond {
             Some(respond) if deliver::suits(&head.method) => {
                 let (from, request) = ((self.address, id), Request::from_parts(*head, body));
                 // Boxed: it is rare, and each exchange's future would have room for it.
-                let taking = self.outbox.take(way, respond, from, request, informational);
+                let taking = deliver::take(way, respond, from, request, informational);
                 Ok((Box::pin(taking).await?, Exchange::nothing()))
             }
             _ => exchange::ask(way, head, body, informational).await,

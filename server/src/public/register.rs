@@ -29,12 +29,13 @@ use ptth_link::token;
 
 use crate::identity::Grant;
 use crate::router;
-use crate::tunnel::{Driving, Ended, Home, attach, is_free};
+use crate::shard::Driving;
+use crate::tunnel::{Admitted, Ended, attach, is_free};
 
 use super::Visitor;
 
 /// A backend that may come in, and what it is told.
-pub(super) struct Admitted {
+pub(super) struct Registered {
     identity: Identity,
     grants: Vec<Grant>,
     urls: Vec<HeaderValue>,
@@ -106,22 +107,22 @@ fn shown(text: &str) -> String {
 }
 
 /// Boxed: it is rare, and each exchange's task would have room for it.
-type Admitting<'a> = Pin<Box<dyn Future<Output = Result<Admitted, ExchangeError>> + Send + 'a>>;
+type Admitting<'a> = Pin<Box<dyn Future<Output = Result<Registered, ExchangeError>> + Send + 'a>>;
 
 type Fault = (RegisterError, String);
 
-async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
+async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, Fault> {
     let (wish, authorization) =
         read(head).map_err(|why| (RegisterError::Malformed(why), format!("malformed: {why}")))?;
-    let targets = visitor.registry.policy().targets(&wish);
-    let attempt = visitor.attempts.begin(visitor.address, targets).await.map_err(|wait| {
+    let targets = visitor.shard.registry.policy().targets(&wish);
+    let attempt = visitor.shard.attempts.begin(visitor.address, targets).await.map_err(|wait| {
         let why = "too many failures from this address".to_owned();
         (RegisterError::TooMany(wait.as_secs().max(1)), why)
     })?;
     let hosts = if let Wish::Hosts(hosts) = &wish { hosts.as_slice() } else { &[] };
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
-    let policy = visitor.registry.policy();
+    let policy = visitor.shard.registry.policy();
     // Each authorizer has a time-out of its own; this is for all of them together.
     let judged = timeout(JUDGED, policy.register(&claim, &wish, field(head, SERVED_PATH))).await;
     let judged = judged.unwrap_or(Err(Refused::Unavailable));
@@ -142,10 +143,10 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     let mut identity = Identity::called(name);
     identity.ours = !name.is_empty();
     identity.key = who.map(Key::Secret);
-    if !is_free(&visitor.registry, &identity, &grants).await {
+    if !is_free(&visitor.shard.registry, &identity, &grants).await {
         return Err((RegisterError::Taken, "another backend is there and keeps its place".into()));
     }
-    if visitor.registry.is_full(&identity, &grants) {
+    if visitor.shard.registry.is_full(&identity, &grants) {
         return Err((
             RegisterError::Full,
             "its credential has all the tunnels that it may have".into(),
@@ -153,12 +154,12 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Admitted, Fault> {
     }
     let called = authority(head);
     let said = visitor.said.as_ref().and_then(|said| said.scheme.as_ref());
-    let scheme = said.unwrap_or(&visitor.edge.scheme);
+    let scheme = said.unwrap_or(&visitor.scheme);
     let usual = if *scheme == Scheme::HTTPS { HTTPS } else { HTTP };
     let port = called.as_ref().and_then(Authority::port_u16).unwrap_or(usual);
     let (urls, more) = policy.urls(&grants, called.as_ref(), (scheme, port));
     let urls = urls.iter().filter_map(|url| HeaderValue::from_str(url).ok()).collect();
-    Ok(Admitted { identity, grants, urls, more })
+    Ok(Registered { identity, grants, urls, more })
 }
 
 /// What is asked, and by which credential.
@@ -227,7 +228,7 @@ fn authority(head: &Parts) -> Option<Authority> {
     head.uri.authority().cloned().or_else(|| Authority::try_from(host?).ok())
 }
 
-impl Admitted {
+impl Registered {
     /// Makes a response say that the roles may be transposed.
     pub(super) fn grant<B>(&self, response: &mut Response<B>, http1: bool) {
         let fields = response.headers_mut();
@@ -257,20 +258,18 @@ impl Admitted {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let from = visitor.address;
-        let permit = visitor.stay.clone();
-        let home = Home {
-            registry: visitor.registry.clone(),
-            shard: visitor.shard,
-            budget: visitor.budget.clone(),
-            shutdown: visitor.shutdown.clone(),
-            port: None,
-            permit: permit.clone(),
+        let (shard, permit) = (visitor.shard.clone(), visitor.permit.clone());
+        let backend = Admitted {
             proven: self.identity.key.is_some(),
+            identity: self.identity,
+            grants: self.grants,
+            permit: permit.clone(),
+            announce: false,
         };
         Box::pin(async move {
             let Some(io) = io.await else { return };
             info!("tunnel: admitted from={from} door=upgrade");
-            let tunnel = attach(io, self.identity, self.grants, home);
+            let tunnel = attach(io, backend, shard);
             let ended = permit.hold(tunnel).await.unwrap_or(Ended::Silent);
             if matches!(ended, Ended::Silent | Ended::Taken | Ended::Over) {
                 warn!("tunnel: refused from={from} door=upgrade: {ended}");

@@ -11,13 +11,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use log::{info, warn};
-use ptth_link::budget::Budget;
 use ptth_link::h2::goaway::{OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
 use ptth_link::h2::window::Window;
 use ptth_link::h2::{self as engine, Asking};
 use ptth_link::limits::PING_INTERVAL;
 use ptth_link::linger::{self, linger};
-use ptth_link::shutdown::{Phase, Shutdown};
+use ptth_link::shutdown::Phase;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -27,6 +26,7 @@ use crate::identity::Identity;
 use crate::live::Tunnel;
 use crate::quota::ConnectionPermit;
 use crate::registry::{Registration, Registry, Turned};
+use crate::shard::Shard;
 
 use super::announce::announce;
 use super::costly::Costly;
@@ -54,47 +54,43 @@ pub enum Ended {
     Drained,
 }
 
-/// Where a tunnel belongs.
-#[derive(Clone, Debug)]
-pub struct Home {
-    /// The tunnels, and the policy by which they are here.
-    pub registry: Arc<Registry>,
-    /// The thread that this runs on.
-    pub shard: usize,
-    /// What bodies may hold in this process.
-    pub budget: Arc<Budget>,
-    /// The end of the process.
-    pub shutdown: Shutdown,
-    /// The gateway's public port, where the backend is still to be told its addresses.
-    pub port: Option<u16>,
+/// A backend that was let in, by whichever door.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The holder of the other end.
+    pub identity: Identity,
+    /// What it asked to serve, and was granted.
+    pub grants: Vec<Grant>,
+    /// Whether something that it showed lets it in: to an open gateway any peer is a backend.
+    pub proven: bool,
     /// The permit of its connection.
     pub permit: Arc<ConnectionPermit>,
-    /// Whether something that it showed lets it in: of an open gateway anybody is a backend.
-    pub proven: bool,
+    /// Whether it is still to be told its public addresses.
+    pub announce: bool,
 }
 
-/// Turns a connection whose backend was admitted into a tunnel that serves `grants`, and drives it to
-/// its end.
+/// Turns the connection of an admitted backend into a tunnel, which `shard` drives to its end.
 ///
 /// Dropping the future cuts the tunnel.
-pub async fn attach<IO>(io: IO, identity: Identity, grants: Vec<Grant>, home: Home) -> Ended
+pub async fn attach<IO>(io: IO, backend: Admitted, shard: Arc<Shard>) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if !is_free(&home.registry, &identity, &grants).await {
+    if !is_free(&shard.registry, &backend.identity, &backend.grants).await {
         refuse(io, TAKEN, "another backend is there and keeps its place").await;
         return Ended::Taken;
     }
-    match timeout(FIRST_PONG, start(io, &home, (identity, grants))).await {
+    let Admitted { identity, grants, proven, permit, announce } = backend;
+    match timeout(FIRST_PONG, start(io, &shard, (identity, grants))).await {
         Ok(Ok((engine, tunnel))) => {
             let id = tunnel.id;
-            // Nothing but who uses it keeps it: h2 says GOAWAY when its last sender is gone.
+            // h2 says GOAWAY when its last sender is gone: only its users keep the tunnel.
             let end = End(Arc::downgrade(&tunnel));
-            let (permit, proven) = (home.permit.clone(), home.proven);
-            let ended = run(engine, tunnel, home).await;
+            let earn = || permit.earn(proven);
+            let ended = run(engine, tunnel, &shard, announce, &earn).await;
             // It was here until now.
             if !matches!(ended, Ended::Taken | Ended::Over) {
-                permit.earn(proven);
+                earn();
             }
             drop(end);
             match ended {
@@ -148,30 +144,36 @@ fn routes_text(grants: &[Grant]) -> String {
 /// Begins, and waits for the backend's first PONG.
 async fn start<IO>(
     io: IO,
-    home: &Home,
+    shard: &Shard,
     (identity, grants): (Identity, Vec<Grant>),
 ) -> Result<(Engine<IO>, Arc<Tunnel>), Ended>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let budget = home.budget.part();
+    let budget = shard.budget.part();
     let window = Window::tunnel(budget.clone(), identity.ours);
     // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
     let (sender, mut engine) = Asking::asking(io, Costly::default(), window).await?;
     engine.keepalive.probe(0);
     engine.answered().await?;
-    Ok((engine, Tunnel::new(home.shard, (identity, grants), budget, sender)))
+    Ok((engine, Tunnel::new(shard.index, (identity, grants), budget, sender)))
 }
 
 type Engine<IO> = Asking<IO, Costly>;
 
 /// Drives a registered tunnel.
-async fn run<IO>(mut engine: Engine<IO>, tunnel: Arc<Tunnel>, home: Home) -> Ended
+async fn run<IO>(
+    mut engine: Engine<IO>,
+    tunnel: Arc<Tunnel>,
+    shard: &Shard,
+    announces: bool,
+    earn: &(dyn Fn() + Sync),
+) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut shutdown = home.shutdown.clone();
-    let mut registration = match home.registry.enroll(&tunnel) {
+    let mut shutdown = shard.shutdown.clone();
+    let mut registration = match shard.registry.enroll(&tunnel) {
         Ok(registration) => Some(registration),
         Err(turned) => {
             let (code, why, ended) = match turned {
@@ -185,16 +187,17 @@ where
             return ended;
         }
     };
-    home.permit.earn(home.proven);
+    earn();
     info!(
         "tunnel: {} up name={:?} key={} serves={} shard={}",
         tunnel.id,
         tunnel.identity.name,
         tunnel.identity.key_text(),
         routes_text(&tunnel.grants),
-        home.shard
+        shard.index
     );
-    let mut told = home.port.and_then(|port| announce(&tunnel, &home.registry.policy(), port));
+    let port = shard.port.get().filter(|_| announces);
+    let mut told = port.and_then(|port| announce(&tunnel, &shard.registry.policy(), *port));
     let mut forgive = Instant::now() + PING_INTERVAL;
     let mut release = Instant::now() + RELEASE_INTERVAL;
     let mut allowed = tunnel.allowed();

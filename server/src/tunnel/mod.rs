@@ -6,12 +6,6 @@ mod announce;
 mod costly;
 mod h2;
 
-use std::future::Future;
-use std::pin::Pin;
-
 pub(crate) use self::h2::Ended;
-pub use self::h2::{Home, attach};
+pub use self::h2::{Admitted, attach};
 pub(crate) use self::h2::{is_free, refuse};
-
-/// A tunnel on its way to the shard that will drive it.
-pub type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -100,7 +100,7 @@ impl Hooks {
     }
 
     fn visitor(&self, address: IpAddr) -> Arc<Visitor> {
-        Arc::new(self.room.shard.visitor(address, None, Arc::default()))
+        Arc::new(Visitor::new(&self.room.shard, address, None, Arc::default()))
     }
 
     fn h1(&mut self, address: IpAddr) -> H1<DuplexStream> {

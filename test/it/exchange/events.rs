@@ -93,12 +93,11 @@ async fn an_event_source_gets_no_page_where_there_is_no_backend() {
 /// A proxy in front would make a page of it, and may take this gateway for dead.
 #[tokio::test(start_paused = true)]
 async fn a_trusted_proxy_gets_its_page() {
-    let mut lab = Lab::default();
+    let trusted = Trusted::parse(&["198.18.0.0/15"]).expect("the addresses of the lab's visitors");
+    let mut lab = Lab::with(|config| config.trusted = trusted);
     for over_h2 in [false, true] {
         let (near, far) = duplex(64 * 1024);
-        let mut visitor = lab.visitor();
-        visitor.edge.trusted = Trusted::parse(&[visitor.address.to_string()]).expect("an address");
-        let visitor = Arc::new(visitor);
+        let visitor = Arc::new(lab.visitor());
         if over_h2 {
             lab.spawn(serve_h2(visitor, near));
             let mut proxy = Peer::asking(far, &[]).await;

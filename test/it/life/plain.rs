@@ -188,11 +188,12 @@ async fn the_real_gateway_starts_with_a_plain_port_alone() {
 #[tokio::test(start_paused = true)]
 async fn the_scheme_follows_a_trusted_proxy() {
     let trusted = Trusted::parse(&["192.0.2.0/24"]).expect("a network");
-    let mut lab = ptth_test::Lab::serving(Function(|request: Request<Body>| async move {
+    let mut lab = ptth_test::Lab::with(|config| config.trusted = trusted);
+    let service = Function(|request: Request<Body>| async move {
         let scheme = request.uri().scheme_str().unwrap_or_default().to_owned();
         Response::new(Full::new(Bytes::from(scheme)))
-    }))
-    .await;
+    });
+    drop(lab.serve(service).await);
     for (address, said, expected) in [
         ([192, 0, 2, 1], "https", "https"),
         ([192, 0, 2, 1], "http", "http"),
@@ -201,8 +202,7 @@ async fn the_scheme_follows_a_trusted_proxy() {
     ] {
         let mut visitor = lab.visitor();
         visitor.address = address.into();
-        visitor.edge.scheme = http::uri::Scheme::HTTP;
-        visitor.edge.trusted = trusted.clone();
+        visitor.scheme = http::uri::Scheme::HTTP;
         let (near, far) = duplex(1 << 16);
         lab.spawn(ptth_server::lab::serve_h1(Arc::new(visitor), near));
         let mut asking = H1::over(far);

@@ -50,13 +50,10 @@ pub(super) async fn register(
     admitted.grant(&mut response, false);
     account.answered(response.status());
     let Ok(sender) = respond.send_response(response, false) else { return };
-    let drive = visitor.drive.clone();
     let (over, is_over) = oneshot::channel::<()>();
     let tunnel = admitted.tunnel(ready(Some(Nested::new(sender, stream, over))), &visitor);
-    // Whoever drives tunnels drives it to the end of the process, like those of door A.
-    if let Some(drive) = &drive
-        && drive.send(tunnel).is_ok()
-    {
+    // It lives to the end of the process, like those of door A.
+    if visitor.shard.drive(tunnel) {
         let _ = is_over.await;
     }
 }

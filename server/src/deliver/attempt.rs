@@ -17,11 +17,11 @@ use tokio::time::timeout;
 use crate::error::ExchangeError;
 use crate::exchange::{Exchange, Way, ask};
 
-use super::Delivery;
+use crate::outbox::Delivery;
 
 /// What an attempt came to.
 #[derive(Debug)]
-pub(super) enum Fate {
+pub(super) enum Outcome {
     /// The origin has it, whatever it thinks of it.
     Delivered(StatusCode),
     /// It may be another time, in so long at the earliest.
@@ -31,7 +31,7 @@ pub(super) enum Fate {
 }
 
 /// Tries once. Dropping the future resets the stream.
-pub(super) async fn attempt(delivery: &Delivery, way: &Way<'_>) -> Fate {
+pub(super) async fn attempt(delivery: &Delivery, way: &Way<'_>) -> Outcome {
     let body = Whole { data: delivery.body.clone(), trailers: delivery.trailers.clone() };
     match ask(way, Box::new(delivery.head.clone()), body, &mut |_, _| {}).await {
         Ok((response, exchange)) => {
@@ -39,21 +39,21 @@ pub(super) async fn attempt(delivery: &Delivery, way: &Way<'_>) -> Fate {
             drain(body, exchange).await;
             judge(head.status, &head.headers)
         }
-        Err(ExchangeError::Absent(_) | ExchangeError::Moved) => Fate::Absent,
-        Err(err) => Fate::Failed(err.to_string(), None),
+        Err(ExchangeError::Absent(_) | ExchangeError::Moved) => Outcome::Absent,
+        Err(err) => Outcome::Failed(err.to_string(), None),
     }
 }
 
 /// A 5xx says that something is broken there, and 408 and 429 that it may be tried again. Any other answer is
 /// about the request itself, and would be the same the next time.
-fn judge(status: StatusCode, fields: &HeaderMap) -> Fate {
+fn judge(status: StatusCode, fields: &HeaderMap) -> Outcome {
     let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
     if !status.is_server_error() && !passing.contains(&status) {
-        return Fate::Delivered(status);
+        return Outcome::Delivered(status);
     }
     // In seconds alone: a date would be by the origin's clock.
     let after = fields.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    Fate::Failed(format!("status {}", status.as_u16()), after.map(Duration::from_secs))
+    Outcome::Failed(format!("status {}", status.as_u16()), after.map(Duration::from_secs))
 }
 
 /// Reads what there is of the response, so that an origin which says a few words isn't reset; no more.
@@ -144,11 +144,11 @@ mod tests {
         let fields = HeaderMap::from_iter([(RETRY_AFTER, "7".parse().unwrap())]);
         for status in [200, 204, 302, 400, 401, 403, 404, 409, 410, 413, 422] {
             let status = StatusCode::from_u16(status).unwrap();
-            assert!(matches!(judge(status, &fields), Fate::Delivered(_)), "{status}");
+            assert!(matches!(judge(status, &fields), Outcome::Delivered(_)), "{status}");
         }
         for status in [408, 429, 500, 501, 502, 503, 504, 599] {
             let status = StatusCode::from_u16(status).unwrap();
-            let Fate::Failed(why, after) = judge(status, &fields) else { panic!("{status}") };
+            let Outcome::Failed(why, after) = judge(status, &fields) else { panic!("{status}") };
             assert_eq!((why, after), (format!("status {}", status.as_u16()), Some(FIRST * 7)));
         }
     }

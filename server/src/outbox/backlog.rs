@@ -19,7 +19,7 @@ type Holder = (Option<RouteId>, Option<IpAddr>);
 
 /// What one gateway keeps.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     /// Requests, and [`BYTES`].
     limits: Load,
     held: Mutex<Counter<Holder, 2>>,
@@ -27,12 +27,12 @@ pub(super) struct Backlog {
 
 impl Backlog {
     /// Room for so many requests, and [`BYTES`].
-    pub(super) fn new(requests: usize) -> Arc<Self> {
+    pub(crate) fn new(requests: usize) -> Arc<Self> {
         Arc::new(Self { limits: [requests, BYTES], held: Mutex::default() })
     }
 
     /// A permit for one more request, which weighs so many bytes so far.
-    pub(super) fn take(
+    pub(crate) fn take(
         self: &Arc<Self>,
         route: &RouteId,
         address: IpAddr,
@@ -44,7 +44,7 @@ impl Backlog {
     }
 
     /// Requests and bytes.
-    pub(super) fn held(&self) -> Load {
+    pub(crate) fn held(&self) -> Load {
         self.lock().of(&(None, None))
     }
 
@@ -55,7 +55,7 @@ impl Backlog {
 
 /// The right to keep one request, until dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(crate) struct Permit {
     backlog: Arc<Backlog>,
     route: RouteId,
     address: IpAddr,
@@ -64,22 +64,22 @@ pub(super) struct Permit {
 
 impl Permit {
     /// The route that the request was for when it came.
-    pub(super) fn route(&self) -> &RouteId {
+    pub(crate) fn route(&self) -> &RouteId {
         &self.route
     }
 
     /// Takes so many bytes more. False if there is no room for them.
-    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         self.add([0, bytes])
     }
 
     /// The same in another backlog, if that has room.
-    pub(super) fn moved(self, to: &Arc<Backlog>) -> Option<Self> {
+    pub(crate) fn moved(self, to: &Arc<Backlog>) -> Option<Self> {
         to.take(&self.route, self.address, self.load[1])
     }
 
     /// Gives so many bytes back.
-    pub(super) fn shrink(&mut self, bytes: usize) {
+    pub(crate) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.load[1]);
         self.load[1] -= bytes;
         self.give_back([0, bytes]);
@@ -135,12 +135,12 @@ fn minus(one: Load, other: Load) -> Load {
 }
 
 /// Each waiting request costs a task beside its bytes.
-pub(super) const REQUESTS: usize = 1000;
+pub(crate) const REQUESTS: usize = 1000;
 /// Small beside the budget of bodies under way, since this may be full for hours; a thousand webhooks of
 /// the usual size. The largest body still fits where there are a few others.
-pub(super) const BYTES: usize = 32 << 20;
+pub(crate) const BYTES: usize = 32 << 20;
 /// The largest body, whatever a route allows.
-pub(super) const LARGEST: usize = Respond::LARGEST;
+pub(crate) const LARGEST: usize = Respond::LARGEST;
 const _: () = assert!(LARGEST <= BYTES / 8);
 
 #[cfg(test)]

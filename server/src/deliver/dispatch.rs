@@ -6,36 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
-use ptth_link::shutdown::{Phase, Shutdown};
+use ptth_link::shutdown::Phase;
 use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::config::Limits;
 use crate::exchange::Way;
+use crate::outbox::{Counters, Counts, Delivery, Outbox};
 use crate::policy::{Found, Policy, Route};
 use crate::quota::network;
-use crate::registry::Registry;
 use crate::router::RouteId;
+use crate::shard::Shard;
 
-use super::fate::{FIRST, Fate, LONGEST, attempt, back_off};
+use super::attempt::{FIRST, LONGEST, Outcome, attempt, back_off};
 use super::lane::{Lanes, Turn};
-use super::{Counts, Delivery, Outbox};
-
-/// Who delivers. There is one for a gateway, so that each route has one order.
-#[derive(Clone, Debug)]
-pub struct Courier {
-    /// What there is to deliver.
-    pub outbox: Arc<Outbox>,
-    /// The routes and their tunnels.
-    pub registry: Arc<Registry>,
-    /// The thread that it runs on.
-    pub shard: usize,
-    /// How long a backend may take.
-    pub limits: Limits,
-    /// The end of the process.
-    pub shutdown: Shutdown,
-}
 
 /// Why a request is tried no more.
 enum Last {
@@ -45,20 +29,28 @@ enum Last {
     Lost,
 }
 
-impl Courier {
-    /// Delivers until the end of the process: once that begins, nothing new is taken, and what can't be
-    /// delivered within the grace is lost. Dropping the future ends it at once; what is lost is counted
-    /// all the same.
-    pub async fn run(self) {
-        let (mut draining, mut closing) = (self.shutdown.clone(), self.shutdown.clone());
+/// Delivers what the outbox holds until the end of the process, for all shards, so that each route has one order: once
+/// that begins, nothing new is taken, and what can't be delivered within the grace is lost. Dropping the future ends it
+/// at once; what is lost is counted all the same.
+pub async fn run(shard: Arc<Shard>) {
+    Dispatch(shard).run().await;
+}
+
+#[derive(Clone)]
+struct Dispatch(Arc<Shard>);
+
+impl Dispatch {
+    async fn run(self) {
+        let outbox = &self.0.outbox;
+        let (mut draining, mut closing) = (self.0.shutdown.clone(), self.0.shutdown.clone());
         let mut tasks = JoinSet::new();
         let lanes = Lanes::default();
         let mut report = interval(REPORT);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tally = Tally { told: self.outbox.counts(), outbox: self.outbox.clone() };
+        let mut tally = Tally { told: outbox.counts(), outbox: outbox.clone() };
         let mut ending = false;
         loop {
-            for delivery in self.outbox.arrivals() {
+            for delivery in outbox.arrivals() {
                 // Tasks of one thread begin in the order in which they were spawned, and a lane lets in who
                 // asked first: so a sender's requests set out in the order in which they came.
                 tasks.spawn(self.clone().deliver(delivery, lanes.clone()));
@@ -67,14 +59,14 @@ impl Courier {
                 break;
             }
             select! {
-                () = self.outbox.news.notified() => {}
+                () = outbox.news.notified() => {}
                 Some(done) = tasks.join_next() => if let Err(err) = done && err.is_panic() {
                     error!("deliver: a delivery's task panicked: {err}");
                 },
                 _ = report.tick() => tally.report(),
                 () = draining.reached(Phase::Draining), if !ending => {
                     ending = true;
-                    self.outbox.close();
+                    outbox.close();
                 }
                 () = closing.reached(Phase::Closing) => break,
             }
@@ -159,52 +151,36 @@ impl Courier {
             }
             if !is_served(&found.route) {
                 self.until_served(&found.route).await;
-                if self.shutdown.is(Phase::Draining) && !is_served(&found.route) {
+                if self.0.shutdown.is(Phase::Draining) && !is_served(&found.route) {
                     // Nobody is let in any more.
                     return Err(Last::Lost);
                 }
                 // By then the policy may be another one.
                 continue;
             }
-            match attempt(delivery, &self.way(delivery, policy, found)).await {
-                Fate::Delivered(status) => {
+            match attempt(delivery, &Way::new(&self.0, policy, found, delivery.address)).await {
+                Outcome::Delivered(status) => {
                     let (id, status) = (delivery.id, status.as_u16());
                     debug!("deliver: {id} {route} status={status} retries={}", delivery.attempts);
                     return Err(Last::Delivered);
                 }
-                Fate::Failed(why, after) => return Ok((why, after)),
-                Fate::Absent => {}
+                Outcome::Failed(why, after) => return Ok((why, after)),
+                Outcome::Absent => {}
             }
-        }
-    }
-
-    fn way(&self, delivery: &Delivery, policy: Arc<Policy>, found: Found) -> Way<'_> {
-        let Found { route, strip, .. } = found;
-        Way {
-            registry: &self.registry,
-            policy,
-            share: route.pool.share(delivery.address),
-            route,
-            strip,
-            // Nobody sees its response.
-            confined: false,
-            shard: self.shard,
-            head_timeout: self.limits.head,
-            stall_timeout: self.limits.stall,
         }
     }
 
     /// Where it goes by its host and path; `None` while that is nowhere.
     fn find(&self, delivery: &Delivery) -> Option<(Arc<Policy>, Found)> {
         let uri = &delivery.head.uri;
-        let policy = self.registry.policy();
+        let policy = self.0.registry.policy();
         let found = policy.find(uri.authority()?.as_str(), uri.path()).ok()?;
         Some((policy, found))
     }
 
     /// Waits a while. False if the process ends.
     async fn rest(&self) -> bool {
-        let mut shutdown = self.shutdown.clone();
+        let mut shutdown = self.0.shutdown.clone();
         select! {
             biased;
             () = shutdown.reached(Phase::Draining) => false,
@@ -224,7 +200,7 @@ impl Courier {
     /// Waits until the next attempt; with the end of the process near, only a moment.
     async fn pause(&self, delivery: &Delivery, why: &str, after: Option<Duration>) {
         self.count(|counters| &counters.retried);
-        let mut shutdown = self.shutdown.clone();
+        let mut shutdown = self.0.shutdown.clone();
         let (id, route, attempts) = (delivery.id, delivery.permit.route(), delivery.attempts);
         if shutdown.is(Phase::Draining) {
             debug!("deliver: {id} {route} failed attempts={attempts}: {why}");
@@ -250,8 +226,8 @@ impl Courier {
         }
     }
 
-    fn count(&self, which: impl Fn(&super::Counters) -> &AtomicU64) {
-        which(&self.outbox.counters).fetch_add(1, Ordering::Relaxed);
+    fn count(&self, which: impl Fn(&Counters) -> &AtomicU64) {
+        which(&self.0.outbox.counters).fetch_add(1, Ordering::Relaxed);
     }
 }
 
