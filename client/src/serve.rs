@@ -50,7 +50,7 @@ use reply::reply;
 /// What the exchanges of one tunnel need.
 #[derive(Clone, Debug)]
 pub struct Answering<S> {
-    /// Who answers.
+    /// What answers.
     pub service: S,
     /// Told of each exchange.
     pub journal: Journal,

@@ -1,6 +1,6 @@
-//! A message body that comes off an HTTP/2 stream, decoupled from whoever reads it.
+//! A message body that comes off an HTTP/2 stream, decoupled from its reader.
 //!
-//! In:  an h2 `RecvStream`, whose frames [`Inflow`] takes at once, whether or not anybody reads.
+//! In:  an h2 `RecvStream`, whose frames [`Inflow`] takes at once, whether or not the body is read.
 //! Out: a [`Body`], which gives flow-control credit back as its reader takes bytes.
 //!
 //! Invariant: h2 never keeps frames for a slow reader. On a connection that many share, h2 counts its
@@ -29,7 +29,7 @@ use self::shared::{Shared, lock};
 pub enum BodyError {
     /// The sender reset the stream, or its connection broke.
     Sender(h2::Error),
-    /// Whoever fed the body gave up on it.
+    /// Its feeder gave up on it.
     Abandoned,
     /// More of it came than may be held.
     Excess,
@@ -144,7 +144,7 @@ impl Inflow {
 
 type Ended = Result<Option<HeaderMap>, h2::Error>;
 
-/// Ready when the stream has ended, one way or the other, or when nobody reads the body any more, or it can't be
+/// Ready when the stream has ended, one way or the other, or when the body isn't read any more, or can't be
 /// kept; the stream is then still there, for [`Inflow::abandon`].
 impl Future for Inflow {
     type Output = ();
@@ -259,7 +259,7 @@ impl http_body::Body for Body {
                 Poll::Pending
             }
             Some(Ok(())) => Poll::Ready(None),
-            // It stays failed: nobody may take a second look for the end.
+            // It stays failed: a second look must not show an end.
             Some(Err(_)) => {
                 let end = shared.end.replace(Err(BodyError::Abandoned));
                 Poll::Ready(end.and_then(Result::err).map(Err))

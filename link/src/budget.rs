@@ -50,7 +50,7 @@ impl Held {
     /// Says how many bytes it is now.
     ///
     /// # Errors
-    /// [`Excess`]: so many can't stay, and it isn't asked who is to blame but who holds most.
+    /// [`Excess`]: so many can't stay; the largest holder gives way, whether or not it is to blame.
     pub fn set(&mut self, bytes: usize) -> Result<(), Excess> {
         let before = std::mem::replace(&mut self.bytes, bytes);
         let more = bytes.saturating_sub(before);
@@ -164,7 +164,7 @@ impl Budget {
 
     /// Whether a stream of this part holds too much with `own` bytes. Windows keep what is held to the limit where
     /// peers keep to them; this is for those that don't, or not yet. A part may hold what all together leave free
-    /// (dynamic thresholds, as in the buffers of switches): one alone half of all, ten a tenth each, and whoever
+    /// (dynamic thresholds, as in the buffers of switches): one alone half of all, ten a tenth each, and a part that
     /// holds little is let be. In a part that holds more a stream may still hold a small share.
     fn is_excess(&self, own: usize) -> bool {
         let whole = self.whole();
@@ -172,7 +172,7 @@ impl Budget {
         self.held() > free && own > free / STREAMS
     }
 
-    /// Grants up to `wanted` bytes to who has `own` of it: at most as much as is left then, of half of the limit.
+    /// Grants up to `wanted` bytes to a connection that has `own` of it: at most as much as is left then, of half of the limit.
     /// None while much is held.
     pub(crate) fn grant(&self, own: usize, wanted: usize) -> usize {
         let whole = self.whole();

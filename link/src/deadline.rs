@@ -1,4 +1,4 @@
-//! A deadline without a timer until somebody waits for it.
+//! A deadline that has no timer until a task waits for it.
 //!
 //! Most waits end at once. A timer that is made for each of them, or set anew at each move, costs more than what
 //! it guards; so it is made at the first poll that waits, and set later only when it fires too early.
@@ -36,7 +36,7 @@ impl Deadline {
         timer.as_mut().poll(cx)
     }
 
-    /// Forgets that anybody waits.
+    /// Forgets the wait.
     pub fn clear(&mut self) {
         self.0 = None;
     }

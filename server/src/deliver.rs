@@ -37,7 +37,7 @@ pub(crate) fn suits(method: &Method) -> bool {
 }
 
 /// Takes a request that came `from` an address: reads its body, keeps it, and answers. Dropping the
-/// future before it is ready gives the request up; nobody was told that it was taken.
+/// future before it is ready gives the request up; its sender wasn't told that it was taken.
 ///
 /// # Errors
 /// [`ExchangeError::Request`] with 413 for a body beyond the limit, [`ExchangeError::Backlog`] where
@@ -117,6 +117,6 @@ pub(crate) struct Acknowledged;
 
 /// draft-ietf-httpapi-idempotency-key-header: a structured field, whose value is a string.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// A night and a working day: after that somebody has noticed that the backend is away, and the
+/// A night and a working day: after that its operator has noticed that the backend is away, and the
 /// sender's own list of what it sent is the better source.
 const KEPT: Duration = Duration::from_secs(24 * 3600);

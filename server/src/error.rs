@@ -1,4 +1,4 @@
-//! Who is at fault when an exchange fails, and what the visitor is told.
+//! The party at fault when an exchange fails, and what the visitor is told.
 //!
 //! One variant per party, because the party decides the status code; this is the only place where a
 //! failure becomes one. The page names the leg that failed and a request id that is in the log too,
@@ -17,91 +17,99 @@ use ptth_link::page::page;
 
 use crate::config::NoBackend;
 
-/// Why the gateway answers by itself.
-#[derive(Debug)]
+/// Why the gateway answers by itself; with each, what the log says.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum ExchangeError {
     /// The request breaks HTTP, or a limit. The connection it came on is not to be trusted further.
+    #[error("request refused: {1}")]
     Request(StatusCode, &'static str),
     /// CONNECT, or something else that the gateway doesn't do for strangers.
+    #[error("method refused")]
     Method,
     /// The connection was made for a name with another certificate than the request's host.
+    #[error("the host isn't the connection's")]
     Misdirected,
     /// A WebSocket over HTTP/2, and a backend that doesn't speak RFC 8441.
+    #[error("the backend has no extended CONNECT")]
     NoExtendedConnect,
-    /// The request's body broke off or was malformed: the visitor's doing.
+    #[error("the visitor's body broke off or was malformed")]
     VisitorBody,
-    /// The request's body came too slowly.
+    #[error("the visitor's body came too slowly")]
     VisitorSlow,
-    /// No route for this host and path.
+    #[error("no route")]
     Unrouted,
     /// A backend that isn't let in by door B.
+    #[error("{}", .0.row().1)]
     Register(RegisterError),
     /// No backend is connected; and what its route wants the visitor to get.
+    #[error("no backend is connected")]
     Absent(NoBackend),
-    /// There are too many connections; the visitor's has a place that is kept for backends.
+    /// The visitor's connection has a place that is kept for backends.
+    #[error("too many connections")]
     Crowded,
-    /// Every tunnel is full.
+    #[error("all tunnels are full")]
     Full,
-    /// Too much waits to be delivered already.
+    #[error("no room to keep it for delivery")]
     Backlog,
-    /// The configuration changed while the request waited.
+    #[error("the route changed while it waited")]
     Moved,
     /// The backend held the stream open without answering.
+    #[error("the backend did not answer within {} s", .0.as_secs())]
     BackendTimeout(Duration),
     /// The tunnel broke before the response's head arrived.
-    Tunnel(h2::Error),
+    #[error("the tunnel broke: {0}")]
+    Tunnel(#[source] h2::Error),
     /// The backend answered with something that is not a response.
+    #[error("the backend broke the protocol: {0}")]
     Backend(&'static str),
 }
 
 impl ExchangeError {
-    /// The status code that says who is at fault.
-    pub(crate) fn status(&self) -> StatusCode {
+    /// The status code, which names the party at fault, and what the visitor may know.
+    fn row(&self) -> (StatusCode, &'static str) {
+        const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
         match self {
-            Self::Request(status, _) => *status,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::NoExtendedConnect => StatusCode::NOT_IMPLEMENTED,
-            Self::VisitorBody => StatusCode::BAD_REQUEST,
-            Self::VisitorSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Unrouted => StatusCode::NOT_FOUND,
-            Self::Register(err) => err.status(),
-            Self::Absent(NoBackend::Status(status)) => *status,
-            Self::Absent(NoBackend::Page { .. }) => StatusCode::SERVICE_UNAVAILABLE,
-            // It was tried, and isn't to be had.
-            Self::Absent(NoBackend::Origin(_)) => StatusCode::BAD_GATEWAY,
-            // For now, and with the same method and body (RFC 9110 §15.4.8).
-            Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
-            Self::Crowded | Self::Full | Self::Backlog | Self::Moved => {
-                StatusCode::SERVICE_UNAVAILABLE
+            Self::Request(status, reason) => (*status, reason),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "This method is not available here."),
+            Self::Misdirected => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "This connection is not for that host; make a new one.",
+            ),
+            Self::NoExtendedConnect => (
+                StatusCode::NOT_IMPLEMENTED,
+                "The server behind this gateway has no WebSockets over HTTP/2.",
+            ),
+            Self::VisitorBody => {
+                (StatusCode::BAD_REQUEST, "The request's body was malformed or broke off.")
             }
-            Self::BackendTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Tunnel(_) | Self::Backend(_) => StatusCode::BAD_GATEWAY,
+            Self::VisitorSlow => {
+                (StatusCode::REQUEST_TIMEOUT, "The request's body came too slowly.")
+            }
+            Self::Unrouted => (StatusCode::NOT_FOUND, "There is no such site here."),
+            Self::Register(err) => err.row(),
+            Self::Absent(instead) => (absent(instead), "There is no upstream available"),
+            Self::Crowded => (UNAVAILABLE, "This gateway has too many connections."),
+            Self::Full => (UNAVAILABLE, "Every way to the server behind this gateway is busy."),
+            Self::Backlog => {
+                (UNAVAILABLE, "Too many requests wait for the server behind this gateway.")
+            }
+            Self::Moved => (UNAVAILABLE, "This site is being changed."),
+            Self::BackendTimeout(_) => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "The server behind this gateway did not answer in time.",
+            ),
+            Self::Tunnel(_) => {
+                (StatusCode::BAD_GATEWAY, "The connection to the server behind this gateway broke.")
+            }
+            Self::Backend(_) => {
+                (StatusCode::BAD_GATEWAY, "The server behind this gateway gave no valid response.")
+            }
         }
     }
 
-    /// What the visitor may know.
-    fn explanation(&self) -> &'static str {
-        match self {
-            Self::Register(err) => err.explanation(),
-            Self::Request(_, reason) => reason,
-            Self::Method => "This method is not available here.",
-            Self::Misdirected => "This connection is not for that host; make a new one.",
-            Self::NoExtendedConnect => {
-                "The server behind this gateway has no WebSockets over HTTP/2."
-            }
-            Self::VisitorBody => "The request's body was malformed or broke off.",
-            Self::VisitorSlow => "The request's body came too slowly.",
-            Self::Unrouted => "There is no such site here.",
-            Self::Absent(_) => "There is no upstream available",
-            Self::Moved => "This site is being changed.",
-            Self::Crowded => "This gateway has too many connections.",
-            Self::Full => "Every way to the server behind this gateway is busy.",
-            Self::Backlog => "Too many requests wait for the server behind this gateway.",
-            Self::BackendTimeout(_) => "The server behind this gateway did not answer in time.",
-            Self::Tunnel(_) => "The connection to the server behind this gateway broke.",
-            Self::Backend(_) => "The server behind this gateway gave no valid response.",
-        }
+    /// The status code.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.row().0
     }
 
     /// Whether the visitor's connection must close: its framing can't be trusted any more, or its place isn't its own.
@@ -111,8 +119,8 @@ impl ExchangeError {
 
     /// The response, with what its status wants.
     pub(crate) fn page(&self, accept: Option<&HeaderValue>, id: RequestId) -> Response<String> {
-        let status = self.status();
-        let mut response = page(status, self.explanation(), accept, Some(&id.to_string()));
+        let (status, sentence) = self.row();
+        let mut response = page(status, sentence, accept, Some(&id.to_string()));
         let fields = response.headers_mut();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
@@ -143,37 +151,15 @@ impl ExchangeError {
     }
 }
 
-impl fmt::Display for ExchangeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Request(_, reason) => write!(f, "request refused: {reason}"),
-            Self::Method => f.write_str("method refused"),
-            Self::Misdirected => f.write_str("the host isn't the connection's"),
-            Self::NoExtendedConnect => f.write_str("the backend has no extended CONNECT"),
-            Self::VisitorBody => f.write_str("the visitor's body broke off or was malformed"),
-            Self::VisitorSlow => f.write_str("the visitor's body came too slowly"),
-            Self::Unrouted => f.write_str("no route"),
-            Self::Register(err) => f.write_str(err.explanation()),
-            Self::Absent(_) => f.write_str("no backend is connected"),
-            Self::Moved => f.write_str("the route changed while it waited"),
-            Self::Crowded => f.write_str("too many connections"),
-            Self::Full => f.write_str("all tunnels are full"),
-            Self::Backlog => f.write_str("no room to keep it for delivery"),
-            Self::BackendTimeout(after) => {
-                write!(f, "the backend did not answer within {} s", after.as_secs())
-            }
-            Self::Tunnel(err) => write!(f, "the tunnel broke: {err}"),
-            Self::Backend(what) => write!(f, "the backend broke the protocol: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for ExchangeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Tunnel(err) => Some(err),
-            _ => None,
-        }
+/// The status in place of a backend that is away.
+fn absent(instead: &NoBackend) -> StatusCode {
+    match instead {
+        NoBackend::Status(status) => *status,
+        NoBackend::Page { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        // It was tried, and isn't to be had.
+        NoBackend::Origin(_) => StatusCode::BAD_GATEWAY,
+        // For now, and with the same method and body (RFC 9110 §15.4.8).
+        NoBackend::Redirect(_) => StatusCode::TEMPORARY_REDIRECT,
     }
 }
 
@@ -192,38 +178,39 @@ pub(crate) enum RegisterError {
     TooMany(u64),
     /// Its credential, or its connection, has all the tunnels that it may have.
     Full,
-    /// Whoever decides can't be asked.
+    /// The authorizer can't be asked.
     Unavailable,
 }
 
 impl RegisterError {
-    fn status(&self) -> StatusCode {
+    fn row(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::Taken => StatusCode::CONFLICT,
-            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Full | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    fn explanation(&self) -> &'static str {
-        match self {
-            Self::Malformed(why) => why,
+            Self::Malformed(why) => (StatusCode::BAD_REQUEST, why),
             // One answer for what is unknown and for what is wrong.
-            Self::Unauthorized(_) => "this credential isn't known here, or is no longer valid",
-            Self::Forbidden(_) => "this credential doesn't allow to serve what was asked for",
-            Self::Taken => "another backend is there and keeps its place",
-            Self::TooMany(_) => "too many failed attempts from this address",
-            Self::Full => "this credential or connection has all the tunnels that it may have",
-            Self::Unavailable => "credentials can't be checked right now",
+            Self::Unauthorized(_) => (
+                StatusCode::UNAUTHORIZED,
+                "this credential isn't known here, or is no longer valid",
+            ),
+            Self::Forbidden(_) => {
+                (StatusCode::FORBIDDEN, "this credential doesn't allow to serve what was asked for")
+            }
+            Self::Taken => (StatusCode::CONFLICT, "another backend is there and keeps its place"),
+            Self::TooMany(_) => {
+                (StatusCode::TOO_MANY_REQUESTS, "too many failed attempts from this address")
+            }
+            Self::Full => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this credential or connection has all the tunnels that it may have",
+            ),
+            Self::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "credentials can't be checked right now")
+            }
         }
     }
 
     /// What the status alone doesn't say.
     fn tell(&self, fields: &mut HeaderMap) {
-        fields.insert(REASON, HeaderValue::from_static(self.explanation()));
+        fields.insert(REASON, HeaderValue::from_static(self.row().1));
         match self {
             Self::Unauthorized(challenges) => {
                 // RFC 9110 §15.5.2 wants one; where keys alone are known, this is the nearest.

@@ -51,7 +51,7 @@ pub(crate) type Informational<'a> = &'a mut (dyn FnMut(StatusCode, &HeaderMap) +
 /// futures on its way would each have room for it.
 ///
 /// # Errors
-/// [`ExchangeError`] names who is at fault.
+/// [`ExchangeError`] names the party at fault.
 pub(crate) async fn ask<B>(
     way: &Way<'_>,
     mut head: Box<Parts>,
@@ -205,7 +205,7 @@ async fn response(
         return Err(Failed::ForGood(ExchangeError::Full));
     }
     if exchange.broken {
-        // Nothing of it went out yet, so it can still be said whose fault it is.
+        // Nothing of it went out yet, so the page can still name the party at fault.
         return Err(Failed::ForGood(ExchangeError::Backend("its response broke off")));
     }
     Ok(Response::from_parts(head, body.with_head(held)))

@@ -1,4 +1,4 @@
-//! Where a request goes whose route has nobody, if the operator named an origin for that: to a backend in this process.
+//! The backend in this process that answers for a route without one, from an origin that the operator named.
 //!
 //! The client's own half answers at the other end of a pipe, so that to the rest of the gateway it is one more tunnel.
 //! It has no grants, since it is in no route's pool.
@@ -73,7 +73,7 @@ impl Fallbacks {
             }
         }
         let pool = Pool::new(self.shards);
-        // Those who come meanwhile wait for the same one, behind the lock.
+        // Requests that come meanwhile wait for the same one, behind the lock.
         let begun = timeout(BEGIN, Fallback::begin(address, shard, pool, &self.budget)).await;
         let fallback = begun.ok().flatten().ok_or(NoTunnel::Absent)?;
         let lease = fallback.pool.lease(&fallback.pool.share(visitor), shard, &[]);

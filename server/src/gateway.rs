@@ -104,7 +104,7 @@ impl Gateway {
     }
 
     /// Has the configuration read again by `load`, now and then and when told to, and applied if it
-    /// changed: routes, names and whom they admit. What the sockets and limits are stays, and a change of
+    /// changed: routes, names and the credentials that they admit. What the sockets and limits are stays, and a change of
     /// those is said to wait for the next start.
     pub fn reloading(
         mut self,

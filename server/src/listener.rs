@@ -1,4 +1,4 @@
-//! Accepts connections, finds out who is there, shakes hands, and hands each to whoever speaks its protocol.
+//! Accepts connections, shakes hands, tells visitors from backends, and hands each to its protocol.
 //!
 //! Invariant: nothing that a peer does or leaves undone holds up the accept loop: the TLS handshake
 //! and the admission of a backend run in the connection's own task, under a deadline.
@@ -44,7 +44,7 @@ pub use plain::serve_plain;
 use plain::serve_redirect;
 use proxied::{Refused, Source};
 pub use rewind::Rewind;
-use socket::{Severed, Socket};
+use socket::Socket;
 
 /// What a listening socket is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,7 +53,7 @@ pub enum Entrance {
     Tls,
     /// Visitors whose TLS ends at a proxy.
     Plain,
-    /// Visitors who don't know yet that they are to come by https.
+    /// Visitors that are to come by https.
     Redirect {
         /// To which port.
         port: u16,
@@ -181,7 +181,7 @@ fn admit(
         debug!("listener: {peer} is gone: {err}");
         return;
     }
-    let socket = Rewind::new(Socket::Here(socket));
+    let socket = Rewind::new(Socket::new(socket));
     permit.await_end(awaited);
     let connection = enter(shard.clone(), (entrance, socket, peer), proxied, permit.clone());
     let shard = shard.clone();
@@ -207,7 +207,7 @@ async fn enter(
         Entrance::Tls => connection(shard, socket, peer, permit).await,
         Entrance::Plain => {
             permit.stand_back();
-            let socket = Rewind::new(Severed::new(socket, permit.clone()));
+            socket.stream_mut().set_plain(permit.clone());
             Box::pin(serve_plain(&shard, socket, peer, permit)).await;
         }
         // The last places are for backends, of which none comes this way.
@@ -218,7 +218,7 @@ async fn enter(
     }
 }
 
-/// Who is behind a trusted proxy's connection, for whom its permit counts from then on: under a deadline, since this
+/// The peer behind a trusted proxy's connection, to which its permit belongs from then on: under a deadline, since this
 /// is before everything that has one of its own. `None`: the connection is to be dropped.
 pub async fn behind<IO: AsyncRead + Unpin>(
     shard: &Shard,
@@ -258,13 +258,13 @@ async fn connection(
     peer: SocketAddr,
     permit: Arc<ConnectionPermit>,
 ) {
-    // Boxed, since what a handshake needs isn't to be held by thousands of visitors who rest.
+    // Boxed, since what a handshake needs isn't to be held by thousands of visitors at rest.
     match Box::pin(accept_tls(&shard, socket, peer, &permit)).await {
         Some(Accepted::Visitor(stream, kind)) => {
             serve_visitor(&shard, stream, kind, peer, permit).await;
         }
         Some(Accepted::Backend(mut stream, identity)) => {
-            if let Socket::Here(socket) = stream.get_ref().0.stream()
+            if let Some(socket) = stream.get_ref().0.stream().tcp()
                 && let Err(err) = tcp::tune(socket, TUNNEL_USER_TIMEOUT)
             {
                 return debug!("listener: {peer} is gone: {err}");
@@ -300,7 +300,7 @@ fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
     None
 }
 
-/// Serves a visitor to the end of his connection.
+/// Serves a visitor to the end of its connection.
 pub async fn serve_visitor<IO>(
     shard: &Arc<Shard>,
     stream: Box<TlsStream<IO>>,
@@ -350,7 +350,7 @@ pub async fn serve_backend<IO>(
     }
 }
 
-/// For a visitor whose network pauses, or whose upgraded connection he doesn't read for a while.
+/// For a visitor whose network pauses, or that doesn't read its upgraded connection for a while.
 const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// From the end of a connection to the moment in which its memory is given back, with that of all that ended since.
 const PURGE: Duration = Duration::from_secs(2);

@@ -38,7 +38,7 @@ pub struct Tunnel {
     pub id: TunnelId,
     /// The thread that drives it.
     pub shard: usize,
-    /// Who holds the other end.
+    /// The holder of the other end.
     pub identity: Identity,
     /// What it asked to serve, and was granted.
     pub grants: Vec<Grant>,
@@ -51,7 +51,7 @@ pub struct Tunnel {
     waiting: Gauge,
     /// A stream was opened since the driver last asked.
     opened: AtomicBool,
-    /// Whose they are.
+    /// The addresses that hold the streams.
     pub(crate) tally: Tally,
     /// Whether it is in several pools.
     shared: AtomicBool,
@@ -135,7 +135,7 @@ impl Tunnel {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Gives it back, to whoever waits for it in any of the pools; the last one out of a tunnel that
+    /// Gives it back, to a request that waits in any of the pools; the last one out of a tunnel that
     /// drains wakes its driver.
     pub(crate) fn leave(&self, share: &Share) {
         self.tally.leave(share);
@@ -149,7 +149,7 @@ impl Tunnel {
         }
     }
 
-    /// Those who wait in `lobby` wait for this tunnel, too.
+    /// Requests that wait in `lobby` wait for this tunnel, too.
     pub(crate) fn join(&self, lobby: &Arc<Lobby>) {
         let mut lobbies = self.lobbies.write().unwrap_or_else(PoisonError::into_inner);
         lobbies.insert(Arc::as_ptr(lobby) as usize, lobby.clone());
@@ -173,7 +173,7 @@ impl Tunnel {
         self.tally.of(share)
     }
 
-    /// Wakes all who wait for room: the backend allows more streams than before.
+    /// Wakes all requests that wait for room: the backend allows more streams than before.
     pub(crate) fn note_room(&self) {
         let lobbies = self.lobbies.read().unwrap_or_else(PoisonError::into_inner);
         lobbies.values().for_each(|lobby| lobby.freed.notify_waiters());

@@ -33,7 +33,7 @@ pub struct Shared {
     pub connections: ConnectionLimit,
     /// How long and how many.
     pub limits: Limits,
-    /// The proxies whose word counts.
+    /// The proxies that are believed.
     pub trusted: Trusted,
     /// Whether they speak the PROXY protocol.
     pub proxy_protocol: ProxyProtocol,
@@ -97,7 +97,7 @@ impl std::ops::Deref for Shard {
 }
 
 impl Shard {
-    /// A gateway of one shard and without a socket. Whoever brings the connections (a simulated
+    /// A gateway of one shard and without a socket. The caller that brings the connections (a simulated
     /// network, another program's listener) gives each to [`crate::listener::accept_tls`], and what
     /// comes of that to [`crate::listener::serve_visitor`] or [`crate::listener::serve_backend`].
     /// Reads files, so it blocks.
@@ -105,7 +105,7 @@ impl Shard {
     /// # Errors
     /// [`TlsError`].
     pub fn alone(config: &Config, shutdown: Shutdown) -> Result<Arc<Self>, TlsError> {
-        // Nobody drives tunnels for it; it is its own only shard.
+        // Its tunnels have no thread: it is its own only shard.
         Self::embedded(config, shutdown).map(|(shard, _)| shard)
     }
 

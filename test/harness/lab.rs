@@ -80,6 +80,14 @@ impl Lab {
         }
     }
 
+    /// Gives the gateway, before it has connections, another budget for bodies, in bytes.
+    pub fn hold_at_most(&mut self, bytes: usize) {
+        let shard = Arc::get_mut(&mut self.shard).expect("no connection yet");
+        let shared = Arc::get_mut(&mut shard.shared).expect("one shard");
+        shared.budget = Budget::new(bytes);
+        self.budget = shared.budget.clone();
+    }
+
     /// Gives the gateway another configuration, as a reload does.
     pub fn reload(&mut self, change: impl FnOnce(&mut Config)) {
         apply(&self.shard, &configuration(change), Some(&self.registry.policy()));

@@ -83,7 +83,7 @@ impl<B: HttpBody + Unpin> HttpBody for Timed<B> {
     }
 }
 
-/// Sends the response, and stops taking the request once it is out: nobody would read the rest (h2 then
+/// Sends the response, and stops taking the request once it is out: the rest would not be read (h2 then
 /// says RST_STREAM(NO_ERROR), RFC 9113 §8.1), unless the response has an [`Onward`]. `waited` is told for how long the
 /// service kept the body waiting.
 pub(super) async fn reply<B>(

@@ -1,4 +1,4 @@
-//! What waits between who takes a body's frames off its stream and who reads it.
+//! The queue between a body's stream and its reader.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! One flush a poll: keeps h2 from turning each DATA frame into a TLS record and a system call.
 //!
 //! h2 flushes after every frame of 256 bytes or more. Here its writes gather in a buffer and its flush
-//! does nothing; whoever drives the connection calls [`Driver::poll_flush`] once after each poll of it.
+//! does nothing; the driver of the connection calls [`Driver::poll_flush`] once after each poll of it.
 //! Measured on the prototypes: 30 to 40 % of all CPU time.
 //!
 //! And one read of [`TURN`] bytes a poll: h2 reads as long as bytes come, and keeps each frame until the
@@ -181,7 +181,7 @@ impl<T: AsyncRead + Unpin, W: Watch> AsyncRead for Cork<T, W> {
     ) -> Poll<io::Result<()>> {
         let mut corked = lock(&self.0);
         if corked.paused {
-            // Nobody waits: the driver polls again at once.
+            // No waker: the driver polls again at once.
             return Poll::Pending;
         }
         if corked.turn >= TURN {

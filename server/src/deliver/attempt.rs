@@ -26,7 +26,7 @@ pub(super) enum Outcome {
     Delivered(StatusCode),
     /// It may be another time, in so long at the earliest.
     Failed(String, Option<Duration>),
-    /// There was nobody to ask.
+    /// There was no backend to ask.
     Absent,
 }
 
@@ -114,9 +114,9 @@ impl Body for Whole {
 
 /// The first pause: an origin that restarts is back in a second or two.
 pub(super) const FIRST: Duration = Duration::from_secs(1);
-/// The longest: who mends a broken origin sees within minutes whether it works.
+/// The longest: a mended origin gets what waits within minutes.
 pub(super) const LONGEST: Duration = Duration::from_secs(5 * 60);
-/// Bytes of a response that are read. Answers to webhooks are words, which nobody reads.
+/// Bytes of a response that are read. Answers to webhooks are a few words.
 const DRAINED: usize = 64 * 1024;
 /// For them.
 const DRAINING: Duration = Duration::from_secs(10);

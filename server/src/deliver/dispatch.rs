@@ -51,8 +51,8 @@ impl Dispatch {
         let mut ending = false;
         loop {
             for delivery in outbox.arrivals() {
-                // Tasks of one thread begin in the order in which they were spawned, and a lane lets in who
-                // asked first: so a sender's requests set out in the order in which they came.
+                // Tasks of one thread begin in the order in which they were spawned, and a lane lets in the
+                // first to ask: so a sender's requests set out in the order in which they came.
                 tasks.spawn(self.clone().deliver(delivery, lanes.clone()));
             }
             if ending && tasks.is_empty() {
@@ -137,7 +137,7 @@ impl Dispatch {
             if Instant::now() >= delivery.expires {
                 return Err(Last::Dropped("nobody took it for a day".to_owned()));
             }
-            // Anew each time: the policy in force says whose the host and path are now.
+            // Anew each time: the policy in force says where the host and path lead now.
             let Some((policy, found)) = self.find(delivery) else {
                 if self.rest().await {
                     continue;
@@ -152,7 +152,7 @@ impl Dispatch {
             if !is_served(&found.route) {
                 self.until_served(&found.route).await;
                 if self.0.shutdown.is(Phase::Draining) && !is_served(&found.route) {
-                    // Nobody is let in any more.
+                    // No backend is let in any more.
                     return Err(Last::Lost);
                 }
                 // By then the policy may be another one.

@@ -42,8 +42,8 @@ fn fields_weight(fields: &HeaderMap) -> usize {
     fields.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
 }
 
-/// The whole of `body`, and its trailers. What it holds is taken from `permit`'s backlog as it comes; from who
-/// sends nothing of it for `patience`, or too slowly, it isn't waited for.
+/// The whole of `body`, and its trailers. What it holds is taken from `permit`'s backlog as it comes; a sender
+/// that sends nothing for `patience`, or too slowly, isn't waited for.
 ///
 /// # Errors
 /// 413 beyond `limit`, [`ExchangeError::Backlog`] without room, and the visitor's own failures.

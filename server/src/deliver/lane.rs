@@ -1,4 +1,4 @@
-//! Whose turn it is among the requests of one route that wait to be delivered.
+//! The order in which requests of one route are delivered.
 //!
 //! The addresses take turns, and each has at most half of the attempts that it finds free: what one sender's
 //! requests hang on holds up no other sender's.
@@ -32,7 +32,7 @@ pub(super) struct Lane(Mutex<State>);
 struct State {
     free: usize,
     under_way: Counter<IpAddr>,
-    /// Who waits, by address; the one whose turn is next in front. No address is empty.
+    /// Waiting requests, by address; the address whose turn is next in front. No address is empty.
     waiting: VecDeque<(IpAddr, VecDeque<oneshot::Sender<Turn>>)>,
 }
 
@@ -51,7 +51,7 @@ impl Lane {
     }
 
     /// Waits for a turn; those of one address come in the order in which this is first polled. Cancel safe: a
-    /// turn that comes to somebody who is gone goes to the next.
+    /// turn that comes to a request that is gone goes to the next.
     pub(super) async fn turn(self: &Arc<Self>, address: IpAddr) -> Turn {
         let (sender, turn) = oneshot::channel();
         self.lock().queue(address, sender);
@@ -67,7 +67,7 @@ impl Lane {
         loop {
             let Some((address, sender)) = self.lock().next() else { return };
             if let Err(mut turn) = sender.send(Turn { lane: Some(self.clone()), address }) {
-                // Who waited is gone: the next one has it, by this loop and not by the drop.
+                // The request is gone: the next one has it, by this loop and not by the drop.
                 turn.lane = None;
                 self.lock().give_back(address);
             }
@@ -87,7 +87,7 @@ impl State {
         }
     }
 
-    /// Who is next, if anybody may begin.
+    /// The next request, if any may begin.
     fn next(&mut self) -> Option<(IpAddr, oneshot::Sender<Turn>)> {
         let may = |(address, _): &(IpAddr, _)| {
             let [has] = self.under_way.of(address);

@@ -353,7 +353,7 @@ pub(crate) struct Stillness {
     /// How long nothing may move.
     patience: Duration,
     since: Instant,
-    /// When it is looked at once before: whoever polls may have something to do when it begins to last.
+    /// When it is looked at once before: the poller may have something to do from then on.
     first: Option<Instant>,
     timer: Deadline,
     moved: u64,

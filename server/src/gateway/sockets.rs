@@ -104,7 +104,7 @@ fn bound(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok()?.as_socket()
 }
 
-/// Whether nobody listens there. The sockets below would share the port with those of another gateway,
+/// Whether the port is free. The sockets below would share the port with those of another gateway,
 /// started twice by mistake, and the kernel would give it half of the visitors.
 fn is_free(address: SocketAddr) -> io::Result<()> {
     match address.port() {

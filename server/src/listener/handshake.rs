@@ -1,4 +1,4 @@
-//! The TLS handshake, by whose end it is known who is there.
+//! The TLS handshake, which tells a visitor from a backend.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,9 +22,9 @@ use crate::shard::Shard;
 
 /// A connection after its TLS handshake.
 pub enum Accepted<IO> {
-    /// Somebody who asks.
+    /// It asks.
     Visitor(Box<TlsStream<IO>>, Peer),
-    /// Somebody who proved a key, or whom an open gateway lets in, and wants to be asked.
+    /// It proved a key, or the gateway is open to all, and it wants to be asked.
     Backend(Box<TlsStream<IO>>, Identity),
 }
 
@@ -37,7 +37,7 @@ impl<IO> std::fmt::Debug for Accepted<IO> {
     }
 }
 
-/// Shakes hands, under a deadline. `None` and a line in the log for those who can't or may not.
+/// Shakes hands, under a deadline. `None` and a line in the log where that fails or is refused.
 pub async fn accept_tls<IO>(
     shard: &Shard,
     mut io: Rewind<IO>,
@@ -112,7 +112,7 @@ where
     Some(Accepted::Visitor(Box::new(stream), kind))
 }
 
-/// Why a backend's handshake ended, in words that help who has to admit it.
+/// Why a backend's handshake ended, in words for the operator who has to admit it.
 fn refusal(err: &std::io::Error, stranger: &Stranger) -> String {
     let rustls = err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>());
     match (stranger.get(), rustls) {

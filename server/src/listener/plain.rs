@@ -1,4 +1,4 @@
-//! Connections without TLS: those of a proxy that has it, and those of visitors who are to come by https.
+//! Connections without TLS: those of a proxy that has it, and those of visitors that are to come by https.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::public::{Redirect, Visitor, serve_h1, serve_h2};
 use crate::quota::ConnectionPermit;
 use crate::shard::Shard;
 
-/// Serves a visitor without TLS to the end of his connection: in HTTP/2 if he begins with its preface
+/// Serves a visitor without TLS to the end of its connection: in HTTP/2 if it begins with the preface
 /// ("prior knowledge", RFC 9113 §3.3), else in HTTP/1.1. No backend comes in by the way it begins.
 pub async fn serve_plain<IO>(
     shard: &Arc<Shard>,

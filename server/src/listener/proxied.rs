@@ -1,7 +1,7 @@
 //! The header of the PROXY protocol (versions 1 and 2, proxy-protocol.txt of HAProxy), with which a proxy that
-//! passes bytes through says whose they are.
+//! passes bytes through names their sender.
 //!
-//! Invariant: it is looked for on connections of trusted proxies alone. From anybody else such bytes are a
+//! Invariant: it is looked for on connections of trusted proxies alone. From any other peer such bytes are a
 //! broken ClientHello, or a broken request.
 
 use std::fmt;
@@ -63,14 +63,14 @@ pub fn beginning(bytes: &[u8]) -> Beginning {
     }
 }
 
-/// Who is behind a trusted proxy's connection.
+/// The peer behind a trusted proxy's connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Source {
     /// The proxy: it sent no header, and so speaks for itself.
     Proxy,
     /// This visitor.
     Visitor(SocketAddr),
-    /// Somebody: the header says LOCAL, UNKNOWN or a Unix socket.
+    /// Not known: the header says LOCAL, UNKNOWN or a Unix socket.
     Unknown,
 }
 
@@ -79,7 +79,7 @@ pub(super) enum Source {
 pub(super) enum Refused {
     /// The header is malformed, or breaks off.
     Malformed,
-    /// The proxy only looked whether somebody listens.
+    /// The proxy only looked whether the port is open.
     Ended,
     /// There is none where one is required.
     Missing,
@@ -98,7 +98,8 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Takes the header off a trusted proxy's connection, and says who the proxy says is there. To be put under a deadline. Cancel safe.
+/// Takes the header off a trusted proxy's connection, and returns the peer that it names. To be put under a deadline.
+/// Cancel safe.
 pub(super) async fn source<T: AsyncRead + Unpin>(
     io: &mut Rewind<T>,
     mode: ProxyProtocol,

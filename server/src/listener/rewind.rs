@@ -1,4 +1,4 @@
-//! A stream at whose beginning somebody looks before it is read.
+//! A stream that can be looked at before it is read.
 
 use std::future::poll_fn;
 use std::io;
@@ -26,7 +26,7 @@ impl<T> Rewind<T> {
         &self.io
     }
 
-    /// The stream itself. Who reads from it leaves a gap.
+    /// The stream itself. Reading from it leaves a gap.
     pub fn stream_mut(&mut self) -> &mut T {
         &mut self.io
     }

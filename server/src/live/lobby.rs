@@ -1,7 +1,7 @@
 //! Where the requests of a pool wait for its tunnels' streams.
 //!
-//! A tunnel may be in ten thousand pools, and a stream that ends wakes somebody in each where somebody waits: nothing
-//! is to be done where nobody waits anywhere, and little where it is elsewhere.
+//! A tunnel may be in ten thousand pools, and a stream that ends wakes a request in each pool where one waits: this
+//! must cost nothing where none waits anywhere, and little where they wait elsewhere.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{Ordering, fence};
@@ -13,7 +13,7 @@ use crate::quota::{Gauge, Permit};
 /// Where they wait.
 #[derive(Debug, Default)]
 pub(crate) struct Lobby {
-    /// Wakes those who wait.
+    /// Wakes requests that wait.
     pub(crate) freed: Notify,
     waiting: Gauge,
 }
@@ -22,8 +22,8 @@ pub(crate) struct Lobby {
 static WAITING: LazyLock<Gauge> = LazyLock::new(Gauge::default);
 
 impl Lobby {
-    /// A permit to be among `most` who wait, taken before the last look for a stream: whoever gives one back after that
-    /// look finds somebody waiting.
+    /// A permit to be among `most` who wait, taken before the last look for a stream: a stream that is given back
+    /// after that look finds the request waiting.
     pub(crate) fn wait(&self, most: usize) -> Option<(Permit, Permit)> {
         let waiting = (WAITING.permit(), self.waiting.take(most)?);
         fence(Ordering::SeqCst);
@@ -35,7 +35,7 @@ impl Lobby {
         self.waiting.held()
     }
 
-    /// Whether somebody waits in any lobby, of all who took their place before this stream was given back.
+    /// Whether a request waits in any lobby, of those that took their permit before this stream was given back.
     pub(super) fn is_any_wanted() -> bool {
         fence(Ordering::SeqCst);
         WAITING.held() > 0

@@ -177,7 +177,7 @@ const FIELD: usize = 32;
 const MAX_TARGET: usize = 8 * 1024;
 /// Fields of a head.
 const MAX_FIELDS: usize = 100;
-/// Bytes of fields that are there twice. Nobody has a reason to repeat one.
+/// Bytes of fields that are there twice. No client has a reason to repeat one.
 const MOST_REPEATED: usize = 4096;
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! Out: what a tunnel answers where the gateway has a route, and what the program's own service answers
 //! everywhere else. Backends come in by door B, over HTTP/1.1.
 //!
-//! Whoever embeds it keeps the deadlines and limits of his connections himself, and says by a
-//! [`Source`] where each request comes from.
+//! The program keeps the deadlines and limits of its connections itself, and says by a [`Source`] where each request
+//! comes from.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
@@ -82,7 +82,7 @@ fn has_route<B>(visitor: &Visitor, request: &Request<B>) -> bool {
     let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let host = request.uri().authority().map(|authority| authority.as_str()).or(named);
     let (policy, path) = (visitor.shard.registry.policy(), request.uri().path());
-    // By path, a dynamic name has only what somebody serves: every page of the program's might be one.
+    // By path, a dynamic name has only what a backend serves: every page of the program's might be one.
     let served = |host| policy.find(host, path).is_ok_and(|found| !found.route.pool.is_empty());
     asks_to_register || host.is_some_and(|host| policy.has_place(host, path) || served(host))
 }
@@ -176,8 +176,8 @@ where
     Ok(response)
 }
 
-/// What must move on beside the response. Whoever embeds the gateway drives it ([`crate::embed`]).
+/// What must move on beside the response. The embedding program drives it ([`crate::embed`]).
 fn in_background(visitor: &Visitor, work: Driving) {
-    // Fails only when nobody drives any more, and then the drop is what is wanted.
+    // Fails only when the driver is gone, and then the drop is what is wanted.
     let _ = visitor.shard.drive(work);
 }

@@ -105,7 +105,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
             return Err(ExchangeError::Method);
         }
         if register::is_registration(&request) {
-            // With a body, or by HTTP/1.0, it is no upgrade; and nobody else's business either.
+            // With a body, or by HTTP/1.0, it is no upgrade, and no other backend may see it.
             let why = RegisterError::Malformed("a registration has no body");
             return Err(ExchangeError::Register(why));
         }

@@ -1,7 +1,7 @@
-//! A visitor who speaks HTTP/2.
+//! A visitor that speaks HTTP/2.
 //!
-//! Invariant: what is wrong with one of his streams ends that stream; what is wrong with his
-//! conduct ends his connection; neither reaches the tunnel or anybody else.
+//! Invariant: a fault of one of its streams ends that stream; misconduct ends its connection; neither reaches the
+//! tunnel or another visitor.
 
 mod conduct;
 mod door;
@@ -52,7 +52,7 @@ pub async fn serve<IO>(visitor: Arc<Visitor>, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Boxed, since what a handshake needs isn't to be held by thousands who rest.
+    // Boxed, since what a handshake needs isn't to be held by thousands of visitors at rest.
     let shared = visitor.trusts(visitor.address);
     let conduct = Arc::new(Conduct::new(shared));
     if let Some(mut engine) = Box::pin(Engine::start(&visitor, conduct.clone(), io)).await {
@@ -274,7 +274,7 @@ async fn ask(
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = asking.as_mut().poll(cx);
         for response in early.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // Left out as over HTTP/1.1 while much waits for a slow visitor; but not the one that he may wait for.
+            // Left out as over HTTP/1.1 while much waits for a slow visitor; but not a 100, which it may wait for.
             if outlet.has_room() || response.status() == StatusCode::CONTINUE {
                 outlet.hand(headers::weight(response.headers()));
                 let _ = respond.send_informational(response);
@@ -344,5 +344,5 @@ const LIFETIME_STREAMS: u64 = 1_000_000;
 const FIRST_REQUEST: Duration = Duration::from_secs(75);
 /// Without a stream.
 const IDLE: Duration = Duration::from_secs(75);
-/// From our GOAWAY to the close, for a visitor who doesn't answer it.
+/// From our GOAWAY to the close, for a visitor that doesn't answer it.
 const FAREWELL: Duration = Duration::from_secs(2);

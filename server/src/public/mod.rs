@@ -174,9 +174,9 @@ struct Account {
     id: RequestId,
     visitor: IpAddr,
     begun: Instant,
-    /// Method, host and path, if somebody will read them; never the query, which may hold secrets.
+    /// Method, host and path, if they are logged; never the query, which may hold secrets.
     subject: Option<String>,
-    /// The visitor's own fields, for the page that he may get.
+    /// The visitor's own fields, for the page that it may get.
     accept: Option<HeaderValue>,
     /// An EventSource asks, on a connection of its own.
     events: bool,

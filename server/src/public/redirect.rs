@@ -23,7 +23,7 @@ use super::{check, stamp};
 /// Sends one visitor elsewhere.
 #[derive(Debug)]
 pub struct Redirect {
-    /// Where he comes from.
+    /// Where the visitor comes from.
     pub address: IpAddr,
     /// The port of https.
     pub port: u16,
@@ -57,7 +57,7 @@ impl Redirect {
             );
             err.page(None, id)
         });
-        // He has no business here any more, and a body isn't waited for.
+        // The visitor is to leave, and a body isn't waited for.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         stamp(response.headers_mut());
         response

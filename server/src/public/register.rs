@@ -1,9 +1,9 @@
 //! Door B: a backend's registration among visitors' requests (draft-kazuho-ptth-ptth-01).
 //!
 //! In:  a request that asks for the protocol `ptth` by its token, over either version of HTTP.
-//! Out: who it is and what it may serve, or the status that tells it why not.
+//! Out: the backend's identity and what it may serve, or the status that tells it why not.
 //!
-//! Invariant: nobody becomes a backend here without asking for it by name and being let in by the
+//! Invariant: no peer becomes a backend here without asking for it by name and being let in by the
 //! policy; what follows the upgrade ends in the same `tunnel::attach` as door A.
 
 use std::collections::BTreeSet;
@@ -89,7 +89,7 @@ pub(super) fn admit<'a>(visitor: &'a Visitor, head: &'a Parts) -> Admitting<'a> 
         result.map_err(|(err, why)| {
             let from = visitor.address;
             let [asks, name] = [head.uri.path(), field(head, NAME).unwrap_or_default()].map(shown);
-            // A stranger can have these two as fast as he can write, so they are no reason to alarm anybody.
+            // A stranger can cause these two as fast as it can write, so they are no reason for a warning.
             let cheap = matches!(err, RegisterError::Malformed(_) | RegisterError::TooMany(_));
             let level = if cheap { Level::Debug } else { Level::Warn };
             log!(
@@ -278,7 +278,7 @@ impl Registered {
     }
 }
 
-/// By which an earlier program's client says who it is.
+/// By which an earlier program's client names itself.
 const WEBHOOKTUNNEL: HeaderName = HeaderName::from_static("x-webhooktunnel-id");
 /// What a backend asks to speak.
 const TOKEN: &str = "ptth";

@@ -22,7 +22,7 @@ pub(super) struct Stall<T> {
     outlet: Outlet,
 }
 
-/// The socket, as whoever writes to it by way of a codec sees it.
+/// The socket, as seen by a writer above the codec.
 #[derive(Clone, Debug)]
 pub(super) struct Outlet(Arc<Shared>);
 
@@ -84,7 +84,7 @@ impl Outlet {
     }
 
     fn wake(&self) {
-        // Not under the lock: whoever is woken may want it.
+        // Not under the lock, which the woken task may want.
         let writers = std::mem::take(&mut *self.writers());
         writers.into_iter().for_each(Waker::wake);
     }

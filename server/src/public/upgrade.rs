@@ -95,7 +95,7 @@ pub(super) fn switch(
     (Response::from_parts(parts, Tunnelled::empty()), work)
 }
 
-/// What the visitor sends once he is upgraded, as a request's body; and the way to write to him.
+/// What the visitor sends after the upgrade, as a request's body; and the way to write to it.
 pub(super) fn streams(upgraded: OnUpgrade) -> (Upgrading, oneshot::Receiver<WriteHalf<Socket>>) {
     let (writer, receiver) = oneshot::channel();
     (Upgrading { state: State::Waiting(upgraded, Some(writer)), buffer: BytesMut::new() }, receiver)
@@ -148,7 +148,7 @@ impl Body for Upgrading {
     }
 }
 
-/// Copies the response's body to the upgraded visitor. A body that fails cuts him off.
+/// Copies the response's body to the upgraded visitor. A body that fails cuts the connection.
 async fn download<B: Body<Data = Bytes>>(
     body: B,
     writer: oneshot::Receiver<WriteHalf<Socket>>,

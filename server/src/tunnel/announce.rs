@@ -1,6 +1,6 @@
 //! Tells a client of ours its public addresses: a request of the gateway's own on the new tunnel.
 //!
-//! No visitor can send one like it: fields that begin with `2ptth-` are dropped from his.
+//! No visitor can send one like it: fields that begin with `2ptth-` are dropped from a visitor's.
 
 use h2::client::ResponseFuture;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -17,7 +17,7 @@ pub(super) fn announce(tunnel: &Tunnel, policy: &Policy, port: u16) -> Option<Re
     }
     let host = tunnel.identity.sni.as_deref().unwrap_or("localhost");
     let called = Authority::try_from(format!("{host}:{port}")).ok()?;
-    // Without SNI nobody said what the gateway is called.
+    // Without SNI the gateway's name isn't known.
     let known = tunnel.identity.sni.as_ref().map(|_| &called);
     let (urls, more) = policy.urls(&tunnel.grants, known, (&Scheme::HTTPS, port));
     let mut target = Uri::default().into_parts();

@@ -124,7 +124,7 @@ where
     linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
 }
 
-/// Whether nobody holds one of these routes who would keep it. A backend that is there keeps its place if
+/// Whether no other backend holds one of these routes and would keep it. A backend that is there keeps its place if
 /// it answers; one that went away without a word doesn't lock out the next.
 pub(crate) async fn is_free(registry: &Registry, identity: &Identity, grants: &[Grant]) -> bool {
     for rival in registry.keepers(identity, grants) {

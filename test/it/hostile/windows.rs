@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ptth_client::Body;
-use ptth_link::budget::Budget;
 use ptth_server::lab::Identity;
 use ptth_test::lab::Function;
 use ptth_test::peer::*;
@@ -183,7 +182,7 @@ async fn a_backend_that_overflows_a_streams_window_is_told_so() {
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_ignores_lower_windows_ends_its_own_streams() {
     let mut lab = Lab::default();
-    lab.budget = Budget::new(1 << 20);
+    lab.hold_at_most(1 << 20);
     let ours = Identity { ours: true, ..Identity::default() };
     let mut backend = lab.backend_as(ours, &[(MAX_CONCURRENT_STREAMS, 1000)]).await;
     let mut visitors = Vec::new();
@@ -224,7 +223,7 @@ async fn a_backend_that_ignores_lower_windows_ends_its_own_streams() {
 #[tokio::test(start_paused = true)]
 async fn heads_that_nobody_reads_are_counted_too() {
     let mut lab = Lab::default();
-    lab.budget = Budget::new(1 << 20);
+    lab.hold_at_most(1 << 20);
     let mut backend = lab.backend(&[(MAX_CONCURRENT_STREAMS, 1000)]).await;
     let long = "x".repeat(16_000);
     let mut visitors = Vec::new();

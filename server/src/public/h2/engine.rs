@@ -95,7 +95,7 @@ const WIDEST_WINDOW: u32 = 32 * 1024 * 1024;
 const FULL_WINDOWS: u32 = 2;
 /// Streams of one visitor at a time; browsers open fewer than a hundred.
 const STREAMS: u32 = 100;
-/// What a stream's body may send before anybody read of it; grows while it is what limits an upload.
+/// What a stream's body may send before any of it was read; grows while it is what limits an upload.
 /// As nginx's: what is more only waits in a browser's socket, and its other requests behind it.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;

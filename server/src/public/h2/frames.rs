@@ -29,7 +29,7 @@ pub(super) struct Frames {
     came: Walk,
     went: Walk,
     block: Deadline,
-    /// The places of those whose block goes on in another frame, and one while ours does.
+    /// The permits of connections in the middle of a field block, and ours while this one is.
     places: &'static Semaphore,
     unfinished: Option<SemaphorePermit<'static>>,
     /// There was none left.
