@@ -8,6 +8,7 @@
 //! merged, and bounded by the window that the sender was given.
 
 mod shared;
+mod timed;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,6 +24,8 @@ use crate::budget::{Budget, Held};
 use crate::headers;
 
 use self::shared::{Shared, lock};
+
+pub use self::timed::Timed;
 
 /// Why a body ended before its end.
 #[derive(Debug)]

@@ -34,7 +34,7 @@ use transfer::Failed;
 use upload::Upload;
 
 pub(crate) use transfer::{Exchange, Stillness};
-pub(crate) use upload::Watched;
+pub(crate) use upload::{Pace, watched};
 pub(crate) use way::Way;
 
 /// The upgrade that a visitor asks for, and how it would cross (RFC 8441).
@@ -64,7 +64,7 @@ where
     let mut way = Cow::Borrowed(way);
     let expects_continue = head.headers.contains_key(http::header::EXPECT);
     let upgrade = head.extensions.remove::<Upgrade>();
-    let mut body = (!body.is_end_stream() || upgrade.is_some()).then(|| Watched::new(body));
+    let mut body = (!body.is_end_stream() || upgrade.is_some()).then(|| watched(body));
     let mut attempts = 0;
     let mut refused = Vec::new();
     // For as long as there may be another attempt.

@@ -3,18 +3,17 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{Response, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use ptth_link::body::Inflow;
+use http_body::Body as HttpBody;
+use ptth_link::body::{Inflow, Timed};
 use ptth_link::headers;
 use ptth_link::pump::{Pump, PumpError};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 /// What goes on when a response has ended: the other direction of an upgraded connection. A service puts
 /// it among its response's extensions; without it the request ends with the response.
@@ -44,45 +43,6 @@ impl Onward {
     }
 }
 
-/// A body on its way to the visitor, and how long it was waited for.
-struct Timed<B> {
-    body: B,
-    since: Option<Instant>,
-    waited: Duration,
-}
-
-impl<B: HttpBody + Unpin> HttpBody for Timed<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            self.since.get_or_insert_with(Instant::now);
-            return Poll::Pending;
-        };
-        if let Some(since) = self.since.take() {
-            self.waited += since.elapsed();
-        }
-        if let Some(Ok(frame)) = &mut frame
-            && let Some(trailers) = frame.trailers_mut()
-        {
-            headers::trailers(trailers);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// Sends the response, and stops taking the request once it is out: the rest would not be read (h2 then
 /// says RST_STREAM(NO_ERROR), RFC 9113 §8.1), unless the response has an [`Onward`]. `waited` is told for how long the
 /// service kept the body waiting.
@@ -104,16 +64,15 @@ where
     if end {
         return Ok(0);
     }
-    let body = Timed { body: pin!(body), since: None, waited: Duration::ZERO };
+    let body = pin!(body);
     // No clock here: the gateway resets what stands still, and a gateway that is gone shows by its silence.
-    let mut pump = Pump::new(body, stream, None);
+    let mut pump = Pump::new(Timed::new(body), stream, None);
     let pumped = poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         pump.poll(cx, inflow.taken())
     })
     .await;
-    let body = pump.body();
-    *waited = body.waited + body.since.map_or(Duration::ZERO, |since| since.elapsed());
+    *waited = pump.body().waited();
     pumped.map_err(|err| match err {
         PumpError::Body(_) => "the origin broke off",
         PumpError::Receiver(_) => "the visitor left",

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::Body;
 
 use crate::error::ExchangeError;
-use crate::exchange::{Stillness, Watched};
+use crate::exchange::{Pace, Stillness, watched};
 
 use crate::outbox::Permit;
 
@@ -61,7 +61,8 @@ where
     if body.is_end_stream() {
         return Ok((Bytes::new(), None));
     }
-    let mut body = Watched::new(body);
+    let mut body = watched(body);
+    let mut pace = Pace::default();
     let mut still = Stillness::new(patience);
     loop {
         let frame = poll_fn(|cx| {
@@ -69,13 +70,13 @@ where
                 return Poll::Ready(Ok(frame));
             }
             let late = still.poll(cx, body.moved()).is_ready();
-            if late || body.is_too_slow(cx) {
+            if late || pace.is_too_slow(&body, cx) {
                 return Poll::Ready(Err(ExchangeError::VisitorSlow));
             }
             Poll::Pending
         });
         let Some(frame) = frame.await? else { break };
-        match frame.map_err(|()| ExchangeError::VisitorBody)?.into_data() {
+        match frame.map_err(|_| ExchangeError::VisitorBody)?.into_data() {
             Ok(data) => append(&mut whole, &data, limit, permit)?,
             Err(frame) => trailers = frame.into_trailers().ok(),
         }

@@ -165,7 +165,7 @@ impl Future for Exchange {
         let upload = open.upload.as_mut().filter(|_| !this.unasked);
         let (sent, cut) = match upload.map(|upload| upload.poll(cx, inflow.taken())) {
             Some(Poll::Pending) => (false, false),
-            Some(Poll::Ready(Err(PumpError::Body(())))) => (true, !complete),
+            Some(Poll::Ready(Err(PumpError::Body(_)))) => (true, !complete),
             None | Some(Poll::Ready(_)) => (true, false),
         };
         if cut || received && (this.unasked || !complete) {
@@ -289,7 +289,7 @@ impl Open {
             return Poll::Ready(result.map_err(classify));
         }
         match self.upload.as_mut().map(|upload| upload.poll(cx, 0)) {
-            Some(Poll::Ready(Err(PumpError::Body(())))) => return fail(ExchangeError::VisitorBody),
+            Some(Poll::Ready(Err(PumpError::Body(_)))) => return fail(ExchangeError::VisitorBody),
             Some(Poll::Ready(Err(PumpError::Stalled(after)))) => {
                 return fail(ExchangeError::BackendTimeout(after));
             }

@@ -22,10 +22,9 @@ use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
-use http_body_util::BodyExt;
 use log::debug;
 use ptth_link::alpn::CONNECT_TCP;
-use ptth_link::body::{Body, Inflow, split};
+use ptth_link::body::{Body, Inflow, Timed, split};
 use ptth_link::h2::Ended;
 use ptth_link::headers;
 use ptth_link::limits::SLOWEST_RATE;
@@ -316,12 +315,8 @@ async fn reply(
         return false;
     };
     body.headless();
-    let body = body.map_frame(|mut frame| {
-        frame.trailers_mut().into_iter().for_each(headers::trailers);
-        frame
-    });
     let reading = (!exchange.extended).then(|| Reading::new(READING, SLOWEST_RATE));
-    let mut pump = (!end).then(|| Pump::new(body, stream, reading));
+    let mut pump = (!end).then(|| Pump::new(Timed::new(body), stream, reading));
     // When the pump fails, dropping the exchange resets the stream on the tunnel.
     poll_fn(|cx| {
         let moved = Pin::new(&mut exchange).poll(cx).is_ready();
