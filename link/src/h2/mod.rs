@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::server::SendResponse;
-use h2::{PingPong, RecvStream, client, server};
+use h2::{RecvStream, client, server};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -37,16 +37,10 @@ use self::window::Window;
 /// What the engine needs of h2's connections, which have no trait of their own.
 pub trait Role {
     /// As of the same name in both roles.
-    fn ping_pong(&mut self) -> Option<PingPong>;
-
-    /// As of the same name in both roles.
     ///
     /// # Errors
     /// The last SETTINGS frame isn't acknowledged yet.
     fn set_initial_window_size(&mut self, size: u32) -> Result<(), h2::Error>;
-
-    /// As of the same name in both roles.
-    fn set_target_window_size(&mut self, size: u32);
 
     /// Moves the connection, and hands over the requests that came. Ready when it has ended.
     fn poll(
@@ -57,16 +51,8 @@ pub trait Role {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Role for client::Connection<T, Bytes> {
-    fn ping_pong(&mut self) -> Option<PingPong> {
-        self.ping_pong()
-    }
-
     fn set_initial_window_size(&mut self, size: u32) -> Result<(), h2::Error> {
         self.set_initial_window_size(size)
-    }
-
-    fn set_target_window_size(&mut self, size: u32) {
-        self.set_target_window_size(size);
     }
 
     fn poll(
@@ -79,16 +65,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Role for client::Connection<T, Bytes> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Role for server::Connection<T, Bytes> {
-    fn ping_pong(&mut self) -> Option<PingPong> {
-        self.ping_pong()
-    }
-
     fn set_initial_window_size(&mut self, size: u32) -> Result<(), h2::Error> {
         self.set_initial_window_size(size)
-    }
-
-    fn set_target_window_size(&mut self, size: u32) {
-        self.set_target_window_size(size);
     }
 
     fn poll(
@@ -146,7 +124,8 @@ pub struct Engine<R, IO, W = ()> {
     pub driver: Driver<IO, W>,
     /// Whether the peer is there, and how far.
     pub keepalive: Keepalive,
-    window: Window,
+    /// How much its streams may be sent.
+    pub window: Window,
     /// Since when a window waits for the last one to be acknowledged.
     unsettled: Deadline,
 }
@@ -167,7 +146,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Asking<IO, W> {
         window: Window,
     ) -> Result<(SendRequest<Bytes>, Self), Ended> {
         let (io, driver) = cork(io, watch);
-        let (sender, connection) = client::Builder::new()
+        let (sender, mut connection) = client::Builder::new()
             .enable_push(false)
             .initial_window_size(window.announced())
             .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW)
@@ -182,7 +161,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Asking<IO, W> {
             .max_local_error_reset_streams(None)
             .handshake(io)
             .await?;
-        Ok((sender, Self::new(connection, driver, window, Keepalive::watching)))
+        let keepalive = Keepalive::watching(connection.ping_pong().expect(FIRST_TAKE));
+        Ok((sender, Self::new(connection, driver, window, keepalive)))
     }
 }
 
@@ -207,8 +187,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Answering<IO> {
             .max_concurrent_reset_streams(REMEMBERED_RESETS)
             .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
             .max_local_error_reset_streams(None);
-        let connection = driver.flushing(builder.handshake(io)).await?;
-        Ok(Self::new(connection, driver, window, Keepalive::watching))
+        let mut connection = driver.flushing(builder.handshake(io)).await?;
+        let keepalive = Keepalive::watching(connection.ping_pong().expect(FIRST_TAKE));
+        Ok(Self::new(connection, driver, window, keepalive))
     }
 }
 
@@ -216,13 +197,11 @@ impl<R: Role, IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Engine<R, IO, W> {
     /// Drives `connection`, whose first SETTINGS carried `window`. Asks at once how far the peer is, while nothing
     /// waits in its socket ahead of the answer.
     pub fn new(
-        mut connection: R,
+        connection: R,
         driver: Driver<IO, W>,
         window: Window,
-        keepalive: fn(PingPong) -> Keepalive,
+        mut keepalive: Keepalive,
     ) -> Self {
-        let pings = connection.ping_pong().expect("it is taken once, here");
-        let mut keepalive = keepalive(pings);
         keepalive.ping(0);
         Self { connection, driver, keepalive, window, unsettled: Deadline::default() }
     }
@@ -282,9 +261,6 @@ impl<R: Role, IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Engine<R, IO, W> {
             }
             None => self.unsettled.clear(),
         }
-        if let Some(target) = self.window.target() {
-            self.connection.set_target_window_size(target);
-        }
         Poll::Pending
     }
 
@@ -333,6 +309,7 @@ impl<R: Role, IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Engine<R, IO, W> {
     }
 }
 
+const FIRST_TAKE: &str = "it is taken once, here";
 /// For a peer to acknowledge SETTINGS. Behind a slow uplink its answer waits for megabytes of DATA.
 const SETTLED: Duration = Duration::from_secs(60);
 /// Streams that were reset and whose late frames must still be told from a breach of protocol.

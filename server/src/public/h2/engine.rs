@@ -57,7 +57,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         let (io, outlet) = Stall::new(io, budget.clone());
         let (io, driver) = cork(io, Frames::new(conduct));
         let handshake = driver.flushing(builder(budget.batch()).handshake::<_, Bytes>(io));
-        let connection = match timeout(PREFACE, handshake).await {
+        let mut connection = match timeout(PREFACE, handshake).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(err)) => {
                 trace!("visitor: {} HTTP/2 handshake: {err}", visitor.address);
@@ -70,7 +70,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         };
         let window = Window::growing(budget.clone(), STREAM_WINDOW, WIDEST_WINDOW, FULL_WINDOWS)
             .with_connection(CONNECTION_WINDOW, FULL_WINDOWS);
-        let wire = Answering::new(connection, driver, window, Keepalive::measuring);
+        let keepalive = Keepalive::measuring(connection.ping_pong()?);
+        let wire = Answering::new(connection, driver, window, keepalive);
         Some(Box::new(Self { wire, outlet, budget }))
     }
 
@@ -81,6 +82,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine<IO> {
         accept: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
     ) -> Poll<Ended> {
         self.wire.driver.gather(self.budget.batch());
+        if let Some(target) = self.wire.window.target() {
+            self.wire.connection.set_target_window_size(target);
+        }
         let ended = self.wire.poll(cx, Load::default(), accept);
         if self.wire.driver.is_flushed() {
             self.outlet.clear();
