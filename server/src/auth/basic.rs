@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ptth_link::settings::Mistake;
 use serde::Deserialize;
 
 use super::authorization;
 use super::credential::{Claim, Credential, Pass, Refusal};
-use super::secret::{Digest, Files, LoadError, Secret};
+use super::secret::{Digest, Files, Secret};
 use crate::identity::Mark;
 
 /// `basic = { user = "…", password_file = "…" }`, or with `password_sha256`.
@@ -20,10 +21,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, Mistake> {
         // RFC 7617 §2: neither may hold control characters, and the first colon ends the user.
         if self.user.is_empty() || self.user.contains(|c: char| c == ':' || c.is_control()) {
-            return Err(LoadError::settings(
+            return Err(Mistake::new(
                 "`basic`: `user` must have a character at least, and no colon among them",
             ));
         }
@@ -31,12 +32,14 @@ impl Settings {
             (Some(path), None) => files.secret(path)?.digest(),
             (None, Some(digest)) => digest,
             _ => {
-                return Err(LoadError::settings(
+                return Err(Mistake::new(
                     "`basic` needs `user` and either `password_file` or `password_sha256`",
                 ));
             }
         };
-        Ok(Arc::new(Basic { user: Secret::new(self.user).digest(), password }))
+        let user = Secret::new(self.user).digest();
+        let mark = Mark::of("basic", &[user.bytes(), password.bytes()]);
+        Ok(Arc::new(Basic { user, password, mark }))
     }
 }
 
@@ -44,6 +47,7 @@ impl Settings {
 struct Basic {
     user: Digest,
     password: Digest,
+    mark: Mark,
 }
 
 impl Credential for Basic {
@@ -52,24 +56,18 @@ impl Credential for Basic {
             None => Err(Refusal::Absent),
             // Both are always looked at: how long it takes doesn't tell whether the user exists.
             Some((user, password)) if self.user.is_of(&user) & self.password.is_of(&password) => {
-                Ok(Pass::of(self.mark()))
+                Ok(Pass::of(self.mark))
             }
             Some(_) => Err(Refusal::Wrong("user or password is another one")),
         }
     }
 
     fn keeps(&self, mark: Mark) -> bool {
-        self.mark() == mark
+        self.mark == mark
     }
 
     fn challenge(&self) -> Option<&'static str> {
         Some(authorization::BASIC)
-    }
-}
-
-impl Basic {
-    fn mark(&self) -> Mark {
-        Mark::of("basic", &[self.user.bytes(), self.password.bytes()])
     }
 }
 

@@ -1,66 +1,56 @@
 //! Bearer tokens (RFC 6750 §2.1), known by their digest.
 
-use std::path::Path;
+use std::fmt::Display;
 use std::sync::Arc;
+
+use ptth_link::settings::Mistake;
 
 use super::authorization;
 use super::credential::{Claim, Credential, Pass, Refusal};
-use super::secret::{Digest, Files, LoadError, Secret};
+use super::secret::{Digest, Secret};
 use crate::identity::Mark;
 
-/// The token with this digest.
-pub(super) fn known(digest: Digest) -> Arc<dyn Credential> {
-    Arc::new(Bearer(digest))
-}
-
-/// The token in a file.
-pub(super) fn in_file(path: &Path, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-    let token = files.secret(path)?;
-    one_word(&token).ok_or_else(|| LoadError::file(path, ONE_WORD))
-}
-
-/// The token in a variable of the environment.
-pub(super) fn in_environment(
-    name: &Secret,
-    files: &mut Files,
-) -> Result<Arc<dyn Credential>, LoadError> {
-    let token = files.variable(name.bytes())?;
-    let wrong = || format!("the environment variable that is named here {ONE_WORD}");
-    one_word(&token).ok_or_else(|| LoadError::settings(wrong()))
-}
-
-/// No field could carry more; a second line is a second token, or a comment.
-fn one_word(token: &Secret) -> Option<Arc<dyn Credential>> {
-    let is_one = token.bytes().iter().all(u8::is_ascii_graphic);
-    is_one.then(|| known(token.digest()))
-}
-
-const ONE_WORD: &str = "must hold one token and nothing else: visible ASCII without blanks, as a header field carries it";
-
 #[derive(Debug)]
-struct Bearer(Digest);
+pub(super) struct Bearer {
+    digest: Digest,
+    mark: Mark,
+}
+
+impl Bearer {
+    pub(super) fn known(digest: Digest) -> Arc<dyn Credential> {
+        Arc::new(Self { digest, mark: Mark::of("bearer", &[digest.bytes()]) })
+    }
+
+    /// The token in a file or a variable; `place` is what the error calls that.
+    pub(super) fn plain(
+        token: &Secret,
+        place: &dyn Display,
+    ) -> Result<Arc<dyn Credential>, Mistake> {
+        // No field could carry more; a second line is a second token, or a comment.
+        if !token.bytes().iter().all(u8::is_ascii_graphic) {
+            return Err(Mistake::new(format!(
+                "{place} must hold one token and nothing else: visible ASCII without blanks, as a header field carries it"
+            )));
+        }
+        Ok(Self::known(token.digest()))
+    }
+}
 
 impl Credential for Bearer {
     fn judge(&self, claim: &Claim<'_>) -> Result<Pass, Refusal> {
         match claim.authorization.and_then(authorization::bearer) {
             None => Err(Refusal::Absent),
-            Some(token) if self.0.is_of(token) => Ok(Pass::of(self.mark())),
+            Some(token) if self.digest.is_of(token) => Ok(Pass::of(self.mark)),
             Some(_) => Err(Refusal::Wrong("the bearer token is another one")),
         }
     }
 
     fn keeps(&self, mark: Mark) -> bool {
-        self.mark() == mark
+        self.mark == mark
     }
 
     fn challenge(&self) -> Option<&'static str> {
         Some(authorization::BEARER)
-    }
-}
-
-impl Bearer {
-    fn mark(&self) -> Mark {
-        Mark::of("bearer", &[self.0.bytes()])
     }
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use ptth_link::crypto;
 use ptth_link::files::is_exposed;
+use ptth_link::settings::Mistake;
 
 /// Bytes that nobody else may see. No output shows them.
 #[derive(Clone)]
@@ -105,15 +106,6 @@ pub struct Files {
     digest: [u8; 32],
 }
 
-/// What is in a file, as far as others may see it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Content {
-    /// It may not be readable by others; a warning says so.
-    Secret,
-    /// Public keys and certificates.
-    Public,
-}
-
 impl Files {
     /// Nothing is read yet. `base` is where relative paths begin.
     pub fn new(base: impl Into<PathBuf>) -> Self {
@@ -143,13 +135,12 @@ impl Files {
     /// Reads a secret, without a byte order mark, blanks and line ends around it.
     ///
     /// # Errors
-    /// [`LoadError`], also if nothing is left.
-    pub fn secret(&mut self, path: &Path) -> Result<Secret, LoadError> {
+    /// [`Mistake`], also if nothing is left.
+    pub fn secret(&mut self, path: &Path) -> Result<Secret, Mistake> {
         let bytes = self.bytes(path)?;
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).trim_ascii();
         if bytes.is_empty() {
-            let why = "is empty; an empty secret would let everybody in";
-            return Err(LoadError::file(path, why));
+            return Err(about(path, "is empty; an empty secret would let everybody in"));
         }
         self.warn_if_exposed(path);
         Ok(Secret::new(bytes))
@@ -158,64 +149,53 @@ impl Files {
     /// Takes a secret from the environment of this process, without blanks and line ends around it.
     ///
     /// # Errors
-    /// [`LoadError`], also if nothing is left. It doesn't quote the name, in whose place somebody may
+    /// [`Mistake`], also if nothing is left. It doesn't quote the name, in whose place somebody may
     /// have written the secret.
-    pub fn variable(&mut self, name: &[u8]) -> Result<Secret, LoadError> {
+    pub fn variable(&mut self, name: &[u8]) -> Result<Secret, Mistake> {
         // The system's function panics at these.
         let name = std::str::from_utf8(name).ok();
         let name = name.filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
         let value = name.and_then(std::env::var_os).unwrap_or_default();
         let secret = value.as_encoded_bytes().trim_ascii();
         if secret.is_empty() {
-            return Err(LoadError::settings(
+            return Err(Mistake::new(
                 "the environment variable that is named here isn't set, or is empty; what stands here is its name, not the secret",
             ));
         }
         Ok(Secret::new(secret))
     }
 
-    /// Reads a text; `content` says whether others may see it.
-    ///
-    /// # Errors
-    /// [`LoadError`]
-    pub fn text(
-        &mut self,
-        path: &Path,
-        content: impl FnOnce(&str) -> Content,
-    ) -> Result<String, LoadError> {
+    /// Reads a text that others may see.
+    pub fn text(&mut self, path: &Path) -> Result<String, Mistake> {
         let bytes = self.bytes(path)?;
-        let text =
-            String::from_utf8(bytes).map_err(|_| LoadError::file(path, "isn't UTF-8 text"))?;
-        if content(&text) == Content::Secret {
-            self.warn_if_exposed(path);
-        }
-        Ok(text)
+        String::from_utf8(bytes).map_err(|_| about(path, "isn't UTF-8 text"))
     }
 
-    fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, LoadError> {
+    fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, Mistake> {
         let unreadable = |err: io::Error| {
-            let why =
-                format!("can't be read ({err}); check its path and that this user may read it");
-            LoadError::file(path, why)
+            about(
+                path,
+                format!("can't be read ({err}); check its path and that this user may read it"),
+            )
         };
         let mut bytes = Vec::new();
         let file = File::open(self.base.join(path)).map_err(unreadable)?;
         file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         if bytes.len() as u64 > LONGEST {
-            let why = "is longer than a megabyte, so it can't be a secret; check the path";
-            return Err(LoadError::file(path, why));
+            return Err(about(
+                path,
+                "is longer than a megabyte, so it can't be a secret; check the path",
+            ));
         }
         let name = crypto::sha256(path.as_os_str().as_encoded_bytes());
         self.digest = crypto::sha256(&[self.digest, name, crypto::sha256(&bytes)].concat());
         Ok(bytes)
     }
 
-    fn warn_if_exposed(&mut self, path: &Path) {
+    /// Warns if others can read this file, which holds a secret.
+    pub(super) fn warn_if_exposed(&mut self, path: &Path) {
         if is_exposed(&self.base.join(path)) {
-            self.warn(format!(
-                "{} holds a secret and everybody on this machine can read it; `chmod 600` it",
-                path.display()
-            ));
+            self.warn(readable(path, "a secret"));
         }
     }
 }
@@ -223,29 +203,20 @@ impl Files {
 /// More is no secret and no key: a path that was mistaken, maybe a device without an end.
 const LONGEST: u64 = 1 << 20;
 
-/// Why a credential can't be used: one sentence for the operator, which quotes no secret.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LoadError(String);
-
-impl LoadError {
-    /// A file, and what is wrong with it as the end of a sentence that begins with its path.
-    pub(super) fn file(path: &Path, why: impl fmt::Display) -> Self {
-        Self(format!("{} {why}", path.display()))
-    }
-
-    /// Settings that contradict each other or say too little.
-    pub(super) fn settings(why: impl Into<String>) -> Self {
-        Self(why.into())
-    }
+/// What is wrong with a file, as the end of a sentence that begins with its path.
+pub(crate) fn about(path: &Path, why: impl fmt::Display) -> Mistake {
+    Mistake::new(format!("{} {why}", path.display()))
 }
 
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// A warning, if every user of this machine can read a file that holds `what`.
+pub(crate) fn exposed(path: &Path, what: &str) -> Option<String> {
+    is_exposed(path).then(|| readable(path, what))
 }
 
-impl std::error::Error for LoadError {}
+fn readable(path: &Path, what: &str) -> String {
+    let path = path.display();
+    format!("{path} holds {what} and everybody on this machine can read it; `chmod 600` it")
+}
 
 #[cfg(test)]
 mod tests {
@@ -286,7 +257,7 @@ mod tests {
             assert!(error.to_string().starts_with(said), "{error}");
         }
         folder.write("binary", b"\xff\xfe");
-        let error = Files::new(&folder.0).text(Path::new("binary"), |_| Content::Public);
+        let error = Files::new(&folder.0).text(Path::new("binary"));
         assert_eq!(error.unwrap_err().to_string(), "binary isn't UTF-8 text");
     }
 
@@ -330,25 +301,24 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = Scratch::new();
         let path = folder.write("secret", "s3cret");
-        let warnings = |mode, content: Option<Content>| {
+        let warnings = |mode, secret: bool| {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let mut files = Files::new(&folder.0);
             for _ in 0..2 {
-                match content {
-                    None => drop(files.secret(Path::new("secret")).unwrap()),
-                    Some(content) => drop(files.text(Path::new("secret"), |_| content).unwrap()),
+                match secret {
+                    true => drop(files.secret(Path::new("secret")).unwrap()),
+                    false => drop(files.text(Path::new("secret")).unwrap()),
                 }
             }
             files.warnings().to_vec()
         };
         let expected =
             "secret holds a secret and everybody on this machine can read it; `chmod 600` it";
-        assert_eq!(warnings(0o644, None), [expected]);
-        assert_eq!(warnings(0o644, Some(Content::Secret)), [expected]);
+        assert_eq!(warnings(0o644, true), [expected]);
         let none: [&str; 0] = [];
-        assert_eq!(warnings(0o644, Some(Content::Public)), none);
-        assert_eq!(warnings(0o640, None), none);
-        assert_eq!(warnings(0o600, None), none);
+        assert_eq!(warnings(0o644, false), none);
+        assert_eq!(warnings(0o640, true), none);
+        assert_eq!(warnings(0o600, true), none);
     }
 
     #[test]

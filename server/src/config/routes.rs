@@ -22,7 +22,7 @@ use super::names::names;
 use super::route::{Hold, Names, NoBackend, Respond, Route, WhenTaken};
 use super::scalars::{Size, Status};
 use super::{Args, CertificateSource};
-use crate::auth::{Content, Credential, Files, Settings};
+use crate::auth::{Credential, Files, Settings};
 use crate::router::{self, HostPattern};
 
 /// What the file says.
@@ -232,7 +232,7 @@ impl Reader<'_> {
         let read: NoBackendTable = self.file.schema(value, "no_backend", self.mistakes)?;
         if let Some(page) = read.page {
             let (at, As(path)) = (page.span().start, page.into_inner());
-            let text = self.files.text(Path::new(&path), |_| Content::Public);
+            let text = self.files.text(Path::new(&path));
             let content = self.mistakes.note(text.map_err(|why| self.file.wrong(at, why)))?;
             let html = [".html", ".htm"].iter().any(|end| path.to_ascii_lowercase().ends_with(end));
             return Some(NoBackend::Page { content: content.into(), html });

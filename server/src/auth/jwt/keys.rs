@@ -12,13 +12,15 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use crate::auth::secret::{Content, Files, LoadError, Secret};
+use ptth_link::settings::Mistake;
+
+use crate::auth::secret::{Files, Secret, about};
 
 /// A shared secret, as it is in the file.
-pub(super) fn secret(path: &Path, files: &mut Files) -> Result<(DecodingKey, Vec<u8>), LoadError> {
+pub(super) fn secret(path: &Path, files: &mut Files) -> Result<(DecodingKey, Vec<u8>), Mistake> {
     let secret = files.secret(path)?;
     if secret.bytes().starts_with(b"-----BEGIN") {
-        return Err(LoadError::file(
+        return Err(about(
             path,
             "holds a PEM key where `hs256_files` wants a secret; everybody who knows a public key could sign with it",
         ));
@@ -43,8 +45,8 @@ pub(super) fn public(
     path: &Path,
     algorithm: Algorithm,
     files: &mut Files,
-) -> Result<Vec<(DecodingKey, Vec<u8>)>, LoadError> {
-    let wrong = |why: &str| LoadError::file(path, why);
+) -> Result<Vec<(DecodingKey, Vec<u8>)>, Mistake> {
+    let wrong = |why: &str| about(path, why);
     let keys = public_keys(path, files)?;
     let keys = keys.iter().map(|der| {
         let key = SubjectPublicKeyInfo::from_der(der);
@@ -74,33 +76,24 @@ pub(super) fn public(
 fn public_keys(
     path: &Path,
     files: &mut Files,
-) -> Result<Vec<SubjectPublicKeyInfoDer<'static>>, LoadError> {
-    let text =
-        files.text(
-            path,
-            |text| {
-                if text.contains(PRIVATE) { Content::Secret } else { Content::Public }
-            },
-        )?;
-    if text.contains(PRIVATE) {
-        return Err(LoadError::file(
+) -> Result<Vec<SubjectPublicKeyInfoDer<'static>>, Mistake> {
+    let text = files.text(path)?;
+    if text.contains("PRIVATE KEY-----") {
+        return Err(about(
             path,
             "holds a private key; the gateway needs only the public half (`openssl pkey -in FILE -pubout`)",
         ));
     }
-    let found = SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes());
-    let found: Result<Vec<_>, _> = found.collect();
-    let found = found.map_err(|_| LoadError::file(path, "isn't proper PEM"))?;
+    let found = SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes()).collect();
+    let found: Vec<_> = Result::map_err(found, |_| about(path, "isn't proper PEM"))?;
     if found.is_empty() {
-        return Err(LoadError::file(
+        return Err(about(
             path,
             "holds no public key; it must have `-----BEGIN PUBLIC KEY-----` in it",
         ));
     }
     Ok(found)
 }
-
-const PRIVATE: &str = "PRIVATE KEY-----";
 
 /// RFC 7518 §3.2: as many bytes as the hash has.
 const SHORTEST: usize = 32;
