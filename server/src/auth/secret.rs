@@ -14,12 +14,11 @@ use ptth_link::crypto;
 use ptth_link::files::is_exposed;
 use ptth_link::settings::Mistake;
 
-/// Bytes that nobody else may see. No output shows them.
+/// Bytes that no output shows.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes the bytes as they are.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
@@ -29,7 +28,6 @@ impl Secret {
         &self.0
     }
 
-    /// By what it is recognised.
     pub fn digest(&self) -> Digest {
         Digest(crypto::sha256(&self.0))
     }
@@ -37,7 +35,7 @@ impl Secret {
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        crypto::same(&self.digest().0, &other.digest().0)
+        self.digest().is_of(&other.0)
     }
 }
 
@@ -65,18 +63,8 @@ impl Digest {
         crypto::same(&crypto::sha256(shown), &self.0)
     }
 
-    /// The 32 bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
-    }
-
-    /// Reads 64 hexadecimal digits. The digest of nothing is refused: an empty secret lets in
-    /// whoever shows nothing.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.trim();
-        let digits = digits.strip_prefix("sha256:").unwrap_or(digits);
-        let digest = crypto::parse_pin(&format!("sha256:{digits}"))?;
-        (digest != crypto::sha256(b"")).then_some(Self(digest))
     }
 }
 
@@ -86,10 +74,15 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// 64 hexadecimal digits. The digest of nothing is refused: an empty secret lets every backend in.
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom(NOT_A_DIGEST))
+        let digits = text.trim();
+        let digits = digits.strip_prefix("sha256:").unwrap_or(digits);
+        let digest = crypto::parse_pin(&format!("sha256:{digits}"));
+        let digest = digest.filter(|digest| *digest != crypto::sha256(b""));
+        digest.map(Self).ok_or_else(|| de::Error::custom(NOT_A_DIGEST))
     }
 }
 
@@ -98,7 +91,6 @@ const NOT_A_DIGEST: &str = "must be the SHA-256 of a secret that isn't empty, 64
 /// Reads the files that credentials name, and remembers what it saw.
 #[derive(Debug)]
 pub struct Files {
-    /// Where relative paths begin: the folder of the configuration file.
     base: PathBuf,
     warnings: Vec<String>,
     /// Over the path and the content of each file so far, and over randomness of this process: no
@@ -107,7 +99,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Nothing is read yet. `base` is where relative paths begin.
+    /// `base` is where relative paths begin: the folder of the configuration file.
     pub fn new(base: impl Into<PathBuf>) -> Self {
         static SALT: LazyLock<[u8; 32]> = LazyLock::new(crypto::random);
         Self { base: base.into(), warnings: Vec::new(), digest: *SALT }
@@ -132,10 +124,7 @@ impl Files {
         }
     }
 
-    /// Reads a secret, without a byte order mark, blanks and line ends around it.
-    ///
-    /// # Errors
-    /// [`Mistake`], also if nothing is left.
+    /// Reads a secret, without a byte order mark, blanks and line ends around it. An empty one is an error.
     pub fn secret(&mut self, path: &Path) -> Result<Secret, Mistake> {
         let bytes = self.bytes(path)?;
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).trim_ascii();
@@ -146,11 +135,8 @@ impl Files {
         Ok(Secret::new(bytes))
     }
 
-    /// Takes a secret from the environment of this process, without blanks and line ends around it.
-    ///
-    /// # Errors
-    /// [`Mistake`], also if nothing is left. It doesn't quote the name, in whose place somebody may
-    /// have written the secret.
+    /// Takes a secret from the environment of this process, without blanks and line ends around it. An empty one is
+    /// an error, which doesn't quote the name: a user may have written the secret in its place.
     pub fn variable(&mut self, name: &[u8]) -> Result<Secret, Mistake> {
         // The system's function panics at these.
         let name = std::str::from_utf8(name).ok();

@@ -96,11 +96,6 @@ pub struct Respond {
 impl Respond {
     /// The largest body that can be allowed, in bytes: it finds room beside one route that floods.
     pub const LARGEST: usize = 4 << 20;
-
-    /// With the usual limit.
-    pub fn new(status: StatusCode) -> Self {
-        Self { status, limit: RESPOND_LIMIT }
-    }
 }
 
 /// Requests wait for a backend to come, instead of failing.
@@ -110,13 +105,6 @@ pub struct Hold {
     pub time: Duration,
     /// This many at a time; the next one fails at once.
     pub requests: usize,
-}
-
-impl Hold {
-    /// With the usual number of requests.
-    pub fn new(time: Duration) -> Self {
-        Self { time, requests: HOLD_REQUESTS }
-    }
 }
 
 /// Dynamic names: a backend asks for one and serves `https://NAME.domain/`.
@@ -164,9 +152,7 @@ impl Names {
             hold: None,
         }
     }
-}
 
-impl Names {
     /// What is to be said of settings that are what they should be only if those who have names trust each other.
     pub(super) fn warning(&self) -> Option<String> {
         let hosts = self.path_hosts.join(", ");
@@ -190,7 +176,6 @@ pub struct NameGrant {
 /// How long a request waits while all tunnels are full.
 const QUEUE: Duration = Duration::from_secs(1);
 /// Requests that `hold` keeps.
-const HOLD_REQUESTS: usize = 100;
-/// The largest body that `respond` takes: webhooks are small, and
-/// each is kept in memory.
-const RESPOND_LIMIT: usize = 1 << 20;
+pub(super) const HOLD_REQUESTS: usize = 100;
+/// The largest body that `respond` takes: webhooks are small, and each is kept in memory.
+pub(super) const RESPOND_LIMIT: usize = 1 << 20;
