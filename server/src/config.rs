@@ -58,8 +58,6 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The dynamic names, if backends may ask for one.
     pub names: Option<Names>,
-    /// The file that this comes from.
-    pub file: Option<PathBuf>,
     /// The SHA-256 of that file and of all secret files that it names, to tell a change.
     pub digest: [u8; 32],
     /// The ALPN labels that mean "backend", in order of preference.
@@ -177,7 +175,6 @@ impl Config {
             admission,
             routes: Vec::new(),
             names: None,
-            file: None,
             digest: [0; 32],
             backend_alpn: alpn::backend_labels(),
             take_over: false,
@@ -205,9 +202,8 @@ impl Config {
             Some(path) => Some(path.clone()),
             None => settings::variable(env, "CONFIG")?,
         };
-        let path = path.map(PathBuf::from);
-        let file = match &path {
-            Some(path) => Some(File::read(path)?),
+        let file = match path {
+            Some(path) => Some(File::read(Path::new(&path))?),
             None => routes::names_of_variables(env)?,
         };
         let mut files = Files::new(file.as_ref().map_or(Path::new(""), File::folder));
@@ -228,7 +224,7 @@ impl Config {
         let mut warnings = files.warnings().to_vec();
         warnings.extend(tables.names.as_ref().and_then(Names::warning));
         let admission = identity::admission(&sources, state.as_deref(), &mut warnings);
-        let admission = mistakes.note(admission).unwrap_or(Admission::Open);
+        let admission = mistakes.note(admission).unwrap_or_else(Admission::make);
         let mut config = Self { warnings, ..Self::of(certificates, admission) };
         config.limits = limits(&sources);
         config.take_over = sources.switch("take_over");
@@ -245,7 +241,7 @@ impl Config {
         config.from_next_start = from_next_start
             .filter_map(|setting| Some((setting.name, sources.get(setting.name)?.text())))
             .collect();
-        (config.routes, config.names, config.file) = (tables.routes, tables.names, path);
+        (config.routes, config.names) = (tables.routes, tables.names);
         let mut digest = [file.map_or([0; 32], |file| file.digest), files.digest()].concat();
         if let Admission::Keys { keys, made: None, .. } = &config.admission {
             digest.extend(keys.iter().flat_map(PublicKey::as_bytes));

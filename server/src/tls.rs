@@ -18,7 +18,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use rustls::server::{ClientHello, NoServerSessionStorage};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ServerConfig, version};
 
 use ptth_link::keys::parse_keys;
@@ -182,11 +183,9 @@ impl Tls {
 
 /// What visitors get: HTTP, tickets, no question about a certificate.
 fn visitor(certificates: &Arc<Certificates>) -> Result<ServerConfig, TlsError> {
-    let mut config =
-        common()?.with_no_client_auth().with_cert_resolver(Arc::clone(certificates) as _);
-    config.alpn_protocols = vec![alpn::H2.to_vec(), alpn::HTTP_1_1.to_vec()];
+    let labels = vec![alpn::H2.to_vec(), alpn::HTTP_1_1.to_vec()];
+    let mut config = common(certificates, WebPkiClientVerifier::no_client_auth(), labels)?;
     config.ticketer = crypto::ticketer().map_err(refused)?;
-    prefer_ours(&mut config);
     Ok(config)
 }
 
@@ -199,28 +198,29 @@ fn backend(
     stranger: Stranger,
 ) -> Result<ServerConfig, TlsError> {
     let verifier = Arc::new(Verifier { keys, stranger });
-    let mut config = common()?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::clone(certificates) as _);
-    config.alpn_protocols = labels.to_vec();
+    let mut config = common(certificates, verifier, labels.to_vec())?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    prefer_ours(&mut config);
     Ok(config)
 }
 
-fn common() -> Result<rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier>, TlsError> {
-    ServerConfig::builder_with_provider(crypto::provider())
+fn common(
+    certificates: &Arc<Certificates>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    labels: Vec<Vec<u8>>,
+) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-        .map_err(refused)
+        .map_err(refused)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::clone(certificates) as _);
+    config.alpn_protocols = labels;
+    // rustls and OpenSSL put AES-256 first when they dial, for no reason of theirs; the few peers without
+    // AES in hardware pay more for AES-128 than for ChaCha20, but little beside the network.
+    config.ignore_client_order = true;
+    Ok(config)
 }
 
 fn refused(why: rustls::Error) -> TlsError {
     TlsError::new(format!("TLS can't be set up: {why}"))
-}
-
-/// rustls and OpenSSL put AES-256 first when they dial, for no reason of theirs; the few peers
-/// without AES in hardware pay more for AES-128 than for ChaCha20, but little beside the network.
-fn prefer_ours(config: &mut ServerConfig) {
-    config.ignore_client_order = true;
 }

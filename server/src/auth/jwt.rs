@@ -73,7 +73,8 @@ impl Settings {
             keys.push((Algorithm::HS256, keys::secret(path, files)?));
         }
         for name in &self.hs256_env {
-            keys.push((Algorithm::HS256, keys::shared(&files.variable(name.as_bytes())?)));
+            let secret = files.variable(name.as_bytes())?;
+            keys.push((Algorithm::HS256, DecodingKey::from_secret(secret.bytes())));
         }
         for (algorithm, paths) in
             [(Algorithm::EdDSA, &self.eddsa_files), (Algorithm::RS256, &self.rs256_files)]
@@ -91,19 +92,14 @@ impl Settings {
         signature::install();
         let keys = keys.into_iter().map(|(algorithm, key)| self.key(algorithm, key, leeway));
         Ok(Arc::new(Jwt {
-            keys: keys.collect(),
+            keys: keys.collect::<Result<_, _>>()?,
             max_lifetime: f64::from(days) * SECONDS_PER_DAY,
             leeway,
             name_claim: self.name_claim,
         }))
     }
 
-    fn key(
-        &self,
-        algorithm: Algorithm,
-        (key, material): (DecodingKey, Vec<u8>),
-        leeway: u64,
-    ) -> Key {
+    fn key(&self, algorithm: Algorithm, key: DecodingKey, leeway: u64) -> Result<Key, Mistake> {
         let mut rules = Validation::new(algorithm);
         rules.leeway = leeway;
         rules.validate_nbf = true;
@@ -123,7 +119,9 @@ impl Settings {
         let (audience, issuer, name) =
             (text(&self.audience), text(&self.issuer), text(&self.name_claim));
         let of = format!("jwt {algorithm:?}");
-        Key { key, rules, mark: Mark::of(&of, &[&material, &audience, &issuer, &name]) }
+        let bytes = key.try_get_as_bytes().map_err(Mistake::new)?;
+        let mark = Mark::of(&of, &[bytes, &audience, &issuer, &name]);
+        Ok(Key { key, rules, mark })
     }
 }
 

@@ -207,7 +207,7 @@ impl<'a> Reader<'a> {
         if let Some(no_backend) = self.no_backend(&mut fields) {
             if route.respond.is_some() && matches!(no_backend, NoBackend::Origin(_)) {
                 // What is delivered later waits for its backend.
-                self.wrong(at, "`no_backend` needs `a route without `respond`");
+                self.wrong(at, "an `origin` in `no_backend` needs a route without `respond`");
             }
             route.no_backend = no_backend;
         }

@@ -1,6 +1,4 @@
 //! The keys that JWTs are checked with, out of their files.
-//!
-//! Each comes with its bytes, by which it is recognised after a reload.
 
 use std::path::Path;
 
@@ -14,10 +12,10 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use ptth_link::settings::Mistake;
 
-use crate::auth::secret::{Files, Secret, about};
+use crate::auth::secret::{Files, about};
 
 /// A shared secret, as it is in the file.
-pub(super) fn secret(path: &Path, files: &mut Files) -> Result<(DecodingKey, Vec<u8>), Mistake> {
+pub(super) fn secret(path: &Path, files: &mut Files) -> Result<DecodingKey, Mistake> {
     let secret = files.secret(path)?;
     if secret.bytes().starts_with(b"-----BEGIN") {
         return Err(about(
@@ -32,12 +30,7 @@ pub(super) fn secret(path: &Path, files: &mut Files) -> Result<(DecodingKey, Vec
             secret.bytes().len()
         ));
     }
-    Ok(shared(&secret))
-}
-
-/// A shared secret.
-pub(super) fn shared(secret: &Secret) -> (DecodingKey, Vec<u8>) {
-    (DecodingKey::from_secret(secret.bytes()), secret.bytes().to_vec())
+    Ok(DecodingKey::from_secret(secret.bytes()))
 }
 
 /// The public keys of a PEM file, for EdDSA (Ed25519) or RS256.
@@ -45,14 +38,20 @@ pub(super) fn public(
     path: &Path,
     algorithm: Algorithm,
     files: &mut Files,
-) -> Result<Vec<(DecodingKey, Vec<u8>)>, Mistake> {
+) -> Result<Vec<DecodingKey>, Mistake> {
     let wrong = |why: &str| about(path, why);
-    let keys = public_keys(path, files)?;
-    let keys = keys.iter().map(|der| {
-        let key = SubjectPublicKeyInfo::from_der(der);
+    let text = files.text(path)?;
+    if text.contains("PRIVATE KEY-----") {
+        return Err(wrong(
+            "holds a private key; the gateway needs only the public half (`openssl pkey -in FILE -pubout`)",
+        ));
+    }
+    let keys = SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes()).map(|der| {
+        let der = der.map_err(|_| wrong("isn't proper PEM"))?;
+        let key = SubjectPublicKeyInfo::from_der(&der);
         let (_, key) = key.map_err(|_| wrong("holds no proper public key"))?;
         let (of, raw) = (&key.algorithm.algorithm, key.subject_public_key.data.as_ref());
-        let made = match (algorithm, key.parsed()) {
+        match (algorithm, key.parsed()) {
             (Algorithm::RS256, Ok(PublicKey::RSA(rsa))) if *of == OID_PKCS1_RSAENCRYPTION => {
                 // What every provider of ours takes; shorter ones are broken, longer ones cost.
                 let bits = rsa.key_size();
@@ -60,39 +59,18 @@ pub(super) fn public(
                     let why = format!("holds an RSA key of {bits} bits; it must have 2048 to 8192");
                     return Err(wrong(&why));
                 }
-                DecodingKey::from_rsa_der(raw)
+                Ok(DecodingKey::from_rsa_der(raw))
             }
-            (Algorithm::RS256, _) => {
-                return Err(wrong("holds a key that isn't RSA, in `rs256_files`"));
-            }
-            _ if *of == OID_SIG_ED25519 && raw.len() == 32 => DecodingKey::from_ed_der(raw),
-            _ => return Err(wrong("holds a key that isn't Ed25519, in `eddsa_files`")),
-        };
-        Ok((made, raw.to_vec()))
+            (Algorithm::RS256, _) => Err(wrong("holds a key that isn't RSA, in `rs256_files`")),
+            _ if *of == OID_SIG_ED25519 && raw.len() == 32 => Ok(DecodingKey::from_ed_der(raw)),
+            _ => Err(wrong("holds a key that isn't Ed25519, in `eddsa_files`")),
+        }
     });
-    keys.collect()
-}
-
-fn public_keys(
-    path: &Path,
-    files: &mut Files,
-) -> Result<Vec<SubjectPublicKeyInfoDer<'static>>, Mistake> {
-    let text = files.text(path)?;
-    if text.contains("PRIVATE KEY-----") {
-        return Err(about(
-            path,
-            "holds a private key; the gateway needs only the public half (`openssl pkey -in FILE -pubout`)",
-        ));
+    let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    if keys.is_empty() {
+        return Err(wrong("holds no public key; it must have `-----BEGIN PUBLIC KEY-----` in it"));
     }
-    let found = SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes()).collect();
-    let found: Vec<_> = Result::map_err(found, |_| about(path, "isn't proper PEM"))?;
-    if found.is_empty() {
-        return Err(about(
-            path,
-            "holds no public key; it must have `-----BEGIN PUBLIC KEY-----` in it",
-        ));
-    }
-    Ok(found)
+    Ok(keys)
 }
 
 /// RFC 7518 §3.2: as many bytes as the hash has.
