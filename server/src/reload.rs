@@ -56,10 +56,19 @@ impl Reload {
         if self.told.elapsed() >= DAY {
             self.warn(shared);
         }
-        if !asked && !self.is_settled(shared) {
+        let loaded = self.load.as_ref().map(|load| load());
+        let config = loaded.as_ref().map(|loaded| match loaded {
+            Ok(config) => config.digest,
+            Err(err) => crypto::sha256(err.to_string().as_bytes()),
+        });
+        let now = [config.unwrap_or_default(), shared.tls.fingerprint()];
+        let now = Some(crypto::sha256(now.as_flattened()));
+        // A file that an editor or a script is still writing may be cut where it makes sense, with half of its
+        // routes. So a change counts when two looks agree.
+        if std::mem::replace(&mut self.looked, now) != now && !asked {
             return;
         }
-        let config = self.config(shared, asked);
+        let config = loaded.is_some_and(|loaded| self.apply(loaded, shared, asked));
         let tls = shared.tls.reload();
         // Where certificates can't be used, the tokens may have changed nevertheless.
         let same = !asked && tls == Ok(false);
@@ -87,23 +96,10 @@ impl Reload {
         shared.tls.warnings().iter().for_each(|warning| warn!("gateway: {warning}"));
     }
 
-    /// Whether the files hold what they held at the last look. One that an editor or a script is still writing may
-    /// be cut where it makes sense, with half of its routes.
-    fn is_settled(&mut self, shared: &Shared) -> bool {
-        let config = self.load.as_ref().map(|load| match load() {
-            Ok(config) => config.digest,
-            Err(err) => crypto::sha256(err.to_string().as_bytes()),
-        });
-        let now = [config.unwrap_or_default(), shared.tls.fingerprint()];
-        let now = Some(crypto::sha256(now.as_flattened()));
-        std::mem::replace(&mut self.looked, now) == now
-    }
-
     /// Whether another policy is in force now, by which all tunnels were judged.
-    fn config(&mut self, shared: &Shared, asked: bool) -> bool {
-        let Some(load) = &self.load else { return false };
+    fn apply(&mut self, loaded: Result<Config, ConfigError>, shared: &Shared, asked: bool) -> bool {
         let [complaint, _] = &mut self.complaints;
-        let changed = load().and_then(|config| {
+        let changed = loaded.and_then(|config| {
             let same = config.digest == self.digest;
             Ok(if same { None } else { Some((shared.tls.change(&config)?, config)) })
         });

@@ -88,7 +88,7 @@ impl<'de> Deserialize<'de> for Digest {
 
 const NOT_A_DIGEST: &str = "must be the SHA-256 of a secret that isn't empty, 64 hexadecimal digits, as `printf %s \"$SECRET\" | sha256sum` prints them";
 
-/// Reads the files that credentials name, and remembers what it saw.
+/// Reads the files that the configuration names, and remembers what it saw.
 #[derive(Debug)]
 pub struct Files {
     base: PathBuf,
@@ -157,21 +157,14 @@ impl Files {
         String::from_utf8(bytes).map_err(|_| about(path, "isn't UTF-8 text"))
     }
 
-    fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, Mistake> {
-        let unreadable = |err: io::Error| {
-            about(
-                path,
-                format!("can't be read ({err}); check its path and that this user may read it"),
-            )
-        };
+    pub(crate) fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, Mistake> {
         let mut bytes = Vec::new();
-        let file = File::open(self.base.join(path)).map_err(unreadable)?;
-        file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        let file = File::open(self.base.join(path)).map_err(|err| unreadable(path, &err))?;
+        let read = file.take(LONGEST + 1).read_to_end(&mut bytes);
+        read.map_err(|err| unreadable(path, &err))?;
         if bytes.len() as u64 > LONGEST {
-            return Err(about(
-                path,
-                "is longer than a megabyte, so it can't be a secret; check the path",
-            ));
+            let why = "is longer than a megabyte, so it is neither a secret nor a certificate; check the path";
+            return Err(about(path, why));
         }
         let name = crypto::sha256(path.as_os_str().as_encoded_bytes());
         self.digest = crypto::sha256(&[self.digest, name, crypto::sha256(&bytes)].concat());
@@ -186,7 +179,18 @@ impl Files {
     }
 }
 
-/// More is no secret and no key: a path that was mistaken, maybe a device without an end.
+/// A key that only root may read is what containers meet most, so it gets advice of its own.
+fn unreadable(path: &Path, err: &io::Error) -> Mistake {
+    if err.kind() != io::ErrorKind::PermissionDenied {
+        return about(path, format!("can't be read ({err}); check the path"));
+    }
+    Mistake::new(format!(
+        "this user may not read {}, as happens in a container that isn't root's: run it with `--user` set to the file's owner, let an ACL allow it (`setfacl -R -m u:UID:rX` on its directories), or give a copy that it may read",
+        path.display()
+    ))
+}
+
+/// More is no secret, key or certificate: a path that was mistaken, maybe a device without an end.
 const LONGEST: u64 = 1 << 20;
 
 /// What is wrong with a file, as the end of a sentence that begins with its path.
@@ -243,6 +247,9 @@ mod tests {
             assert!(error.to_string().starts_with(said), "{error}");
         }
         folder.write("binary", b"\xff\xfe");
+        let denied = unreadable(Path::new("/x/key"), &io::ErrorKind::PermissionDenied.into());
+        let sentence = denied.to_string();
+        assert!(sentence.contains("/x/key") && sentence.contains("`--user`"), "{sentence}");
         let error = Files::new(&folder.0).text(Path::new("binary"));
         assert_eq!(error.unwrap_err().to_string(), "binary isn't UTF-8 text");
     }

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fmt::Display;
 use std::fs;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,14 +21,14 @@ use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, Validity, X509Certifi
 use ptth_link::settings::Mistake;
 use ptth_link::{crypto, files};
 
-use crate::auth::{about, exposed};
+use crate::auth::{Files, about, exposed};
 use crate::config::CertificateSource;
 
 /// A certificate that can be shown.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) key: Arc<CertifiedKey>,
-    /// Of the PEM texts that it was read from.
+    /// Of the files that it was read from; zeros if there are none.
     digest: [u8; 32],
     /// The names and addresses that it is for, in lower case, wildcards with their `*.`.
     pub(super) names: Vec<String>,
@@ -62,7 +61,7 @@ pub(super) fn load(
     source: &CertificateSource,
     before: Option<&Arc<Loaded>>,
 ) -> Result<Arc<Loaded>, Mistake> {
-    let files = match (source, before) {
+    let pair = match (source, before) {
         (CertificateSource::Files { cert, key }, _) => read(cert, key)?,
         (_, Some(before)) => return Ok(before.clone()),
         (CertificateSource::SelfSigned { names, kept: None }, _) => made(names)?,
@@ -71,49 +70,30 @@ pub(super) fn load(
         }
         (CertificateSource::Text { cert, key }, _) => text(cert.bytes(), key.bytes()),
     };
-    match before.filter(|before| before.digest == files.digest()) {
+    match before.filter(|before| before.digest == pair.digest) {
         Some(before) => Ok(before.clone()),
-        None => check(files).map(Arc::new),
+        None => check(pair).map(Arc::new),
     }
 }
 
 /// The paths and contents of the two files, not checked yet.
-struct Files {
+struct Pair {
     cert: (PathBuf, Vec<u8>),
     key: (PathBuf, Vec<u8>),
-}
-
-impl Files {
     /// Changes when either file does.
-    fn digest(&self) -> [u8; 32] {
-        let digests = [crypto::sha256(&self.cert.1), crypto::sha256(&self.key.1)];
-        crypto::sha256(digests.as_flattened())
-    }
+    digest: [u8; 32],
 }
 
-fn read(cert: &Path, key: &Path) -> Result<Files, Mistake> {
-    let read = |path: &Path| match fs::read(path) {
-        Ok(bytes) => Ok((path.to_owned(), bytes)),
-        Err(err) => Err(unreadable(path, &err)),
-    };
-    Ok(Files { cert: read(cert)?, key: read(key)? })
-}
-
-/// A key that only root may read is what containers meet most, so it gets advice of its own.
-fn unreadable(path: &Path, err: &io::Error) -> Mistake {
-    if err.kind() == io::ErrorKind::PermissionDenied {
-        return Mistake::new(format!(
-            "this user may not read {}, as happens in a container that isn't root's: run it with `--user` set to the file's owner, let an ACL allow it (`setfacl -R -m u:UID:rX` on its directories), or give a copy that it may read",
-            path.display()
-        ));
-    }
-    about(path, format!("can't be read ({err}); check the path"))
+fn read(cert: &Path, key: &Path) -> Result<Pair, Mistake> {
+    let mut files = Files::new("");
+    let cert = (cert.to_owned(), files.bytes(cert)?);
+    let key = (key.to_owned(), files.bytes(key)?);
+    Ok(Pair { cert, key, digest: files.digest() })
 }
 
 /// Takes certificate and key out of the files and sees that they can be used.
-fn check(files: Files) -> Result<Loaded, Mistake> {
-    let digest = files.digest();
-    let Files { cert: (path, cert), key: (key_path, key) } = files;
+fn check(pair: Pair) -> Result<Loaded, Mistake> {
+    let Pair { cert: (path, cert), key: (key_path, key), digest } = pair;
     let chain = CertificateDer::pem_slice_iter(&cert).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|why| malformed(&path, &why))?;
     let parsed = chain.iter().map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed));
@@ -258,23 +238,24 @@ fn keep(names: &[String], folder: &Path) -> Result<Loaded, Mistake> {
     {
         return Ok(loaded);
     }
-    let mut files = made(names)?;
-    for (file, path, secret) in [(&mut files.key, key, true), (&mut files.cert, cert, false)] {
+    let mut pair = made(names)?;
+    for (file, path, secret) in [(&mut pair.key, key, true), (&mut pair.cert, cert, false)] {
         files::replace(&path, &String::from_utf8_lossy(&file.1), secret).map_err(|err| {
             about(&path, format!("can't be written ({err}); check the folder of --state"))
         })?;
         file.0 = path;
     }
-    check(files)
+    check(pair)
 }
 
 /// PEM texts that are in no file.
-fn text(cert: &[u8], key: &[u8]) -> Files {
-    Files { cert: ("CERT_PEM".into(), cert.into()), key: ("KEY_PEM".into(), key.into()) }
+fn text(cert: &[u8], key: &[u8]) -> Pair {
+    let (cert, key) = (("CERT_PEM".into(), cert.into()), ("KEY_PEM".into(), key.into()));
+    Pair { cert, key, digest: [0; 32] }
 }
 
 /// Makes a certificate for this machine and `names`.
-fn made(names: &[String]) -> Result<Files, Mistake> {
+fn made(names: &[String]) -> Result<Pair, Mistake> {
     let failed = |why: rcgen::Error| {
         Mistake::new(format!("no certificate could be made ({why}); check each --name"))
     };
