@@ -4,14 +4,13 @@
 //! its own claims.
 
 pub mod authorization;
-mod basic;
-mod bearer;
 mod credential;
 mod external;
 mod jwt;
 mod key;
 mod kinds;
 mod secret;
+mod shared_secret;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -306,5 +306,4 @@ fn limits(sources: &Sources<'_>) -> Limits {
     }
 }
 
-/// The port of HTTPS.
 const HTTPS: u16 = 443;

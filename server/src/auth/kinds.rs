@@ -8,10 +8,10 @@ use std::sync::Arc;
 use ptth_link::settings::Mistake;
 use serde::Deserialize;
 
-use super::bearer::Bearer;
 use super::credential::Credential;
 use super::secret::{Digest, Files, Secret};
-use super::{basic, external, jwt, key};
+use super::shared_secret::{Basic, SharedSecret};
+use super::{external, jwt, key};
 
 /// A credential as the configuration writes it: a table with the kind as its one key.
 #[derive(Debug, Deserialize)]
@@ -29,7 +29,7 @@ pub enum Settings {
     /// user may have written the secret in its place.
     BearerEnv(Secret),
     /// User and password.
-    Basic(basic::Settings),
+    Basic(Basic),
     /// JSON Web Tokens of an issuer whose keys are known.
     Jwt(jwt::Settings),
     /// An authorizer that is asked over HTTP decides.
@@ -46,13 +46,13 @@ impl Settings {
         match self {
             Self::Key(text) => key::inline(&text, files),
             Self::KeyFile(path) => key::in_file(&path, files),
-            Self::BearerSha256(digest) => Ok(Bearer::known(digest)),
-            Self::BearerFile(path) => Bearer::plain(&files.secret(&path)?, &path.display()),
+            Self::BearerSha256(digest) => Ok(Arc::new(SharedSecret::Bearer(digest))),
+            Self::BearerFile(path) => SharedSecret::bearer(&files.secret(&path)?, &path.display()),
             Self::BearerEnv(name) => {
                 let place = "the environment variable that is named here";
-                Bearer::plain(&files.variable(name.bytes())?, &place)
+                SharedSecret::bearer(&files.variable(name.bytes())?, &place)
             }
-            Self::Basic(settings) => settings.load(files),
+            Self::Basic(settings) => SharedSecret::basic(settings, files),
             Self::Jwt(settings) => settings.load(files),
             Self::External(settings) => settings.load(files),
         }

@@ -1,8 +1,5 @@
 //! `[names]` of the configuration file, checked, also against the routes.
 
-use toml::Spanned;
-use toml::de::DeValue;
-
 use ptth_link::settings::file::{self, Value};
 use ptth_link::settings::{List, Prefix, Scalar};
 
@@ -37,12 +34,7 @@ pub(super) fn names<'a>(
     let allow = reader.file.tables(&mut fields.value, "allow", mistakes);
     let allow = allow.map(|(_, tables)| tables).unwrap_or_default();
     // Credentials without a list of names: `jwt = {…}`.
-    let open = KINDS.iter().filter_map(|kind| {
-        let inner = file::take(&mut fields.value, kind)?;
-        let (at, key) = (inner.span(), Spanned::new(inner.span(), (*kind).into()));
-        Some(Spanned::new(at, DeValue::Table([(key, inner)].into_iter().collect())))
-    });
-    let open: Vec<Value<'_>> = open.collect();
+    let open: Vec<_> = KINDS.iter().filter_map(|kind| fields.alone(kind)).collect();
     let said = |key: &str| fields.value.get_ref().get(key).is_some();
     let nowhere = !said("domain") && !said("path_hosts");
     let domain = fields.scalar("domain").map_or_else(String::new, |(_, Host(name))| name);
@@ -60,8 +52,7 @@ pub(super) fn names<'a>(
     names.no_backend = reader.no_backend(&mut fields).unwrap_or(names.no_backend);
     fields.end();
     if nowhere {
-        reader.wrong(at, "`[names]` needs `domain` or `path_hosts`");
-        return None;
+        return reader.refuse(at, "`[names]` needs `domain` or `path_hosts`");
     }
     apart(reader, &names, others);
     let none = allow.is_empty() && open.is_empty();
@@ -88,8 +79,7 @@ fn grant<'a>(
     let listed = fields.field::<List<String>>("names");
     fields.end();
     let Some(credential) = credential else {
-        reader.wrong(at, "`[[names.allow]]` needs `credential`");
-        return None;
+        return reader.refuse(at, "`[[names.allow]]` needs `credential`");
     };
     let credential = reader.credential(credential);
     // `*`: any, but for those that other grants list.

@@ -2,6 +2,7 @@
 //! against each other.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,16 +59,19 @@ pub(super) struct Fields<'a> {
     pub(super) at: usize,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
     /// A field by its schema. What can't be read is noted and left out.
     pub(super) fn field<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        let alone = self.alone(key)?;
+        let read: Option<HashMap<String, T>> = self.file.schema(alone, self.name, self.mistakes);
+        read?.remove(key)
+    }
+
+    /// Takes a field out, into a table of its own.
+    pub(super) fn alone(&mut self, key: &str) -> Option<Value<'a>> {
         let DeValue::Table(table) = self.value.get_mut() else { return None };
         let (key, value) = table.remove_entry(key)?;
-        let (span, name) = (value.span(), key.get_ref().to_string());
-        let alone = DeValue::Table([(key, value)].into_iter().collect());
-        let alone = Spanned::new(span, alone);
-        let read: Option<HashMap<String, T>> = self.file.schema(alone, self.name, self.mistakes);
-        read?.remove(&name)
+        Some(Spanned::new(value.span(), DeValue::Table([(key, value)].into_iter().collect())))
     }
 
     /// A scalar and its place.
@@ -135,15 +139,19 @@ pub(super) fn names_of_variables(env: &Env<'_>) -> Result<Option<File>, Mistake>
 
 impl<'a> Reader<'a> {
     /// Notes a mistake at a byte of the file.
-    pub(super) fn wrong(&self, at: usize, sentence: impl std::fmt::Display) {
+    pub(super) fn wrong(&self, at: usize, sentence: impl Display) {
         self.mistakes.add(self.file.wrong(at, sentence));
+    }
+
+    /// The same, in place of a value.
+    pub(super) fn refuse<T>(&self, at: usize, sentence: impl Display) -> Option<T> {
+        self.mistakes.note(Err(self.file.wrong(at, sentence)))
     }
 
     pub(super) fn fields(&self, value: Value<'a>, name: &'static str) -> Option<Fields<'a>> {
         let at = value.span().start;
         if !value.get_ref().is_table() {
-            self.wrong(at, format!("`{}` takes a table", name.trim_matches(['[', ']'])));
-            return None;
+            return self.refuse(at, format!("`{}` takes a table", name.trim_matches(['[', ']'])));
         }
         Some(Fields { file: self.file, mistakes: self.mistakes, value, name, at })
     }
@@ -157,11 +165,10 @@ impl<'a> Reader<'a> {
         let (cert, key, at) = (path("cert"), path("key"), fields.at);
         fields.end();
         match (cert, key) {
-            (Some(cert), Some(key)) => return Some(CertificateSource::Files { cert, key }),
-            (None, _) => self.wrong(at, "`[[certificate]]` needs `cert`"),
-            (_, None) => self.wrong(at, "`cert` needs `key`"),
+            (Some(cert), Some(key)) => Some(CertificateSource::Files { cert, key }),
+            (None, _) => self.refuse(at, "`[[certificate]]` needs `cert`"),
+            (_, None) => self.refuse(at, "`cert` needs `key`"),
         }
-        None
     }
 
     fn route(&mut self, table: Value<'a>, only: bool) -> Option<Read> {
@@ -252,17 +259,17 @@ impl<'a> Reader<'a> {
             return Some(NoBackend::Page { content: content.into(), html });
         }
         let Some((at, text)) = origin else {
-            self.wrong(at, "`no_backend` needs `page` or `origin`");
-            return None;
+            return self.refuse(at, "`no_backend` needs `page` or `origin`");
         };
         match OriginAddress::parse(&text) {
             Ok(address @ (OriginAddress::Http { .. } | OriginAddress::Https { .. })) => {
-                return Some(NoBackend::Origin(address));
+                Some(NoBackend::Origin(address))
             }
-            _ => self
-                .wrong(at, format!("origin {text:?} must be a URL like \"http://127.0.0.1:8081\"")),
+            _ => self.refuse(
+                at,
+                format!("origin {text:?} must be a URL like \"http://127.0.0.1:8081\""),
+            ),
         }
-        None
     }
 
     /// A credential: a table whose one key is its kind. Reads the files that it names.
@@ -272,17 +279,13 @@ impl<'a> Reader<'a> {
             _ => None,
         };
         let Some((kind, inner)) = only else {
-            self.wrong(value.span().start, "a credential is a table with one kind, like `{ key = \"2ptth_pub_…\" }` or `{ bearer_file = \"…\" }`");
-            return None;
+            return self.refuse(value.span().start, "a credential is a table with one kind, like `{ key = \"2ptth_pub_…\" }` or `{ bearer_file = \"…\" }`");
         };
         let (kind, name, span) = (kind.get_ref().to_string(), kind.span(), inner.span());
         // What can't be read is quoted as a path; this isn't one.
         if kind.ends_with("file") && inner.get_ref().as_str().is_some_and(token::begins_like_one) {
-            self.wrong(
-                span.start,
-                format!("`{kind}` takes the path of a file, not the token itself"),
-            );
-            return None;
+            let why = format!("`{kind}` takes the path of a file, not the token itself");
+            return self.refuse(span.start, why);
         }
         let kind = kind.escape_debug();
         let read = Settings::deserialize(ValueDeserializer::from(value)).map_err(|err| {

@@ -6,7 +6,6 @@
 //! Invariant: the table is swapped whole, so that a handshake sees all of it old or all of it new; and one
 //! source that went bad doesn't hold up the others.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -141,26 +140,21 @@ impl Table {
     fn choose(&self, host: &str) -> usize {
         let name = plain(host);
         let wildcard = || self.names.get(name.get(name.find('.')?..)?);
-        self.names.get(&*name).or_else(wildcard).copied().unwrap_or_default()
+        self.names.get(&name).or_else(wildcard).copied().unwrap_or_default()
     }
 }
 
-/// A host as the table has it: without port, brackets and final dot, in lower case; addresses in the one
-/// way in which they are written here.
-fn plain(host: &str) -> Cow<'_, str> {
-    if let Some(rest) = host.strip_prefix('[') {
-        let inside = rest.split(']').next().unwrap_or_default();
-        return match inside.parse::<IpAddr>() {
-            Ok(address) => Cow::Owned(address.to_string()),
-            Err(_) => Cow::Borrowed(inside),
-        };
-    }
-    let name = host.split(':').next().unwrap_or_default();
+/// A host as the table has it: without port, brackets and final dot, in lower case; addresses in their one
+/// canonical spelling.
+fn plain(host: &str) -> String {
+    let name = match host.strip_prefix('[') {
+        Some(inside) => inside.split(']').next(),
+        None => host.split(':').next(),
+    };
+    let name = name.unwrap_or_default();
     let name = name.strip_suffix('.').unwrap_or(name);
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Cow::Owned(name.to_ascii_lowercase());
-    }
-    Cow::Borrowed(name)
+    let address = name.parse().map(|address: IpAddr| address.to_string());
+    address.unwrap_or_else(|_| name.to_ascii_lowercase())
 }
 
 fn described(source: &CertificateSource) -> String {
