@@ -4,7 +4,7 @@
 //! before the handshake goes on, so a browser is never asked for a certificate.
 //!
 //! Invariant: ALPN selects, it never proves. A backend's configuration speaks backend labels only
-//! and asks for the key; so who got through it as a backend was admitted.
+//! and asks for the key, so a peer that got through it as a backend was admitted.
 
 mod certificate;
 mod certificates;
@@ -71,8 +71,8 @@ impl Tls {
         Ok(tls)
     }
 
-    /// Chooses the configuration with which the handshake goes on; a backend's key is to be one of `keys`. If it isn't,
-    /// it will be in `stranger`.
+    /// Chooses the configuration with which the handshake goes on. A backend's key that isn't among `keys` will be in
+    /// `stranger`.
     pub fn side(
         &self,
         hello: &ClientHello<'_>,
@@ -122,11 +122,10 @@ impl Tls {
         &self.known
     }
 
-    /// Reads the certificates and the token file again; true if something changed.
+    /// Reads the certificates and the token file again; true if something changed. Blocks.
     ///
-    /// What can't be used is an error, and the old one stays. Certificates and tokens don't hinder
-    /// each other. New handshakes get the new one; connections that are there live on. The same
-    /// bad file gives an equal error each time. Blocks.
+    /// What can't be used is an error, and the old one stays; certificates and tokens don't hinder each other.
+    /// Connections that are there live on. The same bad file gives an equal error each time.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let certificates = self.certificates.update(None);

@@ -1,7 +1,5 @@
-//! What every kind of credential can do: judge what a backend shows.
-//!
-//! In:  a [`Claim`], what the backend shows and what it wants to serve.
-//! Out: a [`Pass`], or a [`Refusal`]. Which names a pass is good for is the routes' business.
+//! What every kind of credential can do: judge what a backend shows. The policy decides which routes a
+//! [`Pass`] is good for.
 //!
 //! Invariant: nothing here can be printed so that a secret shows.
 

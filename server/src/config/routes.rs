@@ -328,7 +328,7 @@ impl<'a> Reader<'a> {
 /// What logs call a route that has no name.
 fn named(route: &Route) -> String {
     let host = route.hosts.first().map(HostPattern::to_string).unwrap_or_default();
-    if route.path == "/" { host } else { format!("{host}{}", route.path) }
+    host + route.path.trim_end_matches('/')
 }
 
 /// A deserializer's message without the value that it quotes.

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, Validity, X509Certificate};
 
 use ptth_link::settings::Mistake;
@@ -107,8 +107,8 @@ fn check(pair: Pair) -> Result<Loaded, Mistake> {
             ),
         });
     };
-    let signer = signer(&key_path, &key)?;
-    matches(&chain, &signer, &path, &key_path)?;
+    let key = private_key(&key_path, &key)?;
+    let pair = certified(&chain, &key, &path, &key_path)?;
     dates(own.validity(), &path)?;
     let mut warnings = Vec::new();
     // Not an error: most peers find their way through a chain in any order.
@@ -122,11 +122,10 @@ fn check(pair: Pair) -> Result<Loaded, Mistake> {
     warnings.extend(exposed(&key_path, "the private key"));
     let is_self_signed = own.issuer().as_raw() == own.subject().as_raw();
     let (names, ends) = (names(own), own.validity().not_after);
-    let key = Arc::new(CertifiedKey::new(chain, signer));
-    Ok(Loaded { key, digest, names, is_self_signed, path, ends, warnings })
+    Ok(Loaded { key: Arc::new(pair), digest, names, is_self_signed, path, ends, warnings })
 }
 
-fn signer(path: &Path, bytes: &[u8]) -> Result<Arc<dyn SigningKey>, Mistake> {
+fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Mistake> {
     // RFC 7468 §11, and the older way of OpenSSL, RFC 1421 §4.6.1.1.
     let encrypted = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
     let has = |mark: &str| bytes.windows(mark.len()).any(|window| window == mark.as_bytes());
@@ -136,19 +135,13 @@ fn signer(path: &Path, bytes: &[u8]) -> Result<Arc<dyn SigningKey>, Mistake> {
             path.display()
         )));
     }
-    let key = PrivateKeyDer::from_pem_slice(bytes).map_err(|why| match why {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|why| match why {
         pem::Error::NoItemsFound if CertificateDer::from_pem_slice(bytes).is_ok() => swapped(path),
         pem::Error::NoItemsFound => about(
             path,
             "holds no private key; give a PEM file with `-----BEGIN PRIVATE KEY-----` in it",
         ),
         why => malformed(path, &why),
-    })?;
-    crypto::provider().key_provider.load_private_key(key).map_err(|_| {
-        Mistake::new(format!(
-            "the key in {} is of a type that can't be used; take ECDSA (P-256, P-384), RSA of 2048 bits or more, or Ed25519",
-            path.display()
-        ))
     })
 }
 
@@ -175,29 +168,30 @@ fn malformed(path: &Path, why: &pem::Error) -> Mistake {
 }
 
 /// The key must be the first certificate's; if it is a later one's, the order is what is wrong.
-fn matches(
+fn certified(
     chain: &[CertificateDer<'static>],
-    signer: &Arc<dyn SigningKey>,
-    cert: &Path,
-    key: &Path,
-) -> Result<(), Mistake> {
-    let (cert_path, key) = (cert.display(), key.display());
-    for (candidate, position) in chain.iter().zip(1..) {
-        let pair = CertifiedKey::new(vec![candidate.clone()], Arc::clone(signer));
-        match (pair.keys_match(), position) {
-            (Ok(()), 1) => return Ok(()),
-            (Ok(()), _) => {
-                return Err(Mistake::new(format!(
-                    "the key belongs to certificate {position} in {cert_path}; put the server's own certificate first, then its issuers"
-                )));
-            }
-            (Err(rustls::Error::InvalidCertificate(why)), 1) => return Err(damaged(cert, &why)),
-            (Err(_), _) => {}
-        }
-    }
-    Err(Mistake::new(format!(
-        "the key in {key} isn't the key of the certificate in {cert_path}; give the pair that was issued together"
-    )))
+    key: &PrivateKeyDer<'static>,
+    path: &Path,
+    key_path: &Path,
+) -> Result<CertifiedKey, Mistake> {
+    let provider = crypto::provider();
+    let pair = |chain: &[_]| CertifiedKey::from_der(chain.to_vec(), key.clone_key(), &provider);
+    let (cert, key) = (path.display(), key_path.display());
+    pair(chain).map_err(|why| match why {
+        rustls::Error::InvalidCertificate(why) => damaged(path, &why),
+        rustls::Error::InconsistentKeys(_) => match chain.chunks(1).position(|it| pair(it).is_ok()) {
+            Some(before) => Mistake::new(format!(
+                "the key belongs to certificate {} in {cert}; put the server's own certificate first, then its issuers",
+                before + 1
+            )),
+            None => Mistake::new(format!(
+                "the key in {key} isn't the key of the certificate in {cert}; give the pair that was issued together"
+            )),
+        },
+        _ => Mistake::new(format!(
+            "the key in {key} is of a type that can't be used; take ECDSA (P-256, P-384), RSA of 2048 bits or more, or Ed25519"
+        )),
+    })
 }
 
 fn dates(Validity { not_before, not_after }: &Validity, path: &Path) -> Result<(), Mistake> {

@@ -1,8 +1,5 @@
 //! The certificates in use, and which of them a name gets.
 //!
-//! In:  what each source gave, now and at each reload. Out: one certificate for every name, since what no
-//! certificate is for gets the first.
-//!
 //! Invariant: the table is swapped whole, so that a handshake sees all of it old or all of it new; and one
 //! source that went bad doesn't hold up the others.
 
@@ -87,8 +84,8 @@ impl Certificates {
     }
 
     /// Whether a request for `host` may come on a connection that was made for the name `sni`: both get the
-    /// same certificate, or no name was told. Names of different certificates may be of different people,
-    /// and who shook hands with one must not be answered as the other (RFC 9110 §7.4, §15.5.20).
+    /// same certificate, or no name was told. Different certificates may belong to different parties: a visitor that
+    /// shook hands with one must not be answered as by the other (RFC 9110 §7.4, §15.5.20).
     pub fn is_same(&self, sni: Option<&str>, host: &str) -> bool {
         let Some(sni) = sni else { return true };
         let table = self.table();

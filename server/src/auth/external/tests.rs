@@ -1,6 +1,6 @@
 //! Authorizers of every temper, whose bytes are written by hand.
 
-mod times;
+mod settings;
 
 use std::net::SocketAddr;
 
@@ -71,47 +71,6 @@ const ILL: Result<(), Refusal> =
     Err(Refusal::Unavailable("the authorizer has a failure of its own"));
 const ODD: Result<(), Refusal> = Err(Refusal::Unavailable("the authorizer gives no proper answer"));
 const SLOW: Result<Pass, Refusal> = Err(Refusal::Unavailable("the authorizer is too slow"));
-
-#[test]
-fn a_url_is_taken_apart() {
-    let table = [
-        ("https://a.example", "https://a.example:443", "a.example", "/"),
-        ("http://a.example/x?key=1", "http://a.example:80", "a.example", "/x?key=1"),
-        ("HTTPS://a.example:8443/", "https://a.example:8443", "a.example:8443", "/"),
-        ("http://[::1]:80/x", "http://[::1]:80", "[::1]:80", "/x"),
-        ("https://127.0.0.1?x", "https://127.0.0.1:443", "127.0.0.1", "/?x"),
-        ("https://a.example/x#y", "https://a.example:443", "a.example", "/x"),
-    ];
-    for (url, shown, authority, target) in table {
-        let Address { origin, question, .. } = Address::read(url.as_bytes()).unwrap();
-        assert_eq!(origin.to_string(), shown, "{url}");
-        assert_eq!(question.headers()[HOST], authority, "{url}");
-        assert_eq!(question.uri().to_string(), target, "{url}");
-    }
-    for bad in [
-        "",
-        "/",
-        "a.example",
-        "a.example/x",
-        "ftp://a.example",
-        "//a.example",
-        "https://",
-        "https:///x",
-        "https://:443/",
-        "https://a.example:",
-        "https://a.example:x",
-        "https://a.example:65536",
-        "https://user@a.example",
-        "https://u:p@a.example",
-        "https://a b",
-        "https://a.example/ x",
-        "https://*/",
-        "https://[::g]/",
-        "https://é/",
-    ] {
-        assert!(Address::read(bad.as_bytes()).is_none(), "{bad}");
-    }
-}
 
 #[tokio::test]
 async fn it_gets_what_was_shown_and_what_is_wanted_and_nothing_else() {
