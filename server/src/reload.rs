@@ -245,7 +245,7 @@ mod tests {
             made: Some(made.clone()),
         };
         let mut changing = Changing::start(admission(&made));
-        // Each reading makes another one, which nobody sees.
+        // Each reading makes another one, which isn't shown.
         changing.change(admission(&Token::generate()));
         assert!(changing.admits(&made));
         changing.change(keys(&Token::generate()));

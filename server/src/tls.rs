@@ -137,7 +137,7 @@ impl Tls {
     }
 
     /// Has the certificates and the admission of another configuration from now on. False if that admits
-    /// no backend: it names no keys, isn't open, and a token that is made then was shown to nobody. Blocks.
+    /// no backend: it names no keys, isn't open, and a token that is made then isn't shown. Blocks.
     ///
     /// # Errors
     /// A certificate can't be used, and all stays as it is.

@@ -286,7 +286,7 @@ fn alternative_names(names: Vec<String>) -> Vec<rcgen::SanType> {
     CertificateParams::new(names).unwrap().subject_alt_names
 }
 
-/// Behind somebody else's TLS there is none, and nobody can shake hands.
+/// Behind a proxy that ends TLS there is none, and every handshake fails.
 #[test]
 fn without_a_certificate_there_is_no_pin() {
     let mut config = Config::new(
