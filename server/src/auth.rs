@@ -4,14 +4,13 @@
 //! its own claims.
 
 pub mod authorization;
-mod basic;
-mod bearer;
 mod credential;
 mod external;
 mod jwt;
 mod key;
 mod kinds;
 mod secret;
+mod shared_secret;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -32,46 +31,44 @@ use crate::identity::Key;
 pub use credential::{Checking, Claim, Credential, Pass, Refusal};
 pub use kinds::{KINDS, Settings};
 pub use secret::Files;
-#[cfg(test)]
-pub(crate) use secret::LoadError;
-pub(crate) use secret::{Content, Secret};
+pub(crate) use secret::{Secret, about, exposed};
 
 /// Which keys TLS lets in, at the moment of a handshake.
 pub trait Admits: fmt::Debug + Send + Sync {
-    /// Whether anybody may come in.
+    /// Whether any backend may come in.
     fn is_open(&self) -> bool;
 
-    /// Whether the configuration names this key: not just anybody has it.
+    /// Whether the configuration names this key.
     fn names(&self, key: &Key) -> bool;
 }
 
-/// Whom the gateway as a whole admits. Shared between all policies and whoever reads the keys again.
+/// What the gateway as a whole admits, exchanged by a reload and shared by all policies.
 #[derive(Debug, Default)]
 pub struct Known(RwLock<Keys>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Keys {
     open: bool,
     general: HashSet<PublicKey>,
 }
 
 impl Known {
-    /// Those with these keys, or anybody.
+    /// Backends with these keys, or any.
     pub fn new(open: bool, keys: &[PublicKey]) -> Self {
         Self(RwLock::new(Keys { open, general: keys.iter().copied().collect() }))
     }
 
-    /// Whether it may serve the routes that say nothing of their own.
+    /// Whether a backend with this key may serve the routes that have no `allow`.
     pub fn admits_generally(&self, key: Option<&Key>) -> bool {
         self.is_open() || key.is_some_and(|key| self.names(key))
     }
 
     /// Exchanges them. Whether anything changed.
     pub fn replace(&self, open: bool, keys: &[PublicKey]) -> bool {
-        let general = keys.iter().copied().collect();
+        let new = Keys { open, general: keys.iter().copied().collect() };
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = (keys.open, &keys.general) != (open, &general);
-        (keys.open, keys.general) = (open, general);
+        let changed = *keys != new;
+        *keys = new;
         changed
     }
 
@@ -97,14 +94,8 @@ pub(crate) type Stranger = Arc<OnceLock<Key>>;
 /// Lets TLS ask a backend for its certificate and decide by its key, in one handshake.
 #[derive(Debug)]
 pub(crate) struct Verifier {
-    keys: Arc<dyn Admits>,
-    stranger: Stranger,
-}
-
-impl Verifier {
-    pub(crate) fn new(keys: Arc<dyn Admits>, stranger: Stranger) -> Self {
-        Self { keys, stranger }
-    }
+    pub(crate) keys: Arc<dyn Admits>,
+    pub(crate) stranger: Stranger,
 }
 
 impl ClientCertVerifier for Verifier {

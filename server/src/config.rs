@@ -46,30 +46,27 @@ pub struct Config {
     pub redirect: Vec<SocketAddr>,
     /// Share the ports with a gateway that is there already and is to stop then.
     pub take_over: bool,
-    /// The proxies whose word counts.
+    /// The proxies whose Forwarded fields and PROXY headers count.
     pub trusted: Trusted,
     /// Whether they speak the PROXY protocol.
     pub proxy_protocol: ProxyProtocol,
-    /// What the gateway shows to visitors and backends, by the name that they call: the first to those who
-    /// call none that is in one.
+    /// What a peer is shown by the name in its ClientHello: the first, if no certificate has that name.
     pub certificates: Vec<CertificateSource>,
     /// Which backends may come in, where a route doesn't say so itself.
     pub admission: Admission,
-    /// The routes. None, and no names either: one for all hosts and paths, see [`Self::at_large`].
+    /// Without routes and names there is one route for all hosts and paths.
     pub routes: Vec<Route>,
     /// The dynamic names, if backends may ask for one.
     pub names: Option<Names>,
-    /// The file that this comes from.
-    pub file: Option<PathBuf>,
     /// The SHA-256 of that file and of all secret files that it names, to tell a change.
     pub digest: [u8; 32],
     /// The ALPN labels that mean "backend", in order of preference.
     pub backend_alpn: Vec<Vec<u8>>,
     /// How long and how many.
     pub limits: Limits,
-    /// How much to log. Only the binary looks at it.
+    /// For the binary alone.
     pub log: LevelFilter,
-    /// What was said of the settings of which a change counts from the next start, by their names.
+    /// The settings of which a change counts from the next start, by their names.
     pub from_next_start: BTreeMap<&'static str, String>,
     /// What the operator should hear, though it stops nothing; a sentence each.
     pub warnings: Vec<String>,
@@ -110,7 +107,7 @@ pub enum Admission {
         keys: Vec<PublicKey>,
         /// Where they were read, if in a file; read again by [`crate::tls::Tls::reload`].
         file: Option<PathBuf>,
-        /// The token made at start, if nobody brought one; to be shown once.
+        /// The token that was made at start, if none was given; to be shown once.
         made: Option<Token>,
     },
     /// Any, one at a time.
@@ -120,11 +117,10 @@ pub enum Admission {
 impl Admission {
     /// A fresh token, as without `--token-file`.
     pub fn make() -> Self {
-        Self::of(Token::generate())
+        Self::made(Token::generate())
     }
 
-    /// A token that was made here, and is shown.
-    fn of(token: Token) -> Self {
+    fn made(token: Token) -> Self {
         Self::Keys { keys: vec![token.public()], file: None, made: Some(token) }
     }
 }
@@ -163,7 +159,7 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// The defaults, beside what has none.
+    /// The defaults of all that has one.
     pub fn new(certificate: CertificateSource, admission: Admission) -> Self {
         Self::of(vec![certificate], admission)
     }
@@ -179,7 +175,6 @@ impl Config {
             admission,
             routes: Vec::new(),
             names: None,
-            file: None,
             digest: [0; 32],
             backend_alpn: alpn::backend_labels(),
             take_over: false,
@@ -196,9 +191,8 @@ impl Config {
         none || self.routes.iter().any(|route| route.allow.is_none())
     }
 
-    /// Checks flags, variables, the file, and what it names: token and secret files. Called again, it
-    /// reads everything again; only a token made for want of another is new each time. The
-    /// certificate's files are checked by [`crate::tls::Tls::new`].
+    /// Checks flags, variables, the file, and the token and secret files that it names. The certificate's files
+    /// are checked by [`crate::tls::Tls::new`]. A token that is made is another one each time. Blocks.
     ///
     /// # Errors
     /// [`ConfigError`]: all that is wrong with the file, or with what is said besides; in the file with its line.
@@ -208,9 +202,8 @@ impl Config {
             Some(path) => Some(path.clone()),
             None => settings::variable(env, "CONFIG")?,
         };
-        let path = path.map(PathBuf::from);
-        let file = match &path {
-            Some(path) => Some(File::read(path)?),
+        let file = match path {
+            Some(path) => Some(File::read(Path::new(&path))?),
             None => routes::names_of_variables(env)?,
         };
         let mut files = Files::new(file.as_ref().map_or(Path::new(""), File::folder));
@@ -224,10 +217,15 @@ impl Config {
             tables: vec![&tables.settings],
             mistakes: &mistakes,
         };
-        let mut config = Self::of(Vec::new(), Admission::Open);
-        config.warnings = files.warnings().to_vec();
-        config.warnings.extend(tables.names.as_ref().and_then(Names::warning));
-        let keys = config.who(&sources, tables.certificates);
+        let state = sources.path("state");
+        let certificate =
+            mistakes.note(identity::certificate(&sources, state.as_deref())).flatten();
+        let certificates = certificate.into_iter().chain(tables.certificates).collect();
+        let mut warnings = files.warnings().to_vec();
+        warnings.extend(tables.names.as_ref().and_then(Names::warning));
+        let admission = identity::admission(&sources, state.as_deref(), &mut warnings);
+        let admission = mistakes.note(admission).unwrap_or_else(Admission::make);
+        let mut config = Self { warnings, ..Self::of(certificates, admission) };
         config.limits = limits(&sources);
         config.take_over = sources.switch("take_over");
         edge::read(&sources, &mut config);
@@ -237,32 +235,20 @@ impl Config {
                 alpn::parse_labels(&given.text()).map_err(|why| given.wrong(format!(": {why}")));
             config.backend_alpn = mistakes.note(labels).unwrap_or_default();
         }
-        config.log = sources.value("log").unwrap_or(LevelFilter::Info);
+        config.log = sources.value("log").unwrap_or(config.log);
         mistakes.end()?;
         let from_next_start = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::NextStart));
         config.from_next_start = from_next_start
             .filter_map(|setting| Some((setting.name, sources.get(setting.name)?.text())))
             .collect();
-        (config.routes, config.names, config.file) = (tables.routes, tables.names, path);
-        let digest = file.map_or([0; 32], |file| file.digest);
-        let digests = [digest, files.digest(), crypto::sha256(keys.as_bytes())];
-        config.digest = crypto::sha256(&digests.concat());
+        (config.routes, config.names) = (tables.routes, tables.names);
+        let mut digest = [file.map_or([0; 32], |file| file.digest), files.digest()].concat();
+        if let Admission::Keys { keys, made: None, .. } = &config.admission {
+            digest.extend(keys.iter().flat_map(PublicKey::as_bytes));
+        }
+        config.digest = crypto::sha256(&digest);
         config.warn();
         Ok(config)
-    }
-
-    /// Certificates and admission; the text of the keys that are admitted.
-    fn who(&mut self, sources: &Sources<'_>, tables: Vec<CertificateSource>) -> String {
-        let state = sources.path("state");
-        let certificate = identity::certificate(sources, state.as_deref());
-        let certificate = sources.mistakes.note(certificate).flatten();
-        self.certificates = certificate.into_iter().chain(tables).collect();
-        let admission = identity::admission(sources, state.as_deref(), &mut self.warnings);
-        let Some((admission, keys)) = sources.mistakes.note(admission) else {
-            return String::new();
-        };
-        self.admission = admission;
-        keys
     }
 
     /// Where to listen, if that isn't the default.
@@ -278,16 +264,16 @@ impl Config {
             }
         } else if let Some(port) = port() {
             let address = edge::address(port.trim(), HTTPS);
-            let wrong = || Mistake::new(format!("PORT {port:?} isn't a port"));
-            self.listen.clear();
-            self.listen.extend(sources.mistakes.note(address.ok_or_else(wrong)));
+            let address =
+                address.ok_or_else(|| Mistake::new(format!("PORT {port:?} isn't a port")));
+            self.listen = sources.mistakes.note(address).into_iter().collect();
         }
         if self.certificates.is_empty() && !self.listen.is_empty() && sources.mistakes.is_empty() {
             sources.mistakes.add(Mistake::new("no certificate: give --cert FILE and --key FILE (or CERT and KEY), or --self-signed to try it out"));
         }
     }
 
-    /// What works, but hardly as it was meant.
+    /// Warns of settings that have no effect, or hardly the one that was meant.
     fn warn(&mut self) {
         let open = self.admission == Admission::Open;
         for route in self.routes.iter().filter(|route| route.allow.is_none() && open) {
@@ -320,5 +306,4 @@ fn limits(sources: &Sources<'_>) -> Limits {
     }
 }
 
-/// The port of HTTPS.
 const HTTPS: u16 = 443;

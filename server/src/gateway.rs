@@ -19,7 +19,7 @@ use crate::config::{Config, ConfigError};
 use crate::deliver;
 use crate::listener::{self, Entrance};
 use crate::registry::Registry;
-use crate::reload::{Reload, Source};
+use crate::reload::Reload;
 use crate::shard::{Driving, Shard, Shared};
 use crate::tls::{Tls, TlsError};
 
@@ -110,7 +110,7 @@ impl Gateway {
         mut self,
         load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
     ) -> Self {
-        self.reload.source = Some(Source::new(load));
+        self.reload.load = Some(Box::new(load));
         self
     }
 

@@ -7,7 +7,7 @@ use crate::config::{Admission, CertificateSource, Config};
 use crate::gateway::Gateway;
 use crate::listener::Entrance;
 
-/// The lines.
+/// What to print at start.
 pub fn lines(config: &Config, gateway: &Gateway) -> String {
     let mut text = String::new();
     for (entrance, address) in gateway.addresses() {
@@ -24,21 +24,19 @@ pub fn lines(config: &Config, gateway: &Gateway) -> String {
     }
     let listening = gateway.address();
     let (host, certain) = host(config, tls.first_name(), listening.map(|address| address.ip()));
-    let token = match &config.admission {
-        // Whatever the gateway as a whole would admit, each route says for itself whom it does.
-        _ if !config.at_large() => {
-            text.push_str(
-                "Backends show what a route or a name of the configuration admits them by.\n",
-            );
-            String::new()
-        }
+    let (said, token) = match &config.admission {
+        // Each route has its own `allow`, so what the gateway as a whole admits doesn't count.
+        _ if !config.at_large() => (
+            "Backends show what a route or a name of the configuration admits them by.\n",
+            String::new(),
+        ),
         Admission::Open => {
-            text.push_str("OPEN: anybody may become the backend of this gateway.\n");
-            String::new()
+            ("OPEN: anybody may become the backend of this gateway.\n", String::new())
         }
-        Admission::Keys { made: Some(token), .. } => format!("TOKEN={} ", token.reveal()),
-        Admission::Keys { .. } => "TOKEN=(yours) ".to_owned(),
+        Admission::Keys { made: Some(token), .. } => ("", format!("TOKEN={} ", token.reveal())),
+        Admission::Keys { .. } => ("", "TOKEN=(yours) ".to_owned()),
     };
+    text.push_str(said);
     text.push_str("To show the web server on port 8080 of your machine, run there:\n");
     if !certain {
         let _ = writeln!(text, "(with this machine's public name or address in place of {host})");
@@ -52,24 +50,16 @@ pub fn lines(config: &Config, gateway: &Gateway) -> String {
     text
 }
 
-/// The best guess at what the other end must call this machine, and whether it is more than a guess.
+/// The name or address by which a client reaches this machine, and whether that is more than a guess.
 fn host(config: &Config, certified: Option<String>, listening: Option<IpAddr>) -> (String, bool) {
-    if let Some(CertificateSource::SelfSigned { names, .. }) = config.certificates.first() {
-        if let Some(name) = names.first() {
-            return (name.clone(), true);
-        }
-    } else if let Some(name) = certified {
-        return (name, true);
-    }
-    match listening {
-        Some(ip) if !ip.is_unspecified() => (bracketed(ip), true),
+    let named = match config.certificates.first() {
+        Some(CertificateSource::SelfSigned { names, .. }) => names.first().cloned(),
+        _ => certified,
+    };
+    match (named, listening) {
+        (Some(name), _) => (name, true),
+        (None, Some(IpAddr::V4(v4))) if !v4.is_unspecified() => (v4.to_string(), true),
+        (None, Some(IpAddr::V6(v6))) if !v6.is_unspecified() => (format!("[{v6}]"), true),
         _ => ("localhost".to_owned(), false),
-    }
-}
-
-fn bracketed(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
     }
 }

@@ -14,30 +14,15 @@ use crate::config::{Config, ConfigError};
 use crate::policy::Policy;
 use crate::shard::Shared;
 
-/// Where the configuration comes from, to be read again.
-pub(crate) struct Source(Box<dyn Fn() -> Result<Config, ConfigError> + Send>);
+/// Reads the configuration again. Blocks.
+pub(crate) type Load = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
 
-impl Source {
-    /// What `load` gives.
-    pub(crate) fn new(load: impl Fn() -> Result<Config, ConfigError> + Send + 'static) -> Self {
-        Self(Box::new(load))
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Source")
-    }
-}
-
-/// What is looked at again and again.
-#[derive(Debug)]
 pub(crate) struct Reload {
-    /// Where the configuration comes from. Without it, only certificates and tokens are looked at.
-    pub source: Option<Source>,
+    /// Without it, only certificates and tokens are looked at.
+    pub(crate) load: Option<Load>,
     /// Of the configuration in force.
     digest: [u8; 32],
-    /// What has been said since the start of the settings that count from the next one.
+    /// What the configuration of the start says of the settings that count from the next one.
     from_start: BTreeMap<&'static str, String>,
     /// What the files held at the last look.
     looked: Option<[u8; 32]>,
@@ -46,11 +31,17 @@ pub(crate) struct Reload {
     told: Instant,
 }
 
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reload")
+    }
+}
+
 impl Reload {
     /// Begins with this configuration in force.
     pub(crate) fn new(config: &Config) -> Self {
         Self {
-            source: None,
+            load: None,
             digest: config.digest,
             from_start: config.from_next_start.clone(),
             looked: None,
@@ -61,14 +52,23 @@ impl Reload {
 
     /// Looks once. `asked`: the operator waits for an answer in the log. Blocks: it reads files.
     pub(crate) fn run(&mut self, shared: &Shared, asked: bool) {
-        // Whatever renews it may have stopped.
+        // What renews a certificate may have stopped.
         if self.told.elapsed() >= DAY {
             self.warn(shared);
         }
-        if !asked && !self.is_settled(shared) {
+        let loaded = self.load.as_ref().map(|load| load());
+        let config = loaded.as_ref().map(|loaded| match loaded {
+            Ok(config) => config.digest,
+            Err(err) => crypto::sha256(err.to_string().as_bytes()),
+        });
+        let now = [config.unwrap_or_default(), shared.tls.fingerprint()];
+        let now = Some(crypto::sha256(now.as_flattened()));
+        // A file that an editor or a script is still writing may be cut where it makes sense, with half of its
+        // routes. So a change counts when two looks agree.
+        if std::mem::replace(&mut self.looked, now) != now && !asked {
             return;
         }
-        let config = self.config(shared, asked);
+        let config = loaded.is_some_and(|loaded| self.apply(loaded, shared, asked));
         let tls = shared.tls.reload();
         // Where certificates can't be used, the tokens may have changed nevertheless.
         let same = !asked && tls == Ok(false);
@@ -96,41 +96,22 @@ impl Reload {
         shared.tls.warnings().iter().for_each(|warning| warn!("gateway: {warning}"));
     }
 
-    /// Whether the files hold what they held at the last look. One that an editor or a script is still writing may
-    /// be cut where it makes sense, with half of its routes.
-    fn is_settled(&mut self, shared: &Shared) -> bool {
-        let config = self.source.as_ref().map(|Source(load)| match load() {
-            Ok(config) => config.digest,
-            Err(err) => crypto::sha256(err.to_string().as_bytes()),
-        });
-        let now = [config.unwrap_or_default(), shared.tls.fingerprint()];
-        let now = Some(crypto::sha256(now.as_flattened()));
-        std::mem::replace(&mut self.looked, now) == now
-    }
-
     /// Whether another policy is in force now, by which all tunnels were judged.
-    fn config(&mut self, shared: &Shared, asked: bool) -> bool {
-        let Some(Source(load)) = &self.source else { return false };
+    fn apply(&mut self, loaded: Result<Config, ConfigError>, shared: &Shared, asked: bool) -> bool {
         let [complaint, _] = &mut self.complaints;
-        let config = match load() {
-            Ok(config) => config,
-            Err(err) => {
-                complain(complaint, asked, "the old configuration stays in use", &err);
-                return false;
-            }
-        };
-        if self.digest == config.digest {
-            complaint.clear();
-            return false;
-        }
-        let admits = match shared.tls.change(&config) {
-            Ok(admits) => admits,
+        let changed = loaded.and_then(|config| {
+            let same = config.digest == self.digest;
+            Ok(if same { None } else { Some((shared.tls.change(&config)?, config)) })
+        });
+        let changed = match changed {
+            Ok(changed) => changed,
             Err(err) => {
                 complain(complaint, asked, "the old configuration stays in use", &err);
                 return false;
             }
         };
         complaint.clear();
+        let Some((admits, config)) = changed else { return false };
         if !admits && config.at_large() {
             warn!(
                 "gateway: nobody is admitted any more where a route doesn't say whom; name a token file, or start anew to have a token made"
@@ -143,7 +124,9 @@ impl Reload {
             let waiting = waiting.join(", ");
             warn!("gateway: these settings have changed, and count from the next start: {waiting}");
         }
-        apply(&config, shared);
+        let before = shared.registry.policy();
+        let policy = Policy::new(&config, shared.tls.known(), shared.shards(), Some(&before));
+        shared.registry.swap(policy);
         info!(
             "gateway: the configuration has changed; {} routes are in force",
             config.routes.len()
@@ -159,13 +142,6 @@ fn differences<'a>(
 ) -> Vec<&'a str> {
     let names: BTreeSet<_> = old.keys().chain(new.keys()).copied().collect();
     names.into_iter().filter(|name| old.get(name) != new.get(name)).collect()
-}
-
-fn apply(config: &Config, shared: &Shared) {
-    let known = shared.tls.known();
-    let before = shared.registry.policy();
-    let policy = Policy::new(config, known, shared.shards(), Some(&before));
-    shared.registry.swap(policy);
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -213,7 +189,7 @@ mod tests {
             let next = Arc::new(Mutex::new(config.clone()));
             let source = next.clone();
             let mut reload = Reload::new(&config);
-            reload.source = Some(Source::new(move || Ok(source.lock().unwrap().clone())));
+            reload.load = Some(Box::new(move || Ok(source.lock().unwrap().clone())));
             Self { shared, reload, next }
         }
 
@@ -230,7 +206,6 @@ mod tests {
         }
     }
 
-    /// Who takes `open` out of the file has closed the gateway, although no token takes its place.
     /// What renews a certificate may have stopped long after the start.
     #[tokio::test(start_paused = true)]
     async fn what_is_odd_about_certificates_is_told_once_a_day() {
@@ -244,6 +219,7 @@ mod tests {
         }
     }
 
+    /// Without `open` in the file the gateway is closed, although no token takes its place.
     #[test]
     fn a_gateway_that_is_no_longer_said_to_be_open_is_closed() {
         let mut changing = Changing::start(Admission::Open);
@@ -269,7 +245,7 @@ mod tests {
             made: Some(made.clone()),
         };
         let mut changing = Changing::start(admission(&made));
-        // Each reading makes another one, which nobody sees.
+        // Each reading makes another one, which isn't shown.
         changing.change(admission(&Token::generate()));
         assert!(changing.admits(&made));
         changing.change(keys(&Token::generate()));

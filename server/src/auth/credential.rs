@@ -1,7 +1,5 @@
-//! What every kind of credential can do: judge what a backend shows.
-//!
-//! In:  a [`Claim`], what the backend shows and what it wants to serve.
-//! Out: a [`Pass`], or a [`Refusal`]. Which names a pass is good for is the routes' business.
+//! What every kind of credential can do: judge what a backend shows. The policy decides which routes a
+//! [`Pass`] is good for.
 //!
 //! Invariant: nothing here can be printed so that a secret shows.
 
@@ -24,7 +22,7 @@ pub trait Credential: Send + Sync + fmt::Debug {
         Box::pin(std::future::ready(self.judge(claim)))
     }
 
-    /// The same, where nobody outside is asked.
+    /// The same, where no authorizer is asked.
     fn judge(&self, _: &Claim<'_>) -> Result<Pass, Refusal> {
         Err(Refusal::Absent)
     }
@@ -34,9 +32,11 @@ pub trait Credential: Send + Sync + fmt::Debug {
     fn keeps(&self, mark: Mark) -> bool;
 
     /// What WWW-Authenticate says of this kind (RFC 9110 §11.6.1); `None` where no field would help.
-    fn challenge(&self) -> Option<&'static str>;
+    fn challenge(&self) -> Option<&'static str> {
+        None
+    }
 
-    /// Whether to judge means to tell somebody outside what was shown.
+    /// Whether an authorizer outside of this process is told what was shown.
     fn is_abroad(&self) -> bool {
         false
     }
@@ -55,7 +55,7 @@ pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<Pass, Refusal>> + Sen
 pub struct Claim<'a> {
     /// The key that it proved to hold in the TLS handshake (door A).
     pub key: Option<Key>,
-    /// The value of Authorization (door B). If there are two such fields, the request is malformed.
+    /// The value of Authorization (door B). A request with two such fields is malformed.
     pub authorization: Option<&'a HeaderValue>,
     /// Where it dialled from.
     pub address: IpAddr,
@@ -77,21 +77,20 @@ impl fmt::Debug for Claim<'_> {
     }
 }
 
-/// Proof that somebody got in.
+/// Proof that a credential was found good.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pass {
     /// The one dynamic name that the credential itself speaks of, if it does: a claim of a JWT. A
     /// DNS label in lower case.
     pub name: Option<String>,
-    /// By which secret.
+    /// The secret that was shown.
     pub mark: Mark,
-    /// Who it is, as far as the credential says: two principals of one signing key, or of one authorizer, are
-    /// two backends.
+    /// The principal: two principals of one signing key, or of one authorizer, are two backends.
     pub who: Mark,
 }
 
 impl Pass {
-    /// By a secret that one party has, who is nobody else than its holder.
+    /// By a secret that one party has, which is the principal.
     pub fn of(mark: Mark) -> Self {
         Self { name: None, mark, who: mark }
     }
@@ -103,29 +102,20 @@ impl Pass {
     }
 }
 
-/// Why somebody didn't get in. The peer hears one answer for all that is [`Refusal::Wrong`]; the
+/// Why a credential isn't good. The peer hears one answer for all that is [`Refusal::Wrong`]; the
 /// texts are for the gateway's log, and hold nothing that the peer sent.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// Nothing of this kind was shown.
+    #[error("no credential")]
     Absent,
     /// Unknown, wrong or expired.
+    #[error("not allowed: {0}")]
     Wrong(&'static str),
-    /// Whoever decides can't be asked now: not the peer's fault, but no way in either.
+    /// The authorizer can't be asked now: not the peer's fault, but no way in either.
+    #[error("can't be judged: {0}")]
     Unavailable(&'static str),
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absent => f.write_str("no credential"),
-            Self::Wrong(why) => write!(f, "not allowed: {why}"),
-            Self::Unavailable(why) => write!(f, "can't be judged: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 mod tests {

@@ -3,36 +3,45 @@
 //! In:  `POST url` (or GET) without a body, with Authorization as the backend showed it, X-Forwarded-For, one
 //!      `2ptth-host` for each host that it wants, `2ptth-name` for a dynamic name.
 //! Out: 2xx is yes, for exactly the hosts or the name that were asked about. `2ptth-subject` in the answer says
-//!      who it is; otherwise whoever shows another Authorization is another one. Nothing is remembered: each
-//!      tunnel is asked for.
+//!      the principal is; otherwise each Authorization is a principal of its own. No answer is remembered: the
+//!      authorizer is asked for each tunnel.
 //!
 //! Invariant: the address is the configuration's, whatever a backend or a redirect says; no answer,
 //! and no proper one, is a refusal.
 
-mod address;
-mod ask;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::response::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use ptth_client::config::OriginAddress;
 use ptth_client::tls;
-use ptth_link::settings::{As, Scalar};
-use rustls::ClientConfig;
+use ptth_link::crypto;
+use ptth_link::h1::{self, ResponseReader};
+use ptth_link::settings::{As, Mistake, Scalar};
+use ptth_link::tcp::is_near;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore, version};
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::authorization;
 use super::credential::{Checking, Claim, Credential, Pass, Refusal};
-use super::secret::{Content, Files, LoadError, Secret};
+use super::secret::{Files, Secret, about};
 use crate::identity::Mark;
-use address::Address;
 
 /// `external = { url = "https://auth.example.com/2ptth", timeout = "5s" }`.
 #[derive(Debug, Deserialize)]
@@ -40,7 +49,7 @@ use address::Address;
 pub struct Settings {
     /// May have a secret of its own in its query, so no output shows it.
     url: Secret,
-    /// For all of it: waiting for a place, connecting, asking and the answer.
+    /// For all of it: waiting for a permit, connecting, asking and the answer.
     timeout: Option<As<Seconds>>,
     #[serde(default)]
     method: Verb,
@@ -62,81 +71,119 @@ impl Scalar for Seconds {
         // No exponent and no sign: a time here is a few seconds.
         let plain = Some(text.trim()).filter(|text| !text.contains(['e', 'E', '+']));
         let time = Duration::read(plain.ok_or(None)?)?;
-        if time.is_zero() || time.as_secs_f64() > LONGEST { Err(None) } else { Ok(Self(time)) }
+        if time.is_zero() || time > LONGEST { Err(None) } else { Ok(Self(time)) }
     }
 }
 
 /// How it is asked: some authorizers take GET alone.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 enum Verb {
     #[default]
-    #[serde(rename = "POST")]
     Post,
-    #[serde(rename = "GET")]
     Get,
 }
 
 impl Settings {
-    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-        let address = Address::parse(self.url.bytes())?;
-        let tls = match (address.tls, &self.ca) {
-            (true, None) => Some(ask::connector(ask::system_roots())?),
-            (true, Some(path)) => {
-                let pem = files.text(path, |_| Content::Public)?;
-                let roots = tls::roots(pem.as_bytes()).map_err(|why| LoadError::file(path, why))?;
-                Some(ask::connector(Arc::new(roots.1))?)
-            }
-            (false, Some(_)) => {
-                return Err(LoadError::settings("`external`: `ca` is for an `https://` URL only"));
-            }
-            (false, None) => None,
-        };
-        if !address.tls && !self.allow_plain && address.is_surely_public() {
-            return Err(LoadError::settings(
+    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, Mistake> {
+        // The URL isn't quoted: it may hold a secret.
+        let why = "`external`: `url` must be like `https://auth.example.com/path`, without user or password";
+        let Address { origin, name, port, mut question } =
+            Address::read(self.url.bytes()).ok_or_else(|| Mistake::new(why))?;
+        if let Verb::Post = self.method {
+            question.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            *question.method_mut() = Method::POST;
+        }
+        let tls = matches!(origin, OriginAddress::Https { .. });
+        if self.ca.is_some() && !tls {
+            return Err(Mistake::new("`external`: `ca` is for an `https://` URL only"));
+        }
+        let public = matches!(name, ServerName::IpAddress(address) if !is_near(address.into()));
+        if !tls && !self.allow_plain && public {
+            return Err(Mistake::new(
                 "`external`: `http://` to a public address would show every credential on the way; use `https://`, or say `allow_plain = true`",
             ));
         }
-        if !address.tls && self.allow_plain {
+        if !tls && self.allow_plain {
             files.warn(format!(
-                "credentials go to the authorizer {address} unencrypted (`allow_plain`)"
+                "credentials go to the authorizer {origin} unencrypted (`allow_plain`)"
             ));
         }
         Ok(Arc::new(External {
             mark: Mark::of("external", &[self.url.bytes()]),
-            address,
+            tls: tls.then(|| connector(self.ca, files)).transpose()?,
+            address: Address { origin, name, port, question },
             timeout: self.timeout.map_or(TIMEOUT, |As(Seconds(time))| time),
-            method: self.method,
-            tls,
             anywhere: self.allow_plain,
-            places: Semaphore::new(MAX_AT_A_TIME),
+            permits: Semaphore::new(MAX_AT_A_TIME),
         }))
     }
 }
 
+fn connector(ca: Option<PathBuf>, files: &mut Files) -> Result<TlsConnector, Mistake> {
+    // Read once in the process's life: each reload of the configuration asks for them.
+    static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| tls::system_roots().into());
+    let roots = match ca {
+        None => SYSTEM.clone(),
+        Some(path) => {
+            let pem = files.text(&path)?;
+            Arc::new(tls::roots(pem.as_bytes()).map_err(|why| about(&path, why))?.1)
+        }
+    };
+    let tls = ClientConfig::builder_with_provider(crypto::provider())
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .map_err(|err| Mistake::new(format!("`external`: TLS can't be set up: {err}")))?;
+    let mut tls = tls.with_root_certificates(roots).with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(tls).into())
+}
+
 /// Where the configuration doesn't say.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// In seconds.
-const LONGEST: f64 = 60.0;
+const LONGEST: Duration = Duration::from_secs(60);
 /// Questions at a time. More would only queue at the authorizer, each with a socket of ours.
 const MAX_AT_A_TIME: usize = 64;
 
+/// A URL, taken apart.
+struct Address {
+    origin: OriginAddress,
+    /// What is dialled, and what the certificate is checked for.
+    name: ServerName<'static>,
+    port: u16,
+    /// What all requests have in common. The target may hold a secret.
+    question: Request<()>,
+}
+
+impl Address {
+    fn read(url: &[u8]) -> Option<Self> {
+        let uri = Uri::try_from(url).ok()?;
+        let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
+        let origin = OriginAddress::parse(&format!("{scheme}://{authority}")).ok()?;
+        let (OriginAddress::Https { host, port } | OriginAddress::Http { host, port }) = &origin
+        else {
+            return None;
+        };
+        let (name, port) = (ServerName::try_from(host.clone()).ok()?, *port);
+        let target = uri.path_and_query().cloned();
+        let target = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        let question = Request::builder().uri(target).header(HOST, authority).body(()).ok()?;
+        Some(Self { origin, name, port, question })
+    }
+}
+
 struct External {
     address: Address,
+    tls: Option<TlsConnector>,
     timeout: Duration,
-    method: Verb,
-    tls: Option<Arc<ClientConfig>>,
     /// Whether plain HTTP may go to public addresses.
     anywhere: bool,
-    places: Semaphore,
+    permits: Semaphore,
     mark: Mark,
 }
 
 impl fmt::Debug for External {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("External")
-            .field("address", &self.address)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+        write!(f, "External({}, {:?})", self.address.origin, self.timeout)
     }
 }
 
@@ -145,13 +192,13 @@ impl Credential for External {
         Box::pin(async {
             let shown = claim.authorization.ok_or(Refusal::Absent)?;
             let request = self.request(shown, claim).map_err(Refusal::Wrong)?;
-            let asked = timeout(self.timeout, self.ask(request)).await;
+            let asked = timeout(self.timeout, self.ask(&request)).await;
             let answer = asked.unwrap_or(Err("the authorizer is too slow"));
             let answer = answer.map_err(Refusal::Unavailable)?;
-            match answer.status() {
+            match answer.status {
                 status if status.is_success() => {
-                    // An authorizer that names nobody tells principals apart by what they showed.
-                    let subject = answer.headers().get(SUBJECT).map(HeaderValue::as_bytes);
+                    // Without a subject, principals are told apart by what they showed.
+                    let subject = answer.headers.get(SUBJECT).map(HeaderValue::as_bytes);
                     let subject = subject.filter(|subject| !subject.is_empty());
                     let words = subject.map_or([&[], shown.as_bytes()], |subject| [subject, &[]]);
                     Ok(Pass::of(self.mark).principal(&words))
@@ -165,7 +212,7 @@ impl Credential for External {
         })
     }
 
-    /// Whoever passed isn't judged again as long as the same authorizer is asked.
+    /// A backend that passed isn't judged again as long as the same authorizer is asked.
     fn keeps(&self, mark: Mark) -> bool {
         self.mark == mark
     }
@@ -175,20 +222,18 @@ impl Credential for External {
     }
 
     fn challenge(&self) -> Option<&'static str> {
-        // What the authorizer takes is its own business; most take this.
+        // Only the authorizer knows what it takes; most take this.
         Some(authorization::BEARER)
     }
 }
 
 impl External {
     fn request(&self, shown: &HeaderValue, claim: &Claim<'_>) -> Result<Request<()>, &'static str> {
-        let mut request = Request::new(());
-        *request.uri_mut() = self.address.target.clone();
+        let mut request = self.address.question.clone();
         let fields = request.headers_mut();
         let value = |text: &str| {
             HeaderValue::from_str(text).map_err(|_| "a name that it wants can't be one")
         };
-        fields.insert(HOST, self.address.authority.clone());
         let mut shown = shown.clone();
         shown.set_sensitive(true);
         fields.insert(AUTHORIZATION, shown);
@@ -202,28 +247,49 @@ impl External {
         if let Some(name) = claim.name {
             fields.insert(WANTED_NAME, value(name)?);
         }
-        if let Verb::Post = self.method {
-            fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-            *request.method_mut() = Method::POST;
-        }
         Ok(request)
     }
 
-    async fn ask(&self, request: Request<()>) -> Result<Response<()>, &'static str> {
-        let _place = self.places.acquire().await.map_err(|_| "nobody may be asked any more")?;
-        let socket = ask::dial(&self.address).await?;
-        match &self.tls {
-            Some(tls) => {
-                ask::converse(ask::secure(&self.address, tls, socket).await?, request).await
+    /// Errors are texts for the gateway's log. They hold nothing that any peer sent.
+    async fn ask(&self, request: &Request<()>) -> Result<Parts, &'static str> {
+        let _permit =
+            self.permits.acquire().await.map_err(|_| "the authorizer can't be asked any more")?;
+        let Address { name, port, .. } = &self.address;
+        let socket = TcpStream::connect((&*name.to_str(), *port)).await;
+        let socket = socket.map_err(|err| match err.kind() {
+            io::ErrorKind::ConnectionRefused => "the authorizer isn't there",
+            _ => "the authorizer can't be reached",
+        })?;
+        let Some(tls) = &self.tls else {
+            // The name may lead anywhere, and change: what counts is where the socket ended.
+            if self.anywhere || socket.peer_addr().is_ok_and(|peer| is_near(peer.ip())) {
+                return converse(socket, request).await;
             }
-            None if self.anywhere || ask::stays_near(&socket) => {
-                ask::converse(socket, request).await
-            }
-            None => {
-                Err("the authorizer's name leads to a public address, and its URL is `http://`")
-            }
-        }
+            return Err(
+                "the authorizer's name leads to a public address, and its URL is `http://`",
+            );
+        };
+        let secured = tls.connect(name.clone(), socket).await;
+        let secured =
+            secured.map_err(|err| match err.get_ref().and_then(|err| err.downcast_ref()) {
+                Some(rustls::Error::InvalidCertificate(_)) => {
+                    "the authorizer's certificate isn't trusted"
+                }
+                _ => "the authorizer breaks the TLS handshake off",
+            })?;
+        converse(secured, request).await
     }
+}
+
+/// Sends the request and waits for the response's head. The rest is dropped with the connection.
+async fn converse(
+    mut io: impl AsyncRead + AsyncWrite + Unpin,
+    request: &Request<()>,
+) -> Result<Parts, &'static str> {
+    let mut input = BytesMut::new();
+    let reader = ResponseReader::within(MAX_HEAD, MAX_FIELDS);
+    let answer = h1::ask(&mut io, request, (&mut input, reader)).await;
+    Ok(answer.map_err(|_| "the authorizer gives no proper answer")?.parts)
 }
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -233,3 +299,6 @@ const SUBJECT: HeaderName = HeaderName::from_static("2ptth-subject");
 
 /// As many as a registration may name.
 const MAX_HOSTS: usize = 100;
+/// A head of more is none that says yes or no.
+const MAX_HEAD: usize = 16 << 10;
+const MAX_FIELDS: usize = 100;

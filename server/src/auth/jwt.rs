@@ -3,9 +3,9 @@
 //! Each key checks one algorithm only, whatever the token says: so no token is its own judge
 //! (`alg: none`), and no public key can be taken for a secret (RFC 8725 §2.1).
 //!
-//! Invariant: what is accepted now ends within `max_lifetime_days` from now. That is until when it opens
-//! the door; a tunnel that came in by it lives on past `exp`, until it is lost or the configuration no
-//! longer has the key, since a tunnel is often older than the minutes for which tokens are issued.
+//! Invariant: a token that is accepted now ends within `max_lifetime_days` from now. Only registrations end
+//! then: a tunnel lives on past `exp`, until it is lost or the configuration no longer has the key, since a
+//! tunnel is often older than the minutes for which tokens are issued.
 
 mod keys;
 mod signature;
@@ -17,92 +17,91 @@ use std::sync::Arc;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use ptth_link::settings::Mistake;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::authorization;
 use super::credential::{Claim, Credential, Pass, Refusal};
-use super::secret::{Files, LoadError};
+use super::secret::Files;
 use crate::identity::Mark;
 use crate::router::is_label;
 
 /// `jwt = { hs256_files = ["a", "b"], audience = "…" }`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Shared secrets, the bytes as they are in the file; several, so that they can be rotated.
-    #[serde(default)]
     hs256_files: Vec<PathBuf>,
     /// The same in variables of this process's environment.
-    #[serde(default)]
     hs256_env: Vec<String>,
     /// Ed25519 public keys, PEM.
-    #[serde(default)]
     eddsa_files: Vec<PathBuf>,
     /// RSA public keys, PEM.
-    #[serde(default)]
     rs256_files: Vec<PathBuf>,
-    /// What `aud` must hold. Without it, a token that has an `aud` is meant for somebody else.
+    /// What `aud` must hold. Without it, a token that has an `aud` is meant for another audience.
     audience: Option<String>,
     /// What `iss` must be.
     issuer: Option<String>,
-    /// From `nbf` (or `iat`) to `exp`, in days.
-    #[serde(default = "month")]
-    max_lifetime_days: u32,
+    /// From `nbf` (or `iat`) to `exp`, in days; 31 if it isn't said.
+    max_lifetime_days: Option<u32>,
     /// The claim that says which dynamic name the token is good for.
     name_claim: Option<String>,
-    /// How far the issuer's clock and ours may differ, in seconds.
-    #[serde(default = "minute")]
-    leeway_seconds: u64,
+    /// How far the issuer's clock and ours may differ, in seconds; [`LEEWAY`] if it isn't said.
+    leeway_seconds: Option<u64>,
 }
 
 impl Settings {
-    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-        if self.leeway_seconds > minute() {
-            return Err(LoadError::settings("`jwt`: `leeway_seconds` can be 60 at most"));
+    pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, Mistake> {
+        let leeway = self.leeway_seconds.unwrap_or(LEEWAY);
+        if leeway > LEEWAY {
+            return Err(Mistake::new("`jwt`: `leeway_seconds` can be 60 at most"));
         }
-        if !(1..=MAX_DAYS).contains(&self.max_lifetime_days) {
-            return Err(LoadError::settings("`jwt`: `max_lifetime_days` must be 1 to 3650"));
+        let days = self.max_lifetime_days.unwrap_or(31);
+        // Ten years: more isn't a limit.
+        if !(1..=3650).contains(&days) {
+            return Err(Mistake::new("`jwt`: `max_lifetime_days` must be 1 to 3650"));
         }
-        for text in [&self.audience, &self.issuer, &self.name_claim].into_iter().flatten() {
-            if text.is_empty() {
-                return Err(LoadError::settings(
-                    "`jwt`: `audience`, `issuer` and `name_claim` can be left out, but not empty",
-                ));
-            }
+        let texts = [&self.audience, &self.issuer, &self.name_claim];
+        if texts.into_iter().flatten().any(String::is_empty) {
+            return Err(Mistake::new(
+                "`jwt`: `audience`, `issuer` and `name_claim` can be left out, but not empty",
+            ));
         }
         let mut keys = Vec::new();
         for path in &self.hs256_files {
-            keys.push(self.key(Algorithm::HS256, keys::secret(path, files)?));
+            keys.push((Algorithm::HS256, keys::secret(path, files)?));
         }
         for name in &self.hs256_env {
-            keys.push(self.key(Algorithm::HS256, keys::shared(&files.variable(name.as_bytes())?)));
+            let secret = files.variable(name.as_bytes())?;
+            keys.push((Algorithm::HS256, DecodingKey::from_secret(secret.bytes())));
         }
         for (algorithm, paths) in
             [(Algorithm::EdDSA, &self.eddsa_files), (Algorithm::RS256, &self.rs256_files)]
         {
             for path in paths {
                 let found = keys::public(path, algorithm, files)?;
-                keys.extend(found.into_iter().map(|key| self.key(algorithm, key)));
+                keys.extend(found.into_iter().map(|key| (algorithm, key)));
             }
         }
         if keys.is_empty() {
-            return Err(LoadError::settings(
+            return Err(Mistake::new(
                 "`jwt` needs a key: name a file in `hs256_files`, `eddsa_files` or `rs256_files`, or a variable in `hs256_env`",
             ));
         }
         signature::install();
+        let keys = keys.into_iter().map(|(algorithm, key)| self.key(algorithm, key, leeway));
         Ok(Arc::new(Jwt {
-            keys,
-            max_lifetime: f64::from(self.max_lifetime_days) * SECONDS_PER_DAY,
-            leeway: self.leeway_seconds,
+            keys: keys.collect::<Result<_, _>>()?,
+            max_lifetime: f64::from(days) * SECONDS_PER_DAY,
+            leeway,
             name_claim: self.name_claim,
         }))
     }
 
-    fn key(&self, algorithm: Algorithm, (key, material): (DecodingKey, Vec<u8>)) -> Key {
+    fn key(&self, algorithm: Algorithm, key: DecodingKey, leeway: u64) -> Result<Key, Mistake> {
         let mut rules = Validation::new(algorithm);
-        rules.leeway = self.leeway_seconds;
+        rules.leeway = leeway;
         rules.validate_nbf = true;
         // The library looks at `aud` and `iss` only where they are, unless told that they must be.
         let mut required = vec!["exp"];
@@ -115,25 +114,19 @@ impl Settings {
             required.push("iss");
         }
         rules.set_required_spec_claims(&required);
-        // Whoever passed with another audience, issuer or name must show that he passes with these.
+        // A backend that passed with another audience, issuer or name must show that it passes with these.
         let text = |text: &Option<String>| format!("{text:?}").into_bytes();
         let (audience, issuer, name) =
             (text(&self.audience), text(&self.issuer), text(&self.name_claim));
         let of = format!("jwt {algorithm:?}");
-        Key { key, rules, mark: Mark::of(&of, &[&material, &audience, &issuer, &name]) }
+        let bytes = key.try_get_as_bytes().map_err(Mistake::new)?;
+        let mark = Mark::of(&of, &[bytes, &audience, &issuer, &name]);
+        Ok(Key { key, rules, mark })
     }
 }
 
-fn month() -> u32 {
-    31
-}
-
-fn minute() -> u64 {
-    60
-}
-
-/// Ten years: more isn't a limit.
-const MAX_DAYS: u32 = 3650;
+/// In seconds.
+const LEEWAY: u64 = 60;
 /// The dates of a JWT are seconds (RFC 7519 §2, NumericDate), not a finer unit.
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
@@ -173,7 +166,7 @@ impl Credential for Jwt {
 impl Jwt {
     fn read(&self, token: &[u8]) -> Result<Pass, &'static str> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| NO_TOKEN)?;
-        // RFC 7515 §4.1.11: who doesn't understand an extension must refuse. We know of none.
+        // RFC 7515 §4.1.11: a token with an extension that isn't understood is refused. None is understood here.
         if header.crit.is_some() {
             return Err("it has extensions that are critical, and unknown here");
         }
@@ -184,7 +177,7 @@ impl Jwt {
             None => None,
         };
         let subject = claims.get("sub").and_then(Value::as_str);
-        // One that names nobody is told from others of its key by itself.
+        // A token without a subject is a principal of its own.
         let anonymous = if subject.is_none() && name.is_none() { token } else { &[] };
         let words = [subject, name.as_deref()].map(|word| word.unwrap_or_default().as_bytes());
         let pass = Pass::of(mark).principal(&[words[0], words[1], anonymous]);
@@ -230,7 +223,7 @@ fn label(claim: Option<&Value>) -> Result<String, &'static str> {
     if !is_label(&text.to_ascii_lowercase()) {
         return Err("the claim with the name is no label of a host name");
     }
-    // Whoever issues tokens may tell Alice from alice, whose name is lower case: so no other spelling has it.
+    // An issuer may tell Alice from alice; a name is in lower case, so no other spelling has it.
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err("the claim with the name isn't in lower case");
     }

@@ -4,18 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ptth_link::keys::{KeysError, holds_secret, parse_keys};
+use ptth_link::settings::Mistake;
 use ptth_link::token::PublicKey;
 
 use super::credential::{Claim, Credential, Pass, Refusal};
-use super::secret::{Content, Files, LoadError, Secret};
+use super::secret::{Files, Secret};
 use crate::identity::{Key, Mark};
 
 /// `key = "2ptth_pub_…"`.
-pub(super) fn inline(key: &Secret, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+pub(super) fn inline(key: &Secret, files: &mut Files) -> Result<Arc<dyn Credential>, Mistake> {
     let text = String::from_utf8_lossy(key.bytes());
     let keys = parse_keys(&text).map_err(|why| match why {
-        KeysError::Line { why, .. } => LoadError::settings(format!("`key`: {why}")),
-        why => LoadError::settings(format!("`key`: {why}")),
+        KeysError::Line { why, .. } => Mistake::new(format!("`key`: {why}")),
+        why => Mistake::new(format!("`key`: {why}")),
     })?;
     if holds_secret(&text) {
         let public: Vec<_> = keys.iter().map(ToString::to_string).collect();
@@ -28,12 +29,13 @@ pub(super) fn inline(key: &Secret, files: &mut Files) -> Result<Arc<dyn Credenti
 }
 
 /// `key_file = "…"`: one key a line, as in the file of `--token-file`.
-pub(super) fn in_file(path: &Path, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
-    let content = |text: &str| if holds_secret(text) { Content::Secret } else { Content::Public };
-    let text = files.text(path, content)?;
-    let wrong = |why| format!("the key file {}: {why}", path.display());
-    let keys = parse_keys(&text).map_err(|why| LoadError::settings(wrong(why)))?;
-    Ok(Arc::new(Keys(keys)))
+pub(super) fn in_file(path: &Path, files: &mut Files) -> Result<Arc<dyn Credential>, Mistake> {
+    let text = files.text(path)?;
+    if holds_secret(&text) {
+        files.warn_if_exposed(path);
+    }
+    let wrong = |why| Mistake::new(format!("the key file {}: {why}", path.display()));
+    Ok(Arc::new(Keys(parse_keys(&text).map_err(wrong)?)))
 }
 
 #[derive(Debug)]
@@ -51,10 +53,6 @@ impl Credential for Keys {
 
     fn keeps(&self, of: Mark) -> bool {
         self.0.iter().any(|key| mark(key) == of)
-    }
-
-    fn challenge(&self) -> Option<&'static str> {
-        None
     }
 
     fn keys(&self) -> &[PublicKey] {

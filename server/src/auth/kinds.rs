@@ -5,11 +5,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ptth_link::settings::Mistake;
 use serde::Deserialize;
 
 use super::credential::Credential;
-use super::secret::{Digest, Files, LoadError, Secret};
-use super::{basic, bearer, external, jwt, key};
+use super::secret::{Digest, Files, Secret};
+use super::shared_secret::{Basic, SharedSecret};
+use super::{external, jwt, key};
 
 /// A credential as the configuration writes it: a table with the kind as its one key.
 #[derive(Debug, Deserialize)]
@@ -23,14 +25,14 @@ pub enum Settings {
     BearerSha256(Digest),
     /// A file with a bearer token.
     BearerFile(PathBuf),
-    /// A variable of this process's environment with a bearer token, which changes at a restart only. No output shows
-    /// its name, in whose place somebody may have written the secret.
+    /// A variable of this process's environment, which changes at a restart only. No output shows its name: a
+    /// user may have written the secret in its place.
     BearerEnv(Secret),
     /// User and password.
-    Basic(basic::Settings),
+    Basic(Basic),
     /// JSON Web Tokens of an issuer whose keys are known.
     Jwt(jwt::Settings),
-    /// Somebody else decides, who is asked over HTTP.
+    /// An authorizer that is asked over HTTP decides.
     External(external::Settings),
 }
 
@@ -40,17 +42,17 @@ pub const KINDS: [&str; 8] =
 
 impl Settings {
     /// Makes the credential, and reads the files that it names. Blocks.
-    ///
-    /// # Errors
-    /// [`LoadError`], one sentence for the operator.
-    pub fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, LoadError> {
+    pub fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, Mistake> {
         match self {
             Self::Key(text) => key::inline(&text, files),
             Self::KeyFile(path) => key::in_file(&path, files),
-            Self::BearerSha256(digest) => Ok(bearer::known(digest)),
-            Self::BearerFile(path) => bearer::in_file(&path, files),
-            Self::BearerEnv(name) => bearer::in_environment(&name, files),
-            Self::Basic(settings) => settings.load(files),
+            Self::BearerSha256(digest) => Ok(Arc::new(SharedSecret::Bearer(digest))),
+            Self::BearerFile(path) => SharedSecret::bearer(&files.secret(&path)?, &path.display()),
+            Self::BearerEnv(name) => {
+                let place = "the environment variable that is named here";
+                SharedSecret::bearer(&files.variable(name.bytes())?, &place)
+            }
+            Self::Basic(settings) => SharedSecret::basic(settings, files),
             Self::Jwt(settings) => settings.load(files),
             Self::External(settings) => settings.load(files),
         }

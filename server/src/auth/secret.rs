@@ -12,13 +12,13 @@ use serde::{Deserialize, Deserializer, de};
 
 use ptth_link::crypto;
 use ptth_link::files::is_exposed;
+use ptth_link::settings::Mistake;
 
-/// Bytes that nobody else may see. No output shows them.
+/// Bytes that no output shows.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes the bytes as they are.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
@@ -28,7 +28,6 @@ impl Secret {
         &self.0
     }
 
-    /// By what it is recognised.
     pub fn digest(&self) -> Digest {
         Digest(crypto::sha256(&self.0))
     }
@@ -36,7 +35,7 @@ impl Secret {
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        crypto::same(&self.digest().0, &other.digest().0)
+        self.digest().is_of(&other.0)
     }
 }
 
@@ -64,18 +63,8 @@ impl Digest {
         crypto::same(&crypto::sha256(shown), &self.0)
     }
 
-    /// The 32 bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
-    }
-
-    /// Reads 64 hexadecimal digits. The digest of nothing is refused: an empty secret lets in
-    /// whoever shows nothing.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.trim();
-        let digits = digits.strip_prefix("sha256:").unwrap_or(digits);
-        let digest = crypto::parse_pin(&format!("sha256:{digits}"))?;
-        (digest != crypto::sha256(b"")).then_some(Self(digest))
     }
 }
 
@@ -85,19 +74,23 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// 64 hexadecimal digits. The digest of nothing is refused: an empty secret lets every backend in.
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom(NOT_A_DIGEST))
+        let digits = text.trim();
+        let digits = digits.strip_prefix("sha256:").unwrap_or(digits);
+        let digest = crypto::parse_pin(&format!("sha256:{digits}"));
+        let digest = digest.filter(|digest| *digest != crypto::sha256(b""));
+        digest.map(Self).ok_or_else(|| de::Error::custom(NOT_A_DIGEST))
     }
 }
 
 const NOT_A_DIGEST: &str = "must be the SHA-256 of a secret that isn't empty, 64 hexadecimal digits, as `printf %s \"$SECRET\" | sha256sum` prints them";
 
-/// Reads the files that credentials name, and remembers what it saw.
+/// Reads the files that the configuration names, and remembers what it saw.
 #[derive(Debug)]
 pub struct Files {
-    /// Where relative paths begin: the folder of the configuration file.
     base: PathBuf,
     warnings: Vec<String>,
     /// Over the path and the content of each file so far, and over randomness of this process: no
@@ -105,17 +98,8 @@ pub struct Files {
     digest: [u8; 32],
 }
 
-/// What is in a file, as far as others may see it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Content {
-    /// It may not be readable by others; a warning says so.
-    Secret,
-    /// Public keys and certificates.
-    Public,
-}
-
 impl Files {
-    /// Nothing is read yet. `base` is where relative paths begin.
+    /// `base` is where relative paths begin: the folder of the configuration file.
     pub fn new(base: impl Into<PathBuf>) -> Self {
         static SALT: LazyLock<[u8; 32]> = LazyLock::new(crypto::random);
         Self { base: base.into(), warnings: Vec::new(), digest: *SALT }
@@ -140,112 +124,89 @@ impl Files {
         }
     }
 
-    /// Reads a secret, without a byte order mark, blanks and line ends around it.
-    ///
-    /// # Errors
-    /// [`LoadError`], also if nothing is left.
-    pub fn secret(&mut self, path: &Path) -> Result<Secret, LoadError> {
+    /// Reads a secret, without a byte order mark, blanks and line ends around it. An empty one is an error.
+    pub fn secret(&mut self, path: &Path) -> Result<Secret, Mistake> {
         let bytes = self.bytes(path)?;
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).trim_ascii();
         if bytes.is_empty() {
-            let why = "is empty; an empty secret would let everybody in";
-            return Err(LoadError::file(path, why));
+            return Err(about(path, "is empty; an empty secret would let everybody in"));
         }
         self.warn_if_exposed(path);
         Ok(Secret::new(bytes))
     }
 
-    /// Takes a secret from the environment of this process, without blanks and line ends around it.
-    ///
-    /// # Errors
-    /// [`LoadError`], also if nothing is left. It doesn't quote the name, in whose place somebody may
-    /// have written the secret.
-    pub fn variable(&mut self, name: &[u8]) -> Result<Secret, LoadError> {
+    /// Takes a secret from the environment of this process, without blanks and line ends around it. An empty one is
+    /// an error, which doesn't quote the name: a user may have written the secret in its place.
+    pub fn variable(&mut self, name: &[u8]) -> Result<Secret, Mistake> {
         // The system's function panics at these.
         let name = std::str::from_utf8(name).ok();
         let name = name.filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
         let value = name.and_then(std::env::var_os).unwrap_or_default();
         let secret = value.as_encoded_bytes().trim_ascii();
         if secret.is_empty() {
-            return Err(LoadError::settings(
+            return Err(Mistake::new(
                 "the environment variable that is named here isn't set, or is empty; what stands here is its name, not the secret",
             ));
         }
         Ok(Secret::new(secret))
     }
 
-    /// Reads a text; `content` says whether others may see it.
-    ///
-    /// # Errors
-    /// [`LoadError`]
-    pub fn text(
-        &mut self,
-        path: &Path,
-        content: impl FnOnce(&str) -> Content,
-    ) -> Result<String, LoadError> {
+    /// Reads a text that others may see.
+    pub fn text(&mut self, path: &Path) -> Result<String, Mistake> {
         let bytes = self.bytes(path)?;
-        let text =
-            String::from_utf8(bytes).map_err(|_| LoadError::file(path, "isn't UTF-8 text"))?;
-        if content(&text) == Content::Secret {
-            self.warn_if_exposed(path);
-        }
-        Ok(text)
+        String::from_utf8(bytes).map_err(|_| about(path, "isn't UTF-8 text"))
     }
 
-    fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, LoadError> {
-        let unreadable = |err: io::Error| {
-            let why =
-                format!("can't be read ({err}); check its path and that this user may read it");
-            LoadError::file(path, why)
-        };
+    pub(crate) fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, Mistake> {
         let mut bytes = Vec::new();
-        let file = File::open(self.base.join(path)).map_err(unreadable)?;
-        file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        let file = File::open(self.base.join(path)).map_err(|err| unreadable(path, &err))?;
+        let read = file.take(LONGEST + 1).read_to_end(&mut bytes);
+        read.map_err(|err| unreadable(path, &err))?;
         if bytes.len() as u64 > LONGEST {
-            let why = "is longer than a megabyte, so it can't be a secret; check the path";
-            return Err(LoadError::file(path, why));
+            let why = "is longer than a megabyte, so it is neither a secret nor a certificate; check the path";
+            return Err(about(path, why));
         }
         let name = crypto::sha256(path.as_os_str().as_encoded_bytes());
         self.digest = crypto::sha256(&[self.digest, name, crypto::sha256(&bytes)].concat());
         Ok(bytes)
     }
 
-    fn warn_if_exposed(&mut self, path: &Path) {
+    /// Warns if others can read this file, which holds a secret.
+    pub(super) fn warn_if_exposed(&mut self, path: &Path) {
         if is_exposed(&self.base.join(path)) {
-            self.warn(format!(
-                "{} holds a secret and everybody on this machine can read it; `chmod 600` it",
-                path.display()
-            ));
+            self.warn(readable(path, "a secret"));
         }
     }
 }
 
-/// More is no secret and no key: a path that was mistaken, maybe a device without an end.
+/// A key that only root may read is what containers meet most, so it gets advice of its own.
+fn unreadable(path: &Path, err: &io::Error) -> Mistake {
+    if err.kind() != io::ErrorKind::PermissionDenied {
+        return about(path, format!("can't be read ({err}); check the path"));
+    }
+    Mistake::new(format!(
+        "this user may not read {}, as happens in a container that isn't root's: run it with `--user` set to the file's owner, let an ACL allow it (`setfacl -R -m u:UID:rX` on its directories), or give a copy that it may read",
+        path.display()
+    ))
+}
+
+/// More is no secret, key or certificate: a path that was mistaken, maybe a device without an end.
 const LONGEST: u64 = 1 << 20;
 
-/// Why a credential can't be used: one sentence for the operator, which quotes no secret.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LoadError(String);
-
-impl LoadError {
-    /// A file, and what is wrong with it as the end of a sentence that begins with its path.
-    pub(super) fn file(path: &Path, why: impl fmt::Display) -> Self {
-        Self(format!("{} {why}", path.display()))
-    }
-
-    /// Settings that contradict each other or say too little.
-    pub(super) fn settings(why: impl Into<String>) -> Self {
-        Self(why.into())
-    }
+/// What is wrong with a file, as the end of a sentence that begins with its path.
+pub(crate) fn about(path: &Path, why: impl fmt::Display) -> Mistake {
+    Mistake::new(format!("{} {why}", path.display()))
 }
 
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// A warning, if every user of this machine can read a file that holds `what`.
+pub(crate) fn exposed(path: &Path, what: &str) -> Option<String> {
+    is_exposed(path).then(|| readable(path, what))
 }
 
-impl std::error::Error for LoadError {}
+fn readable(path: &Path, what: &str) -> String {
+    let path = path.display();
+    format!("{path} holds {what} and everybody on this machine can read it; `chmod 600` it")
+}
 
 #[cfg(test)]
 mod tests {
@@ -286,7 +247,10 @@ mod tests {
             assert!(error.to_string().starts_with(said), "{error}");
         }
         folder.write("binary", b"\xff\xfe");
-        let error = Files::new(&folder.0).text(Path::new("binary"), |_| Content::Public);
+        let denied = unreadable(Path::new("/x/key"), &io::ErrorKind::PermissionDenied.into());
+        let sentence = denied.to_string();
+        assert!(sentence.contains("/x/key") && sentence.contains("`--user`"), "{sentence}");
+        let error = Files::new(&folder.0).text(Path::new("binary"));
         assert_eq!(error.unwrap_err().to_string(), "binary isn't UTF-8 text");
     }
 
@@ -330,25 +294,24 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = Scratch::new();
         let path = folder.write("secret", "s3cret");
-        let warnings = |mode, content: Option<Content>| {
+        let warnings = |mode, secret: bool| {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let mut files = Files::new(&folder.0);
             for _ in 0..2 {
-                match content {
-                    None => drop(files.secret(Path::new("secret")).unwrap()),
-                    Some(content) => drop(files.text(Path::new("secret"), |_| content).unwrap()),
+                match secret {
+                    true => drop(files.secret(Path::new("secret")).unwrap()),
+                    false => drop(files.text(Path::new("secret")).unwrap()),
                 }
             }
             files.warnings().to_vec()
         };
         let expected =
             "secret holds a secret and everybody on this machine can read it; `chmod 600` it";
-        assert_eq!(warnings(0o644, None), [expected]);
-        assert_eq!(warnings(0o644, Some(Content::Secret)), [expected]);
+        assert_eq!(warnings(0o644, true), [expected]);
         let none: [&str; 0] = [];
-        assert_eq!(warnings(0o644, Some(Content::Public)), none);
-        assert_eq!(warnings(0o640, None), none);
-        assert_eq!(warnings(0o600, None), none);
+        assert_eq!(warnings(0o644, false), none);
+        assert_eq!(warnings(0o640, true), none);
+        assert_eq!(warnings(0o600, true), none);
     }
 
     #[test]

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use http::HeaderValue;
+use ptth_link::settings::Mistake;
 use serde_json::Value;
 
-use super::{Claim, Credential, Files, LoadError, Pass, Refusal, Settings};
+use super::{Claim, Credential, Files, Pass, Refusal, Settings};
 use crate::tls::testing::Scratch;
 
 /// Makes a credential of its settings. Files are looked for in `folder`.
 pub(crate) fn load(
     folder: &Scratch,
     settings: Value,
-) -> Result<(Arc<dyn Credential>, Files), LoadError> {
+) -> Result<(Arc<dyn Credential>, Files), Mistake> {
     let settings: Settings = serde_json::from_value(settings).unwrap();
     // Whatever it is made of may be shown in a log.
     assert_hidden(folder, &settings);

@@ -1,4 +1,4 @@
-//! Who gets in, and as whom.
+//! Which backends get in, and as which identity.
 
 use std::sync::Arc;
 

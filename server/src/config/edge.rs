@@ -9,7 +9,7 @@ use ptth_link::tcp::is_near;
 
 use super::Config;
 
-/// The addresses of proxies whose word counts.
+/// The addresses of proxies whose Forwarded fields and PROXY headers count.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Trusted(Arc<[IpNet]>);
 
@@ -27,16 +27,11 @@ impl Trusted {
         list.iter().map(network).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether no address is trusted.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What the operator should hear of a list with more in it than somebody's own networks.
+    /// A warning of a network wider than 10.0.0.0/8, the widest private one, or than what a provider gets.
     fn warning(&self) -> Option<String> {
         let wide = |network: &&IpNet| match network {
-            IpNet::V4(v4) => v4.prefix_len() < WIDE_V4,
-            IpNet::V6(v6) => v6.prefix_len() < WIDE_V6,
+            IpNet::V4(v4) => v4.prefix_len() < 8,
+            IpNet::V6(v6) => v6.prefix_len() < 7,
         };
         let network = self.0.iter().find(wide)?;
         Some(format!(
@@ -50,11 +45,6 @@ impl Trusted {
         self.0.iter().any(|network| network.contains(&address))
     }
 }
-
-/// Wider than the widest private network, 10.0.0.0/8.
-const WIDE_V4: u8 = 8;
-/// Wider than what a provider gets.
-const WIDE_V6: u8 = 7;
 
 /// Whether trusted proxies begin their connections with a header of the PROXY protocol.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -94,7 +84,7 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
     }
     config.proxy_protocol = sources.value("proxy_protocol").unwrap_or_default();
     if config.proxy_protocol == ProxyProtocol::Required
-        && let Some(given) = sources.get("proxy_protocol").filter(|_| config.trusted.is_empty())
+        && let Some(given) = sources.get("proxy_protocol").filter(|_| config.trusted.0.is_empty())
     {
         sources.mistakes.add(given.here("--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there"));
     }
@@ -108,7 +98,7 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
         )));
     }
     config.redirect = addresses(sources, "redirect", HTTP).unwrap_or_default();
-    if !config.plain.is_empty() && config.trusted.is_empty() {
+    if !config.plain.is_empty() && config.trusted.0.is_empty() {
         config.warnings.push(
             "--plain without --trusted-proxies: to the origin every visitor has the address of the proxy before this gateway, and came by http".to_owned(),
         );
@@ -157,7 +147,6 @@ fn is_private(address: IpAddr) -> bool {
         }
 }
 
-/// The port of HTTP.
 const HTTP: u16 = 80;
 
 #[cfg(test)]

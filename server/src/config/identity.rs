@@ -8,13 +8,13 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::ServerName;
 
-use ptth_link::files::{self, is_exposed};
+use ptth_link::files;
 use ptth_link::keys::{KeysError, holds_secret, parse_keys};
 use ptth_link::settings::{Given, Mistake, Origin, Sources, TokenSource};
 use ptth_link::token::Token;
 
 use super::{Admission, CertificateSource};
-use crate::auth::Secret;
+use crate::auth::{Secret, about, exposed};
 
 /// The certificate that a flag, a variable or a key of the file gives, if one does.
 pub(super) fn certificate(
@@ -24,7 +24,7 @@ pub(super) fn certificate(
     // The source that counts most decides alone: `--self-signed` with CERT set is no conflict.
     let said = sources.nearest(&["self_signed", "cert", "key"]);
     let Some((name, given)) = said.first() else {
-        // Behind somebody else's TLS it needs none.
+        // Behind a proxy that ends TLS it needs none.
         return text(sources);
     };
     if *name == "self_signed" {
@@ -46,24 +46,20 @@ pub(super) fn certificate(
             "--name is for --self-signed; the names of a certificate from a file are in the file",
         )),
         (Some(cert), Some(key), None) => Ok(Some(CertificateSource::Files { cert, key })),
-        (Some(cert), ..) => Err(given.here(no_key(&cert))),
-        (_, Some(key), _) => Err(given.here(no_certificate(&key))),
+        (Some(cert), ..) => Err(given.here(half(true, &cert))),
+        (_, Some(key), _) => Err(given.here(half(false, &key))),
         (None, None, _) => Ok(None),
     }
 }
 
-fn no_key(cert: &Path) -> String {
-    format!(
-        "the certificate {} needs its private key: give --key FILE (or KEY), the same file if it holds both",
-        cert.display()
-    )
-}
-
-fn no_certificate(key: &Path) -> String {
-    format!(
-        "the key {} needs its certificate: give --cert FILE (or CERT), the same file if it holds both",
-        key.display()
-    )
+/// What is said of a certificate without its key, or of a key without its certificate.
+fn half(is_certificate: bool, path: &Path) -> String {
+    let path = path.display();
+    let (half, needs) = match is_certificate {
+        true => ("certificate", "private key: give --key FILE (or KEY)"),
+        false => ("key", "certificate: give --cert FILE (or CERT)"),
+    };
+    format!("the {half} {path} needs its {needs}, the same file if it holds both")
 }
 
 /// As container platforms give it: PEM text in variables, or its base64.
@@ -83,13 +79,13 @@ fn text(sources: &Sources<'_>) -> Result<Option<CertificateSource>, Mistake> {
     match (pem("cert_pem")?, pem("key_pem")?) {
         (Some(cert), Some(key)) => Ok(Some(CertificateSource::Text { cert, key })),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(Mistake::new(no_key("CERT_PEM".as_ref()))),
-        (None, Some(_)) => Err(Mistake::new(no_certificate("KEY_PEM".as_ref()))),
+        (Some(_), None) => Err(Mistake::new(half(true, "CERT_PEM".as_ref()))),
+        (None, Some(_)) => Err(Mistake::new(half(false, "KEY_PEM".as_ref()))),
     }
 }
 
 fn self_signed(sources: &Sources<'_>, state: Option<&Path>) -> CertificateSource {
-    let (mut names, kept) = (Vec::new(), state.map(Path::to_owned));
+    let mut names = Vec::new();
     if let Some((given, list)) = sources.list("name") {
         for name in &list {
             let bare = name.strip_prefix("*.").unwrap_or(name);
@@ -101,24 +97,23 @@ fn self_signed(sources: &Sources<'_>, state: Option<&Path>) -> CertificateSource
         }
         names = list;
     }
-    CertificateSource::SelfSigned { names, kept }
+    CertificateSource::SelfSigned { names, kept: state.map(Path::to_owned) }
 }
 
-/// Which backends the gateway as a whole admits, and the text that says so.
+/// Which backends the gateway as a whole admits.
 pub(super) fn admission(
     sources: &Sources<'_>,
     state: Option<&Path>,
     warnings: &mut Vec<String>,
-) -> Result<(Admission, String), Mistake> {
+) -> Result<Admission, Mistake> {
     let open = sources.get("open").filter(|_| sources.switch("open"));
     let source = match (TokenSource::of(sources)?, open) {
         (Some(source), None) => source,
-        (None, Some(_)) => return Ok((Admission::Open, String::new())),
+        (None, Some(_)) => return Ok(Admission::Open),
         (None, None) => {
-            let token = state.map_or_else(|| Ok(Token::generate()), kept)?;
-            return Ok((Admission::of(token), String::new()));
+            return state.map_or_else(|| Ok(Token::generate()), kept).map(Admission::made);
         }
-        // No precedence here: guessing wrong would let everybody in.
+        // No precedence here: guessing wrong would let every backend in.
         (Some(_), Some(open)) => {
             return Err(open.here(
                 "--open admits any backend, so it contradicts --token-file, TOKEN_FILE and TOKEN; remove one of them",
@@ -130,8 +125,10 @@ pub(super) fn admission(
         KeysError::Line { why, .. } if source.file.is_none() => source.wrong(why),
         why => source.wrong(why),
     })?;
-    warnings.extend(source.file.as_deref().and_then(|path| exposed(path, &text)));
-    Ok((Admission::Keys { keys, file: source.file, made: None }, text))
+    let private = source.file.as_deref().filter(|_| holds_secret(&text));
+    let warning = private.and_then(|path| exposed(path, "a private token"));
+    warnings.extend(warning.map(|warning| warning + ", or keep only the public half there"));
+    Ok(Admission::Keys { keys, file: source.file, made: None })
 }
 
 /// The token that was made at an earlier start, else a new one, which is kept for the next.
@@ -144,23 +141,10 @@ fn kept(folder: &Path) -> Result<Token, Mistake> {
         Err(err) if err.kind() == ErrorKind::NotFound => {
             let token = Token::generate();
             files::replace(&path, &format!("{}\n", token.reveal()), true).map_err(|err| {
-                Mistake::new(format!(
-                    "{} can't be written ({err}); check the folder of --state",
-                    path.display()
-                ))
+                about(&path, format!("can't be written ({err}); check the folder of --state"))
             })?;
             Ok(token)
         }
-        Err(err) => Err(Mistake::new(format!("{} can't be read ({err})", path.display()))),
+        Err(err) => Err(about(&path, format!("can't be read ({err})"))),
     }
-}
-
-/// A warning if others on the machine can read a private half.
-fn exposed(path: &Path, text: &str) -> Option<String> {
-    (holds_secret(text) && is_exposed(path)).then(|| {
-        format!(
-            "{} holds a private token and everybody on this machine can read it; `chmod 600` it, or keep only the public half there",
-            path.display()
-        )
-    })
 }

@@ -1,40 +1,12 @@
 //! `[names]` of the configuration file, checked, also against the routes.
 
-use std::time::Duration;
-
-use serde::Deserialize;
-use toml::Spanned;
-use toml::de::DeValue;
-
 use ptth_link::settings::file::{self, Value};
-use ptth_link::settings::{As, List, Prefix, Scalar, Whole};
+use ptth_link::settings::{List, Prefix, Scalar};
 
-use super::route::{NameGrant, Names, NoBackend, WhenTaken};
+use super::route::{NameGrant, Names};
 use super::routes::{NOBODY, Read, Reader};
 use crate::auth::KINDS;
 use crate::router::{self, HostPattern, PatternError};
-
-/// `[names]`, but for `allow`, credentials, and `no_backend` as a table.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NamesTable {
-    domain: Option<As<Host>>,
-    path_hosts: Option<List<Host>>,
-    path_prefix: Option<As<Prefix>>,
-    strip: Option<bool>,
-    when_taken: Option<As<WhenTaken>>,
-    no_backend: Option<As<NoBackend>>,
-    queue: Option<As<Duration>>,
-    hold: Option<As<Duration>>,
-    hold_requests: Option<Spanned<As<Whole>>>,
-}
-
-/// `[[names.allow]]`, but for the credential.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GrantTable {
-    names: Option<List<String>>,
-}
 
 /// A host that is a name, in lower case.
 struct Host(String);
@@ -52,41 +24,37 @@ impl Scalar for Host {
 }
 
 /// The dynamic names, none of which may be a route's.
-pub(super) fn names(
-    reader: &mut Reader<'_>,
-    mut value: Value<'_>,
+pub(super) fn names<'a>(
+    reader: &mut Reader<'a>,
+    value: Value<'a>,
     others: &[Read],
 ) -> Option<Names> {
-    let (at, mistakes) = (value.span().start, reader.mistakes);
-    let allow = reader.file.tables(&mut value, "allow", mistakes);
-    let no_backend = file::take_table(&mut value, "no_backend");
-    // Credentials without a list of names: `jwt = {…}`.
-    let open = KINDS.iter().filter_map(|kind| {
-        let inner = file::take(&mut value, kind)?;
-        let (at, key) = (inner.span(), Spanned::new(inner.span(), (*kind).into()));
-        Some(Spanned::new(at, DeValue::Table([(key, inner)].into_iter().collect())))
-    });
-    let open: Vec<Value<'_>> = open.collect();
-    let nowhere = ["domain", "path_hosts"].iter().all(|key| value.get_ref().get(*key).is_none());
-    let read: NamesTable = reader.file.schema(value, "[names]", mistakes)?;
-    let mut names = Names::new(read.domain.map_or_else(String::new, |As(Host(name))| name), vec![]);
-    let path_hosts = read.path_hosts.map(|list| list.items).unwrap_or_default();
-    names.path_hosts = path_hosts.into_iter().map(|(_, Host(name))| name).collect();
-    if nowhere {
-        reader.wrong(at, "`[names]` needs `domain` or `path_hosts`");
-        return None;
-    }
-    let prefix = read.path_prefix.map_or_else(String::new, |As(Prefix(path))| path);
-    names.path_prefix = prefix.trim_end_matches('/').to_owned();
-    names.strip = read.strip.unwrap_or(names.strip);
-    names.when_taken = read.when_taken.map_or(names.when_taken, |As(when)| when);
-    names.queue = read.queue.map_or(names.queue, |As(time)| time);
-    names.hold = reader.hold(read.hold, read.hold_requests);
-    let no_backend = no_backend.and_then(|value| reader.no_backend(value));
-    let no_backend = read.no_backend.map(|As(answer)| answer).or(no_backend);
-    names.no_backend = no_backend.unwrap_or(names.no_backend);
-    apart(reader, &names, others);
+    let mut fields = reader.fields(value, "[names]")?;
+    let (at, mistakes) = (fields.at, reader.mistakes);
+    let allow = reader.file.tables(&mut fields.value, "allow", mistakes);
     let allow = allow.map(|(_, tables)| tables).unwrap_or_default();
+    // Credentials without a list of names: `jwt = {…}`.
+    let open: Vec<_> = KINDS.iter().filter_map(|kind| fields.alone(kind)).collect();
+    let said = |key: &str| fields.value.get_ref().get(key).is_some();
+    let nowhere = !said("domain") && !said("path_hosts");
+    let domain = fields.scalar("domain").map_or_else(String::new, |(_, Host(name))| name);
+    let mut names = Names::new(domain, vec![]);
+    let path_hosts = fields.field::<List<Host>>("path_hosts").map(|list| list.items);
+    let path_hosts = path_hosts.into_iter().flatten().map(|(_, Host(name))| name);
+    names.path_hosts = path_hosts.collect();
+    if let Some((_, Prefix(path))) = fields.scalar("path_prefix") {
+        path.trim_end_matches('/').clone_into(&mut names.path_prefix);
+    }
+    names.strip = fields.field("strip").unwrap_or(names.strip);
+    fields.set("when_taken", &mut names.when_taken);
+    fields.set("queue", &mut names.queue);
+    names.hold = reader.hold(&mut fields);
+    names.no_backend = reader.no_backend(&mut fields).unwrap_or(names.no_backend);
+    fields.end();
+    if nowhere {
+        return reader.refuse(at, "`[names]` needs `domain` or `path_hosts`");
+    }
+    apart(reader, &names, others);
     let none = allow.is_empty() && open.is_empty();
     names.allow = allow.into_iter().filter_map(|it| grant(reader, it, &names, others)).collect();
     for table in open {
@@ -99,22 +67,23 @@ pub(super) fn names(
     Some(names)
 }
 
-fn grant(
-    reader: &mut Reader<'_>,
-    mut value: Value<'_>,
+fn grant<'a>(
+    reader: &mut Reader<'a>,
+    value: Value<'a>,
     names: &Names,
     others: &[Read],
 ) -> Option<NameGrant> {
-    let at = value.span().start;
-    let credential = file::take(&mut value, "credential");
-    let read: GrantTable = reader.file.schema(value, "[[names.allow]]", reader.mistakes)?;
+    let mut fields = reader.fields(value, "[[names.allow]]")?;
+    let at = fields.at;
+    let credential = file::take(&mut fields.value, "credential");
+    let listed = fields.field::<List<String>>("names");
+    fields.end();
     let Some(credential) = credential else {
-        reader.wrong(at, "`[[names.allow]]` needs `credential`");
-        return None;
+        return reader.refuse(at, "`[[names.allow]]` needs `credential`");
     };
     let credential = reader.credential(credential);
-    // Any, but for those that others list.
-    let listed = read.names.filter(|it| !matches!(&*it.items, [(_, all)] if all == "*"));
+    // `*`: any, but for those that other grants list.
+    let listed = listed.filter(|it| !matches!(&*it.items, [(_, all)] if all == "*"));
     if let Some(list) = listed.as_ref().filter(|list| list.items.is_empty()) {
         reader.wrong(list.span.start, format!("`names` is empty, {NOBODY}"));
     }

@@ -16,7 +16,7 @@ use crate::router::{self, HostPattern};
 pub struct Route {
     /// What logs call it; no two routes share one.
     pub name: String,
-    /// Its hosts; never none.
+    /// Never empty.
     pub hosts: Vec<HostPattern>,
     /// The prefix of its paths: `/`, or like `/a/b`, without a slash at the end.
     pub path: String,
@@ -26,8 +26,7 @@ pub struct Route {
     pub when_taken: WhenTaken,
     /// What a visitor gets where no backend is.
     pub no_backend: NoBackend,
-    /// Any one of these lets a backend in. `None`: whom the gateway as a whole admits
-    /// ([`super::Config::admission`]).
+    /// Any one of these lets a backend in. `None`: [`super::Config::admission`] decides.
     pub allow: Option<Vec<Arc<dyn Credential>>>,
     /// How long a request waits while all tunnels are full; then 503.
     pub queue: Duration,
@@ -38,7 +37,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// A route with all its defaults: every path of these hosts, for whom the gateway admits.
+    /// A route with all its defaults: every path of these hosts, without `allow`.
     pub fn new(name: impl Into<String>, hosts: Vec<HostPattern>) -> Self {
         Self {
             name: name.into(),
@@ -84,7 +83,7 @@ pub enum NoBackend {
     Redirect(HeaderValue),
 }
 
-/// An answer at once, as senders of webhooks want it; the request is delivered behind their backs.
+/// An answer at once, as senders of webhooks want it; the request is delivered after it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Respond {
     /// 200, 202 or 204.
@@ -96,11 +95,6 @@ pub struct Respond {
 impl Respond {
     /// The largest body that can be allowed, in bytes: it finds room beside one route that floods.
     pub const LARGEST: usize = 4 << 20;
-
-    /// With the usual limit.
-    pub fn new(status: StatusCode) -> Self {
-        Self { status, limit: RESPOND_LIMIT }
-    }
 }
 
 /// Requests wait for a backend to come, instead of failing.
@@ -112,20 +106,12 @@ pub struct Hold {
     pub requests: usize,
 }
 
-impl Hold {
-    /// With the usual number of requests.
-    pub fn new(time: Duration) -> Self {
-        Self { time, requests: HOLD_REQUESTS }
-    }
-}
-
 /// Dynamic names: a backend asks for one and serves `https://NAME.domain/`.
 #[derive(Clone, Debug)]
 pub struct Names {
     /// In lower case, without a final dot. Empty: they are found by path alone.
     pub domain: String,
-    /// Hosts, in lower case, where `https://HOST/NAME/` leads to the same. All names are one origin there for
-    /// browsers.
+    /// Hosts, in lower case, where `https://HOST/NAME/` leads to the same. For browsers all names are one origin there.
     pub path_hosts: Vec<String>,
     /// What stands before `/NAME` there: empty, or like `/a/b`.
     pub path_prefix: String,
@@ -133,9 +119,9 @@ pub struct Names {
     pub strip: bool,
     /// What becomes of a backend whose name another one has.
     pub when_taken: WhenTaken,
-    /// What a visitor gets where nobody has the name.
+    /// What a visitor gets where no backend has the name.
     pub no_backend: NoBackend,
-    /// Who may have which; never none.
+    /// Never empty.
     pub allow: Vec<NameGrant>,
     /// As [`Route::queue`].
     pub queue: Duration,
@@ -164,10 +150,8 @@ impl Names {
             hold: None,
         }
     }
-}
 
-impl Names {
-    /// What is to be said of settings that are what they should be only if those who have names trust each other.
+    /// A warning of a setting for backends that trust each other.
     pub(super) fn warning(&self) -> Option<String> {
         let hosts = self.path_hosts.join(", ");
         (!hosts.is_empty()).then(|| {
@@ -178,7 +162,7 @@ impl Names {
     }
 }
 
-/// Who may have which names.
+/// A credential, and the names that it is good for.
 #[derive(Clone, Debug)]
 pub struct NameGrant {
     /// Labels in lower case. `None`: any, but where the credential itself speaks of one, only that.
@@ -190,7 +174,6 @@ pub struct NameGrant {
 /// How long a request waits while all tunnels are full.
 const QUEUE: Duration = Duration::from_secs(1);
 /// Requests that `hold` keeps.
-const HOLD_REQUESTS: usize = 100;
-/// The largest body that `respond` takes: webhooks are small, and
-/// each is kept in memory.
-const RESPOND_LIMIT: usize = 1 << 20;
+pub(super) const HOLD_REQUESTS: usize = 100;
+/// The largest body that `respond` takes: webhooks are small, and each is kept in memory.
+pub(super) const RESPOND_LIMIT: usize = 1 << 20;

@@ -2,30 +2,30 @@
 //! against each other.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
 use ptth_client::config::OriginAddress;
 use ptth_link::settings::file::{self, Value};
 use ptth_link::settings::{
-    self, As, Env, File, List, Mistake, Mistakes, Prefix, Table, Whole, split,
+    self, As, Env, File, List, Mistake, Mistakes, Prefix, Scalar, Table, Whole, split,
 };
 use ptth_link::token;
 
 use super::names::names;
-use super::route::{Hold, Names, NoBackend, Respond, Route, WhenTaken};
+use super::route::{HOLD_REQUESTS, Hold, Names, NoBackend, RESPOND_LIMIT, Respond, Route};
 use super::scalars::{Size, Status};
 use super::{Args, CertificateSource};
-use crate::auth::{Content, Credential, Files, Settings};
+use crate::auth::{Credential, Files, Settings};
 use crate::router::{self, HostPattern};
 
-/// What the file says.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     pub(super) settings: Table,
@@ -34,14 +34,13 @@ pub(super) struct Tables {
     pub(super) names: Option<Names>,
 }
 
-/// What reads the tables of a file.
 pub(super) struct Reader<'a> {
     pub(super) file: &'a File,
     pub(super) files: &'a mut Files,
     pub(super) mistakes: &'a Mistakes,
 }
 
-/// A route, and the places of its parts.
+/// A route, and the places of its parts in the file.
 pub(super) struct Read {
     pub(super) route: Route,
     /// Of the table.
@@ -50,37 +49,47 @@ pub(super) struct Read {
     pub(super) hosts: Vec<usize>,
 }
 
-/// `[[certificate]]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CertificateTable {
-    cert: Option<As<String>>,
-    key: Option<As<String>>,
+/// A table of the file. Its fields are taken out one by one; [`Self::end`] tells those that are left.
+pub(super) struct Fields<'a> {
+    file: &'a File,
+    mistakes: &'a Mistakes,
+    pub(super) value: Value<'a>,
+    /// What the sentences call the table.
+    name: &'static str,
+    pub(super) at: usize,
 }
 
-/// `[[route]]`, but for its `allow`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RouteTable {
-    name: Option<Spanned<As<String>>>,
-    hosts: Option<List<HostPattern>>,
-    path: Option<As<Prefix>>,
-    strip: Option<bool>,
-    when_taken: Option<As<WhenTaken>>,
-    no_backend: Option<As<NoBackend>>,
-    queue: Option<As<Duration>>,
-    respond: Option<As<Status>>,
-    respond_limit: Option<Spanned<As<Size>>>,
-    hold: Option<As<Duration>>,
-    hold_requests: Option<Spanned<As<Whole>>>,
-}
+impl<'a> Fields<'a> {
+    /// A field by its schema. What can't be read is noted and left out.
+    pub(super) fn field<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        let alone = self.alone(key)?;
+        let read: Option<HashMap<String, T>> = self.file.schema(alone, self.name, self.mistakes);
+        read?.remove(key)
+    }
 
-/// `no_backend` as a table.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoBackendTable {
-    page: Option<Spanned<As<String>>>,
-    origin: Option<Spanned<As<String>>>,
+    /// Takes a field out, into a table of its own.
+    pub(super) fn alone(&mut self, key: &str) -> Option<Value<'a>> {
+        let DeValue::Table(table) = self.value.get_mut() else { return None };
+        let (key, value) = table.remove_entry(key)?;
+        Some(Spanned::new(value.span(), DeValue::Table([(key, value)].into_iter().collect())))
+    }
+
+    /// A scalar and its place.
+    pub(super) fn scalar<T: Scalar>(&mut self, key: &str) -> Option<(usize, T)> {
+        let read: Spanned<As<T>> = self.field(key)?;
+        Some((read.span().start, read.into_inner().0))
+    }
+
+    /// Reads a scalar into its place, if there is one.
+    pub(super) fn set<T: Scalar>(&mut self, key: &str, value: &mut T) {
+        if let Some((_, read)) = self.scalar(key) {
+            *value = read;
+        }
+    }
+
+    pub(super) fn end(self) {
+        self.file.unknown(self.value, self.name, &[], self.mistakes);
+    }
 }
 
 impl Tables {
@@ -128,128 +137,139 @@ pub(super) fn names_of_variables(env: &Env<'_>) -> Result<Option<File>, Mistake>
     Ok(Some(File::of("NAMES_DOMAIN", format!("[names]\n{table}{jwt}"))))
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// Notes a mistake at a byte of the file.
-    pub(super) fn wrong(&self, at: usize, sentence: impl std::fmt::Display) {
+    pub(super) fn wrong(&self, at: usize, sentence: impl Display) {
         self.mistakes.add(self.file.wrong(at, sentence));
     }
 
-    fn certificate(&mut self, table: Value<'_>) -> Option<CertificateSource> {
-        let at = table.span().start;
-        let read: CertificateTable = self.file.schema(table, "[[certificate]]", self.mistakes)?;
-        let path = |path: Option<As<String>>| {
-            let As(path) = path.filter(|As(path)| !path.is_empty())?;
-            Some(self.file.folder().join(path))
-        };
-        match (path(read.cert), path(read.key)) {
-            (Some(cert), Some(key)) => return Some(CertificateSource::Files { cert, key }),
-            (None, _) => self.wrong(at, "`[[certificate]]` needs `cert`"),
-            (_, None) => self.wrong(at, "`cert` needs `key`"),
-        }
-        None
+    /// The same, in place of a value.
+    pub(super) fn refuse<T>(&self, at: usize, sentence: impl Display) -> Option<T> {
+        self.mistakes.note(Err(self.file.wrong(at, sentence)))
     }
 
-    fn route(&mut self, mut table: Value<'_>, only: bool) -> Option<Read> {
-        let (at, before) = (table.span().start, self.mistakes.count());
-        let allow = self.file.tables(&mut table, "allow", self.mistakes);
-        let no_backend = file::take_table(&mut table, "no_backend");
-        let no_hosts = table.get_ref().as_table().is_some_and(|table| !table.contains_key("hosts"));
-        let read: RouteTable = self.file.schema(table, "[[route]]", self.mistakes)?;
-        let (patterns, hosts) = match read.hosts {
-            Some(list) if list.items.is_empty() => {
-                if self.mistakes.is_empty() {
-                    self.wrong(
-                        list.span.start,
-                        "`hosts` is empty, so this route would never be used",
-                    );
+    pub(super) fn fields(&self, value: Value<'a>, name: &'static str) -> Option<Fields<'a>> {
+        let at = value.span().start;
+        if !value.get_ref().is_table() {
+            return self.refuse(at, format!("`{}` takes a table", name.trim_matches(['[', ']'])));
+        }
+        Some(Fields { file: self.file, mistakes: self.mistakes, value, name, at })
+    }
+
+    fn certificate(&mut self, table: Value<'a>) -> Option<CertificateSource> {
+        let mut fields = self.fields(table, "[[certificate]]")?;
+        let mut path = |key| {
+            let (_, path) = fields.scalar::<String>(key).filter(|(_, path)| !path.is_empty())?;
+            Some(self.file.folder().join(path))
+        };
+        let (cert, key, at) = (path("cert"), path("key"), fields.at);
+        fields.end();
+        match (cert, key) {
+            (Some(cert), Some(key)) => Some(CertificateSource::Files { cert, key }),
+            (None, _) => self.refuse(at, "`[[certificate]]` needs `cert`"),
+            (_, None) => self.refuse(at, "`cert` needs `key`"),
+        }
+    }
+
+    fn route(&mut self, table: Value<'a>, only: bool) -> Option<Read> {
+        let before = self.mistakes.count();
+        let mut fields = self.fields(table, "[[route]]")?;
+        let at = fields.at;
+        if fields.value.get_ref().get("hosts").is_none() && !only {
+            self.wrong(at, "this route needs `hosts`, since it isn't the only one");
+        }
+        let (patterns, hosts) = match fields.field::<List<HostPattern>>("hosts") {
+            Some(list) if !list.items.is_empty() => {
+                list.items.into_iter().map(|(at, host)| (host, at.start)).unzip()
+            }
+            list => {
+                if let Some(list) = list.filter(|_| self.mistakes.is_empty()) {
+                    let why = "`hosts` is empty, so this route would never be used";
+                    self.wrong(list.span.start, why);
                 }
                 (vec![HostPattern::Any], vec![at])
             }
-            Some(list) => list.items.into_iter().map(|(at, host)| (host, at.start)).unzip(),
-            None => (vec![HostPattern::Any], vec![at]),
         };
-        if no_hosts && !only {
-            self.wrong(at, "this route needs `hosts`, since it isn't the only one");
-        }
         let mut route = Route::new("", patterns);
-        route.path = read.path.map_or(route.path, |As(Prefix(path))| path);
-        let name = read.name.map(|name| (name.span().start, name.into_inner().0));
-        let (name_at, name) = name.unwrap_or_else(|| (at, named(&route)));
+        if let Some((_, Prefix(path))) = fields.scalar("path") {
+            route.path = path;
+        }
+        let (name_at, name) = fields.scalar("name").unwrap_or_else(|| (at, named(&route)));
         if name.is_empty() || name.chars().any(char::is_control) {
             self.wrong(name_at, "`name` is empty, but logs call the route by it");
         }
         route.name = name;
-        route.strip = read.strip.unwrap_or(route.strip);
-        route.when_taken = read.when_taken.map_or(route.when_taken, |As(when)| when);
-        route.queue = read.queue.map_or(route.queue, |As(time)| time);
-        route.hold = self.hold(read.hold, read.hold_requests);
-        route.respond = read.respond.map(|As(Status(status))| Respond::new(status));
-        match (&mut route.respond, read.respond_limit) {
-            (Some(respond), Some(limit)) => respond.limit = limit.into_inner().0.0,
-            (None, Some(limit)) => {
-                self.wrong(limit.span().start, "`respond_limit` needs `respond`")
-            }
+        route.strip = fields.field("strip").unwrap_or(route.strip);
+        fields.set("when_taken", &mut route.when_taken);
+        fields.set("queue", &mut route.queue);
+        route.hold = self.hold(&mut fields);
+        route.respond = fields
+            .scalar("respond")
+            .map(|(_, Status(status))| Respond { status, limit: RESPOND_LIMIT });
+        match (&mut route.respond, fields.scalar("respond_limit")) {
+            (Some(respond), Some((_, Size(limit)))) => respond.limit = limit,
+            (None, Some((at, _))) => self.wrong(at, "`respond_limit` needs `respond`"),
             (_, None) => {}
         }
-        let no_backend = no_backend.and_then(|value| self.no_backend(value));
-        if let Some(no_backend) = read.no_backend.map(|As(answer)| answer).or(no_backend) {
+        if let Some(no_backend) = self.no_backend(&mut fields) {
             if route.respond.is_some() && matches!(no_backend, NoBackend::Origin(_)) {
                 // What is delivered later waits for its backend.
-                self.wrong(at, "`no_backend` needs `a route without `respond`");
+                self.wrong(at, "an `origin` in `no_backend` needs a route without `respond`");
             }
             route.no_backend = no_backend;
         }
-        if let Some((span, tables)) = allow {
-            let empty = tables.is_empty();
-            let credentials = tables.into_iter().filter_map(|it| self.credential(it)).collect();
-            route.allow = Some(credentials);
-            if empty {
+        if let Some((span, tables)) = self.file.tables(&mut fields.value, "allow", self.mistakes) {
+            if tables.is_empty() {
                 self.wrong(span.start, format!("`allow` is empty, {NOBODY}"));
             }
+            route.allow = Some(tables.into_iter().filter_map(|it| self.credential(it)).collect());
         }
+        fields.end();
         let fine = self.mistakes.count() == before;
         fine.then_some(Read { route, at, name: name_at, hosts })
     }
 
     /// Whether requests wait for a backend to come.
-    pub(super) fn hold(
-        &self,
-        time: Option<As<Duration>>,
-        requests: Option<Spanned<As<Whole>>>,
-    ) -> Option<Hold> {
-        if let (None, Some(requests)) = (&time, &requests) {
-            self.wrong(requests.span().start, "`hold_requests` needs `hold`");
+    pub(super) fn hold(&self, fields: &mut Fields<'_>) -> Option<Hold> {
+        let time = fields.scalar("hold");
+        let requests = fields.scalar("hold_requests");
+        if let (None, Some((at, _))) = (time, requests) {
+            self.wrong(at, "`hold_requests` needs `hold`");
         }
-        let mut hold = Hold::new(time?.0);
-        hold.requests = requests.map_or(hold.requests, |requests| requests.into_inner().0.0);
-        // "0s" is how one switches it off for a while.
+        let (_, time) = time?;
+        let hold =
+            Hold { time, requests: requests.map_or(HOLD_REQUESTS, |(_, Whole(number))| number) };
+        // "0s" switches it off for a while.
         (!hold.time.is_zero()).then_some(hold)
     }
 
-    /// What a visitor gets where no backend is, where that is a table.
-    pub(super) fn no_backend(&mut self, value: Value<'_>) -> Option<NoBackend> {
-        let at = value.span().start;
-        let read: NoBackendTable = self.file.schema(value, "no_backend", self.mistakes)?;
-        if let Some(page) = read.page {
-            let (at, As(path)) = (page.span().start, page.into_inner());
-            let text = self.files.text(Path::new(&path), |_| Content::Public);
+    /// What a visitor gets where no backend is: a scalar, or a table.
+    pub(super) fn no_backend(&mut self, fields: &mut Fields<'a>) -> Option<NoBackend> {
+        let Some(table) = file::take_table(&mut fields.value, "no_backend") else {
+            return fields.scalar("no_backend").map(|(_, answer)| answer);
+        };
+        let mut fields = self.fields(table, "no_backend")?;
+        let (page, origin) = (fields.scalar::<String>("page"), fields.scalar::<String>("origin"));
+        let at = fields.at;
+        fields.end();
+        if let Some((at, path)) = page {
+            let text = self.files.text(Path::new(&path));
             let content = self.mistakes.note(text.map_err(|why| self.file.wrong(at, why)))?;
             let html = [".html", ".htm"].iter().any(|end| path.to_ascii_lowercase().ends_with(end));
             return Some(NoBackend::Page { content: content.into(), html });
         }
-        let Some(origin) = read.origin else {
-            self.wrong(at, "`no_backend` needs `page` or `origin`");
-            return None;
+        let Some((at, text)) = origin else {
+            return self.refuse(at, "`no_backend` needs `page` or `origin`");
         };
-        let (at, As(text)) = (origin.span().start, origin.into_inner());
         match OriginAddress::parse(&text) {
             Ok(address @ (OriginAddress::Http { .. } | OriginAddress::Https { .. })) => {
-                return Some(NoBackend::Origin(address));
+                Some(NoBackend::Origin(address))
             }
-            _ => self
-                .wrong(at, format!("origin {text:?} must be a URL like \"http://127.0.0.1:8081\"")),
+            _ => self.refuse(
+                at,
+                format!("origin {text:?} must be a URL like \"http://127.0.0.1:8081\""),
+            ),
         }
-        None
     }
 
     /// A credential: a table whose one key is its kind. Reads the files that it names.
@@ -259,17 +279,13 @@ impl Reader<'_> {
             _ => None,
         };
         let Some((kind, inner)) = only else {
-            self.wrong(value.span().start, "a credential is a table with one kind, like `{ key = \"2ptth_pub_…\" }` or `{ bearer_file = \"…\" }`");
-            return None;
+            return self.refuse(value.span().start, "a credential is a table with one kind, like `{ key = \"2ptth_pub_…\" }` or `{ bearer_file = \"…\" }`");
         };
         let (kind, name, span) = (kind.get_ref().to_string(), kind.span(), inner.span());
         // What can't be read is quoted as a path; this isn't one.
         if kind.ends_with("file") && inner.get_ref().as_str().is_some_and(token::begins_like_one) {
-            self.wrong(
-                span.start,
-                format!("`{kind}` takes the path of a file, not the token itself"),
-            );
-            return None;
+            let why = format!("`{kind}` takes the path of a file, not the token itself");
+            return self.refuse(span.start, why);
         }
         let kind = kind.escape_debug();
         let read = Settings::deserialize(ValueDeserializer::from(value)).map_err(|err| {
@@ -312,7 +328,7 @@ impl Reader<'_> {
 /// What logs call a route that has no name.
 fn named(route: &Route) -> String {
     let host = route.hosts.first().map(HostPattern::to_string).unwrap_or_default();
-    if route.path == "/" { host } else { format!("{host}{}", route.path) }
+    host + route.path.trim_end_matches('/')
 }
 
 /// A deserializer's message without the value that it quotes.

@@ -128,7 +128,7 @@ fn the_proxy_protocol_is_off_optional_or_required() {
     assert_eq!(read("--proxy-protocol optional", "off"), ProxyProtocol::Optional);
 }
 
-/// Behind somebody else's TLS.
+/// Behind a proxy that ends TLS.
 #[test]
 fn plain_http_is_for_private_addresses_and_needs_no_certificate() {
     let private =

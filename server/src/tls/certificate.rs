@@ -5,8 +5,8 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::env;
+use std::fmt::Display;
 use std::fs;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,270 +18,202 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, Validity, X509Certificate};
 
-use ptth_link::files::is_exposed;
+use ptth_link::settings::Mistake;
 use ptth_link::{crypto, files};
 
-use super::TlsError;
+use crate::auth::{Files, about, exposed};
+use crate::config::CertificateSource;
 
 /// A certificate that can be shown.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) key: Arc<CertifiedKey>,
-    /// Of the files' contents; zeros if it was made.
-    pub(super) digest: [u8; 32],
+    /// Of the files that it was read from; zeros if there are none.
+    digest: [u8; 32],
+    /// The names and addresses that it is for, in lower case, wildcards with their `*.`.
+    pub(super) names: Vec<String>,
+    /// Whether issuer and subject are the same, so that only its pin vouches for it.
+    pub(super) is_self_signed: bool,
+    path: PathBuf,
+    ends: ASN1Time,
     /// What was odd when it was read.
     warnings: Vec<String>,
-    /// Its file, and until when it is valid. One that was made is made anew with each start.
-    ends: Ends,
 }
 
 impl Loaded {
     /// What the operator should hear of it now; a sentence each.
     pub(super) fn warnings(&self) -> Vec<String> {
-        let ends = self.ends.as_ref().and_then(|(path, at)| ending(path, *at));
+        let left = self.ends.timestamp() - ASN1Time::now().timestamp();
+        let verb = if left < 0 { "expired" } else { "expires" };
+        let (path, at) = (self.path.display(), self.ends);
+        let ends = (left < SOON)
+            .then(|| format!("the certificate in {path} {verb} on {at}; see that it is renewed"));
         self.warnings.iter().cloned().chain(ends).collect()
     }
 }
 
-/// The contents of the two files, not checked yet.
-pub(super) struct Files {
+/// A renewal every 60 days of 90 leaves 30; with two weeks left it failed for long. In seconds.
+const SOON: i64 = 14 * 86_400;
+
+/// A certificate for what the source says. What it gave `before` stays if it still gives the same; only
+/// files can change. Blocks.
+pub(super) fn load(
+    source: &CertificateSource,
+    before: Option<&Arc<Loaded>>,
+) -> Result<Arc<Loaded>, Mistake> {
+    let pair = match (source, before) {
+        (CertificateSource::Files { cert, key }, _) => read(cert, key)?,
+        (_, Some(before)) => return Ok(before.clone()),
+        (CertificateSource::SelfSigned { names, kept: None }, _) => made(names)?,
+        (CertificateSource::SelfSigned { names, kept: Some(folder) }, _) => {
+            return keep(names, folder).map(Arc::new);
+        }
+        (CertificateSource::Text { cert, key }, _) => text(cert.bytes(), key.bytes()),
+    };
+    match before.filter(|before| before.digest == pair.digest) {
+        Some(before) => Ok(before.clone()),
+        None => check(pair).map(Arc::new),
+    }
+}
+
+/// The paths and contents of the two files, not checked yet.
+struct Pair {
     cert: (PathBuf, Vec<u8>),
     key: (PathBuf, Vec<u8>),
-}
-
-impl Files {
     /// Changes when either file does.
-    pub(super) fn digest(&self) -> [u8; 32] {
-        let digests = [crypto::sha256(&self.cert.1), crypto::sha256(&self.key.1)];
-        crypto::sha256(digests.as_flattened())
-    }
+    digest: [u8; 32],
 }
 
-/// Reads both files.
-pub(super) fn read(cert: &Path, key: &Path) -> Result<Files, TlsError> {
-    let read = |path: &Path| match fs::read(path) {
-        Ok(bytes) => Ok((path.to_owned(), bytes)),
-        Err(err) => Err(unreadable(path, &err)),
-    };
-    Ok(Files { cert: read(cert)?, key: read(key)? })
-}
-
-/// A key that only root may read is what containers meet most, so it gets advice of its own.
-pub(super) fn unreadable(path: &Path, err: &io::Error) -> TlsError {
-    match err.kind() {
-        io::ErrorKind::PermissionDenied => TlsError::Denied(path.to_owned()),
-        _ => TlsError::Unreadable { path: path.to_owned(), why: err.to_string() },
-    }
+fn read(cert: &Path, key: &Path) -> Result<Pair, Mistake> {
+    let mut files = Files::new("");
+    let cert = (cert.to_owned(), files.bytes(cert)?);
+    let key = (key.to_owned(), files.bytes(key)?);
+    Ok(Pair { cert, key, digest: files.digest() })
 }
 
 /// Takes certificate and key out of the files and sees that they can be used.
-pub(super) fn check(files: Files) -> Result<Loaded, TlsError> {
-    let digest = files.digest();
-    let (cert_path, key_path) = (&files.cert.0, &files.key.0);
-    let chain = chain(cert_path, &files.cert.1)?;
-    let key = private_key(key_path, &files.key.1)?;
-    let provider = crypto::provider();
-    let signer = provider.key_provider.load_private_key(key);
-    let signer = signer.map_err(|_| TlsError::KeyType(key_path.clone()))?;
-    matches(&chain, &signer, cert_path, key_path)?;
-    let (mut warnings, ends) = dates_and_order(&chain, cert_path)?;
-    if is_exposed(key_path) {
+fn check(pair: Pair) -> Result<Loaded, Mistake> {
+    let Pair { cert: (path, cert), key: (key_path, key), digest } = pair;
+    let chain = CertificateDer::pem_slice_iter(&cert).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|why| malformed(&path, &why))?;
+    let parsed = chain.iter().map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed));
+    let parsed = parsed.collect::<Result<Vec<_>, _>>().map_err(|why| damaged(&path, &why))?;
+    let Some(own) = parsed.first() else {
+        return Err(match PrivateKeyDer::from_pem_slice(&cert) {
+            Ok(_) => swapped(&path),
+            Err(_) => about(
+                &path,
+                "holds no certificate; give a PEM file with `-----BEGIN CERTIFICATE-----` in it",
+            ),
+        });
+    };
+    let key = private_key(&key_path, &key)?;
+    let pair = certified(&chain, &key, &path, &key_path)?;
+    dates(own.validity(), &path)?;
+    let mut warnings = Vec::new();
+    // Not an error: most peers find their way through a chain in any order.
+    let issuers = parsed.iter().map(|it| it.issuer().as_raw());
+    if issuers.zip(parsed.iter().skip(1)).any(|(issuer, next)| issuer != next.subject().as_raw()) {
         warnings.push(format!(
-            "{} holds the private key and everybody on this machine can read it; `chmod 600` it",
-            key_path.display()
+            "the certificates in {} aren't in order, each followed by its issuer; some visitors may refuse them",
+            path.display()
         ));
     }
-    Ok(Loaded { key: Arc::new(CertifiedKey::new(chain, signer)), digest, warnings, ends })
+    warnings.extend(exposed(&key_path, "the private key"));
+    let is_self_signed = own.issuer().as_raw() == own.subject().as_raw();
+    let (names, ends) = (names(own), own.validity().not_after);
+    Ok(Loaded { key: Arc::new(pair), digest, names, is_self_signed, path, ends, warnings })
 }
 
-fn chain(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|why| malformed(path, &why))?;
-    if !chain.is_empty() {
-        return Ok(chain);
+fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Mistake> {
+    // RFC 7468 §11, and the older way of OpenSSL, RFC 1421 §4.6.1.1.
+    let encrypted = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
+    let has = |mark: &str| bytes.windows(mark.len()).any(|window| window == mark.as_bytes());
+    if encrypted.into_iter().any(has) {
+        return Err(Mistake::new(format!(
+            "the key in {} is encrypted; decrypt it with `openssl pkey -in FILE -out NEW` and give the new file",
+            path.display()
+        )));
     }
-    Err(match PrivateKeyDer::from_pem_slice(bytes) {
-        Ok(_) => TlsError::Swapped(path.to_owned()),
-        Err(_) => TlsError::NoCertificate(path.to_owned()),
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|why| match why {
+        pem::Error::NoItemsFound if CertificateDer::from_pem_slice(bytes).is_ok() => swapped(path),
+        pem::Error::NoItemsFound => about(
+            path,
+            "holds no private key; give a PEM file with `-----BEGIN PRIVATE KEY-----` in it",
+        ),
+        why => malformed(path, &why),
     })
 }
 
-fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
-    // RFC 7468 §11, and the older way of OpenSSL, RFC 1421 §4.6.1.1.
-    let encrypted = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
-    if encrypted.iter().any(|mark| contains(bytes, mark.as_bytes())) {
-        return Err(TlsError::Encrypted(path.to_owned()));
-    }
-    match PrivateKeyDer::from_pem_slice(bytes) {
-        Ok(key) => Ok(key),
-        Err(pem::Error::NoItemsFound) => match CertificateDer::from_pem_slice(bytes) {
-            Ok(_) => Err(TlsError::Swapped(path.to_owned())),
-            Err(_) => Err(TlsError::NoKey(path.to_owned())),
-        },
-        Err(why) => Err(malformed(path, &why)),
-    }
+fn swapped(path: &Path) -> Mistake {
+    about(
+        path,
+        "holds the other half; --cert takes the certificate and --key the private key, so swap them",
+    )
 }
 
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
+fn damaged(path: &Path, why: &dyn Display) -> Mistake {
+    about(path, format!("is damaged ({why}); write the PEM file again"))
 }
 
 /// The parser's errors may quote lines of the file, and the file may be a key: so only their kind.
-fn malformed(path: &Path, why: &pem::Error) -> TlsError {
+fn malformed(path: &Path, why: &pem::Error) -> Mistake {
     let why = match why {
         pem::Error::MissingSectionEnd { .. } => "an END line is missing",
         pem::Error::IllegalSectionStart { .. } => "a BEGIN line is broken",
         pem::Error::Base64Decode(_) => "its base64 is broken",
         _ => "it isn't proper PEM",
     };
-    TlsError::Malformed { path: path.to_owned(), why: why.to_owned() }
+    damaged(path, &why)
 }
 
 /// The key must be the first certificate's; if it is a later one's, the order is what is wrong.
-fn matches(
+fn certified(
     chain: &[CertificateDer<'static>],
-    signer: &Arc<dyn rustls::sign::SigningKey>,
-    cert: &Path,
-    key: &Path,
-) -> Result<(), TlsError> {
-    for (index, candidate) in chain.iter().enumerate() {
-        let pair = CertifiedKey::new(vec![candidate.clone()], Arc::clone(signer));
-        match (pair.keys_match(), index) {
-            (Ok(()), 0) => return Ok(()),
-            (Ok(()), _) => {
-                return Err(TlsError::Order { cert: cert.to_owned(), position: index + 1 });
-            }
-            (Err(rustls::Error::InvalidCertificate(why)), 0) => {
-                return Err(TlsError::Malformed { path: cert.to_owned(), why: why.to_string() });
-            }
-            (Err(_), _) => {}
-        }
-    }
-    Err(TlsError::Mismatch { cert: cert.to_owned(), key: key.to_owned() })
-}
-
-type Ends = Option<(PathBuf, ASN1Time)>;
-
-/// Refuses a certificate whose time isn't now; gives warnings for the rest, and when it ends.
-fn dates_and_order(
-    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
     path: &Path,
-) -> Result<(Vec<String>, Ends), TlsError> {
-    let parsed = chain.iter().map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed));
-    let parsed = parsed
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|why| TlsError::Malformed { path: path.to_owned(), why: why.to_string() })?;
-    let (mut warnings, mut ends) = (Vec::new(), None);
-    if let Some(own) = parsed.first() {
-        dates(own.validity(), path)?;
-        ends = Some((path.to_owned(), own.validity().not_after));
-    }
-    // Not an error: most peers find their way through a chain in any order.
-    let unordered = parsed.windows(2).any(|pair| match pair {
-        [cert, issuer] => cert.issuer().as_raw() != issuer.subject().as_raw(),
-        _ => false,
-    });
-    if unordered {
-        warnings.push(format!(
-            "the certificates in {} aren't in order, each followed by its issuer; some visitors may refuse them",
-            path.display()
-        ));
-    }
-    Ok((warnings, ends))
+    key_path: &Path,
+) -> Result<CertifiedKey, Mistake> {
+    let provider = crypto::provider();
+    let pair = |chain: &[_]| CertifiedKey::from_der(chain.to_vec(), key.clone_key(), &provider);
+    let (cert, key) = (path.display(), key_path.display());
+    pair(chain).map_err(|why| match why {
+        rustls::Error::InvalidCertificate(why) => damaged(path, &why),
+        rustls::Error::InconsistentKeys(_) => match chain.chunks(1).position(|it| pair(it).is_ok()) {
+            Some(before) => Mistake::new(format!(
+                "the key belongs to certificate {} in {cert}; put the server's own certificate first, then its issuers",
+                before + 1
+            )),
+            None => Mistake::new(format!(
+                "the key in {key} isn't the key of the certificate in {cert}; give the pair that was issued together"
+            )),
+        },
+        _ => Mistake::new(format!(
+            "the key in {key} is of a type that can't be used; take ECDSA (P-256, P-384), RSA of 2048 bits or more, or Ed25519"
+        )),
+    })
 }
 
-fn dates(validity: &Validity, path: &Path) -> Result<(), TlsError> {
-    let (cert, now) = (path.to_owned(), ASN1Time::now());
-    if now > validity.not_after {
-        return Err(TlsError::Expired { cert, since: validity.not_after.to_string() });
+fn dates(Validity { not_before, not_after }: &Validity, path: &Path) -> Result<(), Mistake> {
+    let (path, now) = (path.display(), ASN1Time::now());
+    if now > *not_after {
+        return Err(Mistake::new(format!(
+            "the certificate in {path} expired on {not_after}; renew it (`certbot renew`), or set this machine's clock"
+        )));
     }
-    if now < validity.not_before {
-        return Err(TlsError::NotYetValid { cert, from: validity.not_before.to_string() });
+    if now < *not_before {
+        return Err(Mistake::new(format!(
+            "the certificate in {path} isn't valid before {not_before}; set this machine's clock"
+        )));
     }
     Ok(())
 }
 
-fn ending(path: &Path, at: ASN1Time) -> Option<String> {
-    let left = at.timestamp() - ASN1Time::now().timestamp();
-    let ends = if left < 0 { "expired" } else { "expires" };
-    let path = path.display();
-    (left < SOON)
-        .then(|| format!("the certificate in {path} {ends} on {at}; see that it is renewed"))
-}
-
-/// A renewal every 60 days of 90 leaves 30; with two weeks left it failed for long.
-const SOON: i64 = 14 * 86_400;
-
-/// Makes a certificate for this machine and `names`.
-pub(super) fn make(names: &[String]) -> Result<Loaded, TlsError> {
-    check(made(names)?)
-}
-
-/// The one that is kept in a folder, if it is for all `names` and lasts; else a new one, which is kept.
-pub(super) fn keep(names: &[String], folder: &Path) -> Result<Loaded, TlsError> {
-    let (cert, key) = (folder.join("self-signed.pem"), folder.join("self-signed.key"));
-    if let Ok(loaded) = read(&cert, &key).and_then(check)
-        && loaded.warnings().is_empty()
-        && loaded.key.cert.first().is_some_and(|certificate| {
-            let known = self::names(certificate);
-            names.iter().all(|name| known.contains(&name.to_ascii_lowercase()))
-        })
-    {
-        return Ok(loaded);
-    }
-    let mut files = made(names)?;
-    for (file, path, secret) in [(&mut files.key, key, true), (&mut files.cert, cert, false)] {
-        let text = String::from_utf8_lossy(&file.1);
-        files::replace(&path, &text, secret)
-            .map_err(|err| TlsError::Unwritable { path: path.clone(), why: err.to_string() })?;
-        file.0 = path;
-    }
-    check(files)
-}
-
-/// The files of one that is in no file.
-pub(super) fn text(cert: &[u8], key: &[u8]) -> Files {
-    Files { cert: ("CERT_PEM".into(), cert.into()), key: ("KEY_PEM".into(), key.into()) }
-}
-
-fn made(names: &[String]) -> Result<Files, TlsError> {
-    let made = |why: &dyn ToString| TlsError::Made(why.to_string());
-    let mut all = BTreeSet::from(["localhost".to_owned()]);
-    all.extend([Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()]);
-    // What the machine calls itself need not be a name that a certificate can hold.
-    all.extend(host_name().filter(|name| ServerName::try_from(name.as_str()).is_ok()));
-    all.extend(own_addresses().iter().map(IpAddr::to_string));
-    all.extend(names.iter().map(|name| name.to_ascii_lowercase()));
-
-    let mut params = CertificateParams::new(all.into_iter().collect::<Vec<_>>());
-    let params = params.as_mut().map_err(|why| made(why))?;
-    params.distinguished_name.push(DnType::CommonName, "2ptth-server --self-signed");
-    // Apple's systems refuse more than 825 days even if the user trusts the certificate.
-    let now = SystemTime::now();
-    params.not_before = (now - Duration::from_secs(86_400)).into();
-    params.not_after = (now + Duration::from_secs(800 * 86_400)).into();
-    let pair = KeyPair::generate().map_err(|why| made(&why))?;
-    let certificate = params.self_signed(&pair).map_err(|why| made(&why))?;
-    Ok(text(certificate.pem().as_bytes(), pair.serialize_pem().as_bytes()))
-}
-
-/// The first DNS name that isn't a wildcard.
-pub(super) fn first_name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let names = parsed.subject_alternative_name().ok()??;
-    names.value.general_names.iter().find_map(|name| match name {
-        GeneralName::DNSName(name) if !name.contains('*') => Some((*name).to_owned()),
-        _ => None,
-    })
-}
-
-/// Every name and address that a certificate is for, in lower case, wildcards with their `*.`.
-pub(super) fn names(certificate: &CertificateDer<'static>) -> Vec<String> {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
-    let Ok(Some(names)) = parsed.subject_alternative_name() else { return Vec::new() };
-    let address = |bytes: &[u8]| match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let address = |bytes: &[u8]| {
+        let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+        v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
     };
     let text = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) => Some(name.trim_end_matches('.').to_ascii_lowercase()),
@@ -291,10 +223,52 @@ pub(super) fn names(certificate: &CertificateDer<'static>) -> Vec<String> {
     names.value.general_names.iter().filter_map(text).collect()
 }
 
-/// Whether issuer and subject are one.
-pub(super) fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
-    X509Certificate::from_der(certificate)
-        .is_ok_and(|(_, parsed)| parsed.issuer().as_raw() == parsed.subject().as_raw())
+/// The one that is kept in a folder, if it is for all `names` and lasts; else a new one, which is kept.
+fn keep(names: &[String], folder: &Path) -> Result<Loaded, Mistake> {
+    let (cert, key) = (folder.join("self-signed.pem"), folder.join("self-signed.key"));
+    if let Ok(loaded) = read(&cert, &key).and_then(check)
+        && loaded.warnings().is_empty()
+        && names.iter().all(|name| loaded.names.contains(&name.to_ascii_lowercase()))
+    {
+        return Ok(loaded);
+    }
+    let mut pair = made(names)?;
+    for (file, path, secret) in [(&mut pair.key, key, true), (&mut pair.cert, cert, false)] {
+        files::replace(&path, &String::from_utf8_lossy(&file.1), secret).map_err(|err| {
+            about(&path, format!("can't be written ({err}); check the folder of --state"))
+        })?;
+        file.0 = path;
+    }
+    check(pair)
+}
+
+/// PEM texts that are in no file.
+fn text(cert: &[u8], key: &[u8]) -> Pair {
+    let (cert, key) = (("CERT_PEM".into(), cert.into()), ("KEY_PEM".into(), key.into()));
+    Pair { cert, key, digest: [0; 32] }
+}
+
+/// Makes a certificate for this machine and `names`.
+fn made(names: &[String]) -> Result<Pair, Mistake> {
+    let failed = |why: rcgen::Error| {
+        Mistake::new(format!("no certificate could be made ({why}); check each --name"))
+    };
+    let mut all = BTreeSet::from(["localhost".to_owned()]);
+    all.extend([Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()]);
+    // What the machine calls itself need not be a name that a certificate can hold.
+    all.extend(host_name().filter(|name| ServerName::try_from(name.as_str()).is_ok()));
+    all.extend(own_addresses().iter().map(IpAddr::to_string));
+    all.extend(names.iter().map(|name| name.to_ascii_lowercase()));
+
+    let mut params = CertificateParams::new(all.into_iter().collect::<Vec<_>>()).map_err(failed)?;
+    params.distinguished_name.push(DnType::CommonName, "2ptth-server --self-signed");
+    // Apple's systems refuse more than 825 days even if the user trusts the certificate.
+    let now = SystemTime::now();
+    params.not_before = (now - Duration::from_secs(86_400)).into();
+    params.not_after = (now + Duration::from_secs(800 * 86_400)).into();
+    let pair = KeyPair::generate().map_err(failed)?;
+    let certificate = params.self_signed(&pair).map_err(failed)?;
+    Ok(text(certificate.pem().as_bytes(), pair.serialize_pem().as_bytes()))
 }
 
 fn host_name() -> Option<String> {

@@ -104,6 +104,17 @@ fn fields(path: &str, name: &str) -> BTreeSet<String> {
     fields.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect()
 }
 
+/// The words that stand as texts in the function of this name, in the gateway's file whose path ends so: the keys that
+/// it takes out of a table.
+fn taken(path: &str, function: &str) -> BTreeSet<String> {
+    let sources = crate::tidy::sources(&["server/src"]);
+    let source = sources.iter().find(|source| source.path.ends_with(path)).expect(path);
+    let body = source.text.split(&format!("fn {function}")).nth(1).expect(function);
+    let texts = body.split("fn ").next().unwrap_or_default().split('"').skip(1).step_by(2);
+    let is_key = |text: &&str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    texts.filter(|text| !text.is_empty()).filter(is_key).map(str::to_owned).collect()
+}
+
 /// The words in back-quotes in the first cell of each row of the section below this heading.
 fn keys(page: &str, heading: &str) -> BTreeSet<String> {
     let section = page.split(&format!("\n### {heading}\n")).nth(1).expect(heading);
@@ -115,23 +126,25 @@ fn keys(page: &str, heading: &str) -> BTreeSet<String> {
 #[test]
 fn the_page_has_every_key_of_routes_names_and_credentials() {
     let page = crate::documents::read("docs/configuration.md");
-    for (heading, path, name) in [
-        ("`[[route]]`", "config/routes.rs", "RouteTable"),
-        ("`[names]`", "config/names.rs", "NamesTable"),
-    ] {
-        let mut declared = fields(path, name);
-        // It is read apart from the others.
-        declared.insert("allow".to_owned());
+    for (heading, path, function) in
+        [("`[[route]]`", "config/routes.rs", "route("), ("`[names]`", "config/names.rs", "names<")]
+    {
+        let mut declared = taken(path, function);
+        assert!(declared.len() > 5, "{declared:?}");
+        declared.extend(taken("config/routes.rs", "hold("));
+        // Both read it by a function that has further keys.
+        declared.insert("no_backend".to_owned());
         let documented: BTreeSet<_> =
             keys(&page, heading).into_iter().filter(|key| !key.is_empty()).collect();
         assert_eq!(documented, declared, "{heading}");
     }
     let documented = keys(&page, "Who may serve it");
-    let missing = ["basic", "jwt", "external"].map(|kind| {
-        let path = format!("auth/{kind}.rs");
+    let kinds = [("shared_secret", "Basic"), ("jwt", "Settings"), ("external", "Settings")];
+    let missing = kinds.map(|(file, name)| {
+        let path = format!("auth/{file}.rs");
         // Of a password either way will do, and the second one stands beside the first.
         let apart = |key: &String| key == "password_sha256" && page.contains("`password_sha256`");
-        let declared = fields(&path, "Settings").into_iter();
+        let declared = fields(&path, name).into_iter();
         declared.filter(|key| !documented.contains(key) && !apart(key)).collect::<Vec<_>>()
     });
     assert_eq!(missing.concat(), Vec::<String>::new(), "keys of credentials");

@@ -1,6 +1,6 @@
-//! Authorizers of every temper, whose bytes are written by hand.
+//! Authorizers that answer well, badly, slowly or never, with bytes written by hand.
 
-mod times;
+mod settings;
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,6 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::ask::MAX_FIELDS;
 use super::*;
 use crate::auth::testing::*;
 use crate::tls::testing::Scratch;
@@ -52,7 +51,7 @@ async fn head(io: &mut (impl AsyncRead + Unpin)) -> String {
 async fn answer(listener: &TcpListener, bytes: &[u8]) -> String {
     let (mut socket, _) = listener.accept().await.unwrap();
     let head = head(&mut socket).await;
-    // Whoever asked may be gone already.
+    // The gateway may be gone already.
     socket.write_all(bytes).await.ok();
     head
 }
@@ -146,7 +145,7 @@ async fn two_hundred_is_yes_and_all_else_is_no() {
     }
 }
 
-/// Nobody is asked without something shown, nor for what no field can carry.
+/// The authorizer isn't asked without something shown, nor for what no field can carry.
 #[tokio::test]
 async fn nobody_is_asked_about_nothing_or_nonsense() {
     let (_listener, address) = listen().await;
@@ -328,7 +327,7 @@ async fn over_tls_only_a_known_certificate_is_asked() {
         let (verdict, ()) = tokio::join!(ask(&gateway), serve());
         assert_eq!(verdict.map(|_| ()), expected, "{settings}");
     }
-    // Somebody who doesn't speak TLS.
+    // An authorizer without TLS.
     let url = format!("https://localhost:{port}/");
     let (gateway, _) =
         load(&folder, json!({ "external": { "url": url, "ca": "ca.pem" } })).unwrap();

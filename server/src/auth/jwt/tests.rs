@@ -138,7 +138,7 @@ fn a_secret_that_was_rotated_out_lets_nobody_in_and_keeps_nobody() {
     assert_eq!(bearer(&after, &old), Err(Refusal::Wrong("no key has signed it")));
     assert_eq!(bearer(&after, &new).unwrap().mark, marks[1]);
     assert_eq!(marks.map(|mark| after.keeps(mark)), [false, true]);
-    // Other limits change nothing for who is in; another audience or name does.
+    // Other limits change nothing for a tunnel that is there; another audience or name does.
     let longer = issuer.gateway(json!({ "max_lifetime_days": 90, "leeway_seconds": 0 }));
     assert_eq!(marks.map(|mark| longer.keeps(mark)), [true, true]);
     for rule in [json!({ "audience": "a" }), json!({ "issuer": "a" }), json!({ "name_claim": "a" })]
@@ -230,7 +230,7 @@ fn the_audience_is_ours_and_neither_wrong_nor_missing() {
             assert_eq!(verdict, why.map_or(Ok(()), |why| Err(Refusal::Wrong(why))), "{claims}");
         }
     }
-    // RFC 7519 §4.1.3: who isn't named must refuse.
+    // RFC 7519 §4.1.3: a party that `aud` doesn't name must refuse.
     let unnamed = issuer.gateway(json!({}));
     let token = hs256(NEW, &with(json!({ "aud": "web" })));
     assert_eq!(bearer(&unnamed, &token), Err(Refusal::Wrong(other)));

@@ -52,8 +52,6 @@ fn a_file_without_routes_changes_nothing_else() {
     let config = good("");
     assert!(config.routes.is_empty() && config.names.is_none() && config.at_large());
     assert_eq!(config.listen, ok("", &[]).listen);
-    assert!(config.file.unwrap().ends_with("2ptth.toml"));
-    assert_eq!(ok("", &[]).file, None);
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn a_replaced_certificate_is_for_new_handshakes_only() {
     // certbot replaces one file after the other: what lies between isn't used, nor forgotten.
     scratch.write("cert.pem", &new_cert);
     let error = tls.reload().unwrap_err();
-    assert!(matches!(error, TlsError::Mismatch { .. }), "{error}");
+    assert!(error.to_string().contains("isn't the key"), "{error}");
     assert_eq!(tls.reload(), Err(error));
     assert_eq!(Some(shown().0), old_pin);
 
@@ -101,7 +101,7 @@ fn a_bad_replacement_is_an_error_and_the_old_one_stays() {
         assert_eq!(tls.pin(), pin);
     }
     fs::remove_file(scratch.0.join("cert.pem")).unwrap();
-    assert!(matches!(tls.reload(), Err(TlsError::Unreadable { .. })));
+    assert!(tls.reload().unwrap_err().to_string().contains("/cert.pem can't be read"));
     assert_eq!(tls.pin(), pin);
     files(&scratch, &cert, &key);
     assert_eq!(tls.reload(), Ok(false));
@@ -124,7 +124,8 @@ fn a_withdrawn_key_is_known_at_once_and_a_bad_token_file_changes_nothing() {
     assert!(enters(&old) && !enters(&new));
     for bad in ["", "# nobody\n", "2ptth_pub_x"] {
         scratch.write("tokens", bad);
-        assert!(matches!(tls.reload(), Err(TlsError::Tokens(_))), "{bad:?}");
+        let error = tls.reload().unwrap_err().to_string();
+        assert!(error.starts_with("the token file "), "{bad:?}: {error}");
         assert!(enters(&old));
     }
     scratch.write("tokens", format!("{}\r\n{}\r\n", old.public(), new.public()));
@@ -147,7 +148,7 @@ fn certificate_and_tokens_do_not_hinder_each_other() {
     let other = Token::generate();
     scratch.write("cert.pem", "");
     scratch.write("tokens", other.reveal());
-    assert!(matches!(tls.reload(), Err(TlsError::NoCertificate(_))));
+    assert!(tls.reload().unwrap_err().to_string().contains("holds no certificate"));
     assert!(tls.known().names(&Key::Ed25519(other.public())));
 }
 
@@ -189,16 +190,6 @@ fn a_bad_certificate_refuses_to_start_and_says_why() {
         assert!(error.contains(scratch.0.to_str().unwrap()), "names no file: {error}");
         assert!(!error.contains('\n') && !error.contains("AAAA") && !error.contains("M!I"));
     }
-}
-
-#[test]
-fn files_that_cannot_be_read_say_so() {
-    let path = Path::new("/etc/letsencrypt/live/x/privkey.pem");
-    let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-    let sentence = unreadable(path, &denied).to_string();
-    assert!(sentence.contains("/privkey.pem") && sentence.contains("`--user`"), "{sentence}");
-    let missing = read(path, path).err().unwrap();
-    assert!(matches!(missing, TlsError::Unreadable { .. }));
 }
 
 /// PKCS#8 is in the other tests.
@@ -295,7 +286,7 @@ fn alternative_names(names: Vec<String>) -> Vec<rcgen::SanType> {
     CertificateParams::new(names).unwrap().subject_alt_names
 }
 
-/// Behind somebody else's TLS there is none, and nobody can shake hands.
+/// Behind a proxy that ends TLS there is none, and every handshake fails.
 #[test]
 fn without_a_certificate_there_is_no_pin() {
     let mut config = Config::new(

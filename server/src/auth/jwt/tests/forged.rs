@@ -1,4 +1,4 @@
-//! Tokens that somebody forged: `alg: none`, keys taken for others, parts exchanged.
+//! Forged tokens: `alg: none`, keys taken for others, parts exchanged.
 
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;

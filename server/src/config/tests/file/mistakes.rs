@@ -209,7 +209,7 @@ fn no_mistake_quotes_a_secret() {
     assert!(!format!("{config:?}").contains("s3cret"));
 }
 
-/// Who wrote them mends all before the next try.
+/// So that the user mends all of them before the next try.
 #[test]
 fn all_mistakes_are_told_at_once_in_the_files_order() {
     let text = "grace = true\n[[route]]\nhosts = ['a.b:1']\npath = 'x'\nbad = 1\nworse = 2\n\
