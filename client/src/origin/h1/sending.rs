@@ -91,10 +91,8 @@ impl Sending {
         self.body.is_none() && self.out.is_flushed()
     }
 
-    /// Writes as much as there is and `io` takes. Ready when it is over.
-    ///
-    /// # Errors
-    /// [`H1Error::Io`], [`H1Error::Request`] or [`H1Error::Length`].
+    /// Writes as much as there is and `io` takes. Ready when it is over. Fails with [`H1Error::Io`],
+    /// [`H1Error::Request`] or [`H1Error::Length`].
     pub(super) fn poll(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
@@ -103,10 +101,10 @@ impl Sending {
         loop {
             self.gather(cx)?;
             if self.out.waiting() > 0 {
-                ready!(self.out.poll_write(io, cx)).map_err(H1Error::Io)?;
+                ready!(self.out.poll_write(io, cx))?;
                 continue;
             }
-            ready!(self.out.poll_flush(io, cx)).map_err(H1Error::Io)?;
+            ready!(self.out.poll_flush(io, cx))?;
             return if self.body.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
     }

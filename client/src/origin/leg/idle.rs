@@ -11,16 +11,17 @@ use tokio::time::{Instant, sleep};
 use super::super::h1::Connection;
 
 /// The connections of one origin that are at rest.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Idle(Mutex<All>);
 
+#[derive(Debug)]
 struct Resting {
     connection: Box<Connection>,
     since: Instant,
     until: Instant,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct All {
     connections: Vec<Resting>,
     /// Closes the ones that are too old, while there are any.
