@@ -23,8 +23,10 @@ use ptth_link::token::Token;
 pub use args::Args;
 pub use authorization::{Authorization, Value, ValueError};
 pub use gateway::Gateway;
+pub(crate) use origin::host_and_port;
 pub use origin::{HostHeader, OriginAddress, OriginOptions};
-pub use proxies::{Kind, Proxies, Proxy};
+pub use proxies::Proxies;
+pub(crate) use proxies::{Kind, Proxy};
 pub use ptth_link::settings::ConfigError;
 pub use service::Via;
 
@@ -131,6 +133,19 @@ impl Config {
             alpn: alpn::PTTH.to_vec(),
             stand_in: Token::generate(),
         }
+    }
+
+    /// The public host, with the gateway's port unless it is the scheme's own (RFC 6454 §6.2).
+    pub(crate) fn public_authority(&self) -> String {
+        let port = self.gateway.port;
+        let port = if port == if self.plain { 80 } else { 443 } { None } else { Some(port) };
+        origin::authority(&self.host, port)
+    }
+
+    /// Where visitors find the public host, if they use the gateway's port and not another one in front of it.
+    pub fn public_url(&self) -> String {
+        let scheme = if self.plain { "http" } else { "https" };
+        format!("{scheme}://{}", self.public_authority())
     }
 
     /// The key that the tunnels of this configuration have in common: the token, or one made up.
@@ -240,23 +255,18 @@ impl Tables {
 
 /// Whether the gateway would have both answer for the same.
 fn is_twin(one: &Config, other: &Config) -> bool {
-    let same_authorization = match (&one.authorization, &other.authorization) {
-        (None, None) => true,
-        (Some(Authorization::File(one)), Some(Authorization::File(other))) => one == other,
-        (Some(Authorization::Command(one)), Some(Authorization::Command(other))) => one == other,
-        (Some(Authorization::Fixed(one)), Some(Authorization::Fixed(other))) => one == other,
-        _ => false,
-    };
-    let same_credential = same_authorization && one.token == other.token;
-    let gateway = |config: &Config| (config.gateway.clone(), config.via);
-    same_credential && gateway(one) == gateway(other) && (covers(one, other) || covers(other, one))
+    one.authorization == other.authorization
+        && one.token == other.token
+        && one.gateway == other.gateway
+        && one.via == other.via
+        && (covers(one, other) || covers(other, one))
 }
 
 /// Whether one asks for all that the other asks for.
 fn covers(one: &Config, other: &Config) -> bool {
-    let asks = |config: &Config| (config.asked_host.clone(), config.name.clone());
-    let all = asks(one) == (None, None);
-    (all || asks(one) == asks(other)) && (one.path.is_none() || one.path == other.path)
+    let all = one.asked_host.is_none() && one.name.is_none();
+    let same = one.asked_host == other.asked_host && one.name == other.name;
+    (all || same) && (one.path.is_none() || one.path == other.path)
 }
 
 /// The most tunnels that one client asks for: more cost memory at both ends and speed nothing up.

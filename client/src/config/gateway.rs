@@ -1,7 +1,6 @@
 //! The gateway's address, as users write it.
 
 use std::fmt;
-use std::net::Ipv6Addr;
 
 use ptth_link::settings::Mistake;
 
@@ -38,16 +37,13 @@ impl Gateway {
         };
         let authority = origin::bare_authority(rest).map_err(error)?;
         let (host, port) = origin::host_and_port(authority).map_err(error)?;
-        Ok((Self { host, port: port.unwrap_or(if plain { HTTP } else { HTTPS }) }, plain))
+        Ok((Self { host, port: port.unwrap_or(if plain { 80 } else { 443 }) }, plain))
     }
 }
 
 impl fmt::Display for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.parse::<Ipv6Addr>() {
-            Ok(ip) => write!(f, "[{ip}]:{}", self.port),
-            Err(_) => write!(f, "{}:{}", self.host, self.port),
-        }
+        f.write_str(&origin::authority(&self.host, Some(self.port)))
     }
 }
 
@@ -55,8 +51,3 @@ fn wrong(text: &str, why: &str) -> Mistake {
     let example = "write it like `example.com` or `192.0.2.1:8443`";
     origin::wrong("the gateway", text, why, example)
 }
-
-/// The port of HTTPS.
-const HTTPS: u16 = 443;
-/// The one without TLS.
-const HTTP: u16 = 80;

@@ -9,32 +9,27 @@ use rustls::pki_types::ServerName;
 use ptth_link::settings::Mistake;
 use ptth_link::token;
 
-/// Who answers the requests. It comes from the command line alone; no request can change it.
+/// The service that answers the requests. It comes from the command line alone; no request can change it.
+///
+/// A `host` is a name in lower case, or an IP address without brackets.
+#[doc(hidden)]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum OriginAddress {
     /// The built-in demo.
     Demo,
-    /// HTTP/1.1 over TCP.
     Http {
-        /// A name in lower case, or an IP address without brackets.
         host: String,
-        /// Its TCP port.
         port: u16,
     },
-    /// HTTP/1.1 over TLS.
     Https {
-        /// A name in lower case, or an IP address without brackets.
         host: String,
-        /// Its TCP port.
         port: u16,
     },
     /// HTTP/1.1 over a Unix domain socket.
     Unix(PathBuf),
-    /// No HTTP: what comes by CONNECT goes there as it is.
+    /// No HTTP: the bytes of a CONNECT go there as they are.
     Tcp {
-        /// A name in lower case, or an IP address without brackets.
         host: String,
-        /// Its TCP port.
         port: u16,
     },
 }
@@ -54,20 +49,20 @@ impl OriginAddress {
                 path => Ok(Self::Unix(path.into())),
             };
         }
-        let authority = |rest| host_and_port(bare_authority(rest)?);
+        let split = |rest| host_and_port(bare_authority(rest)?);
         match scheme(text) {
             None => {
                 let (host, port) = match text.strip_prefix(':').unwrap_or(text) {
                     port if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
                         ("localhost".to_owned(), Some(parse_port(port).map_err(error)?))
                     }
-                    _ => authority(text).map_err(error)?,
+                    _ => split(text).map_err(error)?,
                 };
                 let port =
                     port.ok_or_else(|| error("the port is missing, like in localhost:8080"))?;
                 Ok(Self::Http { host, port })
             }
-            Some((scheme, rest)) => match (scheme, authority(rest).map_err(error)?) {
+            Some((scheme, rest)) => match (scheme, split(rest).map_err(error)?) {
                 ("http", (host, port)) => Ok(Self::Http { host, port: port.unwrap_or(80) }),
                 ("https", (host, port)) => Ok(Self::Https { host, port: port.unwrap_or(443) }),
                 ("tcp", (host, Some(port))) => Ok(Self::Tcp { host, port }),
@@ -81,9 +76,11 @@ impl OriginAddress {
     pub fn authority(&self) -> String {
         match self {
             Self::Demo | Self::Unix(_) => "localhost".to_owned(),
-            Self::Http { host, port: 80 } | Self::Https { host, port: 443 } => bracketed(host),
+            Self::Http { host, port: 80 } | Self::Https { host, port: 443 } => {
+                authority(host, None)
+            }
             Self::Http { host, port } | Self::Https { host, port } | Self::Tcp { host, port } => {
-                format!("{}:{port}", bracketed(host))
+                authority(host, Some(*port))
             }
         }
     }
@@ -93,20 +90,20 @@ impl fmt::Display for OriginAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Demo => f.write_str("the built-in demo"),
-            Self::Http { host, port } => write!(f, "http://{}:{port}", bracketed(host)),
-            Self::Https { host, port } => write!(f, "https://{}:{port}", bracketed(host)),
+            Self::Http { host, port } => write!(f, "http://{}", authority(host, Some(*port))),
+            Self::Https { host, port } => write!(f, "https://{}", authority(host, Some(*port))),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp { host, port } => write!(f, "tcp://{}:{port}", bracketed(host)),
+            Self::Tcp { host, port } => write!(f, "tcp://{}", authority(host, Some(*port))),
         }
     }
 }
 
 /// How an origin is asked.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct OriginOptions {
-    /// The Host that it sees.
     pub host_header: HostHeader,
-    /// Tell it nothing of the visitor and his way: neither `X-Forwarded-*` nor its kin.
+    /// Tell it nothing of the visitor: neither `X-Forwarded-*` nor its kin.
     pub unforwarded: bool,
     /// Of an https:// origin: the PEM file with the certificates to know it by, in place of the system's.
     pub ca: Option<PathBuf>,
@@ -115,6 +112,7 @@ pub struct OriginOptions {
 }
 
 /// The Host that the origin sees. Development servers often know only their own.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum HostHeader {
     /// The visitor's.
@@ -122,7 +120,6 @@ pub enum HostHeader {
     Keep,
     /// [`OriginAddress::authority`].
     Origin,
-    /// This.
     Value(String),
 }
 
@@ -134,8 +131,7 @@ impl HostHeader {
             word if word.eq_ignore_ascii_case("keep") => Ok(Self::Keep),
             word if word.eq_ignore_ascii_case("origin") => Ok(Self::Origin),
             value => match host_and_port(value) {
-                Ok((host, None)) => Ok(Self::Value(bracketed(&host))),
-                Ok((host, Some(port))) => Ok(Self::Value(format!("{}:{port}", bracketed(&host)))),
+                Ok((host, port)) => Ok(Self::Value(authority(&host, port))),
                 Err(why) => {
                     Err(wrong("--host-header", value, why, "write `keep`, `origin` or a host"))
                 }
@@ -163,7 +159,7 @@ pub(super) fn bare_authority(rest: &str) -> Result<&str, &'static str> {
 }
 
 /// Takes `host`, `host:port`, `[v6]:port`, `[v6]` or `v6` apart.
-pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
+pub(crate) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
     if let Ok(ip) = authority.parse::<Ipv6Addr>() {
         return Ok((ip.to_string(), None));
     }
@@ -221,8 +217,11 @@ fn parse_port(text: &str) -> Result<u16, &'static str> {
     port.filter(|port| *port != 0).ok_or("the port must be a number from 1 to 65535")
 }
 
-fn bracketed(host: &str) -> String {
-    if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() }
+/// The authority of a URL (RFC 3986 §3.2): an IPv6 address stands in brackets.
+pub(super) fn authority(host: &str, port: Option<u16>) -> String {
+    let brackets = if host.parse::<Ipv6Addr>().is_ok() { ("[", "]") } else { ("", "") };
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}{host}{}{port}", brackets.0, brackets.1)
 }
 
 #[cfg(test)]

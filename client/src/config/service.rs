@@ -7,7 +7,6 @@ use ptth_link::settings::{self, Mistake, Prefix, Scalar, Sources, TokenSource, W
 use ptth_link::token::{self, Token};
 use ptth_link::{alpn, crypto};
 
-use super::proxies::Variable;
 use super::{
     Authorization, Config, Gateway, HostHeader, MAX_TUNNELS, OriginAddress, OriginOptions, Proxies,
     Service, Trust, Value,
@@ -209,8 +208,9 @@ fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
     let (https_name, https) = either("HTTPS_PROXY", "https_proxy")?;
     let (all_name, all) = either("ALL_PROXY", "all_proxy")?;
     let (_, no) = either("NO_PROXY", "no_proxy")?;
-    Proxies::new(https.trim(), all.trim(), &no).map_err(|(which, why)| {
-        let variable = if which == Variable::Https { https_name } else { all_name };
+    Proxies::new(https.trim(), all.trim(), &no).map_err(|why| {
+        let bad_https = Proxies::new(https.trim(), "", "").is_err();
+        let variable = if bad_https { https_name } else { all_name };
         Mistake::new(format!(
             "the variable {variable}: {why}; write it like `http://proxy:3128` or `socks5://proxy:1080`"
         ))

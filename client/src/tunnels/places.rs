@@ -5,7 +5,7 @@
 //! tunnels to each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,9 +23,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower_service::Service;
 
+use crate::complaints::Complaints;
 use crate::config::Gateway;
-use crate::dial::Network;
+use crate::dial::{Dialer, Network};
 use crate::retry::{Backoff, Loss};
+use crate::tls;
 
 use super::{Process, Slot, Stopped, random};
 
@@ -64,11 +66,11 @@ type Held = JoinSet<(Gateway, usize, Result<(), Stopped>)>;
 impl<N, S, B> Holding<N, S>
 where
     N: Network,
-    S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
-    S::Error: fmt::Display + Send,
-    S::Future: Send,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: fmt::Display + Send,
+    S: Service<Request<Body>, Response = http::Response<B>, Error: Display + Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
 {
     /// Looks for places and holds tunnels to them until the shutdown.
     ///
@@ -120,11 +122,11 @@ where
     }
 
     async fn look(&self) -> io::Result<BTreeSet<Gateway>> {
-        if !self.process.config.all_addresses {
+        if !self.process.shared.config.all_addresses {
             // Its name is looked up anew by each dial.
-            return Ok([self.process.config.gateway.clone()].into());
+            return Ok([self.process.shared.config.gateway.clone()].into());
         }
-        let looking = self.network.addresses(&self.process.config.gateway);
+        let looking = self.network.addresses(&self.process.shared.config.gateway);
         let found = timeout(PATIENCE, looking).await.map_err(|_| io::ErrorKind::TimedOut)??;
         if found.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
@@ -163,25 +165,48 @@ where
             let number = places.free_number();
             let (trigger, shutdown) = channel();
             places.held.insert(address.clone(), Place { number, seen: now, trigger });
-            if process.config.all_addresses {
+            if process.shared.config.all_addresses {
                 info!("dial: the gateway is at {address}");
             }
             for slot in &self.slots {
-                let slot = number * process.config.tunnels + slot;
-                let dialer = process.dialer(slot, address.clone(), self.network.clone())?;
-                let ends = (shutdown.clone(), failures.clone());
-                let slot = Slot::new(slot, process.clone(), dialer, self.service.clone(), ends);
+                let slot = number * process.slots() + slot;
+                let slot = self.slot(slot, address, shutdown.clone(), failures.clone())?;
                 let address = address.clone();
                 held.spawn(async move { (address, number, slot.hold().await) });
             }
         }
         Ok(())
     }
+
+    fn slot(
+        &self,
+        number: usize,
+        address: &Gateway,
+        shutdown: Shutdown,
+        failures: Arc<Notify>,
+    ) -> Result<Slot<N, S>, Stopped> {
+        let process = self.process.clone();
+        let instance = format!("{}.{number}", process.instance);
+        let dialer = Dialer {
+            network: self.network.clone(),
+            shared: process.shared.clone(),
+            gateway: address.clone(),
+            alpn: tls::tunnel(&process.shared.config, process.knowing.clone(), &instance)?,
+            instance,
+        };
+        let label = match process.journal.service() {
+            Some(service) => format!("{service}/{number}"),
+            None => number.to_string(),
+        };
+        let (service, complaints) = (self.service.clone(), Complaints::default());
+        let up_before = false;
+        Ok(Slot { label, process, dialer, service, shutdown, up_before, complaints, failures })
+    }
 }
 
 impl Places {
-    /// The smallest number that is free. Whoever had it before is replaced if it is the same gateway, and
-    /// else never meets its namesake.
+    /// The smallest number that is free. If the same gateway had it before, that tunnel is replaced; another gateway
+    /// doesn't know the number.
     fn free_number(&self) -> usize {
         let taken: BTreeSet<_> = self.held.values().map(|place| place.number).collect();
         (0..).find(|number| !taken.contains(number)).unwrap_or_default()
@@ -194,10 +219,10 @@ impl Places {
         number: usize,
         result: Result<(), Stopped>,
     ) -> Result<(), Stopped> {
-        // Of several tunnels the first one's word counts, and nothing that an earlier life said.
-        let current = self.held.get(&address).is_some_and(|place| place.number == number);
+        // Of several tunnels the first that ends counts, and none of an earlier place at the address.
+        let is_current = |place: &Place| place.number == number;
         let Err(stopped) = result else { return Ok(()) };
-        if !current {
+        if !self.held.get(&address).is_some_and(is_current) {
             return Ok(());
         }
         self.held.remove(&address);
@@ -218,5 +243,5 @@ const GONE: Duration = Duration::from_secs(60);
 /// How often at most, though dials fail.
 const FEWEST: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More machines than anybody's gateway has; a name server shouldn't make us dial thousands.
+/// More machines than any gateway has; a name server shouldn't make us dial thousands.
 const MOST: usize = 16;
