@@ -73,7 +73,8 @@ fn addresses(service: &Known, news: &News) -> Result<Vec<String>, Option<Instant
 async fn write(file: &UrlFile, urls: impl Iterator<Item = &String>) {
     let (file, text) = (file.clone(), urls.map(|url| format!("{url}\n")).collect::<String>());
     // A disk may be slow, and this thread has tunnels.
-    let writing = spawn_blocking(move || file.replace(&text).map_err(|err| (file, err)));
+    let writing =
+        spawn_blocking(move || files::replace(&file.0, &text, false).map_err(|err| (file, err)));
     if let Ok(Err((file, err))) = writing.await {
         warn!("client: the addresses can't be written to {}: {err}", file.0.display());
     }
@@ -94,14 +95,9 @@ impl UrlFile {
             Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
             _ => {}
         }
-        let file = Self(path);
-        file.replace("")?;
-        fs::remove_file(&file.0)?;
-        Ok(file)
-    }
-
-    fn replace(&self, text: &str) -> io::Result<()> {
-        files::replace(&self.0, text, false)
+        files::replace(&path, "", false)?;
+        fs::remove_file(&path)?;
+        Ok(Self(path))
     }
 }
 

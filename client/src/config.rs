@@ -30,31 +30,26 @@ pub(crate) use proxies::{Kind, Proxy};
 pub use ptth_link::settings::ConfigError;
 pub use service::Via;
 
-/// What the binary was told, checked.
+/// The settings of the program, checked.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Options {
     /// At least one.
     pub services: Vec<Service>,
-    /// Where to write the public addresses.
     pub url_file: Option<PathBuf>,
-    /// How much to log.
     pub log: LevelFilter,
-    /// What the user should hear, though it stops nothing; a sentence each.
+    /// A sentence each, for the user.
     pub warnings: Vec<String>,
 }
 
 /// One service, which has tunnels of its own.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Service {
     /// Its name for the user, where there are several.
     pub label: Option<String>,
-    /// The library's half.
     pub config: Config,
-    /// Who answers the requests.
     pub origin: OriginAddress,
-    /// How it is asked.
     pub asking: OriginOptions,
 }
 

@@ -50,25 +50,22 @@ impl OriginAddress {
             };
         }
         let split = |rest| host_and_port(bare_authority(rest)?);
-        match scheme(text) {
-            None => {
-                let (host, port) = match text.strip_prefix(':').unwrap_or(text) {
-                    port if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
-                        ("localhost".to_owned(), Some(parse_port(port).map_err(error)?))
-                    }
-                    _ => split(text).map_err(error)?,
-                };
-                let port =
-                    port.ok_or_else(|| error("the port is missing, like in localhost:8080"))?;
-                Ok(Self::Http { host, port })
-            }
-            Some((scheme, rest)) => match (scheme, split(rest).map_err(error)?) {
-                ("http", (host, port)) => Ok(Self::Http { host, port: port.unwrap_or(80) }),
-                ("https", (host, port)) => Ok(Self::Https { host, port: port.unwrap_or(443) }),
-                ("tcp", (host, Some(port))) => Ok(Self::Tcp { host, port }),
-                ("tcp", (_, None)) => Err(error("the port is missing, like in tcp://localhost:22")),
-                _ => Err(error("only http://, https://, tcp:// and unix: can stand there")),
-            },
+        let number = text.strip_prefix(':').unwrap_or(text);
+        let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        let (scheme, parts) = match scheme(text) {
+            None if is_number => ("", parse_port(number).map(|it| ("localhost".into(), Some(it)))),
+            None => ("", split(text)),
+            Some((scheme, rest)) => (scheme, split(rest)),
+        };
+        let (host, port) = parts.map_err(error)?;
+        match (scheme, port) {
+            ("", Some(port)) => Ok(Self::Http { host, port }),
+            ("", None) => Err(error("the port is missing, like in localhost:8080")),
+            ("http", port) => Ok(Self::Http { host, port: port.unwrap_or(80) }),
+            ("https", port) => Ok(Self::Https { host, port: port.unwrap_or(443) }),
+            ("tcp", Some(port)) => Ok(Self::Tcp { host, port }),
+            ("tcp", None) => Err(error("the port is missing, like in tcp://localhost:22")),
+            _ => Err(error("only http://, https://, tcp:// and unix: can stand there")),
         }
     }
 
