@@ -17,7 +17,6 @@ use crate::announced::{Board, News};
 /// A service, as far as its addresses go.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// If there are several.
     pub label: Option<String>,
     /// Where it must be, if the gateway doesn't say.
     pub guess: Option<String>,

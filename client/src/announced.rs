@@ -12,8 +12,6 @@ use http::{HeaderMap, Method, Request, Uri};
 use ptth_link::limits::ANNOUNCED_URLS;
 use tokio::sync::watch;
 use tokio::time::Instant;
-
-/// What is known of each service, by its number.
 pub type Board = Vec<News>;
 
 /// What is known of one service.
@@ -36,13 +34,11 @@ pub struct Announced {
 
 impl Default for Announced {
     fn default() -> Self {
-        let (sender, _) = watch::channel(vec![News::default()]);
-        Self { board: Arc::new(sender), service: 0 }
+        Self { board: Arc::new(watch::Sender::new(vec![News::default()])), service: 0 }
     }
 }
 
 impl Announced {
-    /// A board for so many services, and the place of each.
     pub fn board(services: usize) -> (Vec<Self>, watch::Receiver<Board>) {
         let (sender, receiver) = watch::channel(vec![News::default(); services]);
         let board = Arc::new(sender);
@@ -108,10 +104,7 @@ fn is_address(text: &str) -> bool {
         && matches!(uri.scheme_str(), Some("http" | "https"))
         && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
 }
-
-/// The field, one for each address.
 const URL: HeaderName = HeaderName::from_static("2ptth-url");
-/// How many more there are.
 const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 /// As browsers take them.
 const LONGEST: usize = 2048;

@@ -205,8 +205,6 @@ impl Options {
         Ok(Self { services, url_file, log, warnings })
     }
 }
-
-/// The tables of the file.
 #[derive(Default)]
 struct Tables {
     top: Table,

@@ -97,7 +97,6 @@ const POSSIBLE: &str = "Transmission is possible!\n";
 
 pub enum DemoBody {
     Text(Option<&'static str>),
-    /// What came.
     Body(Body),
     /// Frames, for ever or until the visitor's end.
     Stream(Frames),

@@ -30,6 +30,7 @@ use ptth_link::{alpn, crypto};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
@@ -78,7 +79,6 @@ pub(crate) struct Shared {
     pub(crate) proxy: Option<Arc<ClientConfig>>,
     /// Until then the door by HTTP is tried first, since something in between doesn't let the label through.
     pub(crate) http_until: Mutex<Option<Instant>>,
-    /// Whether the log says so.
     pub(crate) told: AtomicBool,
 }
 
@@ -91,7 +91,6 @@ pub(crate) struct Dialer<N> {
     pub(crate) gateway: Gateway,
     /// TLS with the ALPN label, and with the certificate that proves the token.
     pub(crate) alpn: Arc<ClientConfig>,
-    /// `<instance>.<slot>`.
     pub(crate) instance: String,
 }
 
@@ -215,7 +214,7 @@ impl<N: Network> Dialer<N> {
                 }
             }
         };
-        let late = |_| DialError::Broken(io::ErrorKind::TimedOut.into());
+        let late = |it: Elapsed| DialError::Broken(it.into());
         let answer = timeout(ANSWER, asking).await.map_err(late)??;
         dialled.urls = judge(&answer.head, &answer.body)?;
         dialled.stream = answer.stream.ok_or_else(|| {
@@ -238,10 +237,8 @@ impl<N: Network> Dialer<N> {
                 passed.map_err(|why| DialError::Proxy(proxy.to_string(), why))?
             }
             None => {
-                let connected = timeout(CONNECT, self.network.connect(&self.gateway)).await;
-                let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                let (io, address) = connected.map_err(DialError::Unreachable)?;
-                (Box::new(io) as Stream, address)
+                let deadline = Instant::now() + CONNECT;
+                self.connect(&self.gateway, deadline).await.map_err(DialError::Unreachable)?
             }
         };
         let (certificate, version) = (None, None);
@@ -256,8 +253,8 @@ impl<N: Network> Dialer<N> {
         }
         let shaking = TlsConnector::from(tls.clone());
         let shaking = shaking.connect(self.shared.name.clone(), dialled.stream);
-        let late = |_| DialError::Tls(io::ErrorKind::TimedOut.into());
-        let stream = timeout(HANDSHAKE, shaking).await.map_err(late)?.map_err(DialError::of)?;
+        let shaken = timeout(HANDSHAKE, shaking).await.map_err(|it| DialError::Tls(it.into()))?;
+        let stream = shaken.map_err(DialError::of)?;
         let connection = stream.get_ref().1;
         dialled.certificate = connection.peer_certificates().and_then(|it| it.first()).cloned();
         dialled.version = connection.protocol_version();
@@ -273,19 +270,21 @@ impl<N: Network> Dialer<N> {
         if direct { None } else { config.proxies.to(&self.gateway) }
     }
 
+    async fn connect(&self, to: &Gateway, by: Instant) -> io::Result<(Stream, SocketAddr)> {
+        let (io, address) = timeout_at(by, self.network.connect(to)).await??;
+        Ok((Box::new(io), address))
+    }
+
     /// Both legs have the time of one: to the proxy, and from there.
     async fn by_proxy(&self, proxy: &Proxy) -> Result<(Stream, SocketAddr), ProxyError> {
         let deadline = Instant::now() + CONNECT;
-        let connected = timeout_at(deadline, self.network.connect(&proxy.address)).await;
-        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let connected = self.connect(&proxy.address, deadline).await;
         let (io, address) = connected.map_err(ProxyError::Unreachable)?;
-        let passing = proxy::pass(proxy, Box::new(io), &self.gateway, self.shared.proxy.as_ref());
+        let passing = proxy::pass(proxy, io, &self.gateway, self.shared.proxy.as_ref());
         let io = timeout_at(deadline, passing).await.map_err(|_| ProxyError::Late)??;
         Ok((io, address))
     }
 }
-
-/// What a door answered.
 struct Answer {
     head: Parts,
     /// What the connection became, if it did; bytes that came right behind the head are its first.
@@ -315,8 +314,6 @@ pub(crate) fn instance() -> String {
     let host = if host.is_empty() { "backend" } else { &host };
     format!("{host}-{}", crypto::hex(&crypto::random::<6>()))
 }
-
-/// As the log has it.
 pub(crate) fn version_text(version: ProtocolVersion) -> &'static str {
     match version {
         ProtocolVersion::TLSv1_3 => "1.3",

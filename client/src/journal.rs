@@ -30,18 +30,12 @@ impl Journal {
     pub fn of(&self, service: Option<&str>) -> Self {
         Self { lines: self.lines.clone(), service: service.map(Into::into) }
     }
-
-    /// Adds the URL where visitors find the service.
     pub fn shown(&self, url: &str, origin: &str) {
         self.note(|text| text.extend([url, " -> ", origin]));
     }
-
-    /// The service's name, where there are several.
     pub fn service(&self) -> Option<&str> {
         self.service.as_deref()
     }
-
-    /// `line` appends what there is to tell.
     fn note(&self, line: impl FnOnce(&mut String)) {
         self.lines.note(|text| {
             if let Some(service) = &self.service {
@@ -51,8 +45,6 @@ impl Journal {
         });
     }
 }
-
-/// One exchange, as it will stand in the journal.
 #[derive(Debug)]
 pub struct Exchange {
     begun: Instant,
@@ -85,8 +77,6 @@ impl Exchange {
             id: field(id),
         }
     }
-
-    /// The response's head is there.
     pub fn head(&self) -> Times {
         Times { head: self.begun.elapsed(), body: Duration::ZERO }
     }
@@ -117,8 +107,6 @@ impl Exchange {
         millis(text, whole.saturating_sub(times.head + times.body));
         text.push(')');
     }
-
-    /// It ended well.
     pub fn finish(&self, journal: &Journal, status: StatusCode, bytes: u64, times: Times) {
         self.tell(journal, Some(status), |text| {
             number(text, bytes);

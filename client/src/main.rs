@@ -66,7 +66,6 @@ enum Failure {
     Stopped(#[from] Stopped),
     #[error("--url-file (URL_FILE): {} can't be written: {}", .0.display(), .1)]
     Urls(PathBuf, io::Error),
-    /// Threads, runtimes, signals.
     #[error("{0}")]
     Machine(#[from] io::Error),
 }
@@ -203,40 +202,33 @@ fn end(
     }
     first.map_or(Ok(()), Err)
 }
-
-/// Holds one core's share of all services.
+/// Holds one core's share of the tunnels of all services.
 async fn hold(running: Vec<Running>, (core, cores): (usize, usize), done: mpsc::Sender<Outcome>) {
     let mut holding = JoinSet::new();
     for (number, running) in running.into_iter().enumerate() {
-        let done = done.clone();
+        let Running { origin, process, mut shutdown, before } = running;
+        let slots = (0..process.slots()).filter(move |slot| (before + slot) % cores == core);
+        let (end, mut closing, done) = (shutdown.clone(), shutdown.clone(), done.clone());
         holding.spawn(async move {
-            let _ = done.send((number, share(running, core, cores).await));
+            let held = async {
+                match origin {
+                    Some(origin) => process.hold(slots, Tcp, origin.apart(), end).await,
+                    None => process.hold(slots, Tcp, Demo, end).await,
+                }
+            };
+            let grace = async {
+                shutdown.reached(Phase::Draining).await;
+                sleep(GRACE).await;
+            };
+            let ended = select! {
+                ended = held => ended,
+                () = grace => Ok(()),
+                () = closing.reached(Phase::Closing) => Ok(()),
+            };
+            let _ = done.send((number, ended));
         });
     }
     while holding.join_next().await.is_some() {}
-}
-
-/// Holds one core's share of one service's tunnels.
-async fn share(running: Running, core: usize, cores: usize) -> Result<(), Stopped> {
-    let Running { origin, process, mut shutdown, before } = running;
-    let slots = (0..process.slots()).filter(|slot| (before + slot) % cores == core);
-    let end = shutdown.clone();
-    let held = async {
-        match origin {
-            Some(origin) => process.hold(slots, Tcp, origin.apart(), end).await,
-            None => process.hold(slots, Tcp, Demo, end).await,
-        }
-    };
-    let mut closing = shutdown.clone();
-    let grace = async {
-        shutdown.reached(Phase::Draining).await;
-        sleep(GRACE).await;
-    };
-    select! {
-        result = held => result,
-        () = grace => Ok(()),
-        () = closing.reached(Phase::Closing) => Ok(()),
-    }
 }
 
 /// Asks the origin once, so that a typing error shows before the first visitor meets it.
@@ -272,6 +264,5 @@ fn fail(why: &dyn Display) -> ExitCode {
 
 /// The gateway said no, and will say so again (sysexits' EX_NOPERM): a supervisor shouldn't try again.
 const REFUSED: u8 = 77;
-/// For running exchanges, once asked to stop.
 const GRACE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(3);

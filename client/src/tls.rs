@@ -166,7 +166,6 @@ pub enum TlsError {
     Certificate(TokenError),
     #[error("{0:?} is neither a host name nor an IP address")]
     Name(String),
-    /// rustls refuses the configuration.
     #[error("TLS can't be set up: {0}")]
     Rustls(#[from] rustls::Error),
 }

@@ -40,8 +40,6 @@ use crate::serve::{Answering, Ended, answer};
 use crate::stopped::Stopped;
 use crate::tls::{self, how_verified};
 
-use places::Holding;
-
 /// What the tunnels of one service have in common.
 #[derive(Clone, Debug)]
 pub struct Process {
@@ -93,33 +91,6 @@ impl Process {
     /// How many tunnels there are to hold.
     pub fn slots(&self) -> usize {
         self.shared.config.tunnels
-    }
-
-    /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them.
-    ///
-    /// # Errors
-    /// [`Stopped`], when trying again would be no use.
-    pub async fn hold<N, S, B>(
-        &self,
-        slots: impl Iterator<Item = usize>,
-        network: N,
-        service: S,
-        shutdown: Shutdown,
-    ) -> Result<(), Stopped>
-    where
-        N: Network,
-        S: Service<
-                Request<Body>,
-                Response = http::Response<B>,
-                Error: Display + Send,
-                Future: Send,
-            > + Clone
-            + Send
-            + 'static,
-        B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
-    {
-        let (process, slots) = (self.clone(), slots.collect());
-        Holding { process, slots, network, service, shutdown }.hold().await
     }
 }
 

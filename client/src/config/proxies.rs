@@ -30,8 +30,6 @@ impl Proxies {
         let matcher = Matcher::builder().https(https).all(all).no(no).build();
         Ok(Self(Some(Arc::new(matcher))))
     }
-
-    /// The proxy to `gateway`, if one is to be used.
     pub(crate) fn to(&self, gateway: &Gateway) -> Option<Proxy> {
         let uri: Uri = format!("https://{gateway}/").parse().ok()?;
         proxy(&self.0.as_ref()?.intercept(&uri)?).ok()
@@ -48,8 +46,6 @@ pub(crate) struct Proxy {
     /// For a SOCKS proxy (RFC 1929).
     pub(crate) login: Option<(String, String)>,
 }
-
-/// How a proxy is spoken to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
     /// CONNECT (RFC 9110 §9.3.6).

@@ -27,8 +27,6 @@ pub enum Via {
     /// The first, and where something in between doesn't let it through, the second.
     Auto,
 }
-
-/// Reads a service. `None` if there was a mistake.
 pub(super) fn service(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Option<Service> {
     let note = |mistake| sources.mistakes.add(mistake);
     let Some(given) = sources.get("gateway") else {
@@ -121,8 +119,6 @@ fn checked<T>(
     let given = sources.get(name)?;
     sources.mistakes.note(parse(given.text().trim()).ok_or_else(|| given.not(wanted)))
 }
-
-/// How the origin is asked.
 fn asking(
     sources: &Sources<'_>,
     origin: &OriginAddress,

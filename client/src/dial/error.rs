@@ -12,7 +12,6 @@ use super::proxy::ProxyError;
 /// Why a gateway can't be dialled. [`DialError::verdict`] says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// No address, or no connection.
     #[error("the gateway can't be reached: {0}")]
     Unreachable(io::Error),
     /// The proxy, or the way behind it.
@@ -47,7 +46,6 @@ pub enum DialError {
         "what answers there doesn't take extended CONNECT over HTTP/2 (RFC 8441); try --via upgrade"
     )]
     NoConnect,
-    /// A front whose gateway isn't there.
     #[error("what stands before the gateway says {0}")]
     Down(Reply),
     #[error("the registration broke off: {0}")]
@@ -55,7 +53,6 @@ pub enum DialError {
     /// The gateway doesn't admit our key.
     #[error("the gateway refuses this client: {0}")]
     Refused(&'static str),
-    /// The gateway refuses the registration.
     #[error("the gateway refuses this client: {0}")]
     Denied(Reply),
     /// It refuses an authorization that is another one each time it is asked for.
@@ -64,7 +61,6 @@ pub enum DialError {
     /// The gateway has no room now, and may have said for how long.
     #[error("the gateway has no room now: {0}")]
     Busy(Reply, Option<Duration>),
-    /// There is no authorization to show.
     #[error("{0}")]
     Authorize(String),
 }
@@ -81,7 +77,6 @@ fn unknown(err: &Error) -> String {
 /// What to do about a dial that failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// Give up.
     Final,
     /// Give up if the gateway was never known and willing.
     FinalAtFirst,
@@ -147,8 +142,6 @@ impl DialError {
     pub(super) fn is_of_the_way(&self) -> bool {
         matches!(self, Self::NoGateway) || self.is_cut()
     }
-
-    /// Whether the handshake was cut.
     pub(super) fn is_cut(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];

@@ -15,8 +15,6 @@ use crate::config::{Config, Value};
 
 use super::DialError;
 use super::error::{LONGEST_REASON, Reply};
-
-/// What a backend asks for at the door.
 #[derive(Debug)]
 pub(super) struct Registration<'a> {
     pub(super) config: &'a Config,
@@ -50,8 +48,6 @@ impl Registration<'_> {
         self.tell(request.headers_mut());
         request
     }
-
-    /// The fields that both have.
     fn tell(&self, fields: &mut HeaderMap) {
         fields.insert(ALPN, HeaderValue::from_static(INSIDE));
         if let Some(value) = self.authorization {
@@ -111,8 +107,6 @@ pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<Vec<String>, DialError>
         _ => DialError::NoDoor(reply()),
     })
 }
-
-/// Whether a field says this one thing.
 fn names(fields: &HeaderMap, field: HeaderName, text: &str) -> bool {
     let mut values = fields.get_all(field).iter();
     let only = (values.next(), values.next());

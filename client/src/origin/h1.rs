@@ -30,7 +30,6 @@ use crate::serve::Early;
 
 pub(super) use sending::Sending;
 
-/// A connection to an origin.
 pub(super) trait Io: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {
     fn socket(&self) -> SockRef<'_>;
 }
@@ -97,7 +96,7 @@ pub(super) struct Connection {
     unsent: Option<H1Error>,
     body: Decoder,
     keep: bool,
-    /// Informational responses (1xx) that came so far.
+    /// 1xx responses that came so far.
     informational: usize,
     /// What was taken of the body since this last returned `Pending`, in bytes.
     taken: usize,
@@ -147,8 +146,7 @@ impl Connection {
     /// The request, if it may be sent again after this connection closed (RFC 9112 §9.3.1): the origin saw
     /// nothing of it, or the request can be repeated and not a byte of a response came.
     pub(super) fn again(self) -> Option<Sending> {
-        let unanswered = self.input.is_empty() && self.informational == 0;
-        if unanswered { self.sending.repeated() } else { self.sending.untouched() }
+        self.sending.again(self.input.is_empty() && self.informational == 0)
     }
 
     /// Sends the request, and takes the head of the final response.
@@ -227,7 +225,6 @@ impl Connection {
         }
     }
 
-    /// Whether the response is whole.
     pub(super) fn is_whole(&self) -> bool {
         self.body.is_done()
     }
@@ -241,7 +238,6 @@ impl Connection {
         }
     }
 
-    /// Whether it may serve another request.
     pub(super) fn is_reusable(&self) -> bool {
         self.keep
             && self.body.is_done()

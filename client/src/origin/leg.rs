@@ -90,7 +90,6 @@ impl Legs {
 }
 
 impl Leg {
-    /// Makes the connection available to the next request.
     pub(super) fn keep(self) {
         if self.connection.is_reusable() && !self.keep.is_zero() {
             self.idle.put(self.connection, self.keep);

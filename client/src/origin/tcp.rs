@@ -70,10 +70,8 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-/// A connection to the service.
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let connected = timeout(leg::CONNECT, leg::tcp(host, port, leg::MANY)).await;
-    let socket = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    let socket = timeout(leg::CONNECT, leg::tcp(host, port, leg::MANY)).await??;
     // It may be silent for days, and a service that vanished must show.
     tune(&socket, UNACKNOWLEDGED)?;
     Ok(socket)
@@ -157,7 +155,7 @@ async fn unwrap(body: Body, mut writer: Writer) -> io::Result<()> {
             yield_now().await;
         }
     }
-    if capsules.ended() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if capsules.ended { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 pub(super) trait Reader: AsyncRead + fmt::Debug + Send + Unpin {}
@@ -171,7 +169,6 @@ pub(super) struct Download {
     pub(super) was_cut: Option<oneshot::Receiver<()>>,
     /// Of an upgrade, at first: the bytes behind the head.
     pub(super) buffer: BytesMut,
-    /// In capsules.
     pub(super) framed: bool,
     pub(super) ended: bool,
 }

@@ -31,7 +31,6 @@ pub(super) struct Urls<'a> {
     prefix: Option<&'a str>,
 }
 
-/// A scheme and an authority.
 #[derive(Clone, Debug)]
 struct Place {
     scheme: Scheme,

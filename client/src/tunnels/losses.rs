@@ -15,7 +15,6 @@ use crate::stopped::Stopped;
 use super::{Live, Slot};
 
 impl<N, S> Slot<N, S> {
-    /// What to do about a tunnel that didn't come up.
     pub(super) fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
         let standby = self.process.shared.config.standby;
         let loss = match err.verdict() {

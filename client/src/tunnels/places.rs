@@ -31,25 +31,21 @@ use crate::tls;
 
 use super::{Process, Slot, Stopped, random};
 
-/// Holds tunnels to the places of one gateway.
-pub(super) struct Holding<N, S> {
-    pub(super) process: Process,
+/// The tunnels of one service, or some of them, to all places of its gateway.
+struct Places<N, S> {
+    process: Process,
     /// Of these slots there is one at each place.
-    pub(super) slots: Vec<usize>,
-    pub(super) network: N,
-    pub(super) service: S,
-    pub(super) shutdown: Shutdown,
-}
-
-/// What is held, and what isn't for now.
-#[derive(Default)]
-struct Places {
+    slots: Vec<usize>,
+    network: N,
+    service: S,
     held: BTreeMap<Gateway, Place>,
-    /// Those whose gateway said no, and until when it isn't asked again.
+    /// Those whose gateway refused, and until when it isn't asked again.
     shunned: BTreeMap<Gateway, Instant>,
+    /// How the tunnels of a place ended, with its address and number.
+    tunnels: JoinSet<(Gateway, usize, Result<(), Stopped>)>,
+    /// Told of each dial that fails.
+    failures: Arc<Notify>,
 }
-
-/// The tunnels to one place.
 struct Place {
     /// Small, and no other's: the slots are numbered by it.
     number: usize,
@@ -60,10 +56,45 @@ struct Place {
     trigger: Trigger,
 }
 
-/// How the tunnels of a place ended: whose they were, and why.
-type Held = JoinSet<(Gateway, usize, Result<(), Stopped>)>;
+impl Process {
+    /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them.
+    ///
+    /// # Errors
+    /// [`Stopped`], once all gateways refused, or can't be trusted.
+    pub async fn hold<N, S, B>(
+        &self,
+        slots: impl Iterator<Item = usize>,
+        network: N,
+        service: S,
+        shutdown: Shutdown,
+    ) -> Result<(), Stopped>
+    where
+        N: Network,
+        S: Service<
+                Request<Body>,
+                Response = http::Response<B>,
+                Error: Display + Send,
+                Future: Send,
+            > + Clone
+            + Send
+            + 'static,
+        B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
+    {
+        let places = Places {
+            process: self.clone(),
+            slots: slots.collect(),
+            network,
+            service,
+            held: BTreeMap::new(),
+            shunned: BTreeMap::new(),
+            tunnels: JoinSet::new(),
+            failures: Arc::default(),
+        };
+        places.hold(shutdown).await
+    }
+}
 
-impl<N, S, B> Holding<N, S>
+impl<N, S, B> Places<N, S>
 where
     N: Network,
     S: Service<Request<Body>, Response = http::Response<B>, Error: Display + Send, Future: Send>
@@ -72,16 +103,8 @@ where
         + 'static,
     B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
 {
-    /// Looks for places and holds tunnels to them until the shutdown.
-    ///
-    /// # Errors
-    /// [`Stopped`], once the gateways at all of them said no.
-    pub(super) async fn hold(mut self) -> Result<(), Stopped> {
-        let mut places = Places::default();
-        let mut held = Held::new();
-        let failures = Arc::new(Notify::new());
+    async fn hold(mut self, mut stop: Shutdown) -> Result<(), Stopped> {
         let mut backoff = Backoff::default();
-        let mut stop = self.shutdown.clone();
         while !stop.is(Phase::Draining) {
             let looked = Instant::now();
             let found = select! {
@@ -91,7 +114,7 @@ where
             let again = match found {
                 Ok(found) => {
                     backoff = Backoff::default();
-                    self.follow(&found, &mut places, &mut held, &failures)?;
+                    self.follow(&found)?;
                     looked + LOOK
                 }
                 Err(err) => {
@@ -99,7 +122,7 @@ where
                         "dial: the gateway's addresses can't be found: {err}; trying again, for ever"
                     );
                     let pause = backoff.pause(Loss::Unreachable, random());
-                    Instant::now() + if places.held.is_empty() { pause } else { LOOK }
+                    Instant::now() + if self.held.is_empty() { pause } else { LOOK }
                 }
             };
             let mut at = again;
@@ -107,27 +130,29 @@ where
                 select! {
                     () = sleep_until(at) => {}
                     // Perhaps the gateway has moved; but each of many tunnels says so, again and again.
-                    () = failures.notified() => at = again.min(looked + FEWEST),
-                    Some(done) = held.join_next() => match done {
-                        Ok((address, number, result)) => places.ended(address, number, result)?,
+                    () = self.failures.notified() => at = again.min(looked + FEWEST),
+                    Some(done) = self.tunnels.join_next() => match done {
+                        Ok((_, _, Ok(()))) => {}
+                        Ok((address, number, Err(why))) => self.ended(address, number, why)?,
                         Err(err) => warn!("tunnel: its task ended: {err}"),
                     },
                     () = stop.reached(Phase::Draining) => {}
                 }
             }
         }
-        places.held.clear();
-        while held.join_next().await.is_some() {}
+        self.held.clear();
+        while self.tunnels.join_next().await.is_some() {}
         Ok(())
     }
 
     async fn look(&self) -> io::Result<BTreeSet<Gateway>> {
-        if !self.process.shared.config.all_addresses {
+        let config = &self.process.shared.config;
+        if !config.all_addresses {
             // Its name is looked up anew by each dial.
-            return Ok([self.process.shared.config.gateway.clone()].into());
+            return Ok([config.gateway.clone()].into());
         }
-        let looking = self.network.addresses(&self.process.shared.config.gateway);
-        let found = timeout(PATIENCE, looking).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let looking = self.network.addresses(&config.gateway);
+        let found = timeout(PATIENCE, looking).await??;
         if found.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
@@ -138,15 +163,9 @@ where
     }
 
     /// Lets go of addresses that are gone, and begins with those that are new.
-    fn follow(
-        &mut self,
-        found: &BTreeSet<Gateway>,
-        places: &mut Places,
-        held: &mut Held,
-        failures: &Arc<Notify>,
-    ) -> Result<(), Stopped> {
+    fn follow(&mut self, found: &BTreeSet<Gateway>) -> Result<(), Stopped> {
         let now = Instant::now();
-        places.held.retain(|address, place| {
+        self.held.retain(|address, place| {
             if found.contains(address) {
                 place.seen = now;
             }
@@ -156,23 +175,24 @@ where
             }
             stays
         });
-        places.shunned.retain(|_, until| *until > now);
-        let process = &self.process;
+        self.shunned.retain(|_, until| *until > now);
         for address in found {
-            if places.held.contains_key(address) || places.shunned.contains_key(address) {
+            if self.held.contains_key(address) || self.shunned.contains_key(address) {
                 continue;
             }
-            let number = places.free_number();
+            // The smallest that is free. If the same gateway had it before, it replaces those tunnels.
+            let taken: BTreeSet<_> = self.held.values().map(|place| place.number).collect();
+            let number = (0..).find(|number| !taken.contains(number)).unwrap_or_default();
             let (trigger, shutdown) = channel();
-            places.held.insert(address.clone(), Place { number, seen: now, trigger });
-            if process.shared.config.all_addresses {
+            self.held.insert(address.clone(), Place { number, seen: now, trigger });
+            if self.process.shared.config.all_addresses {
                 info!("dial: the gateway is at {address}");
             }
             for slot in &self.slots {
-                let slot = number * process.slots() + slot;
-                let slot = self.slot(slot, address, shutdown.clone(), failures.clone())?;
+                let slot = number * self.process.slots() + slot;
+                let slot = self.slot(slot, address.clone(), shutdown.clone())?;
                 let address = address.clone();
-                held.spawn(async move { (address, number, slot.hold().await) });
+                self.tunnels.spawn(async move { (address, number, slot.hold().await) });
             }
         }
         Ok(())
@@ -181,61 +201,43 @@ where
     fn slot(
         &self,
         number: usize,
-        address: &Gateway,
+        gateway: Gateway,
         shutdown: Shutdown,
-        failures: Arc<Notify>,
     ) -> Result<Slot<N, S>, Stopped> {
         let process = self.process.clone();
         let instance = format!("{}.{number}", process.instance);
-        let dialer = Dialer {
-            network: self.network.clone(),
-            shared: process.shared.clone(),
-            gateway: address.clone(),
-            alpn: tls::tunnel(&process.shared.config, process.knowing.clone(), &instance)?,
-            instance,
-        };
-        let label = match process.journal.service() {
-            Some(service) => format!("{service}/{number}"),
-            None => number.to_string(),
-        };
-        let (service, complaints) = (self.service.clone(), Complaints::default());
-        let up_before = false;
-        Ok(Slot { label, process, dialer, service, shutdown, up_before, complaints, failures })
-    }
-}
-
-impl Places {
-    /// The smallest number that is free. If the same gateway had it before, that tunnel is replaced; another gateway
-    /// doesn't know the number.
-    fn free_number(&self) -> usize {
-        let taken: BTreeSet<_> = self.held.values().map(|place| place.number).collect();
-        (0..).find(|number| !taken.contains(number)).unwrap_or_default()
+        let (network, shared) = (self.network.clone(), process.shared.clone());
+        let alpn = tls::tunnel(&shared.config, process.knowing.clone(), &instance)?;
+        Ok(Slot {
+            label: match process.journal.service() {
+                Some(service) => format!("{service}/{number}"),
+                None => number.to_string(),
+            },
+            process,
+            dialer: Dialer { network, shared, gateway, alpn, instance },
+            service: self.service.clone(),
+            shutdown,
+            up_before: false,
+            complaints: Complaints::default(),
+            failures: self.failures.clone(),
+        })
     }
 
-    /// A gateway that says no is left alone for a while, if there are others; else that's final.
-    fn ended(
-        &mut self,
-        address: Gateway,
-        number: usize,
-        result: Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
+    /// A gateway that refuses is left alone for a while, if there are others; else that is final.
+    fn ended(&mut self, address: Gateway, number: usize, why: Stopped) -> Result<(), Stopped> {
         // Of several tunnels the first that ends counts, and none of an earlier place at the address.
-        let is_current = |place: &Place| place.number == number;
-        let Err(stopped) = result else { return Ok(()) };
-        if !self.held.get(&address).is_some_and(is_current) {
+        if self.held.get(&address).is_none_or(|place| place.number != number) {
             return Ok(());
         }
         self.held.remove(&address);
         if self.held.is_empty() {
-            return Err(stopped);
+            return Err(why);
         }
-        warn!("dial: at {address} {stopped}; the others go on");
+        warn!("dial: at {address} {why}; the others go on");
         self.shunned.insert(address, Instant::now() + LOOK);
         Ok(())
     }
 }
-
-/// How often the addresses are looked up.
 const LOOK: Duration = Duration::from_secs(30);
 /// An address is let go when it wasn't found for so long: visitors know it for a while longer, and some
 /// name servers tell a few of many addresses at a time.

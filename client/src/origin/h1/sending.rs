@@ -61,20 +61,14 @@ impl Sending {
         self.whole = Bytes::new();
     }
 
-    /// Sends no more of it.
     pub(super) fn stop(&mut self) {
         *self = Self { whole: std::mem::take(&mut self.whole), ..Self::default() };
     }
 
-    /// As it was, if the origin surely saw nothing of it.
-    pub(super) fn untouched(self) -> Option<Self> {
-        self.is_untouched().then_some(self)
-    }
-
-    /// As it was, if the origin surely saw nothing of it, or it may be repeated.
-    pub(super) fn repeated(self) -> Option<Self> {
-        if self.whole.is_empty() {
-            return self.untouched();
+    /// As it was, if the origin surely saw nothing of it, or it may be sent again since it is `unanswered`.
+    pub(super) fn again(self, unanswered: bool) -> Option<Self> {
+        if self.whole.is_empty() || !unanswered {
+            return self.is_untouched().then_some(self);
         }
         let mut out = Outgoing::default();
         out.head(self.whole, Framing::None);
@@ -86,7 +80,6 @@ impl Sending {
         self.out.untouched().is_some()
     }
 
-    /// Whether it is all out.
     pub(super) fn is_over(&self) -> bool {
         self.body.is_none() && self.out.is_flushed()
     }

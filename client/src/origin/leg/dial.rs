@@ -17,7 +17,6 @@ use crate::tls::{self, TlsError};
 use super::super::OriginError;
 use super::super::h1::{self, Io};
 
-/// Where an origin is.
 #[derive(Debug)]
 pub(in crate::origin) struct Whereabouts {
     pub(in crate::origin) address: OriginAddress,
@@ -64,8 +63,8 @@ impl Whereabouts {
 
     /// Connects, as one of `crowd`.
     pub(super) async fn connect(&self, crowd: usize) -> Result<Box<dyn Io>, OriginError> {
-        let io = timeout(CONNECT, self.dial(crowd)).await;
-        io.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(unreachable)
+        let connected = timeout(CONNECT, self.dial(crowd)).await;
+        connected.unwrap_or_else(|late| Err(late.into())).map_err(unreachable)
     }
 
     async fn dial(&self, crowd: usize) -> io::Result<Box<dyn Io>> {
