@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Request, Uri};
 use ptth_link::limits::ANNOUNCED_URLS;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
 pub type Board = Vec<News>;
 
 /// What is known of one service.
@@ -104,6 +105,7 @@ fn is_address(text: &str) -> bool {
         && matches!(uri.scheme_str(), Some("http" | "https"))
         && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
 }
+
 const URL: HeaderName = HeaderName::from_static("2ptth-url");
 const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 /// As browsers take them.

@@ -3,10 +3,9 @@
 //! In:  [`Args`], a way to look up variables, and perhaps a file ([`mod@ptth_link::settings`]).
 //! Out: [`Options`], or a sentence for each mistake that says what is wrong and what to do.
 
+mod address;
 mod args;
 mod authorization;
-mod gateway;
-mod origin;
 mod proxies;
 mod service;
 #[cfg(test)]
@@ -20,11 +19,10 @@ use ptth_link::alpn;
 use ptth_link::settings::{self, Env, File, Mark, Mistake, Mistakes, Sources, Table};
 use ptth_link::token::Token;
 
+pub(crate) use address::host_and_port;
+pub use address::{Gateway, HostHeader, OriginAddress, OriginOptions};
 pub use args::Args;
 pub use authorization::{Authorization, Value, ValueError};
-pub use gateway::Gateway;
-pub(crate) use origin::host_and_port;
-pub use origin::{HostHeader, OriginAddress, OriginOptions};
 pub use proxies::Proxies;
 pub(crate) use proxies::{Kind, Proxy};
 pub use ptth_link::settings::ConfigError;
@@ -134,7 +132,7 @@ impl Config {
     pub(crate) fn public_authority(&self) -> String {
         let port = self.gateway.port;
         let port = if port == if self.plain { 80 } else { 443 } { None } else { Some(port) };
-        origin::authority(&self.host, port)
+        address::authority(&self.host, port)
     }
 
     /// Where visitors find the public host, if they use the gateway's port and not another one in front of it.
@@ -165,7 +163,7 @@ impl Options {
         if let Some(text) = args.addresses.get(2) {
             mistakes.add(Mistake::new(format!(
                 "{:?} is one address too many; write a gateway and one origin",
-                origin::quotable(text)
+                address::quotable(text)
             )));
         }
         mistakes.end()?;
@@ -205,6 +203,7 @@ impl Options {
         Ok(Self { services, url_file, log, warnings })
     }
 }
+
 #[derive(Default)]
 struct Tables {
     top: Table,

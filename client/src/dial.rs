@@ -285,6 +285,7 @@ impl<N: Network> Dialer<N> {
         Ok((io, address))
     }
 }
+
 struct Answer {
     head: Parts,
     /// What the connection became, if it did; bytes that came right behind the head are its first.
@@ -314,6 +315,7 @@ pub(crate) fn instance() -> String {
     let host = if host.is_empty() { "backend" } else { &host };
     format!("{host}-{}", crypto::hex(&crypto::random::<6>()))
 }
+
 pub(crate) fn version_text(version: ProtocolVersion) -> &'static str {
     match version {
         ProtocolVersion::TLSv1_3 => "1.3",

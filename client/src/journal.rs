@@ -30,12 +30,15 @@ impl Journal {
     pub fn of(&self, service: Option<&str>) -> Self {
         Self { lines: self.lines.clone(), service: service.map(Into::into) }
     }
+
     pub fn shown(&self, url: &str, origin: &str) {
         self.note(|text| text.extend([url, " -> ", origin]));
     }
+
     pub fn service(&self) -> Option<&str> {
         self.service.as_deref()
     }
+
     fn note(&self, line: impl FnOnce(&mut String)) {
         self.lines.note(|text| {
             if let Some(service) = &self.service {
@@ -45,6 +48,7 @@ impl Journal {
         });
     }
 }
+
 #[derive(Debug)]
 pub struct Exchange {
     begun: Instant,
@@ -77,6 +81,7 @@ impl Exchange {
             id: field(id),
         }
     }
+
     pub fn head(&self) -> Times {
         Times { head: self.begun.elapsed(), body: Duration::ZERO }
     }
@@ -107,6 +112,7 @@ impl Exchange {
         millis(text, whole.saturating_sub(times.head + times.body));
         text.push(')');
     }
+
     pub fn finish(&self, journal: &Journal, status: StatusCode, bytes: u64, times: Times) {
         self.tell(journal, Some(status), |text| {
             number(text, bytes);
@@ -212,7 +218,7 @@ mod tests {
         assert!(line.ends_with(")\n"), "{line}");
     }
 
-    /// Who waited for whom, who asked, and why there was nothing; but nothing that a visitor makes up.
+    /// The times, the visitor, and the failure; but nothing that a visitor makes up.
     #[tokio::test(start_paused = true)]
     async fn a_line_says_what_to_look_for() {
         let (sender, written) = mpsc::channel();

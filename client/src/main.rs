@@ -202,6 +202,7 @@ fn end(
     }
     first.map_or(Ok(()), Err)
 }
+
 /// Holds one core's share of the tunnels of all services.
 async fn hold(running: Vec<Running>, (core, cores): (usize, usize), done: mpsc::Sender<Outcome>) {
     let mut holding = JoinSet::new();

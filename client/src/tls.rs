@@ -34,10 +34,8 @@ pub fn tunnel(
     knowing: Arc<dyn ServerCertVerifier>,
     common_name: &str,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let certificate = config.identity();
-    let certificate =
-        certificate.certificate_asking(common_name, config.name.as_deref(), config.path.as_deref());
-    let (certificate, key) = certificate.map_err(TlsError::Certificate)?;
+    let (name, path) = (config.name.as_deref(), config.path.as_deref());
+    let (certificate, key) = config.identity().certificate_asking(common_name, name, path)?;
     let tls = builder(knowing)?.with_client_auth_cert(vec![certificate], key)?;
     Ok(one_protocol(tls, &config.alpn))
 }
@@ -163,7 +161,7 @@ pub enum TlsError {
     #[error("no certificate to know the gateway by: {0}")]
     Roots(String),
     #[error("no certificate can be made of the token: {0}")]
-    Certificate(TokenError),
+    Certificate(#[from] TokenError),
     #[error("{0:?} is neither a host name nor an IP address")]
     Name(String),
     #[error("TLS can't be set up: {0}")]

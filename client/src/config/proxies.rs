@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
-use super::{Gateway, origin};
+use super::{Gateway, host_and_port};
 
 /// The proxies of an environment: HTTPS_PROXY, else ALL_PROXY, but not for hosts in NO_PROXY.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,7 @@ impl Proxies {
         let matcher = Matcher::builder().https(https).all(all).no(no).build();
         Ok(Self(Some(Arc::new(matcher))))
     }
+
     pub(crate) fn to(&self, gateway: &Gateway) -> Option<Proxy> {
         let uri: Uri = format!("https://{gateway}/").parse().ok()?;
         proxy(&self.0.as_ref()?.intercept(&uri)?).ok()
@@ -46,6 +47,7 @@ pub(crate) struct Proxy {
     /// For a SOCKS proxy (RFC 1929).
     pub(crate) login: Option<(String, String)>,
 }
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
     /// CONNECT (RFC 9110 §9.3.6).
@@ -88,7 +90,7 @@ fn proxy(intercept: &Intercept) -> Result<Proxy, &'static str> {
         _ => return Err("its scheme is none of http, https, socks5 and socks5h"),
     };
     let authority = uri.authority().ok_or("it names no host")?;
-    let (host, given) = origin::host_and_port(authority.as_str())?;
+    let (host, given) = host_and_port(authority.as_str())?;
     let address = Gateway { host, port: given.unwrap_or(port) };
     let login = intercept.raw_auth().map(|(user, pass)| (user.to_owned(), pass.to_owned()));
     if let Some((user, pass)) = &login {

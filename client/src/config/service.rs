@@ -1,4 +1,4 @@
-//! One service: what holds its tunnels, and who answers its requests, from flags, variables and tables of the file.
+//! One service: its tunnels and its origin, from flags, variables and tables of the file.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -27,6 +27,7 @@ pub enum Via {
     /// The first, and where something in between doesn't let it through, the second.
     Auto,
 }
+
 pub(super) fn service(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Option<Service> {
     let note = |mistake| sources.mistakes.add(mistake);
     let Some(given) = sources.get("gateway") else {
@@ -119,6 +120,7 @@ fn checked<T>(
     let given = sources.get(name)?;
     sources.mistakes.note(parse(given.text().trim()).ok_or_else(|| given.not(wanted)))
 }
+
 fn asking(
     sources: &Sources<'_>,
     origin: &OriginAddress,

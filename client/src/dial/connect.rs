@@ -2,7 +2,6 @@
 
 use std::io;
 
-use bytes::Bytes;
 use h2::{Ping, Reason, client};
 use http::Request;
 use ptth_link::nested::Nested;
@@ -21,7 +20,7 @@ pub(super) async fn ask(io: Stream, request: Request<()>) -> Result<Answer, Dial
         .enable_push(false)
         // Small frames are the tunnel's business, and what the library keeps is read at once.
         .data_frame_budget(usize::MAX);
-    let (sender, mut connection) = builder.handshake(io).await.map_err(broken)?;
+    let (sender, mut connection) = builder.handshake(io).await?;
     let mut pings = connection.ping_pong().expect("it is taken once, here");
     let mut driver = JoinSet::new();
     driver.spawn(async move {
@@ -29,13 +28,12 @@ pub(super) async fn ask(io: Stream, request: Request<()>) -> Result<Answer, Dial
         let _ = connection.await;
     });
     // SETTINGS are the first that a server sends (RFC 9113 §3.4), so with the PONG they have come.
-    pings.ping(Ping::opaque()).await.map_err(broken)?;
+    pings.ping(Ping::opaque()).await?;
     if !sender.is_extended_connect_protocol_enabled() {
         return Err(DialError::NoConnect);
     }
-    let mut sender = sender.ready().await.map_err(broken)?;
-    let (response, send) = sender.send_request(request, false).map_err(broken)?;
-    let (head, mut recv) = response.await.map_err(broken)?.into_parts();
+    let (response, send) = sender.ready().await?.send_request(request, false)?;
+    let (head, mut recv) = response.await?.into_parts();
     if head.status.is_success() {
         let stream: Stream = Box::new(Nested::new(send, recv, driver));
         return Ok(Answer { head, stream: Some(stream), body: Vec::new() });
@@ -44,18 +42,19 @@ pub(super) async fn ask(io: Stream, request: Request<()>) -> Result<Answer, Dial
     while body.len() < MAX_REASON
         && let Some(Ok(data)) = recv.data().await
     {
-        let data: Bytes = data;
-        let room = MAX_REASON - body.len();
-        body.extend_from_slice(data.get(..room).unwrap_or(&data));
+        body.extend_from_slice(&data);
     }
+    body.truncate(MAX_REASON);
     Ok(Answer { head, stream: None, body })
 }
 
-fn broken(err: h2::Error) -> DialError {
-    // RFC 9113 §7: so a server says that it wants HTTP/1.1 for this.
-    match err.reason() {
-        Some(Reason::HTTP_1_1_REQUIRED) => DialError::NoConnect,
-        _ => DialError::Broken(io::Error::other(err)),
+impl From<h2::Error> for DialError {
+    fn from(err: h2::Error) -> Self {
+        // RFC 9113 §7: so a server says that it wants HTTP/1.1 for this.
+        match err.reason() {
+            Some(Reason::HTTP_1_1_REQUIRED) => Self::NoConnect,
+            _ => Self::Broken(io::Error::other(err)),
+        }
     }
 }
 

@@ -14,7 +14,6 @@ use super::proxy::ProxyError;
 pub enum DialError {
     #[error("the gateway can't be reached: {0}")]
     Unreachable(io::Error),
-    /// The proxy, or the way behind it.
     #[error("the proxy {0} {1}")]
     Proxy(String, ProxyError),
     #[error("the TLS handshake broke off: {0}")]
@@ -31,12 +30,10 @@ pub enum DialError {
     /// The gateway isn't the one that it should be. Later than on the first dial it may be a captive portal.
     #[error("{}", unknown(.0))]
     Unknown(Error),
-    /// What answers there speaks TLS, but isn't a gateway of ours.
     #[error(
         "what answers there is no 2ptth gateway, or something in between doesn't let the ALPN label through; with an --authorization-file it could be passed by HTTP"
     )]
     NoGateway,
-    /// What answers there speaks HTTP, but knows nothing of a door.
     #[error(
         "what answers there is no 2ptth gateway, or one that takes no registrations by HTTP: it says {0}"
     )]
@@ -138,10 +135,11 @@ impl DialError {
     }
 
     /// Whether something in between may have kept the ALPN label from the gateway, or from us. A
-    /// certificate that can't be verified is no such thing: who shows it may be reading along.
+    /// certificate that can't be verified is no such thing: its owner may be reading along.
     pub(super) fn is_of_the_way(&self) -> bool {
         matches!(self, Self::NoGateway) || self.is_cut()
     }
+
     pub(super) fn is_cut(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];

@@ -15,6 +15,7 @@ use crate::config::{Config, Value};
 
 use super::DialError;
 use super::error::{LONGEST_REASON, Reply};
+
 #[derive(Debug)]
 pub(super) struct Registration<'a> {
     pub(super) config: &'a Config,
@@ -48,6 +49,7 @@ impl Registration<'_> {
         self.tell(request.headers_mut());
         request
     }
+
     fn tell(&self, fields: &mut HeaderMap) {
         fields.insert(ALPN, HeaderValue::from_static(INSIDE));
         if let Some(value) = self.authorization {
@@ -107,6 +109,7 @@ pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<Vec<String>, DialError>
         _ => DialError::NoDoor(reply()),
     })
 }
+
 fn names(fields: &HeaderMap, field: HeaderName, text: &str) -> bool {
     let mut values = fields.get_all(field).iter();
     let only = (values.next(), values.next());

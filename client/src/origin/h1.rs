@@ -67,7 +67,7 @@ pub enum H1Error {
     Foreign(&'static str),
     /// The request's body broke off.
     #[error("{0}")]
-    Request(BodyError),
+    Request(#[from] BodyError),
     #[error("the request's body isn't as long as it said")]
     Length,
 }

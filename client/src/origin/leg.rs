@@ -20,7 +20,7 @@ use idle::Idle;
 pub(super) use dial::{CONNECT, MANY, Whereabouts, tcp};
 
 /// The way to one origin, and the connections that are idle.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Legs {
     pub(super) to: Arc<Whereabouts>,
     idle: Arc<Idle>,

@@ -45,7 +45,7 @@ use urls::{Asked, Urls};
 #[derive(Clone, Debug)]
 pub struct Origin(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     legs: Legs,
     host: Option<HeaderValue>,
@@ -129,14 +129,8 @@ impl Origin {
     /// The same one, with connections of its own.
     #[must_use]
     pub fn apart(&self) -> Self {
-        let Inner { legs, host, asked, unforwarded, complaints } = &*self.0;
-        Self(Arc::new(Inner {
-            legs: Legs::new(legs.to.clone()),
-            host: host.clone(),
-            asked: asked.clone(),
-            unforwarded: *unforwarded,
-            complaints: complaints.clone(),
-        }))
+        let inner = Inner::clone(&self.0);
+        Self(Arc::new(Inner { legs: Legs::new(inner.legs.to.clone()), ..inner }))
     }
 
     /// What the origin says to `HEAD /`, if it speaks HTTP: a first look, before the first visitor.

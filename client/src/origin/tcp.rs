@@ -228,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    /// Whoever sends capsules that hold nothing lets the other tasks of the thread have their turn.
+    /// Empty capsules leave the other tasks of the thread their turn.
     #[tokio::test]
     async fn one_poll_takes_a_bounded_number_of_capsules() {
         let (near, far) = duplex(64 * 1024);
@@ -243,7 +243,7 @@ mod tests {
         let (_response, mut outgoing) = sender.send_request(request, false).unwrap();
         let (incoming, _respond) = server.accept().await.unwrap().unwrap();
         running.spawn(async move { while server.accept().await.is_some() {} });
-        // Of a type that nobody knows, without a payload.
+        // Of an unknown type, without a payload.
         outgoing.send_data(Bytes::from_iter([1, 0].repeat(WHOLE / 2)), true).unwrap();
         let (mut inflow, body) = split(incoming.into_body(), &Budget::new(BODY_BUDGET));
         (&mut inflow).await;

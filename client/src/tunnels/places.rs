@@ -46,6 +46,7 @@ struct Places<N, S> {
     /// Told of each dial that fails.
     failures: Arc<Notify>,
 }
+
 struct Place {
     /// Small, and no other's: the slots are numbered by it.
     number: usize,
@@ -238,6 +239,7 @@ where
         Ok(())
     }
 }
+
 const LOOK: Duration = Duration::from_secs(30);
 /// An address is let go when it wasn't found for so long: visitors know it for a while longer, and some
 /// name servers tell a few of many addresses at a time.

@@ -8,7 +8,7 @@ use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame};
 use ptth_link::body::Body;
-use ptth_link::h1::{Framing, Outgoing, OutgoingError, write_request};
+use ptth_link::h1::{Framing, Outgoing, write_request};
 use tokio::io::AsyncWrite;
 
 use super::H1Error;
@@ -108,10 +108,10 @@ impl Sending {
             && self.out.waiting() < BATCH
         {
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(()) };
-            let frame = frame.transpose().map_err(H1Error::Request)?;
+            let frame = frame.transpose()?;
             let trailers = match frame.map(Frame::into_data) {
                 Some(Ok(data)) => {
-                    self.out.data(data)?;
+                    self.out.data(data).map_err(|_| H1Error::Length)?;
                     if self.out.is_whole() {
                         self.body = None;
                     }
@@ -120,16 +120,10 @@ impl Sending {
                 Some(Err(frame)) => frame.into_trailers().ok(),
                 None => None,
             };
-            self.out.end(trailers.as_ref())?;
+            self.out.end(trailers.as_ref()).map_err(|_| H1Error::Length)?;
             self.body = None;
         }
         Ok(())
-    }
-}
-
-impl From<OutgoingError> for H1Error {
-    fn from(_: OutgoingError) -> Self {
-        Self::Length
     }
 }
 

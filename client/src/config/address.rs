@@ -1,4 +1,4 @@
-//! Addresses as users write them: the origin's, and the parts that the gateway's shares with it.
+//! Addresses as users write them: the gateway's and the origin's.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,6 +8,49 @@ use rustls::pki_types::ServerName;
 
 use ptth_link::settings::Mistake;
 use ptth_link::token;
+
+/// The address of a gateway.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Gateway {
+    /// A DNS name in lower case, or an IP address without brackets.
+    pub host: String,
+    /// Its TCP port.
+    pub port: u16,
+}
+
+impl Gateway {
+    /// Reads `example.com`, `example.com:8443`, `[::1]:8443`, `::1`, or an `https://` URL of a
+    /// gateway, as a browser shows it.
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
+        match Self::parse_either(text)? {
+            (gateway, false) => Ok(gateway),
+            (_, true) => {
+                Err(wrong(GATEWAY, text, "it speaks TLS, so only https:// can stand there"))
+            }
+        }
+    }
+
+    /// The same, or the `http://` URL of one without TLS, which is told.
+    pub fn parse_either(text: &str) -> Result<(Self, bool), Mistake> {
+        let text = text.trim();
+        let error = |why| wrong(GATEWAY, text, why);
+        let (rest, plain) = match scheme(text) {
+            None => (text, false),
+            Some(("https", rest)) => (rest, false),
+            Some(("http", rest)) => (rest, true),
+            Some(_) => return Err(error("only https:// or http:// can stand there")),
+        };
+        let authority = bare_authority(rest).map_err(error)?;
+        let (host, port) = host_and_port(authority).map_err(error)?;
+        Ok((Self { host, port: port.unwrap_or(if plain { 80 } else { 443 }) }, plain))
+    }
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&authority(&self.host, Some(self.port)))
+    }
+}
 
 /// The service that answers the requests. It comes from the command line alone; no request can change it.
 ///
@@ -39,8 +82,7 @@ impl OriginAddress {
     /// `unix:/path`.
     pub fn parse(text: &str) -> Result<Self, Mistake> {
         let text = text.trim();
-        let error =
-            |why| wrong("the origin", text, why, "write it like `8080` or `http://localhost:8080`");
+        let error = |why| wrong(ORIGIN, text, why);
         if let Some(path) = text.strip_prefix("unix:") {
             // `unix:///path`, as other programs write it, is the same file.
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -129,16 +171,14 @@ impl HostHeader {
             word if word.eq_ignore_ascii_case("origin") => Ok(Self::Origin),
             value => match host_and_port(value) {
                 Ok((host, port)) => Ok(Self::Value(authority(&host, port))),
-                Err(why) => {
-                    Err(wrong("--host-header", value, why, "write `keep`, `origin` or a host"))
-                }
+                Err(why) => Err(wrong(HOST_HEADER, value, why)),
             },
         }
     }
 }
 
 /// The scheme in lower case and what follows its `://`, if there is one.
-pub(super) fn scheme(text: &str) -> Option<(&'static str, &str)> {
+fn scheme(text: &str) -> Option<(&'static str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     let known =
         ["http", "https", "tcp"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known));
@@ -146,7 +186,7 @@ pub(super) fn scheme(text: &str) -> Option<(&'static str, &str)> {
 }
 
 /// The authority of a URL that has nothing else, but for a bare `/` as browsers add it.
-pub(super) fn bare_authority(rest: &str) -> Result<&str, &'static str> {
+fn bare_authority(rest: &str) -> Result<&str, &'static str> {
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     match authority.find(['/', '?', '#', '@']).map(|at| authority.as_bytes().get(at)) {
         None => Ok(authority),
@@ -193,10 +233,14 @@ pub(crate) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'
     }
 }
 
-/// The mistake in an address.
-pub(super) fn wrong(what: &str, text: &str, why: &str, example: &str) -> Mistake {
+/// The mistake in an address; with what it is the address of, and how to write it.
+fn wrong((what, example): (&str, &str), text: &str, why: &str) -> Mistake {
     Mistake::new(format!("{what} {:?}: {why}; {example}", quotable(text)))
 }
+
+const GATEWAY: (&str, &str) = ("the gateway", "write it like `example.com` or `192.0.2.1:8443`");
+const ORIGIN: (&str, &str) = ("the origin", "write it like `8080` or `http://localhost:8080`");
+const HOST_HEADER: (&str, &str) = ("--host-header", "write `keep`, `origin` or a host");
 
 /// What a message may quote of an address: neither a password nor a token put there by mistake.
 pub(super) fn quotable(text: &str) -> String {
@@ -223,7 +267,6 @@ pub(super) fn authority(host: &str, port: Option<u16>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Gateway;
     use super::*;
 
     #[test]
