@@ -101,7 +101,6 @@ struct Slot<N, S> {
     process: Process,
     dialer: Dialer<N>,
     service: S,
-    shutdown: Shutdown,
     /// Whether the gateway was ever known and willing.
     up_before: bool,
     complaints: Complaints,
@@ -127,13 +126,11 @@ where
         + 'static,
     B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
 {
-    async fn hold(mut self) -> Result<(), Stopped> {
+    async fn hold(mut self, mut stop: Shutdown) -> Result<(), Stopped> {
         let mut backoff = Backoff::default();
         let mut tunnels = JoinSet::new();
         // While one is renewed there are two; the old one leaves when the new one is up.
         let mut old: Option<Live> = None;
-        let mut stop = self.shutdown.clone();
-        let mut stopping = self.shutdown.clone();
         loop {
             let dialled = select! {
                 dialled = self.dial(&mut tunnels) => dialled,
@@ -152,7 +149,7 @@ where
                             old = Some(live);
                             continue;
                         }
-                        () = stopping.reached(Phase::Draining) => {
+                        () = stop.reached(Phase::Draining) => {
                             live.drain.advance(Phase::Draining);
                             break;
                         }

@@ -90,22 +90,15 @@ pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<Vec<String>, DialError>
     if opened && (!head.headers.contains_key(ALPN) || names(&head.headers, ALPN, INSIDE)) {
         return Ok(urls(&head.headers));
     }
-    Err(match head.status {
-        StatusCode::BAD_REQUEST
-        | StatusCode::UNAUTHORIZED
-        | StatusCode::FORBIDDEN
-        | StatusCode::CONFLICT => DialError::Denied(reply()),
-        StatusCode::TOO_MANY_REQUESTS => DialError::Busy(reply(), retry_after(&head.headers)),
-        StatusCode::SERVICE_UNAVAILABLE => match retry_after(&head.headers) {
+    Err(match head.status.as_u16() {
+        400 | 401 | 403 | 409 => DialError::Denied(reply()),
+        429 => DialError::Busy(reply(), retry_after(&head.headers)),
+        503 => match retry_after(&head.headers) {
             Some(after) => DialError::Busy(reply(), Some(after)),
             None => DialError::Down(reply()),
         },
-        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
-            DialError::NoDoor(reply())
-        }
-        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            DialError::Down(reply())
-        }
+        // Not 501 and 505, which say that there is no door.
+        408 | 500 | 502 | 504 | 506..=599 => DialError::Down(reply()),
         _ => DialError::NoDoor(reply()),
     })
 }

@@ -87,10 +87,8 @@ struct Writer {
 
 impl Writer {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.half {
-            Some(half) => half.write_all(bytes).await,
-            None => Err(io::ErrorKind::BrokenPipe.into()),
-        }
+        let half = self.half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        half.write_all(bytes).await
     }
 
     /// Says that nothing follows. The other direction goes on.

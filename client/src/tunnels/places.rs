@@ -191,20 +191,15 @@ where
             }
             for slot in &self.slots {
                 let slot = number * self.process.slots() + slot;
-                let slot = self.slot(slot, address.clone(), shutdown.clone())?;
-                let address = address.clone();
-                self.tunnels.spawn(async move { (address, number, slot.hold().await) });
+                let slot = self.slot(slot, address.clone())?;
+                let (address, stop) = (address.clone(), shutdown.clone());
+                self.tunnels.spawn(async move { (address, number, slot.hold(stop).await) });
             }
         }
         Ok(())
     }
 
-    fn slot(
-        &self,
-        number: usize,
-        gateway: Gateway,
-        shutdown: Shutdown,
-    ) -> Result<Slot<N, S>, Stopped> {
+    fn slot(&self, number: usize, gateway: Gateway) -> Result<Slot<N, S>, Stopped> {
         let process = self.process.clone();
         let instance = format!("{}.{number}", process.instance);
         let (network, shared) = (self.network.clone(), process.shared.clone());
@@ -217,7 +212,6 @@ where
             process,
             dialer: Dialer { network, shared, gateway, alpn, instance },
             service: self.service.clone(),
-            shutdown,
             up_before: false,
             complaints: Complaints::default(),
             failures: self.failures.clone(),
