@@ -115,10 +115,9 @@ const LEAST_READ: usize = 8 * 1024;
 /// Node's servers close a connection after five idle seconds, the shortest of the usual ones.
 const KEEP: Duration = Duration::from_secs(4);
 
+#[cfg(target_os = "linux")]
 #[cfg(test)]
 mod tests {
-    #![cfg(target_os = "linux")]
-
     use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -153,10 +153,9 @@ const SMALL_BUFFER: u32 = 16 * 1024;
 const SEGMENT: u32 = 1460;
 pub(in crate::origin) const CONNECT: Duration = Duration::from_secs(10);
 
+#[cfg(target_os = "linux")]
 #[cfg(test)]
 mod tests {
-    #![cfg(target_os = "linux")]
-
     use socket2::SockRef;
     use tokio::net::TcpListener;
 
