@@ -179,32 +179,27 @@ fn authorization(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Authorization>, Mistake> {
     let said = sources.nearest(&["authorization_file", "authorization_command", "authorization"]);
-    let (name, given) = match &said[..] {
-        [] => return Ok(None),
-        [one] => one,
-        [(_, given), ..] => {
-            return Err(given.here(
-                "--authorization-file, --authorization-command and AUTHORIZATION exclude each other; keep one",
-            ));
-        }
-    };
-    let text = given.text();
-    match *name {
-        "authorization_file" => {
+    match &said[..] {
+        [] => Ok(None),
+        [("authorization_file", given)] => {
+            let text = given.text();
             // Read for its mistakes alone: each dial reads it anew.
             let wrong = |why| given.here(format!("the authorization file {text} {why}"));
             Value::read(text.as_ref()).map_err(wrong)?;
             warnings.extend(exposed(text.as_ref(), "authorization"));
             Ok(Some(Authorization::File(text.into())))
         }
-        "authorization_command" if text.trim().is_empty() => Err(given.here(
+        [("authorization_command", given)] if given.text().trim().is_empty() => Err(given.here(
             "--authorization-command (AUTHORIZATION_COMMAND) is empty; write a command of the shell",
         )),
-        "authorization_command" => Ok(Some(Authorization::Command(text))),
-        _ => {
+        [("authorization_command", given)] => Ok(Some(Authorization::Command(given.text()))),
+        [(_, given)] => {
             let wrong = |why| Mistake::new(format!("the variable AUTHORIZATION {why}"));
-            Value::parse(&text).map(|value| Some(Authorization::Fixed(value))).map_err(wrong)
+            Value::parse(&given.text()).map(Authorization::Fixed).map(Some).map_err(wrong)
         }
+        [(_, given), ..] => Err(given.here(
+            "--authorization-file, --authorization-command and AUTHORIZATION exclude each other; keep one",
+        )),
     }
 }
 

@@ -225,10 +225,6 @@ impl Connection {
         }
     }
 
-    pub(super) fn is_whole(&self) -> bool {
-        self.body.is_done()
-    }
-
     /// Bytes of the response's body that are to come, where it says.
     pub(super) fn left(&self) -> Option<u64> {
         match self.body {

@@ -55,9 +55,6 @@ impl Legs {
         let mut resting = idle.take();
         loop {
             let reused = resting.is_some();
-            if reused {
-                request.remember();
-            }
             let mut connection = match resting.take() {
                 Some(connection) => connection,
                 None => self.connect(crowd).await?,

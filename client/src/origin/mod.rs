@@ -253,7 +253,7 @@ impl HttpBody for OriginBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Http(leg) => leg.as_ref().is_none_or(|leg| leg.connection.is_whole()),
+            Kind::Http(leg) => leg.as_ref().is_none_or(|leg| leg.connection.left() == Some(0)),
             Kind::Raw(_) => false,
         }
     }

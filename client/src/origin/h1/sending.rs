@@ -18,9 +18,8 @@ use super::H1Error;
 pub(in crate::origin) struct Sending {
     out: Outgoing,
     body: Option<Body>,
-    /// The method is idempotent and there is no body (RFC 9110 §9.2.2).
-    repeatable: bool,
-    /// The whole head, as long as it may be sent again.
+    /// The whole head, as long as it may be sent again: the method is idempotent (RFC 9110 §9.2.2), there is no
+    /// body, and nothing of a response came.
     whole: Bytes,
 }
 
@@ -42,18 +41,10 @@ impl Sending {
         let head = write_request(method, target, host, fields, framing);
         let body = (!matches!(framing, Framing::None | Framing::Length(0))).then_some(body);
         let repeatable = method.is_idempotent() && body.is_none();
+        let whole = if repeatable { head.clone() } else { Bytes::new() };
         let mut out = Outgoing::default();
         out.head(head, framing);
-        Self { out, body, repeatable, whole: Bytes::new() }
-    }
-
-    /// Keeps what it takes to send the request again on another connection.
-    pub(in crate::origin) fn remember(&mut self) {
-        if self.repeatable
-            && let Some(head) = self.out.untouched()
-        {
-            self.whole = head.clone();
-        }
+        Self { out, body, whole }
     }
 
     /// Something of a response came: the request isn't sent again.
