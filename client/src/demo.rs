@@ -6,7 +6,6 @@
 mod echo;
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -95,6 +94,7 @@ fn answer(request: Request<Body>) -> Response<DemoBody> {
 
 const POSSIBLE: &str = "Transmission is possible!\n";
 
+#[allow(missing_debug_implementations, reason = "no caller prints it")]
 pub enum DemoBody {
     Text(Option<&'static str>),
     Body(Body),
@@ -104,12 +104,6 @@ pub enum DemoBody {
 
 type Frames =
     Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> + Send>;
-
-impl fmt::Debug for DemoBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DemoBody")
-    }
-}
 
 impl HttpBody for DemoBody {
     type Data = Bytes;

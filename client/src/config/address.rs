@@ -52,29 +52,18 @@ impl fmt::Display for Gateway {
     }
 }
 
-/// The service that answers the requests. It comes from the command line alone; no request can change it.
+/// The service that answers the requests: the built-in demo, HTTP/1.1 over TCP, TLS or a Unix domain socket, or no HTTP
+/// but the bytes of a CONNECT as they are. It comes from the command line alone; no request can change it.
 ///
 /// A `host` is a name in lower case, or an IP address without brackets.
 #[doc(hidden)]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum OriginAddress {
-    /// The built-in demo.
     Demo,
-    Http {
-        host: String,
-        port: u16,
-    },
-    Https {
-        host: String,
-        port: u16,
-    },
-    /// HTTP/1.1 over a Unix domain socket.
+    Http { host: String, port: u16 },
+    Https { host: String, port: u16 },
     Unix(PathBuf),
-    /// No HTTP: the bytes of a CONNECT go there as they are.
-    Tcp {
-        host: String,
-        port: u16,
-    },
+    Tcp { host: String, port: u16 },
 }
 
 impl OriginAddress {
