@@ -9,7 +9,7 @@ use log::warn;
 use ptth_link::files;
 use tokio::select;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
 use crate::announced::{Board, News};
@@ -17,11 +17,9 @@ use crate::announced::{Board, News};
 /// A service, as far as its addresses go.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// Its name, where there are several.
     pub label: Option<String>,
     /// Where it must be, if the gateway doesn't say.
     pub guess: Option<String>,
-    /// Who answers, for the user.
     pub origin: String,
 }
 
@@ -73,10 +71,10 @@ fn addresses(service: &Known, news: &News) -> Result<Vec<String>, Option<Instant
 
 async fn write(file: &UrlFile, urls: impl Iterator<Item = &String>) {
     let (file, text) = (file.clone(), urls.map(|url| format!("{url}\n")).collect::<String>());
-    let mut writing = JoinSet::new();
     // A disk may be slow, and this thread has tunnels.
-    writing.spawn_blocking(move || file.replace(&text).map_err(|err| (file, err)));
-    if let Some(Ok(Err((file, err)))) = writing.join_next().await {
+    let writing =
+        spawn_blocking(move || files::replace(&file.0, &text, false).map_err(|err| (file, err)));
+    if let Ok(Err((file, err))) = writing.await {
         warn!("client: the addresses can't be written to {}: {err}", file.0.display());
     }
 }
@@ -86,10 +84,8 @@ async fn write(file: &UrlFile, urls: impl Iterator<Item = &String>) {
 pub struct UrlFile(PathBuf);
 
 impl UrlFile {
-    /// Tries whether `path` can be written, and removes what an earlier process left there. Blocks.
-    ///
-    /// # Errors
-    /// Those of the file system; and another error if there is something that is no file.
+    /// Tries whether `path` can be written, and removes the file of an earlier process. Fails if there is something
+    /// else. Blocks.
     pub fn new(path: PathBuf) -> io::Result<Self> {
         match fs::symlink_metadata(&path) {
             Ok(found) if !found.is_file() => {
@@ -98,14 +94,9 @@ impl UrlFile {
             Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
             _ => {}
         }
-        let file = Self(path);
-        file.replace("")?;
-        fs::remove_file(&file.0)?;
-        Ok(file)
-    }
-
-    fn replace(&self, text: &str) -> io::Result<()> {
-        files::replace(&self.0, text, false)
+        files::replace(&path, "", false)?;
+        fs::remove_file(&path)?;
+        Ok(Self(path))
     }
 }
 
@@ -115,6 +106,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use ptth_link::crypto;
+    use tokio::task::JoinSet;
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -158,7 +150,7 @@ mod tests {
         let read = async {
             while fs::read_to_string(path).unwrap_or_default() != text {
                 // The write is on a thread of its own, which knows no paused clock.
-                tokio::task::spawn_blocking(std::thread::yield_now).await.unwrap();
+                spawn_blocking(std::thread::yield_now).await.unwrap();
             }
         };
         timeout(Duration::from_secs(3600), read).await.expect("the text");
@@ -174,11 +166,11 @@ mod tests {
         let mut publishing = JoinSet::new();
         publishing.spawn(async move { publish(&services, board, Some(file), |_, _| {}).await });
         let [one, two] = &places[..] else { panic!("two") };
-        two.told(["https://two.test/".to_owned()], 0);
+        two.told(vec!["https://two.test/".to_owned()], 0);
         reads(&path, "https://two.test/\n").await;
-        one.told(["https://one.test/".to_owned(), "https://1.test/".to_owned()], 7);
+        one.told(vec!["https://one.test/".to_owned(), "https://1.test/".to_owned()], 7);
         reads(&path, "https://one.test/\nhttps://1.test/\nhttps://two.test/\n").await;
-        one.told(["https://one.test/".to_owned()], 0);
+        one.told(vec!["https://one.test/".to_owned()], 0);
         reads(&path, "https://one.test/\nhttps://two.test/\n").await;
         assert_eq!(folder.names(), 1, "nothing else stays");
         drop(places);

@@ -2,17 +2,17 @@
 //!
 //! In:  `OPTIONS *` with `2ptth-url` fields, on a tunnel, from the gateway itself; or the same fields in its
 //!      answer to a registration. Visitors can't send either: fields of that name don't cross our gateway.
-//! Out: a [`Board`] that whoever wants to know can watch.
+//! Out: a [`Board`] that can be watched.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, Method, Request, Uri};
 use ptth_link::limits::ANNOUNCED_URLS;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// What is known of each service, by its number.
 pub type Board = Vec<News>;
 
 /// What is known of one service.
@@ -35,13 +35,11 @@ pub struct Announced {
 
 impl Default for Announced {
     fn default() -> Self {
-        let (sender, _) = watch::channel(vec![News::default()]);
-        Self { board: Arc::new(sender), service: 0 }
+        Self { board: Arc::new(watch::Sender::new(vec![News::default()])), service: 0 }
     }
 }
 
 impl Announced {
-    /// A board for so many services, and the place of each.
     pub fn board(services: usize) -> (Vec<Self>, watch::Receiver<Board>) {
         let (sender, receiver) = watch::channel(vec![News::default(); services]);
         let board = Arc::new(sender);
@@ -49,12 +47,10 @@ impl Announced {
         (places.collect(), receiver)
     }
 
-    /// Watches the board.
     pub fn watch(&self) -> watch::Receiver<Board> {
         self.board.subscribe()
     }
 
-    /// A tunnel is up.
     pub(crate) fn up(&self) {
         self.change(|news| {
             let first = news.up.is_none();
@@ -63,19 +59,14 @@ impl Announced {
         });
     }
 
-    /// The gateway told addresses, and of how many `more` it knows. None at all say nothing, and what is no address is
-    /// passed over.
-    pub(crate) fn told(&self, urls: impl IntoIterator<Item = String>, more: u64) {
-        let mut sound: Vec<String> = Vec::new();
-        for url in urls.into_iter().filter(|url| is_address(url)).take(ANNOUNCED_URLS) {
-            if !sound.contains(&url) {
-                sound.push(url);
-            }
-        }
+    /// The gateway told addresses, and of how many `more` it knows. None at all say nothing.
+    pub(crate) fn told(&self, mut urls: Vec<String>, more: u64) {
+        let mut seen = HashSet::new();
+        urls.retain(|url| seen.insert(url.clone()));
         self.change(|news| {
-            let fresh = !sound.is_empty() && (&news.urls, news.more) != (&sound, more);
+            let fresh = !urls.is_empty() && (&news.urls, news.more) != (&urls, more);
             if fresh {
-                (news.urls, news.more) = (sound, more);
+                (news.urls, news.more) = (urls, more);
             }
             fresh
         });
@@ -97,9 +88,13 @@ pub(crate) fn announcement<B>(request: &Request<B>) -> Option<Vec<String>> {
     if request.method() != Method::OPTIONS || path != Some("*") {
         return None;
     }
-    let urls = request.headers().get_all(URL).into_iter();
-    let urls: Vec<_> = urls.filter_map(|url| Some(HeaderValue::to_str(url).ok()?.into())).collect();
-    (!urls.is_empty()).then_some(urls)
+    request.headers().contains_key(URL).then(|| urls(request.headers()))
+}
+
+/// The addresses that these fields tell. What is no address is passed over.
+pub(crate) fn urls(fields: &HeaderMap) -> Vec<String> {
+    let texts = fields.get_all(URL).iter().filter_map(|url| url.to_str().ok());
+    texts.filter(|url| is_address(url)).take(ANNOUNCED_URLS).map(str::to_owned).collect()
 }
 
 /// Whether it is a URL that a terminal, a file of lines and a browser take for one.
@@ -111,9 +106,7 @@ fn is_address(text: &str) -> bool {
         && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
 }
 
-/// The field, one for each address.
 const URL: HeaderName = HeaderName::from_static("2ptth-url");
-/// How many more there are.
 const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 /// As browsers take them.
 const LONGEST: usize = 2048;
@@ -143,18 +136,24 @@ mod tests {
     fn what_is_no_address_is_passed_over() {
         let place = Announced::default();
         let mut board = place.watch();
-        let urls = |board: &mut watch::Receiver<Board>| board.borrow_and_update()[0].urls.clone();
+        let told = |board: &mut watch::Receiver<Board>| board.borrow_and_update()[0].urls.clone();
         let long = format!("https://a.test/{}", "x".repeat(LONGEST));
         let bad = ["", "a.test", "javascript:alert(1)", "https://u@a.test/", "/x", &long];
-        place.told(bad.map(str::to_owned), 0);
-        place.told(["https://a.test/\u{1b}[2J".to_owned(), "https://a.test/ x".to_owned()], 0);
+        for bad in bad.into_iter().chain(["https://a.test/\u{1b}[2J", "https://a.test/ x"]) {
+            assert!(!is_address(bad), "{bad:?}");
+        }
+        let mut fields = HeaderMap::new();
+        for url in bad {
+            fields.append(URL, url.parse().unwrap());
+        }
+        place.told(urls(&fields), 0);
         assert!(!board.has_changed().unwrap());
         let good = ["https://a.test/", "http://[::1]:8080/a/", "https://a.test/"];
-        place.told(good.map(str::to_owned), 0);
+        place.told(good.map(str::to_owned).to_vec(), 0);
         assert!(board.has_changed().unwrap());
-        assert_eq!(urls(&mut board), good[..2]);
-        place.told(good.map(str::to_owned), 0);
-        place.told([], 0);
+        assert_eq!(told(&mut board), good[..2]);
+        place.told(good.map(str::to_owned).to_vec(), 0);
+        place.told(Vec::new(), 0);
         assert!(!board.has_changed().unwrap(), "nothing new");
     }
 }

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 pub(crate) struct Complaints(Mutex<Vec<(String, Instant)>>);
 
 impl Complaints {
-    /// Whether to tell this now.
     pub(crate) fn is_due(&self, what: &str) -> bool {
         let (mut told, now) = (self.lock(), Instant::now());
         told.retain(|(_, when)| now - *when < INTERVAL);

@@ -3,10 +3,9 @@
 //! In:  [`Args`], a way to look up variables, and perhaps a file ([`mod@ptth_link::settings`]).
 //! Out: [`Options`], or a sentence for each mistake that says what is wrong and what to do.
 
+mod address;
 mod args;
 mod authorization;
-mod gateway;
-mod origin;
 mod proxies;
 mod service;
 #[cfg(test)]
@@ -20,39 +19,35 @@ use ptth_link::alpn;
 use ptth_link::settings::{self, Env, File, Mark, Mistake, Mistakes, Sources, Table};
 use ptth_link::token::Token;
 
+pub(crate) use address::host_and_port;
+pub use address::{Gateway, HostHeader, OriginAddress, OriginOptions};
 pub use args::Args;
 pub use authorization::{Authorization, Value, ValueError};
-pub use gateway::Gateway;
-pub use origin::{HostHeader, OriginAddress, OriginOptions};
-pub use proxies::{Kind, Proxies, Proxy};
+pub use proxies::Proxies;
+pub(crate) use proxies::{Kind, Proxy};
 pub use ptth_link::settings::ConfigError;
 pub use service::Via;
 
-/// What the binary was told, checked.
+/// The settings of the program, checked.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Options {
     /// At least one.
     pub services: Vec<Service>,
-    /// Where to write the public addresses.
     pub url_file: Option<PathBuf>,
-    /// How much to log.
     pub log: LevelFilter,
-    /// What the user should hear, though it stops nothing; a sentence each.
+    /// A sentence each, for the user.
     pub warnings: Vec<String>,
 }
 
 /// One service, which has tunnels of its own.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Service {
     /// Its name for the user, where there are several.
     pub label: Option<String>,
-    /// The library's half.
     pub config: Config,
-    /// Who answers the requests.
     pub origin: OriginAddress,
-    /// How it is asked.
     pub asking: OriginOptions,
 }
 
@@ -133,6 +128,19 @@ impl Config {
         }
     }
 
+    /// The public host, with the gateway's port unless it is the scheme's own (RFC 6454 §6.2).
+    pub(crate) fn public_authority(&self) -> String {
+        let port = self.gateway.port;
+        let port = if port == if self.plain { 80 } else { 443 } { None } else { Some(port) };
+        address::authority(&self.host, port)
+    }
+
+    /// Where visitors find the public host, if they use the gateway's port and not another one in front of it.
+    pub fn public_url(&self) -> String {
+        let scheme = if self.plain { "http" } else { "https" };
+        format!("{scheme}://{}", self.public_authority())
+    }
+
     /// The key that the tunnels of this configuration have in common: the token, or one made up.
     pub(crate) fn identity(&self) -> &Token {
         self.token.as_ref().unwrap_or(&self.stand_in)
@@ -155,7 +163,7 @@ impl Options {
         if let Some(text) = args.addresses.get(2) {
             mistakes.add(Mistake::new(format!(
                 "{:?} is one address too many; write a gateway and one origin",
-                origin::quotable(text)
+                address::quotable(text)
             )));
         }
         mistakes.end()?;
@@ -196,7 +204,6 @@ impl Options {
     }
 }
 
-/// The tables of the file.
 #[derive(Default)]
 struct Tables {
     top: Table,
@@ -240,23 +247,18 @@ impl Tables {
 
 /// Whether the gateway would have both answer for the same.
 fn is_twin(one: &Config, other: &Config) -> bool {
-    let same_authorization = match (&one.authorization, &other.authorization) {
-        (None, None) => true,
-        (Some(Authorization::File(one)), Some(Authorization::File(other))) => one == other,
-        (Some(Authorization::Command(one)), Some(Authorization::Command(other))) => one == other,
-        (Some(Authorization::Fixed(one)), Some(Authorization::Fixed(other))) => one == other,
-        _ => false,
-    };
-    let same_credential = same_authorization && one.token == other.token;
-    let gateway = |config: &Config| (config.gateway.clone(), config.via);
-    same_credential && gateway(one) == gateway(other) && (covers(one, other) || covers(other, one))
+    one.authorization == other.authorization
+        && one.token == other.token
+        && one.gateway == other.gateway
+        && one.via == other.via
+        && (covers(one, other) || covers(other, one))
 }
 
 /// Whether one asks for all that the other asks for.
 fn covers(one: &Config, other: &Config) -> bool {
-    let asks = |config: &Config| (config.asked_host.clone(), config.name.clone());
-    let all = asks(one) == (None, None);
-    (all || asks(one) == asks(other)) && (one.path.is_none() || one.path == other.path)
+    let all = one.asked_host.is_none() && one.name.is_none();
+    let same = one.asked_host == other.asked_host && one.name == other.name;
+    (all || same) && (one.path.is_none() || one.path == other.path)
 }
 
 /// The most tunnels that one client asks for: more cost memory at both ends and speed nothing up.

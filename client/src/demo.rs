@@ -6,10 +6,9 @@
 mod echo;
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,50 +17,30 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use ptth_link::body::{Body, BodyError};
 use ptth_link::websocket::WEBSOCKET;
-use tokio::time::{Interval, Sleep, interval, sleep};
+use tokio::time::{interval, sleep};
 use tower_service::Service;
 
 use echo::Echo;
 
-/// The service.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Demo;
 
 impl Service<Request<Body>> for Demo {
     type Response = Response<DemoBody>;
     type Error = Infallible;
-    type Future = Thinking;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let wait = delay(request.uri().query()).map(|delay| Box::pin(sleep(delay)));
-        Thinking { wait, request: Some(request) }
-    }
-}
-
-/// An answer that may take its time.
-#[derive(Debug)]
-pub struct Thinking {
-    wait: Option<Pin<Box<Sleep>>>,
-    request: Option<Request<Body>>,
-}
-
-impl Future for Thinking {
-    type Output = Result<Response<DemoBody>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(wait) = &mut self.wait {
-            ready!(wait.as_mut().poll(cx));
-            self.wait = None;
-        }
-        match self.request.take() {
-            Some(request) => Poll::Ready(Ok(answer(request))),
-            // Polled after its end, which nobody may.
-            None => Poll::Pending,
-        }
+        Box::pin(async {
+            if let Some(delay) = delay(request.uri().query()) {
+                sleep(delay).await;
+            }
+            Ok(answer(request))
+        })
     }
 }
 
@@ -80,7 +59,8 @@ fn answer(request: Request<Body>) -> Response<DemoBody> {
     let is_websocket = protocol.is_some_and(|protocol| protocol.as_str() == WEBSOCKET);
     let mut response = match (request.method(), request.uri().path()) {
         (&Method::CONNECT, _) if is_websocket => {
-            return Response::new(DemoBody::Echo(Echo::new(request.into_body())));
+            let mut echo = Echo::new(request.into_body());
+            return Response::new(DemoBody::Stream(Box::new(move |cx| echo.poll_frame(cx))));
         }
         (&Method::CONNECT, _) => {
             let mut response = Response::new(DemoBody::Text(Some("Only websocket.\n")));
@@ -88,7 +68,7 @@ fn answer(request: Request<Body>) -> Response<DemoBody> {
             return response;
         }
         (&Method::GET | &Method::HEAD, "/events") => {
-            let mut response = Response::new(DemoBody::Events(Counter::new()));
+            let mut response = Response::new(events());
             let kind = HeaderValue::from_static("text/event-stream");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -114,18 +94,16 @@ fn answer(request: Request<Body>) -> Response<DemoBody> {
 
 const POSSIBLE: &str = "Transmission is possible!\n";
 
-/// What the demo sends.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "no caller prints it")]
 pub enum DemoBody {
-    /// A fixed text.
     Text(Option<&'static str>),
-    /// What came.
     Body(Body),
-    /// What came, as a WebSocket's frames.
-    Echo(Echo),
-    /// Server-sent events.
-    Events(Counter),
+    /// Frames, for ever or until the visitor's end.
+    Stream(Frames),
 }
+
+type Frames =
+    Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> + Send>;
 
 impl HttpBody for DemoBody {
     type Data = Bytes;
@@ -136,12 +114,9 @@ impl HttpBody for DemoBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Self::Text(text) => Poll::Ready(
-                text.take().map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))),
-            ),
+            Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text.into())))),
             Self::Body(body) => Pin::new(body).poll_frame(cx),
-            Self::Echo(echo) => echo.poll_frame(cx),
-            Self::Events(counter) => counter.poll_frame(cx),
+            Self::Stream(poll_frame) => poll_frame(cx),
         }
     }
 
@@ -149,7 +124,7 @@ impl HttpBody for DemoBody {
         match self {
             Self::Text(text) => text.is_none(),
             Self::Body(body) => body.is_end_stream(),
-            Self::Echo(_) | Self::Events(_) => false,
+            Self::Stream(_) => false,
         }
     }
 
@@ -157,37 +132,20 @@ impl HttpBody for DemoBody {
         match self {
             Self::Text(text) => SizeHint::with_exact(text.map_or(0, str::len) as u64),
             Self::Body(body) => body.size_hint(),
-            Self::Echo(_) | Self::Events(_) => SizeHint::new(),
+            Self::Stream(_) => SizeHint::new(),
         }
     }
 }
 
 /// Counts, an event a second.
-pub struct Counter {
-    tick: Pin<Box<Interval>>,
-    count: u64,
-}
-
-impl fmt::Debug for Counter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Counter").field("count", &self.count).finish_non_exhaustive()
-    }
-}
-
-impl Counter {
-    fn new() -> Self {
-        Self { tick: Box::pin(interval(Duration::from_secs(1))), count: 0 }
-    }
-
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.tick.poll_tick(cx).map(|_| {
-            self.count += 1;
-            Some(Ok(Frame::data(format!("id: {0}\ndata: {0}\n\n", self.count).into())))
+fn events() -> DemoBody {
+    let (mut tick, mut count) = (interval(Duration::from_secs(1)), 0);
+    DemoBody::Stream(Box::new(move |cx| {
+        tick.poll_tick(cx).map(|_| {
+            count += 1;
+            Some(Ok(Frame::data(format!("id: {count}\ndata: {count}\n\n").into())))
         })
-    }
+    }))
 }
 
 #[cfg(test)]

@@ -10,17 +10,16 @@
 
 mod authorize;
 mod connect;
-mod doors;
 mod error;
 mod network;
 mod proxy;
 mod registration;
 mod upgrade;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -31,133 +30,102 @@ use ptth_link::{alpn, crypto};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::announced::more;
 use crate::config::{Authorization, Config, Gateway, Proxy, Trust, Value, Via};
 
-pub(crate) use doors::Doors;
-pub use error::{DialError, LONGEST_REASON, Reply, Verdict};
+pub use error::{DialError, Reply, Verdict};
 pub use network::{Network, Tcp};
 pub use proxy::ProxyError;
 
-use proxy::Fault;
 use registration::{Registration, judge};
 
 /// Whatever carries a tunnel.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-/// A tunnel's bytes, whichever way they go.
 pub type Stream = Box<dyn Io>;
 
 /// A connection whose gateway is known, and on which the roles can be transposed.
-pub struct Dialled {
-    /// The stream.
-    pub stream: Stream,
-    /// Where the gateway, or the proxy to it, was found.
-    pub address: SocketAddr,
-    /// The way that it took, for the log.
-    pub way: String,
-    /// What the gateway showed.
-    pub certificate: Option<CertificateDer<'static>>,
-    /// The TLS version.
-    pub version: Option<ProtocolVersion>,
-    /// The public addresses that it told.
-    pub urls: Vec<String>,
-    /// How many more there are.
-    pub more: u64,
+pub(crate) struct Dialled {
+    pub(crate) stream: Stream,
+    /// Of the gateway, or of the proxy to it.
+    pub(crate) address: SocketAddr,
+    /// The ALPN label that was offered, and the proxy, for the log.
+    pub(crate) way: String,
+    /// The label that was agreed on. Without TLS, the one that there would have been.
+    label: Option<Vec<u8>>,
+    pub(crate) certificate: Option<CertificateDer<'static>>,
+    pub(crate) version: Option<ProtocolVersion>,
+    /// The public addresses that the gateway told, and how many more there are.
+    pub(crate) urls: Vec<String>,
+    pub(crate) more: u64,
     /// Whether the gateway is one of ours, as far as one can tell.
-    pub ours: bool,
+    pub(crate) ours: bool,
 }
 
-impl fmt::Debug for Dialled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialled")
-            .field("address", &self.address)
-            .field("way", &self.way)
-            .field("urls", &self.urls)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The TLS configurations of one tunnel's dials.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    /// With the ALPN label, and the certificate that proves the token.
-    pub alpn: Arc<ClientConfig>,
-    /// The others, which all tunnels share.
-    pub shared: Shared,
-}
-
-/// TLS without a certificate of ours.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    /// For HTTP/1.1.
-    pub upgrade: Arc<ClientConfig>,
-    /// For HTTP/2.
-    pub connect: Arc<ClientConfig>,
-    /// For a proxy that is itself behind TLS.
-    pub proxy: Option<Arc<ClientConfig>>,
+/// What the dials of all tunnels have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    /// The name that the gateway's certificate is checked for.
+    pub(crate) name: ServerName<'static>,
+    /// TLS without a certificate of ours: for HTTP/1.1, for HTTP/2, and for a proxy that is behind TLS.
+    pub(crate) upgrade: Arc<ClientConfig>,
+    pub(crate) connect: Arc<ClientConfig>,
+    pub(crate) proxy: Option<Arc<ClientConfig>>,
+    /// Until then the door by HTTP is tried first, since something in between doesn't let the label through.
+    pub(crate) http_until: Mutex<Option<Instant>>,
+    pub(crate) told: AtomicBool,
 }
 
 /// All that it takes to dial for one tunnel, again and again.
-#[derive(Clone, Debug)]
-pub struct Dialer<N> {
-    /// The network.
-    pub network: N,
-    /// What the user said.
-    pub config: Arc<Config>,
+#[derive(Debug)]
+pub(crate) struct Dialer<N> {
+    pub(crate) network: N,
+    pub(crate) shared: Arc<Shared>,
     /// Where to dial: the gateway's name, or one of its addresses.
-    pub gateway: Gateway,
-    /// The name that the gateway's certificate is checked for.
-    pub name: ServerName<'static>,
-    /// How TLS is spoken.
-    pub keys: Keys,
-    /// `<instance>.<slot>`.
-    pub instance: String,
-    /// Shared by all tunnels of the process.
-    pub(crate) doors: Arc<Doors>,
+    pub(crate) gateway: Gateway,
+    /// TLS with the ALPN label, and with the certificate that proves the token.
+    pub(crate) alpn: Arc<ClientConfig>,
+    pub(crate) instance: String,
 }
 
-/// A connection to whom it should lead.
-struct Shaken {
-    stream: Stream,
-    /// The label that was agreed on. Without TLS, the one that there would have been.
-    label: Option<Vec<u8>>,
-    address: SocketAddr,
-    way: String,
-    certificate: Option<CertificateDer<'static>>,
-    version: Option<ProtocolVersion>,
+impl Shared {
+    fn prefers_http(&self) -> bool {
+        let until = *self.http_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn prefer_http(&self, until: Option<Instant>) {
+        *self.http_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
 }
 
 impl<N: Network> Dialer<N> {
     /// Dials the gateway by the doors that the configuration allows. Cancel safe.
-    ///
-    /// # Errors
-    /// [`DialError`].
-    pub async fn dial(&self) -> Result<Dialled, DialError> {
-        match self.config.via {
-            Via::Auto if self.config.plain => self.by_http().await,
-            Via::Alpn => self.by_alpn().await,
-            Via::Upgrade | Via::Connect => self.by_http().await,
-            Via::Auto => self.by_either().await,
+    pub(crate) async fn dial(&self) -> Result<Dialled, DialError> {
+        let config = &self.shared.config;
+        match (config.via, &config.token, &config.authorization) {
+            (Via::Alpn, ..) => self.by_alpn().await,
+            (Via::Upgrade | Via::Connect, ..) => self.by_http().await,
+            _ if config.plain => self.by_http().await,
+            // A registration has nothing to show; only an open gateway wants nothing.
+            (Via::Auto, Some(_), None) => self.by_alpn().await,
+            // The TLS handshake has nothing to show.
+            (Via::Auto, None, Some(_)) => self.by_http().await,
+            (Via::Auto, ..) => self.by_either().await,
         }
     }
 
     async fn by_either(&self) -> Result<Dialled, DialError> {
-        match (&self.config.token, &self.config.authorization) {
-            // A registration has nothing to show; only an open gateway wants nothing.
-            (Some(_), None) => return self.by_alpn().await,
-            // The TLS handshake has nothing to show.
-            (None, Some(_)) => return self.by_http().await,
-            _ => {}
-        }
-        if self.doors.by_http() {
+        if self.shared.prefers_http() {
             let dialled = self.by_http().await;
             if dialled.is_err() {
-                self.doors.forget();
+                self.shared.prefer_http(None);
             }
             return dialled;
         }
@@ -167,7 +135,8 @@ impl<N: Network> Dialer<N> {
         };
         match self.by_http().await {
             Ok(dialled) => {
-                if self.doors.learn() {
+                self.shared.prefer_http(Some(Instant::now() + MEMORY));
+                if !self.shared.told.swap(true, Ordering::Relaxed) {
                     info!(
                         "dial: something in between doesn't let the ALPN label through; registered by HTTP instead"
                     );
@@ -186,14 +155,14 @@ impl<N: Network> Dialer<N> {
 
     /// Door A: the TLS handshake is all.
     async fn by_alpn(&self) -> Result<Dialled, DialError> {
-        let shaken = self.shake(self.keys.alpn.clone()).await?;
+        let mut dialled = self.shake(&self.alpn).await?;
+        let label = &self.shared.config.alpn;
         // rustls ends a handshake with a wrong label itself; with none at all it goes on.
-        if shaken.label.as_ref() != Some(&self.config.alpn) {
+        if dialled.label.as_ref() != Some(label) {
             return Err(DialError::NoGateway);
         }
-        let Shaken { stream, address, way, certificate, version, .. } = shaken;
-        let ours = self.config.alpn == alpn::PTTH;
-        Ok(Dialled { stream, address, way, certificate, version, urls: Vec::new(), more: 0, ours })
+        dialled.ours = label == alpn::PTTH;
+        Ok(dialled)
     }
 
     /// Door B. An authorization that was renewed meanwhile is shown once more.
@@ -203,10 +172,11 @@ impl<N: Network> Dialer<N> {
             Err(DialError::Denied(reply)) if reply.status == StatusCode::UNAUTHORIZED => reply,
             dialled => return dialled,
         };
-        let renewable = self.config.authorization.as_ref().is_some_and(Authorization::is_renewable);
+        let source = self.shared.config.authorization.as_ref();
+        let renewable = source.is_some_and(|source| !matches!(source, Authorization::Fixed(_)));
         let fresh = if renewable { self.authorization().await? } else { None };
         if fresh.is_none() || fresh == shown {
-            // Whoever renews it may be late.
+            // The program that renews it may be late.
             denied.firm &= !renewable;
             return Err(DialError::Denied(denied));
         }
@@ -219,101 +189,103 @@ impl<N: Network> Dialer<N> {
     }
 
     async fn authorization(&self) -> Result<Option<Value>, DialError> {
-        match &self.config.authorization {
+        match &self.shared.config.authorization {
             Some(source) => authorize::fresh(source).await.map(Some).map_err(DialError::Authorize),
             None => Ok(None),
         }
     }
 
     async fn register(&self, authorization: Option<&Value>) -> Result<Dialled, DialError> {
-        let config = &*self.config;
+        let config = &self.shared.config;
         let nested = config.via == Via::Connect;
-        let keys = if nested { &self.keys.shared.connect } else { &self.keys.shared.upgrade };
-        let Shaken { stream, label, address, way, certificate, version } =
-            self.shake(keys.clone()).await?;
+        let tls = if nested { &self.shared.connect } else { &self.shared.upgrade };
+        let mut dialled = self.shake(tls).await?;
         // Without ALPN it is HTTP/1.1 that is spoken (RFC 7301 §3.1 leaves it to the past).
-        if nested && label.as_deref() != Some(b"h2") {
+        if nested && dialled.label.as_deref() != Some(b"h2") {
             return Err(DialError::NoConnect);
         }
         let registration = Registration { config, instance: &self.instance, authorization };
+        let stream = dialled.stream;
         let asking = async {
             match nested {
-                true => connect::ask(stream, registration.connect()).await.map_err(DialError::from),
+                true => connect::ask(stream, registration.connect()).await,
                 false => {
                     upgrade::ask(stream, registration.upgrade()).await.map_err(DialError::Broken)
                 }
             }
         };
-        let late = |_| DialError::Broken(io::ErrorKind::TimedOut.into());
+        let late = |it: Elapsed| DialError::Broken(it.into());
         let answer = timeout(ANSWER, asking).await.map_err(late)??;
-        let urls = judge(&answer.head, &answer.body)?;
-        let stream = answer.stream.ok_or_else(|| {
+        dialled.urls = judge(&answer.head, &answer.body)?;
+        dialled.stream = answer.stream.ok_or_else(|| {
             let (status, reason) = (answer.head.status, String::new());
             DialError::NoDoor(Reply { status, reason, firm: false })
         })?;
-        let (ours, more) = (!urls.is_empty(), more(&answer.head.headers));
-        Ok(Dialled { stream, address, way, certificate, version, urls, more, ours })
+        (dialled.ours, dialled.more) = (!dialled.urls.is_empty(), more(&answer.head.headers));
+        Ok(dialled)
     }
 
     /// As far as the end of the TLS handshake, if there is one.
-    async fn shake(&self, tls: Arc<ClientConfig>) -> Result<Shaken, DialError> {
+    async fn shake(&self, tls: &Arc<ClientConfig>) -> Result<Dialled, DialError> {
+        let config = &self.shared.config;
         let label = tls.alpn_protocols.first().cloned();
         let mut way = label.as_ref().map(|label| alpn::display(label)).unwrap_or_default();
-        let (io, address) = match self.proxy() {
+        let (stream, address) = match self.proxy() {
             Some(proxy) => {
                 way.push_str(&format!(" proxy={proxy}"));
-                self.by_proxy(&proxy).await?
+                let passed = self.by_proxy(&proxy).await;
+                passed.map_err(|why| DialError::Proxy(proxy.to_string(), why))?
             }
             None => {
-                let connected = timeout(CONNECT, self.network.connect(&self.gateway)).await;
-                let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                let (io, address) = connected.map_err(DialError::Unreachable)?;
-                (Box::new(io) as Stream, address)
+                let deadline = Instant::now() + CONNECT;
+                self.connect(&self.gateway, deadline).await.map_err(DialError::Unreachable)?
             }
         };
-        if self.config.plain {
-            if !is_near(address.ip()) && self.config.trust != Trust::Insecure {
+        let (certificate, version) = (None, None);
+        let (urls, more, ours) = (Vec::new(), 0, false);
+        let mut dialled =
+            Dialled { stream, address, way, label, certificate, version, urls, more, ours };
+        if config.plain {
+            if !is_near(address.ip()) && config.trust != Trust::Insecure {
                 return Err(DialError::Plain);
             }
-            let (certificate, version) = (None, None);
-            return Ok(Shaken { stream: io, label, address, way, certificate, version });
+            return Ok(dialled);
         }
-        let shaking = TlsConnector::from(tls).connect(self.name.clone(), io);
-        let stream = match timeout(HANDSHAKE, shaking).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(err)) => return Err(DialError::of(err)),
-            Err(_) => return Err(DialError::Tls(io::ErrorKind::TimedOut.into())),
-        };
+        let shaking = TlsConnector::from(tls.clone());
+        let shaking = shaking.connect(self.shared.name.clone(), dialled.stream);
+        let shaken = timeout(HANDSHAKE, shaking).await.map_err(|it| DialError::Tls(it.into()))?;
+        let stream = shaken.map_err(DialError::of)?;
         let connection = stream.get_ref().1;
-        let certificate = connection.peer_certificates().and_then(|chain| chain.first()).cloned();
-        let version = connection.protocol_version();
-        let label = connection.alpn_protocol().map(<[u8]>::to_vec);
-        Ok(Shaken { stream: Box::new(stream), label, address, way, certificate, version })
+        dialled.certificate = connection.peer_certificates().and_then(|it| it.first()).cloned();
+        dialled.version = connection.protocol_version();
+        dialled.label = connection.alpn_protocol().map(<[u8]>::to_vec);
+        dialled.stream = Box::new(stream);
+        Ok(dialled)
     }
 
     fn proxy(&self) -> Option<Proxy> {
-        // Its addresses were resolved here, so the proxy's help isn't wanted; and without TLS nobody may be between.
-        if self.config.all_addresses || self.config.plain {
-            return None;
-        }
-        self.config.proxies.to(&self.gateway)
+        let config = &self.shared.config;
+        // The client resolved the addresses itself, so it needs no proxy; and without TLS a proxy could read along.
+        let direct = config.all_addresses || config.plain;
+        if direct { None } else { config.proxies.to(&self.gateway) }
+    }
+
+    async fn connect(&self, to: &Gateway, by: Instant) -> io::Result<(Stream, SocketAddr)> {
+        let (io, address) = timeout_at(by, self.network.connect(to)).await??;
+        Ok((Box::new(io), address))
     }
 
     /// Both legs have the time of one: to the proxy, and from there.
     async fn by_proxy(&self, proxy: &Proxy) -> Result<(Stream, SocketAddr), ProxyError> {
         let deadline = Instant::now() + CONNECT;
-        let failed = |fault| ProxyError::new(proxy, fault);
-        let connected = timeout_at(deadline, self.network.connect(&proxy.address)).await;
-        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let (io, address) = connected.map_err(|err| failed(Fault::Unreachable(err)))?;
-        let passing =
-            proxy::pass(proxy, Box::new(io), &self.gateway, self.keys.shared.proxy.as_ref());
-        let io = timeout_at(deadline, passing).await.map_err(|_| failed(Fault::Late))??;
+        let connected = self.connect(&proxy.address, deadline).await;
+        let (io, address) = connected.map_err(ProxyError::Unreachable)?;
+        let passing = proxy::pass(proxy, io, &self.gateway, self.shared.proxy.as_ref());
+        let io = timeout_at(deadline, passing).await.map_err(|_| ProxyError::Late)??;
         Ok((io, address))
     }
 }
 
-/// What a door answered.
 struct Answer {
     head: Parts,
     /// What the connection became, if it did; bytes that came right behind the head are its first.
@@ -322,11 +294,17 @@ struct Answer {
     body: Vec<u8>,
 }
 
-/// For TCP, or for both legs by a proxy: whoever takes longer is taken for gone.
+/// For TCP, or for both legs by a proxy.
 const CONNECT: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// From a registration to the end of its answer's head.
 const ANSWER: Duration = Duration::from_secs(10);
+/// A laptop leaves the network that is in the way; one needless handshake in ten minutes is no burden.
+const MEMORY: Duration = Duration::from_secs(600);
+/// Bytes of a page that comes in place of a tunnel, for its first line.
+const MAX_REASON: usize = 1024;
+/// Bytes of the head of an answer: enough for many cookies of a front.
+const MAX_HEAD: usize = 32 * 1024;
 
 /// A name for this process: readable in front, unique behind.
 pub(crate) fn instance() -> String {
@@ -338,7 +316,6 @@ pub(crate) fn instance() -> String {
     format!("{host}-{}", crypto::hex(&crypto::random::<6>()))
 }
 
-/// As the log has it.
 pub(crate) fn version_text(version: ProtocolVersion) -> &'static str {
     match version {
         ProtocolVersion::TLSv1_3 => "1.3",

@@ -1,4 +1,4 @@
-//! One line for each exchange, for the person who watches.
+//! One line for each exchange, on the terminal.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -31,29 +31,24 @@ impl Journal {
         Self { lines: self.lines.clone(), service: service.map(Into::into) }
     }
 
-    /// Visitors find the service at this URL.
     pub fn shown(&self, url: &str, origin: &str) {
         self.note(|text| text.extend([url, " -> ", origin]));
     }
 
-    /// The service's name, where there are several.
     pub fn service(&self) -> Option<&str> {
         self.service.as_deref()
     }
 
-    /// `line` appends what there is to tell.
     fn note(&self, line: impl FnOnce(&mut String)) {
         self.lines.note(|text| {
             if let Some(service) = &self.service {
-                text.push_str(service);
-                text.push(' ');
+                text.extend([service, " "]);
             }
             line(text);
         });
     }
 }
 
-/// One exchange, as it will stand in the journal.
 #[derive(Debug)]
 pub struct Exchange {
     begun: Instant,
@@ -87,38 +82,21 @@ impl Exchange {
         }
     }
 
-    /// The response's head is there.
     pub fn head(&self) -> Times {
         Times { head: self.begun.elapsed(), body: Duration::ZERO }
     }
 
-    /// Method and path, as far as they are worth reading, and the status, if there is one.
-    fn what(&self, text: &mut String, status: Option<StatusCode>) {
-        let path = self.target.as_ref().map_or("", PathAndQuery::path);
-        text.push_str(first(self.method.as_str(), LONGEST_METHOD));
-        text.push(' ');
-        quote(text, first(path, LONGEST_PATH));
-        text.push(' ');
-        if let Some(status) = status {
-            number(text, status.as_u16().into());
-            text.push(' ');
-        }
-    }
-
-    /// Who asked, by which version of HTTP, and the request's name. A gateway that isn't ours may have passed on
-    /// whatever its visitor wrote.
+    /// The visitor, its version of HTTP, and the id of the request. A gateway that isn't ours may have passed on
+    /// fields that its visitor wrote.
     fn who(&self, text: &mut String) {
-        let version = |text: &str| Some(text.split(' ').next()?.to_owned());
-        let by = self.by.as_ref().and_then(|via| version(via.to_str().ok()?));
-        let visitor = self.visitor.as_ref().and_then(|field| field.to_str().ok());
-        let id = self.id.as_ref().and_then(|id| id.to_str().ok());
-        for (name, value) in [(" visitor=", visitor), (" http=", by.as_deref()), (" id=", id)] {
+        let fields = [(" visitor=", &self.visitor), (" http=", &self.by), (" id=", &self.id)];
+        for (name, field) in fields {
+            let value = field.as_ref().and_then(|field| field.to_str().ok()).unwrap_or_default();
+            let value =
+                if name == " http=" { value.split(' ').next().unwrap_or_default() } else { value };
             let sound = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
-            if let Some(value) =
-                value.filter(|it| it.len() <= LONGEST_FIELD && it.bytes().all(sound))
-            {
-                text.push_str(name);
-                text.push_str(value);
+            if (1..=LONGEST_FIELD).contains(&value.len()) && value.bytes().all(sound) {
+                text.extend([name, value]);
             }
         }
     }
@@ -135,62 +113,54 @@ impl Exchange {
         text.push(')');
     }
 
-    /// It ended well.
     pub fn finish(&self, journal: &Journal, status: StatusCode, bytes: u64, times: Times) {
-        journal.note(|text| {
-            self.what(text, Some(status));
+        self.tell(journal, Some(status), |text| {
             number(text, bytes);
             text.push_str(" B ");
             self.times(text, times);
-            self.who(text);
         });
     }
 
     /// It broke off after its response had begun.
     pub fn broken(&self, journal: &Journal, status: StatusCode, why: &str, times: Times) {
-        journal.note(|text| {
-            self.what(text, Some(status));
+        self.tell(journal, Some(status), |text| {
             text.push_str("broke off after ");
             self.times(text, times);
-            text.push_str(": ");
-            text.push_str(why);
-            self.who(text);
+            text.extend([": ", why]);
         });
     }
 
     /// The client answered it, since the service didn't.
     pub fn answered(&self, journal: &Journal, status: StatusCode, why: &str) {
-        journal.note(|text| {
-            self.what(text, Some(status));
+        self.tell(journal, Some(status), |text| {
             text.push_str("by 2ptth after ");
             millis(text, self.begun.elapsed());
-            text.push_str(" ms: ");
-            text.push_str(why);
-            self.who(text);
+            text.extend([" ms: ", why]);
         });
     }
 
     /// The visitor took it back before there was a response.
     pub fn cancelled(&self, journal: &Journal) {
-        journal.note(|text| {
-            self.what(text, None);
+        self.tell(journal, None, |text| {
             text.push_str("taken back by the visitor after ");
             millis(text, self.begun.elapsed());
             text.push_str(" ms");
-            self.who(text);
         });
     }
-}
 
-/// Appends what a peer chose, in quotes and escaped.
-fn quote(text: &mut String, path: &str) {
-    if path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')) {
-        text.push('"');
-        text.push_str(path);
-        text.push('"');
-    } else {
-        // A String takes all that is written.
-        let _ = write!(text, "{path:?}");
+    /// Method, path and status, if there is one, then what `rest` appends, and the visitor.
+    fn tell(&self, journal: &Journal, status: Option<StatusCode>, rest: impl FnOnce(&mut String)) {
+        journal.note(|text| {
+            let path = self.target.as_ref().map_or("", PathAndQuery::path);
+            text.extend([first(self.method.as_str(), LONGEST_METHOD), " "]);
+            // A String takes all that is written.
+            let _ = write!(text, "{:?} ", first(path, LONGEST_PATH));
+            if let Some(status) = status {
+                text.extend([status.as_str(), " "]);
+            }
+            rest(text);
+            self.who(text);
+        });
     }
 }
 
@@ -248,7 +218,7 @@ mod tests {
         assert!(line.ends_with(")\n"), "{line}");
     }
 
-    /// Who waited for whom, who asked, and why there was nothing; but nothing that a visitor makes up.
+    /// The times, the visitor, and the failure; but nothing that a visitor makes up.
     #[tokio::test(start_paused = true)]
     async fn a_line_says_what_to_look_for() {
         let (sender, written) = mpsc::channel();
@@ -301,15 +271,6 @@ mod tests {
             [("abc", 3, "abc"), ("abcd", 3, "abc"), ("\u{e9}\u{e9}", 1, "\u{e9}")]
         {
             assert_eq!(first(text, most), expected);
-        }
-    }
-
-    #[test]
-    fn paths_are_quoted_as_the_formatter_does() {
-        for path in ["/", "/a'b", "/a\"b", "/a\\b", "/\u{e9}", "/\u{1b}[2J", ""] {
-            let mut text = String::new();
-            quote(&mut text, path);
-            assert_eq!(text, format!("{path:?}"));
         }
     }
 

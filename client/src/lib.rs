@@ -6,7 +6,7 @@
 //!   └────────────────────────┘
 //! ```
 //!
-//! The binary answers from an [`origin`]; a program of yours answers by itself, with any
+//! The binary answers from an `origin`; a program of yours answers by itself, with any
 //! [`tower_service::Service`], and needs no listening port at all:
 //!
 //! ```no_run
@@ -24,20 +24,31 @@
 //! # }
 //! ```
 
-pub mod addresses;
-pub mod announced;
 mod complaints;
 pub mod config;
-pub mod demo;
-pub mod dial;
-pub mod journal;
-pub mod origin;
 mod retry;
-pub mod serve;
 mod stopped;
-pub mod tls;
 mod tunnels;
 
+// What the program and the tests reach into; no part of the interface.
+#[doc(hidden)]
+pub mod addresses;
+#[doc(hidden)]
+pub mod announced;
+#[doc(hidden)]
+pub mod demo;
+#[doc(hidden)]
+pub mod dial;
+#[doc(hidden)]
+pub mod journal;
+#[doc(hidden)]
+pub mod origin;
+#[doc(hidden)]
+pub mod serve;
+#[doc(hidden)]
+pub mod tls;
+
+use std::fmt::Display;
 use std::future::pending;
 
 use bytes::Bytes;
@@ -54,7 +65,7 @@ pub use stopped::Stopped;
 pub use tunnels::Process;
 
 /// Holds tunnels to a gateway and answers its requests with `service`, until it is dropped. The public
-/// addresses that the gateway tells go to the log; [`Process::announced`] has them for a program.
+/// addresses that the gateway tells go to the log; `Process::announced` has them for a program.
 ///
 /// An extended CONNECT (RFC 8441; a WebSocket) arrives as such: method CONNECT, and
 /// [`h2::ext::Protocol`] among the extensions. A 200 accepts it, and the two bodies are the two
@@ -66,11 +77,11 @@ pub use tunnels::Process;
 /// reached.
 pub async fn serve<S, B>(config: config::Config, service: S) -> Result<(), Stopped>
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: std::fmt::Display + Send,
-    S::Future: Send,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: std::fmt::Display + Send,
+    S: Service<Request<Body>, Response = Response<B>, Error: Display + Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
 {
     let process = Process::new(config, journal::Journal::default())?;
     let (_running, shutdown) = shutdown::channel();
@@ -79,7 +90,7 @@ where
         result = process.hold(0..process.slots(), dial::Tcp, service, shutdown) => result,
         never = async {
             let tell = |_: &addresses::Known, url: &str| info!("client: public address {url}");
-            addresses::publish(&known, process.announced().watch(), None, tell).await;
+            addresses::publish(&known, process.announced.watch(), None, tell).await;
             pending().await
         } => never,
     }

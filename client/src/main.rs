@@ -50,41 +50,29 @@ fn main() -> ExitCode {
     for warning in &options.warnings {
         warn!("client: {warning}");
     }
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Stopped(gateway, stopped)) => {
-            let code = match gateway {
-                Some(gateway) => fail(&format!("gateway {gateway}: {stopped}")),
-                None => fail(&stopped),
-            };
-            if stopped.is_refusal() { ExitCode::from(REFUSED) } else { code }
-        }
-        Err(Failure::Urls(path, err)) => {
-            fail(&format!("--url-file (URL_FILE): {} can't be written: {err}", path.display()))
-        }
-        Err(Failure::Machine(err)) => fail(&err),
+    let Err(failure) = run(&options) else { return ExitCode::SUCCESS };
+    let code = fail(&failure);
+    match failure {
+        Failure::Gateway(_, why) | Failure::Stopped(why) if why.is_refusal() => REFUSED.into(),
+        _ => code,
     }
 }
 
+#[derive(Debug, thiserror::Error)]
 enum Failure {
-    /// What the user should hear, and which gateway said it.
-    Stopped(Option<Box<str>>, Stopped),
-    /// The file of `--url-file`.
+    #[error("gateway {0}: {1}")]
+    Gateway(Box<str>, Stopped),
+    #[error("{0}")]
+    Stopped(#[from] Stopped),
+    #[error("--url-file (URL_FILE): {} can't be written: {}", .0.display(), .1)]
     Urls(PathBuf, io::Error),
-    /// Threads, runtimes, signals.
-    Machine(io::Error),
-}
-
-impl From<io::Error> for Failure {
-    fn from(err: io::Error) -> Self {
-        Self::Machine(err)
-    }
+    #[error("{0}")]
+    Machine(#[from] io::Error),
 }
 
 /// A service, as each core's thread needs it.
 #[derive(Clone)]
 struct Running {
-    service: Service,
     /// `None`: the built-in demo.
     origin: Option<Origin>,
     process: Process,
@@ -93,47 +81,44 @@ struct Running {
     before: usize,
 }
 
-/// Who holds a service's tunnels on one core, and how that ended.
+/// The number of a service, and how its tunnels on one core ended.
 type Outcome = (usize, Result<(), Stopped>);
 
 /// Holds the tunnels, spread over the cores, until a signal, or until no service is left.
 fn run(options: &Options) -> Result<(), Failure> {
-    let file =
-        options.url_file.clone().map(|path| UrlFile::new(path.clone()).map_err(|e| (path, e)));
-    let file = file.transpose().map_err(|(path, err)| Failure::Urls(path, err))?;
+    let services = &options.services;
+    let writable = |path: PathBuf| UrlFile::new(path.clone()).map_err(|e| Failure::Urls(path, e));
+    let file = options.url_file.clone().map(writable).transpose()?;
     let journal = Journal::to(io::stdout());
-    let (places, board) = Announced::board(options.services.len());
-    let (mut triggers, mut running, mut tunnels) = (Vec::new(), Vec::new(), 0);
-    let slots = options.services.iter().map(|service| service.config.tunnels).sum();
+    let (places, board) = Announced::board(services.len());
+    let tunnels = services.iter().map(|service| service.config.tunnels).sum();
     let descriptors = descriptors::limit();
-    let streams = descriptors::streams(descriptors, slots);
+    let streams = descriptors::streams(descriptors, tunnels);
     if streams < TUNNEL_STREAMS {
         info!(
             "client: {descriptors} descriptors allow {streams} requests at a time on each tunnel"
         );
     }
-    for (service, announced) in options.services.iter().cloned().zip(places) {
+    let (mut triggers, mut running, mut before) = (Vec::new(), Vec::new(), 0);
+    for (service, announced) in services.iter().zip(places) {
         let journal = journal.of(service.label.as_deref());
-        let process = Process::new(service.config.clone(), journal);
-        let process = process.map_err(|err| Failure::Stopped(None, err))?;
-        let process = process.announcing(announced).taking(streams);
+        let mut process = Process::new(service.config.clone(), journal)?;
+        (process.announced, process.streams) = (announced, streams);
         let (trigger, shutdown) = shutdown::channel();
         triggers.push(trigger);
         let origin = match &service.origin {
             OriginAddress::Demo => None,
-            address => Some(Origin::new(address.clone(), &service.asking)),
+            address => Some(Origin::new(address.clone(), &service.asking).map_err(Stopped::Tls)?),
         };
-        let origin = origin.transpose().map_err(|err| Failure::Stopped(None, Stopped::Tls(err)))?;
-        let process_of = process.clone();
-        running.push(Running { service, origin, process: process_of, shutdown, before: tunnels });
-        tunnels += process.slots();
+        running.push(Running { origin, process, shutdown, before });
+        before += service.config.tunnels;
     }
     let triggers = Arc::new(triggers);
     watch(triggers.clone())?;
-    for running in &running {
-        look(running)?;
+    for (service, running) in services.iter().zip(&running) {
+        look(&service.origin, running.origin.as_ref())?;
     }
-    let known: Vec<_> = options.services.iter().map(known).collect();
+    let known: Vec<_> = services.iter().map(known).collect();
     let mut publishing = Some((known, board, file, journal));
     let cores = thread::available_parallelism().map_or(1, usize::from).min(tunnels);
     let (done, outcomes) = mpsc::channel();
@@ -141,21 +126,20 @@ fn run(options: &Options) -> Result<(), Failure> {
     for core in 0..cores {
         let runtime = runtime()?;
         let (running, publishing, done) = (running.clone(), publishing.take(), done.clone());
+        let publishing = async move {
+            if let Some((known, board, file, journal)) = publishing {
+                let tell = |service: &Known, url: &str| {
+                    journal.of(service.label.as_deref()).shown(url, &service.origin);
+                };
+                publish(&known, board, file, tell).await;
+            }
+            pending().await
+        };
         let hold = move || {
             runtime.block_on(async {
-                let holding = hold(running, (core, cores), done);
-                match publishing {
-                    Some((known, board, file, journal)) => {
-                        let tell = |service: &Known, url: &str| {
-                            journal.of(service.label.as_deref()).shown(url, &service.origin);
-                        };
-                        let publishing = publish(&known, board, file, tell);
-                        select! {
-                            () = holding => {}
-                            never = async { publishing.await; pending().await } => never,
-                        }
-                    }
-                    None => holding.await,
+                select! {
+                    () = hold(running, (core, cores), done) => {}
+                    never = publishing => never,
                 }
             });
             // Not waiting for a name that is being looked up.
@@ -164,13 +148,13 @@ fn run(options: &Options) -> Result<(), Failure> {
         threads.push(thread::Builder::new().name(format!("core {core}")).spawn(hold)?);
     }
     drop(done);
-    let ended = end(&options.services, &triggers, &outcomes);
+    let ended = end(services, &triggers, &outcomes);
     // What cleans up after the TLS library when the process ends would abort it if a thread still shook hands.
     triggers.iter().for_each(|trigger| trigger.advance(Phase::Closing));
     for thread in threads {
         let _ = thread.join();
     }
-    ended.map_err(|(gateway, stopped)| Failure::Stopped(Some(gateway), stopped))
+    ended
 }
 
 /// Ends the services on the first signal, and cuts them on the second.
@@ -195,7 +179,7 @@ fn end(
     services: &[Service],
     triggers: &[Trigger],
     outcomes: &mpsc::Receiver<Outcome>,
-) -> Result<(), (Box<str>, Stopped)> {
+) -> Result<(), Failure> {
     let mut first = None;
     let mut over = BTreeSet::new();
     for (number, outcome) in outcomes {
@@ -210,53 +194,46 @@ fn end(
         let gateway: Box<str> = service.config.gateway.to_string().into();
         match &service.label {
             // Returning ends the others, too.
-            None => return Err((gateway, stopped)),
+            None => return Err(Failure::Gateway(gateway, stopped)),
             Some(label) => error!("client: service={label:?} gateway={gateway} ends: {stopped}"),
         }
         trigger.advance(Phase::Draining);
-        first.get_or_insert((gateway, stopped));
+        first.get_or_insert(Failure::Gateway(gateway, stopped));
     }
     first.map_or(Ok(()), Err)
 }
 
-/// Holds one core's share of all services.
+/// Holds one core's share of the tunnels of all services.
 async fn hold(running: Vec<Running>, (core, cores): (usize, usize), done: mpsc::Sender<Outcome>) {
     let mut holding = JoinSet::new();
     for (number, running) in running.into_iter().enumerate() {
-        let done = done.clone();
+        let Running { origin, process, mut shutdown, before } = running;
+        let slots = (0..process.slots()).filter(move |slot| (before + slot) % cores == core);
+        let (end, mut closing, done) = (shutdown.clone(), shutdown.clone(), done.clone());
         holding.spawn(async move {
-            let _ = done.send((number, share(running, core, cores).await));
+            let held = async {
+                match origin {
+                    Some(origin) => process.hold(slots, Tcp, origin.apart(), end).await,
+                    None => process.hold(slots, Tcp, Demo, end).await,
+                }
+            };
+            let grace = async {
+                shutdown.reached(Phase::Draining).await;
+                sleep(GRACE).await;
+            };
+            let ended = select! {
+                ended = held => ended,
+                () = grace => Ok(()),
+                () = closing.reached(Phase::Closing) => Ok(()),
+            };
+            let _ = done.send((number, ended));
         });
     }
     while holding.join_next().await.is_some() {}
 }
 
-/// Holds one core's share of one service's tunnels.
-async fn share(running: Running, core: usize, cores: usize) -> Result<(), Stopped> {
-    let Running { service: _, origin, process, mut shutdown, before } = running;
-    let slots = (0..process.slots()).filter(|slot| (before + slot) % cores == core);
-    let end = shutdown.clone();
-    let held = async {
-        match origin {
-            Some(origin) => process.hold(slots, Tcp, origin.apart(), end).await,
-            None => process.hold(slots, Tcp, Demo, end).await,
-        }
-    };
-    let mut closing = shutdown.clone();
-    let grace = async {
-        shutdown.reached(Phase::Draining).await;
-        sleep(GRACE).await;
-    };
-    select! {
-        result = held => result,
-        () = grace => Ok(()),
-        () = closing.reached(Phase::Closing) => Ok(()),
-    }
-}
-
 /// Asks the origin once, so that a typing error shows before the first visitor meets it.
-fn look(Running { service, origin, .. }: &Running) -> io::Result<()> {
-    let address = &service.origin;
+fn look(address: &OriginAddress, origin: Option<&Origin>) -> io::Result<()> {
     let Some(origin) = origin else {
         info!("origin: {address}");
         return Ok(());
@@ -274,13 +251,7 @@ fn look(Running { service, origin, .. }: &Running) -> io::Result<()> {
 /// this port; where a name leads, only the gateway knows.
 fn known(service: &Service) -> Known {
     let config = &service.config;
-    let host =
-        if config.host.contains(':') { format!("[{}]", config.host) } else { config.host.clone() };
-    let url = match config.gateway.port {
-        443 => format!("https://{host}/"),
-        port => format!("https://{host}:{port}/"),
-    };
-    let guess = config.name.is_none().then_some(url);
+    let guess = config.name.is_none().then(|| format!("{}/", config.public_url()));
     Known { label: service.label.clone(), guess, origin: service.origin.to_string() }
 }
 
@@ -294,6 +265,5 @@ fn fail(why: &dyn Display) -> ExitCode {
 
 /// The gateway said no, and will say so again (sysexits' EX_NOPERM): a supervisor shouldn't try again.
 const REFUSED: u8 = 77;
-/// For running exchanges, once asked to stop.
 const GRACE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(3);

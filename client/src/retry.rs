@@ -5,18 +5,18 @@ use std::time::Duration;
 /// How the last attempt ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Loss {
-    /// Nobody was there: no address, no connection. An attempt costs the gateway nothing, so it is
-    /// repeated often enough to be back within two seconds of it.
+    /// No address, or no connection. An attempt costs the gateway nothing, so it is repeated often enough to be
+    /// back within two seconds of it.
     Unreachable,
-    /// Somebody was there and it came to nothing; too many of these would be a burden.
+    /// The gateway answered, and no tunnel came up; too many of these would be a burden.
     Failed,
-    /// Somebody was there and asked to be left alone for that long.
+    /// The gateway asked for that long a pause.
     Later(Duration),
     /// The tunnel worked for that long.
     Lost(Duration),
     /// Another backend has the place, and this one waits for it.
     Taken,
-    /// It worked, and made room for another one, perhaps of this very process: time to find out.
+    /// It worked, and another one replaced it, perhaps of this very process: time to find out.
     Displaced,
 }
 
@@ -50,18 +50,18 @@ impl Backoff {
             self.unreachable = 0;
         }
         let pause = bound.mul_f64(random);
-        // Those who were sent away together shouldn't come back together.
+        // Clients that were sent away together shouldn't come back together.
         if let Loss::Later(after) = loss { after.saturating_add(pause) } else { pause }
     }
 }
 
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(30);
-/// With the time of a TLS handshake, under the two seconds that a user waits without wondering.
+/// With the time of a TLS handshake, less than two seconds.
 const LONGEST_UNREACHABLE: Duration = Duration::from_millis(1500);
-/// A tunnel that lived this long wasn't the gateway's way of saying no.
+/// A tunnel that lived this long wasn't a refusal.
 const HEALTHY: Duration = Duration::from_secs(60);
-/// A visitor meets nobody for as long, and no gateway is worn out by it.
+/// Visitors find no backend for as long, and a gateway can bear as many attempts.
 const STANDBY: Duration = Duration::from_secs(1);
 /// Longer than a gateway gives the streams of a tunnel that was replaced, before it closes it.
 const DISPLACED: Duration = Duration::from_secs(45);

@@ -9,9 +9,9 @@
 mod losses;
 mod places;
 
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,6 @@ use ptth_link::crypto;
 use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::ServerName;
 use tokio::select;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
@@ -33,29 +32,26 @@ use tower_service::Service;
 
 use crate::announced::Announced;
 use crate::complaints::Complaints;
-use crate::config::{Config, Gateway, Kind, Trust};
-use crate::dial::{self, Dialer, Doors, Keys, Network, Shared};
+use crate::config::{Config, Kind, Trust};
+use crate::dial::{self, Dialer, Network, Shared};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Ended, answer};
 use crate::stopped::Stopped;
 use crate::tls::{self, how_verified};
 
-use places::Holding;
-
-/// One process's tunnels: what they have in common.
+/// What the tunnels of one service have in common.
 #[derive(Clone, Debug)]
 pub struct Process {
-    config: Arc<Config>,
-    name: ServerName<'static>,
+    shared: Arc<Shared>,
     instance: Arc<str>,
     knowing: Arc<dyn ServerCertVerifier>,
-    shared: Shared,
-    doors: Arc<Doors>,
     budget: Arc<Budget>,
-    streams: u32,
     journal: Journal,
-    announced: Announced,
+    /// How many requests each tunnel takes at a time.
+    pub streams: u32,
+    /// Where the public addresses can be watched.
+    pub announced: Announced,
     /// Tunnels that came up so far.
     ups: Arc<AtomicU64>,
 }
@@ -66,107 +62,45 @@ impl Process {
     /// # Errors
     /// [`Stopped::Tls`].
     pub fn new(config: Config, journal: Journal) -> Result<Self, Stopped> {
-        let make = || {
-            let name = tls::server_name(&config)?;
-            let instance = dial::instance().into();
-            let knowing = tls::verifier(&config.trust)?;
-            let proxy = config.proxies.to(&config.gateway);
-            let encrypted = proxy.is_some_and(|proxy| proxy.kind == Kind::Https);
-            let shared = Shared {
-                upgrade: tls::anonymous(knowing.clone(), b"http/1.1")?,
-                connect: tls::anonymous(knowing.clone(), b"h2")?,
-                proxy: encrypted.then(|| tls::origin(&Trust::System)).transpose()?,
-            };
-            tls::tunnel(&config, knowing.clone(), "x.0")?;
-            Ok((name, instance, knowing, shared))
-        };
-        let (name, instance, knowing, shared) = make().map_err(Stopped::Tls)?;
-        let config = Arc::new(config);
-        Ok(Self {
+        let name = tls::server_name(&config)?;
+        let knowing = tls::verifier(&config.trust)?;
+        let proxy = config.proxies.to(&config.gateway);
+        let encrypted = proxy.is_some_and(|proxy| proxy.kind == Kind::Https);
+        tls::tunnel(&config, knowing.clone(), "x.0")?;
+        let shared = Shared {
             config,
             name,
-            instance,
+            upgrade: tls::anonymous(knowing.clone(), b"http/1.1")?,
+            connect: tls::anonymous(knowing.clone(), b"h2")?,
+            proxy: encrypted.then(|| tls::origin(&Trust::System)).transpose()?,
+            http_until: Mutex::default(),
+            told: AtomicBool::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            instance: dial::instance().into(),
             knowing,
-            shared,
-            doors: Arc::default(),
             budget: Budget::new(BODY_BUDGET),
-            streams: TUNNEL_STREAMS,
             journal,
+            streams: TUNNEL_STREAMS,
             announced: Announced::default(),
             ups: Arc::default(),
         })
     }
 
-    /// Has each tunnel take so many requests at a time.
-    #[must_use]
-    pub fn taking(self, streams: u32) -> Self {
-        Self { streams, ..self }
-    }
-
-    /// Has the public addresses told to `announced`, and not to a board of its own.
-    #[must_use]
-    pub fn announcing(self, announced: Announced) -> Self {
-        Self { announced, ..self }
-    }
-
-    /// Where the public addresses can be watched.
-    pub fn announced(&self) -> &Announced {
-        &self.announced
-    }
-
     /// How many tunnels there are to hold.
     pub fn slots(&self) -> usize {
-        self.config.tunnels
-    }
-
-    /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them.
-    ///
-    /// # Errors
-    /// [`Stopped`], when trying again would be no use.
-    pub async fn hold<N, S, B>(
-        &self,
-        slots: impl Iterator<Item = usize>,
-        network: N,
-        service: S,
-        shutdown: Shutdown,
-    ) -> Result<(), Stopped>
-    where
-        N: Network,
-        S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
-        S::Error: fmt::Display + Send,
-        S::Future: Send,
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: fmt::Display + Send,
-    {
-        let (process, slots) = (self.clone(), slots.collect());
-        Holding { process, slots, network, service, shutdown }.hold().await
-    }
-
-    /// How the tunnel of one slot is dialled.
-    fn dialer<N>(&self, slot: usize, gateway: Gateway, network: N) -> Result<Dialer<N>, Stopped> {
-        let instance = format!("{}.{slot}", self.instance);
-        let alpn = tls::tunnel(&self.config, self.knowing.clone(), &instance);
-        let alpn = alpn.map_err(Stopped::Tls)?;
-        Ok(Dialer {
-            network,
-            config: self.config.clone(),
-            gateway,
-            name: self.name.clone(),
-            keys: Keys { alpn, shared: self.shared.clone() },
-            instance,
-            doors: self.doors.clone(),
-        })
+        self.shared.config.tunnels
     }
 }
 
-/// One tunnel's place, and whatever tunnel is in it.
+/// The place of one tunnel, which is dialled again and again.
 struct Slot<N, S> {
     /// Its number, behind its service's name where there are several.
     label: String,
     process: Process,
     dialer: Dialer<N>,
     service: S,
-    shutdown: Shutdown,
     /// Whether the gateway was ever known and willing.
     up_before: bool,
     complaints: Complaints,
@@ -186,42 +120,17 @@ struct Live {
 impl<N, S, B> Slot<N, S>
 where
     N: Network,
-    S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
-    S::Error: fmt::Display + Send,
-    S::Future: Send,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: fmt::Display + Send,
+    S: Service<Request<Body>, Response = http::Response<B>, Error: Display + Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
 {
-    fn new(
-        number: usize,
-        process: Process,
-        dialer: Dialer<N>,
-        service: S,
-        (shutdown, failures): (Shutdown, Arc<Notify>),
-    ) -> Self {
-        let label = match process.journal.service() {
-            Some(service) => format!("{service}/{number}"),
-            None => number.to_string(),
-        };
-        Self {
-            label,
-            process,
-            dialer,
-            service,
-            shutdown,
-            up_before: false,
-            complaints: Complaints::default(),
-            failures,
-        }
-    }
-
-    async fn hold(mut self) -> Result<(), Stopped> {
+    async fn hold(mut self, mut stop: Shutdown) -> Result<(), Stopped> {
         let mut backoff = Backoff::default();
         let mut tunnels = JoinSet::new();
         // While one is renewed there are two; the old one leaves when the new one is up.
         let mut old: Option<Live> = None;
-        let mut stop = self.shutdown.clone();
-        let mut stopping = self.shutdown.clone();
         loop {
             let dialled = select! {
                 dialled = self.dial(&mut tunnels) => dialled,
@@ -240,7 +149,7 @@ where
                             old = Some(live);
                             continue;
                         }
-                        () = stopping.reached(Phase::Draining) => {
+                        () = stop.reached(Phase::Draining) => {
                             live.drain.advance(Phase::Draining);
                             break;
                         }
@@ -258,14 +167,14 @@ where
         if let Some(old) = old {
             old.drain.advance(Phase::Draining);
         }
-        // What runs may finish; whoever gave the order also cuts it short.
+        // What runs may finish; the caller cuts it short.
         while tunnels.join_next().await.is_some() {}
         Ok(())
     }
 
     /// One attempt: dials, and waits until the gateway asks. Not cancel safe: it spawns into `tunnels`.
     async fn dial(&mut self, tunnels: &mut JoinSet<()>) -> Result<Live, Result<Loss, Stopped>> {
-        let config = self.process.config.clone();
+        let config = &self.process.shared.config;
         let dialled = match self.dialer.dial().await {
             Ok(dialled) => dialled,
             Err(err) => return Err(self.failed(err)),
@@ -276,7 +185,7 @@ where
             dialled.address,
             dialled.way,
             dialled.version.map_or("?", dial::version_text),
-            how_verified(&config),
+            how_verified(config),
         );
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);

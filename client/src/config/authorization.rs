@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
 
-use ptth_link::crypto;
-
 /// Where the Authorization value comes from.
-#[derive(Clone)]
+#[derive(Clone, Eq, PartialEq)]
 pub enum Authorization {
-    /// Said once, for the life of the process.
+    /// The value itself, for the life of the process.
     Fixed(Value),
     /// In a file, read anew on every dial.
     File(PathBuf),
@@ -25,30 +23,19 @@ pub enum Authorization {
 impl fmt::Debug for Authorization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fixed(_) => f.write_str("Fixed(redacted)"),
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Command(_) => f.write_str("Command(redacted)"),
+            Self::Fixed(_) | Self::Command(_) => f.write_str("redacted"),
         }
     }
 }
 
-impl Authorization {
-    /// Whether another value may come from there later.
-    pub fn is_renewable(&self) -> bool {
-        !matches!(self, Self::Fixed(_))
-    }
-}
-
-/// The value of an Authorization field (RFC 9110 §11.6.2).
-#[derive(Clone)]
+/// The value of an Authorization field (RFC 9110 §11.6.2), which is marked as sensitive.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Value(HeaderValue);
 
 impl Value {
     /// Reads `Bearer …`, `Basic …` or another scheme's credentials; a single word is a bearer token.
     /// A byte order mark, blanks and line ends around it are ignored.
-    ///
-    /// # Errors
-    /// [`ValueError`], which doesn't quote the text.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         let text = text.trim_start_matches('\u{feff}').trim();
         if text.is_empty() {
@@ -62,15 +49,12 @@ impl Value {
             false => HeaderValue::from_str(&format!("Bearer {text}")),
         };
         let mut value = value.map_err(|_| ValueError::Characters)?;
-        // Neither HPACK's table nor anybody's debug output may keep it.
+        // Neither HPACK's table nor debug output may keep it.
         value.set_sensitive(true);
         Ok(Self(value))
     }
 
-    /// The value in a file.
-    ///
-    /// # Errors
-    /// [`ValueError`]. Blocks.
+    /// The value in a file. Blocks.
     pub fn read(path: &Path) -> Result<Self, ValueError> {
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(|err| ValueError::Unreadable(err.kind()))?;
@@ -80,9 +64,6 @@ impl Value {
     }
 
     /// The value in what a program printed.
-    ///
-    /// # Errors
-    /// [`ValueError`].
     pub fn of_bytes(bytes: Vec<u8>) -> Result<Self, ValueError> {
         if bytes.len() > LONGEST {
             return Err(ValueError::Long);
@@ -96,48 +77,25 @@ impl Value {
     }
 }
 
-impl PartialEq for Value {
-    fn eq(&self, other: &Self) -> bool {
-        crypto::same(self.0.as_bytes(), other.0.as_bytes())
-    }
-}
-
-impl Eq for Value {}
-
-impl fmt::Debug for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Value(redacted)")
-    }
-}
-
-/// Why there is no value. Says nothing of it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Why there is no value, as the end of a sentence that begins with its source. Quotes nothing of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ValueError {
     /// Nothing but blanks.
+    #[error("is empty")]
     Empty,
     /// More than one line.
+    #[error("holds more than one line")]
     Lines,
     /// More than a head may be long.
+    #[error("holds more than {LONGEST} bytes")]
     Long,
     /// Something that can't stand in a field's value.
+    #[error("holds characters that no HTTP field can")]
     Characters,
     /// The file can't be read.
+    #[error("can't be read ({0})")]
     Unreadable(io::ErrorKind),
 }
-
-impl fmt::Display for ValueError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("is empty"),
-            Self::Lines => f.write_str("holds more than one line"),
-            Self::Long => write!(f, "holds more than {LONGEST} bytes"),
-            Self::Characters => f.write_str("holds characters that no HTTP field can"),
-            Self::Unreadable(kind) => write!(f, "can't be read ({kind})"),
-        }
-    }
-}
-
-impl std::error::Error for ValueError {}
 
 /// A quarter of the head that a gateway reads; a JWT with many claims has a tenth.
 const LONGEST: usize = 8 * 1024;

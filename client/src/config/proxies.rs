@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
-use super::{Gateway, origin};
+use super::{Gateway, host_and_port};
 
 /// The proxies of an environment: HTTPS_PROXY, else ALL_PROXY, but not for hosts in NO_PROXY.
 #[derive(Clone, Debug, Default)]
@@ -19,12 +19,10 @@ impl Proxies {
     /// commas, of hosts (with all below them), addresses, networks like `10.0.0.0/8`, or `*`.
     ///
     /// # Errors
-    /// Which of the first two it is, and what is wrong with it.
-    pub fn new(https: &str, all: &str, no: &str) -> Result<Self, (Variable, &'static str)> {
-        for (variable, value) in [(Variable::Https, https), (Variable::All, all)] {
-            if !value.is_empty() {
-                check(value).map_err(|why| (variable, why))?;
-            }
+    /// What is wrong with one of the first two.
+    pub fn new(https: &str, all: &str, no: &str) -> Result<Self, &'static str> {
+        for value in [https, all].into_iter().filter(|value| !value.is_empty()) {
+            check(value)?;
         }
         if https.is_empty() && all.is_empty() {
             return Ok(Self::default());
@@ -33,38 +31,25 @@ impl Proxies {
         Ok(Self(Some(Arc::new(matcher))))
     }
 
-    /// The proxy to `gateway`, if one is to be used.
-    pub fn to(&self, gateway: &Gateway) -> Option<Proxy> {
+    pub(crate) fn to(&self, gateway: &Gateway) -> Option<Proxy> {
         let uri: Uri = format!("https://{gateway}/").parse().ok()?;
         proxy(&self.0.as_ref()?.intercept(&uri)?).ok()
     }
 }
 
-/// A variable that names a proxy.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Variable {
-    /// HTTPS_PROXY.
-    Https,
-    /// ALL_PROXY.
-    All,
-}
-
 /// One proxy. Displayed, it shows neither user nor password.
 #[derive(Clone)]
-pub struct Proxy {
-    /// How it is spoken to.
-    pub kind: Kind,
-    /// Where it is.
-    pub address: Gateway,
+pub(crate) struct Proxy {
+    pub(crate) kind: Kind,
+    pub(crate) address: Gateway,
     /// For an HTTP proxy's Proxy-Authorization.
     pub(crate) basic: Option<HeaderValue>,
     /// For a SOCKS proxy (RFC 1929).
     pub(crate) login: Option<(String, String)>,
 }
 
-/// How a proxy is spoken to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// CONNECT (RFC 9110 §9.3.6).
     Http,
     /// CONNECT, inside TLS.
@@ -81,12 +66,6 @@ impl fmt::Display for Proxy {
             Kind::Socks => "socks5",
         };
         write!(f, "{scheme}://{}", self.address)
-    }
-}
-
-impl fmt::Debug for Proxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -111,7 +90,7 @@ fn proxy(intercept: &Intercept) -> Result<Proxy, &'static str> {
         _ => return Err("its scheme is none of http, https, socks5 and socks5h"),
     };
     let authority = uri.authority().ok_or("it names no host")?;
-    let (host, given) = origin::host_and_port(authority.as_str())?;
+    let (host, given) = host_and_port(authority.as_str())?;
     let address = Gateway { host, port: given.unwrap_or(port) };
     let login = intercept.raw_auth().map(|(user, pass)| (user.to_owned(), pass.to_owned()));
     if let Some((user, pass)) = &login {
@@ -163,18 +142,9 @@ mod tests {
 
     #[test]
     fn what_is_no_proxy_is_said_to_be_none_instead_of_being_ignored() {
-        let table = [
-            ("http://", Variable::Https),
-            ("ftp://p", Variable::Https),
-            ("socks4://p", Variable::Https),
-            ("p p", Variable::Https),
-            ("socks5://u@p", Variable::Https),
-        ];
-        for (value, variable) in table {
-            let (seen, why) = Proxies::new(value, "", "").unwrap_err();
-            assert_eq!(seen, variable, "{value}: {why}");
-            let (seen, _) = Proxies::new("", value, "").unwrap_err();
-            assert_eq!(seen, Variable::All, "{value}");
+        for value in ["http://", "ftp://p", "socks4://p", "p p", "socks5://u@p"] {
+            assert!(Proxies::new(value, "", "").is_err(), "{value}");
+            assert!(Proxies::new("", value, "").is_err(), "{value}");
         }
     }
 
@@ -183,7 +153,7 @@ mod tests {
         for url in ["http://u:c2VjcmV0@p:1", "socks5://u:c2VjcmV0@p:1"] {
             let proxies = Proxies::new(url, "", "").unwrap();
             let proxy = proxies.to(&gateway("example.com")).unwrap();
-            let shown = format!("{proxies:?} {proxy:?} {proxy} {:?}", proxy.basic);
+            let shown = format!("{proxies:?} {proxy} {:?}", proxy.basic);
             assert!(!shown.contains("c2VjcmV0") && !shown.contains("dTpj"), "{shown}");
             assert!(proxy.basic.is_some() || proxy.login.is_some());
         }

@@ -1,13 +1,15 @@
-//! One service: what holds its tunnels, and who answers its requests, from flags, variables and tables of the file.
+//! One service: its tunnels and its origin, from flags, variables and tables of the file.
+
+use std::net::IpAddr;
+use std::path::Path;
 
 use rustls::pki_types::ServerName;
 
 use ptth_link::files::is_exposed;
-use ptth_link::settings::{self, Mistake, Prefix, Scalar, Sources, TokenSource, Whole};
+use ptth_link::settings::{self, Mistake, Prefix, Sources, TokenSource};
 use ptth_link::token::{self, Token};
 use ptth_link::{alpn, crypto};
 
-use super::proxies::Variable;
 use super::{
     Authorization, Config, Gateway, HostHeader, MAX_TUNNELS, OriginAddress, OriginOptions, Proxies,
     Service, Trust, Value,
@@ -26,21 +28,6 @@ pub enum Via {
     Auto,
 }
 
-impl Scalar for Via {
-    const WANTED: &'static str = "a door: alpn, upgrade, connect or auto";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        match text {
-            "alpn" => Ok(Self::Alpn),
-            "upgrade" => Ok(Self::Upgrade),
-            "connect" => Ok(Self::Connect),
-            "auto" => Ok(Self::Auto),
-            _ => Err(None),
-        }
-    }
-}
-
-/// Reads one. `None` if there was a mistake.
 pub(super) fn service(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Option<Service> {
     let note = |mistake| sources.mistakes.add(mistake);
     let Some(given) = sources.get("gateway") else {
@@ -59,13 +46,16 @@ pub(super) fn service(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Opti
     config.token = sources.mistakes.note(token(sources, warnings))?;
     config.any_host = sources.switch("any_host");
     config.standby = sources.switch("standby");
-    if let Some(PublicHost(host)) = sources.value("host") {
+    config.asked_host = checked(sources, "host", HOST, public_host);
+    if let Some(host) = &config.asked_host {
         config.host = host.clone();
-        config.asked_host = Some(host);
     }
-    config.name = sources.value("name").map(|Name(name)| name);
+    let name = |text: &str| token::is_name(text).then(|| text.to_owned());
+    config.name = checked(sources, "name", NAME, name);
     config.path = sources.value("path").map(|Prefix(path)| path);
-    config.tunnels = sources.value("tunnels").map_or(config.tunnels, |Tunnels(number)| number);
+    let number = |text: &str| text.parse().ok().filter(|it| (1..=MAX_TUNNELS).contains(it));
+    let tunnels = checked(sources, "tunnels", "a number of tunnels, 1 to 64", number);
+    config.tunnels = tunnels.unwrap_or(config.tunnels);
     if let Some(given) = sources.get("alpn") {
         let label = alpn::parse_label(&given.text()).map_err(|why| given.wrong(why));
         config.alpn = sources.mistakes.note(label)?;
@@ -76,7 +66,15 @@ pub(super) fn service(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Opti
 
 /// Which door to knock at, what to show there, and through which proxy.
 fn doors(config: &mut Config, sources: &Sources<'_>, warnings: &mut Vec<String>) {
-    config.via = sources.value("via").unwrap_or(Via::Auto);
+    let door = |text: &str| match text {
+        "alpn" => Some(Via::Alpn),
+        "upgrade" => Some(Via::Upgrade),
+        "connect" => Some(Via::Connect),
+        "auto" => Some(Via::Auto),
+        _ => None,
+    };
+    let wanted = "a door: alpn, upgrade, connect or auto";
+    config.via = checked(sources, "via", wanted, door).unwrap_or(Via::Auto);
     if config.plain && config.via == Via::Alpn {
         sources.mistakes.add(Mistake::new("a gateway without TLS has no ALPN label; write --via upgrade or connect, or leave it out"));
     }
@@ -112,17 +110,29 @@ fn read<T>(
     sources.mistakes.note(parse(&given.text()).map_err(|why| given.placed(why)))
 }
 
-/// How the origin is asked.
+/// The value of a setting, if `parse` takes it; else it is noted that it must be `wanted`.
+fn checked<T>(
+    sources: &Sources<'_>,
+    name: &'static str,
+    wanted: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Option<T> {
+    let given = sources.get(name)?;
+    sources.mistakes.note(parse(given.text().trim()).ok_or_else(|| given.not(wanted)))
+}
+
 fn asking(
     sources: &Sources<'_>,
     origin: &OriginAddress,
     warnings: &mut Vec<String>,
 ) -> OriginOptions {
+    let none = |text: &str| ["all", "none"].contains(&text).then_some(text == "none");
+    let name = checked(sources, "origin_name", HOST, public_host);
     let asking = OriginOptions {
         host_header: read(sources, "host_header", HostHeader::parse).unwrap_or_default(),
-        unforwarded: sources.value("forwarded").is_some_and(|Forwarded(all)| !all),
+        unforwarded: checked(sources, "forwarded", "`all` or `none`", none).unwrap_or(false),
         ca: sources.path("origin_ca"),
-        name: sources.value("origin_name").and_then(|PublicHost(name)| name.try_into().ok()),
+        name: name.and_then(|name| name.try_into().ok()),
     };
     let secure = matches!(origin, OriginAddress::Https { .. });
     if !secure && (asking.ca.is_some() || asking.name.is_some()) {
@@ -169,32 +179,27 @@ fn authorization(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Authorization>, Mistake> {
     let said = sources.nearest(&["authorization_file", "authorization_command", "authorization"]);
-    let (name, given) = match &said[..] {
-        [] => return Ok(None),
-        [one] => one,
-        [(_, given), ..] => {
-            return Err(given.here(
-                "--authorization-file, --authorization-command and AUTHORIZATION exclude each other; keep one",
-            ));
-        }
-    };
-    let text = given.text();
-    match *name {
-        "authorization_file" => {
+    match &said[..] {
+        [] => Ok(None),
+        [("authorization_file", given)] => {
+            let text = given.text();
             // Read for its mistakes alone: each dial reads it anew.
             let wrong = |why| given.here(format!("the authorization file {text} {why}"));
             Value::read(text.as_ref()).map_err(wrong)?;
             warnings.extend(exposed(text.as_ref(), "authorization"));
             Ok(Some(Authorization::File(text.into())))
         }
-        "authorization_command" if text.trim().is_empty() => Err(given.here(
+        [("authorization_command", given)] if given.text().trim().is_empty() => Err(given.here(
             "--authorization-command (AUTHORIZATION_COMMAND) is empty; write a command of the shell",
         )),
-        "authorization_command" => Ok(Some(Authorization::Command(text))),
-        _ => {
+        [("authorization_command", given)] => Ok(Some(Authorization::Command(given.text()))),
+        [(_, given)] => {
             let wrong = |why| Mistake::new(format!("the variable AUTHORIZATION {why}"));
-            Value::parse(&text).map(|value| Some(Authorization::Fixed(value))).map_err(wrong)
+            Value::parse(&given.text()).map(Authorization::Fixed).map(Some).map_err(wrong)
         }
+        [(_, given), ..] => Err(given.here(
+            "--authorization-file, --authorization-command and AUTHORIZATION exclude each other; keep one",
+        )),
     }
 }
 
@@ -209,8 +214,9 @@ fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
     let (https_name, https) = either("HTTPS_PROXY", "https_proxy")?;
     let (all_name, all) = either("ALL_PROXY", "all_proxy")?;
     let (_, no) = either("NO_PROXY", "no_proxy")?;
-    Proxies::new(https.trim(), all.trim(), &no).map_err(|(which, why)| {
-        let variable = if which == Variable::Https { https_name } else { all_name };
+    Proxies::new(https.trim(), all.trim(), &no).map_err(|why| {
+        let bad_https = Proxies::new(https.trim(), "", "").is_err();
+        let variable = if bad_https { https_name } else { all_name };
         Mistake::new(format!(
             "the variable {variable}: {why}; write it like `http://proxy:3128` or `socks5://proxy:1080`"
         ))
@@ -218,64 +224,20 @@ fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
 }
 
 /// A warning if others on the machine can read the secret in a file.
-fn exposed(path: &std::path::Path, what: &str) -> Option<String> {
+fn exposed(path: &Path, what: &str) -> Option<String> {
+    let shown = path.display();
     is_exposed(path).then(|| {
-        format!(
-            "everybody on this machine can read the {what} in {}; `chmod 600` it",
-            path.display()
-        )
+        format!("everybody on this machine can read the {what} in {shown}; `chmod 600` it")
     })
 }
 
 /// A name or an address that can stand in SNI or in a certificate.
-struct PublicHost(String);
-
-impl Scalar for PublicHost {
-    const WANTED: &'static str =
-        "a host name or an IP address, without scheme and port, like `www.example.com`";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        let host = text.trim_end_matches('.').to_ascii_lowercase();
-        let bare = host.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-        let host = bare.filter(|t| t.parse::<std::net::IpAddr>().is_ok()).unwrap_or(&host);
-        ServerName::try_from(host).map(|_| Self(host.to_owned())).map_err(|_| None)
-    }
+fn public_host(text: &str) -> Option<String> {
+    let host = text.trim_end_matches('.').to_ascii_lowercase();
+    let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let host = bare.filter(|it| it.parse::<IpAddr>().is_ok()).unwrap_or(&host);
+    ServerName::try_from(host).is_ok().then(|| host.to_owned())
 }
 
-/// A dynamic name.
-struct Name(String);
-
-impl Scalar for Name {
-    const WANTED: &'static str = "a name: one label of a host, or one segment of a path, of 1 to 63 letters, digits and - . _ ~ %, like `blog`";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        if token::is_name(text) { Ok(Self(text.to_owned())) } else { Err(None) }
-    }
-}
-
-/// How many tunnels.
-struct Tunnels(usize);
-
-impl Scalar for Tunnels {
-    const WANTED: &'static str = "a number of tunnels, 1 to 64";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        let Whole(number) = Whole::read(text)?;
-        if number <= MAX_TUNNELS { Ok(Self(number)) } else { Err(None) }
-    }
-}
-
-/// Whether the origin is told of visitors.
-struct Forwarded(bool);
-
-impl Scalar for Forwarded {
-    const WANTED: &'static str = "`all` or `none`";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        match text {
-            "all" => Ok(Self(true)),
-            "none" => Ok(Self(false)),
-            _ => Err(None),
-        }
-    }
-}
+const HOST: &str = "a host name or an IP address, without scheme and port, like `www.example.com`";
+const NAME: &str = "a name: one label of a host, or one segment of a path, of 1 to 63 letters, digits and - . _ ~ %, like `blog`";

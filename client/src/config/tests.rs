@@ -76,6 +76,21 @@ fn gateways_are_written_in_many_ways() {
     assert_eq!(ok("[::1]:8443", &[]).config.host, "::1");
 }
 
+#[test]
+fn the_public_url_has_the_gateways_port_unless_it_is_the_schemes() {
+    let table = [
+        ("g", "https://g"),
+        ("g:8443", "https://g:8443"),
+        ("[::1]:80", "https://[::1]:80"),
+        ("http://g", "http://g"),
+        ("http://g:8080", "http://g:8080"),
+        ("http://g:443 --host a.b", "http://a.b:443"),
+    ];
+    for (line, expected) in table {
+        assert_eq!(ok(line, &[]).config.public_url(), expected, "{line}");
+    }
+}
+
 /// Each setting by its flag, by its variable, and by both, where the flag wins.
 #[test]
 fn flag_beats_variable_beats_default() {

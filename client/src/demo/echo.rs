@@ -11,7 +11,7 @@ use ptth_link::body::{Body, BodyError};
 
 /// The echo of one WebSocket.
 #[derive(Debug)]
-pub struct Echo {
+pub(super) struct Echo {
     body: Body,
     raw: BytesMut,
     payload: Option<Payload>,
@@ -27,7 +27,6 @@ struct Payload {
 }
 
 impl Echo {
-    /// Echoes what `body` brings.
     pub(super) fn new(body: Body) -> Self {
         Self { body, raw: BytesMut::new(), payload: None, ended: false }
     }

@@ -2,10 +2,8 @@
 //!
 //! Invariant: what the command prints to stdout is never logged.
 
-use std::fmt;
 use std::future::Future;
-use std::io;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use log::info;
@@ -14,27 +12,25 @@ use tokio::process::Command;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::config::{Authorization, Value, ValueError};
+use crate::config::{Authorization, Value};
 
-/// Reads the value anew.
-///
-/// # Errors
-/// [`AuthorizeError`].
-pub(super) async fn fresh(authorization: &Authorization) -> Result<Value, AuthorizeError> {
+/// Reads the value anew. An error is a sentence that holds no value.
+pub(super) async fn fresh(authorization: &Authorization) -> Result<Value, String> {
     match authorization {
         Authorization::Fixed(value) => Ok(value.clone()),
         Authorization::File(path) => {
             let path = path.clone();
             // It may lie on a network's file system that hangs.
             let reading = spawn_blocking(move || Value::read(&path));
-            let read = soon(reading).await?.map_err(|_| AuthorizeError::Late)?;
-            read.map_err(AuthorizeError::File)
+            let read = soon(reading).await?.map_err(|_| late())?;
+            read.map_err(|why| format!("the authorization file {why}"))
         }
         Authorization::Command(command) => run(command).await,
     }
 }
 
-async fn run(command: &str) -> Result<Value, AuthorizeError> {
+async fn run(command: &str) -> Result<Value, String> {
+    let wrong = |err| format!("the authorization command can't be run: {err}");
     let mut child = Command::new("sh")
         .args(["-c", command])
         .stdin(Stdio::null())
@@ -42,7 +38,7 @@ async fn run(command: &str) -> Result<Value, AuthorizeError> {
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(AuthorizeError::Start)?;
+        .map_err(wrong)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let gathered = soon(async {
         tokio::join!(gather(stdout, MOST_OUTPUT), gather(stderr, MOST_WORDS), child.wait())
@@ -53,11 +49,12 @@ async fn run(command: &str) -> Result<Value, AuthorizeError> {
     if !words.is_empty() {
         info!("authorization: the command says {words:?}");
     }
-    let status = status.map_err(AuthorizeError::Start)?;
+    let status = status.map_err(wrong)?;
     if !status.success() {
-        return Err(AuthorizeError::Ended(status));
+        return Err(format!("the authorization command failed: {status}"));
     }
-    Value::of_bytes(output).map_err(AuthorizeError::Output)
+    let wrong = |why| format!("what the authorization command printed {why}");
+    Value::of_bytes(output).map_err(wrong)
 }
 
 /// All that comes, of which `most` bytes are kept: a program whose pipe is full doesn't end.
@@ -71,40 +68,13 @@ async fn gather(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> Vec<u8> {
     kept
 }
 
-async fn soon<T>(future: impl Future<Output = T>) -> Result<T, AuthorizeError> {
-    timeout(PATIENCE, future).await.map_err(|_| AuthorizeError::Late)
+async fn soon<T>(future: impl Future<Output = T>) -> Result<T, String> {
+    timeout(PATIENCE, future).await.map_err(|_| late())
 }
 
-/// Why there is no value. Holds none.
-#[derive(Debug)]
-pub enum AuthorizeError {
-    /// The file.
-    File(ValueError),
-    /// The command can't be run.
-    Start(io::Error),
-    /// The command failed.
-    Ended(ExitStatus),
-    /// What the command printed.
-    Output(ValueError),
-    /// Nothing came in time.
-    Late,
+fn late() -> String {
+    format!("there was no authorization within {} s", PATIENCE.as_secs())
 }
-
-impl fmt::Display for AuthorizeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(why) => write!(f, "the authorization file {why}"),
-            Self::Start(err) => write!(f, "the authorization command can't be run: {err}"),
-            Self::Ended(status) => write!(f, "the authorization command failed: {status}"),
-            Self::Output(why) => write!(f, "what the authorization command printed {why}"),
-            Self::Late => {
-                write!(f, "there was no authorization within {} s", PATIENCE.as_secs())
-            }
-        }
-    }
-}
-
-impl std::error::Error for AuthorizeError {}
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// More than [`Value`] takes, so that too much is told from enough.
@@ -116,7 +86,7 @@ const MOST_WORDS: u64 = 1024;
 mod tests {
     use super::*;
 
-    async fn by(command: &str) -> Result<Value, AuthorizeError> {
+    async fn by(command: &str) -> Result<Value, String> {
         fresh(&Authorization::Command(command.to_owned())).await
     }
 
@@ -138,7 +108,7 @@ mod tests {
             ("no-such-program-anywhere", "exit status: 127"),
         ];
         for (command, part) in table {
-            let why = by(command).await.unwrap_err().to_string();
+            let why = by(command).await.unwrap_err();
             assert!(why.contains(part) && !why.contains("secret"), "{command}: {why}");
         }
         // A full pipe would keep this one from its end.
@@ -148,6 +118,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_command_that_never_ends_is_given_up() {
         let why = by("exec sleep 600").await.unwrap_err();
-        assert!(matches!(why, AuthorizeError::Late), "{why}");
+        assert_eq!(why, late());
     }
 }

@@ -7,54 +7,77 @@ use std::time::Duration;
 use http::StatusCode;
 use rustls::{AlertDescription, CertificateError, Error, PeerMisbehaved};
 
-use super::authorize::AuthorizeError;
 use super::proxy::ProxyError;
 
-/// Why a gateway can't be dialled.
-#[derive(Debug)]
+/// Why a gateway can't be dialled. [`DialError::verdict`] says what to do about it.
+#[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// No address, or no connection.
+    #[error("the gateway can't be reached: {0}")]
     Unreachable(io::Error),
-    /// The proxy, or the way behind it.
-    Proxy(ProxyError),
-    /// TLS broke off.
+    #[error("the proxy {0} {1}")]
+    Proxy(String, ProxyError),
+    #[error("the TLS handshake broke off: {0}")]
     Tls(io::Error),
-    /// It doesn't speak TLS. Likewise.
+    #[error(
+        "what answers there doesn't speak TLS; is the port right? A gateway's is that of https://"
+    )]
     NoTls,
-    /// It has no TLS, and isn't on this machine or the private network. Final.
+    /// It has no TLS, and isn't on this machine or the private network.
+    #[error(
+        "the gateway is at a public address, where http:// would show the authorization to whoever is on the way; write https://, or --insecure"
+    )]
     Plain,
-    /// The gateway isn't who it should be. Later than on the first dial it may be a captive portal.
+    /// The gateway isn't the one that it should be. Later than on the first dial it may be a captive portal.
+    #[error("{}", unknown(.0))]
     Unknown(Error),
-    /// What answers there speaks TLS, but isn't a gateway of ours. Likewise.
+    #[error(
+        "what answers there is no 2ptth gateway, or something in between doesn't let the ALPN label through; with an --authorization-file it could be passed by HTTP"
+    )]
     NoGateway,
-    /// What answers there speaks HTTP, but knows nothing of a door. Likewise.
+    #[error(
+        "what answers there is no 2ptth gateway, or one that takes no registrations by HTTP: it says {0}"
+    )]
     NoDoor(Reply),
-    /// It speaks HTTP/2, but not RFC 8441; or no HTTP/2 at all. Likewise.
+    /// It speaks HTTP/2, but not RFC 8441; or no HTTP/2 at all.
+    #[error(
+        "what answers there doesn't take extended CONNECT over HTTP/2 (RFC 8441); try --via upgrade"
+    )]
     NoConnect,
-    /// A front whose gateway isn't there.
+    #[error("what stands before the gateway says {0}")]
     Down(Reply),
-    /// The exchange with the door broke off.
+    #[error("the registration broke off: {0}")]
     Broken(io::Error),
-    /// The gateway doesn't admit our key. Final.
+    /// The gateway doesn't admit our key.
+    #[error("the gateway refuses this client: {0}")]
     Refused(&'static str),
-    /// The gateway refuses the registration. Final, if its reply is [`Reply::firm`].
+    #[error("the gateway refuses this client: {0}")]
     Denied(Reply),
     /// It refuses an authorization that is another one each time it is asked for.
+    #[error("the gateway refuses this client: {0}")]
     Stale(Reply),
     /// The gateway has no room now, and may have said for how long.
+    #[error("the gateway has no room now: {0}")]
     Busy(Reply, Option<Duration>),
-    /// There is nothing to show.
-    Authorize(AuthorizeError),
+    #[error("{0}")]
+    Authorize(String),
 }
 
-/// What to do about it.
+fn unknown(err: &Error) -> String {
+    match err {
+        Error::InvalidCertificate(CertificateError::Other(why)) => why.0.to_string(),
+        err => format!(
+            "the gateway's certificate can't be trusted ({err}); is the name right? For a self-signed one give its --pin"
+        ),
+    }
+}
+
+/// What to do about a dial that failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// Give up.
     Final,
     /// Give up if the gateway was never known and willing.
     FinalAtFirst,
-    /// Nobody is there: try again soon.
+    /// There is no gateway: try again soon.
     Absent,
     /// Try again, ever more slowly.
     Failed,
@@ -84,7 +107,6 @@ impl DialError {
         }
     }
 
-    /// What to do about it.
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Unreachable(_) => Verdict::Absent,
@@ -94,7 +116,7 @@ impl DialError {
                 502..=504 | 520..=530 => Verdict::Absent,
                 _ => Verdict::Failed,
             },
-            Self::Proxy(err) => err.verdict(),
+            Self::Proxy(_, err) => err.verdict(),
             Self::Tls(_) | Self::Broken(_) | Self::Stale(_) | Self::Authorize(_) => Verdict::Failed,
             Self::Unknown(_)
             | Self::NoTls
@@ -113,12 +135,11 @@ impl DialError {
     }
 
     /// Whether something in between may have kept the ALPN label from the gateway, or from us. A
-    /// certificate that can't be verified is no such thing: who shows it may be reading along.
+    /// certificate that can't be verified is no such thing: its owner may be reading along.
     pub(super) fn is_of_the_way(&self) -> bool {
         matches!(self, Self::NoGateway) || self.is_cut()
     }
 
-    /// Whether the handshake was cut.
     pub(super) fn is_cut(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
@@ -126,53 +147,9 @@ impl DialError {
     }
 }
 
-impl fmt::Display for DialError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(err) => write!(f, "the gateway can't be reached: {err}"),
-            Self::Proxy(err) => write!(f, "{err}"),
-            Self::Tls(err) => write!(f, "the TLS handshake broke off: {err}"),
-            Self::Unknown(Error::InvalidCertificate(CertificateError::Other(why))) => {
-                write!(f, "{}", why.0)
-            }
-            Self::Unknown(err) => write!(
-                f,
-                "the gateway's certificate can't be trusted ({err}); is the name right? For a self-signed one give its --pin"
-            ),
-            Self::Plain => f.write_str(
-                "the gateway is at a public address, where http:// would show the authorization to whoever is on the way; write https://, or --insecure",
-            ),
-            Self::NoTls => f.write_str(
-                "what answers there doesn't speak TLS; is the port right? A gateway's is that of https://",
-            ),
-            Self::NoGateway => f.write_str(
-                "what answers there is no 2ptth gateway, or something in between doesn't let the ALPN label through; with an --authorization-file it could be passed by HTTP",
-            ),
-            Self::NoDoor(reply) => write!(
-                f,
-                "what answers there is no 2ptth gateway, or one that takes no registrations by HTTP: it says {reply}"
-            ),
-            Self::NoConnect => f.write_str(
-                "what answers there doesn't take extended CONNECT over HTTP/2 (RFC 8441); try --via upgrade",
-            ),
-            Self::Down(reply) => write!(f, "what stands before the gateway says {reply}"),
-            Self::Broken(err) => write!(f, "the registration broke off: {err}"),
-            Self::Refused(why) => write!(f, "the gateway refuses this client: {why}"),
-            Self::Denied(reply) | Self::Stale(reply) => {
-                write!(f, "the gateway refuses this client: {reply}")
-            }
-            Self::Busy(reply, _) => write!(f, "the gateway has no room now: {reply}"),
-            Self::Authorize(err) => write!(f, "{err}"),
-        }
-    }
-}
-
-impl std::error::Error for DialError {}
-
 /// What a door answered in place of opening.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reply {
-    /// The status.
     pub status: StatusCode,
     /// Its sentence, as it came, of [`LONGEST_REASON`] characters at most; perhaps empty.
     pub reason: String,
@@ -194,4 +171,4 @@ impl fmt::Display for Reply {
 }
 
 /// Characters of a peer's sentence that are worth printing.
-pub const LONGEST_REASON: usize = 200;
+pub(super) const LONGEST_REASON: usize = 200;

@@ -16,7 +16,6 @@ use crate::config::Gateway;
 
 /// How to reach a gateway, or a proxy to it.
 pub trait Network: Clone + Send + Sync + 'static {
-    /// The connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// Connects to `gateway`, whose name is resolved anew each time. Cancel safe.

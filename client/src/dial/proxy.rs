@@ -2,12 +2,11 @@
 //!
 //! Names are resolved at the proxy. Errors say which leg failed, and never a password.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use http::header::{HOST, PROXY_AUTHORIZATION};
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{Method, Request, StatusCode};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
@@ -15,9 +14,9 @@ use tokio_socks::tcp::Socks5Stream;
 
 use crate::config::{Gateway, Kind, Proxy};
 
+use super::Stream;
 use super::error::Verdict;
 use super::upgrade::ask;
-use super::{DialError, Stream};
 
 /// Has `proxy`, to which `io` leads, connect to `gateway`. Cancel safe: the connection is closed.
 ///
@@ -28,42 +27,34 @@ pub(super) async fn pass(
     gateway: &Gateway,
     tls: Option<&Arc<ClientConfig>>,
 ) -> Result<Stream, ProxyError> {
-    let passed = match proxy.kind {
+    match proxy.kind {
         Kind::Http => connect(proxy, io, gateway).await,
-        Kind::Https => match encrypt(proxy, io, tls).await {
-            Ok(io) => connect(proxy, io, gateway).await,
-            Err(err) => Err(Fault::Tls(err)),
-        },
+        Kind::Https => {
+            let io = encrypt(proxy, io, tls).await.map_err(ProxyError::Tls)?;
+            connect(proxy, io, gateway).await
+        }
         Kind::Socks => socks(proxy, io, gateway).await,
-    };
-    passed.map_err(|fault| ProxyError::new(proxy, fault))
+    }
 }
 
-async fn encrypt(
-    proxy: &Proxy,
-    io: Stream,
-    tls: Option<&Arc<ClientConfig>>,
-) -> Result<Stream, io::Error> {
+async fn encrypt(proxy: &Proxy, io: Stream, tls: Option<&Arc<ClientConfig>>) -> io::Result<Stream> {
     let tls = tls.ok_or(io::ErrorKind::Unsupported)?;
     let name = ServerName::try_from(proxy.address.host.clone()).map_err(io::Error::other)?;
     Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, io).await?))
 }
 
-async fn connect(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream, Fault> {
+async fn connect(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream, ProxyError> {
     let target = gateway.to_string();
-    let mut request = Request::new(());
-    *request.method_mut() = http::Method::CONNECT;
-    *request.uri_mut() = Uri::try_from(&target).map_err(|_| Fault::Name)?;
-    let host = HeaderValue::from_str(&target).map_err(|_| Fault::Name)?;
-    request.headers_mut().insert(HOST, host);
+    let request = Request::builder().method(Method::CONNECT).uri(&target).header(HOST, &target);
+    let mut request = request.body(()).map_err(|_| ProxyError::Name)?;
     if let Some(basic) = &proxy.basic {
         request.headers_mut().insert(PROXY_AUTHORIZATION, basic.clone());
     }
-    let answer = ask(io, request).await.map_err(|err| Fault::Broken(err.to_string()))?;
-    answer.stream.ok_or(Fault::Status(answer.head.status))
+    let answer = ask(io, request).await.map_err(ProxyError::Broken)?;
+    answer.stream.ok_or(ProxyError::Status(answer.head.status))
 }
 
-async fn socks(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream, Fault> {
+async fn socks(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream, ProxyError> {
     let target = (gateway.host.as_str(), gateway.port);
     let passed = match &proxy.login {
         Some((user, password)) => {
@@ -72,90 +63,56 @@ async fn socks(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream, F
         None => Socks5Stream::connect_with_socket(io, target).await,
     };
     // The library reads its messages and not a byte more.
-    Ok(Box::new(passed.map_err(Fault::Socks)?.into_inner()) as Stream)
+    Ok(Box::new(passed.map_err(ProxyError::Socks)?.into_inner()) as Stream)
 }
 
-/// Why there is no way through a proxy.
-#[derive(Debug)]
-pub struct ProxyError {
-    /// As it is displayed.
-    proxy: String,
-    fault: Fault,
-}
-
-/// Whose fault it is.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// The way to the proxy.
+/// Why there is no way through a proxy, as the end of a sentence that begins with it.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    #[error("can't be reached: {0}")]
     Unreachable(io::Error),
-    /// TLS with the proxy.
+    #[error("broke off TLS: {0}")]
     Tls(io::Error),
-    /// The proxy answered with that status.
+    #[error("{}", answered(*.0))]
     Status(StatusCode),
     /// It isn't an HTTP proxy, or it closed.
-    Broken(String),
-    /// By SOCKS5.
+    #[error("gave no proper answer: {0}")]
+    Broken(io::Error),
+    #[error("refuses: {0}")]
     Socks(tokio_socks::Error),
-    /// No answer in time.
+    #[error("gave no answer in time")]
     Late,
     /// The gateway's name can't stand in a request.
+    #[error("can't be asked for such a name")]
     Name,
 }
 
-impl ProxyError {
-    pub(super) fn new(proxy: &Proxy, fault: Fault) -> Self {
-        Self { proxy: proxy.to_string(), fault }
+fn answered(status: StatusCode) -> String {
+    match status.as_u16() {
+        407 => "refuses (407): it wants a user and a password, or others; write them like `http://user:password@proxy:3128`".into(),
+        code @ 500..=599 => format!("can't reach the gateway ({code})"),
+        code => format!("refuses ({code})"),
     }
+}
 
+impl ProxyError {
     pub(super) fn verdict(&self) -> Verdict {
         use tokio_socks::Error as Socks;
-        match &self.fault {
+        match self {
             // The gateway may be away, which the proxy tells in one of these ways.
-            Fault::Unreachable(_) => Verdict::Absent,
-            Fault::Status(status) if status.is_server_error() => Verdict::Absent,
-            Fault::Socks(
+            Self::Unreachable(_)
+            | Self::Socks(
                 Socks::GeneralSocksServerFailure
                 | Socks::NetworkUnreachable
                 | Socks::HostUnreachable
                 | Socks::ConnectionRefused
                 | Socks::TtlExpired,
             ) => Verdict::Absent,
-            Fault::Socks(Socks::Io(_)) | Fault::Tls(_) | Fault::Broken(_) | Fault::Late => {
+            Self::Status(status) if status.is_server_error() => Verdict::Absent,
+            Self::Socks(Socks::Io(_)) | Self::Tls(_) | Self::Broken(_) | Self::Late => {
                 Verdict::Failed
             }
-            Fault::Status(_) | Fault::Socks(_) | Fault::Name => Verdict::FinalAtFirst,
+            Self::Status(_) | Self::Socks(_) | Self::Name => Verdict::FinalAtFirst,
         }
-    }
-}
-
-impl fmt::Display for ProxyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let proxy = &self.proxy;
-        match &self.fault {
-            Fault::Unreachable(err) => write!(f, "the proxy {proxy} can't be reached: {err}"),
-            Fault::Tls(err) => write!(f, "TLS with the proxy {proxy} broke off: {err}"),
-            Fault::Status(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => write!(
-                f,
-                "the proxy {proxy} refuses (407): it wants a user and a password, or others; write them like `http://user:password@proxy:3128`"
-            ),
-            Fault::Status(status) if status.is_server_error() => {
-                write!(f, "the proxy {proxy} can't reach the gateway ({})", status.as_u16())
-            }
-            Fault::Status(status) => {
-                write!(f, "the proxy {proxy} refuses ({})", status.as_u16())
-            }
-            Fault::Broken(err) => write!(f, "the proxy {proxy} gave no proper answer: {err}"),
-            Fault::Socks(err) => write!(f, "the proxy {proxy} refuses: {err}"),
-            Fault::Late => write!(f, "the proxy {proxy} gave no answer in time"),
-            Fault::Name => write!(f, "the proxy {proxy} can't be asked for such a name"),
-        }
-    }
-}
-
-impl std::error::Error for ProxyError {}
-
-impl From<ProxyError> for DialError {
-    fn from(err: ProxyError) -> Self {
-        Self::Proxy(err)
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Pure: no I/O happens here.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use h2::ext::Protocol;
@@ -11,12 +10,12 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::announced::urls;
 use crate::config::{Config, Value};
 
 use super::DialError;
 use super::error::{LONGEST_REASON, Reply};
 
-/// What a backend asks for at the door.
 #[derive(Debug)]
 pub(super) struct Registration<'a> {
     pub(super) config: &'a Config,
@@ -31,7 +30,7 @@ impl Registration<'_> {
         let mut request = Request::new(());
         *request.uri_mut() = Uri::try_from(self.path()).unwrap_or_default();
         let fields = request.headers_mut();
-        if let Ok(host) = HeaderValue::from_str(&self.authority()) {
+        if let Ok(host) = HeaderValue::from_str(&self.config.public_authority()) {
             fields.insert(HOST, host);
         }
         fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -43,8 +42,7 @@ impl Registration<'_> {
     /// As extended CONNECT over HTTP/2 (RFC 8441 §4).
     pub(super) fn connect(&self) -> Request<()> {
         let mut request = Request::new(());
-        let scheme = if self.config.plain { "http" } else { "https" };
-        let uri = format!("{scheme}://{}{}", self.authority(), self.path());
+        let uri = format!("{}{}", self.config.public_url(), self.path());
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = Uri::try_from(uri).unwrap_or_default();
         request.extensions_mut().insert(Protocol::from_static(TOKEN));
@@ -52,7 +50,6 @@ impl Registration<'_> {
         request
     }
 
-    /// The fields that both have.
     fn tell(&self, fields: &mut HeaderMap) {
         fields.insert(ALPN, HeaderValue::from_static(INSIDE));
         if let Some(value) = self.authorization {
@@ -71,22 +68,10 @@ impl Registration<'_> {
         }
     }
 
-    /// The public host, with the port that visitors use if they use the gateway's.
-    fn authority(&self) -> String {
-        let Config { host, gateway, plain, .. } = self.config;
-        let mut text = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        if gateway.port != if *plain { 80 } else { 443 } {
-            // RFC 6454 §6.2: the default port isn't written.
-            let _ = write!(text, ":{}", gateway.port);
-        }
-        text
-    }
-
     /// `/.well-known/ptth/{list of serialized origins}/`: the gateway's own where nothing else is asked for. A
     /// gateway of ours then goes by the name, which is `*` for all that the credential is good for.
     fn path(&self) -> String {
-        let scheme = if self.config.plain { "http" } else { "https" };
-        let origin = format!("{scheme}://{}", self.authority());
+        let origin = self.config.public_url();
         format!("/.well-known/ptth/{}/", utf8_percent_encode(&origin, LITERAL))
     }
 }
@@ -105,27 +90,19 @@ pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<Vec<String>, DialError>
     if opened && (!head.headers.contains_key(ALPN) || names(&head.headers, ALPN, INSIDE)) {
         return Ok(urls(&head.headers));
     }
-    Err(match head.status {
-        StatusCode::BAD_REQUEST
-        | StatusCode::UNAUTHORIZED
-        | StatusCode::FORBIDDEN
-        | StatusCode::CONFLICT => DialError::Denied(reply()),
-        StatusCode::TOO_MANY_REQUESTS => DialError::Busy(reply(), retry_after(&head.headers)),
-        StatusCode::SERVICE_UNAVAILABLE => match retry_after(&head.headers) {
+    Err(match head.status.as_u16() {
+        400 | 401 | 403 | 409 => DialError::Denied(reply()),
+        429 => DialError::Busy(reply(), retry_after(&head.headers)),
+        503 => match retry_after(&head.headers) {
             Some(after) => DialError::Busy(reply(), Some(after)),
             None => DialError::Down(reply()),
         },
-        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
-            DialError::NoDoor(reply())
-        }
-        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            DialError::Down(reply())
-        }
+        // Not 501 and 505, which say that there is no door.
+        408 | 500 | 502 | 504 | 506..=599 => DialError::Down(reply()),
         _ => DialError::NoDoor(reply()),
     })
 }
 
-/// Whether a field says this one thing.
 fn names(fields: &HeaderMap, field: HeaderName, text: &str) -> bool {
     let mut values = fields.get_all(field).iter();
     let only = (values.next(), values.next());
@@ -148,16 +125,6 @@ fn retry_after(fields: &HeaderMap) -> Option<Duration> {
     digits.then(|| text.parse().map_or(LONGEST_WAIT, Duration::from_secs).min(LONGEST_WAIT))
 }
 
-/// The public addresses, as far as they look like some.
-fn urls(fields: &HeaderMap) -> Vec<String> {
-    let texts = fields.get_all(URL).iter().filter_map(|value| value.to_str().ok());
-    let proper = texts.filter(|text| {
-        let web = text.starts_with("https://") || text.starts_with("http://");
-        web && text.len() <= LONGEST_URL && text.bytes().all(|b| b.is_ascii_graphic())
-    });
-    proper.take(MOST_URLS).map(str::to_owned).collect()
-}
-
 /// The upgrade token, and the value of `:protocol`.
 const TOKEN: &str = "ptth";
 /// What is spoken inside (RFC 7639).
@@ -167,14 +134,10 @@ const NAME: HeaderName = HeaderName::from_static("2ptth-name");
 const PATH: HeaderName = HeaderName::from_static("2ptth-path");
 const INSTANCE: HeaderName = HeaderName::from_static("2ptth-instance");
 const REASON: HeaderName = HeaderName::from_static("2ptth-reason");
-const URL: HeaderName = HeaderName::from_static("2ptth-url");
 /// RFC 3986 §2.3: all but the unreserved characters are encoded.
 const LITERAL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// A gateway that is back earlier shouldn't wait for its backends for longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-const LONGEST_URL: usize = 2048;
-/// More than anybody reads.
-const MOST_URLS: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use http::{Method, Request, StatusCode};
 use ptth_link::h1::{self, ResponseReader, upgraded};
 
-use super::{Answer, Stream};
+use super::{Answer, MAX_HEAD, MAX_REASON, Stream};
 
 /// Asks. Cancel safe: the connection is closed.
 pub(super) async fn ask(mut io: Stream, request: Request<()>) -> io::Result<Answer> {
@@ -26,7 +26,3 @@ pub(super) async fn ask(mut io: Stream, request: Request<()>) -> io::Result<Answ
 
 /// As many as the gateway takes from a visitor.
 const MAX_FIELDS: usize = 100;
-/// Of the answer: enough for many cookies of a front.
-const MAX_HEAD: usize = 32 * 1024;
-/// Of a page, for its first line.
-const MAX_REASON: usize = 1024;

@@ -24,28 +24,19 @@ pub(super) struct Capsules {
     head: BytesMut,
     /// The capsule that isn't over, and how many of its bytes are to come.
     open: Option<(u32, u64)>,
-    ended: bool,
+    /// The end was announced: without it, the connection was cut.
+    pub(super) ended: bool,
 }
 
 /// What there was in capsules.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Content {
-    /// Bytes of the connection.
     Data(Bytes),
-    /// Its end in this direction.
     End,
 }
 
 impl Capsules {
-    /// Whether the end was announced: without it, the connection was cut.
-    pub(super) fn ended(&self) -> bool {
-        self.ended
-    }
-
-    /// The next content of `bytes`. `Ok(None)` if there is none in them.
-    ///
-    /// # Errors
-    /// More data came after the end.
+    /// The next content of `bytes`. `Ok(None)` if there is none in them. Fails if data came after the end.
     pub(super) fn next(&mut self, bytes: &mut Bytes) -> Result<Option<Content>, &'static str> {
         loop {
             let (kind, left) = match self.open.take() {
@@ -135,8 +126,8 @@ mod tests {
             }
             assert!(piece.is_empty());
         }
-        assert_eq!(ends, usize::from(capsules.ended()));
-        Ok((data, capsules.ended()))
+        assert_eq!(ends, usize::from(capsules.ended));
+        Ok((data, capsules.ended))
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! HTTP/1.1 to the origin: a connection, and one exchange at a time on it (RFC 9112).
 //!
-//! Moved by whoever polls it, in the stream's own task, and with buffers only while there are bytes in them.
+//! Polled in the stream's own task. It has buffers only while there are bytes in them.
 //!
 //! Invariant: a connection of which anything is doubtful isn't used again.
 
@@ -30,9 +30,7 @@ use crate::serve::Early;
 
 pub(super) use sending::Sending;
 
-/// Whatever carries bytes to an origin.
 pub(super) trait Io: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {
-    /// The socket itself.
     fn socket(&self) -> SockRef<'_>;
 }
 
@@ -55,36 +53,24 @@ impl Io for TlsStream<TcpStream> {
 }
 
 /// Why there is no response, or not all of it.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum H1Error {
-    /// The socket failed.
-    Io(io::Error),
-    /// The origin closed the connection too early.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// By the origin, before the end of the response.
+    #[error("the connection was closed too early")]
     Cut,
-    /// This of the response is wrong.
+    #[error("malformed: {0}")]
     Malformed(&'static str),
     /// It is another protocol; what to do about it.
+    #[error("{0}")]
     Foreign(&'static str),
     /// The request's body broke off.
-    Request(BodyError),
-    /// The request's body isn't as long as its head says.
+    #[error("{0}")]
+    Request(#[from] BodyError),
+    #[error("the request's body isn't as long as it said")]
     Length,
 }
-
-impl fmt::Display for H1Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(err) => write!(f, "{err}"),
-            Self::Cut => f.write_str("the connection was closed too early"),
-            Self::Malformed(what) => write!(f, "malformed: {what}"),
-            Self::Foreign(what) => f.write_str(what),
-            Self::Request(err) => write!(f, "{err}"),
-            Self::Length => f.write_str("the request's body isn't as long as it said"),
-        }
-    }
-}
-
-impl std::error::Error for H1Error {}
 
 impl From<Refusal> for H1Error {
     fn from(refusal: Refusal) -> Self {
@@ -93,6 +79,7 @@ impl From<Refusal> for H1Error {
 }
 
 /// A connection. Dropping it closes the socket.
+#[derive(Debug)]
 pub(super) struct Connection {
     half: Half,
     /// What came and wasn't taken yet.
@@ -109,12 +96,13 @@ pub(super) struct Connection {
     unsent: Option<H1Error>,
     body: Decoder,
     keep: bool,
-    /// Informational responses (1xx) that came so far.
+    /// 1xx responses that came so far.
     informational: usize,
     /// What was taken of the body since this last returned `Pending`, in bytes.
     taken: usize,
 }
 
+#[derive(Debug)]
 enum Half {
     Both(Box<dyn Io>),
     /// The other one belongs to a task, as long as the request goes on beside the response: neither may wait
@@ -145,8 +133,8 @@ impl Connection {
         }
     }
 
-    /// Begins an exchange, on a connection that is idle. `most` is how many bytes to read at once: for as many
-    /// a visitor who stops reading makes us hold.
+    /// Begins an exchange, on a connection that is idle. `most` is how many bytes to read at once, which are held
+    /// when a visitor stops reading.
     pub(super) fn begin(&mut self, request: Sending, most: usize) {
         self.sending = request;
         self.reader = ResponseReader::default();
@@ -158,14 +146,10 @@ impl Connection {
     /// The request, if it may be sent again after this connection closed (RFC 9112 §9.3.1): the origin saw
     /// nothing of it, or the request can be repeated and not a byte of a response came.
     pub(super) fn again(self) -> Option<Sending> {
-        let unanswered = self.input.is_empty() && self.informational == 0;
-        if unanswered { self.sending.repeated() } else { self.sending.untouched() }
+        self.sending.again(self.input.is_empty() && self.informational == 0)
     }
 
     /// Sends the request, and takes the head of the final response.
-    ///
-    /// # Errors
-    /// An [`H1Error`].
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -186,7 +170,7 @@ impl Connection {
             let read = self.reader.read(&mut self.input, method);
             let foreign = |why: Refusal| foreign(&self.input).map_or(why.into(), H1Error::Foreign);
             let Some(head) = read.map_err(foreign)? else {
-                if ready!(self.poll_read(cx)).map_err(H1Error::Io)? == 0 {
+                if ready!(self.poll_read(cx))? == 0 {
                     return Poll::Ready(Err(self.unsent.take().unwrap_or(H1Error::Cut)));
                 }
                 continue;
@@ -235,15 +219,10 @@ impl Connection {
                 self.taken = 0;
                 return Poll::Pending;
             };
-            if read.map_err(H1Error::Io)? == 0 && !self.body.end() {
+            if read? == 0 && !self.body.end() {
                 return Poll::Ready(Some(Err(H1Error::Cut)));
             }
         }
-    }
-
-    /// Whether the response is whole.
-    pub(super) fn is_whole(&self) -> bool {
-        self.body.is_done()
     }
 
     /// Bytes of the response's body that are to come, where it says.
@@ -255,7 +234,6 @@ impl Connection {
         }
     }
 
-    /// Whether it may serve another request.
     pub(super) fn is_reusable(&self) -> bool {
         self.keep
             && self.body.is_done()

@@ -3,60 +3,41 @@
 mod dial;
 mod idle;
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use http::header::HeaderName;
 use http::{Method, Response};
-use http_body::Frame;
 
 use crate::serve::Early;
 
 use super::OriginError;
-use super::h1::{Connection, H1Error, Io, Sending};
+use super::h1::{Connection, H1Error, Sending};
 use idle::Idle;
 
 pub(super) use dial::{CONNECT, MANY, Whereabouts, tcp};
 
 /// The way to one origin, and the connections that are idle.
+#[derive(Clone, Debug)]
 pub(super) struct Legs {
-    to: Arc<Whereabouts>,
+    pub(super) to: Arc<Whereabouts>,
     idle: Arc<Idle>,
-}
-
-impl fmt::Debug for Legs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Legs").field("to", &self.to).finish_non_exhaustive()
-    }
 }
 
 /// A connection in use. Dropped, it is closed; [`Leg::keep`] makes it idle.
+#[derive(Debug)]
 pub(super) struct Leg {
     /// Boxed, since a leg is moved from hand to hand.
-    connection: Box<Connection>,
+    pub(super) connection: Box<Connection>,
     idle: Arc<Idle>,
     keep: Duration,
-}
-
-impl fmt::Debug for Leg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leg").finish_non_exhaustive()
-    }
 }
 
 impl Legs {
     pub(super) fn new(to: Arc<Whereabouts>) -> Self {
         Self { to, idle: Arc::default() }
-    }
-
-    /// Where they lead.
-    pub(super) fn to(&self) -> &Arc<Whereabouts> {
-        &self.to
     }
 
     /// Sends a request, on an idle connection if there is one, and takes the head of its response; the body
@@ -69,14 +50,11 @@ impl Legs {
         early: Option<&Early>,
     ) -> Result<(Response<()>, Leg), OriginError> {
         let idle = self.idle.clone();
-        // Of the exchanges that have a connection or want one each keeps a reference, and so do we.
+        // Each exchange that has a connection or wants one keeps a reference, and `self` has one.
         let crowd = Arc::strong_count(&idle).saturating_sub(1).max(1);
         let mut resting = idle.take();
         loop {
             let reused = resting.is_some();
-            if reused {
-                request.remember();
-            }
             let mut connection = match resting.take() {
                 Some(connection) => connection,
                 None => self.connect(crowd).await?,
@@ -109,37 +87,8 @@ impl Legs {
 }
 
 impl Leg {
-    /// The next frame of the response's body.
-    pub(super) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, H1Error>>> {
-        self.connection.poll_frame(cx)
-    }
-
-    /// Whether the response is whole.
-    pub(super) fn is_whole(&self) -> bool {
-        self.connection.is_whole()
-    }
-
-    /// Whether request and response are whole, and the connection as it was before.
-    pub(super) fn is_over(&self) -> bool {
-        self.connection.is_reusable()
-    }
-
-    /// Bytes of the response's body that are to come, where it says.
-    pub(super) fn left(&self) -> Option<u64> {
-        self.connection.left()
-    }
-
-    /// The socket, and what came after the head.
-    pub(super) fn upgraded(mut self) -> Option<(Box<dyn Io>, BytesMut)> {
-        self.connection.upgraded()
-    }
-
-    /// Makes the connection available to the next request.
     pub(super) fn keep(self) {
-        if self.is_over() && !self.keep.is_zero() {
+        if self.connection.is_reusable() && !self.keep.is_zero() {
             self.idle.put(self.connection, self.keep);
         }
     }
@@ -163,7 +112,8 @@ const LEAST_READ: usize = 8 * 1024;
 /// Node's servers close a connection after five idle seconds, the shortest of the usual ones.
 const KEEP: Duration = Duration::from_secs(4);
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -210,7 +160,7 @@ mod tests {
             let host = HeaderValue::from_static("a.test");
             let request = Sending::new(&Method::GET, "/", &host, &fields, Body::empty());
             let (_, mut leg) = legs.ask(request, &Method::GET, None).await.unwrap();
-            while poll_fn(|cx| leg.poll_frame(cx)).await.is_some() {}
+            while poll_fn(|cx| leg.connection.poll_frame(cx)).await.is_some() {}
             leg.keep();
             // A new connection is acknowledged at once by itself, for a while.
             if asked >= 10 {
@@ -220,7 +170,7 @@ mod tests {
         assert!(fastest < Duration::from_millis(30), "{fastest:?}");
     }
 
-    /// As many requests at a time, twice: the second time nobody dials.
+    /// As many requests at a time, twice: no request dials the second time.
     #[tokio::test]
     async fn as_many_connections_rest_as_were_busy() {
         let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -271,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_his_response_counts() {
+    async fn an_exchange_that_waits_for_its_response_counts() {
         let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = origin.local_addr().unwrap().port();
         let legs = Arc::new(legs(port));

@@ -12,7 +12,6 @@ mod tests;
 mod upgrade;
 mod urls;
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -39,112 +38,81 @@ use h1::Sending;
 use leg::{Leg, Legs, Whereabouts};
 
 pub use h1::H1Error;
-use upgrade::Spliced;
+use tcp::Download;
 use urls::{Asked, Urls};
 
 /// The service that asks an origin. One for each runtime, whose connections it keeps.
 #[derive(Clone, Debug)]
 pub struct Origin(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     legs: Legs,
     host: Option<HeaderValue>,
-    asked: Arc<Asked>,
+    asked: Asked,
     unforwarded: bool,
     complaints: Arc<Complaints>,
 }
 
 /// Why the origin gave no response; each becomes a status code.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum OriginError {
     /// It isn't listening, or not reachable.
+    #[error("can't connect: {0}")]
     Connect(io::Error),
-    /// Its certificate isn't good.
+    #[error(
+        "its certificate can't be trusted ({0}); --origin-ca says by which authority to know it, --origin-name which name it must have"
+    )]
     Untrusted(rustls::Error),
     /// It speaks another protocol; what to do about it.
+    #[error("{0}")]
     Foreign(&'static str),
     /// It broke off before its response, or what it sent is no response.
+    #[error("no valid response: {0}")]
     Response(H1Error),
     /// It answered an upgrade with a wrong key.
+    #[error("upgrade: {0}")]
     Upgrade(&'static str),
-    /// The request can't be put into HTTP/1.1.
+    #[error("the request can't be expressed in HTTP/1.1")]
     Request,
-    /// A request for a service that speaks no HTTP.
+    #[error("a request for a service that is reached by CONNECT alone")]
     NotHttp,
-    /// A WebSocket for one.
+    #[error("a WebSocket for a service that isn't HTTP")]
     NoWebSocket,
 }
 
 impl OriginError {
-    fn status(&self) -> StatusCode {
+    /// The status, and what visitors read: which leg failed, and nothing about addresses.
+    fn page(&self) -> (StatusCode, &'static str) {
+        let bad = StatusCode::BAD_GATEWAY;
         match self {
-            Self::Connect(err) if err.kind() == io::ErrorKind::TimedOut => {
-                StatusCode::GATEWAY_TIMEOUT
+            Self::Connect(err) => {
+                let late = err.kind() == io::ErrorKind::TimedOut;
+                let status = if late { StatusCode::GATEWAY_TIMEOUT } else { bad };
+                (status, "The server behind this gateway is not listening.")
             }
-            Self::Connect(_)
-            | Self::Untrusted(_)
-            | Self::Foreign(_)
-            | Self::Response(_)
-            | Self::Upgrade(_) => StatusCode::BAD_GATEWAY,
-            Self::Request => StatusCode::BAD_REQUEST,
-            Self::NotHttp => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NoWebSocket => StatusCode::NOT_IMPLEMENTED,
-        }
-    }
-
-    /// Whether the user should look at the origin.
-    fn is_its_own(&self) -> bool {
-        !matches!(self, Self::Request | Self::NotHttp | Self::NoWebSocket)
-    }
-
-    /// What visitors read: which leg failed, and nothing about addresses.
-    fn sentence(&self) -> &'static str {
-        match self {
-            Self::Connect(_) => "The server behind this gateway is not listening.",
-            Self::Untrusted(_) => "The server behind this gateway could not be verified.",
+            Self::Untrusted(_) => (bad, "The server behind this gateway could not be verified."),
             Self::Foreign(_) | Self::Response(_) => {
-                "The server behind this gateway gave no valid response."
+                (bad, "The server behind this gateway gave no valid response.")
             }
-            Self::Upgrade(_) => "The server behind this gateway botched the upgrade.",
-            Self::Request => "This request can't be passed on over HTTP/1.1.",
-            Self::NotHttp => {
-                "The server behind this gateway speaks no HTTP; reach it by connect-tcp."
+            Self::Upgrade(_) => (bad, "The server behind this gateway botched the upgrade."),
+            Self::Request => {
+                (StatusCode::BAD_REQUEST, "This request can't be passed on over HTTP/1.1.")
             }
-            Self::NoWebSocket => {
-                "The server behind this gateway speaks no WebSocket; reach it by connect-tcp."
-            }
-        }
-    }
-}
-
-impl fmt::Display for OriginError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect(err) => write!(f, "can't connect: {err}"),
-            Self::Untrusted(err) => write!(
-                f,
-                "its certificate can't be trusted ({err}); --origin-ca says by which authority to know it, --origin-name which name it must have"
+            Self::NotHttp => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "The server behind this gateway speaks no HTTP; reach it by connect-tcp.",
             ),
-            Self::Foreign(what) => f.write_str(what),
-            Self::Response(err) => write!(f, "no valid response: {err}"),
-            Self::Upgrade(why) => write!(f, "upgrade: {why}"),
-            Self::Request => f.write_str("the request can't be expressed in HTTP/1.1"),
-            Self::NotHttp => {
-                f.write_str("a request for a service that is reached by CONNECT alone")
-            }
-            Self::NoWebSocket => f.write_str("a WebSocket for a service that isn't HTTP"),
+            Self::NoWebSocket => (
+                StatusCode::NOT_IMPLEMENTED,
+                "The server behind this gateway speaks no WebSocket; reach it by connect-tcp.",
+            ),
         }
     }
 }
-
-impl std::error::Error for OriginError {}
 
 impl Origin {
     /// An origin at `address`. Blocks, for the certificates to know it by.
-    ///
-    /// # Errors
-    /// [`TlsError`]
     pub fn new(address: OriginAddress, options: &OriginOptions) -> Result<Self, TlsError> {
         let host = match &options.host_header {
             HostHeader::Keep => None,
@@ -152,7 +120,7 @@ impl Origin {
             HostHeader::Value(value) => HeaderValue::from_str(value).ok(),
         };
         let secure = matches!(address, OriginAddress::Https { .. });
-        let asked = Arc::new(Asked::new(secure, host.as_ref()));
+        let asked = Asked::new(secure, host.as_ref());
         let legs = Legs::new(Arc::new(Whereabouts::new(address, options)?));
         let (unforwarded, complaints) = (options.unforwarded, Arc::default());
         Ok(Self(Arc::new(Inner { legs, host, asked, unforwarded, complaints })))
@@ -161,26 +129,17 @@ impl Origin {
     /// The same one, with connections of its own.
     #[must_use]
     pub fn apart(&self) -> Self {
-        let Inner { legs, host, asked, unforwarded, complaints } = &*self.0;
-        Self(Arc::new(Inner {
-            legs: Legs::new(legs.to().clone()),
-            host: host.clone(),
-            asked: asked.clone(),
-            unforwarded: *unforwarded,
-            complaints: complaints.clone(),
-        }))
+        let inner = Inner::clone(&self.0);
+        Self(Arc::new(Inner { legs: Legs::new(inner.legs.to.clone()), ..inner }))
     }
 
-    /// What the origin says to `HEAD /`, if it speaks HTTP: a first look, before anybody else does.
-    ///
-    /// # Errors
-    /// [`OriginError`].
+    /// What the origin says to `HEAD /`, if it speaks HTTP: a first look, before the first visitor.
     pub async fn look(&self) -> Result<Option<StatusCode>, OriginError> {
-        if let OriginAddress::Tcp { host, port } = &self.0.legs.to().address {
+        if let OriginAddress::Tcp { host, port } = &self.0.legs.to.address {
             let connected = tcp::connect(host, *port).await;
             return connected.map(|_| None).map_err(OriginError::Connect);
         }
-        let host = HeaderValue::from_str(&self.0.legs.to().address.authority());
+        let host = HeaderValue::from_str(&self.0.legs.to.address.authority());
         let host = host.map_err(|_| OriginError::Request)?;
         let request = Sending::new(&Method::HEAD, "/", &host, &HeaderMap::new(), Body::empty());
         let answer = self.0.legs.ask(request, &Method::HEAD, None).await;
@@ -189,14 +148,14 @@ impl Origin {
             Err(err) => matches!(err, OriginError::Response(_)),
         };
         // What servers say to HTTP on a port for TLS is a response like any other, or nothing.
-        if unsure && self.0.legs.to().speaks_tls().await {
+        if unsure && self.0.legs.to.speaks_tls().await {
             return Err(OriginError::Foreign(h1::TLS));
         }
         Ok(Some(answer?.0.status()))
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<OriginBody>, OriginError> {
-        if let OriginAddress::Tcp { host, port } = &self.0.legs.to().address {
+        if let OriginAddress::Tcp { host, port } = &self.0.legs.to.address {
             return tcp::answer(host, *port, request).await;
         }
         let (mut head, body) = request.into_parts();
@@ -245,9 +204,13 @@ impl Service<Request<Body>> for Origin {
         Box::pin(async move {
             origin.answer(request).await.or_else(|err| {
                 let mut response = Response::new(OriginBody(Kind::Http(None)));
-                let (status, sentence, why) = (err.status(), err.sentence(), err.to_string());
-                if err.is_its_own() && origin.0.complaints.is_due(&why) {
-                    warn!("origin: {}: {why}", origin.0.legs.to().address);
+                let ((status, sentence), why) = (err.page(), err.to_string());
+                let ours = matches!(
+                    err,
+                    OriginError::Request | OriginError::NotHttp | OriginError::NoWebSocket
+                );
+                if !ours && origin.0.complaints.is_due(&why) {
+                    warn!("origin: {}: {why}", origin.0.legs.to.address);
                 }
                 response.extensions_mut().insert(Own { status, sentence, why });
                 Ok(response)
@@ -264,65 +227,44 @@ pub struct OriginBody(Kind);
 #[derive(Debug)]
 enum Kind {
     Http(Option<Leg>),
-    Upgraded(Spliced),
-    Tcp(tcp::Download),
-}
-
-/// Why a response's body broke off.
-#[derive(Debug)]
-pub enum OriginBodyError {
-    /// HTTP: truncated, malformed, reset.
-    Http(H1Error),
     /// After an upgrade, or without HTTP.
-    Io(io::Error),
+    Raw(Download),
 }
-
-impl fmt::Display for OriginBodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http(err) => write!(f, "the origin's response broke off: {err}"),
-            Self::Io(err) => write!(f, "the connection to the origin broke: {err}"),
-        }
-    }
-}
-
-impl std::error::Error for OriginBodyError {}
 
 impl HttpBody for OriginBody {
     type Data = Bytes;
-    type Error = OriginBodyError;
+    type Error = H1Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, OriginBodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, H1Error>>> {
         match &mut self.0 {
             Kind::Http(leg) => {
                 let Some(asked) = leg else { return Poll::Ready(None) };
-                let frame = asked.poll_frame(cx).map_err(OriginBodyError::Http);
+                let frame = asked.connection.poll_frame(cx);
                 // What isn't over keeps its connection: its end may be yet to be read.
-                leg.take_if(|leg| leg.is_over()).into_iter().for_each(Leg::keep);
+                leg.take_if(|leg| leg.connection.is_reusable()).into_iter().for_each(Leg::keep);
                 frame
             }
-            Kind::Upgraded(spliced) => spliced.poll_read(cx).map_err(OriginBodyError::Io),
-            Kind::Tcp(download) => download.poll_read(cx).map_err(OriginBodyError::Io),
+            Kind::Raw(download) => download.poll_read(cx).map_err(H1Error::Io),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Http(leg) => leg.as_ref().is_none_or(Leg::is_whole),
-            Kind::Upgraded(_) | Kind::Tcp(_) => false,
+            Kind::Http(leg) => leg.as_ref().is_none_or(|leg| leg.connection.left() == Some(0)),
+            Kind::Raw(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Http(leg) => {
-                let left = leg.as_ref().map_or(Some(0), Leg::left);
+                let left = leg.as_ref().map_or(Some(0), |leg| leg.connection.left());
                 left.map_or_else(SizeHint::new, SizeHint::with_exact)
             }
-            Kind::Upgraded(_) | Kind::Tcp(_) => SizeHint::new(),
+            Kind::Raw(_) => SizeHint::new(),
         }
     }
 }
@@ -331,7 +273,7 @@ impl Drop for OriginBody {
     fn drop(&mut self) {
         // A response without a body is never polled.
         if let Kind::Http(leg) = &mut self.0 {
-            leg.take_if(|leg| leg.is_over()).into_iter().for_each(Leg::keep);
+            leg.take_if(|leg| leg.connection.is_reusable()).into_iter().for_each(Leg::keep);
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever target a visitor names, the address is the one of the command line.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -18,9 +19,9 @@ use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::Body;
 use ptth_link::tcp::tune;
 use ptth_link::websocket::WEBSOCKET;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -44,7 +45,7 @@ pub(super) async fn answer(
     if is(WEBSOCKET) {
         return Err(OriginError::NoWebSocket);
     }
-    // RFC 9297 §3.4. Whoever doesn't say it speaks the draft's first versions, without capsules.
+    // RFC 9297 §3.4. Without the field, it is the draft's first versions, which have no capsules.
     let framed = is(CONNECT_TCP)
         && request.headers().get(&CAPSULE_PROTOCOL).is_some_and(|value| value == "?1");
     let socket = connect(host, port).await.map_err(OriginError::Connect)?;
@@ -59,8 +60,9 @@ pub(super) async fn answer(
         }
     };
     let buffer = BytesMut::new();
-    let download = Download { reader, was_cut: Some(was_cut), buffer, framed, ended: false };
-    let mut response = Response::new(OriginBody(Kind::Tcp(download)));
+    let (reader, was_cut) = (Box::new(reader), Some(was_cut));
+    let download = Download { reader, was_cut, buffer, framed, ended: false };
+    let mut response = Response::new(OriginBody(Kind::Raw(download)));
     response.extensions_mut().insert(Onward::new(upload));
     if framed {
         response.headers_mut().insert(CAPSULE_PROTOCOL, HeaderValue::from_static("?1"));
@@ -68,10 +70,8 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-/// A connection to the service: also a first look, before anybody else does.
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let connected = timeout(leg::CONNECT, leg::tcp(host, port, leg::MANY)).await;
-    let socket = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    let socket = timeout(leg::CONNECT, leg::tcp(host, port, leg::MANY)).await??;
     // It may be silent for days, and a service that vanished must show.
     tune(&socket, UNACKNOWLEDGED)?;
     Ok(socket)
@@ -87,10 +87,8 @@ struct Writer {
 
 impl Writer {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.half {
-            Some(half) => half.write_all(bytes).await,
-            None => Err(io::ErrorKind::BrokenPipe.into()),
-        }
+        let half = self.half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        half.write_all(bytes).await
     }
 
     /// Says that nothing follows. The other direction goes on.
@@ -112,7 +110,7 @@ impl Drop for Writer {
     }
 }
 
-/// Copies what the visitor sends, and closes our half when he closed his.
+/// Copies what the visitor sends, and closes this direction when the visitor closed it.
 async fn upload(body: Body, mut writer: Writer) -> io::Result<()> {
     let mut body = pin!(body);
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
@@ -155,18 +153,22 @@ async fn unwrap(body: Body, mut writer: Writer) -> io::Result<()> {
             yield_now().await;
         }
     }
-    if capsules.ended() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if capsules.ended { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// What comes from the service.
+pub(super) trait Reader: AsyncRead + fmt::Debug + Send + Unpin {}
+impl<T: AsyncRead + fmt::Debug + Send + Unpin> Reader for T {}
+
+/// The bytes that come from the service, or from an origin after an upgrade.
 #[derive(Debug)]
 pub(super) struct Download {
-    reader: OwnedReadHalf,
+    pub(super) reader: Box<dyn Reader>,
     /// Until the other direction has ended.
-    was_cut: Option<oneshot::Receiver<()>>,
-    buffer: BytesMut,
-    framed: bool,
-    ended: bool,
+    pub(super) was_cut: Option<oneshot::Receiver<()>>,
+    /// Of an upgrade, at first: the bytes behind the head.
+    pub(super) buffer: BytesMut,
+    pub(super) framed: bool,
+    pub(super) ended: bool,
 }
 
 impl Download {
@@ -184,6 +186,9 @@ impl Download {
             if cut.is_ok() {
                 return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
             }
+        }
+        if !self.framed && !self.buffer.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(self.buffer.split().freeze()))));
         }
         if self.framed && self.buffer.is_empty() {
             // Room for the head, which is known when the payload is.
@@ -221,7 +226,7 @@ mod tests {
 
     use super::*;
 
-    /// Whoever sends capsules that hold nothing lets the other tasks of the thread have their turn.
+    /// Empty capsules leave the other tasks of the thread their turn.
     #[tokio::test]
     async fn one_poll_takes_a_bounded_number_of_capsules() {
         let (near, far) = duplex(64 * 1024);
@@ -236,7 +241,7 @@ mod tests {
         let (_response, mut outgoing) = sender.send_request(request, false).unwrap();
         let (incoming, _respond) = server.accept().await.unwrap().unwrap();
         running.spawn(async move { while server.accept().await.is_some() {} });
-        // Of a type that nobody knows, without a payload.
+        // Of an unknown type, without a payload.
         outgoing.send_data(Bytes::from_iter([1, 0].repeat(WHOLE / 2)), true).unwrap();
         let (mut inflow, body) = split(incoming.into_body(), &Budget::new(BODY_BUDGET));
         (&mut inflow).await;

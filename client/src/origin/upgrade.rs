@@ -1,12 +1,9 @@
 //! WebSocket and any other upgrade: extended CONNECT on the tunnel, `Upgrade` at the origin (RFC 8441 §5).
 
-use std::future::Future;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
 use h2::ext::Protocol;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
@@ -15,16 +12,17 @@ use http::header::{
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame};
+use http_body::Body as HttpBody;
 use log::trace;
 use ptth_link::body::Body;
 use ptth_link::websocket::{self, WEBSOCKET};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncWriteExt, WriteHalf, split};
 
 use crate::serve::Onward;
 
 use super::h1::{H1Error, Io, Sending};
 use super::leg::{Leg, Legs};
+use super::tcp::Download;
 use super::{Kind, OriginBody, OriginError};
 
 /// Asks the origin to upgrade. A refusal comes back with its status, fields and body.
@@ -62,7 +60,7 @@ pub(super) async fn ask(
 
 fn accepted(
     response: Response<()>,
-    leg: Leg,
+    mut leg: Leg,
     outgoing: Body,
     key: Option<&str>,
 ) -> Result<Response<OriginBody>, OriginError> {
@@ -72,7 +70,7 @@ fn accepted(
     {
         return Err(OriginError::Upgrade("Sec-WebSocket-Accept doesn't fit the key"));
     }
-    let (io, buffer) = leg.upgraded().ok_or(OriginError::Response(H1Error::Cut))?;
+    let (io, buffer) = leg.connection.upgraded().ok_or(OriginError::Response(H1Error::Cut))?;
     let (mut head, ()) = response.into_parts();
     head.status = StatusCode::OK;
     for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
@@ -85,37 +83,13 @@ fn accepted(
             trace!("origin: upgraded connection: {err}");
         }
     }));
-    let spliced = Spliced { reader, buffer };
-    Ok(Response::from_parts(head, OriginBody(Kind::Upgraded(spliced))))
+    let reader = Box::new(reader);
+    let download = Download { reader, was_cut: None, buffer, framed: false, ended: false };
+    Ok(Response::from_parts(head, OriginBody(Kind::Raw(download))))
 }
 
-type Socket = Box<dyn Io>;
-
-/// What comes from the origin after an upgrade.
-#[derive(Debug)]
-pub(super) struct Spliced {
-    reader: ReadHalf<Socket>,
-    /// What came with the head at first.
-    buffer: BytesMut,
-}
-
-impl Spliced {
-    pub(super) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.buffer.is_empty() {
-            self.buffer.reserve(CHUNK);
-            ready!(pin!(self.reader.read_buf(&mut self.buffer)).poll(cx))?;
-        }
-        Poll::Ready(
-            (!self.buffer.is_empty()).then(|| Ok(Frame::data(self.buffer.split().freeze()))),
-        )
-    }
-}
-
-/// Copies what the visitor sends, and closes our half when he closed his.
-async fn upload(body: Body, mut socket: WriteHalf<Socket>) -> io::Result<()> {
+/// Copies what the visitor sends, and closes this direction when the visitor closed it.
+async fn upload(body: Body, mut socket: WriteHalf<Box<dyn Io>>) -> io::Result<()> {
     let mut body = pin!(body);
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
@@ -125,5 +99,3 @@ async fn upload(body: Body, mut socket: WriteHalf<Socket>) -> io::Result<()> {
     }
     socket.shutdown().await
 }
-
-const CHUNK: usize = 16 * 1024;

@@ -13,7 +13,7 @@ use http::header::{
 use http::uri::{Authority, Port, Scheme};
 
 /// What the origin is asked by, where that is the same for all requests.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Asked {
     scheme: Scheme,
     /// `None`: the visitor's.
@@ -31,7 +31,6 @@ pub(super) struct Urls<'a> {
     prefix: Option<&'a str>,
 }
 
-/// A scheme and an authority.
 #[derive(Clone, Debug)]
 struct Place {
     scheme: Scheme,
@@ -127,10 +126,9 @@ impl<'a> Urls<'a> {
         let rest = self.outer.rest(url)?;
         let rest = match self.prefix {
             // By whole segments, as the gateway takes it off.
-            Some(prefix) if !rest.is_empty() => match rest.strip_prefix(prefix)? {
+            Some(prefix) if !rest.is_empty() => match below(rest, prefix)? {
                 rest if rest.starts_with('/') => rest,
-                rest if rest.is_empty() || rest.starts_with(['?', '#']) => &format!("/{rest}"),
-                _ => return None,
+                rest => &format!("/{rest}"),
             },
             _ => rest,
         };
@@ -143,8 +141,9 @@ impl<'a> Urls<'a> {
         if self.renamed
             && let Some(rest) = self.inner.rest(url)
         {
-            // Who doesn't know what host the visitor used knows nothing of the prefix either.
-            let prefix = self.prefix.filter(|prefix| !is_below(rest, prefix)).unwrap_or_default();
+            // An origin that doesn't know the visitor's host doesn't know the prefix either.
+            let prefix = self.prefix.filter(|prefix| below(rest, prefix).is_none());
+            let prefix = prefix.unwrap_or_default();
             return Some(format!("{scheme}://{authority}{prefix}{rest}"));
         }
         let plain = Place { scheme: Scheme::HTTP, authority: authority.clone() };
@@ -205,10 +204,10 @@ impl Place {
     }
 }
 
-/// Whether a path is under a prefix, by whole segments.
-fn is_below(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+/// What of a path follows a prefix, by whole segments.
+fn below<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(prefix)?;
+    (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
 }
 
 /// The lists of an If, with their resource tags made other ones.

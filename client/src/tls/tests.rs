@@ -15,10 +15,15 @@ use ptth_link::alpn;
 use ptth_link::token::{PublicKey, Token};
 
 use super::testing::*;
+use super::verify::PinMismatch;
 use super::*;
 use crate::config::Gateway;
 
 const BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
+
+fn connector(config: &Config, common_name: &str) -> Result<Arc<ClientConfig>, TlsError> {
+    tunnel(config, verifier(&config.trust)?, common_name)
+}
 
 fn config(trust: Trust) -> Config {
     let mut config = Config::new(Gateway::parse("gateway.example").unwrap());
@@ -46,7 +51,7 @@ fn gateway(
     let mut config = ServerConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[version])
         .unwrap()
-        .with_client_cert_verifier(Arc::new(AnyClient(Shortcut::anything())))
+        .with_client_cert_verifier(Arc::new(AnyClient(Shortcut(None))))
         .with_cert_resolver(Arc::new(Always(Arc::new(shown))));
     config.alpn_protocols = labels.iter().map(|label| label.to_vec()).collect();
     config
@@ -279,6 +284,7 @@ fn covers_looks_at_the_host_alone() {
     let (certificate, _) = certificate(&names);
     let covered = [
         "example.com",
+        "example.com:",
         "example.com:443",
         "example.com:8443",
         "EXAMPLE.com",

@@ -3,7 +3,6 @@
 //! Possession of the certificate's key is proven in any case; otherwise a pin would be worth
 //! nothing, since certificates are public.
 
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
@@ -12,25 +11,11 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, OtherError};
 
-use ptth_link::crypto;
+use ptth_link::crypto::{self, pin_text};
 
-/// Looks at neither chain, names nor dates of a certificate.
+/// Accepts the one certificate with this SHA-256, or any. Looks at neither its chain, its names nor its dates.
 #[derive(Debug)]
-pub(super) struct Shortcut {
-    pin: Option<[u8; 32]>,
-}
-
-impl Shortcut {
-    /// Accepts the one certificate with this SHA-256.
-    pub(super) fn pin(pin: [u8; 32]) -> Self {
-        Self { pin: Some(pin) }
-    }
-
-    /// Accepts any certificate.
-    pub(super) fn anything() -> Self {
-        Self { pin: None }
-    }
-}
+pub(super) struct Shortcut(pub(super) Option<[u8; 32]>);
 
 impl ServerCertVerifier for Shortcut {
     fn verify_server_cert(
@@ -41,7 +26,7 @@ impl ServerCertVerifier for Shortcut {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(wanted) = self.pin else {
+        let Some(wanted) = self.0 else {
             return Ok(ServerCertVerified::assertion());
         };
         let seen = crypto::sha256(end_entity);
@@ -58,17 +43,8 @@ impl ServerCertVerifier for Shortcut {
 /// Known by the certificates in a file: authorities, or the gateway's own.
 #[derive(Debug)]
 pub(super) struct Listed {
-    authorities: Arc<WebPkiServerVerifier>,
-    listed: Vec<CertificateDer<'static>>,
-}
-
-impl Listed {
-    pub(super) fn new(
-        authorities: Arc<WebPkiServerVerifier>,
-        listed: Vec<CertificateDer<'static>>,
-    ) -> Self {
-        Self { authorities, listed }
-    }
+    pub(super) authorities: Arc<WebPkiServerVerifier>,
+    pub(super) listed: Vec<CertificateDer<'static>>,
 }
 
 impl ServerCertVerifier for Listed {
@@ -83,9 +59,9 @@ impl ServerCertVerifier for Listed {
         let verified =
             self.authorities.verify_server_cert(end_entity, intermediates, name, ocsp, now);
         match verified {
-            // `openssl req -x509` marks what it makes as an authority, and webpki takes none for a
-            // server, for which rustls has no name (dates have, and come before). But who puts
-            // this very certificate into the file means the server that shows it.
+            // `openssl req -x509` marks its certificates as authorities, and webpki accepts no authority as a
+            // server. rustls has no name for that error (it has one for dates, which are checked before). A file
+            // with this very certificate means the server that shows it.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.listed.iter().any(|listed| listed == end_entity) =>
             {
@@ -101,23 +77,9 @@ impl ServerCertVerifier for Listed {
 
 /// The gateway showed another certificate than the pin's. It sits in the
 /// [`CertificateError::Other`] of the handshake's error.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct PinMismatch {
-    /// The SHA-256 of what it showed.
-    pub seen: [u8; 32],
-    /// The pin.
-    pub wanted: [u8; 32],
+#[derive(Debug, thiserror::Error)]
+#[error("the gateway's certificate has the pin {}, not {}", pin_text(.seen), pin_text(.wanted))]
+pub(super) struct PinMismatch {
+    pub(super) seen: [u8; 32],
+    wanted: [u8; 32],
 }
-
-impl fmt::Display for PinMismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the gateway's certificate has the pin {}, not {}",
-            crypto::pin_text(&self.seen),
-            crypto::pin_text(&self.wanted)
-        )
-    }
-}
-
-impl std::error::Error for PinMismatch {}

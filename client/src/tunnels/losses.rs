@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use ptth_link::h2::goaway::Why;
+use ptth_link::token::Token;
 
 use crate::dial::{DialError, Verdict};
 use crate::retry::Loss;
@@ -14,12 +15,12 @@ use crate::stopped::Stopped;
 use super::{Live, Slot};
 
 impl<N, S> Slot<N, S> {
-    /// What to do about a tunnel that didn't come up.
     pub(super) fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
+        let standby = self.process.shared.config.standby;
         let loss = match err.verdict() {
-            _ if err.is_taken() && self.dialer.config.standby => return Ok(self.stand_by()),
+            _ if err.is_taken() && standby => return Ok(self.stand_by()),
             Verdict::Final => return Err(self.refused(err)),
-            // Whoever was right once may be behind a captive portal now.
+            // A client that was right once may be behind a captive portal now.
             Verdict::FinalAtFirst if !self.up_before => {
                 let denied = matches!(err, DialError::Denied(_));
                 return Err(if denied { self.refused(err) } else { Stopped::Unknown(err) });
@@ -38,7 +39,9 @@ impl<N, S> Slot<N, S> {
         let ups = self.process.ups.load(Ordering::Relaxed);
         match ended {
             Ended::Refused(err) => return Err(self.refused(err)),
-            Ended::Told(Why::Taken, _) if self.dialer.config.standby => return Ok(self.stand_by()),
+            Ended::Told(Why::Taken, _) if self.process.shared.config.standby => {
+                return Ok(self.stand_by());
+            }
             Ended::Told(Why::Taken, _) => return Err(Stopped::Taken),
             Ended::Told(Why::Forbidden, words) => return Err(Stopped::Forbidden(words)),
             Ended::Told(Why::Replaced, _) if live.is_none_or(|live| live.up == ups) => {
@@ -69,14 +72,13 @@ impl<N, S> Slot<N, S> {
 
     /// To a key that the user knows nothing of, the gateway's words about it would mean nothing.
     fn refused(&self, err: DialError) -> Stopped {
-        match (err, &self.process.config.token) {
-            (DialError::Refused(_), None) => {
+        let key = self.process.shared.config.token.as_ref().map(Token::public);
+        match err {
+            DialError::Refused(_) if key.is_none() => {
                 Stopped::Refused(DialError::Refused("it wants a token"), None)
             }
-            (err @ DialError::Refused(_), Some(token)) => {
-                Stopped::Refused(err, Some(token.public()))
-            }
-            (err, _) => Stopped::Refused(err, None),
+            DialError::Refused(_) => Stopped::Refused(err, key),
+            _ => Stopped::Refused(err, None),
         }
     }
 

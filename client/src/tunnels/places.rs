@@ -5,7 +5,7 @@
 //! tunnels to each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,31 +23,30 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower_service::Service;
 
+use crate::complaints::Complaints;
 use crate::config::Gateway;
-use crate::dial::Network;
+use crate::dial::{Dialer, Network};
 use crate::retry::{Backoff, Loss};
+use crate::tls;
 
 use super::{Process, Slot, Stopped, random};
 
-/// Holds tunnels to the places of one gateway.
-pub(super) struct Holding<N, S> {
-    pub(super) process: Process,
+/// The tunnels of one service, or some of them, to all places of its gateway.
+struct Places<N, S> {
+    process: Process,
     /// Of these slots there is one at each place.
-    pub(super) slots: Vec<usize>,
-    pub(super) network: N,
-    pub(super) service: S,
-    pub(super) shutdown: Shutdown,
-}
-
-/// What is held, and what isn't for now.
-#[derive(Default)]
-struct Places {
+    slots: Vec<usize>,
+    network: N,
+    service: S,
     held: BTreeMap<Gateway, Place>,
-    /// Those whose gateway said no, and until when it isn't asked again.
+    /// Those whose gateway refused, and until when it isn't asked again.
     shunned: BTreeMap<Gateway, Instant>,
+    /// How the tunnels of a place ended, with its address and number.
+    tunnels: JoinSet<(Gateway, usize, Result<(), Stopped>)>,
+    /// Told of each dial that fails.
+    failures: Arc<Notify>,
 }
 
-/// The tunnels to one place.
 struct Place {
     /// Small, and no other's: the slots are numbered by it.
     number: usize,
@@ -58,28 +57,55 @@ struct Place {
     trigger: Trigger,
 }
 
-/// How the tunnels of a place ended: whose they were, and why.
-type Held = JoinSet<(Gateway, usize, Result<(), Stopped>)>;
-
-impl<N, S, B> Holding<N, S>
-where
-    N: Network,
-    S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
-    S::Error: fmt::Display + Send,
-    S::Future: Send,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: fmt::Display + Send,
-{
-    /// Looks for places and holds tunnels to them until the shutdown.
+impl Process {
+    /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them.
     ///
     /// # Errors
-    /// [`Stopped`], once the gateways at all of them said no.
-    pub(super) async fn hold(mut self) -> Result<(), Stopped> {
-        let mut places = Places::default();
-        let mut held = Held::new();
-        let failures = Arc::new(Notify::new());
+    /// [`Stopped`], once all gateways refused, or can't be trusted.
+    pub async fn hold<N, S, B>(
+        &self,
+        slots: impl Iterator<Item = usize>,
+        network: N,
+        service: S,
+        shutdown: Shutdown,
+    ) -> Result<(), Stopped>
+    where
+        N: Network,
+        S: Service<
+                Request<Body>,
+                Response = http::Response<B>,
+                Error: Display + Send,
+                Future: Send,
+            > + Clone
+            + Send
+            + 'static,
+        B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
+    {
+        let places = Places {
+            process: self.clone(),
+            slots: slots.collect(),
+            network,
+            service,
+            held: BTreeMap::new(),
+            shunned: BTreeMap::new(),
+            tunnels: JoinSet::new(),
+            failures: Arc::default(),
+        };
+        places.hold(shutdown).await
+    }
+}
+
+impl<N, S, B> Places<N, S>
+where
+    N: Network,
+    S: Service<Request<Body>, Response = http::Response<B>, Error: Display + Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
+{
+    async fn hold(mut self, mut stop: Shutdown) -> Result<(), Stopped> {
         let mut backoff = Backoff::default();
-        let mut stop = self.shutdown.clone();
         while !stop.is(Phase::Draining) {
             let looked = Instant::now();
             let found = select! {
@@ -89,7 +115,7 @@ where
             let again = match found {
                 Ok(found) => {
                     backoff = Backoff::default();
-                    self.follow(&found, &mut places, &mut held, &failures)?;
+                    self.follow(&found)?;
                     looked + LOOK
                 }
                 Err(err) => {
@@ -97,7 +123,7 @@ where
                         "dial: the gateway's addresses can't be found: {err}; trying again, for ever"
                     );
                     let pause = backoff.pause(Loss::Unreachable, random());
-                    Instant::now() + if places.held.is_empty() { pause } else { LOOK }
+                    Instant::now() + if self.held.is_empty() { pause } else { LOOK }
                 }
             };
             let mut at = again;
@@ -105,27 +131,29 @@ where
                 select! {
                     () = sleep_until(at) => {}
                     // Perhaps the gateway has moved; but each of many tunnels says so, again and again.
-                    () = failures.notified() => at = again.min(looked + FEWEST),
-                    Some(done) = held.join_next() => match done {
-                        Ok((address, number, result)) => places.ended(address, number, result)?,
+                    () = self.failures.notified() => at = again.min(looked + FEWEST),
+                    Some(done) = self.tunnels.join_next() => match done {
+                        Ok((_, _, Ok(()))) => {}
+                        Ok((address, number, Err(why))) => self.ended(address, number, why)?,
                         Err(err) => warn!("tunnel: its task ended: {err}"),
                     },
                     () = stop.reached(Phase::Draining) => {}
                 }
             }
         }
-        places.held.clear();
-        while held.join_next().await.is_some() {}
+        self.held.clear();
+        while self.tunnels.join_next().await.is_some() {}
         Ok(())
     }
 
     async fn look(&self) -> io::Result<BTreeSet<Gateway>> {
-        if !self.process.config.all_addresses {
+        let config = &self.process.shared.config;
+        if !config.all_addresses {
             // Its name is looked up anew by each dial.
-            return Ok([self.process.config.gateway.clone()].into());
+            return Ok([config.gateway.clone()].into());
         }
-        let looking = self.network.addresses(&self.process.config.gateway);
-        let found = timeout(PATIENCE, looking).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let looking = self.network.addresses(&config.gateway);
+        let found = timeout(PATIENCE, looking).await??;
         if found.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
@@ -136,15 +164,9 @@ where
     }
 
     /// Lets go of addresses that are gone, and begins with those that are new.
-    fn follow(
-        &mut self,
-        found: &BTreeSet<Gateway>,
-        places: &mut Places,
-        held: &mut Held,
-        failures: &Arc<Notify>,
-    ) -> Result<(), Stopped> {
+    fn follow(&mut self, found: &BTreeSet<Gateway>) -> Result<(), Stopped> {
         let now = Instant::now();
-        places.held.retain(|address, place| {
+        self.held.retain(|address, place| {
             if found.contains(address) {
                 place.seen = now;
             }
@@ -154,63 +176,64 @@ where
             }
             stays
         });
-        places.shunned.retain(|_, until| *until > now);
-        let process = &self.process;
+        self.shunned.retain(|_, until| *until > now);
         for address in found {
-            if places.held.contains_key(address) || places.shunned.contains_key(address) {
+            if self.held.contains_key(address) || self.shunned.contains_key(address) {
                 continue;
             }
-            let number = places.free_number();
+            // The smallest that is free. If the same gateway had it before, it replaces those tunnels.
+            let taken: BTreeSet<_> = self.held.values().map(|place| place.number).collect();
+            let number = (0..).find(|number| !taken.contains(number)).unwrap_or_default();
             let (trigger, shutdown) = channel();
-            places.held.insert(address.clone(), Place { number, seen: now, trigger });
-            if process.config.all_addresses {
+            self.held.insert(address.clone(), Place { number, seen: now, trigger });
+            if self.process.shared.config.all_addresses {
                 info!("dial: the gateway is at {address}");
             }
             for slot in &self.slots {
-                let slot = number * process.config.tunnels + slot;
-                let dialer = process.dialer(slot, address.clone(), self.network.clone())?;
-                let ends = (shutdown.clone(), failures.clone());
-                let slot = Slot::new(slot, process.clone(), dialer, self.service.clone(), ends);
-                let address = address.clone();
-                held.spawn(async move { (address, number, slot.hold().await) });
+                let slot = number * self.process.slots() + slot;
+                let slot = self.slot(slot, address.clone())?;
+                let (address, stop) = (address.clone(), shutdown.clone());
+                self.tunnels.spawn(async move { (address, number, slot.hold(stop).await) });
             }
         }
         Ok(())
     }
-}
 
-impl Places {
-    /// The smallest number that is free. Whoever had it before is replaced if it is the same gateway, and
-    /// else never meets its namesake.
-    fn free_number(&self) -> usize {
-        let taken: BTreeSet<_> = self.held.values().map(|place| place.number).collect();
-        (0..).find(|number| !taken.contains(number)).unwrap_or_default()
+    fn slot(&self, number: usize, gateway: Gateway) -> Result<Slot<N, S>, Stopped> {
+        let process = self.process.clone();
+        let instance = format!("{}.{number}", process.instance);
+        let (network, shared) = (self.network.clone(), process.shared.clone());
+        let alpn = tls::tunnel(&shared.config, process.knowing.clone(), &instance)?;
+        Ok(Slot {
+            label: match process.journal.service() {
+                Some(service) => format!("{service}/{number}"),
+                None => number.to_string(),
+            },
+            process,
+            dialer: Dialer { network, shared, gateway, alpn, instance },
+            service: self.service.clone(),
+            up_before: false,
+            complaints: Complaints::default(),
+            failures: self.failures.clone(),
+        })
     }
 
-    /// A gateway that says no is left alone for a while, if there are others; else that's final.
-    fn ended(
-        &mut self,
-        address: Gateway,
-        number: usize,
-        result: Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        // Of several tunnels the first one's word counts, and nothing that an earlier life said.
-        let current = self.held.get(&address).is_some_and(|place| place.number == number);
-        let Err(stopped) = result else { return Ok(()) };
-        if !current {
+    /// A gateway that refuses is left alone for a while, if there are others; else that is final.
+    fn ended(&mut self, address: Gateway, number: usize, why: Stopped) -> Result<(), Stopped> {
+        // Of several tunnels the first that ends counts, and none of an earlier place at the address.
+        if self.held.get(&address).is_none_or(|place| place.number != number) {
             return Ok(());
         }
         self.held.remove(&address);
         if self.held.is_empty() {
-            return Err(stopped);
+            return Err(why);
         }
-        warn!("dial: at {address} {stopped}; the others go on");
+        warn!("dial: at {address} {why}; the others go on");
         self.shunned.insert(address, Instant::now() + LOOK);
         Ok(())
     }
 }
 
-/// How often the addresses are looked up.
 const LOOK: Duration = Duration::from_secs(30);
 /// An address is let go when it wasn't found for so long: visitors know it for a while longer, and some
 /// name servers tell a few of many addresses at a time.
@@ -218,5 +241,5 @@ const GONE: Duration = Duration::from_secs(60);
 /// How often at most, though dials fail.
 const FEWEST: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More machines than anybody's gateway has; a name server shouldn't make us dial thousands.
+/// More machines than any gateway has; a name server shouldn't make us dial thousands.
 const MOST: usize = 16;

@@ -8,7 +8,7 @@ use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame};
 use ptth_link::body::Body;
-use ptth_link::h1::{Framing, Outgoing, OutgoingError, write_request};
+use ptth_link::h1::{Framing, Outgoing, write_request};
 use tokio::io::AsyncWrite;
 
 use super::H1Error;
@@ -18,9 +18,8 @@ use super::H1Error;
 pub(in crate::origin) struct Sending {
     out: Outgoing,
     body: Option<Body>,
-    /// The method is idempotent and there is no body (RFC 9110 §9.2.2).
-    repeatable: bool,
-    /// The whole head, as long as it may be sent again.
+    /// The whole head, as long as it may be sent again: the method is idempotent (RFC 9110 §9.2.2), there is no
+    /// body, and nothing of a response came.
     whole: Bytes,
 }
 
@@ -42,18 +41,10 @@ impl Sending {
         let head = write_request(method, target, host, fields, framing);
         let body = (!matches!(framing, Framing::None | Framing::Length(0))).then_some(body);
         let repeatable = method.is_idempotent() && body.is_none();
+        let whole = if repeatable { head.clone() } else { Bytes::new() };
         let mut out = Outgoing::default();
         out.head(head, framing);
-        Self { out, body, repeatable, whole: Bytes::new() }
-    }
-
-    /// Keeps what it takes to send the request again on another connection.
-    pub(in crate::origin) fn remember(&mut self) {
-        if self.repeatable
-            && let Some(head) = self.out.untouched()
-        {
-            self.whole = head.clone();
-        }
+        Self { out, body, whole }
     }
 
     /// Something of a response came: the request isn't sent again.
@@ -61,20 +52,14 @@ impl Sending {
         self.whole = Bytes::new();
     }
 
-    /// Sends no more of it.
     pub(super) fn stop(&mut self) {
         *self = Self { whole: std::mem::take(&mut self.whole), ..Self::default() };
     }
 
-    /// As it was, if the origin surely saw nothing of it.
-    pub(super) fn untouched(self) -> Option<Self> {
-        self.is_untouched().then_some(self)
-    }
-
-    /// As it was, if the origin surely saw nothing of it, or it may be repeated.
-    pub(super) fn repeated(self) -> Option<Self> {
-        if self.whole.is_empty() {
-            return self.untouched();
+    /// As it was, if the origin surely saw nothing of it, or it may be sent again since it is `unanswered`.
+    pub(super) fn again(self, unanswered: bool) -> Option<Self> {
+        if self.whole.is_empty() || !unanswered {
+            return self.is_untouched().then_some(self);
         }
         let mut out = Outgoing::default();
         out.head(self.whole, Framing::None);
@@ -86,15 +71,12 @@ impl Sending {
         self.out.untouched().is_some()
     }
 
-    /// Whether it is all out.
     pub(super) fn is_over(&self) -> bool {
         self.body.is_none() && self.out.is_flushed()
     }
 
-    /// Writes as much as there is and `io` takes. Ready when it is over.
-    ///
-    /// # Errors
-    /// [`H1Error::Io`], [`H1Error::Request`] or [`H1Error::Length`].
+    /// Writes as much as there is and `io` takes. Ready when it is over. Fails with [`H1Error::Io`],
+    /// [`H1Error::Request`] or [`H1Error::Length`].
     pub(super) fn poll(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
@@ -103,10 +85,10 @@ impl Sending {
         loop {
             self.gather(cx)?;
             if self.out.waiting() > 0 {
-                ready!(self.out.poll_write(io, cx)).map_err(H1Error::Io)?;
+                ready!(self.out.poll_write(io, cx))?;
                 continue;
             }
-            ready!(self.out.poll_flush(io, cx)).map_err(H1Error::Io)?;
+            ready!(self.out.poll_flush(io, cx))?;
             return if self.body.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
     }
@@ -117,10 +99,10 @@ impl Sending {
             && self.out.waiting() < BATCH
         {
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(()) };
-            let frame = frame.transpose().map_err(H1Error::Request)?;
+            let frame = frame.transpose()?;
             let trailers = match frame.map(Frame::into_data) {
                 Some(Ok(data)) => {
-                    self.out.data(data)?;
+                    self.out.data(data).map_err(|_| H1Error::Length)?;
                     if self.out.is_whole() {
                         self.body = None;
                     }
@@ -129,16 +111,10 @@ impl Sending {
                 Some(Err(frame)) => frame.into_trailers().ok(),
                 None => None,
             };
-            self.out.end(trailers.as_ref())?;
+            self.out.end(trailers.as_ref()).map_err(|_| H1Error::Length)?;
             self.body = None;
         }
         Ok(())
-    }
-}
-
-impl From<OutgoingError> for H1Error {
-    fn from(_: OutgoingError) -> Self {
-        Self::Length
     }
 }
 

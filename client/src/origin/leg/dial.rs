@@ -17,34 +17,13 @@ use crate::tls::{self, TlsError};
 use super::super::OriginError;
 use super::super::h1::{self, Io};
 
-/// Where an origin is.
 #[derive(Debug)]
 pub(in crate::origin) struct Whereabouts {
     pub(in crate::origin) address: OriginAddress,
-    /// For `https://`.
-    known: Option<Known>,
-}
-
-/// How an origin behind TLS is known.
-#[derive(Debug)]
-struct Known {
-    near: Arc<ClientConfig>,
-    far: Arc<ClientConfig>,
-    /// If it isn't the address's own.
+    /// Of an https:// origin: TLS with this machine, and with any other.
+    tls: Option<[Arc<ClientConfig>; 2]>,
+    /// The name that its certificate must have, if it isn't the address's own.
     name: Option<ServerName<'static>>,
-}
-
-impl Known {
-    /// Blocks.
-    fn new(options: &OriginOptions) -> Result<Self, TlsError> {
-        let far = tls::origin(&options.ca.clone().map_or(Trust::System, Trust::Ca))?;
-        // Nobody stands between a machine and itself, and a development server signs for itself.
-        let near = match (&options.ca, &options.name) {
-            (None, None) => tls::origin(&Trust::Insecure)?,
-            _ => far.clone(),
-        };
-        Ok(Self { near, far, name: options.name.clone() })
-    }
 }
 
 impl Whereabouts {
@@ -54,8 +33,17 @@ impl Whereabouts {
         options: &OriginOptions,
     ) -> Result<Self, TlsError> {
         let secure = matches!(address, OriginAddress::Https { .. });
-        let known = secure.then(|| Known::new(options)).transpose()?;
-        Ok(Self { address, known })
+        let known = || -> Result<_, TlsError> {
+            let far = tls::origin(&options.ca.clone().map_or(Trust::System, Trust::Ca))?;
+            // Nothing stands between a machine and itself, and a development server signs for itself.
+            let near = match (&options.ca, &options.name) {
+                (None, None) => tls::origin(&Trust::Insecure)?,
+                _ => far.clone(),
+            };
+            Ok([near, far])
+        };
+        let tls = secure.then(known).transpose()?;
+        Ok(Self { address, tls, name: options.name.clone() })
     }
 
     /// Whether what is asked without TLS speaks it.
@@ -75,20 +63,20 @@ impl Whereabouts {
 
     /// Connects, as one of `crowd`.
     pub(super) async fn connect(&self, crowd: usize) -> Result<Box<dyn Io>, OriginError> {
-        let io = timeout(CONNECT, self.dial(crowd)).await;
-        io.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(unreachable)
+        let connected = timeout(CONNECT, self.dial(crowd)).await;
+        connected.unwrap_or_else(|late| Err(late.into())).map_err(unreachable)
     }
 
     async fn dial(&self, crowd: usize) -> io::Result<Box<dyn Io>> {
         match &self.address {
             OriginAddress::Http { host, port } => Ok(Box::new(tcp(host, *port, crowd).await?)),
             OriginAddress::Https { host, port } => {
-                let known = self.known.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+                let [near, far] = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
                 let socket = tcp(host, *port, crowd).await?;
                 let local = socket.peer_addr()?.ip().to_canonical().is_loopback();
-                let tls = if local { &known.near } else { &known.far };
+                let tls = if local { near } else { far };
                 let name = || ServerName::try_from(host.clone()).map_err(io::Error::other);
-                let name = known.name.clone().map_or_else(name, Ok)?;
+                let name = self.name.clone().map_or_else(name, Ok)?;
                 Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, socket).await?))
             }
             OriginAddress::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
@@ -160,12 +148,13 @@ pub(in crate::origin) const MANY: usize = 64;
 const RECEIVE_BUFFER: u32 = 128 * 1024;
 const SMALL_BUFFER: u32 = 16 * 1024;
 /// As on Ethernet. The origin's kernel keeps ten segments and more for each connection, and on loopback one of them
-/// has 64 KiB: 2,000 downloads that nobody reads had it keep 2 GB, all that TCP has on a machine of 16 GiB.
+/// has 64 KiB: 2,000 downloads that are not read had it keep 2 GB, all that TCP has on a machine of 16 GiB.
 #[cfg(target_os = "linux")]
 const SEGMENT: u32 = 1460;
 pub(in crate::origin) const CONNECT: Duration = Duration::from_secs(10);
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use socket2::SockRef;
     use tokio::net::TcpListener;

@@ -11,16 +11,17 @@ use tokio::time::{Instant, sleep};
 use super::super::h1::Connection;
 
 /// The connections of one origin that are at rest.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Idle(Mutex<All>);
 
+#[derive(Debug)]
 struct Resting {
     connection: Box<Connection>,
     since: Instant,
     until: Instant,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct All {
     connections: Vec<Resting>,
     /// Closes the ones that are too old, while there are any.
@@ -83,11 +84,11 @@ async fn reap(all: Weak<Idle>) {
     }
 }
 
-/// Idle connections kept. There are never more than were busy a few seconds ago, and whoever closes some of those
-/// dials anew for as many requests of the next moment. But several origins share the descriptors.
+/// Idle connections kept. There are never more than were busy a few seconds ago, and the next requests would dial
+/// again for each that is closed. But several origins share the descriptors.
 pub(super) static MOST: LazyLock<usize> = LazyLock::new(|| (descriptors::limit() / 4).max(256));
-/// A look at each connection costs as much as a tenth of a request; under load few rest for longer. What is said
-/// unasked so soon after a response is seen only if the runtime has heard of it.
+/// A look at a connection costs as much as a tenth of a request; under load few rest for longer. Bytes that come
+/// unasked so soon after a response are seen only if the runtime has heard of them.
 const MOMENT: Duration = Duration::from_millis(10);
 /// For so long an origin that closes idle connections waits for us to close ours, at most.
 const ROUND: Duration = Duration::from_secs(2);

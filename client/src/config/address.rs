@@ -1,4 +1,4 @@
-//! Addresses as users write them: the origin's, and the parts that the gateway's shares with it.
+//! Addresses as users write them: the gateway's and the origin's.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,34 +9,61 @@ use rustls::pki_types::ServerName;
 use ptth_link::settings::Mistake;
 use ptth_link::token;
 
-/// Who answers the requests. It comes from the command line alone; no request can change it.
+/// The address of a gateway.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Gateway {
+    /// A DNS name in lower case, or an IP address without brackets.
+    pub host: String,
+    /// Its TCP port.
+    pub port: u16,
+}
+
+impl Gateway {
+    /// Reads `example.com`, `example.com:8443`, `[::1]:8443`, `::1`, or an `https://` URL of a
+    /// gateway, as a browser shows it.
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
+        match Self::parse_either(text)? {
+            (gateway, false) => Ok(gateway),
+            (_, true) => {
+                Err(wrong(GATEWAY, text, "it speaks TLS, so only https:// can stand there"))
+            }
+        }
+    }
+
+    /// The same, or the `http://` URL of one without TLS, which is told.
+    pub fn parse_either(text: &str) -> Result<(Self, bool), Mistake> {
+        let text = text.trim();
+        let error = |why| wrong(GATEWAY, text, why);
+        let (rest, plain) = match scheme(text) {
+            None => (text, false),
+            Some(("https", rest)) => (rest, false),
+            Some(("http", rest)) => (rest, true),
+            Some(_) => return Err(error("only https:// or http:// can stand there")),
+        };
+        let authority = bare_authority(rest).map_err(error)?;
+        let (host, port) = host_and_port(authority).map_err(error)?;
+        Ok((Self { host, port: port.unwrap_or(if plain { 80 } else { 443 }) }, plain))
+    }
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&authority(&self.host, Some(self.port)))
+    }
+}
+
+/// The service that answers the requests: the built-in demo, HTTP/1.1 over TCP, TLS or a Unix domain socket, or no HTTP
+/// but the bytes of a CONNECT as they are. It comes from the command line alone; no request can change it.
+///
+/// A `host` is a name in lower case, or an IP address without brackets.
+#[doc(hidden)]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum OriginAddress {
-    /// The built-in demo.
     Demo,
-    /// HTTP/1.1 over TCP.
-    Http {
-        /// A name in lower case, or an IP address without brackets.
-        host: String,
-        /// Its TCP port.
-        port: u16,
-    },
-    /// HTTP/1.1 over TLS.
-    Https {
-        /// A name in lower case, or an IP address without brackets.
-        host: String,
-        /// Its TCP port.
-        port: u16,
-    },
-    /// HTTP/1.1 over a Unix domain socket.
+    Http { host: String, port: u16 },
+    Https { host: String, port: u16 },
     Unix(PathBuf),
-    /// No HTTP: what comes by CONNECT goes there as it is.
-    Tcp {
-        /// A name in lower case, or an IP address without brackets.
-        host: String,
-        /// Its TCP port.
-        port: u16,
-    },
+    Tcp { host: String, port: u16 },
 }
 
 impl OriginAddress {
@@ -44,8 +71,7 @@ impl OriginAddress {
     /// `unix:/path`.
     pub fn parse(text: &str) -> Result<Self, Mistake> {
         let text = text.trim();
-        let error =
-            |why| wrong("the origin", text, why, "write it like `8080` or `http://localhost:8080`");
+        let error = |why| wrong(ORIGIN, text, why);
         if let Some(path) = text.strip_prefix("unix:") {
             // `unix:///path`, as other programs write it, is the same file.
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -54,26 +80,23 @@ impl OriginAddress {
                 path => Ok(Self::Unix(path.into())),
             };
         }
-        let authority = |rest| host_and_port(bare_authority(rest)?);
-        match scheme(text) {
-            None => {
-                let (host, port) = match text.strip_prefix(':').unwrap_or(text) {
-                    port if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
-                        ("localhost".to_owned(), Some(parse_port(port).map_err(error)?))
-                    }
-                    _ => authority(text).map_err(error)?,
-                };
-                let port =
-                    port.ok_or_else(|| error("the port is missing, like in localhost:8080"))?;
-                Ok(Self::Http { host, port })
-            }
-            Some((scheme, rest)) => match (scheme, authority(rest).map_err(error)?) {
-                ("http", (host, port)) => Ok(Self::Http { host, port: port.unwrap_or(80) }),
-                ("https", (host, port)) => Ok(Self::Https { host, port: port.unwrap_or(443) }),
-                ("tcp", (host, Some(port))) => Ok(Self::Tcp { host, port }),
-                ("tcp", (_, None)) => Err(error("the port is missing, like in tcp://localhost:22")),
-                _ => Err(error("only http://, https://, tcp:// and unix: can stand there")),
-            },
+        let split = |rest| host_and_port(bare_authority(rest)?);
+        let number = text.strip_prefix(':').unwrap_or(text);
+        let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        let (scheme, parts) = match scheme(text) {
+            None if is_number => ("", parse_port(number).map(|it| ("localhost".into(), Some(it)))),
+            None => ("", split(text)),
+            Some((scheme, rest)) => (scheme, split(rest)),
+        };
+        let (host, port) = parts.map_err(error)?;
+        match (scheme, port) {
+            ("", Some(port)) => Ok(Self::Http { host, port }),
+            ("", None) => Err(error("the port is missing, like in localhost:8080")),
+            ("http", port) => Ok(Self::Http { host, port: port.unwrap_or(80) }),
+            ("https", port) => Ok(Self::Https { host, port: port.unwrap_or(443) }),
+            ("tcp", Some(port)) => Ok(Self::Tcp { host, port }),
+            ("tcp", None) => Err(error("the port is missing, like in tcp://localhost:22")),
+            _ => Err(error("only http://, https://, tcp:// and unix: can stand there")),
         }
     }
 
@@ -81,9 +104,11 @@ impl OriginAddress {
     pub fn authority(&self) -> String {
         match self {
             Self::Demo | Self::Unix(_) => "localhost".to_owned(),
-            Self::Http { host, port: 80 } | Self::Https { host, port: 443 } => bracketed(host),
+            Self::Http { host, port: 80 } | Self::Https { host, port: 443 } => {
+                authority(host, None)
+            }
             Self::Http { host, port } | Self::Https { host, port } | Self::Tcp { host, port } => {
-                format!("{}:{port}", bracketed(host))
+                authority(host, Some(*port))
             }
         }
     }
@@ -93,20 +118,20 @@ impl fmt::Display for OriginAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Demo => f.write_str("the built-in demo"),
-            Self::Http { host, port } => write!(f, "http://{}:{port}", bracketed(host)),
-            Self::Https { host, port } => write!(f, "https://{}:{port}", bracketed(host)),
+            Self::Http { host, port } => write!(f, "http://{}", authority(host, Some(*port))),
+            Self::Https { host, port } => write!(f, "https://{}", authority(host, Some(*port))),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp { host, port } => write!(f, "tcp://{}:{port}", bracketed(host)),
+            Self::Tcp { host, port } => write!(f, "tcp://{}", authority(host, Some(*port))),
         }
     }
 }
 
 /// How an origin is asked.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct OriginOptions {
-    /// The Host that it sees.
     pub host_header: HostHeader,
-    /// Tell it nothing of the visitor and his way: neither `X-Forwarded-*` nor its kin.
+    /// Tell it nothing of the visitor: neither `X-Forwarded-*` nor its kin.
     pub unforwarded: bool,
     /// Of an https:// origin: the PEM file with the certificates to know it by, in place of the system's.
     pub ca: Option<PathBuf>,
@@ -115,6 +140,7 @@ pub struct OriginOptions {
 }
 
 /// The Host that the origin sees. Development servers often know only their own.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum HostHeader {
     /// The visitor's.
@@ -122,7 +148,6 @@ pub enum HostHeader {
     Keep,
     /// [`OriginAddress::authority`].
     Origin,
-    /// This.
     Value(String),
 }
 
@@ -134,18 +159,15 @@ impl HostHeader {
             word if word.eq_ignore_ascii_case("keep") => Ok(Self::Keep),
             word if word.eq_ignore_ascii_case("origin") => Ok(Self::Origin),
             value => match host_and_port(value) {
-                Ok((host, None)) => Ok(Self::Value(bracketed(&host))),
-                Ok((host, Some(port))) => Ok(Self::Value(format!("{}:{port}", bracketed(&host)))),
-                Err(why) => {
-                    Err(wrong("--host-header", value, why, "write `keep`, `origin` or a host"))
-                }
+                Ok((host, port)) => Ok(Self::Value(authority(&host, port))),
+                Err(why) => Err(wrong(HOST_HEADER, value, why)),
             },
         }
     }
 }
 
 /// The scheme in lower case and what follows its `://`, if there is one.
-pub(super) fn scheme(text: &str) -> Option<(&'static str, &str)> {
+fn scheme(text: &str) -> Option<(&'static str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     let known =
         ["http", "https", "tcp"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known));
@@ -153,7 +175,7 @@ pub(super) fn scheme(text: &str) -> Option<(&'static str, &str)> {
 }
 
 /// The authority of a URL that has nothing else, but for a bare `/` as browsers add it.
-pub(super) fn bare_authority(rest: &str) -> Result<&str, &'static str> {
+fn bare_authority(rest: &str) -> Result<&str, &'static str> {
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     match authority.find(['/', '?', '#', '@']).map(|at| authority.as_bytes().get(at)) {
         None => Ok(authority),
@@ -163,7 +185,7 @@ pub(super) fn bare_authority(rest: &str) -> Result<&str, &'static str> {
 }
 
 /// Takes `host`, `host:port`, `[v6]:port`, `[v6]` or `v6` apart.
-pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
+pub(crate) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
     if let Ok(ip) = authority.parse::<Ipv6Addr>() {
         return Ok((ip.to_string(), None));
     }
@@ -200,10 +222,14 @@ pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'
     }
 }
 
-/// The mistake in an address.
-pub(super) fn wrong(what: &str, text: &str, why: &str, example: &str) -> Mistake {
+/// The mistake in an address; with what it is the address of, and how to write it.
+fn wrong((what, example): (&str, &str), text: &str, why: &str) -> Mistake {
     Mistake::new(format!("{what} {:?}: {why}; {example}", quotable(text)))
 }
+
+const GATEWAY: (&str, &str) = ("the gateway", "write it like `example.com` or `192.0.2.1:8443`");
+const ORIGIN: (&str, &str) = ("the origin", "write it like `8080` or `http://localhost:8080`");
+const HOST_HEADER: (&str, &str) = ("--host-header", "write `keep`, `origin` or a host");
 
 /// What a message may quote of an address: neither a password nor a token put there by mistake.
 pub(super) fn quotable(text: &str) -> String {
@@ -221,13 +247,15 @@ fn parse_port(text: &str) -> Result<u16, &'static str> {
     port.filter(|port| *port != 0).ok_or("the port must be a number from 1 to 65535")
 }
 
-fn bracketed(host: &str) -> String {
-    if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() }
+/// The authority of a URL (RFC 3986 §3.2): an IPv6 address stands in brackets.
+pub(super) fn authority(host: &str, port: Option<u16>) -> String {
+    let brackets = if host.parse::<Ipv6Addr>().is_ok() { ("[", "]") } else { ("", "") };
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}{host}{}{port}", brackets.0, brackets.1)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Gateway;
     use super::*;
 
     #[test]
