@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::crypto;
@@ -17,9 +18,8 @@ pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
     let part = path.with_file_name(name);
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
     if secret {
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.mode(0o600);
     }
     let written = options.open(&part).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
@@ -33,14 +33,6 @@ pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
 }
 
 /// Whether every user of this machine can read a file.
-#[cfg(unix)]
 pub fn is_exposed(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
     path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
-/// Whether every user of this machine can read a file.
-#[cfg(not(unix))]
-pub fn is_exposed(_: &Path) -> bool {
-    false
 }

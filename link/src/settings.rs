@@ -34,30 +34,23 @@ pub type Flags = BTreeMap<&'static str, Vec<String>>;
 pub struct Setting {
     /// The key in the file, where `-` and `_` are the same. The flag is `--` and the name with dashes.
     pub name: &'static str,
-    /// The environment variable.
     pub variable: &'static str,
-    /// What it takes.
     pub kind: Kind,
-    /// What else holds for it.
     pub marks: &'static [Mark],
 }
 
 /// What a setting takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// A text.
     Text,
     /// Texts: the flag repeats, the variable separates them by commas or blanks, the file has an array.
     List,
     /// The same, where the flag separates them by commas, too.
     Commas,
-    /// A number, which [`Scalar`] reads from its text.
     Number,
-    /// A time, which [`Scalar`] reads from its text.
     Time,
     /// A path. In the file, a relative one begins at the file's folder.
     Path,
-    /// On or off.
     Switch,
 }
 
@@ -79,20 +72,17 @@ pub enum Mark {
 }
 
 impl Setting {
-    /// Whether it is marked so.
     pub fn is(&self, mark: Mark) -> bool {
         self.marks.contains(&mark)
     }
 
-    /// As the file's documentation and `--help` spell it, with dashes.
     pub fn dashed(&self) -> String {
         self.name.replace('_', "-")
     }
 }
 
-/// What a field of the arguments gives: the texts that were written for the flag.
+/// The texts that were given for a flag; none without the flag.
 pub trait Flag {
-    /// None, if the flag wasn't given.
     fn texts(&self) -> Vec<String>;
 }
 
@@ -136,7 +126,6 @@ macro_rules! settings {
         }
 
         impl $args {
-            /// The declarations of all settings.
             pub const SETTINGS: &'static [$crate::settings::Setting] = &[
                 $( $crate::settings::Setting {
                     name: stringify!($name),
@@ -152,7 +141,6 @@ macro_rules! settings {
                 }, )*
             ];
 
-            /// What was written for each setting's flag.
             pub fn given(&self) -> $crate::settings::Flags {
                 [$( (stringify!($name), $crate::settings::Flag::texts(&self.$name)), )+].into()
             }
@@ -160,17 +148,13 @@ macro_rules! settings {
     };
 }
 
-/// Where settings are looked up, in the order in which they count.
+/// Where settings are looked up.
 pub struct Sources<'a> {
-    /// All that there are.
     pub settings: &'static [Setting],
-    /// The command line.
     pub flags: Flags,
-    /// The environment.
     pub env: &'a Env<'a>,
     /// Tables of the file, the one that counts most first.
     pub tables: Vec<&'a Table>,
-    /// Where mistakes are noted.
     pub mistakes: &'a Mistakes,
 }
 
@@ -184,30 +168,13 @@ const FILE: Level = 2;
 /// A value that was given for a setting.
 #[derive(Clone, Debug)]
 pub struct Given {
-    /// The flag, variable or key that gave it.
-    pub origin: Origin,
-    /// Never none. Only a list has more than one.
+    /// The flag with its dashes, the variable, or the key.
+    pub name: String,
+    pub is_flag: bool,
+    /// Where the key is, if the file has it.
+    pub place: Option<Place>,
+    /// Never empty. Only a list has more than one.
     pub texts: Vec<String>,
-}
-
-/// The flag, variable or key that gave a value. `Display` begins the sentence about it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Origin {
-    /// A flag, its dashes included.
-    Flag(String),
-    /// An environment variable.
-    Variable(&'static str),
-    /// A key of the file.
-    Key(Place, String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(name) | Self::Key(_, name) => f.write_str(name),
-            Self::Variable(name) => f.write_str(name),
-        }
-    }
 }
 
 impl Given {
@@ -223,7 +190,7 @@ impl Given {
 
     /// A mistake in the value; the sentence goes on behind the name of the flag, variable or key.
     pub fn wrong(&self, why: impl fmt::Display) -> Mistake {
-        self.here(format!("{} {why}", self.origin))
+        self.here(format!("{} {why}", self.name))
     }
 
     /// A mistake that shows here, in a sentence of its own.
@@ -233,9 +200,9 @@ impl Given {
 
     /// The mistake, with its place if this is in the file.
     pub fn placed(&self, mistake: Mistake) -> Mistake {
-        match &self.origin {
-            Origin::Key(place, _) => mistake.at(place.clone()),
-            Origin::Flag(_) | Origin::Variable(_) => mistake,
+        match &self.place {
+            Some(place) => mistake.at(place.clone()),
+            None => mistake,
         }
     }
 }
@@ -256,12 +223,11 @@ impl Sources<'_> {
         }))
     }
 
-    /// A path that was said.
     pub fn path(&self, name: &'static str) -> Option<PathBuf> {
         self.get(name).map(|given| given.text().into())
     }
 
-    /// Whether something is on.
+    /// Off where it isn't given.
     pub fn switch(&self, name: &'static str) -> bool {
         self.value(name).unwrap_or(false)
     }
@@ -269,8 +235,7 @@ impl Sources<'_> {
     /// The parts of a list, and the value that they were in.
     pub fn list(&self, name: &'static str) -> Option<(Given, Vec<String>)> {
         let given = self.get(name)?;
-        let apart =
-            matches!(given.origin, Origin::Flag(_)) && self.setting(name).kind == Kind::List;
+        let apart = given.is_flag && self.setting(name).kind == Kind::List;
         let parts =
             given.texts.iter().map(|text| if apart { vec![text.clone()] } else { split(text) });
         let parts = parts.flatten().collect();
@@ -311,22 +276,23 @@ impl Sources<'_> {
     /// The value of a setting at one level.
     fn at(&self, level: Level, name: &'static str) -> Option<Given> {
         let setting = self.setting(name);
-        match level {
+        let (name, texts) = match level {
             0 => {
                 let texts = self.flags.get(name).filter(|texts| !texts.is_empty())?.clone();
-                let origin = Origin::Flag(match setting.is(Mark::Positional) {
+                let name = match setting.is(Mark::Positional) {
                     true => setting.variable.to_owned(),
                     false => format!("--{}", setting.dashed()),
-                });
-                Some(Given { origin, texts })
+                };
+                (name, texts)
             }
             1 => {
-                let read = if setting.is(Mark::Strict) { strict } else { variable };
-                let text = self.mistakes.note(read(self.env, setting.variable)).flatten()?;
-                Some(Given { origin: Origin::Variable(setting.variable), texts: vec![text] })
+                let strict = setting.is(Mark::Strict);
+                let text = variable_as(self.env, setting.variable, strict);
+                (setting.variable.to_owned(), vec![self.mistakes.note(text).flatten()?])
             }
-            _ => self.tables.get(level - FILE)?.get(name).cloned(),
-        }
+            _ => return self.tables.get(level - FILE)?.get(name).cloned(),
+        };
+        Some(Given { name, is_flag: level == 0, place: None, texts })
     }
 }
 
@@ -341,25 +307,18 @@ impl fmt::Debug for Sources<'_> {
 /// # Errors
 /// [`Mistake`], if it isn't UTF-8.
 pub fn variable(env: &Env<'_>, name: &'static str) -> Result<Option<String>, Mistake> {
-    let Some(value) = env(name).filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    let not_text = |_| Mistake::new(format!("the variable {name} isn't UTF-8 text"));
-    value.into_string().map(Some).map_err(not_text)
+    variable_as(env, name, false)
 }
 
-/// The text of a variable that must not be empty if it is set.
-///
-/// # Errors
-/// [`Mistake`], if it is empty or blank, or isn't UTF-8.
-pub fn strict(env: &Env<'_>, name: &'static str) -> Result<Option<String>, Mistake> {
-    match variable(env, name)? {
-        Some(value) if !value.trim().is_empty() => Ok(Some(value)),
-        None if env(name).is_none() => Ok(None),
-        _ => Err(Mistake::new(format!(
-            "the variable {name} is set but empty; give it a value or unset it"
-        ))),
+/// The same; where it is `strict`, one that is set but empty or blank is a mistake.
+fn variable_as(env: &Env<'_>, name: &'static str, strict: bool) -> Result<Option<String>, Mistake> {
+    let mistake = |why| Mistake::new(format!("the variable {name} {why}"));
+    let Some(value) = env(name) else { return Ok(None) };
+    let value = value.into_string().map_err(|_| mistake("isn't UTF-8 text"))?;
+    if strict && value.trim().is_empty() {
+        return Err(mistake("is set but empty; give it a value or unset it"));
     }
+    Ok(Some(value).filter(|value| !value.is_empty()))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(allowed) && !matches!(name, "." | "..")
 }
 
-/// The private half: who holds it may be the backend.
+/// The private half: its holder may be the backend.
 #[derive(Clone)]
 pub struct Token {
     seed: [u8; 32],
@@ -34,7 +34,6 @@ pub struct Token {
 }
 
 impl Token {
-    /// Makes a new one.
     pub fn generate() -> Self {
         Self::from_seed(crypto::random()).expect("every 32 bytes are an Ed25519 seed (RFC 8032)")
     }
@@ -47,12 +46,11 @@ impl Token {
         }
     }
 
-    /// The token in full. It goes to the user who asked for it, nowhere else.
+    /// The token in full, for its user only.
     pub fn reveal(&self) -> String {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.seed))
     }
 
-    /// The half that the gateway needs.
     pub fn public(&self) -> PublicKey {
         self.public
     }
@@ -132,7 +130,6 @@ impl PublicKey {
         der.strip_prefix(&SPKI_PREFIX)?.try_into().ok().map(Self)
     }
 
-    /// The 32 bytes of RFC 8032.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -174,7 +171,7 @@ pub fn begins_like_one(text: &str) -> bool {
     trim(text).starts_with(PREFIX)
 }
 
-/// Takes away what editors, shells and Windows put around a word.
+/// Removes blanks, line ends and a byte order mark around a word.
 pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
@@ -208,46 +205,23 @@ const SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// Why something isn't a token. Never contains any of its text.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TokenError {
-    /// There is nothing.
+    #[error("the token is empty")]
     Empty,
-    /// It doesn't begin as a token does.
+    #[error("that isn't a token; a token begins with `2ptth_`")]
     Prefix,
-    /// It begins as a token does, but characters are missing, left over or not base64url.
+    /// Characters are missing, left over or not base64url.
+    #[error("the token is damaged; copy it again, in full")]
     Malformed,
-    /// A public half, where the private one is needed.
+    #[error(
+        "that is the public half, for the gateway; the client needs the token that begins with `2ptth_` without `pub_`"
+    )]
     PublicHalf,
-    /// A private half, where only a public one should be.
+    #[error("that is the private half; only the one that begins with `2ptth_pub_` belongs here")]
     PrivateHalf,
-    /// The cryptographic library refused.
-    Crypto(rcgen::Error),
-}
-
-impl fmt::Display for TokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "the token is empty",
-            Self::Prefix => "that isn't a token; a token begins with `2ptth_`",
-            Self::Malformed => "the token is damaged; copy it again, in full",
-            Self::PublicHalf => {
-                "that is the public half, for the gateway; the client needs the token that begins with `2ptth_` without `pub_`"
-            }
-            Self::PrivateHalf => {
-                "that is the private half; only the one that begins with `2ptth_pub_` belongs here"
-            }
-            Self::Crypto(_) => "the cryptographic library refused the token",
-        })
-    }
-}
-
-impl std::error::Error for TokenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Crypto(cause) => Some(cause),
-            _ => None,
-        }
-    }
+    #[error("the cryptographic library refused the token")]
+    Crypto(#[source] rcgen::Error),
 }
 
 #[cfg(test)]

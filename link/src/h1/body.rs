@@ -8,25 +8,21 @@ use http::HeaderMap;
 use super::chunked::Chunks;
 use super::{Refusal, Rules};
 
-/// What is left of a body.
+/// The rest of a body.
 #[derive(Debug)]
 pub enum Decoder {
-    /// So many bytes, one at least.
+    /// The bytes that are missing, one at least.
     Length(u64),
     /// Chunks and then trailers. Boxed: it is larger than the others, and few bodies have it.
     Chunked(Box<Chunks>),
-    /// What comes until the connection ends.
     UntilClose,
-    /// Nothing.
     Done,
 }
 
-/// What there was of a body.
 #[derive(Debug)]
 pub enum Part {
-    /// Bytes, one at least.
+    /// Never empty.
     Data(Bytes),
-    /// What follows them.
     Trailers(HeaderMap),
 }
 
@@ -39,7 +35,6 @@ impl Decoder {
         Self::Chunked(Box::new(Chunks::new(rules)))
     }
 
-    /// Whether all of it came.
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
@@ -48,7 +43,7 @@ impl Decoder {
     /// small chunks that are there together is one part.
     ///
     /// # Errors
-    /// The framing is broken. Nothing of `input` may be read any further.
+    /// The framing is broken. Nothing more of `input` may be read.
     pub fn next(&mut self, input: &mut BytesMut) -> Result<Option<Part>, Refusal> {
         let part = match self {
             Self::Length(left) => {

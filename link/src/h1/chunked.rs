@@ -5,10 +5,9 @@ use http::{HeaderMap, StatusCode};
 
 use super::body::{Part, take};
 use super::fields::{Found, Lines};
-use super::{MAX_SIZE_DIGITS, Refusal, Rules, bad, length, refuse};
+use super::{MAX_SIZE_DIGITS, Refusal, Rules, TOO_MANY_FIELDS, bad, length, refuse};
 use crate::headers;
 
-/// A chunked body as far as it has come.
 #[derive(Debug)]
 pub struct Chunks {
     rules: &'static Rules,
@@ -25,7 +24,7 @@ pub struct Chunks {
 #[derive(Debug)]
 enum State {
     Size,
-    /// So many bytes of the chunk are to come, at least one.
+    /// The bytes that are missing of the chunk, at least one.
     Data(u64),
     /// The CRLF after a chunk's data.
     DataEnd,
@@ -39,7 +38,6 @@ impl Chunks {
         Self { rules, state: State::Size, lines, extensions: 0, trailers }
     }
 
-    /// Whether the body is whole.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
@@ -86,7 +84,7 @@ impl Chunks {
     /// Takes off a `chunk-size [ chunk-ext ] CRLF`.
     fn size(&mut self, input: &mut BytesMut) -> Result<Option<u64>, Refusal> {
         let too_long = bad("chunk line too long");
-        // Never with a bare LF: what ends where is what a chunk's line says.
+        // Never with a bare LF: a chunk's line says where the next one begins.
         let line = self.lines.next(input, false, Some(self.rules.chunk_line), too_long)?;
         let Some(line) = line else { return Ok(None) };
         let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
@@ -95,11 +93,8 @@ impl Chunks {
             return Err(bad("malformed chunk size"));
         }
         let size = length(digits, 16).ok_or(bad("malformed chunk size"))?;
-        let fine = match self.rules.loose_chunk_lines {
-            true => matches!(extensions.trim_ascii_start(), [] | [b';', ..]),
-            false => are_extensions(extensions),
-        };
-        if !fine {
+        let loose = self.rules.loose && matches!(extensions.trim_ascii_start(), [] | [b';', ..]);
+        if !loose && !are_extensions(extensions) {
             return Err(bad("malformed chunk size or extension"));
         }
         self.extensions = self.extensions.saturating_add(extensions.len());
@@ -116,18 +111,18 @@ impl Chunks {
         loop {
             let begin = self.lines.at();
             let left = rules.trailers.checked_sub(begin).and_then(|left| left.checked_sub(2));
-            let line = self.lines.next(input, rules.bare_lf, left, TRAILERS_TOO_LARGE)?;
+            let line = self.lines.next(input, rules.loose, left, TRAILERS_TOO_LARGE)?;
             let Some(line) = line else { return Ok(None) };
             if line.is_empty() {
                 break;
             }
             if self.trailers.len() >= rules.trailer_fields {
-                return Err(TOO_MANY_TRAILERS);
+                return Err(TOO_MANY_FIELDS);
             }
             let (name, _) = self.trailers.add(line, begin)?;
-            // Trailers are never merged into the head here, but whoever does it further on would let one
-            // change framing, routing, identity, or how the body is read, after all of those were decided.
-            if !rules.any_trailer && !headers::may_trail(name.as_str()) {
+            // Trailers are never merged into the head here. A later hop may merge them, and one of them could change
+            // framing, routing, identity, or how the body is read, after those were decided.
+            if !rules.loose && !headers::may_trail(name.as_str()) {
                 return Err(bad("field that may not be a trailer"));
             }
         }
@@ -181,5 +176,3 @@ pub(super) const MERGED: usize = 16 * 1024 - SMALL as usize;
 
 const TRAILERS_TOO_LARGE: Refusal =
     refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "trailer section too large");
-const TOO_MANY_TRAILERS: Refusal =
-    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields");

@@ -17,7 +17,6 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Where the next line begins.
     pub(super) fn at(&self) -> usize {
         self.at
     }
@@ -53,7 +52,7 @@ impl Lines {
                 return Ok(None);
             }
             // RFC 9112 §2.2 lets a recipient take a bare LF for a line's end and a bare CR for a
-            // blank. Those who don't see another message.
+            // blank. Recipients that don't would see another message.
             [b'\r' | b'\n', ..] => return Err(bad("bare CR or LF")),
             _ => return Err(bad("control byte in a line")),
         };
@@ -62,10 +61,9 @@ impl Lines {
         Ok(Some(line))
     }
 
-    /// Takes the lines that were read off the input.
+    /// Takes off the lines that were read.
     pub(super) fn split(&mut self, input: &mut BytesMut) -> Bytes {
-        let lines = input.split_to(take(self).at.min(input.len()));
-        lines.freeze()
+        input.split_to(take(self).at.min(input.len())).freeze()
     }
 
     /// Drops the lines that were read.
@@ -77,24 +75,11 @@ impl Lines {
 /// How many bytes come before the first control byte that isn't HTAB.
 fn clean(bytes: &[u8]) -> usize {
     let is_control = |b: &u8| b.is_ascii_control() && *b != b'\t';
-    let mut clean = 0;
-    for word in bytes.chunks(8) {
-        let whole = <[u8; 8]>::try_from(word).map(u64::from_le_bytes);
-        if !whole.is_ok_and(has_no_control)
-            && let Some(at) = word.iter().position(is_control)
-        {
-            return clean + at;
-        }
-        clean += word.len();
-    }
-    clean
-}
-
-/// Whether none of eight bytes is a control byte, looked at together. HTAB counts as one.
-fn has_no_control(word: u64) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
-    (below(word, 0x20) | below(word ^ (ONES * 0x7f), 1)) & (ONES * 0x80) == 0
+    // No branch for each byte, so that the compiler compares many at once.
+    let is_clean = |block: &&[u8; 16]| !block.iter().fold(false, |any, b| any | is_control(b));
+    let clean = 16 * bytes.as_chunks().0.iter().take_while(is_clean).count();
+    let rest = bytes.get(clean..).unwrap_or_default();
+    clean + rest.iter().position(is_control).unwrap_or(rest.len())
 }
 
 /// Fields that were read, of lines that are still in the input.

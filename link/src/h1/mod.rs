@@ -35,7 +35,7 @@ pub use request::{Head, Request, RequestReader, is_host};
 pub use response::{Response, ResponseReader};
 pub use upgraded::{Upgraded, upgraded};
 
-/// Why a message is no message. Its sender is at fault.
+/// Why a message is refused. Its sender is at fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Refusal {
     /// How to answer a request, if an answer can still be sent.
@@ -50,18 +50,15 @@ impl From<Refusal> for io::Error {
     }
 }
 
-/// What is let pass, and how much of it.
+/// Tolerance and limits of a parser.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
-    /// A line may end with a bare LF (RFC 9112 §2.2). Never in the framing of chunks.
-    bare_lf: bool,
-    /// A chunk's size may be followed by blanks, and by extensions that are none.
-    loose_chunk_lines: bool,
-    /// Trailers may have any name: who passes them on takes out what may not be one.
-    any_trailer: bool,
+    /// A line may end with a bare LF (RFC 9112 §2.2), though never in the framing of chunks. A chunk's size may be
+    /// followed by blanks, and by malformed extensions. Trailers may have any name: the client takes out those that
+    /// may not be one.
+    loose: bool,
     /// Bytes of a head, its last empty line too.
     head: usize,
-    /// Fields of a head.
     fields: usize,
     /// Bytes of a line with a chunk's size.
     chunk_line: usize,
@@ -69,32 +66,26 @@ struct Rules {
     extensions: usize,
     /// Bytes of a trailer section, its last empty line too: checksums and signatures.
     trailers: usize,
-    /// Fields of it.
     trailer_fields: usize,
 }
 
-/// What a stranger's request must keep to.
+/// For a visitor's request.
 const STRICT: Rules = Rules {
-    bare_lf: false,
-    loose_chunk_lines: false,
-    any_trailer: false,
-    // What nginx takes by default (4 buffers of 8 KiB). A visitor holds this much of our memory before
-    // anybody knows what it wants.
+    loose: false,
+    // What nginx takes by default (4 buffers of 8 KiB). A visitor holds this much memory before its request is known.
     head: 32 << 10,
     // A browser sends about 20.
     fields: 100,
-    // The longest extension known of, a signature of the chunk, has 81 bytes.
+    // The longest known extension, a signature of the chunk, has 81 bytes.
     chunk_line: MAX_SIZE_DIGITS + 256,
     extensions: 8 << 10,
     trailers: 8 << 10,
     trailer_fields: 100,
 };
 
-/// What a response must keep to, of a server that was chosen: devices and old programs write such lines.
+/// For a response of a configured server: devices and old programs write such lines.
 const LOOSE: Rules = Rules {
-    bare_lf: true,
-    loose_chunk_lines: true,
-    any_trailer: true,
+    loose: true,
     // More than the gateway takes of a backend.
     head: 256 << 10,
     fields: 200,
@@ -104,12 +95,15 @@ const LOOSE: Rules = Rules {
     trailer_fields: 64,
 };
 
-/// What 64 bits take.
+/// Digits of 64 bits.
 const MAX_SIZE_DIGITS: usize = 16;
 
 const fn refuse(status: StatusCode, reason: &'static str) -> Refusal {
     Refusal { status, reason }
 }
+
+const TOO_MANY_FIELDS: Refusal =
+    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields");
 
 const fn bad(reason: &'static str) -> Refusal {
     refuse(StatusCode::BAD_REQUEST, reason)

@@ -17,14 +17,11 @@ use tokio::io::AsyncWrite;
 /// How the body is framed that is sent, and how much of it is to come.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Framing {
-    /// There is none, and nothing is said of it.
+    /// No body, and no field about it.
     #[default]
     None,
-    /// So many bytes.
     Length(u64),
-    /// Chunks, then trailers.
     Chunked,
-    /// Whatever comes until the connection ends.
     UntilClose,
 }
 
@@ -38,9 +35,8 @@ pub struct Outgoing {
     queue: VecDeque<Bytes>,
     len: usize,
     framing: Framing,
-    /// Something was written since the last flush.
     unflushed: bool,
-    /// Something was written at all.
+    /// Something was ever written.
     touched: bool,
 }
 
@@ -50,7 +46,6 @@ impl Outgoing {
         self.len
     }
 
-    /// Whether nothing waits, and nothing is unflushed.
     pub fn is_flushed(&self) -> bool {
         self.len == 0 && !self.unflushed
     }
@@ -120,7 +115,7 @@ impl Outgoing {
         self.queue.push_back(bytes);
     }
 
-    /// Writes all that waits. Ready when it is written.
+    /// Ready when nothing waits.
     ///
     /// # Errors
     /// The socket's.
@@ -143,10 +138,6 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
-    /// Flushes what was written.
-    ///
-    /// # Errors
-    /// The socket's.
     pub fn poll_flush(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),

@@ -6,27 +6,27 @@ use std::mem::{replace, take};
 use std::net::Ipv6Addr;
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
 use http::{Method, StatusCode, Uri, Version};
 
 use super::body::Decoder;
 use super::fields::{Found, Lines};
-use super::{Refusal, STRICT, bad, length, members, persists, refuse};
+use super::{Refusal, STRICT, TOO_MANY_FIELDS, bad, length, members, persists, refuse, says};
 use crate::limits::LENGTH_DIGITS;
 
 /// A request, up to its body.
 #[derive(Debug)]
 pub struct Request {
-    /// The head. Boxed, since it is passed from hand to hand.
+    /// Boxed, since it is moved often.
     pub parts: Box<Parts>,
-    /// What the head says of the message.
     pub head: Head,
-    /// Takes the body out of what follows.
     pub body: Decoder,
 }
 
-/// What a sound head says of its message.
+/// What a valid head says of its message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Head {
     /// Bytes of the body, where they are known (RFC 9112 §6.3). `None`: it comes in chunks.
@@ -36,13 +36,11 @@ pub struct Head {
     pub upgrade: bool,
     /// The body comes only after a 100 (RFC 9110 §10.1.1). False where there is none to come.
     pub expect_continue: bool,
-    /// HTTP/1.0 rather than 1.1.
     pub http10: bool,
     /// The connection may serve another request (RFC 9112 §9.3).
     pub keep_alive: bool,
 }
 
-/// A head as far as it has come.
 #[derive(Debug, Default)]
 pub struct RequestReader {
     lines: Lines,
@@ -62,7 +60,7 @@ impl RequestReader {
     /// grow at its end.
     ///
     /// # Errors
-    /// It is none. Nothing of `input` may be read any further.
+    /// It is malformed. Nothing more of `input` may be read.
     pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<Request>, Refusal> {
         loop {
             let begin = self.lines.at();
@@ -85,17 +83,20 @@ impl RequestReader {
         if self.begun.is_none() {
             let line = raw.get(self.lines.at()..).unwrap_or_default();
             let has_target = || line.iter().take(MAX_REQUEST_LINE).any(|byte| *byte == b' ');
-            let long = line.len() > MAX_REQUEST_LINE && !has_target();
-            let too_long = if long { METHOD_TOO_LONG } else { TARGET_TOO_LONG };
-            return self.lines.next(raw, STRICT.bare_lf, Some(MAX_REQUEST_LINE), too_long);
+            // RFC 9112 §3.
+            let too_long = match line.len() > MAX_REQUEST_LINE && !has_target() {
+                true => refuse(StatusCode::NOT_IMPLEMENTED, "method too long"),
+                false => refuse(StatusCode::URI_TOO_LONG, "request line too long"),
+            };
+            return self.lines.next(raw, STRICT.loose, Some(MAX_REQUEST_LINE), too_long);
         }
         let left = STRICT.head.checked_sub(self.lines.at()).and_then(|left| left.checked_sub(2));
-        self.lines.next(raw, STRICT.bare_lf, left, HEAD_TOO_LARGE)
+        self.lines.next(raw, STRICT.loose, left, HEAD_TOO_LARGE)
     }
 }
 
-/// What the request line and the fields so far said.
-#[derive(Debug)]
+/// The request line and the fields so far.
+#[derive(Debug, Default)]
 struct Begun {
     method: Method,
     target: Uri,
@@ -104,8 +105,6 @@ struct Begun {
     host: bool,
     length: Option<u64>,
     coding: Option<Coding>,
-    connection_upgrade: bool,
-    upgrade: bool,
     expect: bool,
 }
 
@@ -121,11 +120,11 @@ impl Begun {
             }
             port(value).ok_or(bad("malformed Host"))?;
         } else if *name == CONTENT_LENGTH {
-            // One with more digits would only be refused by whoever reads it after us.
+            // The next hop would refuse one with more digits.
             let digits = Some(value).filter(|digits| digits.len() <= LENGTH_DIGITS);
             let length = digits.and_then(|digits| length(digits, 10));
             let length = length.ok_or(bad("malformed Content-Length"))?;
-            // RFC 9112 §6.3 lets a recipient merge equal ones. Not everybody does.
+            // RFC 9112 §6.3 lets a recipient merge equal ones; not all do.
             if self.length.replace(length).is_some() {
                 return Err(bad("more than one Content-Length"));
             }
@@ -134,16 +133,11 @@ impl Begun {
             if self.coding.replace(coding).is_some() {
                 return Err(bad("more than one Transfer-Encoding"));
             }
-        } else if *name == CONNECTION {
-            self.connection_upgrade |= members(value).any(|m| m.eq_ignore_ascii_case(b"upgrade"));
-        } else if *name == UPGRADE {
-            // h2c is never agreed to: what follows is HTTP/1.1 then, as if nobody had asked.
-            self.upgrade |=
-                members(value).any(|m| !m.is_empty() && !m.eq_ignore_ascii_case(b"h2c"));
         } else if *name == EXPECT {
             // A second one, even an equal one, is an expectation other than 100-continue.
             if replace(&mut self.expect, true) || !value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(UNKNOWN_EXPECTATION);
+                let why = "expectation other than 100-continue";
+                return Err(refuse(StatusCode::EXPECTATION_FAILED, why));
             }
         }
         Ok(())
@@ -155,17 +149,22 @@ impl Begun {
             return Err(bad("no Host"));
         }
         let length = match (self.length, self.coding) {
-            // RFC 9110 §10.1.1: who expects a 100 has a body, and this one has no end (RFC 9112 §6.3).
-            (None, None) if self.expect && !self.http10 => return Err(UNFRAMED),
+            // RFC 9110 §10.1.1: a request that expects a 100 has a body, and this one has no end (RFC 9112 §6.3).
+            (None, None) if self.expect && !self.http10 => {
+                return Err(refuse(StatusCode::LENGTH_REQUIRED, "body without a length"));
+            }
             (None, None) => Some(0),
             // RFC 9110 §9.3.6: it has no meaning there.
             _ if self.method == Method::CONNECT => return Err(bad("CONNECT with a body")),
             (Some(length), None) => Some(length),
             (Some(_), Some(_)) => return Err(bad("Transfer-Encoding with Content-Length")),
-            // RFC 9112 §6.1: who forwarded it didn't understand it.
+            // RFC 9112 §6.1: a proxy that forwarded it didn't understand it.
             (None, Some(_)) if self.http10 => return Err(bad("Transfer-Encoding in HTTP/1.0")),
             (None, Some(Coding::Chunked)) => None,
-            (None, Some(Coding::Other)) => return Err(UNKNOWN_CODING),
+            (None, Some(Coding::Other)) => {
+                let why = "transfer coding other than chunked";
+                return Err(refuse(StatusCode::NOT_IMPLEMENTED, why));
+            }
         };
         let unframed = self.length.is_none() && self.coding.is_none();
         let (mut parts, ()) = http::Request::new(()).into_parts();
@@ -175,8 +174,8 @@ impl Begun {
         parts.headers = self.found.into_map(&lines)?;
         let head = Head {
             length,
-            // An upgrade after a body would have to wait for it; nobody does that.
-            upgrade: self.upgrade && self.connection_upgrade && !self.http10 && unframed,
+            // An upgrade after a body would have to wait for it; no known client asks for that.
+            upgrade: unframed && !self.http10 && asks_upgrade(&parts.headers),
             expect_continue: self.expect && length != Some(0) && !self.http10,
             http10: self.http10,
             keep_alive: persists(&parts.headers, self.http10),
@@ -184,6 +183,13 @@ impl Begun {
         let body = length.map_or_else(|| Decoder::chunked(&STRICT), Decoder::length);
         Ok(Request { parts: Box::new(parts), head, body })
     }
+}
+
+/// Never to h2c, which isn't agreed to: HTTP/1.1 follows, as without the field.
+fn asks_upgrade(fields: &HeaderMap) -> bool {
+    let mut protocols = fields.get_all(UPGRADE).into_iter().flat_map(|it| members(it.as_bytes()));
+    protocols.any(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"h2c"))
+        && says(fields, CONNECTION, "upgrade")
 }
 
 /// RFC 9112 §3: `method SP request-target SP HTTP-version`.
@@ -199,7 +205,8 @@ fn request_line(line: &[u8]) -> Result<Begun, Refusal> {
         b"HTTP/1.1" => false,
         b"HTTP/1.0" => true,
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-            return Err(UNKNOWN_VERSION);
+            let why = "HTTP version other than 1.0 and 1.1";
+            return Err(refuse(StatusCode::HTTP_VERSION_NOT_SUPPORTED, why));
         }
         _ => return Err(bad("malformed HTTP version")),
     };
@@ -207,13 +214,7 @@ fn request_line(line: &[u8]) -> Result<Begun, Refusal> {
         target: uri(&method, target).ok_or(bad("malformed request target"))?,
         method,
         http10,
-        found: Found::default(),
-        host: false,
-        length: None,
-        coding: None,
-        connection_upgrade: false,
-        upgrade: false,
-        expect: false,
+        ..Begun::default()
     })
 }
 
@@ -279,8 +280,8 @@ enum Coding {
 
 /// What a Transfer-Encoding says (RFC 9112 §6.1); `None` if it is malformed.
 fn coding(value: &[u8]) -> Option<Coding> {
-    // The whole registry (RFC 9112 §7.2). A name that isn't in it is no unknown coding but a
-    // misspelling that somebody may still take for `chunked`.
+    // The whole registry (RFC 9112 §7.2). A name that isn't in it is a misspelling that another server may still
+    // take for `chunked`.
     const REGISTERED: [&str; 5] = ["compress", "deflate", "gzip", "x-compress", "x-gzip"];
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let is_other =
@@ -296,17 +297,5 @@ fn coding(value: &[u8]) -> Option<Coding> {
 /// RFC 9112 §3 recommends to take 8,000 bytes at least.
 const MAX_REQUEST_LINE: usize = 8 << 10;
 
-const TARGET_TOO_LONG: Refusal = refuse(StatusCode::URI_TOO_LONG, "request line too long");
-/// RFC 9112 §3.
-const METHOD_TOO_LONG: Refusal = refuse(StatusCode::NOT_IMPLEMENTED, "method too long");
-const UNFRAMED: Refusal = refuse(StatusCode::LENGTH_REQUIRED, "body without a length");
 const HEAD_TOO_LARGE: Refusal =
     refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header section too large");
-const TOO_MANY_FIELDS: Refusal =
-    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields");
-const UNKNOWN_EXPECTATION: Refusal =
-    refuse(StatusCode::EXPECTATION_FAILED, "expectation other than 100-continue");
-const UNKNOWN_CODING: Refusal =
-    refuse(StatusCode::NOT_IMPLEMENTED, "transfer coding other than chunked");
-const UNKNOWN_VERSION: Refusal =
-    refuse(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP version other than 1.0 and 1.1");

@@ -18,15 +18,13 @@ use crate::limits::LENGTH_DIGITS;
 /// A response, up to its body.
 #[derive(Debug)]
 pub struct Response {
-    /// The head, without a length that doesn't frame the body.
+    /// Without a length that doesn't frame the body.
     pub parts: Parts,
-    /// Takes the body out of what follows.
     pub body: Decoder,
     /// The connection may serve another request (RFC 9112 §9.3).
     pub keep_alive: bool,
 }
 
-/// A head as far as it has come.
 #[derive(Debug)]
 pub struct ResponseReader {
     /// Bytes and fields that it may have.
@@ -54,7 +52,7 @@ impl ResponseReader {
     /// whole. Between two calls `input` may only grow at its end.
     ///
     /// # Errors
-    /// It is none. Nothing of `input` may be read any further.
+    /// It is malformed. Nothing more of `input` may be read.
     pub fn read(
         &mut self,
         input: &mut BytesMut,
@@ -63,7 +61,7 @@ impl ResponseReader {
         loop {
             let begin = self.lines.at();
             let left = self.most.0.checked_sub(begin).and_then(|left| left.checked_sub(2));
-            let line = self.lines.next(input, LOOSE.bare_lf, left, bad("its head is too long"))?;
+            let line = self.lines.next(input, LOOSE.loose, left, bad("its head is too long"))?;
             let Some(line) = line else { return Ok(None) };
             match (self.begun, line) {
                 (None, line) => self.begun = Some(status_line(line)?),
@@ -121,7 +119,7 @@ fn framing(
     let chunked = match (codings.next(), codings.next()) {
         (None, _) => false,
         (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
-        // We ask for no other (TE, RFC 9110 §10.1.4), and whoever asked us won't hear of it.
+        // The client asks for no other (TE, RFC 9110 §10.1.4).
         _ => return Err(bad("a transfer coding that nobody asked for")),
     };
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter();

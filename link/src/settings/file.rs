@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
-use super::{Given, Kind, Mark, Mistake, Mistakes, Origin, Place, Setting};
+use super::{Given, Kind, Mark, Mistake, Mistakes, Place, Setting};
 use crate::crypto;
 
 /// A value of the file and its place.
@@ -31,21 +31,8 @@ pub struct File {
     pub digest: [u8; 32],
 }
 
-/// The settings in one table of the file.
-#[derive(Clone, Debug, Default)]
-pub struct Table(BTreeMap<&'static str, Given>);
-
-impl Table {
-    /// What the table says of a setting.
-    pub fn get(&self, name: &str) -> Option<&Given> {
-        self.0.get(name)
-    }
-
-    /// The first of `names` that the table has.
-    pub fn first(&self, names: impl IntoIterator<Item = &'static str>) -> Option<&Given> {
-        names.into_iter().find_map(|name| self.get(name))
-    }
-}
+/// The settings in one table of the file, by name.
+pub type Table = BTreeMap<&'static str, Given>;
 
 impl File {
     /// Reads a file. Blocks.
@@ -155,8 +142,8 @@ impl File {
                     if setting.kind == Kind::Path {
                         texts.iter_mut().for_each(|path| *path = self.beside(path));
                     }
-                    let origin = Origin::Key(self.place(at), setting.dashed());
-                    table.0.insert(setting.name, Given { origin, texts });
+                    let (name, place) = (setting.dashed(), Some(self.place(at)));
+                    table.insert(setting.name, Given { name, is_flag: false, place, texts });
                 }
                 Err((span, why)) => {
                     let at = span.map_or(at, |span| span.start);

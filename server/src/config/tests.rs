@@ -33,7 +33,7 @@ fn the_defaults_are_those_of_the_documentation() {
         panic!("no token was made")
     };
     assert_eq!(keys, [token.public()]);
-    assert_eq!(config.backend_alpn, alpn::backend_labels());
+    assert_eq!(config.backend_alpn, alpn::BACKEND_LABELS);
     assert_eq!(config.limits.head.as_secs(), 120);
     assert_eq!(config.limits.stall.as_secs(), 300);
     assert_eq!(config.limits.grace.as_secs(), 30);
