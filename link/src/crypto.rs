@@ -40,7 +40,7 @@ const AES_128: [CipherSuite; 3] = [
     CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 ];
 
-/// Makes the tickets by which a visitor resumes; the keys rotate by themselves.
+/// Makes tickets for resumption; the keys rotate by themselves.
 pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
     backing::Ticketer::new()
 }
@@ -123,7 +123,7 @@ pub(crate) fn hex_value(digit: u8) -> Option<u8> {
 const PIN_PREFIX: &str = "sha256:";
 
 /// The part of rustls' `ServerCertVerifier` and `ClientCertVerifier` that checks the signatures of a handshake, as the
-/// provider does: whoever shows a certificate must hold its key.
+/// provider does: a peer must hold the key of the certificate that it shows.
 #[macro_export]
 macro_rules! verify_signatures {
     () => {

@@ -1,4 +1,4 @@
-//! Files with secrets, and files that a program writes, of which a reader sees the old text or the new one.
+//! Files with secrets, and atomic replacement of files.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,10 +8,11 @@ use std::path::Path;
 
 use crate::crypto;
 
-/// Writes a file whole, in place of what is there. A new one is for its owner alone if it is `secret`. Blocks.
+/// Replaces a file: a reader sees the old text or the new one. A new file is readable by its owner alone if it is
+/// `secret`. Blocks.
 ///
 /// # Errors
-/// Those of the file system; then what was there stays.
+/// Those of the file system; then the old file stays.
 pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(format!(".{}", crypto::hex(&crypto::random::<6>())));

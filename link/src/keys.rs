@@ -20,12 +20,12 @@ pub fn parse_keys(text: &str) -> Result<Vec<PublicKey>, KeysError> {
     if keys.is_empty() { Err(KeysError::NoKey) } else { Ok(keys) }
 }
 
-/// Whether a token file holds a private half, so that others shouldn't read it.
+/// Whether a token file holds a private half, so that other users must not read it.
 pub fn holds_secret(text: &str) -> bool {
     words(text).any(|(_, word)| matches!(parse_half(word), Ok(Half::Private(_))))
 }
 
-/// Each line's number, from 1, and what is on it beside blanks and comments.
+/// Each line's number, from 1, and its text without blanks around it and comments.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.split('\n').enumerate();
     // `#` isn't in the alphabet of base64url, so it can't be part of a key.

@@ -1,7 +1,7 @@
-//! Lines for whoever watches, one for each exchange. They begin as the log's do: `2026-01-31T12:34:56.789Z`.
+//! Lines on the terminal, one for each exchange. They begin as the log's do: `2026-01-31T12:34:56.789Z`.
 //!
-//! Invariant: nobody waits for the terminal. Lines go through a bounded queue to a thread of their own;
-//! what doesn't fit is dropped and counted.
+//! Invariant: no exchange waits for the terminal. Lines go through a bounded queue to a thread of their own;
+//! lines without room are dropped and counted.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ fn write(lines: &Receiver<String>, mut out: impl Write, dropped: impl Fn() -> u6
         if lost > 0 {
             text.push_str(&format!("({lost} lines more than could be written)\n"));
         }
-        // A closed terminal is no reason to stop serving; the lines are then lost, as was wanted.
+        // A closed terminal is no reason to stop serving.
         let _ = out.write_all(text.as_bytes());
         let _ = out.flush();
         if written > MANY {
@@ -98,7 +98,6 @@ fn clock(text: &mut String, now: SystemTime) {
     text.extend(digits.map(char::from));
 }
 
-/// Appends a number.
 pub fn number(text: &mut String, number: u64) {
     if number >= 10 {
         self::number(text, number / 10);
@@ -108,12 +107,11 @@ pub fn number(text: &mut String, number: u64) {
 
 /// Most lines are shorter.
 const LINE: usize = 160;
-/// A screen scrolls by faster than this is read; a pipe takes it in one gulp. What comes within [`PAUSE`] at
-/// 100,000 exchanges a second.
+/// The lines of a [`PAUSE`] at 100,000 exchanges a second.
 const QUEUE: usize = 2048;
-/// Too short to see.
+/// Too short to notice.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Lines within a pause that nobody reads as they come.
+/// More lines within a pause can't be read as they come.
 const MANY: usize = 64;
 
 #[cfg(test)]

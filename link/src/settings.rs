@@ -126,6 +126,7 @@ macro_rules! settings {
         }
 
         impl $args {
+            /// All settings.
             pub const SETTINGS: &'static [$crate::settings::Setting] = &[
                 $( $crate::settings::Setting {
                     name: stringify!($name),
@@ -141,6 +142,7 @@ macro_rules! settings {
                 }, )*
             ];
 
+            /// The texts of each flag.
             pub fn given(&self) -> $crate::settings::Flags {
                 [$( (stringify!($name), $crate::settings::Flag::texts(&self.$name)), )+].into()
             }
@@ -158,12 +160,8 @@ pub struct Sources<'a> {
     pub mistakes: &'a Mistakes,
 }
 
-/// How far away from the user a setting was made: 0 is the command line, 1 the environment, [`FILE`] and more the
-/// tables of the file.
-type Level = usize;
-
-/// The level of the first table of the file.
-const FILE: Level = 2;
+/// The level of the file's first table; 0 is the command line's, 1 the environment's. The lowest level counts.
+const FILE: usize = 2;
 
 /// A value that was given for a setting.
 #[derive(Clone, Debug)]
@@ -210,7 +208,7 @@ impl Given {
 impl Sources<'_> {
     /// The value of a setting from the source that counts most.
     pub fn get(&self, name: &'static str) -> Option<Given> {
-        self.find(name).map(|(_, given)| given)
+        (0..FILE + self.tables.len()).find_map(|level| self.at(level, name))
     }
 
     /// The value of a setting, as [`Scalar`] reads it.
@@ -259,9 +257,7 @@ impl Sources<'_> {
     /// The first value that a flag or a variable gives for a setting marked so.
     pub fn outside_file(&self, mark: Mark) -> Option<Given> {
         let mut marked = self.settings.iter().filter(|setting| setting.is(mark));
-        marked.find_map(|setting| {
-            self.find(setting.name).filter(|(level, _)| *level < FILE).map(|(_, given)| given)
-        })
+        marked.find_map(|setting| self.get(setting.name).filter(|given| given.place.is_none()))
     }
 
     fn setting(&self, name: &str) -> &'static Setting {
@@ -269,12 +265,8 @@ impl Sources<'_> {
         found.expect("a setting that the program declares")
     }
 
-    fn find(&self, name: &'static str) -> Option<(Level, Given)> {
-        (0..FILE + self.tables.len()).find_map(|level| Some((level, self.at(level, name)?)))
-    }
-
     /// The value of a setting at one level.
-    fn at(&self, level: Level, name: &'static str) -> Option<Given> {
+    fn at(&self, level: usize, name: &'static str) -> Option<Given> {
         let setting = self.setting(name);
         let (name, texts) = match level {
             0 => {

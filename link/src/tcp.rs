@@ -1,4 +1,4 @@
-//! Socket options that a tunnel's TCP connection needs on both ends, and whose addresses are who can read along.
+//! Socket options of a tunnel's TCP connection on both ends, and addresses that no stranger has.
 
 use std::io;
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ pub fn tune(socket: &TcpStream, patience: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether an address can't be that of a stranger: this machine's or the private network's.
+/// Whether an address is this machine's or the private network's, so that no stranger can have it.
 pub fn is_near(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),

@@ -57,8 +57,8 @@ impl Token {
 
     /// Makes a certificate for this key, signed by itself, and gives the key along.
     ///
-    /// `common_name` names the tunnel; `O` is [`ORGANIZATION`]. The dates are as wide as can be: a
-    /// laptop whose clock is wrong must get in, and the gateway looks at the key alone.
+    /// `common_name` names the tunnel; `O` is [`ORGANIZATION`]. Any date is within its validity: a laptop with a wrong
+    /// clock must be admitted, and the gateway checks the key alone.
     pub fn certificate(
         &self,
         common_name: &str,
@@ -66,7 +66,7 @@ impl Token {
         self.certificate_asking(common_name, None, None)
     }
 
-    /// The same, with what is asked for as `OU`: the dynamic name ([`is_name`]), and the path, which begins with `/`.
+    /// The same, with `OU`s for the requested dynamic name ([`is_name`]) and path, which begins with `/`.
     pub fn certificate_asking(
         &self,
         common_name: &str,
@@ -147,7 +147,6 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// Either half, where both will do.
 pub(crate) enum Half {
     Private(Token),
     Public(PublicKey),
@@ -166,7 +165,7 @@ pub(crate) fn parse_half(word: &str) -> Result<Half, TokenError> {
     }
 }
 
-/// Whether a text might be a token, so that no message should quote it.
+/// Whether a text may be a token, so that no message may quote it.
 pub fn begins_like_one(text: &str) -> bool {
     trim(text).starts_with(PREFIX)
 }

@@ -1,21 +1,21 @@
 //! A chunked body and its trailers (RFC 9112 §7.1).
 
 use bytes::{Buf, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 
 use super::body::{Part, take};
-use super::fields::{Found, Lines};
-use super::{MAX_SIZE_DIGITS, Refusal, Rules, TOO_MANY_FIELDS, bad, length, refuse};
+use super::fields::Section;
+use super::{MAX_SIZE_DIGITS, Refusal, Rules, bad, length};
 use crate::headers;
 
 #[derive(Debug)]
 pub struct Chunks {
     rules: &'static Rules,
     state: State,
-    lines: Lines,
+    /// The current chunk line, or the trailers.
+    lines: Section,
     /// Bytes of chunk extensions so far.
     extensions: usize,
-    trailers: Found,
 }
 
 /// ```text
@@ -34,8 +34,7 @@ enum State {
 
 impl Chunks {
     pub(super) fn new(rules: &'static Rules) -> Self {
-        let (lines, trailers) = (Lines::default(), Found::default());
-        Self { rules, state: State::Size, lines, extensions: 0, trailers }
+        Self { rules, state: State::Size, lines: Section::default(), extensions: 0 }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -85,7 +84,7 @@ impl Chunks {
     fn size(&mut self, input: &mut BytesMut) -> Result<Option<u64>, Refusal> {
         let too_long = bad("chunk line too long");
         // Never with a bare LF: a chunk's line says where the next one begins.
-        let line = self.lines.next(input, false, Some(self.rules.chunk_line), too_long)?;
+        let line = self.lines.line(input, false, self.rules.chunk_line, too_long)?;
         let Some(line) = line else { return Ok(None) };
         let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
         let (digits, extensions) = line.split_at_checked(digits).unwrap_or((line, &[]));
@@ -109,17 +108,9 @@ impl Chunks {
     fn trailers(&mut self, input: &mut BytesMut) -> Result<Option<HeaderMap>, Refusal> {
         let rules = self.rules;
         loop {
-            let begin = self.lines.at();
-            let left = rules.trailers.checked_sub(begin).and_then(|left| left.checked_sub(2));
-            let line = self.lines.next(input, rules.loose, left, TRAILERS_TOO_LARGE)?;
-            let Some(line) = line else { return Ok(None) };
-            if line.is_empty() {
-                break;
-            }
-            if self.trailers.len() >= rules.trailer_fields {
-                return Err(TOO_MANY_FIELDS);
-            }
-            let (name, _) = self.trailers.add(line, begin)?;
+            let field = self.lines.field(input, rules.loose, &rules.trailers)?;
+            let Some(field) = field else { return Ok(None) };
+            let Some((name, _)) = field else { break };
             // Trailers are never merged into the head here. A later hop may merge them, and one of them could change
             // framing, routing, identity, or how the body is read, after those were decided.
             if !rules.loose && !headers::may_trail(name.as_str()) {
@@ -127,7 +118,7 @@ impl Chunks {
             }
         }
         self.state = State::Done;
-        let fields = std::mem::take(&mut self.trailers).into_map(&self.lines.split(input))?;
+        let fields = self.lines.end(input)?;
         Ok((!fields.is_empty()).then_some(fields))
     }
 }
@@ -173,6 +164,3 @@ fn after_quoted(mut raw: &[u8]) -> Option<&[u8]> {
 pub(super) const SMALL: u64 = 4 * 1024;
 /// One DATA frame of the default size (RFC 9113 §6.5.2).
 pub(super) const MERGED: usize = 16 * 1024 - SMALL as usize;
-
-const TRAILERS_TOO_LARGE: Refusal =
-    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "trailer section too large");

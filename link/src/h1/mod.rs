@@ -1,7 +1,7 @@
 //! HTTP/1.1, read and written (RFC 9112): one codec for both roles. Pure: no I/O and no clock.
 //!
 //! In:  a peer's bytes, in pieces of any size; or a message to send.
-//! Out: heads as http's `Parts`, with what they say of the body and of the connection; bodies without
+//! Out: heads as http's `Parts`, with the framing of the body and the persistence of the connection; bodies without
 //! their framing; or why the connection must end. And the same in the other direction.
 //!
 //! Invariant: an accepted byte has one reading. Where two servers are known to read a request
@@ -26,11 +26,15 @@ mod upgraded;
 use std::io;
 
 use http::StatusCode;
-use http::header::{CONNECTION, HeaderMap, HeaderName};
+use http::header::{CONNECTION, HeaderMap};
+
+use crate::headers::says;
+use fields::Limits;
 
 pub use ask::ask;
 pub use body::{Decoder, Part};
 pub use outgoing::{Framing, Outgoing, OutgoingError, write_request, write_response};
+pub(crate) use request::port;
 pub use request::{Head, Request, RequestReader, is_host};
 pub use response::{Response, ResponseReader};
 pub use upgraded::{Upgraded, upgraded};
@@ -57,42 +61,34 @@ struct Rules {
     /// followed by blanks, and by malformed extensions. Trailers may have any name: the client takes out those that
     /// may not be one.
     loose: bool,
-    /// Bytes of a head, its last empty line too.
-    head: usize,
-    fields: usize,
+    head: Limits,
     /// Bytes of a line with a chunk's size.
     chunk_line: usize,
     /// Bytes of the chunk extensions of a body: they cost work and deliver nothing (CVE-2023-39326).
     extensions: usize,
-    /// Bytes of a trailer section, its last empty line too: checksums and signatures.
-    trailers: usize,
-    trailer_fields: usize,
+    trailers: Limits,
 }
 
 /// For a visitor's request.
 const STRICT: Rules = Rules {
     loose: false,
-    // What nginx takes by default (4 buffers of 8 KiB). A visitor holds this much memory before its request is known.
-    head: 32 << 10,
-    // A browser sends about 20.
-    fields: 100,
+    // The bytes are nginx's default (4 buffers of 8 KiB): a visitor holds them before its request is known. A browser
+    // sends about 20 fields.
+    head: Limits { bytes: 32 << 10, fields: 100, too_large: too_large("header section too large") },
     // The longest known extension, a signature of the chunk, has 81 bytes.
     chunk_line: MAX_SIZE_DIGITS + 256,
     extensions: 8 << 10,
-    trailers: 8 << 10,
-    trailer_fields: 100,
+    trailers: Limits { bytes: 8 << 10, fields: 100, too_large: TRAILERS_TOO_LARGE },
 };
 
 /// For a response of a configured server: devices and old programs write such lines.
 const LOOSE: Rules = Rules {
     loose: true,
     // More than the gateway takes of a backend.
-    head: 256 << 10,
-    fields: 200,
+    head: Limits { bytes: 256 << 10, fields: 200, too_large: bad("its head is too long") },
     chunk_line: 4 << 10,
     extensions: usize::MAX,
-    trailers: 16 << 10,
-    trailer_fields: 64,
+    trailers: Limits { bytes: 16 << 10, fields: 64, too_large: TRAILERS_TOO_LARGE },
 };
 
 /// Digits of 64 bits.
@@ -102,27 +98,19 @@ const fn refuse(status: StatusCode, reason: &'static str) -> Refusal {
     Refusal { status, reason }
 }
 
-const TOO_MANY_FIELDS: Refusal =
-    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields");
+const fn too_large(reason: &'static str) -> Refusal {
+    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason)
+}
+
+const TRAILERS_TOO_LARGE: Refusal = too_large("trailer section too large");
 
 const fn bad(reason: &'static str) -> Refusal {
     refuse(StatusCode::BAD_REQUEST, reason)
 }
 
-/// Whether a list-valued field has that member, in whatever case.
-pub fn says(fields: &HeaderMap, name: HeaderName, member: &str) -> bool {
-    let mut members = fields.get_all(name).into_iter().flat_map(|it| members(it.as_bytes()));
-    members.any(|it| it.eq_ignore_ascii_case(member.as_bytes()))
-}
-
 /// Whether the connection may serve another message after this one (RFC 9112 §9.3).
 fn persists(fields: &HeaderMap, http10: bool) -> bool {
     !says(fields, CONNECTION, "close") && (!http10 || says(fields, CONNECTION, "keep-alive"))
-}
-
-/// The members of a comma-separated list (RFC 9110 §5.6.1), empty ones too.
-fn members(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
 /// A length in digits of `radix`, and nothing but digits: no sign, prefix, separator or blank.

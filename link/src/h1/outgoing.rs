@@ -1,4 +1,4 @@
-//! Messages on their way to a socket: heads written, bodies put into their framing (RFC 9112 §6 and §7).
+//! Messages to a socket: heads, and bodies in their framing (RFC 9112 §6 and §7).
 //!
 //! Invariant: a body that broke off never gets its end.
 
@@ -14,7 +14,7 @@ use http::header::{
 use http::{Method, StatusCode};
 use tokio::io::AsyncWrite;
 
-/// How the body is framed that is sent, and how much of it is to come.
+/// The framing of a body that is sent, and the length of its rest.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Framing {
     /// No body, and no field about it.
@@ -29,7 +29,7 @@ pub enum Framing {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct OutgoingError;
 
-/// What waits for the socket, and how the body under way is framed.
+/// The bytes that wait for the socket, and the framing of the current body.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     queue: VecDeque<Bytes>,
@@ -55,7 +55,7 @@ impl Outgoing {
         self.queue.front().filter(|_| !self.touched)
     }
 
-    /// Adds a head whose body, if there is one, is framed like this.
+    /// Adds a head, and the framing of its body.
     pub fn head(&mut self, head: Bytes, framing: Framing) {
         self.framing = framing;
         self.push(head);
@@ -165,7 +165,7 @@ impl Outgoing {
     }
 }
 
-/// Writes a request's head. Of the fields, `Host` and those that frame the body are given apart.
+/// Writes a request's head. Among the fields, `Host` and those that frame the body don't count.
 pub fn write_request(
     method: &Method,
     target: &str,
@@ -186,9 +186,8 @@ pub fn write_request(
     out.freeze()
 }
 
-/// Writes a response's head: its fields, and what is said of the body and of the connection besides (`Connection: close`
-/// or `keep-alive`, where that isn't plain). A length among the fields stays where there is no body whose framing
-/// says it (RFC 9110 §9.3.2).
+/// Writes a response's head: its fields, the framing, and `Connection` where that isn't the default. A length among the
+/// fields stays where there is no framing (RFC 9110 §9.3.2).
 pub fn write_response(
     (status, http10): (StatusCode, bool),
     fields: &HeaderMap,
@@ -229,5 +228,5 @@ fn write_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
 
 /// Most heads are shorter.
 const HEAD: usize = 512;
-/// Pieces that one write takes at most; bodies come in pieces of 16 KiB.
+/// Pieces of one write; bodies come in pieces of 16 KiB.
 const BATCH: usize = 12;

@@ -7,14 +7,15 @@ use std::net::Ipv6Addr;
 
 use bytes::BytesMut;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, StatusCode, Uri, Version};
 
 use super::body::Decoder;
-use super::fields::{Found, Lines};
-use super::{Refusal, STRICT, TOO_MANY_FIELDS, bad, length, members, persists, refuse, says};
+use super::fields::Section;
+use super::{Refusal, STRICT, bad, length, persists, refuse};
+use crate::headers::{members, says};
 use crate::limits::LENGTH_DIGITS;
 
 /// A request, up to its body.
@@ -43,7 +44,7 @@ pub struct Head {
 
 #[derive(Debug, Default)]
 pub struct RequestReader {
-    lines: Lines,
+    section: Section,
     /// An empty line came before the request line.
     skipped: bool,
     /// From the request line on.
@@ -53,7 +54,7 @@ pub struct RequestReader {
 impl RequestReader {
     /// Whether nothing of a request line has come. A stray empty line is nothing.
     pub fn is_fresh(&self) -> bool {
-        self.begun.is_none() && self.lines.is_fresh()
+        self.begun.is_none() && self.section.is_fresh()
     }
 
     /// Takes a head off the front of `input`; `None` while it isn't whole. Between two calls `input` may only
@@ -62,36 +63,36 @@ impl RequestReader {
     /// # Errors
     /// It is malformed. Nothing more of `input` may be read.
     pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<Request>, Refusal> {
-        loop {
-            let begin = self.lines.at();
-            let Some(line) = self.line(input)? else { return Ok(None) };
-            match (&mut self.begun, line) {
+        while self.begun.is_none() {
+            let Some(line) = self.first_line(input)? else { return Ok(None) };
+            match line {
                 // RFC 9112 §2.2: old clients send a CRLF after a body. One, and only there.
-                (None, []) if !self.skipped => self.skipped = true,
-                (None, []) => return Err(bad("empty lines before the request line")),
-                (None, line) => self.begun = Some(Box::new(request_line(line)?)),
-                (Some(_), []) => break,
-                (Some(begun), line) => begun.add(line, begin)?,
+                [] if !replace(&mut self.skipped, true) => {}
+                [] => return Err(bad("empty lines before the request line")),
+                line => self.begun = Some(Box::new(request_line(line)?)),
             }
         }
-        let Self { mut lines, begun, .. } = take(self);
-        let begun = begun.ok_or(bad("no request line"))?;
-        begun.end(lines.split(input)).map(Some)
+        let begun = self.begun.as_mut().ok_or(bad("no request line"))?;
+        loop {
+            let field = self.section.field(input, STRICT.loose, &STRICT.head)?;
+            let Some(field) = field else { return Ok(None) };
+            let Some((name, value)) = field else { break };
+            begun.add(name, value)?;
+        }
+        let request = take(begun).end(self.section.end(input)?)?;
+        *self = Self::default();
+        Ok(Some(request))
     }
 
-    fn line<'a>(&mut self, raw: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
-        if self.begun.is_none() {
-            let line = raw.get(self.lines.at()..).unwrap_or_default();
-            let has_target = || line.iter().take(MAX_REQUEST_LINE).any(|byte| *byte == b' ');
-            // RFC 9112 §3.
-            let too_long = match line.len() > MAX_REQUEST_LINE && !has_target() {
-                true => refuse(StatusCode::NOT_IMPLEMENTED, "method too long"),
-                false => refuse(StatusCode::URI_TOO_LONG, "request line too long"),
-            };
-            return self.lines.next(raw, STRICT.loose, Some(MAX_REQUEST_LINE), too_long);
-        }
-        let left = STRICT.head.checked_sub(self.lines.at()).and_then(|left| left.checked_sub(2));
-        self.lines.next(raw, STRICT.loose, left, HEAD_TOO_LARGE)
+    fn first_line<'a>(&mut self, raw: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
+        let line = raw.get(self.section.at()..).unwrap_or_default();
+        let has_target = || line.iter().take(MAX_REQUEST_LINE).any(|byte| *byte == b' ');
+        // RFC 9112 §3.
+        let too_long = match line.len() > MAX_REQUEST_LINE && !has_target() {
+            true => refuse(StatusCode::NOT_IMPLEMENTED, "method too long"),
+            false => refuse(StatusCode::URI_TOO_LONG, "request line too long"),
+        };
+        self.section.line(raw, STRICT.loose, MAX_REQUEST_LINE, too_long)
     }
 }
 
@@ -101,7 +102,6 @@ struct Begun {
     method: Method,
     target: Uri,
     http10: bool,
-    found: Found,
     host: bool,
     length: Option<u64>,
     coding: Option<Coding>,
@@ -109,11 +109,7 @@ struct Begun {
 }
 
 impl Begun {
-    fn add(&mut self, line: &[u8], begin: usize) -> Result<(), Refusal> {
-        if self.found.len() >= STRICT.fields {
-            return Err(TOO_MANY_FIELDS);
-        }
-        let (name, value) = self.found.add(line, begin)?;
+    fn add(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Refusal> {
         if *name == HOST {
             if replace(&mut self.host, true) {
                 return Err(bad("more than one Host"));
@@ -144,7 +140,7 @@ impl Begun {
     }
 
     /// The whole head; the rules that take more than one field to break.
-    fn end(self, lines: bytes::Bytes) -> Result<Request, Refusal> {
+    fn end(self, fields: HeaderMap) -> Result<Request, Refusal> {
         if !self.host && !self.http10 {
             return Err(bad("no Host"));
         }
@@ -171,7 +167,7 @@ impl Begun {
         parts.method = self.method;
         parts.uri = self.target;
         parts.version = if self.http10 { Version::HTTP_10 } else { Version::HTTP_11 };
-        parts.headers = self.found.into_map(&lines)?;
+        parts.headers = fields;
         let head = Head {
             length,
             // An upgrade after a body would have to wait for it; no known client asks for that.
@@ -187,8 +183,7 @@ impl Begun {
 
 /// Never to h2c, which isn't agreed to: HTTP/1.1 follows, as without the field.
 fn asks_upgrade(fields: &HeaderMap) -> bool {
-    let mut protocols = fields.get_all(UPGRADE).into_iter().flat_map(|it| members(it.as_bytes()));
-    protocols.any(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"h2c"))
+    members(fields, UPGRADE).any(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"h2c"))
         && says(fields, CONNECTION, "upgrade")
 }
 
@@ -242,7 +237,7 @@ fn uri(method: &Method, target: &[u8]) -> Option<Uri> {
 ///
 /// Requests are routed by this, so a host has one spelling: percent-encoding and sub-delims, which
 /// RFC 3986 §3.2.2 allows and no name in use has, are refused, and so is a comma-separated list.
-fn port(authority: &[u8]) -> Option<&str> {
+pub(crate) fn port(authority: &[u8]) -> Option<&str> {
     let authority = str::from_utf8(authority).ok()?;
     let rest = if let Some(bracketed) = authority.strip_prefix('[') {
         let (address, rest) = bracketed.split_once(']')?;
@@ -289,13 +284,10 @@ fn coding(value: &[u8]) -> Option<Coding> {
     if is_chunked(value) {
         return Some(Coding::Chunked);
     }
-    let mut codings = members(value);
+    let mut codings = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
     let last = codings.next_back()?;
     ((is_chunked(last) || is_other(last)) && codings.all(is_other)).then_some(Coding::Other)
 }
 
 /// RFC 9112 §3 recommends to take 8,000 bytes at least.
 const MAX_REQUEST_LINE: usize = 8 << 10;
-
-const HEAD_TOO_LARGE: Refusal =
-    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header section too large");

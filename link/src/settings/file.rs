@@ -61,12 +61,11 @@ impl File {
         Self { path: Path::new(path).into(), text, digest: [0; 32] }
     }
 
-    /// The folder of the file, where its relative paths begin.
+    /// Relative paths begin there.
     pub fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// The place of a byte.
     pub fn place(&self, at: usize) -> Place {
         let before = self.text.get(..at).unwrap_or(&self.text);
         let line = before.rsplit('\n').next().unwrap_or_default();
@@ -77,12 +76,11 @@ impl File {
         }
     }
 
-    /// A mistake at a byte.
     pub fn wrong(&self, at: usize, sentence: impl std::fmt::Display) -> Mistake {
         Mistake::new(sentence).at(self.place(at))
     }
 
-    /// The whole document, with underscores in all keys.
+    /// The document, with underscores in all keys.
     pub fn parse(&self, mistakes: &Mistakes) -> Option<Value<'_>> {
         let table = DeTable::parse(&self.text).map_err(|err| {
             let at = err.span().map_or(0, |span| span.start);
@@ -137,7 +135,7 @@ impl File {
         for setting in settings.iter().filter(|setting| !setting.is(Mark::Secret)) {
             let Some(value) = take(value, setting.name) else { continue };
             let at = value.span().start;
-            match texts(setting.kind, value.get_ref()) {
+            match texts(setting.kind, &value) {
                 Ok(mut texts) => {
                     if setting.kind == Kind::Path {
                         texts.iter_mut().for_each(|path| *path = self.beside(path));
@@ -145,8 +143,7 @@ impl File {
                     let (name, place) = (setting.dashed(), Some(self.place(at)));
                     table.insert(setting.name, Given { name, is_flag: false, place, texts });
                 }
-                Err((span, why)) => {
-                    let at = span.map_or(at, |span| span.start);
+                Err((at, why)) => {
                     mistakes.add(self.wrong(at, format!("`{}` {why}", setting.name)));
                 }
             }
@@ -154,12 +151,11 @@ impl File {
         table
     }
 
-    /// A path, from the folder of the file where it is relative.
     pub fn beside(&self, path: &str) -> String {
         self.folder().join(path).to_str().unwrap_or(path).to_owned()
     }
 
-    /// The tables below a key, of which one alone needs no brackets.
+    /// The tables below a key; one alone needs no brackets.
     pub fn tables<'a>(
         &self,
         value: &mut Value<'a>,
@@ -179,7 +175,7 @@ impl File {
         Some((span, tables))
     }
 
-    /// A mistake for each key that a table still has. `name` is what the sentences call the table.
+    /// Notes each key that a table still has. The sentences call the table `name`.
     pub fn unknown(
         &self,
         value: Value<'_>,
@@ -200,8 +196,8 @@ impl File {
         }
     }
 
-    /// A table by its schema, in which each field is optional. The sentences call the table `name`. What
-    /// can't be read is noted and left out, so that the other mistakes of the table are told as well.
+    /// A table by its schema, in which each field is optional. The sentences call the table `name`. A malformed field
+    /// is noted and left out, so that all mistakes of the table are found.
     pub fn schema<T: DeserializeOwned>(
         &self,
         mut value: Value<'_>,
@@ -242,7 +238,7 @@ pub fn take_table<'a>(value: &mut Value<'a>, key: &str) -> Option<Value<'a>> {
     take(value, key)
 }
 
-/// Takes out of a table whatever stands at a byte: a field, or one item of its array. The field's key.
+/// Takes a field, or one item of its array, out of a table, by the place of a byte. Returns the field's key.
 fn take_at(value: &mut Value<'_>, at: usize) -> Option<String> {
     let DeValue::Table(table) = value.get_mut() else { return None };
     let is_there = |span: Range<usize>| span.contains(&at) || span.start == at;
@@ -262,8 +258,7 @@ fn take_at(value: &mut Value<'_>, at: usize) -> Option<String> {
     Some(name)
 }
 
-/// What a deserializer says, in a sentence for the user, and without the value that it quotes: a password where a
-/// table should be is nothing for a log.
+/// A deserializer's message as a sentence for the operator, without the quoted value, which may be a password.
 fn sentence(message: &str, key: &str, table: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field `") {
         return is_unknown(rest.split('`').next().unwrap_or(key), table);
@@ -283,17 +278,8 @@ fn is_unknown(key: &str, table: &str) -> String {
     format!("`{}` isn't a key of {table}; check its spelling{hint}", key.escape_debug())
 }
 
-/// What a value says, as a variable would say it; or what its key takes, and what takes the blame.
-fn texts(
-    kind: Kind,
-    value: &DeValue<'_>,
-) -> Result<Vec<String>, (Option<Range<usize>>, &'static str)> {
-    let text = |value: &DeValue<'_>| match value {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().replace('_', "")),
-        DeValue::Float(number) => Some(number.as_str().replace('_', "")),
-        _ => None,
-    };
+/// The texts of a value, as in a variable; or the place of the mistake, and the sentence's end.
+fn texts(kind: Kind, value: &Value<'_>) -> Result<Vec<String>, (usize, &'static str)> {
     let wanted = match kind {
         Kind::Text => "takes a text",
         Kind::List | Kind::Commas => "takes a text, or a list of texts",
@@ -302,20 +288,23 @@ fn texts(
         Kind::Path => "takes a path",
         Kind::Switch => "takes true or false",
     };
-    let one = match (kind, value) {
-        (Kind::List | Kind::Commas, DeValue::Array(items)) => {
-            let texts =
-                items.iter().map(|item| text(item.get_ref()).ok_or((Some(item.span()), wanted)));
-            return texts.collect();
-        }
-        (Kind::Switch, DeValue::Boolean(on)) => Some(on.to_string()),
-        (Kind::Switch, _) => None,
-        (Kind::Path, _) => value.as_str().map(str::to_owned),
-        _ => text(value),
+    let text = |value: &Value<'_>| {
+        let text = match (kind, value.get_ref()) {
+            (Kind::Switch, DeValue::Boolean(on)) => Some(on.to_string()),
+            (Kind::Switch, _) => None,
+            (_, DeValue::String(text)) => Some(text.to_string()),
+            (Kind::Path, _) => None,
+            (_, DeValue::Integer(it)) if it.radix() == 10 => Some(it.as_str().replace('_', "")),
+            (_, DeValue::Float(number)) => Some(number.as_str().replace('_', "")),
+            _ => None,
+        };
+        text.ok_or((value.span().start, wanted))
     };
-    match one {
-        Some(text) if text.trim().is_empty() => Err((None, "is empty")),
-        Some(text) => Ok(vec![text]),
-        None => Err((None, wanted)),
+    match (kind, value.get_ref()) {
+        (Kind::List | Kind::Commas, DeValue::Array(items)) => items.iter().map(text).collect(),
+        _ => match text(value)? {
+            text if text.trim().is_empty() => Err((value.span().start, "is empty")),
+            text => Ok(vec![text]),
+        },
     }
 }

@@ -25,6 +25,7 @@ use crate::auth::Claim;
 use crate::error::{ExchangeError, RegisterError};
 use crate::identity::{Identity, Key};
 use crate::policy::{HTTP, HTTPS, Lost, Policy, Refused, Wish};
+use ptth_link::headers::says;
 use ptth_link::token;
 
 use crate::identity::Grant;
@@ -69,13 +70,7 @@ pub(super) fn foreign(policy: &Policy, host: &str, head: &Parts) -> Option<&'sta
 
 /// Whether `Upgrade` lists the token.
 pub(super) fn names_token(fields: &HeaderMap) -> bool {
-    is_listed(fields, UPGRADE, TOKEN)
-}
-
-/// Whether a field's list has that member, in whatever case.
-fn is_listed(fields: &HeaderMap, name: impl http::header::AsHeaderName, member: &str) -> bool {
-    let lists = fields.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    lists.flat_map(|list| list.split(',')).any(|part| part.trim().eq_ignore_ascii_case(member))
+    says(fields, UPGRADE, TOKEN)
 }
 
 /// Judges a registration. Under the deadlines of the authorizers; cancel safe.
@@ -167,7 +162,7 @@ fn read(head: &Parts) -> Result<(Wish, Option<&HeaderValue>), &'static str> {
     if has_body || head.headers.contains_key(TRANSFER_ENCODING) {
         return Err("a registration has no body");
     }
-    if !is_listed(&head.headers, ALPN, "h2") {
+    if !says(&head.headers, ALPN, "h2") {
         return Err("ALPN must list h2");
     }
     let mut authorizations = head.headers.get_all(AUTHORIZATION).iter();

@@ -10,8 +10,8 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as HttpBody;
 use ptth_link::body::Body;
-use ptth_link::h1::{Framing, Head, Outgoing, OutgoingError, says, write_response};
-use ptth_link::headers;
+use ptth_link::h1::{Framing, Head, Outgoing, OutgoingError, write_response};
+use ptth_link::headers::{self, says};
 
 use crate::public::declared_length;
 
