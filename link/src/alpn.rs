@@ -25,10 +25,7 @@ pub const BACKEND_LABELS: [&[u8]; 4] = [PTTH, POTATO_02, POTATO_01, POTATO_00];
 /// Reads a list of backend labels: separated by commas, blanks around each ignored.
 ///
 /// `%HH` stands for the byte HH, as in the `ALPN` header field (RFC 7639 §2.2); UTF-8 text stands
-/// for its bytes. So a comma is `%2C` and a per cent sign `%25`. What is there twice counts once.
-///
-/// # Errors
-/// A sentence about the label.
+/// for its bytes. So a comma is `%2C` and a per cent sign `%25`. A repeated label counts once. The error is a sentence.
 pub fn parse_labels(list: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut labels = Vec::new();
     for text in list.split(',') {

@@ -8,10 +8,8 @@ use std::process::ExitCode;
 use argh::{ArgsInfo, EarlyExit, FlagInfoKind, FromArgs};
 use strsim::damerau_levenshtein;
 
-/// Reads the arguments that follow the program's name. `--flag=value` is the same as `--flag value`.
-///
-/// # Errors
-/// The text of `--help`, or the error and the flag that may be meant.
+/// Reads the arguments that follow the program's name. `--flag=value` is the same as `--flag value`. The error has the
+/// text of `--help`, or the mistake and the flag that may be meant.
 pub fn parse<A: FromArgs + ArgsInfo>(
     program: &str,
     arguments: impl IntoIterator<Item = String>,

@@ -9,10 +9,7 @@ use std::path::Path;
 use crate::crypto;
 
 /// Replaces a file: a reader sees the old text or the new one. A new file is readable by its owner alone if it is
-/// `secret`. Blocks.
-///
-/// # Errors
-/// Those of the file system; then the old file stays.
+/// `secret`. After an error the old file stays. Blocks.
 pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(format!(".{}", crypto::hex(&crypto::random::<6>())));
@@ -27,10 +24,7 @@ pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
         file.sync_all()?;
         fs::rename(&part, path)
     });
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    written
+    written.inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
 /// Whether every user of this machine can read a file.

@@ -181,11 +181,6 @@ impl Given {
         self.texts.join(",")
     }
 
-    /// The mistake that the value is not `wanted`. The sentence quotes the value, so it must be no secret.
-    pub fn not(&self, wanted: &str) -> Mistake {
-        self.wrong(format!("{:?} must be {wanted}", self.text().trim()))
-    }
-
     /// A mistake in the value; the sentence goes on behind the name of the flag, variable or key.
     pub fn wrong(&self, why: impl fmt::Display) -> Mistake {
         self.here(format!("{} {why}", self.name))
@@ -211,14 +206,13 @@ impl Sources<'_> {
         (0..FILE + self.tables.len()).find_map(|level| self.at(level, name))
     }
 
-    /// The value of a setting, as [`Scalar`] reads it.
+    /// The value of a setting, which a mistake quotes: it must be no secret.
     pub fn value<T: Scalar>(&self, name: &'static str) -> Option<T> {
-        let given = self.get(name)?;
-        let value = T::read(given.text().trim());
-        self.mistakes.note(value.map_err(|why| match why {
-            Some(why) => given.wrong(format!("{:?} {why}", given.text().trim())),
-            None => given.not(T::WANTED),
-        }))
+        self.read(&self.get(name)?)
+    }
+
+    fn read<T: Scalar>(&self, given: &Given) -> Option<T> {
+        self.mistakes.note(T::parse(given.text().trim()).map_err(|why| given.wrong(why)))
     }
 
     pub fn path(&self, name: &'static str) -> Option<PathBuf> {
@@ -244,8 +238,7 @@ impl Sources<'_> {
     /// counts as none.
     pub fn nearest(&self, names: &[&'static str]) -> Vec<(&'static str, Given)> {
         let is_said = |name: &str, given: &Given| {
-            let on = bool::read(given.text().trim()).map_err(|_| given.not(bool::WANTED));
-            self.setting(name).kind != Kind::Switch || self.mistakes.note(on).unwrap_or(false)
+            self.setting(name).kind != Kind::Switch || self.read(given).unwrap_or(false)
         };
         let said = (0..FILE + self.tables.len()).map(|level| {
             let given = names.iter().filter_map(|name| Some((*name, self.at(level, name)?)));
@@ -295,9 +288,6 @@ impl fmt::Debug for Sources<'_> {
 }
 
 /// The text of a variable, or `None` where it is unset or empty.
-///
-/// # Errors
-/// [`Mistake`], if it isn't UTF-8.
 pub fn variable(env: &Env<'_>, name: &'static str) -> Result<Option<String>, Mistake> {
     variable_as(env, name, false)
 }

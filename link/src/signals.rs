@@ -15,9 +15,6 @@ pub enum Signal {
 }
 
 /// Calls `handle` for each signal, from a thread that lives as long as the process.
-///
-/// # Errors
-/// If the thread, its runtime or the handlers can't be made.
 pub fn watch(handle: impl Fn(Signal) + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut term, mut int, mut hup) = {

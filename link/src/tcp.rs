@@ -11,10 +11,7 @@ use crate::limits::TCP_NOTSENT_LOWAT;
 
 /// Heads leave at once, unsent bytes stay few, and a peer that vanished is noticed: bytes that it neither
 /// acknowledges nor takes end the connection after `patience` (RFC 5482). That holds for a shut window,
-/// too, though the peer's kernel answers the probes.
-///
-/// # Errors
-/// Those of `setsockopt`, on a socket that is gone already.
+/// too, though the peer's kernel answers the probes. Fails on a socket that is closed already.
 pub fn tune(socket: &TcpStream, patience: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);

@@ -15,17 +15,11 @@ use crate::limits::INFORMATIONAL_RESPONSES;
 
 /// Sends the request, and reads the head of the final response; bytes behind it stay in `input`. A Content-Length
 /// among the fields becomes 0. Cancel safe if the connection is closed then.
-///
-/// # Errors
-/// The socket's, or a malformed response.
-pub async fn ask<IO>(
-    io: &mut IO,
+pub async fn ask(
+    io: &mut (impl AsyncRead + AsyncWrite + Unpin),
     request: &Request<()>,
     (input, mut reader): (&mut BytesMut, ResponseReader),
-) -> io::Result<Response>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
+) -> io::Result<Response> {
     let (method, fields, uri) = (request.method(), request.headers(), request.uri());
     let target = match method {
         // RFC 9112 §3.2.3: it is the authority alone.
@@ -40,33 +34,32 @@ where
     let written = async { io.write_all(&head).await.and(Ok(io.flush().await?)) }.await;
     let mut informational = 0;
     loop {
-        match reader.read(input, method)? {
-            Some(response)
-                if response.parts.status.is_informational()
-                    && response.parts.status != http::StatusCode::SWITCHING_PROTOCOLS =>
-            {
-                informational += 1;
-                if informational > INFORMATIONAL_RESPONSES {
-                    return Err(bad("one 1xx after the other").into());
-                }
+        let Some(response) = reader.read(input, method)? else {
+            input.reserve(READ);
+            if io.read_buf(input).await? == 0 {
+                return Err(written.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()));
             }
-            Some(response) => return Ok(response),
-            None => {
-                input.reserve(READ);
-                if io.read_buf(input).await? == 0 {
-                    return Err(written.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()));
-                }
-            }
+            continue;
+        };
+        let status = response.parts.status;
+        if !status.is_informational() || status == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
+        }
+        informational += 1;
+        if informational > INFORMATIONAL_RESPONSES {
+            return Err(bad("one 1xx after the other").into());
         }
     }
 }
 
 impl Response {
     /// The first bytes of the body, at most `most`, as far as they come.
-    pub async fn beginning<IO>(&mut self, io: &mut IO, input: &mut BytesMut, most: usize) -> Vec<u8>
-    where
-        IO: AsyncRead + Unpin,
-    {
+    pub async fn beginning(
+        &mut self,
+        io: &mut (impl AsyncRead + Unpin),
+        input: &mut BytesMut,
+        most: usize,
+    ) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < most {
             match self.body.next(input) {

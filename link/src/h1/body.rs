@@ -40,29 +40,19 @@ impl Decoder {
     }
 
     /// Takes the next part off the front of `input`. `None` if there is none, or none that is whole. The data of
-    /// small chunks that are there together is one part.
-    ///
-    /// # Errors
-    /// The framing is broken. Nothing more of `input` may be read.
+    /// small chunks that are there together is one part. After an error nothing more of `input` may be read.
     pub fn next(&mut self, input: &mut BytesMut) -> Result<Option<Part>, Refusal> {
-        let part = match self {
-            Self::Length(left) => {
-                let data = take(left, input);
-                if *left == 0 {
-                    *self = Self::Done;
-                }
-                data.map(Part::Data)
+        let (part, is_done) = match self {
+            Self::Length(left) => (take(left, input).map(Part::Data), *left == 0),
+            Self::Chunked(chunks) => (chunks.next(input)?, chunks.is_done()),
+            Self::UntilClose => {
+                ((!input.is_empty()).then(|| Part::Data(input.split().freeze())), false)
             }
-            Self::Chunked(chunks) => {
-                let part = chunks.next(input)?;
-                if chunks.is_done() {
-                    *self = Self::Done;
-                }
-                part
-            }
-            Self::UntilClose => (!input.is_empty()).then(|| Part::Data(input.split().freeze())),
-            Self::Done => None,
+            Self::Done => (None, true),
         };
+        if is_done {
+            *self = Self::Done;
+        }
         Ok(part)
     }
 

@@ -41,7 +41,6 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Bytes that wait.
     pub fn waiting(&self) -> usize {
         self.len
     }
@@ -61,10 +60,7 @@ impl Outgoing {
         self.push(head);
     }
 
-    /// Adds data of the body. Empty data is no data.
-    ///
-    /// # Errors
-    /// It is more than the head says.
+    /// Adds data of the body, which may be empty.
     pub fn data(&mut self, data: Bytes) -> Result<(), OutgoingError> {
         if data.is_empty() {
             return Ok(());
@@ -86,9 +82,6 @@ impl Outgoing {
     }
 
     /// Adds the end of the body.
-    ///
-    /// # Errors
-    /// It is less than the head says.
     pub fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), OutgoingError> {
         match std::mem::take(&mut self.framing) {
             Framing::Length(1..) => return Err(OutgoingError),
@@ -116,9 +109,6 @@ impl Outgoing {
     }
 
     /// Ready when nothing waits.
-    ///
-    /// # Errors
-    /// The socket's.
     pub fn poll_write(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),

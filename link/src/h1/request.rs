@@ -59,9 +59,7 @@ impl RequestReader {
 
     /// Takes a head off the front of `input`; `None` while it isn't whole. Between two calls `input` may only
     /// grow at its end.
-    ///
-    /// # Errors
-    /// It is malformed. Nothing more of `input` may be read.
+    /// After an error nothing more of it may be read.
     pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<Request>, Refusal> {
         while self.begun.is_none() {
             let Some(line) = self.first_line(input)? else { return Ok(None) };

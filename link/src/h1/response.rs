@@ -46,9 +46,7 @@ impl ResponseReader {
 
     /// Takes the head of a response to a request of that method off the front of `input`; `None` while it isn't
     /// whole. Between two calls `input` may only grow at its end.
-    ///
-    /// # Errors
-    /// It is malformed. Nothing more of `input` may be read.
+    /// After an error nothing more of it may be read.
     pub fn read(
         &mut self,
         input: &mut BytesMut,

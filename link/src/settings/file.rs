@@ -35,10 +35,7 @@ pub struct File {
 pub type Table = BTreeMap<&'static str, Given>;
 
 impl File {
-    /// Reads a file. Blocks.
-    ///
-    /// # Errors
-    /// [`Mistake`], if it can't be read or isn't text.
+    /// Blocks.
     pub fn read(path: &Path) -> Result<Self, Mistake> {
         let bytes = fs::read(path).map_err(|err| {
             Mistake::new(format!(

@@ -15,16 +15,13 @@ pub struct TokenSource {
 
 impl TokenSource {
     /// The program declares the settings `token` and `token_file`.
-    ///
-    /// # Errors
-    /// [`Mistake`]: TOKEN and TOKEN_FILE are both set, or a token stands where a path belongs, which isn't quoted.
     pub fn of(sources: &Sources<'_>) -> Result<Option<Self>, Mistake> {
         let mut said = sources.nearest(&["token", "token_file"]);
-        if said.len() > 1 {
+        let Some((name, given)) = said.pop() else { return Ok(None) };
+        if !said.is_empty() {
             let why = "the variables TOKEN and TOKEN_FILE are both set; unset one of them";
             return Err(Mistake::new(why));
         }
-        let Some((name, given)) = said.pop() else { return Ok(None) };
         let file = (name != "token").then(|| PathBuf::from(given.text()));
         if begins_like_one(&given.text()) && file.as_ref().is_some_and(|path| !path.exists()) {
             return Err(Mistake::new(
@@ -34,10 +31,7 @@ impl TokenSource {
         Ok(Some(Self { given, file }))
     }
 
-    /// The text. Blocks.
-    ///
-    /// # Errors
-    /// [`Mistake`], if a file can't be read.
+    /// Blocks.
     pub fn read(&self) -> Result<String, Mistake> {
         match &self.file {
             None => Ok(self.given.text()),
@@ -53,10 +47,7 @@ impl TokenSource {
     }
 }
 
-/// Blocks.
-///
-/// # Errors
-/// A sentence for the operator.
+/// Blocks. The error is a sentence for the operator.
 pub fn read_token_file(path: &Path) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|err| {
         format!(

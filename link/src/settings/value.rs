@@ -17,6 +17,15 @@ pub trait Scalar: Sized {
     /// # Errors
     /// The end of a sentence that begins with the quoted text; `None`: it isn't [`Self::WANTED`].
     fn read(text: &str) -> Result<Self, Option<String>>;
+
+    /// # Errors
+    /// A sentence that begins with the quoted text.
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::read(text).map_err(|why| {
+            let why = why.unwrap_or_else(|| format!("must be {}", Self::WANTED));
+            format!("{text:?} {why}")
+        })
+    }
 }
 
 impl Scalar for String {
@@ -185,11 +194,7 @@ impl<'de, T: Scalar> Visitor<'de> for Scalars<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        let value = T::read(text).map_err(|why| {
-            let why = why.unwrap_or_else(|| format!("must be {}", T::WANTED));
-            E::custom(format!("{text:?} {why}"))
-        })?;
-        Ok(vec![(None, value)])
+        Ok(vec![(None, T::parse(text).map_err(E::custom)?)])
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {

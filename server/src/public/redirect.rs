@@ -1,6 +1,6 @@
-//! A port that only says where to go: `https://`, the same host and path.
+//! A port that redirects to `https://` with the same host and path.
 //!
-//! Invariant: nothing here knows a way to a tunnel.
+//! Invariant: nothing here reaches a tunnel.
 
 use std::future::ready;
 use std::net::IpAddr;
@@ -20,14 +20,14 @@ use crate::error::{ExchangeError, RequestId};
 use super::h1::{Answer, Asked, run};
 use super::{check, stamp};
 
-/// Sends one visitor elsewhere.
+/// Redirects one visitor.
 #[derive(Debug)]
 pub struct Redirect {
-    /// Where he comes from.
+    /// The visitor's.
     pub address: IpAddr,
-    /// The port of https.
+    /// Of https.
     pub port: u16,
-    /// What the process may hold.
+    /// For its requests.
     pub budget: Arc<Budget>,
     /// The end of the process.
     pub shutdown: Shutdown,
@@ -40,7 +40,7 @@ impl Redirect {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (shutdown, budget) = (self.shutdown.clone(), self.budget.clone());
-        // Whatever it wants to speak next, it isn't spoken here.
+        // An upgrade is declined.
         let answer = |asked: Asked<IO>| ready(Some(Answer::page(self.answer(asked.request), None)));
         if let Err(err) = run(io, budget, shutdown, answer).await {
             trace!("visitor: {} connection ended: {err}", self.address);
@@ -50,14 +50,11 @@ impl Redirect {
     fn answer(&self, request: Result<(Box<Parts>, Head), Refusal>) -> Response<String> {
         let mut response = location(request, self.port).unwrap_or_else(|err| {
             let id = RequestId::random();
-            debug!(
-                "exchange: {id} visitor={} status={} {err}",
-                self.address,
-                err.status().as_u16()
-            );
+            let (visitor, status) = (self.address, err.status().as_u16());
+            debug!("exchange: {id} visitor={visitor} status={status} {err}");
             err.page(None, id)
         });
-        // He has no business here any more, and a body isn't waited for.
+        // The visitor goes on elsewhere, and its body isn't read.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         stamp(response.headers_mut());
         response
@@ -90,7 +87,7 @@ fn location(
     fields.insert(LOCATION, value);
     fields.insert(CONTENT_LENGTH, length.into());
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    // Without a word, this one is kept for ever, also when the gateway has moved.
+    // By default, a cache keeps this status for ever, also when the gateway has moved.
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
     Ok(response)
 }
