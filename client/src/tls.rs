@@ -48,9 +48,8 @@ pub fn tunnel(
     knowing: Arc<dyn ServerCertVerifier>,
     common_name: &str,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let certificate = config.identity();
-    let certificate =
-        certificate.certificate_asking(common_name, config.name.as_deref(), config.path.as_deref());
+    let wishes = config.name.iter().chain(&config.path).map(String::as_str);
+    let certificate = config.identity().certificate(common_name, wishes);
     let (certificate, key) = certificate.map_err(TlsError::Certificate)?;
     let tls = builder(knowing)?.with_client_auth_cert(vec![certificate], key);
     Ok(one_protocol(tls.map_err(TlsError::Rustls)?, &config.alpn))

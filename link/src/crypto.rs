@@ -93,21 +93,12 @@ pub fn pin_text(digest: &[u8; 32]) -> String {
 /// Reads what [`pin_text`] wrote; upper case and colons between the bytes, as `openssl x509
 /// -fingerprint` prints them, are accepted too.
 pub fn parse_pin(text: &str) -> Option<[u8; 32]> {
-    let text = text.trim();
-    let prefix = text.get(..PIN_PREFIX.len())?;
-    if !prefix.eq_ignore_ascii_case(PIN_PREFIX) {
-        return None;
-    }
-    let digits: Vec<u8> = text.bytes().skip(PIN_PREFIX.len()).filter(|b| *b != b':').collect();
-    let (pairs, rest) = digits.as_chunks::<2>();
-    if pairs.len() != 32 || !rest.is_empty() {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
-        *byte = hex_value(*high)? << 4 | hex_value(*low)?;
-    }
-    Some(digest)
+    let (prefix, digits) = text.trim().split_at_checked(PIN_PREFIX.len())?;
+    let digits: Vec<u8> = digits.bytes().filter(|b| *b != b':').collect();
+    let (pairs, []) = digits.as_chunks() else { return None };
+    let bytes = pairs.iter().map(|[high, low]| Some(hex_value(*high)? << 4 | hex_value(*low)?));
+    let digest = bytes.collect::<Option<Vec<u8>>>()?.try_into().ok();
+    digest.filter(|_| prefix.eq_ignore_ascii_case(PIN_PREFIX))
 }
 
 /// Lower-case hexadecimal.

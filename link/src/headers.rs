@@ -101,8 +101,6 @@ const PREFIX: &str = "x-forwarded-prefix";
 
 /// The prefix of this project's fields (docs/protocol.md).
 const OURS: &str = "2ptth-";
-/// Bytes that a field needs in a map beside its own.
-const FIELD: usize = 96;
 
 /// The sender of a request, as the gateway knows it from the socket, or from a proxy that it trusts.
 #[derive(Clone, Copy, Debug)]
@@ -155,10 +153,8 @@ impl Statement {
     /// Whether it holds for another request, too.
     pub fn suits(&self, from: &Origination<'_>) -> bool {
         let is_same = |(address, host, scheme, version): &(_, String, _, _)| {
-            *address == from.address
-                && host == from.host
-                && scheme == from.scheme
-                && *version == from.version
+            (*address, &**host, scheme, *version)
+                == (from.address, from.host, from.scheme, from.version)
         };
         from.said.is_none() && self.of.as_ref().is_some_and(is_same)
     }
@@ -214,27 +210,25 @@ pub fn response(fields: &mut HeaderMap) {
     strip(fields, |name| name.starts_with(OURS) || is_twin(name));
 }
 
-/// Removes from trailers what may only stand in a head, where it would have decided something already
-/// (RFC 9110 §6.5.1).
+/// Removes from trailers the fields that may only stand in a head.
 pub fn trailers(fields: &mut HeaderMap) {
     strip(fields, |name| !may_trail(name));
 }
 
-/// Bytes of memory that `fields` need, about.
+/// Bytes of memory that `fields` need, about: each one's own, and those of its place in a map.
 pub fn weight(fields: &HeaderMap) -> usize {
+    const FIELD: usize = 96;
     fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()
 }
 
-/// Whether a field may stand in trailers: one that decides nothing about the message (RFC 9110 §6.5.1). `name` in
-/// lower case.
+/// Whether a field, named in lower case, decides nothing about the message (RFC 9110 §6.5.1).
 pub fn may_trail(name: &str) -> bool {
     let begins = |prefix: &&str| name.starts_with(prefix);
-    let hop = || HOP_BY_HOP.iter().any(|hop| hop.as_str() == name);
     !(HEAD_ONLY.contains(&name)
         || FRAMING.contains(&name)
         || HEAD_ONLY_PREFIXES.iter().any(begins)
         || is_forged(name, false)
-        || hop())
+        || HOP_BY_HOP.iter().any(|hop| hop.as_str() == name))
 }
 
 /// Removes the connection fields, those that `Connection` names (but for the ones that frame or route),

@@ -79,23 +79,20 @@ fn write(lines: &Receiver<String>, mut out: impl Write, dropped: impl Fn() -> u6
 fn clock(text: &mut String, now: SystemTime) {
     let now = OffsetDateTime::from(now);
     let (hour, minute, second, millis) = now.to_hms_milli();
-    let mut digits = *b"0000-00-00T00:00:00.000Z";
-    let parts = [
-        (3, now.year().unsigned_abs()),
-        (6, u8::from(now.month()).into()),
-        (9, now.day().into()),
-        (12, hour.into()),
-        (15, minute.into()),
-        (18, second.into()),
-        (22, millis.into()),
-    ];
-    for (last, mut rest) in parts {
-        for digit in digits.iter_mut().take(last + 1).rev().take_while(|it| it.is_ascii_digit()) {
-            *digit += (rest % 10) as u8;
-            rest /= 10;
-        }
+    let date = (now.year().unsigned_abs(), u8::from(now.month()).into(), now.day().into());
+    for (value, digits, behind) in [
+        (date.0, 4, '-'),
+        (date.1, 2, '-'),
+        (date.2, 2, 'T'),
+        (hour.into(), 2, ':'),
+        (minute.into(), 2, ':'),
+        (second.into(), 2, '.'),
+        (millis.into(), 3, 'Z'),
+    ] {
+        let digits = (0..digits).rev().map(|power| (value / 10_u32.pow(power) % 10) as u8);
+        text.extend(digits.map(|digit| char::from(b'0' + digit)));
+        text.push(behind);
     }
-    text.extend(digits.map(char::from));
 }
 
 pub fn number(text: &mut String, number: u64) {

@@ -81,29 +81,6 @@ impl Setting {
     }
 }
 
-/// The texts that were given for a flag; none without the flag.
-pub trait Flag {
-    fn texts(&self) -> Vec<String>;
-}
-
-impl Flag for bool {
-    fn texts(&self) -> Vec<String> {
-        self.then(|| "true".to_owned()).into_iter().collect()
-    }
-}
-
-impl Flag for Option<String> {
-    fn texts(&self) -> Vec<String> {
-        self.iter().cloned().collect()
-    }
-}
-
-impl Flag for Vec<String> {
-    fn texts(&self) -> Vec<String> {
-        self.clone()
-    }
-}
-
 /// Declares the arguments of a program and its settings, one a row: help, name, type of the flag, kind, variable,
 /// marks. Fields in `with` are flags that are no settings; settings in `beside` have no flag.
 #[macro_export]
@@ -128,29 +105,30 @@ macro_rules! settings {
         impl $args {
             /// All settings.
             pub const SETTINGS: &'static [$crate::settings::Setting] = &[
-                $( $crate::settings::Setting {
-                    name: stringify!($name),
-                    variable: $variable,
-                    kind: $crate::settings::Kind::$kind,
-                    marks: &[$($crate::settings::Mark::$mark),*],
-                }, )+
-                $( $crate::settings::Setting {
-                    name: stringify!($beside),
-                    variable: $beside_variable,
-                    kind: $crate::settings::Kind::$beside_kind,
-                    marks: &[$($crate::settings::Mark::$beside_mark),*],
-                }, )*
+                $( $crate::settings!(@setting $name $kind $variable $($mark)*), )+
+                $( $crate::settings!(@setting $beside $beside_kind $beside_variable $($beside_mark)*), )*
             ];
 
             /// The texts of each flag.
             pub fn given(&self) -> $crate::settings::Flags {
-                [$( (stringify!($name), $crate::settings::Flag::texts(&self.$name)), )+].into()
+                [$( (stringify!($name), $crate::settings!(@texts $type self.$name)), )+].into()
             }
         }
     };
+    (@setting $name:ident $kind:ident $variable:literal $($mark:ident)*) => {
+        $crate::settings::Setting {
+            name: stringify!($name),
+            variable: $variable,
+            kind: $crate::settings::Kind::$kind,
+            marks: &[$($crate::settings::Mark::$mark),*],
+        }
+    };
+    (@texts bool $flag:expr) => { $flag.then(|| "true".to_owned()).into_iter().collect() };
+    (@texts $texts:ident $flag:expr) => { $flag.iter().cloned().collect() };
 }
 
 /// Where settings are looked up.
+#[expect(missing_debug_implementations, reason = "of the closure")]
 pub struct Sources<'a> {
     pub settings: &'static [Setting],
     pub flags: Flags,
@@ -278,12 +256,6 @@ impl Sources<'_> {
             _ => return self.tables.get(level - FILE)?.get(name).cloned(),
         };
         Some(Given { name, is_flag: level == 0, place: None, texts })
-    }
-}
-
-impl fmt::Debug for Sources<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").finish_non_exhaustive()
     }
 }
 

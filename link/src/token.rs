@@ -55,27 +55,19 @@ impl Token {
         self.public
     }
 
-    /// Makes a certificate for this key, signed by itself, and gives the key along.
+    /// Makes a certificate for this key, signed by itself, and returns the key with it.
     ///
-    /// `common_name` names the tunnel; `O` is [`ORGANIZATION`]. Any date is within its validity: a laptop with a wrong
-    /// clock must be admitted, and the gateway checks the key alone.
-    pub fn certificate(
+    /// `common_name` names the tunnel; `O` is [`ORGANIZATION`]; an `OU` is a requested dynamic name ([`is_name`]), or a
+    /// path, which begins with `/`. Any date is within its validity: a laptop with a wrong clock must be admitted, and
+    /// the gateway checks the key alone.
+    pub fn certificate<'a>(
         &self,
         common_name: &str,
-    ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TokenError> {
-        self.certificate_asking(common_name, None, None)
-    }
-
-    /// The same, with `OU`s for the requested dynamic name ([`is_name`]) and path, which begins with `/`.
-    pub fn certificate_asking(
-        &self,
-        common_name: &str,
-        name: Option<&str>,
-        path: Option<&str>,
+        wishes: impl IntoIterator<Item = &'a str>,
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TokenError> {
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationName, ORGANIZATION);
-        for wish in name.into_iter().chain(path) {
+        for wish in wishes {
             subject.push(DnType::OrganizationalUnitName, wish);
         }
         subject.push(DnType::CommonName, common_name);
@@ -115,14 +107,6 @@ impl Eq for Token {}
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// Reads a public half, blanks, line ends and a byte order mark around it ignored.
-    pub fn parse(text: &str) -> Result<Self, TokenError> {
-        match parse_half(trim(text))? {
-            Half::Public(key) => Ok(key),
-            Half::Private(_) => Err(TokenError::PrivateHalf),
-        }
-    }
-
     /// The key of a SubjectPublicKeyInfo, if it is an Ed25519 key.
     pub fn from_spki(der: &[u8]) -> Option<Self> {
         // DER has one encoding for each value, and RFC 8410 §3 forbids parameters: with the length
@@ -217,8 +201,6 @@ pub enum TokenError {
         "that is the public half, for the gateway; the client needs the token that begins with `2ptth_` without `pub_`"
     )]
     PublicHalf,
-    #[error("that is the private half; only the one that begins with `2ptth_pub_` belongs here")]
-    PrivateHalf,
     #[error("the cryptographic library refused the token")]
     Crypto(#[source] rcgen::Error),
 }
@@ -237,7 +219,7 @@ mod tests {
     fn the_public_half_follows_from_the_private_one() {
         let token = Token::parse(SEED).unwrap();
         assert_eq!(token.public().to_string(), PUBLIC_KEY);
-        assert_eq!(PublicKey::parse(PUBLIC_KEY), Ok(token.public()));
+        assert!(matches!(parse_half(PUBLIC_KEY), Ok(Half::Public(key)) if key == token.public()));
         assert_eq!(token.reveal(), SEED);
     }
 
@@ -273,7 +255,6 @@ mod tests {
             assert_eq!(error, expected, "{text:?}");
             assert!(!format!("{error} {error:?}").contains("nWGxne"));
         }
-        assert_eq!(PublicKey::parse(SEED), Err(TokenError::PrivateHalf));
     }
 
     #[test]
@@ -306,7 +287,7 @@ mod tests {
 
     #[test]
     fn the_name_that_is_asked_for_is_the_certificates_unit() {
-        let shown = |name| Token::generate().certificate_asking("x.0", name, None).unwrap().0;
+        let shown = |name| Token::generate().certificate("x.0", name).unwrap().0;
         // 2.5.4.11 with a UTF8String (RFC 5280, appendix A.1).
         let unit = [&[0x06, 3, 0x55, 4, 11, 0x0c, 4], &b"blog"[..]].concat();
         assert!(shown(Some("blog")).windows(unit.len()).any(|window| window == unit));
@@ -316,7 +297,7 @@ mod tests {
     #[test]
     fn the_certificate_carries_the_key_and_nothing_else_does() {
         let token = Token::generate();
-        let (certificate, _) = token.certificate("laptop-x7.0").unwrap();
+        let (certificate, _) = token.certificate("laptop-x7.0", []).unwrap();
         let parsed = ParsedCertificate::try_from(&certificate).unwrap();
         let spki = parsed.subject_public_key_info();
         assert_eq!(PublicKey::from_spki(&spki), Some(token.public()));

@@ -115,14 +115,9 @@ fn persists(fields: &HeaderMap, http10: bool) -> bool {
 
 /// A length in digits of `radix`, and nothing but digits: no sign, prefix, separator or blank.
 fn length(digits: &[u8], radix: u32) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    let length = digits.iter().try_fold(0_u64, |length, b| {
-        let digit = char::from(*b).to_digit(radix)?;
-        length.checked_mul(radix.into())?.checked_add(digit.into())
-    })?;
-    (length <= MAX_LENGTH).then_some(length)
+    // `from_str_radix` alone would take a plus sign.
+    let digits = str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+    u64::from_str_radix(digits, radix).ok().filter(|length| *length <= MAX_LENGTH)
 }
 
 /// The longest body or chunk. Many programs hold a length in 63 bits and a sign; to one of those

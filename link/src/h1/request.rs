@@ -102,7 +102,8 @@ struct Begun {
     http10: bool,
     host: bool,
     length: Option<u64>,
-    coding: Option<Coding>,
+    /// True: `chunked`; false: others.
+    coding: Option<bool>,
     expect: bool,
 }
 
@@ -154,8 +155,8 @@ impl Begun {
             (Some(_), Some(_)) => return Err(bad("Transfer-Encoding with Content-Length")),
             // RFC 9112 §6.1: a proxy that forwarded it didn't understand it.
             (None, Some(_)) if self.http10 => return Err(bad("Transfer-Encoding in HTTP/1.0")),
-            (None, Some(Coding::Chunked)) => None,
-            (None, Some(Coding::Other)) => {
+            (None, Some(true)) => None,
+            (None, Some(false)) => {
                 let why = "transfer coding other than chunked";
                 return Err(refuse(StatusCode::NOT_IMPLEMENTED, why));
             }
@@ -263,16 +264,9 @@ pub fn is_host(authority: &[u8]) -> bool {
     port(authority).is_some()
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Coding {
-    /// `chunked`, alone.
-    Chunked,
-    /// Well-formed, but not offered here.
-    Other,
-}
-
-/// What a Transfer-Encoding says (RFC 9112 §6.1); `None` if it is malformed.
-fn coding(value: &[u8]) -> Option<Coding> {
+/// Whether a Transfer-Encoding is `chunked` alone (RFC 9112 §6.1), and not another well-formed one; `None` if it is
+/// malformed.
+fn coding(value: &[u8]) -> Option<bool> {
     // The whole registry (RFC 9112 §7.2). A name that isn't in it is a misspelling that another server may still
     // take for `chunked`.
     const REGISTERED: [&str; 5] = ["compress", "deflate", "gzip", "x-compress", "x-gzip"];
@@ -280,11 +274,11 @@ fn coding(value: &[u8]) -> Option<Coding> {
     let is_other =
         |coding: &[u8]| REGISTERED.iter().any(|name| coding.eq_ignore_ascii_case(name.as_bytes()));
     if is_chunked(value) {
-        return Some(Coding::Chunked);
+        return Some(true);
     }
     let mut codings = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
     let last = codings.next_back()?;
-    ((is_chunked(last) || is_other(last)) && codings.all(is_other)).then_some(Coding::Other)
+    ((is_chunked(last) || is_other(last)) && codings.all(is_other)).then_some(false)
 }
 
 /// RFC 9112 §3 recommends to take 8,000 bytes at least.

@@ -82,11 +82,8 @@ impl File {
         let table = DeTable::parse(&self.text).map_err(|err| {
             let at = err.span().map_or(0, |span| span.start);
             let yaml = self.text.lines().any(|line| line.starts_with("groups:"));
-            let hint = if yaml {
-                "; for reverst's `groups:` see the README's recipe of that name"
-            } else {
-                ""
-            };
+            let hint = "; for reverst's `groups:` see the README's recipe of that name";
+            let hint = if yaml { hint } else { "" };
             self.wrong(at, format!("this isn't TOML: {}{hint}", err.message()))
         });
         let table = mistakes.note(table)?;
@@ -102,12 +99,10 @@ impl File {
                 for (key, value) in table {
                     let (at, name) = (key.span(), key.get_ref().replace('-', "_"));
                     let value = self.with_underscores(value, mistakes);
-                    if renamed
-                        .insert(Spanned::new(at.clone(), name.clone().into()), value)
-                        .is_some()
-                    {
-                        let name = name.escape_debug();
-                        mistakes.add(self.wrong(at.start, format!("`{name}` is given twice")));
+                    let twice = format!("`{}` is given twice", name.escape_debug());
+                    let start = at.start;
+                    if renamed.insert(Spanned::new(at, name.into()), value).is_some() {
+                        mistakes.add(self.wrong(start, twice));
                     }
                 }
                 DeValue::Table(renamed)
@@ -135,7 +130,9 @@ impl File {
             match texts(setting.kind, &value) {
                 Ok(mut texts) => {
                     if setting.kind == Kind::Path {
-                        texts.iter_mut().for_each(|path| *path = self.beside(path));
+                        for path in &mut texts {
+                            *path = self.folder().join(&*path).to_str().unwrap_or(path).to_owned();
+                        }
                     }
                     let (name, place) = (setting.dashed(), Some(self.place(at)));
                     table.insert(setting.name, Given { name, is_flag: false, place, texts });
@@ -146,10 +143,6 @@ impl File {
             }
         }
         table
-    }
-
-    pub fn beside(&self, path: &str) -> String {
-        self.folder().join(path).to_str().unwrap_or(path).to_owned()
     }
 
     /// The tables below a key; one alone needs no brackets.
@@ -214,8 +207,8 @@ impl File {
             };
             let at = err.span().map_or(span.start, |span| span.start);
             let key = take_at(&mut value, at);
-            let key_text = key.clone().unwrap_or_default();
-            mistakes.add(self.wrong(at, sentence(err.message(), &key_text, name)));
+            let key_text = key.as_deref().unwrap_or_default();
+            mistakes.add(self.wrong(at, sentence(err.message(), key_text, name)));
             key?;
         }
     }
@@ -245,10 +238,8 @@ fn take_at(value: &mut Value<'_>, at: usize) -> Option<String> {
     if let DeValue::Array(array) = value.get_mut()
         && array.iter().any(|item| is_there(item.span()))
     {
-        let rest = std::mem::replace(array, DeArray::new())
-            .into_iter()
-            .filter(|item| !is_there(item.span()));
-        *array = rest.collect();
+        let items = std::mem::replace(array, DeArray::new()).into_iter();
+        *array = items.filter(|item| !is_there(item.span())).collect();
     } else {
         table.remove(name.as_str());
     }

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 
+use ptth_link::keys::parse_keys;
+
 use super::*;
 use crate::tls::testing::Scratch;
 
@@ -189,7 +191,7 @@ fn trusted_proxies_are_addresses_and_networks() {
 fn admission_is_by_keys_unless_told_otherwise() {
     let scratch = Scratch::new();
     let path = scratch.write("keys", format!("\u{feff}# mine\r\n{KEY}\r\n"));
-    let key = PublicKey::parse(KEY).unwrap();
+    let key = parse_keys(KEY).unwrap()[0];
     let from_file = Admission::Keys { keys: vec![key], file: Some(path.clone()), made: None };
     let inline = Admission::Keys { keys: vec![key], file: None, made: None };
     let path = path.to_str().unwrap();

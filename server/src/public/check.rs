@@ -97,7 +97,8 @@ fn is_well_formed(head: &Parts) -> bool {
         && scheme_is_fine
         && has_one_host(head)
         && has_one_length(head)
-        && head.headers.values().all(|value| !is_padded(value.as_bytes()))
+        // RFC 9113 §8.2.1: no blank at either end.
+        && head.headers.values().all(|value| value.as_bytes().trim_ascii().len() == value.len())
 }
 
 /// The size of the head as RFC 9113 §6.5.2 counts it, without the pseudo-header fields but the path.
@@ -137,12 +138,6 @@ fn has_one_host(head: &Parts) -> bool {
     };
     let named = authority.or(host.map(HeaderValue::as_bytes)).unwrap_or_default();
     agree && more.is_none() && is_host(named)
-}
-
-/// RFC 9113 §8.2.1: no blank at either end of a value.
-fn is_padded(value: &[u8]) -> bool {
-    let blank = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
-    blank(value.first()) || blank(value.last())
 }
 
 /// RFC 9113 §8.2.3: HTTP/2 may split the one field of HTTP/1.1 into crumbs.

@@ -6,12 +6,13 @@ use std::future::ready;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{CACHE_CONTROL, CONNECTION, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use log::{debug, trace};
 use ptth_link::budget::Budget;
 use ptth_link::h1::{Head, Refusal};
+use ptth_link::page::page;
 use ptth_link::shutdown::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -78,15 +79,11 @@ fn location(
     let port = if port == HTTPS { String::new() } else { format!(":{port}") };
     let location = format!("https://{}{port}{}", authority.host(), path.unwrap_or("/"));
     let value = HeaderValue::from_str(&location).map_err(|_| bad("The target is malformed."))?;
-    let text = format!("This is at {location}\n");
-    let length = text.len();
-    let mut response = Response::new(text);
     // RFC 9110 §15.4.9: the same method again, which 301 doesn't promise.
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    let status = StatusCode::PERMANENT_REDIRECT;
+    let mut response = page(status, &format!("This is at {location}"), None, None);
     let fields = response.headers_mut();
     fields.insert(LOCATION, value);
-    fields.insert(CONTENT_LENGTH, length.into());
-    fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     // By default, a cache keeps this status for ever, also when the gateway has moved.
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
     Ok(response)

@@ -173,13 +173,10 @@ fn read(head: &Parts) -> Result<(Wish, Option<&HeaderValue>), &'static str> {
     let wish = match field(head, NAME) {
         // The origin in the path is the gateway's own then, for gateways that don't know the field.
         Some("*") => Wish::Any,
-        Some(name) => {
-            let fine = token::is_name(name);
-            fine.then(|| Wish::Name(name.to_owned())).ok_or("2ptth-name isn't a name")?
-        }
-        None if head.headers.contains_key(NAME) => return Err("2ptth-name isn't a name"),
-        None if *list == *"*" => Wish::Any,
-        None => Wish::Hosts(origins(&list)?),
+        Some(name) if token::is_name(name) => Wish::Name(name.to_owned()),
+        _ if head.headers.contains_key(NAME) => return Err("2ptth-name isn't a name"),
+        _ if *list == *"*" => Wish::Any,
+        _ => Wish::Hosts(origins(&list)?),
     };
     Ok((wish, authorization))
 }

@@ -185,16 +185,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         let answer = self.answered(answer(Asked { request, body, wire: self.wire.clone() }));
         let Answer { response, then, busy } = answer.await?.ok_or(io::ErrorKind::Other)?;
         let (mut carry, upgraded, give) = match then {
-            Then::Exchange(carry) => (carry, false, None),
-            Then::Upgrade(carry) => (carry, true, None),
+            Then::Exchange(carry) => {
+                self.wire.decline();
+                (carry, false, None)
+            }
+            Then::Upgrade(carry) => {
+                self.wire.accept();
+                (carry, true, None)
+            }
             Then::Give(to) => (Carry::nothing(), false, Some(to)),
         };
-        if upgraded {
-            self.wire.accept();
-        } else if give.is_none() {
-            self.wire.decline();
-        }
-        if upgraded || give.is_some() {
+        let leaves_http = upgraded || give.is_some();
+        if leaves_http {
             self.outlet.lift();
         }
         {
@@ -203,7 +205,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
             // A body that the exchange no longer reads, and that is too long to be drained.
             let unread = carry.is_finished() && !wire.is_nearly_whole();
             let last = refused || unread || self.shutdown.is(Phase::Draining);
-            reply.begin(&mut wire.out, response, last, upgraded || give.is_some());
+            reply.begin(&mut wire.out, response, last, leaves_http);
         }
         self.send(&mut reply, &mut carry, upgraded).await?;
         drop((carry, busy));
