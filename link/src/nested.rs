@@ -31,16 +31,11 @@ impl<K> Nested<K> {
     /// Waits for bytes. False at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.unread.is_empty() {
-            match ready!(self.recv.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // The library holds at most one window of unread bytes.
-                    let credit = self.recv.flow_control().release_capacity(data.len());
-                    credit.map_err(failure)?;
-                    self.unread = data;
-                }
-                Some(Err(err)) => return Poll::Ready(Err(failure(err))),
-                None => return Poll::Ready(Ok(false)),
-            }
+            let Some(data) = ready!(self.recv.poll_data(cx)) else { return Poll::Ready(Ok(false)) };
+            let data = data.map_err(failure)?;
+            // The library holds at most one window of unread bytes.
+            self.recv.flow_control().release_capacity(data.len()).map_err(failure)?;
+            self.unread = data;
         }
         Poll::Ready(Ok(true))
     }
@@ -71,11 +66,8 @@ impl<K: Unpin> AsyncWrite for Nested<K> {
         }
         self.send.reserve_capacity(buf.len().min(CHUNK));
         while self.send.capacity() == 0 {
-            match ready!(self.send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(err)) => return Poll::Ready(Err(failure(err))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
+            let granted = ready!(self.send.poll_capacity(cx)).ok_or(io::ErrorKind::BrokenPipe)?;
+            granted.map_err(failure)?;
         }
         let chunk = buf.get(..self.send.capacity().min(CHUNK)).unwrap_or(buf);
         self.send.send_data(Bytes::copy_from_slice(chunk), false).map_err(failure)?;

@@ -88,10 +88,7 @@ impl Chunks {
         let Some(line) = line else { return Ok(None) };
         let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
         let (digits, extensions) = line.split_at_checked(digits).unwrap_or((line, &[]));
-        if digits.len() > MAX_SIZE_DIGITS {
-            return Err(bad("malformed chunk size"));
-        }
-        let size = length(digits, 16).ok_or(bad("malformed chunk size"))?;
+        let size = length(digits, MAX_SIZE_DIGITS, 16).ok_or(bad("malformed chunk size"))?;
         let loose = self.rules.loose && matches!(extensions.trim_ascii_start(), [] | [b';', ..]);
         if !loose && !are_extensions(extensions) {
             return Err(bad("malformed chunk size or extension"));

@@ -113,10 +113,11 @@ fn persists(fields: &HeaderMap, http10: bool) -> bool {
     !says(fields, CONNECTION, "close") && (!http10 || says(fields, CONNECTION, "keep-alive"))
 }
 
-/// A length in digits of `radix`, and nothing but digits: no sign, prefix, separator or blank.
-fn length(digits: &[u8], radix: u32) -> Option<u64> {
+/// A length in at most `most` digits of `radix`, and nothing but digits: no sign, prefix, separator or blank.
+fn length(digits: &[u8], most: usize, radix: u32) -> Option<u64> {
     // `from_str_radix` alone would take a plus sign.
-    let digits = str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+    let fits = digits.len() <= most && !digits.starts_with(b"+");
+    let digits = str::from_utf8(digits).ok().filter(|_| fits)?;
     u64::from_str_radix(digits, radix).ok().filter(|length| *length <= MAX_LENGTH)
 }
 

@@ -116,9 +116,7 @@ impl Begun {
             port(value).ok_or(bad("malformed Host"))?;
         } else if *name == CONTENT_LENGTH {
             // The next hop would refuse one with more digits.
-            let digits = Some(value).filter(|digits| digits.len() <= LENGTH_DIGITS);
-            let length = digits.and_then(|digits| length(digits, 10));
-            let length = length.ok_or(bad("malformed Content-Length"))?;
+            let length = length(value, LENGTH_DIGITS, 10).ok_or(bad("malformed Content-Length"))?;
             // RFC 9112 §6.3 lets a recipient merge equal ones; not all do.
             if self.length.replace(length).is_some() {
                 return Err(bad("more than one Content-Length"));

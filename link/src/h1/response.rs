@@ -121,8 +121,7 @@ fn framing(
         None => None,
         Some(first) if lengths.all(|other| other == first) => {
             // The tunnel's other end would refuse more digits.
-            let digits = Some(first.as_bytes()).filter(|digits| digits.len() <= LENGTH_DIGITS);
-            let length = digits.and_then(|digits| length(digits, 10));
+            let length = length(first.as_bytes(), LENGTH_DIGITS, 10);
             Some(length.ok_or(bad("a length that is none"))?)
         }
         Some(_) => return Err(bad("two lengths")),
