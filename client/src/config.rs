@@ -175,7 +175,7 @@ impl Options {
         if let Some(given) = whole.outside_file(Mark::Own).filter(|_| !tables.services.is_empty()) {
             mistakes.add(Mistake::new(format!(
                 "{} can't hold for each [[service]] of the file of --config; say it there",
-                given.origin
+                given.name
             )));
         }
         let (mut services, mut warnings): (Vec<Service>, _) = (Vec::new(), Vec::new());
@@ -226,8 +226,8 @@ impl Tables {
             }
             let found = file.settings(&mut table, Args::SETTINGS, mistakes);
             file.unknown(table, "[[service]]", Args::SETTINGS, mistakes);
-            let global = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Global));
-            if let Some(given) = found.first(global.map(|setting| setting.name)) {
+            let mut global = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Global));
+            if let Some(given) = global.find_map(|setting| found.get(setting.name)) {
                 mistakes.add(given.wrong("holds for all services; move it up"));
             }
             if found.get("origin").is_none() && mistakes.is_empty() {
@@ -235,8 +235,8 @@ impl Tables {
             }
             read.services.push((place, found));
         }
-        let own = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Own));
-        let own = read.top.first(own.map(|setting| setting.name));
+        let mut own = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Own));
+        let own = own.find_map(|setting| read.top.get(setting.name));
         if let Some(given) = own.filter(|_| !read.services.is_empty()) {
             let why = "this belongs into a [[service]], where there are some";
             mistakes.add(given.here(why));

@@ -34,8 +34,8 @@ pub fn tunnel(
     knowing: Arc<dyn ServerCertVerifier>,
     common_name: &str,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let (name, path) = (config.name.as_deref(), config.path.as_deref());
-    let (certificate, key) = config.identity().certificate_asking(common_name, name, path)?;
+    let wishes = config.name.iter().chain(&config.path).map(String::as_str);
+    let (certificate, key) = config.identity().certificate(common_name, wishes)?;
     let tls = builder(knowing)?.with_client_auth_cert(vec![certificate], key)?;
     Ok(one_protocol(tls, &config.alpn))
 }

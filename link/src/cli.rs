@@ -1,4 +1,4 @@
-//! How both programs read their flags, what they say on the terminal, and the exit code that goes with it.
+//! Flags, output on the terminal, and exit codes of both programs.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -8,10 +8,8 @@ use std::process::ExitCode;
 use argh::{ArgsInfo, EarlyExit, FlagInfoKind, FromArgs};
 use strsim::damerau_levenshtein;
 
-/// Reads the arguments that follow the program's name. `--flag=value` is the same as `--flag value`.
-///
-/// # Errors
-/// The text of `--help`, or what is wrong, and which flag may be meant.
+/// Reads the arguments that follow the program's name. `--flag=value` is the same as `--flag value`. The error has the
+/// text of `--help`, or the mistake and the flag that may be meant.
 pub fn parse<A: FromArgs + ArgsInfo>(
     program: &str,
     arguments: impl IntoIterator<Item = String>,
@@ -31,7 +29,7 @@ pub fn parse<A: FromArgs + ArgsInfo>(
     })
 }
 
-/// The arguments of this process, or the code with which it ends, after the text that belongs to it.
+/// The arguments of this process; else its exit code, after the text for it was printed.
 pub fn start<A>(
     program: &str,
     parse: impl FnOnce(Vec<String>) -> Result<A, EarlyExit>,
@@ -65,7 +63,7 @@ fn split_equals(arguments: impl IntoIterator<Item = String>, switches: &[&str]) 
     split
 }
 
-/// The text of `--help`, with what each option takes behind it.
+/// The text of `--help`, with the argument of each option behind it.
 fn with_values<'a>(
     help: &str,
     flags: impl Iterator<Item = (&'a str, &'a FlagInfoKind<'a>)>,
@@ -74,10 +72,8 @@ fn with_values<'a>(
     for (long, kind) in flags {
         let FlagInfoKind::Option { arg_name } = kind else { continue };
         let begin = format!("\n  {long}");
-        let Some(at) = help.find(&format!("{begin} ")).or_else(|| help.find(&format!("{begin}\n")))
-        else {
-            continue;
-        };
+        let ends = [" ", "\n"].map(|end| help.find(&format!("{begin}{end}")));
+        let Some(at) = ends.into_iter().flatten().next() else { continue };
         let end = at + begin.len();
         let value = format!(" {}", arg_name.to_uppercase());
         let blanks = help[end..].chars().take_while(|c| *c == ' ').count();
@@ -92,7 +88,7 @@ fn with_values<'a>(
     help
 }
 
-/// What is wrong, and the flag that is nearest to one that there isn't.
+/// The error, with the flag that is nearest to an unknown one.
 fn with_nearest<'a>(what: &str, flags: impl Iterator<Item = &'a str>) -> String {
     let what = what.trim_end();
     let Some(unknown) = what.strip_prefix("Unrecognized argument: ") else {
@@ -108,14 +104,14 @@ fn with_nearest<'a>(what: &str, flags: impl Iterator<Item = &'a str>) -> String 
 /// Where argh's descriptions begin.
 const COLUMN: usize = 20;
 
-/// Says what was asked for, on stdout.
+/// Prints the text that was asked for, on stdout.
 pub fn say(text: &dyn Display) -> ExitCode {
-    // Whoever closed our stdout doesn't want to read it.
+    // A closed stdout has no reader.
     let _ = writeln!(io::stdout(), "{}", text.to_string().trim_end());
     ExitCode::SUCCESS
 }
 
-/// Says what is wrong, on stderr, with the program's name in front.
+/// Prints an error on stderr, behind the program's name.
 pub fn fail(program: &str, why: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "{program}: {}", why.to_string().trim_end());
     ExitCode::FAILURE

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::tls13::OkmBlock;
 use rustls::server::ProducesTickets;
-use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
+use rustls::{CipherSuite, Tls13CipherSuite};
 
 #[cfg(feature = "aws-lc-rs")]
 use rustls::crypto::aws_lc_rs as backing;
@@ -26,26 +26,26 @@ pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
         let mut provider = backing::default_provider();
         // Stable, so that the rest keeps rustls' own order.
-        provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
-            CipherSuite::TLS13_AES_128_GCM_SHA256 => 0,
-            CipherSuite::TLS13_AES_256_GCM_SHA384 | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => {
-                1
-            }
-            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 2,
-            _ => 3,
-        });
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| (suite.tls13().is_none(), !AES_128.contains(&suite.suite())));
         Arc::new(provider)
     });
     Arc::clone(&PROVIDER)
 }
 
-/// Makes the tickets by which a visitor resumes; the keys rotate by themselves.
+const AES_128: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];
+
+/// Makes tickets for resumption; the keys rotate by themselves.
 pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
     backing::Ticketer::new()
 }
 
-/// Fills an array with bytes that nobody can predict.
+/// Fills an array with unpredictable bytes.
 ///
 /// # Panics
 /// If the system has no randomness. Going on without would be worse.
@@ -74,10 +74,7 @@ pub fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
 
 /// The cipher suite that is named after SHA-256; the provider has no shorter way to the hash.
 fn suite() -> &'static Tls13CipherSuite {
-    match backing::cipher_suite::TLS13_AES_128_GCM_SHA256 {
-        SupportedCipherSuite::Tls13(suite) => suite,
-        SupportedCipherSuite::Tls12(_) => unreachable!("it is named after TLS 1.3"),
-    }
+    backing::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("it is named after TLS 1.3")
 }
 
 const SHA256_BLOCK: usize = 64;
@@ -90,41 +87,26 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
 
 /// Writes the pin of a certificate as users see it: `sha256:` and 64 hexadecimal digits.
 pub fn pin_text(digest: &[u8; 32]) -> String {
-    let mut text = String::from(PIN_PREFIX);
-    text.push_str(&hex(digest));
-    text
+    format!("{PIN_PREFIX}{}", hex(digest))
 }
 
 /// Reads what [`pin_text`] wrote; upper case and colons between the bytes, as `openssl x509
 /// -fingerprint` prints them, are accepted too.
 pub fn parse_pin(text: &str) -> Option<[u8; 32]> {
-    let text = text.trim();
-    let prefix = text.get(..PIN_PREFIX.len())?;
-    if !prefix.eq_ignore_ascii_case(PIN_PREFIX) {
-        return None;
-    }
-    let digits: Vec<u8> = text.bytes().skip(PIN_PREFIX.len()).filter(|b| *b != b':').collect();
-    let (pairs, rest) = digits.as_chunks::<2>();
-    if pairs.len() != 32 || !rest.is_empty() {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
-        *byte = hex_value(*high)? << 4 | hex_value(*low)?;
-    }
-    Some(digest)
+    let (prefix, digits) = text.trim().split_at_checked(PIN_PREFIX.len())?;
+    let digits: Vec<u8> = digits.bytes().filter(|b| *b != b':').collect();
+    let (pairs, []) = digits.as_chunks() else { return None };
+    let bytes = pairs.iter().map(|[high, low]| Some(hex_value(*high)? << 4 | hex_value(*low)?));
+    let digest = bytes.collect::<Option<Vec<u8>>>()?.try_into().ok();
+    digest.filter(|_| prefix.eq_ignore_ascii_case(PIN_PREFIX))
 }
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for nibble in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-        text.extend(char::from_digit(nibble.into(), 16));
-    }
-    text
+    let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
 }
 
-/// The value of one hexadecimal digit.
 pub(crate) fn hex_value(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
@@ -132,7 +114,7 @@ pub(crate) fn hex_value(digit: u8) -> Option<u8> {
 const PIN_PREFIX: &str = "sha256:";
 
 /// The part of rustls' `ServerCertVerifier` and `ClientCertVerifier` that checks the signatures of a handshake, as the
-/// provider does: whoever shows a certificate must hold its key.
+/// provider does: a peer must hold the key of the certificate that it shows.
 #[macro_export]
 macro_rules! verify_signatures {
     () => {

@@ -2,7 +2,7 @@
 
 use crate::limits::TUNNEL_STREAMS;
 
-/// The soft limit. There is no other way to read it without unsafe code; where that is none, what is usual.
+/// The soft limit; the usual one where `/proc` is absent, since every other way needs unsafe code.
 pub fn limit() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -10,17 +10,17 @@ pub fn limit() -> usize {
     soft.and_then(|soft| soft.parse().ok()).unwrap_or(USUAL)
 }
 
-/// Requests at a time for each of so many tunnels, every one of which may need a descriptor: those of one visitor that
-/// hang are to leave some for the others.
+/// Requests at a time for each of so many tunnels. Each may need a descriptor, and one visitor's hanging requests must
+/// leave some for the others.
 pub fn streams(limit: usize, tunnels: usize) -> u32 {
     let each = limit.saturating_sub(SPARE) / tunnels.max(1);
     u32::try_from(each).unwrap_or(u32::MAX).clamp(FEWEST, TUNNEL_STREAMS)
 }
 
 const USUAL: usize = 1024;
-/// For all but requests: the tunnels, their successors, listeners, files.
+/// For the tunnels, their successors, listeners, files.
 const SPARE: usize = 64;
-/// However few descriptors there are.
+/// With any number of descriptors.
 const FEWEST: u32 = 16;
 
 #[cfg(test)]

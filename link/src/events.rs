@@ -1,13 +1,13 @@
-//! Server-sent events: which failures are told by ending the stream without a response.
+//! Server-sent events: which failures end the stream without a response.
 //!
 //! An EventSource takes every response but 200 as final, and connects again after a broken connection (WHATWG
-//! HTML, §9.2.2 and §9.2.3). A page of the gateway's or the client's that says 502 because something restarts
-//! would end its events for good.
+//! HTML, §9.2.2 and §9.2.3). A page of the gateway's or the client's with 502, because a program restarts, would end
+//! its events for good.
 
 use http::header::ACCEPT;
 use http::{HeaderMap, Method, StatusCode};
 
-/// Whether an EventSource asks: a GET that accepts text/event-stream and nothing else, as all browsers send it.
+/// Whether it is a GET that accepts text/event-stream and nothing else, as all browsers send it.
 pub fn is_event_source(method: &Method, fields: &HeaderMap) -> bool {
     let mut values = fields.get_all(ACCEPT).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };
@@ -17,8 +17,8 @@ pub fn is_event_source(method: &Method, fields: &HeaderMap) -> bool {
     method == Method::GET && !more && media.eq_ignore_ascii_case(b"text/event-stream")
 }
 
-/// Whether an answer of our own with this status says that the other side can't be reached now, so that an
-/// EventSource gets no response in its place. An origin's own response is passed on, whatever it says.
+/// Whether a page of our own with this status says that the other side can't be reached now: an EventSource gets no
+/// response in its place. An origin's own response is always passed on.
 pub fn is_withheld(status: StatusCode) -> bool {
     [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT]
         .contains(&status)

@@ -1,46 +1,33 @@
-//! Files with secrets, and files that a program writes, of which a reader sees the old text or the new one.
+//! Files with secrets, and atomic replacement of files.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::crypto;
 
-/// Writes a file whole, in place of what is there. A new one is for its owner alone if it is `secret`. Blocks.
-///
-/// # Errors
-/// Those of the file system; then what was there stays.
+/// Replaces a file: a reader sees the old text or the new one. A new file is readable by its owner alone if it is
+/// `secret`. After an error the old file stays. Blocks.
 pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(format!(".{}", crypto::hex(&crypto::random::<6>())));
     let part = path.with_file_name(name);
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
     if secret {
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.mode(0o600);
     }
     let written = options.open(&part).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&part, path)
     });
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    written
+    written.inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
 /// Whether every user of this machine can read a file.
-#[cfg(unix)]
 pub fn is_exposed(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
     path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
-/// Whether every user of this machine can read a file.
-#[cfg(not(unix))]
-pub fn is_exposed(_: &Path) -> bool {
-    false
 }

@@ -1,36 +1,33 @@
-//! What a trusted proxy says about the visitor whom it brings: X-Forwarded-* and Forwarded (RFC 7239).
+//! The statements of a trusted proxy about a visitor: X-Forwarded-* and Forwarded (RFC 7239).
 //!
-//! In:  the fields of a request whose sender is trusted. Out: a [`Forwarded`] of what is well-formed in them.
+//! In:  the fields of a request from a trusted sender. Out: a [`Forwarded`] of the well-formed ones.
 //!
 //! Invariant: lists are read from the right, where the nearest proxy wrote. The first address there that
-//! isn't a trusted proxy's is the visitor; what stands left of him he may have written himself, so it is
-//! neither believed nor passed on. The same goes for what stands left of anything malformed.
+//! isn't a trusted proxy's is the visitor's. The visitor may have written the members left of it, so they are
+//! neither believed nor passed on; nor are those left of a malformed one.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Scheme;
 
-/// Who a visitor behind trusted proxies is, and what he used.
+use crate::h1;
+
+/// A visitor behind trusted proxies, and its connection to the first of them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Forwarded {
-    /// The visitor and then the proxies on his way, the one that speaks to us last.
+    /// The visitor and then the proxies, the gateway's peer last.
     chain: Vec<IpAddr>,
-    /// What the visitor's own connection was.
     pub scheme: Option<Scheme>,
-    /// What the visitor called the first proxy.
     pub host: Option<String>,
-    /// The port at which he called it.
     pub port: Option<u16>,
-    /// The part of the path that proxies took off, without a slash at its end.
+    /// The part of the path that proxies removed, without a slash at its end.
     pub prefix: Option<String>,
 }
 
 impl Forwarded {
-    /// What `proxy` says in these fields, and the proxies before it that are `trusted`.
-    ///
-    /// Where both are there, X-Forwarded-For is believed and not Forwarded, which most proxies pass on as it
-    /// came to them.
+    /// The statements of `proxy`, and of the proxies before it that are `trusted`. X-Forwarded-For counts before
+    /// Forwarded, which most proxies pass on as it came to them.
     pub fn read(fields: &HeaderMap, proxy: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> Self {
         let mut chain = vec![proxy.to_canonical()];
         let mut element = Element::default();
@@ -38,7 +35,7 @@ impl Forwarded {
             walk(fields, &FOR, &mut chain, trusted, node);
         } else {
             walk(fields, &FORWARDED, &mut chain, trusted, |text| {
-                // The last one read is the visitor's; the others are about what is between proxies.
+                // The last one read is the visitor's; the others are about hops between proxies.
                 let hop = Element::parse(text)?;
                 let node = hop.node?;
                 element = hop;
@@ -55,19 +52,17 @@ impl Forwarded {
         }
     }
 
-    /// The visitor, as far as he is known.
     pub fn visitor(&self) -> Option<IpAddr> {
         self.chain.first().copied()
     }
 
-    /// The visitor and then the proxies on his way.
     pub fn chain(&self) -> &[IpAddr] {
         &self.chain
     }
 }
 
 /// Adds to `chain` the addresses of a list from its right end: up to the first that isn't trusted, which is
-/// the visitor's, or to what isn't an address.
+/// the visitor's, or to a member that isn't an address.
 fn walk(
     fields: &HeaderMap,
     name: &HeaderName,
@@ -75,7 +70,7 @@ fn walk(
     trusted: impl Fn(IpAddr) -> bool,
     mut read: impl FnMut(&str) -> Option<IpAddr>,
 ) {
-    // A comma inside of quotes cuts an element in two, neither of which is one: that ends the walk, too.
+    // A comma inside of quotes cuts an element in two malformed ones: that ends the walk, too.
     for value in fields.get_all(name).iter().rev() {
         let Ok(value) = value.to_str() else { return };
         // RFC 9110 §5.6.1.2: empty members don't count.
@@ -106,7 +101,7 @@ impl Element {
                 Some(quoted) => quoted.strip_suffix('"')?,
                 None => value.trim(),
             };
-            // Nothing that counts here needs an escape.
+            // No value that counts here needs an escape.
             if value.contains(['"', '\\']) {
                 return None;
             }
@@ -138,20 +133,11 @@ fn scheme(text: &str) -> Option<Scheme> {
     known.into_iter().find(|known| text.eq_ignore_ascii_case(known.as_str()))
 }
 
-/// A name or an address that can stand in Host, with a port or without.
+/// A host that requests can be routed by, with a port or without.
 fn host(text: &str) -> Option<String> {
-    let (name, end) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (v6, end) = rest.split_once(']')?;
-            v6.parse::<std::net::Ipv6Addr>().ok()?;
-            (v6, end)
-        }
-        None => text.split_at(text.find(':').unwrap_or(text.len())),
-    };
-    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
-    let sound = (1..=LONGEST_HOST).contains(&name.len()) && name.bytes().all(fine);
-    let port = end.is_empty() || end.strip_prefix(':').is_some_and(|text| port(text).is_some());
-    (sound && port).then(|| text.to_owned())
+    let written = h1::port(text.as_bytes())?;
+    let fine = if written.is_empty() { !text.ends_with(':') } else { port(written).is_some() };
+    (fine && text.len() <= LONGEST_HOST).then(|| text.to_owned())
 }
 
 fn port(text: &str) -> Option<u16> {
@@ -177,13 +163,13 @@ fn only<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 
 /// More proxies in a row are a loop.
 const HOPS: usize = 32;
-/// RFC 1035 §3.1.
-const LONGEST_HOST: usize = 255;
+/// RFC 1035 §3.1, and a port.
+const LONGEST_HOST: usize = 255 + ":65535".len();
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-/// What proxies took off the path, the gateway among them.
+/// The part of the path that proxies removed, the gateway among them.
 pub const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 #[cfg(test)]
@@ -259,7 +245,7 @@ mod tests {
         assert_eq!((said.scheme, said.host), (None, None));
     }
 
-    /// What is malformed, or there twice, is nothing.
+    /// A malformed value doesn't count, nor does a repeated one.
     #[test]
     fn only_sound_values_are_kept() {
         let one = |name, value| read(&[(name, value)]);

@@ -1,9 +1,8 @@
 //! Which header fields cross, in both directions and at both ends.
 //!
-//! Invariant: what a stranger wrote never takes the place of what the gateway says about him. A field
-//! that the gateway sets is dropped from his message first, under every spelling that an origin might
-//! take for it (CGI turns `-` into `_`, and so can't tell the two apart). What a trusted proxy wrote is read
-//! before ([`crate::forwarded`]), and said again from that.
+//! Invariant: a visitor's field never takes the place of one that the gateway sets. Such a field is removed from
+//! the visitor's message first, under every spelling that an origin might take for it (CGI turns `-` into `_`, and so
+//! can't tell the two apart). A trusted proxy's fields are read before ([`crate::forwarded`]), and set again from that.
 
 use std::net::IpAddr;
 
@@ -38,7 +37,7 @@ const IDENTITY: [&str; 9] = [
     "client-cert",
 ];
 
-/// Fields of which origins read who a visitor is, or what it used; a trusted proxy may set them. So are those that
+/// Fields from which origins read a visitor's address, host or scheme; a trusted proxy may set them. So may those that
 /// begin with [`FORWARDED`]. Lower case, with `-`.
 const CLAIMS: [&str; 14] = [
     "x-forwarded",
@@ -58,10 +57,10 @@ const CLAIMS: [&str; 14] = [
 ];
 const FORWARDED: &str = "x-forwarded-";
 
-/// What CGI makes the address of a proxy for the origin's own requests (httpoxy, CVE-2016-5385): nobody may set it.
+/// CGI takes it for the address of a proxy for the origin's own requests (httpoxy, CVE-2016-5385): it never crosses.
 const PROXY: &str = "proxy";
 
-/// Names that frame a message or say where it goes. Under the spelling with `_` nobody means well by them.
+/// Names that frame or route a message. Spelt with `_`, they only serve attacks.
 const FRAMING: [&str; 8] = [
     "content-length",
     "transfer-encoding",
@@ -73,8 +72,8 @@ const FRAMING: [&str; 8] = [
     "expect",
 ];
 
-/// What may not stand in trailers, besides all of the above: framing, routing, authentication, conditions, how the
-/// content is read, and control data of a response (RFC 9110 §6.5.1). Lower case.
+/// Fields that may not be trailers, besides all of the above: framing, routing, authentication, conditions, reading of
+/// the content, and control data of a response (RFC 9110 §6.5.1). Lower case.
 const HEAD_ONLY: [&str; 19] = [
     "age",
     "authorization",
@@ -100,82 +99,64 @@ const HEAD_ONLY_PREFIXES: [&str; 2] = ["if-", "proxy-"];
 
 const PREFIX: &str = "x-forwarded-prefix";
 
-/// Everything with this prefix is ours (docs/protocol.md).
+/// The prefix of this project's fields (docs/protocol.md).
 const OURS: &str = "2ptth-";
-/// What a field needs in a map beside its bytes.
-const FIELD: usize = 96;
 
-/// Who sent a request, as the gateway knows it from the socket, or from a proxy that it trusts.
+/// The sender of a request, as the gateway knows it from the socket, or from a proxy that it trusts.
 #[derive(Clone, Copy, Debug)]
 pub struct Origination<'a> {
-    /// The visitor's address.
     pub address: IpAddr,
-    /// What the visitor called us: `Host` or `:authority`.
+    /// `Host` or `:authority`.
     pub host: &'a str,
-    /// What the visitor used.
     pub scheme: &'a Scheme,
-    /// What a trusted proxy says of him.
+    /// The statements of a trusted proxy.
     pub said: Option<&'a Forwarded>,
     /// The HTTP version of the visitor's request, as Via writes it (RFC 9110 §7.6.3).
     pub version: &'static str,
 }
 
-/// What a request's origination is, in fields. Made once for all the requests of a connection of which the
-/// same is to be said: making six fields costs more than the rest of what is done to a head.
+/// The fields that state a request's origination. Made once for all requests of a connection that need the same:
+/// making six fields costs more than the rest of the work on a head.
 #[derive(Debug)]
 pub struct Statement {
-    address: IpAddr,
-    host: String,
-    scheme: Scheme,
-    version: &'static str,
-    /// Whether it repeats what a proxy said, of this one request.
-    quotes: bool,
+    /// Address, host, scheme and version of the requests for which it holds. Of a proxied request there is none: the
+    /// statement repeats the proxy's.
+    of: Option<(IpAddr, String, Scheme, &'static str)>,
     fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Statement {
-    /// Says it.
     pub fn new(from: Origination<'_>) -> Self {
         let address = from.address.to_canonical();
         let own = [address];
-        let chain = from.said.map_or(&own[..], Forwarded::chain);
-        let host = from.said.and_then(|said| said.host.as_deref()).unwrap_or(from.host);
+        let said = from.said;
+        let chain = said.map_or(&own[..], Forwarded::chain);
+        let host = said.and_then(|said| said.host.as_deref()).unwrap_or(from.host);
         let addresses: Vec<_> = chain.iter().map(IpAddr::to_string).collect();
-        let mut statement = Self {
-            address: from.address,
-            host: from.host.to_owned(),
-            scheme: from.scheme.clone(),
-            version: from.version,
-            quotes: from.said.is_some(),
-            fields: Vec::with_capacity(8),
-        };
-        statement.say("x-forwarded-for", &addresses.join(", "));
-        statement.say("x-real-ip", &address.to_string());
-        statement.say("x-forwarded-proto", from.scheme.as_str());
-        statement.say("x-forwarded-host", host);
-        statement.say("forwarded", &forwarded(chain, host, from.scheme));
-        statement.say("via", &format!("{} 2ptth", from.version));
-        if let Some(port) = from.said.and_then(|said| said.port) {
-            statement.say("x-forwarded-port", &port.to_string());
+        let fields = [
+            ("x-forwarded-for", Some(addresses.join(", "))),
+            ("x-real-ip", Some(address.to_string())),
+            ("x-forwarded-proto", Some(from.scheme.to_string())),
+            ("x-forwarded-host", Some(host.to_owned())),
+            ("forwarded", Some(forwarded(chain, host, from.scheme))),
+            ("via", Some(format!("{} 2ptth", from.version))),
+            ("x-forwarded-port", said.and_then(|said| said.port).map(|port| port.to_string())),
+            (PREFIX, said.and_then(|said| said.prefix.clone())),
+        ];
+        let own = || (from.address, from.host.to_owned(), from.scheme.clone(), from.version);
+        Self {
+            of: said.is_none().then(own),
+            fields: fields.into_iter().filter_map(|(name, it)| field(name, &it?)).collect(),
         }
-        if let Some(prefix) = from.said.and_then(|said| said.prefix.as_deref()) {
-            statement.say(PREFIX, prefix);
-        }
-        statement
     }
 
-    /// Whether it says of another request what is to be said of it, too.
+    /// Whether it holds for another request, too.
     pub fn suits(&self, from: &Origination<'_>) -> bool {
-        !self.quotes
-            && from.said.is_none()
-            && self.address == from.address
-            && self.host == from.host
-            && self.scheme == *from.scheme
-            && self.version == from.version
-    }
-
-    fn say(&mut self, name: &'static str, value: &str) {
-        self.fields.extend(field(name, value));
+        let is_same = |(address, host, scheme, version): &(_, String, _, _)| {
+            (*address, &**host, scheme, *version)
+                == (from.address, from.host, from.scheme, from.version)
+        };
+        from.said.is_none() && self.of.as_ref().is_some_and(is_same)
     }
 }
 
@@ -185,10 +166,10 @@ fn field(name: &'static str, value: &str) -> Option<(HeaderName, HeaderValue)> {
     Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
 }
 
-/// Makes a visitor's request fields fit to cross: strips what concerns his hop, drops what he may not
-/// say about himself, and says it for him.
+/// Makes a visitor's request fields fit to cross: removes the hop's fields and those that only the gateway sets, and
+/// adds the statement.
 pub fn request(fields: &mut HeaderMap, statement: &Statement) {
-    let quotes = statement.quotes;
+    let quotes = statement.of.is_none();
     strip(fields, |name| is_forged(name, quotes));
     fields.reserve(statement.fields.len() + 1);
     for (name, value) in &statement.fields {
@@ -196,13 +177,12 @@ pub fn request(fields: &mut HeaderMap, statement: &Statement) {
     }
 }
 
-/// Takes out of a request what the gateway says of the visitor and his way: some origins have no room for it, others
-/// refuse it.
+/// Removes the fields that state the visitor and its way: some origins have no room for them, others refuse them.
 pub fn unforward(fields: &mut HeaderMap) {
     strip(fields, |name| IDENTITY.contains(&name) || name.starts_with(OURS));
 }
 
-/// Tells the origin of a part of the path that is taken off, after those that proxies took off before.
+/// States a part of the path that is removed, behind those that proxies removed before.
 pub fn prefix(fields: &mut HeaderMap, prefix: &str) {
     let before = fields.get(PREFIX).and_then(|before| before.to_str().ok()).unwrap_or_default();
     let whole = format!("{before}{prefix}");
@@ -211,7 +191,7 @@ pub fn prefix(fields: &mut HeaderMap, prefix: &str) {
     }
 }
 
-/// RFC 7239: the visitor's hop with what he used, and one for each proxy after him.
+/// RFC 7239: the visitor's hop with host and scheme, and one for each proxy after it.
 fn forwarded(chain: &[IpAddr], host: &str, scheme: &Scheme) -> String {
     let node = |address: &IpAddr| match address {
         IpAddr::V4(v4) => format!("for={v4}"),
@@ -225,52 +205,44 @@ fn forwarded(chain: &[IpAddr], host: &str, scheme: &Scheme) -> String {
     elements.join(", ")
 }
 
-/// Makes a response's fields fit to cross towards the visitor.
+/// Makes a response's fields fit to cross.
 pub fn response(fields: &mut HeaderMap) {
     strip(fields, |name| name.starts_with(OURS) || is_twin(name));
 }
 
-/// Removes from trailers what may only stand in a head, where it would have decided something already
-/// (RFC 9110 §6.5.1).
+/// Removes from trailers the fields that may only stand in a head.
 pub fn trailers(fields: &mut HeaderMap) {
     strip(fields, |name| !may_trail(name));
 }
 
-/// Bytes of memory that `fields` need, about.
+/// Bytes of memory that `fields` need, about: each one's own, and those of its place in a map.
 pub fn weight(fields: &HeaderMap) -> usize {
+    const FIELD: usize = 96;
     fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()
 }
 
-/// Whether a field may stand in trailers: one that decides nothing about the message (RFC 9110 §6.5.1). `name` in
-/// lower case.
+/// Whether a field, named in lower case, decides nothing about the message (RFC 9110 §6.5.1).
 pub fn may_trail(name: &str) -> bool {
     let begins = |prefix: &&str| name.starts_with(prefix);
-    let hop = || HOP_BY_HOP.iter().any(|hop| hop.as_str() == name);
     !(HEAD_ONLY.contains(&name)
         || FRAMING.contains(&name)
         || HEAD_ONLY_PREFIXES.iter().any(begins)
         || is_forged(name, false)
-        || hop())
+        || HOP_BY_HOP.iter().any(|hop| hop.as_str() == name))
 }
 
 /// Removes the connection fields, those that `Connection` names (but for the ones that frame or route),
 /// and those that `also` matches. Rebuilds the map, since removing one field from it reorders the rest.
 fn strip(fields: &mut HeaderMap, also: impl Fn(&str) -> bool) {
-    let concerns_a_hop =
-        |name: &HeaderName| HOP_BY_HOP.contains(name) || *name == header::TE || also(name.as_str());
-    // Most heads have nothing of it, and are done with here.
-    if !fields.keys().any(concerns_a_hop) {
-        return;
-    }
-    let named: Vec<HeaderName> = fields
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+    let named: Vec<HeaderName> = members(fields, header::CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !is_protected(name))
         .collect();
-    let te_trailers = keep_te_trailers(fields);
+    // The one value of TE that crosses is `trailers` (RFC 9113 §8.2.2).
+    let te_trailers = says(fields, header::TE, "trailers");
+    if te_trailers {
+        fields.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     let doomed = |name: &HeaderName| {
         HOP_BY_HOP.contains(name)
             || named.contains(name)
@@ -298,24 +270,21 @@ fn is_protected(name: &HeaderName) -> bool {
         || is_forged(name.as_str(), false)
 }
 
-/// The one value of TE that crosses is `trailers` (RFC 9113 §8.2.2). False where nothing of it crosses.
-fn keep_te_trailers(fields: &mut HeaderMap) -> bool {
-    let wants_trailers = fields
-        .get_all(header::TE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
-    if wants_trailers {
-        fields.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    wants_trailers
+/// Whether a list-valued field has that member, in any case.
+pub fn says(fields: &HeaderMap, name: HeaderName, member: &str) -> bool {
+    members(fields, name).any(|it| it.eq_ignore_ascii_case(member.as_bytes()))
 }
 
-/// Whether a name is one that the gateway answers for. `quotes`: the request comes from a trusted proxy, which may
-/// claim what the gateway doesn't say itself.
+/// The members of a list-valued field (RFC 9110 §5.6.1), empty ones too.
+pub(crate) fn members(fields: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let values = fields.get_all(name).into_iter();
+    values.flat_map(|it| it.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// Whether only the gateway may set a field. `quotes`: the request comes from a trusted proxy, which may set the
+/// [`CLAIMS`].
 fn is_forged(name: &str, quotes: bool) -> bool {
-    // Most names are done with here.
+    // No name of the lists begins otherwise, and most fields do.
     if !matches!(name.as_bytes().first(), Some(b'2' | b'c' | b'f' | b'p' | b't' | b'v' | b'x')) {
         return is_twin(name);
     }
@@ -327,17 +296,17 @@ fn is_forged(name: &str, quotes: bool) -> bool {
     set() || (!counts && claims()) || is_twin(name)
 }
 
-/// Whether a name frames a message for those alone to whom `_`, `.` or `+` is `-`.
+/// Whether a name frames a message only for origins to which `_`, `.` or `+` is `-`.
 fn is_twin(name: &str) -> bool {
     is_odd(name) && FRAMING.iter().any(|other| spelt(name).eq(other.bytes()))
 }
 
-/// Whether a name has characters that some origins take for `-`: CGI writes `_` for that, and for what else it knows not.
+/// Whether a name has characters that some origins take for `-`: CGI writes `_` for it, and for other ones.
 fn is_odd(name: &str) -> bool {
     name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
 }
 
-/// A name as those origins have it.
+/// A name as those origins read it.
 fn spelt(name: &str) -> impl Iterator<Item = u8> + '_ {
     name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { byte } else { b'-' })
 }
@@ -410,7 +379,7 @@ mod tests {
         assert_eq!(left, expected);
     }
 
-    /// Whatever a visitor forges, the origin sees what it sees of an honest one.
+    /// The origin sees the same of a visitor that forges as of an honest one.
     #[test]
     fn forged_identity_changes_nothing() {
         let mut honest = HeaderMap::new();
@@ -436,7 +405,7 @@ mod tests {
         for twin in ["content_length", "transfer_encoding"] {
             forged.append(twin, HeaderValue::from_static("5"));
         }
-        // Nor can he have what we set taken away again on the next hop.
+        // Nor can it have the gateway's fields removed on the next hop.
         forged.append("connection", HeaderValue::from_static("x-forwarded-for, via, forwarded"));
         request(&mut forged, &Statement::new(VISITOR));
         assert_eq!(text(&forged), text(&honest));

@@ -1,13 +1,11 @@
 //! Token files: the keys that a gateway knows, one a line.
 
-use std::fmt;
-
 use crate::token::{Half, PublicKey, TokenError, parse_half, trim};
 
 /// Reads the file of a gateway: one key a line, either half. What follows a `#` is a comment;
 /// blank lines, CRLF and a byte order mark are fine. A key that is there twice counts once.
 ///
-/// A file without a key is an error: it would lock everybody out, and is never what was meant.
+/// A file without a key is an error: it would lock all backends out, and is never what was meant.
 pub fn parse_keys(text: &str) -> Result<Vec<PublicKey>, KeysError> {
     let mut keys = Vec::new();
     for (line, word) in words(text) {
@@ -22,12 +20,12 @@ pub fn parse_keys(text: &str) -> Result<Vec<PublicKey>, KeysError> {
     if keys.is_empty() { Err(KeysError::NoKey) } else { Ok(keys) }
 }
 
-/// Whether a token file holds a private half, so that others shouldn't read it.
+/// Whether a token file holds a private half, so that other users must not read it.
 pub fn holds_secret(text: &str) -> bool {
     words(text).any(|(_, word)| matches!(parse_half(word), Ok(Half::Private(_))))
 }
 
-/// Each line's number, from 1, and what is on it beside blanks and comments.
+/// Each line's number, from 1, and its text without blanks around it and comments.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.split('\n').enumerate();
     // `#` isn't in the alphabet of base64url, so it can't be part of a key.
@@ -37,39 +35,14 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Why a token file can't be used. Never contains any of its text.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum KeysError {
-    /// No line of it holds a key.
+    #[error("there is no key in it; write one a line")]
     NoKey,
-    /// A line isn't a key.
-    Line {
-        /// Its number, from 1.
-        line: usize,
-        /// What is wrong with it.
-        why: TokenError,
-    },
+    /// `line` counts from 1.
+    #[error("line {line}: {why}")]
+    Line { line: usize, why: TokenError },
 }
-
-impl KeysError {
-    /// The number of the line, from 1, if one is to blame.
-    pub fn line(&self) -> Option<usize> {
-        match self {
-            Self::NoKey => None,
-            Self::Line { line, .. } => Some(*line),
-        }
-    }
-}
-
-impl fmt::Display for KeysError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoKey => f.write_str("there is no key in it; write one a line"),
-            Self::Line { line, why } => write!(f, "line {line}: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for KeysError {}
 
 #[cfg(test)]
 mod tests {
@@ -108,7 +81,7 @@ mod tests {
             assert_eq!(error, expected, "{text:?}");
             assert!(!format!("{error} {error:?}").contains(&key[6..]));
         }
-        assert_eq!(bad(3, TokenError::Empty).line(), Some(3));
+        assert!(bad(3, TokenError::Empty).to_string().starts_with("line 3: "));
     }
 
     #[test]

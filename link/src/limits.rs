@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::budget::CEILING;
 
 /// Streams that a backend lets the gateway open at once on one tunnel (SETTINGS_MAX_CONCURRENT_STREAMS).
-/// Libraries default to 100–200, which two hundred open WebSockets use up for everybody else.
+/// Libraries default to 100–200, which two hundred open WebSockets use up.
 pub const TUNNEL_STREAMS: u32 = 2048;
 
 /// A PING is sent this often; a peer from which not one byte came for two intervals is dead.
@@ -37,17 +37,17 @@ pub const SEND_BUFFER: usize = 64 * 1024;
 /// Bytes that the requests and responses of one process may hold for readers that are slower than
 /// their senders. See [`crate::h2::window`].
 pub const BODY_BUDGET: usize = 64 * 1024 * 1024;
-/// Informational responses (1xx) before a final one. They know no flow control, so more of them than any use
+
+/// Informational responses (1xx) before a final one. They have no flow control, so more of them than any use
 /// needs are a flood, and end the exchange.
 pub const INFORMATIONAL_RESPONSES: usize = 10;
 
-/// Public addresses that a client is told of one tunnel: a service has a few, the rest would be noise, and thousands
-/// don't fit into a head.
+/// Public addresses of one tunnel in the answer to a client: a service has a few, and thousands don't fit into a head.
 pub const ANNOUNCED_URLS: usize = 64;
 
-/// Digits of a Content-Length, leading zeros included: what the h2 crate reads, at either end of a tunnel.
+/// Digits of a Content-Length, leading zeros included, as the h2 crate limits them.
 pub const LENGTH_DIGITS: usize = 19;
 
-/// Bytes a second of the slowest visitor who is no attack, while a body of his is waited for and while something
-/// waits for him (Apache's mod_reqtimeout draws it near).
+/// Bytes a second of the slowest visitor that is no attack, while the gateway waits for its body or for its reads
+/// (close to Apache's mod_reqtimeout).
 pub const SLOWEST_RATE: u32 = 240;

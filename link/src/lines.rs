@@ -1,7 +1,7 @@
-//! Lines for whoever watches, one for each exchange. They begin as the log's do: `2026-01-31T12:34:56.789Z`.
+//! Lines on the terminal, one for each exchange. They begin as the log's do: `2026-01-31T12:34:56.789Z`.
 //!
-//! Invariant: nobody waits for the terminal. Lines go through a bounded queue to a thread of their own;
-//! what doesn't fit is dropped and counted.
+//! Invariant: no exchange waits for the terminal. Lines go through a bounded queue to a thread of their own;
+//! lines without room are dropped and counted.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ fn write(lines: &Receiver<String>, mut out: impl Write, dropped: impl Fn() -> u6
         if lost > 0 {
             text.push_str(&format!("({lost} lines more than could be written)\n"));
         }
-        // A closed terminal is no reason to stop serving; the lines are then lost, as was wanted.
+        // A closed terminal is no reason to stop serving.
         let _ = out.write_all(text.as_bytes());
         let _ = out.flush();
         if written > MANY {
@@ -79,26 +79,22 @@ fn write(lines: &Receiver<String>, mut out: impl Write, dropped: impl Fn() -> u6
 fn clock(text: &mut String, now: SystemTime) {
     let now = OffsetDateTime::from(now);
     let (hour, minute, second, millis) = now.to_hms_milli();
-    let mut digits = *b"0000-00-00T00:00:00.000Z";
-    let parts = [
-        (3, now.year().unsigned_abs()),
-        (6, u8::from(now.month()).into()),
-        (9, now.day().into()),
-        (12, hour.into()),
-        (15, minute.into()),
-        (18, second.into()),
-        (22, millis.into()),
-    ];
-    for (last, mut rest) in parts {
-        for digit in digits.iter_mut().take(last + 1).rev().take_while(|it| it.is_ascii_digit()) {
-            *digit += (rest % 10) as u8;
-            rest /= 10;
-        }
+    let date = (now.year().unsigned_abs(), u8::from(now.month()).into(), now.day().into());
+    for (value, digits, behind) in [
+        (date.0, 4, '-'),
+        (date.1, 2, '-'),
+        (date.2, 2, 'T'),
+        (hour.into(), 2, ':'),
+        (minute.into(), 2, ':'),
+        (second.into(), 2, '.'),
+        (millis.into(), 3, 'Z'),
+    ] {
+        let digits = (0..digits).rev().map(|power| (value / 10_u32.pow(power) % 10) as u8);
+        text.extend(digits.map(|digit| char::from(b'0' + digit)));
+        text.push(behind);
     }
-    text.extend(digits.map(char::from));
 }
 
-/// Appends a number.
 pub fn number(text: &mut String, number: u64) {
     if number >= 10 {
         self::number(text, number / 10);
@@ -108,12 +104,11 @@ pub fn number(text: &mut String, number: u64) {
 
 /// Most lines are shorter.
 const LINE: usize = 160;
-/// A screen scrolls by faster than this is read; a pipe takes it in one gulp. What comes within [`PAUSE`] at
-/// 100,000 exchanges a second.
+/// The lines of a [`PAUSE`] at 100,000 exchanges a second.
 const QUEUE: usize = 2048;
-/// Too short to see.
+/// Too short to notice.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Lines within a pause that nobody reads as they come.
+/// More lines within a pause can't be read as they come.
 const MANY: usize = 64;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The log, to stderr.
 //!
-//! What concerns the life of the process and of tunnels is written at once; what concerns a single
-//! connection or exchange goes through [`Lines`], which never make anybody wait. Both look alike.
+//! Lines about the process and tunnels are written at once; those about a single connection or exchange go through
+//! [`Lines`], for which no task waits. Both have the same format.
 
 use std::fmt::Write as _;
 use std::io;
@@ -12,12 +12,12 @@ use simple_logger::SimpleLogger;
 
 use crate::lines::Lines;
 
-/// Starts logging at `level`. To be called once, by a binary.
+/// To be called once, by a binary.
 pub fn start(level: LevelFilter) {
     let logger = SimpleLogger::new().with_level(level).with_utc_timestamps();
     log::set_max_level(logger.max_level());
     let details = if level >= Level::Debug { Lines::to(io::stderr()) } else { Lines::default() };
-    // Fails only if somebody logs already; then that goes on.
+    // Fails only if there is a logger already, which stays.
     let _ = log::set_boxed_logger(Box::new(Logger { logger, details }));
 }
 

@@ -1,7 +1,7 @@
 //! A tunnel inside one HTTP/2 stream: the stream's two directions as a byte stream (RFC 8441 §4).
 //!
-//! Whoever owns the outer connection drives it elsewhere. Credit goes back as the bytes are read: the
-//! tunnel's own windows, inside, are those that hold back.
+//! The owner of the outer connection drives it elsewhere. Credit goes back as the bytes are read: the
+//! tunnel's own windows, inside, limit the sender.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct Nested<K> {
     send: SendStream<Bytes>,
     recv: RecvStream,
-    /// Received and not yet read.
     unread: Bytes,
     ended: bool,
     #[allow(dead_code, reason = "held for its drop")]
@@ -24,7 +23,7 @@ pub struct Nested<K> {
 }
 
 impl<K> Nested<K> {
-    /// Joins the two directions. `kept` is dropped with them: what the outer connection lives by.
+    /// `kept` is dropped with the stream, and keeps the outer connection up until then.
     pub fn new(send: SendStream<Bytes>, recv: RecvStream, kept: K) -> Self {
         Self { send, recv, unread: Bytes::new(), ended: false, kept }
     }
@@ -32,16 +31,11 @@ impl<K> Nested<K> {
     /// Waits for bytes. False at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.unread.is_empty() {
-            match ready!(self.recv.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // What the library holds is what this side hasn't read: one window at most.
-                    let credit = self.recv.flow_control().release_capacity(data.len());
-                    credit.map_err(failure)?;
-                    self.unread = data;
-                }
-                Some(Err(err)) => return Poll::Ready(Err(failure(err))),
-                None => return Poll::Ready(Ok(false)),
-            }
+            let Some(data) = ready!(self.recv.poll_data(cx)) else { return Poll::Ready(Ok(false)) };
+            let data = data.map_err(failure)?;
+            // The library holds at most one window of unread bytes.
+            self.recv.flow_control().release_capacity(data.len()).map_err(failure)?;
+            self.unread = data;
         }
         Poll::Ready(Ok(true))
     }
@@ -72,11 +66,8 @@ impl<K: Unpin> AsyncWrite for Nested<K> {
         }
         self.send.reserve_capacity(buf.len().min(CHUNK));
         while self.send.capacity() == 0 {
-            match ready!(self.send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(err)) => return Poll::Ready(Err(failure(err))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
+            let granted = ready!(self.send.poll_capacity(cx)).ok_or(io::ErrorKind::BrokenPipe)?;
+            granted.map_err(failure)?;
         }
         let chunk = buf.get(..self.send.capacity().min(CHUNK)).unwrap_or(buf);
         self.send.send_data(Bytes::copy_from_slice(chunk), false).map_err(failure)?;
@@ -84,16 +75,16 @@ impl<K: Unpin> AsyncWrite for Nested<K> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The outer connection's driver sends what it is given, without being asked.
+        // The outer connection's driver flushes.
         Poll::Ready(Ok(()))
     }
 
-    /// Ends this direction, and waits for the peer to end his: only then is it certain that all arrived,
-    /// and that the outer connection may go.
+    /// Ends this direction, and waits for the peer to end its own: then all has arrived, and the outer connection
+    /// may be closed.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.ended {
             self.ended = true;
-            // An error means that the stream was reset, which the reading below tells, too.
+            // An error means that the stream was reset, which the read below returns, too.
             let _ = self.send.send_data(Bytes::new(), true);
         }
         while ready!(self.poll_fill(cx))? {
@@ -103,7 +94,7 @@ impl<K: Unpin> AsyncWrite for Nested<K> {
     }
 }
 
-/// As the socket's own error where it is one, since whoever refuses by TLS is told apart by that.
+/// The socket's own error where it is one: a refusal by TLS is recognised by it.
 fn failure(err: h2::Error) -> io::Error {
     if err.is_io() {
         return err.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
@@ -111,7 +102,7 @@ fn failure(err: h2::Error) -> io::Error {
     io::Error::other(err)
 }
 
-/// What is asked of the window at once: as much as gathers for one write of a tunnel.
+/// Requested from the window at once: one write of a tunnel.
 const CHUNK: usize = 64 * 1024;
 
 #[cfg(test)]

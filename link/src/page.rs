@@ -1,11 +1,9 @@
-//! What a visitor is shown in place of a response, by whichever end answers for the one that there isn't.
-
-use std::fmt::Write as _;
+//! The page of an error, from either end.
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 
-/// One sentence: plain text, or RFC 9457's problem+json for who accepts that or JSON. `id` names the request in the
+/// One sentence: plain text, or RFC 9457's problem+json where that or JSON is accepted. `id` names the request in the
 /// log. `sentence` and `id` hold nothing that JSON would escape.
 pub fn page(
     status: StatusCode,
@@ -16,20 +14,14 @@ pub fn page(
     let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let json =
         ["application/problem+json", "application/json"].iter().any(|it| accept.contains(it));
-    let (kind, code) = (if json { PROBLEM } else { TEXT }, status.as_u16());
-    let mut text = match json {
-        true => format!("{{\"title\":\"{sentence}\",\"status\":{code}"),
-        false => format!("{code} {sentence}\n"),
+    let code = status.as_u16();
+    let (kind, text) = if json {
+        let id = id.map(|id| format!(",\"instance\":\"urn:request:{id}\"")).unwrap_or_default();
+        (PROBLEM, format!("{{\"title\":\"{sentence}\",\"status\":{code}{id}}}\n"))
+    } else {
+        let id = id.map(|id| format!("Request id: {id}\n")).unwrap_or_default();
+        (TEXT, format!("{code} {sentence}\n{id}"))
     };
-    // A String takes all that is written.
-    let _ = match id {
-        Some(id) if json => write!(text, ",\"instance\":\"urn:request:{id}\""),
-        Some(id) => writeln!(text, "Request id: {id}"),
-        None => Ok(()),
-    };
-    if json {
-        text.push_str("}\n");
-    }
     let length = text.len();
     let mut response = Response::new(text);
     *response.status_mut() = status;

@@ -34,30 +34,23 @@ pub type Flags = BTreeMap<&'static str, Vec<String>>;
 pub struct Setting {
     /// The key in the file, where `-` and `_` are the same. The flag is `--` and the name with dashes.
     pub name: &'static str,
-    /// The environment variable.
     pub variable: &'static str,
-    /// What it takes.
     pub kind: Kind,
-    /// What else holds for it.
     pub marks: &'static [Mark],
 }
 
 /// What a setting takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// A text.
     Text,
     /// Texts: the flag repeats, the variable separates them by commas or blanks, the file has an array.
     List,
     /// The same, where the flag separates them by commas, too.
     Commas,
-    /// A number, which [`Scalar`] reads from its text.
     Number,
-    /// A time, which [`Scalar`] reads from its text.
     Time,
     /// A path. In the file, a relative one begins at the file's folder.
     Path,
-    /// On or off.
     Switch,
 }
 
@@ -79,38 +72,12 @@ pub enum Mark {
 }
 
 impl Setting {
-    /// Whether it is marked so.
     pub fn is(&self, mark: Mark) -> bool {
         self.marks.contains(&mark)
     }
 
-    /// As the file's documentation and `--help` spell it, with dashes.
     pub fn dashed(&self) -> String {
         self.name.replace('_', "-")
-    }
-}
-
-/// What a field of the arguments gives: the texts that were written for the flag.
-pub trait Flag {
-    /// None, if the flag wasn't given.
-    fn texts(&self) -> Vec<String>;
-}
-
-impl Flag for bool {
-    fn texts(&self) -> Vec<String> {
-        self.then(|| "true".to_owned()).into_iter().collect()
-    }
-}
-
-impl Flag for Option<String> {
-    fn texts(&self) -> Vec<String> {
-        self.iter().cloned().collect()
-    }
-}
-
-impl Flag for Vec<String> {
-    fn texts(&self) -> Vec<String> {
-        self.clone()
     }
 }
 
@@ -136,78 +103,54 @@ macro_rules! settings {
         }
 
         impl $args {
-            /// The declarations of all settings.
+            /// All settings.
             pub const SETTINGS: &'static [$crate::settings::Setting] = &[
-                $( $crate::settings::Setting {
-                    name: stringify!($name),
-                    variable: $variable,
-                    kind: $crate::settings::Kind::$kind,
-                    marks: &[$($crate::settings::Mark::$mark),*],
-                }, )+
-                $( $crate::settings::Setting {
-                    name: stringify!($beside),
-                    variable: $beside_variable,
-                    kind: $crate::settings::Kind::$beside_kind,
-                    marks: &[$($crate::settings::Mark::$beside_mark),*],
-                }, )*
+                $( $crate::settings!(@setting $name $kind $variable $($mark)*), )+
+                $( $crate::settings!(@setting $beside $beside_kind $beside_variable $($beside_mark)*), )*
             ];
 
-            /// What was written for each setting's flag.
+            /// The texts of each flag.
             pub fn given(&self) -> $crate::settings::Flags {
-                [$( (stringify!($name), $crate::settings::Flag::texts(&self.$name)), )+].into()
+                [$( (stringify!($name), $crate::settings!(@texts $type self.$name)), )+].into()
             }
         }
     };
+    (@setting $name:ident $kind:ident $variable:literal $($mark:ident)*) => {
+        $crate::settings::Setting {
+            name: stringify!($name),
+            variable: $variable,
+            kind: $crate::settings::Kind::$kind,
+            marks: &[$($crate::settings::Mark::$mark),*],
+        }
+    };
+    (@texts bool $flag:expr) => { $flag.then(|| "true".to_owned()).into_iter().collect() };
+    (@texts $texts:ident $flag:expr) => { $flag.iter().cloned().collect() };
 }
 
-/// Where settings are looked up, in the order in which they count.
+/// Where settings are looked up.
+#[expect(missing_debug_implementations, reason = "of the closure")]
 pub struct Sources<'a> {
-    /// All that there are.
     pub settings: &'static [Setting],
-    /// The command line.
     pub flags: Flags,
-    /// The environment.
     pub env: &'a Env<'a>,
     /// Tables of the file, the one that counts most first.
     pub tables: Vec<&'a Table>,
-    /// Where mistakes are noted.
     pub mistakes: &'a Mistakes,
 }
 
-/// How far away from the user a setting was made: 0 is the command line, 1 the environment, [`FILE`] and more the
-/// tables of the file.
-type Level = usize;
-
-/// The level of the first table of the file.
-const FILE: Level = 2;
+/// The level of the file's first table; 0 is the command line's, 1 the environment's. The lowest level counts.
+const FILE: usize = 2;
 
 /// A value that was given for a setting.
 #[derive(Clone, Debug)]
 pub struct Given {
-    /// The flag, variable or key that gave it.
-    pub origin: Origin,
-    /// Never none. Only a list has more than one.
+    /// The flag with its dashes, the variable, or the key.
+    pub name: String,
+    pub is_flag: bool,
+    /// Where the key is, if the file has it.
+    pub place: Option<Place>,
+    /// Never empty. Only a list has more than one.
     pub texts: Vec<String>,
-}
-
-/// The flag, variable or key that gave a value. `Display` begins the sentence about it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Origin {
-    /// A flag, its dashes included.
-    Flag(String),
-    /// An environment variable.
-    Variable(&'static str),
-    /// A key of the file.
-    Key(Place, String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(name) | Self::Key(_, name) => f.write_str(name),
-            Self::Variable(name) => f.write_str(name),
-        }
-    }
 }
 
 impl Given {
@@ -216,14 +159,9 @@ impl Given {
         self.texts.join(",")
     }
 
-    /// The mistake that the value is not `wanted`. The sentence quotes the value, so it must be no secret.
-    pub fn not(&self, wanted: &str) -> Mistake {
-        self.wrong(format!("{:?} must be {wanted}", self.text().trim()))
-    }
-
     /// A mistake in the value; the sentence goes on behind the name of the flag, variable or key.
     pub fn wrong(&self, why: impl fmt::Display) -> Mistake {
-        self.here(format!("{} {why}", self.origin))
+        self.here(format!("{} {why}", self.name))
     }
 
     /// A mistake that shows here, in a sentence of its own.
@@ -233,9 +171,9 @@ impl Given {
 
     /// The mistake, with its place if this is in the file.
     pub fn placed(&self, mistake: Mistake) -> Mistake {
-        match &self.origin {
-            Origin::Key(place, _) => mistake.at(place.clone()),
-            Origin::Flag(_) | Origin::Variable(_) => mistake,
+        match &self.place {
+            Some(place) => mistake.at(place.clone()),
+            None => mistake,
         }
     }
 }
@@ -243,25 +181,23 @@ impl Given {
 impl Sources<'_> {
     /// The value of a setting from the source that counts most.
     pub fn get(&self, name: &'static str) -> Option<Given> {
-        self.find(name).map(|(_, given)| given)
+        (0..FILE + self.tables.len()).find_map(|level| self.at(level, name))
     }
 
-    /// The value of a setting, as [`Scalar`] reads it.
+    /// The value of a setting, which a mistake quotes: it must be no secret.
     pub fn value<T: Scalar>(&self, name: &'static str) -> Option<T> {
-        let given = self.get(name)?;
-        let value = T::read(given.text().trim());
-        self.mistakes.note(value.map_err(|why| match why {
-            Some(why) => given.wrong(format!("{:?} {why}", given.text().trim())),
-            None => given.not(T::WANTED),
-        }))
+        self.read(&self.get(name)?)
     }
 
-    /// A path that was said.
+    fn read<T: Scalar>(&self, given: &Given) -> Option<T> {
+        self.mistakes.note(T::parse(given.text().trim()).map_err(|why| given.wrong(why)))
+    }
+
     pub fn path(&self, name: &'static str) -> Option<PathBuf> {
         self.get(name).map(|given| given.text().into())
     }
 
-    /// Whether something is on.
+    /// Off where it isn't given.
     pub fn switch(&self, name: &'static str) -> bool {
         self.value(name).unwrap_or(false)
     }
@@ -269,8 +205,7 @@ impl Sources<'_> {
     /// The parts of a list, and the value that they were in.
     pub fn list(&self, name: &'static str) -> Option<(Given, Vec<String>)> {
         let given = self.get(name)?;
-        let apart =
-            matches!(given.origin, Origin::Flag(_)) && self.setting(name).kind == Kind::List;
+        let apart = given.is_flag && self.setting(name).kind == Kind::List;
         let parts =
             given.texts.iter().map(|text| if apart { vec![text.clone()] } else { split(text) });
         let parts = parts.flatten().collect();
@@ -281,8 +216,7 @@ impl Sources<'_> {
     /// counts as none.
     pub fn nearest(&self, names: &[&'static str]) -> Vec<(&'static str, Given)> {
         let is_said = |name: &str, given: &Given| {
-            let on = bool::read(given.text().trim()).map_err(|_| given.not(bool::WANTED));
-            self.setting(name).kind != Kind::Switch || self.mistakes.note(on).unwrap_or(false)
+            self.setting(name).kind != Kind::Switch || self.read(given).unwrap_or(false)
         };
         let said = (0..FILE + self.tables.len()).map(|level| {
             let given = names.iter().filter_map(|name| Some((*name, self.at(level, name)?)));
@@ -294,9 +228,7 @@ impl Sources<'_> {
     /// The first value that a flag or a variable gives for a setting marked so.
     pub fn outside_file(&self, mark: Mark) -> Option<Given> {
         let mut marked = self.settings.iter().filter(|setting| setting.is(mark));
-        marked.find_map(|setting| {
-            self.find(setting.name).filter(|(level, _)| *level < FILE).map(|(_, given)| given)
-        })
+        marked.find_map(|setting| self.get(setting.name).filter(|given| given.place.is_none()))
     }
 
     fn setting(&self, name: &str) -> &'static Setting {
@@ -304,62 +236,43 @@ impl Sources<'_> {
         found.expect("a setting that the program declares")
     }
 
-    fn find(&self, name: &'static str) -> Option<(Level, Given)> {
-        (0..FILE + self.tables.len()).find_map(|level| Some((level, self.at(level, name)?)))
-    }
-
     /// The value of a setting at one level.
-    fn at(&self, level: Level, name: &'static str) -> Option<Given> {
+    fn at(&self, level: usize, name: &'static str) -> Option<Given> {
         let setting = self.setting(name);
-        match level {
+        let (name, texts) = match level {
             0 => {
                 let texts = self.flags.get(name).filter(|texts| !texts.is_empty())?.clone();
-                let origin = Origin::Flag(match setting.is(Mark::Positional) {
+                let name = match setting.is(Mark::Positional) {
                     true => setting.variable.to_owned(),
                     false => format!("--{}", setting.dashed()),
-                });
-                Some(Given { origin, texts })
+                };
+                (name, texts)
             }
             1 => {
-                let read = if setting.is(Mark::Strict) { strict } else { variable };
-                let text = self.mistakes.note(read(self.env, setting.variable)).flatten()?;
-                Some(Given { origin: Origin::Variable(setting.variable), texts: vec![text] })
+                let strict = setting.is(Mark::Strict);
+                let text = variable_as(self.env, setting.variable, strict);
+                (setting.variable.to_owned(), vec![self.mistakes.note(text).flatten()?])
             }
-            _ => self.tables.get(level - FILE)?.get(name).cloned(),
-        }
-    }
-}
-
-impl fmt::Debug for Sources<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").finish_non_exhaustive()
+            _ => return self.tables.get(level - FILE)?.get(name).cloned(),
+        };
+        Some(Given { name, is_flag: level == 0, place: None, texts })
     }
 }
 
 /// The text of a variable, or `None` where it is unset or empty.
-///
-/// # Errors
-/// [`Mistake`], if it isn't UTF-8.
 pub fn variable(env: &Env<'_>, name: &'static str) -> Result<Option<String>, Mistake> {
-    let Some(value) = env(name).filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    let not_text = |_| Mistake::new(format!("the variable {name} isn't UTF-8 text"));
-    value.into_string().map(Some).map_err(not_text)
+    variable_as(env, name, false)
 }
 
-/// The text of a variable that must not be empty if it is set.
-///
-/// # Errors
-/// [`Mistake`], if it is empty or blank, or isn't UTF-8.
-pub fn strict(env: &Env<'_>, name: &'static str) -> Result<Option<String>, Mistake> {
-    match variable(env, name)? {
-        Some(value) if !value.trim().is_empty() => Ok(Some(value)),
-        None if env(name).is_none() => Ok(None),
-        _ => Err(Mistake::new(format!(
-            "the variable {name} is set but empty; give it a value or unset it"
-        ))),
+/// The same; where it is `strict`, one that is set but empty or blank is a mistake.
+fn variable_as(env: &Env<'_>, name: &'static str, strict: bool) -> Result<Option<String>, Mistake> {
+    let mistake = |why| Mistake::new(format!("the variable {name} {why}"));
+    let Some(value) = env(name) else { return Ok(None) };
+    let value = value.into_string().map_err(|_| mistake("isn't UTF-8 text"))?;
+    if strict && value.trim().is_empty() {
+        return Err(mistake("is set but empty; give it a value or unset it"));
     }
+    Ok(Some(value).filter(|value| !value.is_empty()))
 }
 
 #[cfg(test)]

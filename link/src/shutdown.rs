@@ -1,15 +1,13 @@
-//! The two phases of an orderly end: ask, then insist.
+//! The two phases of an orderly end.
 
 use tokio::sync::watch;
 
-/// How far the end has come.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Phase {
-    /// Business as usual.
     Running,
-    /// Nothing new; what runs may finish.
+    /// Nothing new begins; running work may finish.
     Draining,
-    /// Nothing runs any more, or the grace is over: close.
+    /// Running work has ended, or the grace is over.
     Closing,
 }
 
@@ -17,11 +15,9 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Trigger(watch::Sender<Phase>);
 
-/// Tells the phase.
 #[derive(Clone, Debug)]
 pub struct Shutdown(watch::Receiver<Phase>);
 
-/// A running process's two ends of the signal.
 pub fn channel() -> (Trigger, Shutdown) {
     let (sender, receiver) = watch::channel(Phase::Running);
     (Trigger(sender), Shutdown(receiver))
@@ -45,7 +41,6 @@ impl Shutdown {
         let _ = self.0.wait_for(|now| *now >= phase).await;
     }
 
-    /// Whether `phase` has come.
     pub fn is(&self, phase: Phase) -> bool {
         *self.0.borrow() >= phase || self.0.has_changed().is_err()
     }

@@ -1,4 +1,4 @@
-//! What the operator says to a process by signals.
+//! Signals of the operator.
 
 use std::io;
 use std::thread;
@@ -6,7 +6,6 @@ use std::thread;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A signal, by what it asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
     /// SIGTERM or SIGINT: finish what runs, and end. The second time: end now.
@@ -16,19 +15,12 @@ pub enum Signal {
 }
 
 /// Calls `handle` for each signal, from a thread that lives as long as the process.
-///
-/// # Errors
-/// If the thread, its runtime or the handlers can't be had.
 pub fn watch(handle: impl Fn(Signal) + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut term, mut int, mut hup) = {
         let _context = runtime.enter();
-        let listen = |kind| signal(kind);
-        (
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::hangup())?,
-        )
+        let interrupt = signal(SignalKind::interrupt())?;
+        (signal(SignalKind::terminate())?, interrupt, signal(SignalKind::hangup())?)
     };
     let watch = async move {
         loop {

@@ -1,4 +1,4 @@
-//! Socket options that a tunnel's TCP connection needs on both ends, and whose addresses are who can read along.
+//! Socket options of a tunnel's TCP connection on both ends, and addresses that no stranger has.
 
 use std::io;
 use std::net::IpAddr;
@@ -11,10 +11,7 @@ use crate::limits::TCP_NOTSENT_LOWAT;
 
 /// Heads leave at once, unsent bytes stay few, and a peer that vanished is noticed: bytes that it neither
 /// acknowledges nor takes end the connection after `patience` (RFC 5482). That holds for a shut window,
-/// too, though the peer's kernel answers the probes.
-///
-/// # Errors
-/// Those of `setsockopt`, on a socket that is gone already.
+/// too, though the peer's kernel answers the probes. Fails on a socket that is closed already.
 pub fn tune(socket: &TcpStream, patience: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
@@ -27,7 +24,7 @@ pub fn tune(socket: &TcpStream, patience: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether an address can't be that of a stranger: this machine's or the private network's.
+/// Whether an address is this machine's or the private network's, so that no stranger can have it.
 pub fn is_near(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),

@@ -26,7 +26,7 @@ pub fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(allowed) && !matches!(name, "." | "..")
 }
 
-/// The private half: who holds it may be the backend.
+/// The private half: its holder may be the backend.
 #[derive(Clone)]
 pub struct Token {
     seed: [u8; 32],
@@ -34,7 +34,6 @@ pub struct Token {
 }
 
 impl Token {
-    /// Makes a new one.
     pub fn generate() -> Self {
         Self::from_seed(crypto::random()).expect("every 32 bytes are an Ed25519 seed (RFC 8032)")
     }
@@ -47,37 +46,28 @@ impl Token {
         }
     }
 
-    /// The token in full. It goes to the user who asked for it, nowhere else.
+    /// The token in full, for its user only.
     pub fn reveal(&self) -> String {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.seed))
     }
 
-    /// The half that the gateway needs.
     pub fn public(&self) -> PublicKey {
         self.public
     }
 
-    /// Makes a certificate for this key, signed by itself, and gives the key along.
+    /// Makes a certificate for this key, signed by itself, and returns the key with it.
     ///
-    /// `common_name` names the tunnel; `O` is [`ORGANIZATION`]. The dates are as wide as can be: a
-    /// laptop whose clock is wrong must get in, and the gateway looks at the key alone.
-    pub fn certificate(
+    /// `common_name` names the tunnel; `O` is [`ORGANIZATION`]; an `OU` is a requested dynamic name ([`is_name`]), or a
+    /// path, which begins with `/`. Any date is within its validity: a laptop with a wrong clock must be admitted, and
+    /// the gateway checks the key alone.
+    pub fn certificate<'a>(
         &self,
         common_name: &str,
-    ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TokenError> {
-        self.certificate_asking(common_name, None, None)
-    }
-
-    /// The same, with what is asked for as `OU`: the dynamic name ([`is_name`]), and the path, which begins with `/`.
-    pub fn certificate_asking(
-        &self,
-        common_name: &str,
-        name: Option<&str>,
-        path: Option<&str>,
+        wishes: impl IntoIterator<Item = &'a str>,
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TokenError> {
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationName, ORGANIZATION);
-        for wish in name.into_iter().chain(path) {
+        for wish in wishes {
             subject.push(DnType::OrganizationalUnitName, wish);
         }
         subject.push(DnType::CommonName, common_name);
@@ -117,14 +107,6 @@ impl Eq for Token {}
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// Reads a public half, blanks, line ends and a byte order mark around it ignored.
-    pub fn parse(text: &str) -> Result<Self, TokenError> {
-        match parse_half(trim(text))? {
-            Half::Public(key) => Ok(key),
-            Half::Private(_) => Err(TokenError::PrivateHalf),
-        }
-    }
-
     /// The key of a SubjectPublicKeyInfo, if it is an Ed25519 key.
     pub fn from_spki(der: &[u8]) -> Option<Self> {
         // DER has one encoding for each value, and RFC 8410 §3 forbids parameters: with the length
@@ -132,7 +114,6 @@ impl PublicKey {
         der.strip_prefix(&SPKI_PREFIX)?.try_into().ok().map(Self)
     }
 
-    /// The 32 bytes of RFC 8032.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -150,7 +131,6 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// Either half, where both will do.
 pub(crate) enum Half {
     Private(Token),
     Public(PublicKey),
@@ -169,12 +149,12 @@ pub(crate) fn parse_half(word: &str) -> Result<Half, TokenError> {
     }
 }
 
-/// Whether a text might be a token, so that no message should quote it.
+/// Whether a text may be a token, so that no message may quote it.
 pub fn begins_like_one(text: &str) -> bool {
     trim(text).starts_with(PREFIX)
 }
 
-/// Takes away what editors, shells and Windows put around a word.
+/// Removes blanks, line ends and a byte order mark around a word.
 pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
@@ -208,46 +188,21 @@ const SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// Why something isn't a token. Never contains any of its text.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TokenError {
-    /// There is nothing.
+    #[error("the token is empty")]
     Empty,
-    /// It doesn't begin as a token does.
+    #[error("that isn't a token; a token begins with `2ptth_`")]
     Prefix,
-    /// It begins as a token does, but characters are missing, left over or not base64url.
+    /// Characters are missing, left over or not base64url.
+    #[error("the token is damaged; copy it again, in full")]
     Malformed,
-    /// A public half, where the private one is needed.
+    #[error(
+        "that is the public half, for the gateway; the client needs the token that begins with `2ptth_` without `pub_`"
+    )]
     PublicHalf,
-    /// A private half, where only a public one should be.
-    PrivateHalf,
-    /// The cryptographic library refused.
-    Crypto(rcgen::Error),
-}
-
-impl fmt::Display for TokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "the token is empty",
-            Self::Prefix => "that isn't a token; a token begins with `2ptth_`",
-            Self::Malformed => "the token is damaged; copy it again, in full",
-            Self::PublicHalf => {
-                "that is the public half, for the gateway; the client needs the token that begins with `2ptth_` without `pub_`"
-            }
-            Self::PrivateHalf => {
-                "that is the private half; only the one that begins with `2ptth_pub_` belongs here"
-            }
-            Self::Crypto(_) => "the cryptographic library refused the token",
-        })
-    }
-}
-
-impl std::error::Error for TokenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Crypto(cause) => Some(cause),
-            _ => None,
-        }
-    }
+    #[error("the cryptographic library refused the token")]
+    Crypto(#[source] rcgen::Error),
 }
 
 #[cfg(test)]
@@ -264,7 +219,7 @@ mod tests {
     fn the_public_half_follows_from_the_private_one() {
         let token = Token::parse(SEED).unwrap();
         assert_eq!(token.public().to_string(), PUBLIC_KEY);
-        assert_eq!(PublicKey::parse(PUBLIC_KEY), Ok(token.public()));
+        assert!(matches!(parse_half(PUBLIC_KEY), Ok(Half::Public(key)) if key == token.public()));
         assert_eq!(token.reveal(), SEED);
     }
 
@@ -300,7 +255,6 @@ mod tests {
             assert_eq!(error, expected, "{text:?}");
             assert!(!format!("{error} {error:?}").contains("nWGxne"));
         }
-        assert_eq!(PublicKey::parse(SEED), Err(TokenError::PrivateHalf));
     }
 
     #[test]
@@ -333,7 +287,7 @@ mod tests {
 
     #[test]
     fn the_name_that_is_asked_for_is_the_certificates_unit() {
-        let shown = |name| Token::generate().certificate_asking("x.0", name, None).unwrap().0;
+        let shown = |name| Token::generate().certificate("x.0", name).unwrap().0;
         // 2.5.4.11 with a UTF8String (RFC 5280, appendix A.1).
         let unit = [&[0x06, 3, 0x55, 4, 11, 0x0c, 4], &b"blog"[..]].concat();
         assert!(shown(Some("blog")).windows(unit.len()).any(|window| window == unit));
@@ -343,7 +297,7 @@ mod tests {
     #[test]
     fn the_certificate_carries_the_key_and_nothing_else_does() {
         let token = Token::generate();
-        let (certificate, _) = token.certificate("laptop-x7.0").unwrap();
+        let (certificate, _) = token.certificate("laptop-x7.0", []).unwrap();
         let parsed = ParsedCertificate::try_from(&certificate).unwrap();
         let spki = parsed.subject_public_key_info();
         assert_eq!(PublicKey::from_spki(&spki), Some(token.public()));

@@ -176,7 +176,7 @@ impl Config {
             routes: Vec::new(),
             names: None,
             digest: [0; 32],
-            backend_alpn: alpn::backend_labels(),
+            backend_alpn: alpn::BACKEND_LABELS.map(<[u8]>::to_vec).into(),
             take_over: false,
             limits: Limits::default(),
             log: LevelFilter::Info,

@@ -38,7 +38,7 @@ impl Hello {
 
     /// A backend by name, with the key of `token`.
     pub fn backend(token: &Token, name: &str) -> Self {
-        let (certificate, key) = token.certificate(name).expect("a certificate");
+        let (certificate, key) = token.certificate(name, []).expect("a certificate");
         Self::offering(&[b"2ptth"]).showing(certificate, key)
     }
 

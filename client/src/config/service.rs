@@ -118,7 +118,9 @@ fn checked<T>(
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Option<T> {
     let given = sources.get(name)?;
-    sources.mistakes.note(parse(given.text().trim()).ok_or_else(|| given.not(wanted)))
+    let text = given.text();
+    let wrong = || given.wrong(format!("{:?} must be {wanted}", text.trim()));
+    sources.mistakes.note(parse(text.trim()).ok_or_else(wrong))
 }
 
 fn asking(

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request};
@@ -13,65 +13,57 @@ use super::response::{Response, ResponseReader};
 use super::{Part, bad};
 use crate::limits::INFORMATIONAL_RESPONSES;
 
-/// Sends the request, and reads the head of the final response; what came behind that stays in `input`. With a
-/// Content-Length among its fields, it says that its body is empty. Cancel safe if the connection is closed.
-///
-/// # Errors
-/// The socket's, or what is wrong with what came.
-pub async fn ask<IO>(
-    io: &mut IO,
+/// Sends the request, and reads the head of the final response; bytes behind it stay in `input`. A Content-Length
+/// among the fields becomes 0. Cancel safe if the connection is closed then.
+pub async fn ask(
+    io: &mut (impl AsyncRead + AsyncWrite + Unpin),
     request: &Request<()>,
     (input, mut reader): (&mut BytesMut, ResponseReader),
-) -> io::Result<Response>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
+) -> io::Result<Response> {
     let (method, fields, uri) = (request.method(), request.headers(), request.uri());
     let target = match method {
         // RFC 9112 §3.2.3: it is the authority alone.
         &Method::CONNECT => uri.authority().map_or("", |authority| authority.as_str()),
         _ => uri.path_and_query().map_or("/", PathAndQuery::as_str),
     };
-    let says_length = fields.contains_key(CONTENT_LENGTH);
-    let framing = if says_length { Framing::Length(0) } else { Framing::None };
+    let framing = fields.get(CONTENT_LENGTH).map_or(Framing::None, |_| Framing::Length(0));
     let unnamed = HeaderValue::from_static("");
     let host = fields.get(HOST).unwrap_or(&unnamed);
     let head = write_request(method, target, host, fields, framing);
-    // What goes wrong with it shows in what comes, which may be a refusal that was sent before it was read.
+    // Its error counts only without a response: the peer may have refused before it had read all.
     let written = async { io.write_all(&head).await.and(Ok(io.flush().await?)) }.await;
     let mut informational = 0;
     loop {
-        match reader.read(input, method)? {
-            Some(response)
-                if response.parts.status.is_informational()
-                    && response.parts.status != http::StatusCode::SWITCHING_PROTOCOLS =>
-            {
-                informational += 1;
-                if informational > INFORMATIONAL_RESPONSES {
-                    return Err(bad("one 1xx after the other").into());
-                }
+        let Some(response) = reader.read(input, method)? else {
+            input.reserve(READ);
+            if io.read_buf(input).await? == 0 {
+                return Err(written.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()));
             }
-            Some(response) => return Ok(response),
-            None => {
-                input.reserve(READ);
-                if io.read_buf(input).await? == 0 {
-                    return Err(written.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()));
-                }
-            }
+            continue;
+        };
+        let status = response.parts.status;
+        if !status.is_informational() || status == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
+        }
+        informational += 1;
+        if informational > INFORMATIONAL_RESPONSES {
+            return Err(bad("one 1xx after the other").into());
         }
     }
 }
 
 impl Response {
-    /// The first bytes of the body, `most` of them, as far as they come.
-    pub async fn beginning<IO>(&mut self, io: &mut IO, input: &mut BytesMut, most: usize) -> Vec<u8>
-    where
-        IO: AsyncRead + Unpin,
-    {
+    /// The first bytes of the body, at most `most`, as far as they come.
+    pub async fn beginning(
+        &mut self,
+        io: &mut (impl AsyncRead + Unpin),
+        input: &mut BytesMut,
+        most: usize,
+    ) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < most {
             match self.body.next(input) {
-                Ok(Some(Part::Data(data))) => take_front(&mut bytes, &data, most),
+                Ok(Some(Part::Data(data))) => bytes.extend_from_slice(&data),
                 Ok(None) if !self.body.is_done() => {
                     input.reserve(READ);
                     if !matches!(io.read_buf(input).await, Ok(1..)) {
@@ -81,13 +73,9 @@ impl Response {
                 Ok(_) | Err(_) => break,
             }
         }
+        bytes.truncate(most);
         bytes
     }
-}
-
-fn take_front(bytes: &mut Vec<u8>, data: &Bytes, most: usize) {
-    let room = most.saturating_sub(bytes.len());
-    bytes.extend_from_slice(data.get(..room).unwrap_or(data));
 }
 
 /// Most heads are shorter.

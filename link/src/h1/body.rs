@@ -8,25 +8,21 @@ use http::HeaderMap;
 use super::chunked::Chunks;
 use super::{Refusal, Rules};
 
-/// What is left of a body.
+/// The rest of a body.
 #[derive(Debug)]
 pub enum Decoder {
-    /// So many bytes, one at least.
+    /// The bytes that are missing, one at least.
     Length(u64),
     /// Chunks and then trailers. Boxed: it is larger than the others, and few bodies have it.
     Chunked(Box<Chunks>),
-    /// What comes until the connection ends.
     UntilClose,
-    /// Nothing.
     Done,
 }
 
-/// What there was of a body.
 #[derive(Debug)]
 pub enum Part {
-    /// Bytes, one at least.
+    /// Never empty.
     Data(Bytes),
-    /// What follows them.
     Trailers(HeaderMap),
 }
 
@@ -39,35 +35,24 @@ impl Decoder {
         Self::Chunked(Box::new(Chunks::new(rules)))
     }
 
-    /// Whether all of it came.
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
 
     /// Takes the next part off the front of `input`. `None` if there is none, or none that is whole. The data of
-    /// small chunks that are there together is one part.
-    ///
-    /// # Errors
-    /// The framing is broken. Nothing of `input` may be read any further.
+    /// small chunks that are there together is one part. After an error nothing more of `input` may be read.
     pub fn next(&mut self, input: &mut BytesMut) -> Result<Option<Part>, Refusal> {
-        let part = match self {
-            Self::Length(left) => {
-                let data = take(left, input);
-                if *left == 0 {
-                    *self = Self::Done;
-                }
-                data.map(Part::Data)
+        let (part, is_done) = match self {
+            Self::Length(left) => (take(left, input).map(Part::Data), *left == 0),
+            Self::Chunked(chunks) => (chunks.next(input)?, chunks.is_done()),
+            Self::UntilClose => {
+                ((!input.is_empty()).then(|| Part::Data(input.split().freeze())), false)
             }
-            Self::Chunked(chunks) => {
-                let part = chunks.next(input)?;
-                if chunks.is_done() {
-                    *self = Self::Done;
-                }
-                part
-            }
-            Self::UntilClose => (!input.is_empty()).then(|| Part::Data(input.split().freeze())),
-            Self::Done => None,
+            Self::Done => (None, true),
         };
+        if is_done {
+            *self = Self::Done;
+        }
         Ok(part)
     }
 

@@ -1,22 +1,21 @@
 //! A chunked body and its trailers (RFC 9112 §7.1).
 
 use bytes::{Buf, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 
 use super::body::{Part, take};
-use super::fields::{Found, Lines};
-use super::{MAX_SIZE_DIGITS, Refusal, Rules, bad, length, refuse};
+use super::fields::Section;
+use super::{MAX_SIZE_DIGITS, Refusal, Rules, bad, length};
 use crate::headers;
 
-/// A chunked body as far as it has come.
 #[derive(Debug)]
 pub struct Chunks {
     rules: &'static Rules,
     state: State,
-    lines: Lines,
+    /// The current chunk line, or the trailers.
+    lines: Section,
     /// Bytes of chunk extensions so far.
     extensions: usize,
-    trailers: Found,
 }
 
 /// ```text
@@ -25,7 +24,7 @@ pub struct Chunks {
 #[derive(Debug)]
 enum State {
     Size,
-    /// So many bytes of the chunk are to come, at least one.
+    /// The bytes that are missing of the chunk, at least one.
     Data(u64),
     /// The CRLF after a chunk's data.
     DataEnd,
@@ -35,11 +34,9 @@ enum State {
 
 impl Chunks {
     pub(super) fn new(rules: &'static Rules) -> Self {
-        let (lines, trailers) = (Lines::default(), Found::default());
-        Self { rules, state: State::Size, lines, extensions: 0, trailers }
+        Self { rules, state: State::Size, lines: Section::default(), extensions: 0 }
     }
 
-    /// Whether the body is whole.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
@@ -86,20 +83,14 @@ impl Chunks {
     /// Takes off a `chunk-size [ chunk-ext ] CRLF`.
     fn size(&mut self, input: &mut BytesMut) -> Result<Option<u64>, Refusal> {
         let too_long = bad("chunk line too long");
-        // Never with a bare LF: what ends where is what a chunk's line says.
-        let line = self.lines.next(input, false, Some(self.rules.chunk_line), too_long)?;
+        // Never with a bare LF: a chunk's line says where the next one begins.
+        let line = self.lines.line(input, false, self.rules.chunk_line, too_long)?;
         let Some(line) = line else { return Ok(None) };
         let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
         let (digits, extensions) = line.split_at_checked(digits).unwrap_or((line, &[]));
-        if digits.len() > MAX_SIZE_DIGITS {
-            return Err(bad("malformed chunk size"));
-        }
-        let size = length(digits, 16).ok_or(bad("malformed chunk size"))?;
-        let fine = match self.rules.loose_chunk_lines {
-            true => matches!(extensions.trim_ascii_start(), [] | [b';', ..]),
-            false => are_extensions(extensions),
-        };
-        if !fine {
+        let size = length(digits, MAX_SIZE_DIGITS, 16).ok_or(bad("malformed chunk size"))?;
+        let loose = self.rules.loose && matches!(extensions.trim_ascii_start(), [] | [b';', ..]);
+        if !loose && !are_extensions(extensions) {
             return Err(bad("malformed chunk size or extension"));
         }
         self.extensions = self.extensions.saturating_add(extensions.len());
@@ -114,25 +105,17 @@ impl Chunks {
     fn trailers(&mut self, input: &mut BytesMut) -> Result<Option<HeaderMap>, Refusal> {
         let rules = self.rules;
         loop {
-            let begin = self.lines.at();
-            let left = rules.trailers.checked_sub(begin).and_then(|left| left.checked_sub(2));
-            let line = self.lines.next(input, rules.bare_lf, left, TRAILERS_TOO_LARGE)?;
-            let Some(line) = line else { return Ok(None) };
-            if line.is_empty() {
-                break;
-            }
-            if self.trailers.len() >= rules.trailer_fields {
-                return Err(TOO_MANY_TRAILERS);
-            }
-            let (name, _) = self.trailers.add(line, begin)?;
-            // Trailers are never merged into the head here, but whoever does it further on would let one
-            // change framing, routing, identity, or how the body is read, after all of those were decided.
-            if !rules.any_trailer && !headers::may_trail(name.as_str()) {
+            let field = self.lines.field(input, rules.loose, &rules.trailers)?;
+            let Some(field) = field else { return Ok(None) };
+            let Some((name, _)) = field else { break };
+            // Trailers are never merged into the head here. A later hop may merge them, and one of them could change
+            // framing, routing, identity, or how the body is read, after those were decided.
+            if !rules.loose && !headers::may_trail(name.as_str()) {
                 return Err(bad("field that may not be a trailer"));
             }
         }
         self.state = State::Done;
-        let fields = std::mem::take(&mut self.trailers).into_map(&self.lines.split(input))?;
+        let fields = self.lines.end(input)?;
         Ok((!fields.is_empty()).then_some(fields))
     }
 }
@@ -178,8 +161,3 @@ fn after_quoted(mut raw: &[u8]) -> Option<&[u8]> {
 pub(super) const SMALL: u64 = 4 * 1024;
 /// One DATA frame of the default size (RFC 9113 §6.5.2).
 pub(super) const MERGED: usize = 16 * 1024 - SMALL as usize;
-
-const TRAILERS_TOO_LARGE: Refusal =
-    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "trailer section too large");
-const TOO_MANY_TRAILERS: Refusal =
-    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields");

@@ -1,7 +1,7 @@
 //! HTTP/1.1, read and written (RFC 9112): one codec for both roles. Pure: no I/O and no clock.
 //!
 //! In:  a peer's bytes, in pieces of any size; or a message to send.
-//! Out: heads as http's `Parts`, with what they say of the body and of the connection; bodies without
+//! Out: heads as http's `Parts`, with the framing of the body and the persistence of the connection; bodies without
 //! their framing; or why the connection must end. And the same in the other direction.
 //!
 //! Invariant: an accepted byte has one reading. Where two servers are known to read a request
@@ -26,16 +26,20 @@ mod upgraded;
 use std::io;
 
 use http::StatusCode;
-use http::header::{CONNECTION, HeaderMap, HeaderName};
+use http::header::{CONNECTION, HeaderMap};
+
+use crate::headers::says;
+use fields::Limits;
 
 pub use ask::ask;
 pub use body::{Decoder, Part};
 pub use outgoing::{Framing, Outgoing, OutgoingError, write_request, write_response};
+pub(crate) use request::port;
 pub use request::{Head, Request, RequestReader, is_host};
 pub use response::{Response, ResponseReader};
 pub use upgraded::{Upgraded, upgraded};
 
-/// Why a message is no message. Its sender is at fault.
+/// Why a message is refused. Its sender is at fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Refusal {
     /// How to answer a request, if an answer can still be sent.
@@ -50,75 +54,58 @@ impl From<Refusal> for io::Error {
     }
 }
 
-/// What is let pass, and how much of it.
+/// Tolerance and limits of a parser.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
-    /// A line may end with a bare LF (RFC 9112 §2.2). Never in the framing of chunks.
-    bare_lf: bool,
-    /// A chunk's size may be followed by blanks, and by extensions that are none.
-    loose_chunk_lines: bool,
-    /// Trailers may have any name: who passes them on takes out what may not be one.
-    any_trailer: bool,
-    /// Bytes of a head, its last empty line too.
-    head: usize,
-    /// Fields of a head.
-    fields: usize,
+    /// A line may end with a bare LF (RFC 9112 §2.2), though never in the framing of chunks. A chunk's size may be
+    /// followed by blanks, and by malformed extensions. Trailers may have any name: the client takes out those that
+    /// may not be one.
+    loose: bool,
+    head: Limits,
     /// Bytes of a line with a chunk's size.
     chunk_line: usize,
     /// Bytes of the chunk extensions of a body: they cost work and deliver nothing (CVE-2023-39326).
     extensions: usize,
-    /// Bytes of a trailer section, its last empty line too: checksums and signatures.
-    trailers: usize,
-    /// Fields of it.
-    trailer_fields: usize,
+    trailers: Limits,
 }
 
-/// What a stranger's request must keep to.
+/// For a visitor's request.
 const STRICT: Rules = Rules {
-    bare_lf: false,
-    loose_chunk_lines: false,
-    any_trailer: false,
-    // What nginx takes by default (4 buffers of 8 KiB). A visitor holds this much of our memory before
-    // anybody knows what it wants.
-    head: 32 << 10,
-    // A browser sends about 20.
-    fields: 100,
-    // The longest extension known of, a signature of the chunk, has 81 bytes.
+    loose: false,
+    // The bytes are nginx's default (4 buffers of 8 KiB): a visitor holds them before its request is known. A browser
+    // sends about 20 fields.
+    head: Limits { bytes: 32 << 10, fields: 100, too_large: too_large("header section too large") },
+    // The longest known extension, a signature of the chunk, has 81 bytes.
     chunk_line: MAX_SIZE_DIGITS + 256,
     extensions: 8 << 10,
-    trailers: 8 << 10,
-    trailer_fields: 100,
+    trailers: Limits { bytes: 8 << 10, fields: 100, too_large: TRAILERS_TOO_LARGE },
 };
 
-/// What a response must keep to, of a server that was chosen: devices and old programs write such lines.
+/// For a response of a configured server: devices and old programs write such lines.
 const LOOSE: Rules = Rules {
-    bare_lf: true,
-    loose_chunk_lines: true,
-    any_trailer: true,
+    loose: true,
     // More than the gateway takes of a backend.
-    head: 256 << 10,
-    fields: 200,
+    head: Limits { bytes: 256 << 10, fields: 200, too_large: bad("its head is too long") },
     chunk_line: 4 << 10,
     extensions: usize::MAX,
-    trailers: 16 << 10,
-    trailer_fields: 64,
+    trailers: Limits { bytes: 16 << 10, fields: 64, too_large: TRAILERS_TOO_LARGE },
 };
 
-/// What 64 bits take.
+/// Digits of 64 bits.
 const MAX_SIZE_DIGITS: usize = 16;
 
 const fn refuse(status: StatusCode, reason: &'static str) -> Refusal {
     Refusal { status, reason }
 }
 
-const fn bad(reason: &'static str) -> Refusal {
-    refuse(StatusCode::BAD_REQUEST, reason)
+const fn too_large(reason: &'static str) -> Refusal {
+    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason)
 }
 
-/// Whether a list-valued field has that member, in whatever case.
-pub fn says(fields: &HeaderMap, name: HeaderName, member: &str) -> bool {
-    let mut members = fields.get_all(name).into_iter().flat_map(|it| members(it.as_bytes()));
-    members.any(|it| it.eq_ignore_ascii_case(member.as_bytes()))
+const TRAILERS_TOO_LARGE: Refusal = too_large("trailer section too large");
+
+const fn bad(reason: &'static str) -> Refusal {
+    refuse(StatusCode::BAD_REQUEST, reason)
 }
 
 /// Whether the connection may serve another message after this one (RFC 9112 §9.3).
@@ -126,21 +113,12 @@ fn persists(fields: &HeaderMap, http10: bool) -> bool {
     !says(fields, CONNECTION, "close") && (!http10 || says(fields, CONNECTION, "keep-alive"))
 }
 
-/// The members of a comma-separated list (RFC 9110 §5.6.1), empty ones too.
-fn members(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
-}
-
-/// A length in digits of `radix`, and nothing but digits: no sign, prefix, separator or blank.
-fn length(digits: &[u8], radix: u32) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    let length = digits.iter().try_fold(0_u64, |length, b| {
-        let digit = char::from(*b).to_digit(radix)?;
-        length.checked_mul(radix.into())?.checked_add(digit.into())
-    })?;
-    (length <= MAX_LENGTH).then_some(length)
+/// A length in at most `most` digits of `radix`, and nothing but digits: no sign, prefix, separator or blank.
+fn length(digits: &[u8], most: usize, radix: u32) -> Option<u64> {
+    // `from_str_radix` alone would take a plus sign.
+    let fits = digits.len() <= most && !digits.starts_with(b"+");
+    let digits = str::from_utf8(digits).ok().filter(|_| fits)?;
+    u64::from_str_radix(digits, radix).ok().filter(|length| *length <= MAX_LENGTH)
 }
 
 /// The longest body or chunk. Many programs hold a length in 63 bits and a sign; to one of those

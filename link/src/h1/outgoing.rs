@@ -1,4 +1,4 @@
-//! Messages on their way to a socket: heads written, bodies put into their framing (RFC 9112 §6 and §7).
+//! Messages to a socket: heads, and bodies in their framing (RFC 9112 §6 and §7).
 //!
 //! Invariant: a body that broke off never gets its end.
 
@@ -14,17 +14,14 @@ use http::header::{
 use http::{Method, StatusCode};
 use tokio::io::AsyncWrite;
 
-/// How the body is framed that is sent, and how much of it is to come.
+/// The framing of a body that is sent, and the length of its rest.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Framing {
-    /// There is none, and nothing is said of it.
+    /// No body, and no field about it.
     #[default]
     None,
-    /// So many bytes.
     Length(u64),
-    /// Chunks, then trailers.
     Chunked,
-    /// Whatever comes until the connection ends.
     UntilClose,
 }
 
@@ -32,25 +29,22 @@ pub enum Framing {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct OutgoingError;
 
-/// What waits for the socket, and how the body under way is framed.
+/// The bytes that wait for the socket, and the framing of the current body.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     queue: VecDeque<Bytes>,
     len: usize,
     framing: Framing,
-    /// Something was written since the last flush.
     unflushed: bool,
-    /// Something was written at all.
+    /// Something was ever written.
     touched: bool,
 }
 
 impl Outgoing {
-    /// Bytes that wait.
     pub fn waiting(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing waits, and nothing is unflushed.
     pub fn is_flushed(&self) -> bool {
         self.len == 0 && !self.unflushed
     }
@@ -60,16 +54,13 @@ impl Outgoing {
         self.queue.front().filter(|_| !self.touched)
     }
 
-    /// Adds a head whose body, if there is one, is framed like this.
+    /// Adds a head, and the framing of its body.
     pub fn head(&mut self, head: Bytes, framing: Framing) {
         self.framing = framing;
         self.push(head);
     }
 
-    /// Adds data of the body. Empty data is no data.
-    ///
-    /// # Errors
-    /// It is more than the head says.
+    /// Adds data of the body, which may be empty.
     pub fn data(&mut self, data: Bytes) -> Result<(), OutgoingError> {
         if data.is_empty() {
             return Ok(());
@@ -91,9 +82,6 @@ impl Outgoing {
     }
 
     /// Adds the end of the body.
-    ///
-    /// # Errors
-    /// It is less than the head says.
     pub fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), OutgoingError> {
         match std::mem::take(&mut self.framing) {
             Framing::Length(1..) => return Err(OutgoingError),
@@ -120,10 +108,7 @@ impl Outgoing {
         self.queue.push_back(bytes);
     }
 
-    /// Writes all that waits. Ready when it is written.
-    ///
-    /// # Errors
-    /// The socket's.
+    /// Ready when nothing waits.
     pub fn poll_write(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
@@ -143,10 +128,6 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
-    /// Flushes what was written.
-    ///
-    /// # Errors
-    /// The socket's.
     pub fn poll_flush(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
@@ -174,7 +155,7 @@ impl Outgoing {
     }
 }
 
-/// Writes a request's head. Of the fields, `Host` and those that frame the body are given apart.
+/// Writes a request's head. Among the fields, `Host` and those that frame the body don't count.
 pub fn write_request(
     method: &Method,
     target: &str,
@@ -195,9 +176,8 @@ pub fn write_request(
     out.freeze()
 }
 
-/// Writes a response's head: its fields, and what is said of the body and of the connection besides (`Connection: close`
-/// or `keep-alive`, where that isn't plain). A length among the fields stays where there is no body whose framing
-/// says it (RFC 9110 §9.3.2).
+/// Writes a response's head: its fields, the framing, and `Connection` where that isn't the default. A length among the
+/// fields stays where there is no framing (RFC 9110 §9.3.2).
 pub fn write_response(
     (status, http10): (StatusCode, bool),
     fields: &HeaderMap,
@@ -238,5 +218,5 @@ fn write_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
 
 /// Most heads are shorter.
 const HEAD: usize = 512;
-/// Pieces that one write takes at most; bodies come in pieces of 16 KiB.
+/// Pieces of one write; bodies come in pieces of 16 KiB.
 const BATCH: usize = 12;

@@ -6,27 +6,28 @@ use std::mem::{replace, take};
 use std::net::Ipv6Addr;
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
 use http::{Method, StatusCode, Uri, Version};
 
 use super::body::Decoder;
-use super::fields::{Found, Lines};
-use super::{Refusal, STRICT, bad, length, members, persists, refuse};
+use super::fields::Section;
+use super::{Refusal, STRICT, bad, length, persists, refuse};
+use crate::headers::{members, says};
 use crate::limits::LENGTH_DIGITS;
 
 /// A request, up to its body.
 #[derive(Debug)]
 pub struct Request {
-    /// The head. Boxed, since it is passed from hand to hand.
+    /// Boxed, since it is moved often.
     pub parts: Box<Parts>,
-    /// What the head says of the message.
     pub head: Head,
-    /// Takes the body out of what follows.
     pub body: Decoder,
 }
 
-/// What a sound head says of its message.
+/// What a valid head says of its message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Head {
     /// Bytes of the body, where they are known (RFC 9112 §6.3). `None`: it comes in chunks.
@@ -36,16 +37,14 @@ pub struct Head {
     pub upgrade: bool,
     /// The body comes only after a 100 (RFC 9110 §10.1.1). False where there is none to come.
     pub expect_continue: bool,
-    /// HTTP/1.0 rather than 1.1.
     pub http10: bool,
     /// The connection may serve another request (RFC 9112 §9.3).
     pub keep_alive: bool,
 }
 
-/// A head as far as it has come.
 #[derive(Debug, Default)]
 pub struct RequestReader {
-    lines: Lines,
+    section: Section,
     /// An empty line came before the request line.
     skipped: bool,
     /// From the request line on.
@@ -55,77 +54,70 @@ pub struct RequestReader {
 impl RequestReader {
     /// Whether nothing of a request line has come. A stray empty line is nothing.
     pub fn is_fresh(&self) -> bool {
-        self.begun.is_none() && self.lines.is_fresh()
+        self.begun.is_none() && self.section.is_fresh()
     }
 
     /// Takes a head off the front of `input`; `None` while it isn't whole. Between two calls `input` may only
     /// grow at its end.
-    ///
-    /// # Errors
-    /// It is none. Nothing of `input` may be read any further.
+    /// After an error nothing more of it may be read.
     pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<Request>, Refusal> {
-        loop {
-            let begin = self.lines.at();
-            let Some(line) = self.line(input)? else { return Ok(None) };
-            match (&mut self.begun, line) {
+        while self.begun.is_none() {
+            let Some(line) = self.first_line(input)? else { return Ok(None) };
+            match line {
                 // RFC 9112 §2.2: old clients send a CRLF after a body. One, and only there.
-                (None, []) if !self.skipped => self.skipped = true,
-                (None, []) => return Err(bad("empty lines before the request line")),
-                (None, line) => self.begun = Some(Box::new(request_line(line)?)),
-                (Some(_), []) => break,
-                (Some(begun), line) => begun.add(line, begin)?,
+                [] if !replace(&mut self.skipped, true) => {}
+                [] => return Err(bad("empty lines before the request line")),
+                line => self.begun = Some(Box::new(request_line(line)?)),
             }
         }
-        let Self { mut lines, begun, .. } = take(self);
-        let begun = begun.ok_or(bad("no request line"))?;
-        begun.end(lines.split(input)).map(Some)
+        let begun = self.begun.as_mut().ok_or(bad("no request line"))?;
+        loop {
+            let field = self.section.field(input, STRICT.loose, &STRICT.head)?;
+            let Some(field) = field else { return Ok(None) };
+            let Some((name, value)) = field else { break };
+            begun.add(name, value)?;
+        }
+        let request = take(begun).end(self.section.end(input)?)?;
+        *self = Self::default();
+        Ok(Some(request))
     }
 
-    fn line<'a>(&mut self, raw: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
-        if self.begun.is_none() {
-            let line = raw.get(self.lines.at()..).unwrap_or_default();
-            let has_target = || line.iter().take(MAX_REQUEST_LINE).any(|byte| *byte == b' ');
-            let long = line.len() > MAX_REQUEST_LINE && !has_target();
-            let too_long = if long { METHOD_TOO_LONG } else { TARGET_TOO_LONG };
-            return self.lines.next(raw, STRICT.bare_lf, Some(MAX_REQUEST_LINE), too_long);
-        }
-        let left = STRICT.head.checked_sub(self.lines.at()).and_then(|left| left.checked_sub(2));
-        self.lines.next(raw, STRICT.bare_lf, left, HEAD_TOO_LARGE)
+    fn first_line<'a>(&mut self, raw: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
+        let line = raw.get(self.section.at()..).unwrap_or_default();
+        let has_target = || line.iter().take(MAX_REQUEST_LINE).any(|byte| *byte == b' ');
+        // RFC 9112 §3.
+        let too_long = match line.len() > MAX_REQUEST_LINE && !has_target() {
+            true => refuse(StatusCode::NOT_IMPLEMENTED, "method too long"),
+            false => refuse(StatusCode::URI_TOO_LONG, "request line too long"),
+        };
+        self.section.line(raw, STRICT.loose, MAX_REQUEST_LINE, too_long)
     }
 }
 
-/// What the request line and the fields so far said.
-#[derive(Debug)]
+/// The request line and the fields so far.
+#[derive(Debug, Default)]
 struct Begun {
     method: Method,
     target: Uri,
     http10: bool,
-    found: Found,
     host: bool,
     length: Option<u64>,
-    coding: Option<Coding>,
-    connection_upgrade: bool,
-    upgrade: bool,
+    /// True: `chunked`; false: others.
+    coding: Option<bool>,
     expect: bool,
 }
 
 impl Begun {
-    fn add(&mut self, line: &[u8], begin: usize) -> Result<(), Refusal> {
-        if self.found.len() >= STRICT.fields {
-            return Err(TOO_MANY_FIELDS);
-        }
-        let (name, value) = self.found.add(line, begin)?;
+    fn add(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Refusal> {
         if *name == HOST {
             if replace(&mut self.host, true) {
                 return Err(bad("more than one Host"));
             }
             port(value).ok_or(bad("malformed Host"))?;
         } else if *name == CONTENT_LENGTH {
-            // One with more digits would only be refused by whoever reads it after us.
-            let digits = Some(value).filter(|digits| digits.len() <= LENGTH_DIGITS);
-            let length = digits.and_then(|digits| length(digits, 10));
-            let length = length.ok_or(bad("malformed Content-Length"))?;
-            // RFC 9112 §6.3 lets a recipient merge equal ones. Not everybody does.
+            // The next hop would refuse one with more digits.
+            let length = length(value, LENGTH_DIGITS, 10).ok_or(bad("malformed Content-Length"))?;
+            // RFC 9112 §6.3 lets a recipient merge equal ones; not all do.
             if self.length.replace(length).is_some() {
                 return Err(bad("more than one Content-Length"));
             }
@@ -134,49 +126,49 @@ impl Begun {
             if self.coding.replace(coding).is_some() {
                 return Err(bad("more than one Transfer-Encoding"));
             }
-        } else if *name == CONNECTION {
-            self.connection_upgrade |= members(value).any(|m| m.eq_ignore_ascii_case(b"upgrade"));
-        } else if *name == UPGRADE {
-            // h2c is never agreed to: what follows is HTTP/1.1 then, as if nobody had asked.
-            self.upgrade |=
-                members(value).any(|m| !m.is_empty() && !m.eq_ignore_ascii_case(b"h2c"));
         } else if *name == EXPECT {
             // A second one, even an equal one, is an expectation other than 100-continue.
             if replace(&mut self.expect, true) || !value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(UNKNOWN_EXPECTATION);
+                let why = "expectation other than 100-continue";
+                return Err(refuse(StatusCode::EXPECTATION_FAILED, why));
             }
         }
         Ok(())
     }
 
     /// The whole head; the rules that take more than one field to break.
-    fn end(self, lines: bytes::Bytes) -> Result<Request, Refusal> {
+    fn end(self, fields: HeaderMap) -> Result<Request, Refusal> {
         if !self.host && !self.http10 {
             return Err(bad("no Host"));
         }
         let length = match (self.length, self.coding) {
-            // RFC 9110 §10.1.1: who expects a 100 has a body, and this one has no end (RFC 9112 §6.3).
-            (None, None) if self.expect && !self.http10 => return Err(UNFRAMED),
+            // RFC 9110 §10.1.1: a request that expects a 100 has a body, and this one has no end (RFC 9112 §6.3).
+            (None, None) if self.expect && !self.http10 => {
+                return Err(refuse(StatusCode::LENGTH_REQUIRED, "body without a length"));
+            }
             (None, None) => Some(0),
             // RFC 9110 §9.3.6: it has no meaning there.
             _ if self.method == Method::CONNECT => return Err(bad("CONNECT with a body")),
             (Some(length), None) => Some(length),
             (Some(_), Some(_)) => return Err(bad("Transfer-Encoding with Content-Length")),
-            // RFC 9112 §6.1: who forwarded it didn't understand it.
+            // RFC 9112 §6.1: a proxy that forwarded it didn't understand it.
             (None, Some(_)) if self.http10 => return Err(bad("Transfer-Encoding in HTTP/1.0")),
-            (None, Some(Coding::Chunked)) => None,
-            (None, Some(Coding::Other)) => return Err(UNKNOWN_CODING),
+            (None, Some(true)) => None,
+            (None, Some(false)) => {
+                let why = "transfer coding other than chunked";
+                return Err(refuse(StatusCode::NOT_IMPLEMENTED, why));
+            }
         };
         let unframed = self.length.is_none() && self.coding.is_none();
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = self.method;
         parts.uri = self.target;
         parts.version = if self.http10 { Version::HTTP_10 } else { Version::HTTP_11 };
-        parts.headers = self.found.into_map(&lines)?;
+        parts.headers = fields;
         let head = Head {
             length,
-            // An upgrade after a body would have to wait for it; nobody does that.
-            upgrade: self.upgrade && self.connection_upgrade && !self.http10 && unframed,
+            // An upgrade after a body would have to wait for it; no known client asks for that.
+            upgrade: unframed && !self.http10 && asks_upgrade(&parts.headers),
             expect_continue: self.expect && length != Some(0) && !self.http10,
             http10: self.http10,
             keep_alive: persists(&parts.headers, self.http10),
@@ -184,6 +176,12 @@ impl Begun {
         let body = length.map_or_else(|| Decoder::chunked(&STRICT), Decoder::length);
         Ok(Request { parts: Box::new(parts), head, body })
     }
+}
+
+/// Never to h2c, which isn't agreed to: HTTP/1.1 follows, as without the field.
+fn asks_upgrade(fields: &HeaderMap) -> bool {
+    members(fields, UPGRADE).any(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"h2c"))
+        && says(fields, CONNECTION, "upgrade")
 }
 
 /// RFC 9112 §3: `method SP request-target SP HTTP-version`.
@@ -199,7 +197,8 @@ fn request_line(line: &[u8]) -> Result<Begun, Refusal> {
         b"HTTP/1.1" => false,
         b"HTTP/1.0" => true,
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-            return Err(UNKNOWN_VERSION);
+            let why = "HTTP version other than 1.0 and 1.1";
+            return Err(refuse(StatusCode::HTTP_VERSION_NOT_SUPPORTED, why));
         }
         _ => return Err(bad("malformed HTTP version")),
     };
@@ -207,13 +206,7 @@ fn request_line(line: &[u8]) -> Result<Begun, Refusal> {
         target: uri(&method, target).ok_or(bad("malformed request target"))?,
         method,
         http10,
-        found: Found::default(),
-        host: false,
-        length: None,
-        coding: None,
-        connection_upgrade: false,
-        upgrade: false,
-        expect: false,
+        ..Begun::default()
     })
 }
 
@@ -241,7 +234,7 @@ fn uri(method: &Method, target: &[u8]) -> Option<Uri> {
 ///
 /// Requests are routed by this, so a host has one spelling: percent-encoding and sub-delims, which
 /// RFC 3986 §3.2.2 allows and no name in use has, are refused, and so is a comma-separated list.
-fn port(authority: &[u8]) -> Option<&str> {
+pub(crate) fn port(authority: &[u8]) -> Option<&str> {
     let authority = str::from_utf8(authority).ok()?;
     let rest = if let Some(bracketed) = authority.strip_prefix('[') {
         let (address, rest) = bracketed.split_once(']')?;
@@ -269,44 +262,22 @@ pub fn is_host(authority: &[u8]) -> bool {
     port(authority).is_some()
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Coding {
-    /// `chunked`, alone.
-    Chunked,
-    /// Well-formed, but not offered here.
-    Other,
-}
-
-/// What a Transfer-Encoding says (RFC 9112 §6.1); `None` if it is malformed.
-fn coding(value: &[u8]) -> Option<Coding> {
-    // The whole registry (RFC 9112 §7.2). A name that isn't in it is no unknown coding but a
-    // misspelling that somebody may still take for `chunked`.
+/// Whether a Transfer-Encoding is `chunked` alone (RFC 9112 §6.1), and not another well-formed one; `None` if it is
+/// malformed.
+fn coding(value: &[u8]) -> Option<bool> {
+    // The whole registry (RFC 9112 §7.2). A name that isn't in it is a misspelling that another server may still
+    // take for `chunked`.
     const REGISTERED: [&str; 5] = ["compress", "deflate", "gzip", "x-compress", "x-gzip"];
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let is_other =
         |coding: &[u8]| REGISTERED.iter().any(|name| coding.eq_ignore_ascii_case(name.as_bytes()));
     if is_chunked(value) {
-        return Some(Coding::Chunked);
+        return Some(true);
     }
-    let mut codings = members(value);
+    let mut codings = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
     let last = codings.next_back()?;
-    ((is_chunked(last) || is_other(last)) && codings.all(is_other)).then_some(Coding::Other)
+    ((is_chunked(last) || is_other(last)) && codings.all(is_other)).then_some(false)
 }
 
 /// RFC 9112 §3 recommends to take 8,000 bytes at least.
 const MAX_REQUEST_LINE: usize = 8 << 10;
-
-const TARGET_TOO_LONG: Refusal = refuse(StatusCode::URI_TOO_LONG, "request line too long");
-/// RFC 9112 §3.
-const METHOD_TOO_LONG: Refusal = refuse(StatusCode::NOT_IMPLEMENTED, "method too long");
-const UNFRAMED: Refusal = refuse(StatusCode::LENGTH_REQUIRED, "body without a length");
-const HEAD_TOO_LARGE: Refusal =
-    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header section too large");
-const TOO_MANY_FIELDS: Refusal =
-    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields");
-const UNKNOWN_EXPECTATION: Refusal =
-    refuse(StatusCode::EXPECTATION_FAILED, "expectation other than 100-continue");
-const UNKNOWN_CODING: Refusal =
-    refuse(StatusCode::NOT_IMPLEMENTED, "transfer coding other than chunked");
-const UNKNOWN_VERSION: Refusal =
-    refuse(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP version other than 1.0 and 1.1");

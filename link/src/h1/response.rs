@@ -1,9 +1,7 @@
 //! Reads the head of a response, line by line (RFC 9112 §2 to §6).
 //!
-//! Invariant: a head that is accepted frames its body in exactly one way; what could be read in two ways is
-//! refused, or ends the connection with its response.
-
-use std::mem::replace;
+//! Invariant: a head that is accepted frames its body in exactly one way; an ambiguous one is refused, or ends the
+//! connection with its response.
 
 use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
@@ -11,76 +9,70 @@ use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
 use super::body::Decoder;
-use super::fields::{Found, Lines};
+use super::fields::{Limits, Section};
 use super::{LOOSE, Refusal, bad, length, persists};
 use crate::limits::LENGTH_DIGITS;
 
 /// A response, up to its body.
 #[derive(Debug)]
 pub struct Response {
-    /// The head, without a length that doesn't frame the body.
+    /// Without a length that doesn't frame the body.
     pub parts: Parts,
-    /// Takes the body out of what follows.
     pub body: Decoder,
     /// The connection may serve another request (RFC 9112 §9.3).
     pub keep_alive: bool,
 }
 
-/// A head as far as it has come.
 #[derive(Debug)]
 pub struct ResponseReader {
-    /// Bytes and fields that it may have.
-    most: (usize, usize),
-    lines: Lines,
+    limits: Limits,
+    section: Section,
     /// From the status line on.
     begun: Option<(StatusCode, bool)>,
-    found: Found,
 }
 
 impl Default for ResponseReader {
     fn default() -> Self {
-        Self::within(LOOSE.head, LOOSE.fields)
+        Self::within(LOOSE.head.bytes, LOOSE.head.fields)
     }
 }
 
 impl ResponseReader {
     /// For a head of so many bytes and fields at most.
     pub fn within(bytes: usize, fields: usize) -> Self {
-        let most = (bytes, fields);
-        Self { most, lines: Lines::default(), begun: None, found: Found::default() }
+        let limits = Limits { bytes, fields, ..LOOSE.head };
+        Self { limits, section: Section::default(), begun: None }
     }
 
     /// Takes the head of a response to a request of that method off the front of `input`; `None` while it isn't
     /// whole. Between two calls `input` may only grow at its end.
-    ///
-    /// # Errors
-    /// It is none. Nothing of `input` may be read any further.
+    /// After an error nothing more of it may be read.
     pub fn read(
         &mut self,
         input: &mut BytesMut,
         method: &Method,
     ) -> Result<Option<Response>, Refusal> {
+        let (loose, limits) = (LOOSE.loose, &self.limits);
+        let (status, http10) = match self.begun {
+            Some(begun) => begun,
+            None => {
+                let line = self.section.line(input, loose, limits.bytes, limits.too_large)?;
+                let Some(line) = line else { return Ok(None) };
+                *self.begun.insert(status_line(line)?)
+            }
+        };
         loop {
-            let begin = self.lines.at();
-            let left = self.most.0.checked_sub(begin).and_then(|left| left.checked_sub(2));
-            let line = self.lines.next(input, LOOSE.bare_lf, left, bad("its head is too long"))?;
-            let Some(line) = line else { return Ok(None) };
-            match (self.begun, line) {
-                (None, line) => self.begun = Some(status_line(line)?),
-                (Some(_), []) => break,
-                (Some(_), _) if self.found.len() >= self.most.1 => {
-                    return Err(bad("too many fields"));
-                }
-                (Some(_), line) => drop(self.found.add(line, begin)?),
+            let field = self.section.field(input, loose, limits)?;
+            let Some(field) = field else { return Ok(None) };
+            if field.is_none() {
+                break;
             }
         }
-        let next = Self::within(self.most.0, self.most.1);
-        let Self { mut lines, begun, found, .. } = replace(self, next);
-        let (status, http10) = begun.ok_or(bad("no status line"))?;
+        self.begun = None;
         let (mut parts, ()) = http::Response::new(()).into_parts();
         parts.status = status;
         parts.version = if http10 { Version::HTTP_10 } else { Version::HTTP_11 };
-        parts.headers = found.into_map(&lines.split(input))?;
+        parts.headers = self.section.end(input)?;
         let (body, clear) = framing(&mut parts.headers, status, method, http10)?;
         let keep_alive =
             clear && status != StatusCode::SWITCHING_PROTOCOLS && persists(&parts.headers, http10);
@@ -105,8 +97,8 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, bool), Refusal> {
     Ok((status, http10))
 }
 
-/// How the body is framed (RFC 9112 §6.3), and whether another reader would say the same. A length that
-/// doesn't frame it is taken out: it would contradict the body.
+/// The framing of the body (RFC 9112 §6.3), and whether another reader would find the same. A length that
+/// doesn't frame it is removed: it would contradict the body.
 fn framing(
     fields: &mut HeaderMap,
     status: StatusCode,
@@ -121,16 +113,15 @@ fn framing(
     let chunked = match (codings.next(), codings.next()) {
         (None, _) => false,
         (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
-        // We ask for no other (TE, RFC 9110 §10.1.4), and whoever asked us won't hear of it.
+        // The client asks for no other (TE, RFC 9110 §10.1.4).
         _ => return Err(bad("a transfer coding that nobody asked for")),
     };
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
     let length = match lengths.next() {
         None => None,
         Some(first) if lengths.all(|other| other == first) => {
-            // What doesn't fit the tunnel isn't sent into it.
-            let digits = Some(first.as_bytes()).filter(|digits| digits.len() <= LENGTH_DIGITS);
-            let length = digits.and_then(|digits| length(digits, 10));
+            // The tunnel's other end would refuse more digits.
+            let length = length(first.as_bytes(), LENGTH_DIGITS, 10);
             Some(length.ok_or(bad("a length that is none"))?)
         }
         Some(_) => return Err(bad("two lengths")),
@@ -142,8 +133,8 @@ fn framing(
     }
     let not_modified = status == StatusCode::NOT_MODIFIED;
     if no_content || not_modified || status.is_informational() || *method == Method::HEAD {
-        // A server whose head promises a body may send that body, late: it would be read as the response to
-        // the next request on the connection.
+        // A server that promises a body in the head may send it late: it would be read as the response to the next
+        // request on the connection.
         return Ok((Decoder::Done, !chunked && length.unwrap_or(0) == 0));
     }
     match length {

@@ -7,10 +7,10 @@ use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join, ReadHalf, WriteHalf, join, split,
 };
 
-/// A byte stream, and what was read of it already.
+/// A byte stream, with the bytes that were read of it before.
 pub type Upgraded<IO> = Join<Chain<Cursor<BytesMut>, ReadHalf<IO>>, WriteHalf<IO>>;
 
-/// The connection; what was `read` came right behind the head.
+/// `read` came behind the head.
 pub fn upgraded<IO: AsyncRead + AsyncWrite>(io: IO, read: BytesMut) -> Upgraded<IO> {
     let (reader, writer) = split(io);
     join(Cursor::new(read).chain(reader), writer)

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
-use super::{Given, Kind, Mark, Mistake, Mistakes, Origin, Place, Setting};
+use super::{Given, Kind, Mark, Mistake, Mistakes, Place, Setting};
 use crate::crypto;
 
 /// A value of the file and its place.
@@ -31,27 +31,11 @@ pub struct File {
     pub digest: [u8; 32],
 }
 
-/// The settings in one table of the file.
-#[derive(Clone, Debug, Default)]
-pub struct Table(BTreeMap<&'static str, Given>);
-
-impl Table {
-    /// What the table says of a setting.
-    pub fn get(&self, name: &str) -> Option<&Given> {
-        self.0.get(name)
-    }
-
-    /// The first of `names` that the table has.
-    pub fn first(&self, names: impl IntoIterator<Item = &'static str>) -> Option<&Given> {
-        names.into_iter().find_map(|name| self.get(name))
-    }
-}
+/// The settings in one table of the file, by name.
+pub type Table = BTreeMap<&'static str, Given>;
 
 impl File {
-    /// Reads a file. Blocks.
-    ///
-    /// # Errors
-    /// [`Mistake`], if it can't be read or isn't text.
+    /// Blocks.
     pub fn read(path: &Path) -> Result<Self, Mistake> {
         let bytes = fs::read(path).map_err(|err| {
             Mistake::new(format!(
@@ -74,12 +58,11 @@ impl File {
         Self { path: Path::new(path).into(), text, digest: [0; 32] }
     }
 
-    /// The folder of the file, where its relative paths begin.
+    /// Relative paths begin there.
     pub fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// The place of a byte.
     pub fn place(&self, at: usize) -> Place {
         let before = self.text.get(..at).unwrap_or(&self.text);
         let line = before.rsplit('\n').next().unwrap_or_default();
@@ -90,21 +73,17 @@ impl File {
         }
     }
 
-    /// A mistake at a byte.
     pub fn wrong(&self, at: usize, sentence: impl std::fmt::Display) -> Mistake {
         Mistake::new(sentence).at(self.place(at))
     }
 
-    /// The whole document, with underscores in all keys.
+    /// The document, with underscores in all keys.
     pub fn parse(&self, mistakes: &Mistakes) -> Option<Value<'_>> {
         let table = DeTable::parse(&self.text).map_err(|err| {
             let at = err.span().map_or(0, |span| span.start);
             let yaml = self.text.lines().any(|line| line.starts_with("groups:"));
-            let hint = if yaml {
-                "; for reverst's `groups:` see the README's recipe of that name"
-            } else {
-                ""
-            };
+            let hint = "; for reverst's `groups:` see the README's recipe of that name";
+            let hint = if yaml { hint } else { "" };
             self.wrong(at, format!("this isn't TOML: {}{hint}", err.message()))
         });
         let table = mistakes.note(table)?;
@@ -120,12 +99,10 @@ impl File {
                 for (key, value) in table {
                     let (at, name) = (key.span(), key.get_ref().replace('-', "_"));
                     let value = self.with_underscores(value, mistakes);
-                    if renamed
-                        .insert(Spanned::new(at.clone(), name.clone().into()), value)
-                        .is_some()
-                    {
-                        let name = name.escape_debug();
-                        mistakes.add(self.wrong(at.start, format!("`{name}` is given twice")));
+                    let twice = format!("`{}` is given twice", name.escape_debug());
+                    let start = at.start;
+                    if renamed.insert(Spanned::new(at, name.into()), value).is_some() {
+                        mistakes.add(self.wrong(start, twice));
                     }
                 }
                 DeValue::Table(renamed)
@@ -150,16 +127,17 @@ impl File {
         for setting in settings.iter().filter(|setting| !setting.is(Mark::Secret)) {
             let Some(value) = take(value, setting.name) else { continue };
             let at = value.span().start;
-            match texts(setting.kind, value.get_ref()) {
+            match texts(setting.kind, &value) {
                 Ok(mut texts) => {
                     if setting.kind == Kind::Path {
-                        texts.iter_mut().for_each(|path| *path = self.beside(path));
+                        for path in &mut texts {
+                            *path = self.folder().join(&*path).to_str().unwrap_or(path).to_owned();
+                        }
                     }
-                    let origin = Origin::Key(self.place(at), setting.dashed());
-                    table.0.insert(setting.name, Given { origin, texts });
+                    let (name, place) = (setting.dashed(), Some(self.place(at)));
+                    table.insert(setting.name, Given { name, is_flag: false, place, texts });
                 }
-                Err((span, why)) => {
-                    let at = span.map_or(at, |span| span.start);
+                Err((at, why)) => {
                     mistakes.add(self.wrong(at, format!("`{}` {why}", setting.name)));
                 }
             }
@@ -167,12 +145,7 @@ impl File {
         table
     }
 
-    /// A path, from the folder of the file where it is relative.
-    pub fn beside(&self, path: &str) -> String {
-        self.folder().join(path).to_str().unwrap_or(path).to_owned()
-    }
-
-    /// The tables below a key, of which one alone needs no brackets.
+    /// The tables below a key; one alone needs no brackets.
     pub fn tables<'a>(
         &self,
         value: &mut Value<'a>,
@@ -192,7 +165,7 @@ impl File {
         Some((span, tables))
     }
 
-    /// A mistake for each key that a table still has. `name` is what the sentences call the table.
+    /// Notes each key that a table still has. The sentences call the table `name`.
     pub fn unknown(
         &self,
         value: Value<'_>,
@@ -213,8 +186,8 @@ impl File {
         }
     }
 
-    /// A table by its schema, in which each field is optional. The sentences call the table `name`. What
-    /// can't be read is noted and left out, so that the other mistakes of the table are told as well.
+    /// A table by its schema, in which each field is optional. The sentences call the table `name`. A malformed field
+    /// is noted and left out, so that all mistakes of the table are found.
     pub fn schema<T: DeserializeOwned>(
         &self,
         mut value: Value<'_>,
@@ -234,8 +207,8 @@ impl File {
             };
             let at = err.span().map_or(span.start, |span| span.start);
             let key = take_at(&mut value, at);
-            let key_text = key.clone().unwrap_or_default();
-            mistakes.add(self.wrong(at, sentence(err.message(), &key_text, name)));
+            let key_text = key.as_deref().unwrap_or_default();
+            mistakes.add(self.wrong(at, sentence(err.message(), key_text, name)));
             key?;
         }
     }
@@ -255,7 +228,7 @@ pub fn take_table<'a>(value: &mut Value<'a>, key: &str) -> Option<Value<'a>> {
     take(value, key)
 }
 
-/// Takes out of a table whatever stands at a byte: a field, or one item of its array. The field's key.
+/// Takes a field, or one item of its array, out of a table, by the place of a byte. Returns the field's key.
 fn take_at(value: &mut Value<'_>, at: usize) -> Option<String> {
     let DeValue::Table(table) = value.get_mut() else { return None };
     let is_there = |span: Range<usize>| span.contains(&at) || span.start == at;
@@ -265,18 +238,15 @@ fn take_at(value: &mut Value<'_>, at: usize) -> Option<String> {
     if let DeValue::Array(array) = value.get_mut()
         && array.iter().any(|item| is_there(item.span()))
     {
-        let rest = std::mem::replace(array, DeArray::new())
-            .into_iter()
-            .filter(|item| !is_there(item.span()));
-        *array = rest.collect();
+        let items = std::mem::replace(array, DeArray::new()).into_iter();
+        *array = items.filter(|item| !is_there(item.span())).collect();
     } else {
         table.remove(name.as_str());
     }
     Some(name)
 }
 
-/// What a deserializer says, in a sentence for the user, and without the value that it quotes: a password where a
-/// table should be is nothing for a log.
+/// A deserializer's message as a sentence for the operator, without the quoted value, which may be a password.
 fn sentence(message: &str, key: &str, table: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field `") {
         return is_unknown(rest.split('`').next().unwrap_or(key), table);
@@ -296,17 +266,8 @@ fn is_unknown(key: &str, table: &str) -> String {
     format!("`{}` isn't a key of {table}; check its spelling{hint}", key.escape_debug())
 }
 
-/// What a value says, as a variable would say it; or what its key takes, and what takes the blame.
-fn texts(
-    kind: Kind,
-    value: &DeValue<'_>,
-) -> Result<Vec<String>, (Option<Range<usize>>, &'static str)> {
-    let text = |value: &DeValue<'_>| match value {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().replace('_', "")),
-        DeValue::Float(number) => Some(number.as_str().replace('_', "")),
-        _ => None,
-    };
+/// The texts of a value, as in a variable; or the place of the mistake, and the sentence's end.
+fn texts(kind: Kind, value: &Value<'_>) -> Result<Vec<String>, (usize, &'static str)> {
     let wanted = match kind {
         Kind::Text => "takes a text",
         Kind::List | Kind::Commas => "takes a text, or a list of texts",
@@ -315,20 +276,23 @@ fn texts(
         Kind::Path => "takes a path",
         Kind::Switch => "takes true or false",
     };
-    let one = match (kind, value) {
-        (Kind::List | Kind::Commas, DeValue::Array(items)) => {
-            let texts =
-                items.iter().map(|item| text(item.get_ref()).ok_or((Some(item.span()), wanted)));
-            return texts.collect();
-        }
-        (Kind::Switch, DeValue::Boolean(on)) => Some(on.to_string()),
-        (Kind::Switch, _) => None,
-        (Kind::Path, _) => value.as_str().map(str::to_owned),
-        _ => text(value),
+    let text = |value: &Value<'_>| {
+        let text = match (kind, value.get_ref()) {
+            (Kind::Switch, DeValue::Boolean(on)) => Some(on.to_string()),
+            (Kind::Switch, _) => None,
+            (_, DeValue::String(text)) => Some(text.to_string()),
+            (Kind::Path, _) => None,
+            (_, DeValue::Integer(it)) if it.radix() == 10 => Some(it.as_str().replace('_', "")),
+            (_, DeValue::Float(number)) => Some(number.as_str().replace('_', "")),
+            _ => None,
+        };
+        text.ok_or((value.span().start, wanted))
     };
-    match one {
-        Some(text) if text.trim().is_empty() => Err((None, "is empty")),
-        Some(text) => Ok(vec![text]),
-        None => Err((None, wanted)),
+    match (kind, value.get_ref()) {
+        (Kind::List | Kind::Commas, DeValue::Array(items)) => items.iter().map(text).collect(),
+        _ => match text(value)? {
+            text if text.trim().is_empty() => Err((value.span().start, "is empty")),
+            text => Ok(vec![text]),
+        },
     }
 }

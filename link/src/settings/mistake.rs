@@ -7,14 +7,12 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A place in the configuration file. `Display` is as compilers write it: `gateway.toml:3:8`.
+/// A place in the configuration file. `Display` is as compilers write it: `gateway.toml:3:8`. Line and column count
+/// from 1, the column in characters.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Place {
-    /// The file.
     pub path: Arc<Path>,
-    /// From 1.
     pub line: usize,
-    /// From 1, in characters.
     pub column: usize,
 }
 
@@ -25,14 +23,14 @@ impl fmt::Display for Place {
 }
 
 /// One mistake: where in the file, if it is there, and a sentence.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, thiserror::Error)]
+#[error("{}{sentence}", place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default())]
 pub struct Mistake {
     place: Option<Place>,
     sentence: String,
 }
 
 impl Mistake {
-    /// One that isn't in a file.
     pub fn new(sentence: impl fmt::Display) -> Self {
         Self { place: None, sentence: sentence.to_string() }
     }
@@ -43,17 +41,6 @@ impl Mistake {
     }
 }
 
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Some(place) => write!(f, "{place}: {}", self.sentence),
-            None => f.write_str(&self.sentence),
-        }
-    }
-}
-
-impl std::error::Error for Mistake {}
-
 /// The mistakes found so far.
 #[derive(Debug, Default)]
 pub struct Mistakes(RefCell<Vec<Mistake>>);
@@ -61,28 +48,23 @@ pub struct Mistakes(RefCell<Vec<Mistake>>);
 impl Mistakes {
     /// The value, if there is one; else the mistake is noted.
     pub fn note<T>(&self, result: Result<T, Mistake>) -> Option<T> {
-        result.map_err(|mistake| self.0.borrow_mut().push(mistake)).ok()
+        result.map_err(|mistake| self.add(mistake)).ok()
     }
 
-    /// Notes a mistake.
     pub fn add(&self, mistake: Mistake) {
         self.0.borrow_mut().push(mistake);
     }
 
-    /// How many there were so far.
     pub fn count(&self) -> usize {
         self.0.borrow().len()
     }
 
-    /// Whether there was none so far.
     pub fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
-    /// Nothing, if there was no mistake so far. Those in the file are told in its order.
-    ///
     /// # Errors
-    /// [`ConfigError`], with all of them.
+    /// All mistakes so far; those in the file in its order.
     pub fn end(&self) -> Result<(), ConfigError> {
         let mut all = self.0.take();
         all.sort_by(|one, other| one.place.cmp(&other.place));
@@ -92,7 +74,8 @@ impl Mistakes {
 }
 
 /// Why a program can't start: what is wrong with its settings, a line for each mistake.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{}", .0.iter().map(Mistake::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigError(Vec<Mistake>);
 
 impl From<Mistake> for ConfigError {
@@ -100,12 +83,3 @@ impl From<Mistake> for ConfigError {
         Self(vec![mistake])
     }
 }
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<_> = self.0.iter().map(Mistake::to_string).collect();
-        f.write_str(&lines.join("\n"))
-    }
-}
-
-impl std::error::Error for ConfigError {}

@@ -28,10 +28,10 @@ fn empty_is_unset_but_for_secrets() {
     assert_eq!(variable(&env, "UNSET"), Ok(None));
     assert_eq!(variable(&env, "EMPTY"), Ok(None));
     assert_eq!(variable(&env, "TEXT"), Ok(Some("text".into())));
-    assert_eq!(strict(&env, "UNSET"), Ok(None));
-    assert_eq!(strict(&env, "TEXT"), Ok(Some("text".into())));
+    assert_eq!(variable_as(&env, "UNSET", true), Ok(None));
+    assert_eq!(variable_as(&env, "TEXT", true), Ok(Some("text".into())));
     for name in ["EMPTY", "BLANK"] {
-        let error = strict(&env, name).unwrap_err().to_string();
+        let error = variable_as(&env, name, true).unwrap_err().to_string();
         assert_eq!(
             error,
             format!("the variable {name} is set but empty; give it a value or unset it")

@@ -1,4 +1,4 @@
-//! Where both programs take a token, or keys, from: the variable TOKEN, or a file.
+//! The sources of a token, or of keys, for both programs: the variable TOKEN, or a file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,42 +6,32 @@ use std::path::{Path, PathBuf};
 use super::{Given, Mistake, Sources};
 use crate::token::begins_like_one;
 
-/// Where the text of a token or of keys is: in the variable TOKEN, or in the file that `token_file` names.
+/// The text of a token or of keys: in the variable TOKEN, or in the file that `token_file` names.
 #[derive(Debug)]
 pub struct TokenSource {
     given: Given,
-    /// The file, if it is one.
     pub file: Option<PathBuf>,
 }
 
 impl TokenSource {
-    /// What counts. The program declares the settings `token` and `token_file`.
-    ///
-    /// # Errors
-    /// [`Mistake`]: TOKEN and TOKEN_FILE are both set, or a token stands where a path belongs, which isn't quoted.
+    /// The program declares the settings `token` and `token_file`.
     pub fn of(sources: &Sources<'_>) -> Result<Option<Self>, Mistake> {
         let mut said = sources.nearest(&["token", "token_file"]);
-        if said.len() > 1 {
+        let Some((name, given)) = said.pop() else { return Ok(None) };
+        if !said.is_empty() {
             let why = "the variables TOKEN and TOKEN_FILE are both set; unset one of them";
             return Err(Mistake::new(why));
         }
-        let Some((name, given)) = said.pop() else { return Ok(None) };
-        let path = PathBuf::from(given.text());
-        if name == "token" {
-            return Ok(Some(Self { given, file: None }));
-        }
-        if begins_like_one(&given.text()) && !path.exists() {
+        let file = (name != "token").then(|| PathBuf::from(given.text()));
+        if begins_like_one(&given.text()) && file.as_ref().is_some_and(|path| !path.exists()) {
             return Err(Mistake::new(
                 "--token-file (TOKEN_FILE) takes a path, not the token itself; give the token by the variable TOKEN, where other users don't see it",
             ));
         }
-        Ok(Some(Self { given, file: Some(path) }))
+        Ok(Some(Self { given, file }))
     }
 
-    /// The text. Blocks.
-    ///
-    /// # Errors
-    /// [`Mistake`], if a file can't be read.
+    /// Blocks.
     pub fn read(&self) -> Result<String, Mistake> {
         match &self.file {
             None => Ok(self.given.text()),
@@ -49,7 +39,6 @@ impl TokenSource {
         }
     }
 
-    /// A mistake in the text.
     pub fn wrong(&self, why: impl std::fmt::Display) -> Mistake {
         match &self.file {
             None => Mistake::new(format!("the variable TOKEN: {why}")),
@@ -58,10 +47,7 @@ impl TokenSource {
     }
 }
 
-/// The text of a token file. Blocks.
-///
-/// # Errors
-/// A sentence for the person who named the file.
+/// Blocks. The error is a sentence for the operator.
 pub fn read_token_file(path: &Path) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|err| {
         format!(

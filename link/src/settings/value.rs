@@ -11,15 +11,21 @@ use toml::Spanned;
 
 /// A value that is written as a text or as a number.
 pub trait Scalar: Sized {
-    /// What is wanted, as the end of a sentence that begins with "must be" or "takes".
+    /// The end of a sentence that begins with "must be" or "takes".
     const WANTED: &'static str;
 
-    /// Reads a text.
-    ///
     /// # Errors
-    /// What is wrong with it, as the end of a sentence that begins with the quoted text; `None`: it isn't
-    /// [`Self::WANTED`].
+    /// The end of a sentence that begins with the quoted text; `None`: it isn't [`Self::WANTED`].
     fn read(text: &str) -> Result<Self, Option<String>>;
+
+    /// # Errors
+    /// A sentence that begins with the quoted text.
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::read(text).map_err(|why| {
+            let why = why.unwrap_or_else(|| format!("must be {}", Self::WANTED));
+            format!("{text:?} {why}")
+        })
+    }
 }
 
 impl Scalar for String {
@@ -66,13 +72,12 @@ impl Scalar for Duration {
             _ => return Err(None),
         };
         let seconds = number.trim_end().parse::<f64>().map_err(|_| None)? * unit;
-        let time = (seconds <= YEAR).then(|| Self::try_from_secs_f64(seconds).ok()).flatten();
-        time.ok_or(None)
+        Self::try_from_secs_f64(seconds).ok().filter(|time| *time <= YEAR).ok_or(None)
     }
 }
 
-/// Longer is a mistake in the unit, and the clock's arithmetic has ends.
-const YEAR: f64 = 31_536_000.0;
+/// A longer time is a mistake in the unit, and the clock's arithmetic has limits.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// A time that isn't zero.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -154,9 +159,7 @@ impl<'de, T: Scalar> Deserialize<'de> for As<T> {
 /// An array of scalars in a schema of the file; one alone needs no brackets.
 #[derive(Clone, Debug)]
 pub struct List<T> {
-    /// Each with its place.
     pub items: Vec<(Range<usize>, T)>,
-    /// The place of the whole.
     pub span: Range<usize>,
 }
 
@@ -191,11 +194,7 @@ impl<'de, T: Scalar> Visitor<'de> for Scalars<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        let value = T::read(text).map_err(|why| {
-            let why = why.unwrap_or_else(|| format!("must be {}", T::WANTED));
-            E::custom(format!("{text:?} {why}"))
-        })?;
-        Ok(vec![(None, value)])
+        Ok(vec![(None, T::parse(text).map_err(E::custom)?)])
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {

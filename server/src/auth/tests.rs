@@ -71,8 +71,8 @@ fn no_certificate_is_refused() {
 #[test]
 fn a_known_certificate_without_its_key_is_refused() {
     let (token, thief) = (Token::generate(), Token::generate());
-    let (stolen, _) = token.certificate("laptop-x7.0").unwrap();
-    let (_, own_key) = thief.certificate("laptop-x7.0").unwrap();
+    let (stolen, _) = token.certificate("laptop-x7.0", []).unwrap();
+    let (_, own_key) = thief.certificate("laptop-x7.0", []).unwrap();
     let tls = gateway(&[&token]);
     for version in BOTH {
         let shown = Shown::new(stolen.clone(), own_key.clone_key());
@@ -86,7 +86,7 @@ fn a_known_certificate_without_its_key_is_refused() {
 #[test]
 fn the_right_key_gets_in_with_any_certificate() {
     let token = Token::generate();
-    let key = token.certificate("").unwrap().1;
+    let key = token.certificate("", []).unwrap().1;
     let tls = gateway(&[&token]);
     type Change = fn(&mut CertificateParams);
     let table: [(&str, Change, &str); 8] = [
@@ -129,7 +129,7 @@ fn the_right_key_gets_in_with_any_certificate() {
 #[test]
 fn the_right_key_gets_in_though_somebody_else_signed() {
     let token = Token::generate();
-    let key = token.certificate("").unwrap().1;
+    let key = token.certificate("", []).unwrap().1;
     let issuer = rcgen::Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
     let params = CertificateParams::default();
     let signed = params.signed_by(&KeyPair::try_from(&key).unwrap(), &issuer).unwrap();
@@ -166,8 +166,8 @@ fn an_open_gateway_takes_any_key_and_none() {
 #[test]
 fn an_open_gateway_wants_proof_of_a_key_all_the_same() {
     let (token, thief) = (Token::generate(), Token::generate());
-    let (stolen, _) = token.certificate("").unwrap();
-    let shown = Shown::new(stolen, thief.certificate("").unwrap().1);
+    let (stolen, _) = token.certificate("", []).unwrap();
+    let shown = Shown::new(stolen, thief.certificate("", []).unwrap().1);
     let pair = shake(&with(Admission::Open), client(BOTH[1], LABEL, shown.into()), "localhost");
     assert!(!pair.done());
 }
@@ -184,10 +184,10 @@ fn the_instance_is_the_name_up_to_its_last_dot() {
         (".0", ".0", ""),
     ];
     for (common_name, name, instance) in table {
-        let identity = Identity::claimed(&token.certificate(common_name).unwrap().0);
+        let identity = Identity::claimed(&token.certificate(common_name, []).unwrap().0);
         assert_eq!((&*identity.name, &*identity.instance), (name, instance));
     }
-    let name = |end| Identity::claimed(&token.certificate(&long(end)).unwrap().0).name;
+    let name = |end| Identity::claimed(&token.certificate(&long(end), []).unwrap().0).name;
     assert_eq!(name(".0").chars().count(), 64);
     assert_ne!(name(".0"), name(".1"), "two tunnels would replace each other");
     assert_eq!(name(".0"), name(".0"));

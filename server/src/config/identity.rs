@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 
 use ptth_link::files;
 use ptth_link::keys::{KeysError, holds_secret, parse_keys};
-use ptth_link::settings::{Given, Mistake, Origin, Sources, TokenSource};
+use ptth_link::settings::{Mistake, Sources, TokenSource};
 use ptth_link::token::Token;
 
 use super::{Admission, CertificateSource};
@@ -35,10 +35,9 @@ pub(super) fn certificate(
         }
         return Ok(Some(self_signed(sources, state)));
     }
-    let names = sources.get("name").filter(|names| {
-        let by_file = |given: &Given| matches!(given.origin, Origin::Key(..));
-        matches!(names.origin, Origin::Flag(_)) || by_file(names) && by_file(given)
-    });
+    let names = sources
+        .get("name")
+        .filter(|names| names.is_flag || names.place.is_some() && given.place.is_some());
     match (sources.path("cert"), sources.path("key"), names) {
         // One of them is empty, which was told.
         _ if !sources.mistakes.is_empty() => Ok(None),

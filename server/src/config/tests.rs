@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 
+use ptth_link::keys::parse_keys;
+
 use super::*;
 use crate::tls::testing::Scratch;
 
@@ -33,7 +35,7 @@ fn the_defaults_are_those_of_the_documentation() {
         panic!("no token was made")
     };
     assert_eq!(keys, [token.public()]);
-    assert_eq!(config.backend_alpn, alpn::backend_labels());
+    assert_eq!(config.backend_alpn, alpn::BACKEND_LABELS);
     assert_eq!(config.limits.head.as_secs(), 120);
     assert_eq!(config.limits.stall.as_secs(), 300);
     assert_eq!(config.limits.grace.as_secs(), 30);
@@ -189,7 +191,7 @@ fn trusted_proxies_are_addresses_and_networks() {
 fn admission_is_by_keys_unless_told_otherwise() {
     let scratch = Scratch::new();
     let path = scratch.write("keys", format!("\u{feff}# mine\r\n{KEY}\r\n"));
-    let key = PublicKey::parse(KEY).unwrap();
+    let key = parse_keys(KEY).unwrap()[0];
     let from_file = Admission::Keys { keys: vec![key], file: Some(path.clone()), made: None };
     let inline = Admission::Keys { keys: vec![key], file: None, made: None };
     let path = path.to_str().unwrap();

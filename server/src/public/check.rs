@@ -1,7 +1,9 @@
-//! What a request's head must be before it may cross, whatever wire it came on.
+//! What a request's head must be before it may cross, over HTTP/1.1 or HTTP/2.
 //!
 //! HTTP/1.1 heads went through [`ptth_link::h1`] before; HTTP/2 ones through h2, which leaves open
 //! what [`h2`] checks (RFC 9113 §8.2, §8.3).
+
+use std::collections::HashSet;
 
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
@@ -48,7 +50,7 @@ pub(super) fn target(
     Ok(host)
 }
 
-/// Whether nothing is to be done, as with most of HTTP/2's.
+/// Whether the target crosses as it is, as most of HTTP/2's do.
 fn is_whole(uri: &Uri, scheme: &Scheme) -> bool {
     uri.scheme() == Some(scheme)
         && uri.path_and_query().is_some_and(|path| !path.as_str().starts_with('?'))
@@ -60,38 +62,26 @@ pub(super) fn h2(head: &mut Parts) -> Result<(), Option<ExchangeError>> {
         return Err(None);
     }
     let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
-    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
-        // As over HTTP/1.1: http's parser lets 8-bit bytes through, of which each origin makes something else.
-        let (status, why) = (StatusCode::BAD_REQUEST, "The target is malformed.");
-        return Err(Some(ExchangeError::Request(status, why)));
-    }
-    if target.len() > MAX_TARGET {
-        let status = StatusCode::URI_TOO_LONG;
-        return Err(Some(ExchangeError::Request(status, "The target is longer than 8 KiB.")));
-    }
-    if list_size(head) > MAX_HEAD {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        let why = "The head is longer than 32 KiB.";
-        return Err(Some(ExchangeError::Request(status, why)));
-    }
-    if head.headers.len() > MAX_FIELDS {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(Some(ExchangeError::Request(status, "There are more than 100 fields.")));
-    }
-    if repeats(&head.headers) > MOST_REPEATED {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(Some(ExchangeError::Request(
-            status,
-            "The same field is there again and again.",
-        )));
-    }
-    let expectations = head.headers.get_all(EXPECT);
-    if !expectations.iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        let status = StatusCode::EXPECTATION_FAILED;
-        return Err(Some(ExchangeError::Request(status, "Only 100-continue can be expected.")));
-    }
-    join_cookies(&mut head.headers);
-    Ok(())
+    let mut expectations = head.headers.get_all(EXPECT).iter();
+    let too_large = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let (status, why) = if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // As over HTTP/1.1: http's parser lets 8-bit bytes through, and origins read them differently.
+        (StatusCode::BAD_REQUEST, "The target is malformed.")
+    } else if target.len() > MAX_TARGET {
+        (StatusCode::URI_TOO_LONG, "The target is longer than 8 KiB.")
+    } else if list_size(head) > MAX_HEAD {
+        (too_large, "The head is longer than 32 KiB.")
+    } else if head.headers.len() > MAX_FIELDS {
+        (too_large, "There are more than 100 fields.")
+    } else if repeats(&head.headers) > MOST_REPEATED {
+        (too_large, "The same field is there again and again.")
+    } else if !expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        (StatusCode::EXPECTATION_FAILED, "Only 100-continue can be expected.")
+    } else {
+        join_cookies(&mut head.headers);
+        return Ok(());
+    };
+    Err(Some(ExchangeError::Request(status, why)))
 }
 
 fn is_well_formed(head: &Parts) -> bool {
@@ -107,29 +97,26 @@ fn is_well_formed(head: &Parts) -> bool {
         && scheme_is_fine
         && has_one_host(head)
         && has_one_length(head)
-        && head.headers.values().all(|value| !is_padded(value.as_bytes()))
+        // RFC 9113 §8.2.1: no blank at either end.
+        && head.headers.values().all(|value| value.as_bytes().trim_ascii().len() == value.len())
 }
 
-/// Of the head as RFC 9113 §6.5.2 counts it, but for what every request has.
+/// The size of the head as RFC 9113 §6.5.2 counts it, without the pseudo-header fields but the path.
 fn list_size(head: &Parts) -> usize {
     let fields = head.headers.iter();
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     target + fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum::<usize>()
 }
 
-/// Bytes of values that are there already under the same name: in HPACK each costs its sender one byte, but the tunnel
+/// Bytes of values that repeat one of the same field: in HPACK each costs its sender one byte, but the tunnel
 /// all of it (RFC 7541 §7.3 warns of that).
 fn repeats(fields: &HeaderMap) -> usize {
-    let of = |name| {
-        let values: Vec<_> = fields.get_all(name).iter().collect();
-        let again = values
-            .iter()
-            .enumerate()
-            .filter(|(n, it)| values.iter().take(*n).any(|before| before == *it));
-        again.map(|(_, value)| value.len()).sum::<usize>()
-    };
     // Most heads have no name twice.
-    if fields.keys_len() == fields.len() { 0 } else { fields.keys().map(of).sum() }
+    if fields.keys_len() == fields.len() {
+        return 0;
+    }
+    let mut seen = HashSet::new();
+    fields.iter().filter(|field| !seen.insert(*field)).map(|(_, value)| value.len()).sum()
 }
 
 /// h2 takes an empty one for zero, and equal ones for one; an HTTP/1.1 origin may not.
@@ -153,13 +140,7 @@ fn has_one_host(head: &Parts) -> bool {
     agree && more.is_none() && is_host(named)
 }
 
-/// RFC 9113 §8.2.1: no blank at either end of a value.
-fn is_padded(value: &[u8]) -> bool {
-    let blank = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
-    blank(value.first()) || blank(value.last())
-}
-
-/// RFC 9113 §8.2.3: what HTTP/2 splits into crumbs is one field for everybody else.
+/// RFC 9113 §8.2.3: HTTP/2 may split the one field of HTTP/1.1 into crumbs.
 fn join_cookies(fields: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() > 1
@@ -171,13 +152,12 @@ fn join_cookies(fields: &mut HeaderMap) {
 
 /// As HTTP/1.1's head.
 const MAX_HEAD: usize = 32 * 1024;
-/// What a field counts beside its bytes (RFC 9113 §6.5.2).
+/// Bytes that a field counts beside its own (RFC 9113 §6.5.2).
 const FIELD: usize = 32;
 /// Bytes of a request line.
 const MAX_TARGET: usize = 8 * 1024;
-/// Fields of a head.
 const MAX_FIELDS: usize = 100;
-/// Bytes of fields that are there twice. No client has a reason to repeat one.
+/// Bytes of repeated fields. No known program needs any.
 const MOST_REPEATED: usize = 4096;
 
 #[cfg(test)]

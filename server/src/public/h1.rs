@@ -37,7 +37,7 @@ where
 {
     let (budget, shutdown) = (visitor.budget.clone(), visitor.shard.shutdown.clone());
     let address = visitor.address;
-    // Boxed, since a connection would have room for it while there is no request.
+    // Boxed: the connection would hold its size between requests, too.
     let answer = |asked| Box::pin(answer(visitor.clone(), asked)) as Answering<IO>;
     if let Err(err) = run(io, budget, shutdown, answer).await {
         trace!("visitor: {address} connection ended: {err}");
@@ -72,7 +72,7 @@ where
             Some(Answer { response: response.map(Content::Tunnel), then, busy })
         }
         Err(err) => {
-            // A malformed body shows as a failed upload; its reader knows that the visitor broke it.
+            // A malformed body shows as a failed upload; its reader has the reason.
             let err = match (err, wire.refusal()) {
                 (ExchangeError::VisitorBody, Some(refusal)) => {
                     ExchangeError::Request(refusal.status, refusal.reason)
@@ -94,7 +94,7 @@ struct Call<'a, IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
-    /// The head in a box, since each future on the way to the tunnel would have room for it.
+    /// The head is boxed: each future on the way to the tunnel would hold its size.
     async fn forward(
         &self,
         mut request: Box<Parts>,
@@ -105,7 +105,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
             return Err(ExchangeError::Method);
         }
         if register::is_registration(&request) {
-            // With a body, or by HTTP/1.0, it is no upgrade, and no other backend may see it.
+            // With a body, or by HTTP/1.0, it is no upgrade, and it must not cross either.
             let why = RegisterError::Malformed("a registration has no body");
             return Err(ExchangeError::Register(why));
         }
@@ -121,7 +121,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
         let (mut response, exchange) = visitor.ask(&way, request, body, id, &mut inform).await?;
         admit(&mut response)?;
         if exchange.unasked {
-            // RFC 9110 §10.1.1: or the visitor couldn't know whether the body is still waited for.
+            // RFC 9110 §10.1.1: otherwise the visitor couldn't know whether to send the body.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let unframed = declared_length(response.headers()).is_none() && !is_head;

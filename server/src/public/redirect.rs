@@ -1,17 +1,18 @@
-//! A port that only says where to go: `https://`, the same host and path.
+//! A port that redirects to `https://` with the same host and path.
 //!
-//! Invariant: nothing here knows a way to a tunnel.
+//! Invariant: nothing here reaches a tunnel.
 
 use std::future::ready;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{CACHE_CONTROL, CONNECTION, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use log::{debug, trace};
 use ptth_link::budget::Budget;
 use ptth_link::h1::{Head, Refusal};
+use ptth_link::page::page;
 use ptth_link::shutdown::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -20,14 +21,14 @@ use crate::error::{ExchangeError, RequestId};
 use super::h1::{Answer, Asked, run};
 use super::{check, stamp};
 
-/// Sends one visitor elsewhere.
+/// Redirects one visitor.
 #[derive(Debug)]
 pub struct Redirect {
-    /// Where the visitor comes from.
+    /// The visitor's.
     pub address: IpAddr,
-    /// The port of https.
+    /// Of https.
     pub port: u16,
-    /// What the process may hold.
+    /// For its requests.
     pub budget: Arc<Budget>,
     /// The end of the process.
     pub shutdown: Shutdown,
@@ -40,7 +41,7 @@ impl Redirect {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (shutdown, budget) = (self.shutdown.clone(), self.budget.clone());
-        // Whatever it wants to speak next, it isn't spoken here.
+        // An upgrade is declined.
         let answer = |asked: Asked<IO>| ready(Some(Answer::page(self.answer(asked.request), None)));
         if let Err(err) = run(io, budget, shutdown, answer).await {
             trace!("visitor: {} connection ended: {err}", self.address);
@@ -50,14 +51,11 @@ impl Redirect {
     fn answer(&self, request: Result<(Box<Parts>, Head), Refusal>) -> Response<String> {
         let mut response = location(request, self.port).unwrap_or_else(|err| {
             let id = RequestId::random();
-            debug!(
-                "exchange: {id} visitor={} status={} {err}",
-                self.address,
-                err.status().as_u16()
-            );
+            let (visitor, status) = (self.address, err.status().as_u16());
+            debug!("exchange: {id} visitor={visitor} status={status} {err}");
             err.page(None, id)
         });
-        // The visitor is to leave, and a body isn't waited for.
+        // The visitor goes on elsewhere, and its body isn't read.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         stamp(response.headers_mut());
         response
@@ -81,16 +79,12 @@ fn location(
     let port = if port == HTTPS { String::new() } else { format!(":{port}") };
     let location = format!("https://{}{port}{}", authority.host(), path.unwrap_or("/"));
     let value = HeaderValue::from_str(&location).map_err(|_| bad("The target is malformed."))?;
-    let text = format!("This is at {location}\n");
-    let length = text.len();
-    let mut response = Response::new(text);
     // RFC 9110 §15.4.9: the same method again, which 301 doesn't promise.
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    let status = StatusCode::PERMANENT_REDIRECT;
+    let mut response = page(status, &format!("This is at {location}"), None, None);
     let fields = response.headers_mut();
     fields.insert(LOCATION, value);
-    fields.insert(CONTENT_LENGTH, length.into());
-    fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    // Without a word, this one is kept for ever, also when the gateway has moved.
+    // By default, a cache keeps this status for ever, also when the gateway has moved.
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
     Ok(response)
 }

@@ -1,10 +1,10 @@
 //! Door B: a backend's registration among visitors' requests (draft-kazuho-ptth-ptth-01).
 //!
 //! In:  a request that asks for the protocol `ptth` by its token, over either version of HTTP.
-//! Out: the backend's identity and what it may serve, or the status that tells it why not.
+//! Out: its identity and what it may serve, or the status that tells it why not.
 //!
-//! Invariant: no peer becomes a backend here without asking for it by name and being let in by the
-//! policy; what follows the upgrade ends in the same `tunnel::attach` as door A.
+//! Invariant: a peer becomes a backend only by asking for it by name and being admitted by the policy; the
+//! upgraded connection ends in the same `tunnel::attach` as door A.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -25,6 +25,7 @@ use crate::auth::Claim;
 use crate::error::{ExchangeError, RegisterError};
 use crate::identity::{Identity, Key};
 use crate::policy::{HTTP, HTTPS, Lost, Policy, Refused, Wish};
+use ptth_link::headers::says;
 use ptth_link::token;
 
 use crate::identity::Grant;
@@ -34,7 +35,7 @@ use crate::tunnel::{Admitted, Ended, attach, is_free};
 
 use super::Visitor;
 
-/// A backend that may come in, and what it is told.
+/// An admitted backend, and the addresses in the answer to it.
 pub(super) struct Registered {
     identity: Identity,
     grants: Vec<Grant>,
@@ -51,8 +52,8 @@ pub(super) fn is_registration(head: &Parts) -> bool {
     }
 }
 
-/// What to tell a backend of a program that came before this one: passed on as a visitor's request, what it shows would
-/// reach another backend.
+/// The refusal of a backend of an earlier program: forwarded as a visitor's request, its credential would reach
+/// another backend.
 pub(super) fn foreign(policy: &Policy, host: &str, head: &Parts) -> Option<&'static str> {
     if head.headers.contains_key(WEBHOOKTUNNEL) {
         return Some(
@@ -68,28 +69,19 @@ pub(super) fn foreign(policy: &Policy, host: &str, head: &Parts) -> Option<&'sta
     )
 }
 
-/// Whether `Upgrade` lists the token.
 pub(super) fn names_token(fields: &HeaderMap) -> bool {
-    is_listed(fields, UPGRADE, TOKEN)
+    says(fields, UPGRADE, TOKEN)
 }
 
-/// Whether a field's list has that member, in whatever case.
-fn is_listed(fields: &HeaderMap, name: impl http::header::AsHeaderName, member: &str) -> bool {
-    let lists = fields.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    lists.flat_map(|list| list.split(',')).any(|part| part.trim().eq_ignore_ascii_case(member))
-}
-
-/// Judges a registration. Under the deadlines of the authorizers; cancel safe.
-///
-/// # Errors
-/// [`ExchangeError::Register`], which is logged here, with the reason that the backend isn't told.
+/// Judges a registration. Under the deadlines of the authorizers; cancel safe. The error is logged here, with the
+/// reason that the backend isn't told.
 pub(super) fn admit<'a>(visitor: &'a Visitor, head: &'a Parts) -> Admitting<'a> {
     Box::pin(async move {
         let result = judge(visitor, head).await;
         result.map_err(|(err, why)| {
             let from = visitor.address;
             let [asks, name] = [head.uri.path(), field(head, NAME).unwrap_or_default()].map(shown);
-            // A stranger can cause these two as fast as it can write, so they are no reason for a warning.
+            // A stranger can cause these two at the rate of its requests, so they are no warnings.
             let cheap = matches!(err, RegisterError::Malformed(_) | RegisterError::TooMany(_));
             let level = if cheap { Level::Debug } else { Level::Warn };
             log!(
@@ -101,12 +93,12 @@ pub(super) fn admit<'a>(visitor: &'a Visitor, head: &'a Parts) -> Admitting<'a> 
     })
 }
 
-/// As much of what a stranger asks for as a line of the log has room for.
+/// A stranger's text, cut for the log.
 fn shown(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 
-/// Boxed: it is rare, and each exchange's task would have room for it.
+/// Boxed: it is rare, and each exchange's task would hold its size.
 type Admitting<'a> = Pin<Box<dyn Future<Output = Result<Registered, ExchangeError>> + Send + 'a>>;
 
 type Fault = (RegisterError, String);
@@ -123,7 +115,7 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, Fault> {
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
     let policy = visitor.shard.registry.policy();
-    // Each authorizer has a time-out of its own; this is for all of them together.
+    // Each authorizer has its own time-out; this one is for all together.
     let judged = timeout(JUDGED, policy.register(&claim, &wish, field(head, SERVED_PATH))).await;
     let judged = judged.unwrap_or(Err(Refused::Unavailable));
     match &judged {
@@ -162,13 +154,13 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, Fault> {
     Ok(Registered { identity, grants, urls, more })
 }
 
-/// What is asked, and by which credential.
+/// The request of a backend, and its credential.
 fn read(head: &Parts) -> Result<(Wish, Option<&HeaderValue>), &'static str> {
     let has_body = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
     if has_body || head.headers.contains_key(TRANSFER_ENCODING) {
         return Err("a registration has no body");
     }
-    if !is_listed(&head.headers, ALPN, "h2") {
+    if !says(&head.headers, ALPN, "h2") {
         return Err("ALPN must list h2");
     }
     let mut authorizations = head.headers.get_all(AUTHORIZATION).iter();
@@ -180,15 +172,12 @@ fn read(head: &Parts) -> Result<(Wish, Option<&HeaderValue>), &'static str> {
     let list = list.strip_suffix('/').unwrap_or(list);
     let list = percent_decode_str(list).decode_utf8().map_err(|_| "the origins aren't UTF-8")?;
     let wish = match field(head, NAME) {
-        // The origin in the path is the gateway's own then, for gateways that know nothing of this.
+        // The origin in the path is the gateway's own then, for gateways that don't know the field.
         Some("*") => Wish::Any,
-        Some(name) => {
-            let fine = token::is_name(name);
-            fine.then(|| Wish::Name(name.to_owned())).ok_or("2ptth-name isn't a name")?
-        }
-        None if head.headers.contains_key(NAME) => return Err("2ptth-name isn't a name"),
-        None if *list == *"*" => Wish::Any,
-        None => Wish::Hosts(origins(&list)?),
+        Some(name) if token::is_name(name) => Wish::Name(name.to_owned()),
+        _ if head.headers.contains_key(NAME) => return Err("2ptth-name isn't a name"),
+        _ if *list == *"*" => Wish::Any,
+        _ => Wish::Hosts(origins(&list)?),
     };
     Ok((wish, authorization))
 }
@@ -197,7 +186,7 @@ fn read(head: &Parts) -> Result<(Wish, Option<&HeaderValue>), &'static str> {
 fn origins(list: &str) -> Result<Vec<String>, &'static str> {
     let mut hosts = BTreeSet::new();
     for origin in list.split([' ', ',']).filter(|origin| !origin.is_empty()) {
-        // Looked for before parsing: a parser of URIs drops a fragment without a word.
+        // Before parsing: a parser of URIs drops a fragment silently.
         let serialized = origin.split_once("://").is_some_and(|(scheme, authority)| {
             matches!(scheme, "https" | "http") && !authority.contains(['/', '?', '#', '@', '\\'])
         });
@@ -205,7 +194,7 @@ fn origins(list: &str) -> Result<Vec<String>, &'static str> {
         let authority = uri.as_ref().and_then(Uri::authority);
         let authority =
             authority.ok_or("an origin is a scheme and a host, like https://example.com")?;
-        // In the one spelling by which requests are routed: that is what is asked about, and granted.
+        // In the one spelling by which requests are routed.
         let host = router::exact(authority.host());
         hosts.insert(host.ok_or("an origin's host is a name or an address")?.to_string());
     }
@@ -222,14 +211,14 @@ fn field(head: &Parts, name: HeaderName) -> Option<&str> {
     value.filter(|value| values.next().is_none() && !value.is_empty())
 }
 
-/// What the backend calls the gateway: its port is the public one, whatever stands in between.
+/// The backend's name for the gateway: its port is the public one, with any proxy in between.
 fn authority(head: &Parts) -> Option<Authority> {
     let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
     head.uri.authority().cloned().or_else(|| Authority::try_from(host?).ok())
 }
 
 impl Registered {
-    /// Makes a response say that the roles may be transposed.
+    /// Makes the response that accepts the registration.
     pub(super) fn grant<B>(&self, response: &mut Response<B>, http1: bool) {
         let fields = response.headers_mut();
         fields.insert(ALPN, HeaderValue::from_static("h2"));
@@ -248,7 +237,7 @@ impl Registered {
         };
     }
 
-    /// The tunnel on the byte stream that `io` becomes, driven to its end, which holds the connection's permit as long.
+    /// The tunnel on the byte stream that `io` becomes, driven to its end. It holds the connection's permit.
     pub(super) fn tunnel<IO>(
         self,
         io: impl Future<Output = Option<IO>> + Send + 'static,
@@ -278,27 +267,26 @@ impl Registered {
     }
 }
 
-/// By which an earlier program's client names itself.
+/// The credential of an earlier program's client.
 const WEBHOOKTUNNEL: HeaderName = HeaderName::from_static("x-webhooktunnel-id");
-/// What a backend asks to speak.
+/// The upgrade token.
 const TOKEN: &str = "ptth";
-/// Where registrations go.
 pub(super) const PATH: &str = "/.well-known/ptth/";
 /// RFC 7639.
 const ALPN: HeaderName = HeaderName::from_static("alpn");
-/// The dynamic name that is asked for; `*`: all that the credential is good for.
+/// The requested dynamic name; `*`: all that the credential admits.
 const NAME: HeaderName = HeaderName::from_static("2ptth-name");
 /// The path that the backend wants to serve alone.
 const SERVED_PATH: HeaderName = HeaderName::from_static("2ptth-path");
-/// What is the certificate's CN at door A.
+/// The certificate's CN at door A.
 const INSTANCE: HeaderName = HeaderName::from_static("2ptth-instance");
 /// A public address that the backend serves from now on.
 const URL: HeaderName = HeaderName::from_static("2ptth-url");
-/// How many more there are.
+/// The number of further addresses.
 const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 /// Origins in one registration; each is looked up.
 const MOST_ORIGINS: usize = 100;
 /// Characters of a path, or of a name.
 const SHOWN: usize = 200;
-/// For all credentials of a registration: less than the ten seconds after which our client gives up.
+/// For all credentials of a registration: less than the ten seconds after which the client gives up.
 const JUDGED: Duration = Duration::from_secs(7);

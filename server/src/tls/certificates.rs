@@ -19,7 +19,7 @@ use super::certificate::{self, Loaded};
 
 /// The certificates in use. rustls asks for one in each handshake.
 #[derive(Debug, Default)]
-pub struct Certificates(RwLock<Arc<Table>>);
+pub(crate) struct Certificates(RwLock<Arc<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -86,7 +86,7 @@ impl Certificates {
     /// Whether a request for `host` may come on a connection that was made for the name `sni`: both get the
     /// same certificate, or no name was told. Different certificates may belong to different parties: a visitor that
     /// shook hands with one must not be answered as by the other (RFC 9110 §7.4, §15.5.20).
-    pub fn is_same(&self, sni: Option<&str>, host: &str) -> bool {
+    pub(crate) fn is_same(&self, sni: Option<&str>, host: &str) -> bool {
         let Some(sni) = sni else { return true };
         let table = self.table();
         table.sources.len() < 2 || table.choose(sni) == table.choose(host)

@@ -52,7 +52,7 @@ impl Shown {
     }
 
     pub(crate) fn token(token: &Token) -> Self {
-        let (certificate, key) = token.certificate("laptop-x7.0").unwrap();
+        let (certificate, key) = token.certificate("laptop-x7.0", []).unwrap();
         Self::new(certificate, key)
     }
 

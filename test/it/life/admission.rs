@@ -109,7 +109,7 @@ fn signed_for_itself(
     params: &CertificateParams,
     token: &Token,
 ) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
-    let (_, key) = token.certificate("x.0").expect("a certificate");
+    let (_, key) = token.certificate("x.0", []).expect("a certificate");
     let pair = KeyPair::try_from(&key).expect("a key");
     (params.self_signed(&pair).unwrap().into(), key)
 }
@@ -118,7 +118,7 @@ fn signed_for_itself(
 #[tokio::test]
 async fn the_right_key_elsewhere_in_the_certificate_admits_nobody() {
     let gateway = GatewayBox::start();
-    let (right, _) = gateway.token.certificate("x.0").expect("a certificate");
+    let (right, _) = gateway.token.certificate("x.0", []).expect("a certificate");
     let public = gateway.token.public();
     let spki = [&[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0], &public.as_bytes()[..]];
     let spki = spki.concat();
@@ -134,7 +134,7 @@ async fn the_right_key_elsewhere_in_the_certificate_admits_nobody() {
     assert_eq!(refusal(knock(&gateway, &hello).await), "it doesn't know this token");
     // Its certificate, without its key: TLS 1.2 and 1.3 both have it sign the handshake.
     for version in [&version::TLS12, &version::TLS13] {
-        let (_, other) = Token::generate().certificate("x.0").expect("a certificate");
+        let (_, other) = Token::generate().certificate("x.0", []).expect("a certificate");
         let hello = Hello::offering(&[b"2ptth"]).only(version).showing(right.clone(), other);
         let err = knock(&gateway, &hello).await.expect_err("a forged signature");
         assert!(!matches!(err, DialError::Refused(_)), "{err:?}");

@@ -309,7 +309,7 @@ async fn an_odd_organizational_unit_does_not_keep_a_key_from_its_route() {
         let mut params = rcgen::CertificateParams::default();
         let unit = rcgen::DnType::OrganizationalUnitName;
         params.distinguished_name.push(unit, if with_names { "IT & Co" } else { "dev" });
-        let (_, private) = token.certificate("x").unwrap();
+        let (_, private) = token.certificate("x", []).unwrap();
         let pair = rcgen::KeyPair::try_from(&private).unwrap();
         let certificate = params.self_signed(&pair).unwrap();
         let hello = Hello::offering(&[b"2ptth"]).showing(certificate.into(), private);

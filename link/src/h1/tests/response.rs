@@ -97,7 +97,7 @@ fn what_is_no_head_or_could_be_two_is_refused() {
         let got = judge(Method::GET, head);
         assert!(got.as_ref().is_err_and(|why| why != "not whole"), "{head}: {got:?}");
     }
-    let many = format!("HTTP/1.1 200 OK|{}|", "a: b|".repeat(LOOSE.fields + 1));
+    let many = format!("HTTP/1.1 200 OK|{}|", "a: b|".repeat(LOOSE.head.fields + 1));
     assert!(judge(Method::GET, &many).is_err());
 }
 
@@ -172,7 +172,7 @@ fn small_chunks_that_are_there_together_are_one_part() {
 #[test]
 fn chunks_that_are_none_are_refused() {
     let long = format!("1;{}", "x".repeat(LOOSE.chunk_line));
-    let endless = format!("0\r\nx: {}", "x".repeat(LOOSE.trailers));
+    let endless = format!("0\r\nx: {}", "x".repeat(LOOSE.trailers.bytes));
     let table = [
         "\r\n",
         "-1\r\n",

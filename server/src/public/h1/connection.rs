@@ -32,35 +32,30 @@ use crate::quota::Permit;
 use super::reply::{Content, Reply};
 use super::wire::{DRAINED, Incoming, Wire};
 
-/// What is to be answered.
+/// A request to answer.
 pub(in crate::public) struct Asked<IO> {
-    /// The head, or why there is none.
     pub(in crate::public) request: Result<(Box<Parts>, Head), Refusal>,
     pub(in crate::public) body: Incoming<IO>,
     pub(in crate::public) wire: Wire<IO>,
 }
 
-/// A response, and what becomes of the connection.
 pub(in crate::public) struct Answer<IO> {
     pub(in crate::public) response: Response<Content>,
     pub(in crate::public) then: Then<IO>,
-    /// Until this is dropped, the exchange is under way.
     #[allow(dead_code, reason = "held for its drop")]
     pub(in crate::public) busy: Option<Permit>,
 }
 
-/// What is done beside and after the response.
+/// The work beside and after the response.
 pub(in crate::public) enum Then<IO> {
-    /// Both bodies are moved.
     Exchange(Exchange),
     /// The two bodies are those of another protocol (RFC 9110 §7.8).
     Upgrade(Exchange),
-    /// The connection is given away.
+    /// The connection becomes a tunnel.
     Give(oneshot::Sender<Upgraded<IO>>),
 }
 
 impl<IO> Answer<IO> {
-    /// A page of ours.
     pub(in crate::public) fn page(page: Response<String>, busy: Option<Permit>) -> Self {
         let response = page.map(|text| Content::Page(text.into()));
         Self { response, then: Then::Exchange(Exchange::nothing()), busy }
@@ -69,9 +64,6 @@ impl<IO> Answer<IO> {
 
 /// Has `answer` answer the requests of a connection, to its end. Without an answer the connection is cut. Dropping the
 /// future cuts it, too.
-///
-/// # Errors
-/// Why it ended before its time.
 pub(in crate::public) async fn run<IO, F>(
     io: IO,
     budget: Arc<Budget>,
@@ -102,7 +94,7 @@ where
             Next::Over => return Ok(()),
             Next::Give(to) => {
                 if let Some((io, read)) = connection.wire.into_parts() {
-                    // Fails only if nobody wants it any more.
+                    // Fails only if the tunnel was dropped.
                     let _ = to.send(upgraded(io, read));
                 }
                 return Ok(());
@@ -116,22 +108,18 @@ struct Connection<IO> {
     wire: Wire<IO>,
     outlet: Outlet,
     budget: Arc<Budget>,
-    /// For the silences that mean something, one after the other.
+    /// For the next head.
     silence: Deadline,
     shutdown: Shutdown,
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Since when the gateway is to end.
     drains: Option<Instant>,
-    /// A request came.
     asked: bool,
 }
 
-/// What follows an exchange.
 enum Next<IO> {
     Request,
-    /// Orderly.
     Close,
-    /// Nothing: it is closed.
+    /// It is closed.
     Over,
     Give(oneshot::Sender<Upgraded<IO>>),
 }
@@ -197,25 +185,27 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         let answer = self.answered(answer(Asked { request, body, wire: self.wire.clone() }));
         let Answer { response, then, busy } = answer.await?.ok_or(io::ErrorKind::Other)?;
         let (mut exchange, upgraded, give) = match then {
-            Then::Exchange(exchange) => (exchange, false, None),
-            Then::Upgrade(exchange) => (exchange, true, None),
+            Then::Exchange(exchange) => {
+                self.wire.decline();
+                (exchange, false, None)
+            }
+            Then::Upgrade(exchange) => {
+                self.wire.accept();
+                (exchange, true, None)
+            }
             Then::Give(to) => (Exchange::nothing(), false, Some(to)),
         };
-        if upgraded {
-            self.wire.accept();
-        } else if give.is_none() {
-            self.wire.decline();
-        }
-        if upgraded || give.is_some() {
+        let leaves_http = upgraded || give.is_some();
+        if leaves_http {
             self.outlet.lift();
         }
         {
             let mut wire = self.wire.lock();
             wire.answered = true;
-            // A body that nobody reads any more, and that isn't worth to be read.
+            // A body that the exchange no longer reads, and that is too long to be drained.
             let unread = exchange.is_finished() && !wire.is_nearly_whole();
             let last = refused || unread || self.shutdown.is(Phase::Draining);
-            reply.begin(&mut wire.out, response, last, upgraded || give.is_some());
+            reply.begin(&mut wire.out, response, last, leaves_http);
         }
         self.send(&mut reply, &mut exchange, upgraded).await?;
         drop((exchange, busy));
@@ -227,7 +217,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         })
     }
 
-    /// Waits for the answer. What is said before it goes out meanwhile.
+    /// Waits for the answer, and sends interim responses meanwhile.
     async fn answered<T>(&mut self, answering: impl Future<Output = T>) -> io::Result<T> {
         let mut answering = std::pin::pin!(answering);
         poll_fn(|cx| {
@@ -243,7 +233,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         .await
     }
 
-    /// Sends the response, and has the rest of the request's body moved.
+    /// Sends the response, and moves the rest of the request's body.
     async fn send(
         &mut self,
         reply: &mut Reply,
@@ -277,7 +267,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         .await
     }
 
-    /// Whether the request came to its end, if need be for nobody.
+    /// Whether the request's rest came, which is read only to be dropped.
     async fn drained(&mut self) -> bool {
         if self.wire.lock().is_whole() {
             return true;
@@ -287,7 +277,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         timeout(PATIENCE, drained).await.unwrap_or(false)
     }
 
-    /// Says that nothing more comes, then reads on for a moment, if anything is unread.
+    /// Shuts the connection down, then reads on for a moment if anything is unread.
     async fn close(self) -> io::Result<()> {
         let wire = self.wire;
         poll_fn(|cx| Pin::new(&mut wire.lock().io).poll_shutdown(cx)).await?;
@@ -305,7 +295,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
 
 const TOO_SLOW: Refusal =
     Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "The request's head came too slowly." };
-/// For a visitor that is still sending to notice our last response: many read only when they have sent everything.
+/// For a visitor that is still sending to notice the last response: many read only after they have sent everything.
 const LINGER_AT_MOST: Duration = Duration::from_secs(30);
 /// From the TLS handshake to the first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
@@ -313,5 +303,5 @@ const FIRST_BYTE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(10);
 /// Between two requests.
 const IDLE: Duration = Duration::from_secs(75);
-/// For a visitor that has just come to say what it wants, of a gateway that is to end.
+/// From the start of the gateway's end to the first byte of a new connection.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! A response on its way to a visitor over HTTP/1.1: how it is framed, and what is said of the connection.
+//! A response to a visitor over HTTP/1.1: its framing, and its `Connection`.
 
 use std::io;
 use std::pin::Pin;
@@ -10,18 +10,18 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as HttpBody;
 use ptth_link::body::Body;
-use ptth_link::h1::{Framing, Head, Outgoing, OutgoingError, says, write_response};
-use ptth_link::headers;
+use ptth_link::h1::{Framing, Head, Outgoing, OutgoingError, write_response};
+use ptth_link::headers::{self, says};
 
 use crate::public::declared_length;
 
-/// What is sent: a tunnel's body, or a page of ours.
 pub(in crate::public) enum Content {
     Tunnel(Body),
     Page(Bytes),
 }
 
-/// A response, and what of its request decides about it.
+/// A response, and the properties of its request that decide about it.
+#[derive(Default)]
 pub(super) struct Reply {
     http10: bool,
     keep_alive: bool,
@@ -29,24 +29,21 @@ pub(super) struct Reply {
     is_head: bool,
     /// The visitor takes trailers (RFC 9110 §6.5.1).
     trailers: bool,
-    /// What of the body is still to be taken.
+    /// Until all of it is in the output.
     body: Option<Body>,
 }
 
 impl Reply {
-    /// To a request, or to none.
+    /// `None`: the request was refused.
     pub(super) fn to(request: Option<(&Parts, &Head)>) -> Self {
-        let Some((parts, head)) = request else {
-            let (http10, keep_alive) = (false, false);
-            return Self { http10, keep_alive, is_head: false, trailers: false, body: None };
-        };
-        Self {
+        let reply = request.map(|(parts, head)| Self {
             http10: head.http10,
             keep_alive: head.keep_alive,
             is_head: parts.method == Method::HEAD,
             trailers: says(&parts.headers, TE, "trailers"),
             body: None,
-        }
+        });
+        reply.unwrap_or_default()
     }
 
     /// Sends the head. `last`: the connection ends with it. `upgraded`: another protocol follows.
@@ -90,7 +87,7 @@ impl Reply {
         }
     }
 
-    /// Takes of the body what is there and has room. True if it was the room that ended first.
+    /// Moves the body to the output while it has room. True if the room ended first.
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -126,12 +123,10 @@ impl Reply {
         Ok(false)
     }
 
-    /// Whether all of it was taken.
     pub(super) fn is_over(&self) -> bool {
         self.body.is_none()
     }
 
-    /// Whether the connection ends with it.
     pub(super) fn is_last(&self) -> bool {
         !self.keep_alive
     }

@@ -1,7 +1,6 @@
-//! The socket of an HTTP/1.1 visitor, and the request under way on it.
+//! The socket of an HTTP/1.1 visitor, and its current request.
 //!
-//! One task has all of it: the connection, the answer, and the request's body, which reads by itself when
-//! it is wanted.
+//! One task runs the connection, the answer, and the request's body, which reads the socket when it is polled.
 
 use std::future::Future;
 use std::io;
@@ -30,24 +29,21 @@ impl<IO> Clone for Wire<IO> {
 #[derive(Debug)]
 pub(super) struct State<IO> {
     pub(super) io: Stall<IO>,
-    /// What goes out.
     pub(super) out: Outgoing,
-    /// What came and wasn't taken yet.
+    /// Read from the socket, and not parsed yet.
     pub(super) input: BytesMut,
     /// The visitor has closed its side.
     pub(super) ended: bool,
-    /// The response has begun: no 100 is sent any more.
+    /// The response has begun: no 100 is sent.
     pub(super) answered: bool,
-    /// How much to read at once now.
+    /// The size of the next read.
     next: usize,
-    /// Which request is under way.
+    /// Counts requests, so that the body of an old one reads nothing of the next.
     turn: u64,
-    /// What is left of its body. `None`: an upgrade isn't decided, and nothing of what follows may be read before
-    /// (RFC 9931).
+    /// The rest of its body. `None`: an upgrade isn't decided, and nothing may be read before (RFC 9931).
     body: Option<Decoder>,
     /// The visitor waits for a 100 before it sends the body (RFC 9110 §10.1.1).
     expects: bool,
-    /// What is wrong with the body.
     refusal: Option<Refusal>,
 }
 
@@ -71,7 +67,7 @@ impl<IO> Wire<IO> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The socket, and what came and wasn't taken. `None` while anything else has it.
+    /// The socket and its unread input. `None` while a clone is alive.
     pub(super) fn into_parts(self) -> Option<(IO, BytesMut)> {
         let state = Arc::into_inner(self.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);
         Some((state.io.into_inner(), state.input))
@@ -86,24 +82,23 @@ impl<IO> Wire<IO> {
         Incoming { wire: self.clone(), turn: state.turn }
     }
 
-    /// Why the visitor's body failed, if that was its doing.
+    /// Why the body was refused, if it was.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.lock().refusal
     }
 
-    /// Declines the upgrade that was asked for: what follows is HTTP/1.1 (RFC 9110 §7.8).
+    /// Declines the upgrade: HTTP/1.1 follows (RFC 9110 §7.8).
     pub(super) fn decline(&self) {
         self.lock().body.get_or_insert(Decoder::Done);
     }
 
-    /// Accepts the upgrade that was asked for: what follows is the body, to the end of the connection.
+    /// Accepts the upgrade: all bytes up to the end of the connection are the body.
     pub(super) fn accept(&self) {
         self.lock().body = Some(Decoder::UntilClose);
     }
 
-    /// Sends an interim response (RFC 9110 §15.2), as long as the request waits for its response. Left out: 100,
-    /// which is sent when the body is wanted, 101, which ends HTTP/1.1, and whatever comes while [`INTERIM`] wait for
-    /// a slow visitor.
+    /// Sends an interim response (RFC 9110 §15.2). Left out: 100, which is sent when the body is polled, 101, which
+    /// ends HTTP/1.1, and all while [`INTERIM`] bytes wait for a slow visitor.
     pub(super) fn inform(&self, status: StatusCode, fields: &HeaderMap) {
         let out = &mut self.lock().out;
         let excluded = [StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS].contains(&status);
@@ -115,7 +110,6 @@ impl<IO> Wire<IO> {
 }
 
 impl<IO> State<IO> {
-    /// Whether all of the request came.
     pub(super) fn is_whole(&self) -> bool {
         self.body.as_ref().is_some_and(Decoder::is_done)
     }
@@ -149,13 +143,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
         polled
     }
 
-    /// Writes what waits, and flushes it. Ready when that is done.
+    /// Ready when nothing waits, and all is flushed.
     pub(super) fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.out.poll_write(&mut self.io, cx))?;
         self.out.poll_flush(&mut self.io, cx)
     }
 
-    /// Ready, with an error, when the visitor is gone: HTTP/1.1 has no other word for it than to close its side. Reads
+    /// Ready, with an error, when the visitor has closed its side: HTTP/1.1 has no other sign that it left. Reads
     /// ahead for that.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while self.input.len() < CHUNK && !self.ended && self.refusal.is_none() {
@@ -198,7 +192,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
         }
     }
 
-    /// Reads the rest of the request only to drop it. Ready with whether it was short enough.
+    /// Reads the rest of the request only to drop it. Ready with false if it was too long.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<bool> {
         while !self.is_whole() {
             if !self.is_nearly_whole() || *left == 0 {
@@ -217,7 +211,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
     }
 }
 
-/// A request's body.
 #[derive(Debug)]
 pub(in crate::public) struct Incoming<IO> {
     wire: Wire<IO>,
@@ -252,5 +245,5 @@ const INTERIM: usize = 16 * 1024;
 const LEAST: usize = 4 * 1024;
 /// One TLS record.
 const CHUNK: usize = 16 * 1024;
-/// Bytes of a body that is of no use: to read as many costs less than another connection.
+/// Bytes of an unneeded body: to read as many costs less than another connection.
 pub(super) const DRAINED: usize = 64 * 1024;
