@@ -76,6 +76,11 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("[[route]]\nrespond = 202\nrespond_limit = 'big'", "3:17", &["\"big\"", "1MiB"]),
         ("[[route]]\nrespond = 202\nrespond_limit = '5MiB'", "3:17", &["\"5MiB\"", "up to 4MiB"]),
         ("[[route]]\nrespond_limit = 1", "2:17", &["`respond_limit` needs `respond`"]),
+        (
+            "[[route]]\nrespond = 202\nno_backend = { origin = 'http://a.b' }",
+            "1:1",
+            &["an `origin` in `no_backend` needs a route without `respond`"],
+        ),
         ("[[route]]\nhold_requests = 1", "2:17", &["`hold_requests` needs `hold`"]),
         ("[[route]]\nhold = 1\nhold_requests = 0", "3:17", &["\"0\"", "from 1"]),
         ("[[route]]\nhold = 'long'", "2:8", &["\"long\"", "10s"]),
