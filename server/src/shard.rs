@@ -32,7 +32,7 @@ pub struct Shared {
     /// Failed admissions, by address.
     pub attempts: Arc<Attempts>,
     /// How many connections there may be.
-    pub connections: ConnectionLimit,
+    pub connections: Arc<ConnectionLimit>,
     /// How long and how many.
     pub limits: Limits,
     /// The proxies whose word counts.
@@ -144,7 +144,8 @@ impl Shard {
         sni: Option<&str>,
         stay: Arc<ConnectionPermit>,
     ) -> Visitor {
-        let trusted = if stay.is_opaque() { Trusted::default() } else { self.trusted.clone() };
+        let trusted =
+            if stay.opaque.get().is_some() { Trusted::default() } else { self.trusted.clone() };
         Visitor {
             address,
             sni: sni.map(str::to_owned),

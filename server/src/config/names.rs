@@ -12,7 +12,7 @@ use ptth_link::settings::{As, List, Prefix, Scalar, Whole};
 use super::route::{NameGrant, Names, NoBackend, WhenTaken};
 use super::routes::{NOBODY, Read, Reader};
 use crate::auth::KINDS;
-use crate::router::{self, HostPattern, PatternError};
+use crate::router::{self, HostPattern};
 
 /// `[names]`, but for `allow`, credentials, and `no_backend` as a table.
 #[derive(Deserialize)]
@@ -46,7 +46,7 @@ impl Scalar for Host {
         match text.parse() {
             Ok(HostPattern::Name(name)) => Ok(Self(name.into())),
             Ok(_) => Err(None),
-            Err(why) => Err(Some(PatternError::to_string(&why))),
+            Err(why) => Err(Some(why.to_owned())),
         }
     }
 }

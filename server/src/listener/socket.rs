@@ -105,7 +105,7 @@ impl Severed {
 impl Drop for Severed {
     fn drop(&mut self) {
         if let Socket::Here(socket) = self.io.stream()
-            && self.permit.is_unframed()
+            && self.permit.unframed.get().is_some()
             && !self.ended
         {
             // Fails only where the connection is gone already.

@@ -6,14 +6,14 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use thiserror::Error;
+
 use crate::auth::{Claim, Credential, Pass, Refusal};
 use crate::identity::{Grant, Identity, Mark};
 use crate::router::RouteId;
 
-use super::names::Names;
 use super::route::Allow;
-use super::wish::{at_path, forbidden};
-use super::{Policy, Refused, Target, Wish};
+use super::{Policy, Target};
 
 impl Policy {
     /// Door A: what a backend may serve whose key TLS has proven.
@@ -45,8 +45,8 @@ impl Policy {
         Ok((evaluation.who, at_path(grants, path)?))
     }
 
-    /// What is guessed at by asking for that, as text: routes, by their first hosts, and names. What is nowhere in
-    /// the configuration is nothing, since a stranger makes up as much of it as it likes.
+    /// The targets of a guess that asks for `wish`, as text: routes, by their first hosts, and names. What isn't in the
+    /// configuration is none, since a stranger makes up as much of it as it likes.
     pub fn targets(&self, wish: &Wish) -> Vec<String> {
         let text = |target: &Target| match target {
             Target::Route(route) => route.allow.hosts.first().cloned().unwrap_or_default(),
@@ -65,11 +65,48 @@ impl Policy {
     }
 }
 
-pub(super) struct Evaluation<'a> {
+/// Why a backend isn't let in.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum Refused {
+    /// Nothing that it showed is known.
+    #[error("not admitted: {why}")]
+    Unknown {
+        /// The schemes that might be known, for WWW-Authenticate (RFC 9110 §11.6.1).
+        challenges: Vec<&'static str>,
+        /// For the gateway's log alone.
+        why: String,
+    },
+    /// It is known, and may not serve this.
+    #[error("not allowed to serve {0}")]
+    Forbidden(String),
+    /// The authorizer that decides about it.
+    #[error("the authorizer can't be asked")]
+    Unavailable,
+}
+
+/// What a backend asks to serve.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Wish {
+    /// Whatever its credential is good for.
+    Any,
+    /// Exactly these hosts.
+    Hosts(Vec<String>),
+    /// A dynamic name.
+    Name(String),
+}
+
+/// Those routes that are at the path that a backend wants to serve alone, if it names one.
+fn at_path(mut found: Vec<Grant>, path: Option<&str>) -> Result<Vec<Grant>, Refused> {
+    let Some(path) = path else { return Ok(found) };
+    found.retain(|found| matches!(found.route(), RouteId::Host(_, known) if **known == *path));
+    if found.is_empty() { Err(Refused::Forbidden(format!("the path {path:?}"))) } else { Ok(found) }
+}
+
+struct Evaluation<'a> {
     policy: &'a Policy,
     claim: &'a Claim<'a>,
     /// Who it is, by the first credential that let it in.
-    pub(super) who: Option<Mark>,
+    who: Option<Mark>,
     /// The answers, by credential and, of those outside, by the hosts that they were asked about.
     asked: HashMap<(usize, Vec<String>), Option<Pass>>,
     challenges: Vec<&'static str>,
@@ -81,13 +118,13 @@ pub(super) struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    pub(super) fn new(policy: &'a Policy, claim: &'a Claim<'a>) -> Self {
+    fn new(policy: &'a Policy, claim: &'a Claim<'a>) -> Self {
         let (asked, challenges) = Default::default();
         let (who, why, unavailable, abroad) = (None, None, false, false);
         Self { policy, claim, who, asked, challenges, why, unavailable, abroad }
     }
 
-    /// `hosts`: those at stake, where the backend itself names none. What an authorizer says is good for the
+    /// `hosts`: those at stake, where the backend itself names none. An authorizer's answer is good for the
     /// hosts that it was asked about, so it is asked anew about others.
     async fn passes(&mut self, credential: &Arc<dyn Credential>, hosts: &[String]) -> Option<Pass> {
         let named = !self.claim.hosts.is_empty() || self.claim.name.is_some();
@@ -122,15 +159,14 @@ impl<'a> Evaluation<'a> {
 
     /// By a key that TLS proved a grant is judged again by the policy in force, by a secret it is good for exactly this.
     fn grant(&self, id: RouteId, pass: &Pass) -> Grant {
-        match (self.claim.key, id) {
-            (Some(_), id) => Grant::by_key(id),
-            (None, RouteId::Name(name)) => Grant::of_name(&name, self.domain(), pass.mark),
-            (None, id) => Grant::by_secret(id, pass.mark),
+        match self.claim.key {
+            Some(_) => Grant::by_key(id),
+            None => Grant::by_secret(id, pass.mark, self.domain()),
         }
     }
 
     fn domain(&self) -> &'a str {
-        self.policy.names.as_ref().map_or("", Names::domain)
+        self.policy.names.as_ref().map_or("", |names| &names.domain)
     }
 
     /// What it may serve of a route. `wanted`: the one of its hosts that it asks for. A credential that is judged here
@@ -201,15 +237,14 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Door A: what the key is good for, of what the certificate and the ClientHello ask for.
-    pub(super) async fn by_certificate(
-        &mut self,
-        identity: &Identity,
-    ) -> Result<Vec<Grant>, Refused> {
+    async fn by_certificate(&mut self, identity: &Identity) -> Result<Vec<Grant>, Refused> {
         // Another program's certificate may say there what its company has always put there.
         let wish = identity.wish.as_deref();
         if let Some(wish) = wish.filter(|wish| identity.ours || self.policy.speaks_of(wish)) {
             let grant = self.named(wish).await;
-            return Ok(vec![grant.ok_or_else(|| forbidden(format!("the name {wish:?}")))?]);
+            return Ok(vec![
+                grant.ok_or_else(|| Refused::Forbidden(format!("the name {wish:?}")))?,
+            ]);
         }
         let sni = identity.sni.as_deref();
         if let Some(name) = sni.and_then(|host| self.policy.name_at(host))
@@ -221,37 +256,36 @@ impl<'a> Evaluation<'a> {
         if grants.is_empty() {
             grants = self.listed().await;
         }
-        if grants.is_empty() { Err(forbidden(ANYTHING.to_owned())) } else { Ok(grants) }
+        if grants.is_empty() { Err(Refused::Forbidden(ANYTHING.to_owned())) } else { Ok(grants) }
     }
 
     /// Door B: what the claim is good for, of what is asked for.
-    pub(super) async fn by_wish(&mut self, wish: &Wish) -> Result<Vec<Grant>, Refused> {
+    async fn by_wish(&mut self, wish: &Wish) -> Result<Vec<Grant>, Refused> {
+        let mut grants = Vec::new();
         match wish {
-            Wish::Any => self.anything().await,
-            Wish::Name(name) => Ok(vec![self.name(name).await?]),
+            Wish::Name(name) => grants.push(self.name(name).await?),
+            // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
             Wish::Hosts(hosts) => {
-                // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
-                let mut grants = Vec::new();
                 for host in hosts {
                     grants.extend(self.host(host).await?);
                 }
-                Ok(grants)
+            }
+            // Authorizers outside are asked only if no credential here is good for anything: what is good for one
+            // route is not the business of another route's authorizer.
+            Wish::Any => {
+                for abroad in [false, true] {
+                    self.abroad = abroad;
+                    if grants.is_empty() {
+                        grants = self.routes(None).await;
+                        grants.extend(self.listed().await);
+                    }
+                }
+                if grants.is_empty() {
+                    return Err(self.refuse(ANYTHING).await);
+                }
             }
         }
-    }
-
-    /// Everything that it is good for. Authorizers outside are asked only if nobody here knows it: what is
-    /// good for one route is none of another one's authorizer's business.
-    async fn anything(&mut self) -> Result<Vec<Grant>, Refused> {
-        for abroad in [false, true] {
-            self.abroad = abroad;
-            let mut grants = self.routes(None).await;
-            grants.extend(self.listed().await);
-            if !grants.is_empty() {
-                return Ok(grants);
-            }
-        }
-        Err(self.refuse(ANYTHING).await)
+        Ok(grants)
     }
 
     /// The routes that visitors of this host come to, or the dynamic name that it spells: not those of a
@@ -281,13 +315,13 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Tells those who are good for something else from those who are good for nothing. Nobody outside
+    /// Tells a backend that is good for something else from one that is good for nothing. No authorizer outside
     /// is asked for that.
     async fn refuse(&mut self, what: &str) -> Refused {
         self.abroad = false;
         for credential in self.policy.credentials() {
             if self.passes(credential, &[]).await.is_some() {
-                return forbidden(what.to_owned());
+                return Refused::Forbidden(what.to_owned());
             }
         }
         if self.unavailable {

@@ -14,7 +14,6 @@ use super::{Counter, Gauge, InUse, network};
 pub(crate) struct Shares(Mutex<InUse<IpAddr, Share>>);
 
 impl Shares {
-    /// What an address has.
     pub(crate) fn of(&self, address: IpAddr) -> Arc<Share> {
         let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let address = network(address);
@@ -26,18 +25,18 @@ impl Shares {
 /// What all connections of one address have of one pool.
 #[derive(Debug)]
 pub struct Share {
-    /// The address; one for a whole [`network`].
+    /// The address, or a whole [`network`].
     pub address: IpAddr,
     /// Its streams.
     pub streams: Gauge,
-    /// Its requests that wait for one.
+    /// Its requests that wait for a stream.
     pub waiting: Gauge,
 }
 
 /// Whether an address that has `taken` streams has its part of the room: as many as are free, so that it is half
 /// of what the others left, and the next address finds something. `room` counts all streams and those that are
-/// free, and only if it comes to that. A carrier's thousands behind one address rarely need more at once. Where
-/// there is no room at all, that is the answer, and not an address's share of it.
+/// free, and is called only if needed. The thousands of visitors behind a carrier's address rarely need more at once.
+/// Where there is no room at all, the answer is no: a share of it isn't the reason.
 pub(crate) fn is_used_up(taken: usize, room: impl FnOnce() -> (usize, usize)) -> bool {
     taken >= SMALL && {
         let (room, free) = room();
@@ -58,7 +57,6 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// How many this one has.
     pub(crate) fn of(&self, share: &Share) -> usize {
         let [count] = self.lock().of(&share.address);
         count
@@ -85,12 +83,10 @@ impl Tally {
             && self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
-    /// It takes one.
     pub(crate) fn enter(&self, share: &Share) {
         self.lock().add(share.address, [1]);
     }
 
-    /// It gives one back.
     pub(crate) fn leave(&self, share: &Share) {
         self.lock().sub(&share.address, [1]);
     }
@@ -166,6 +162,6 @@ mod tests {
         assert_eq!((tally.of(&one), tally.of(&other)), (2, 0));
         tally.leave(&one);
         tally.leave(&one);
-        assert!(tally.lock().is_empty());
+        assert!(tally.lock().all().next().is_none());
     }
 }
