@@ -29,8 +29,6 @@ pub enum Key {
 }
 
 impl Key {
-    /// The key of a certificate.
-    ///
     /// # Errors
     /// The certificate can't be parsed.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, rustls::Error> {
@@ -95,8 +93,7 @@ impl Identity {
         self.key.filter(|_| !self.instance.is_empty()).map(|key| (key, &*self.instance))
     }
 
-    /// The key as logs show it.
-    pub fn key_text(&self) -> String {
+    pub(crate) fn key_text(&self) -> String {
         self.key.map_or_else(|| "none".to_owned(), |key| key.to_string())
     }
 
@@ -194,7 +191,6 @@ impl Grant {
         Self { route, by: Some((mark, domain.into())) }
     }
 
-    /// Whether this is good for a name under that domain.
     pub(crate) fn is_under(&self, domain: &str) -> bool {
         self.by.as_ref().is_none_or(|(_, known)| **known == *domain)
     }
@@ -204,7 +200,6 @@ impl Grant {
         &self.route
     }
 
-    /// The secret that it was granted for.
     pub(crate) fn mark(&self) -> Option<Mark> {
         self.by.as_ref().map(|(mark, _)| *mark)
     }

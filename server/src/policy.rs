@@ -11,21 +11,19 @@ mod route;
 mod urls;
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::Duration;
 
 use ptth_link::token::PublicKey;
 
 use crate::auth::{Admits, Credential, Known};
-use crate::config::{Config, NameGrant, Names, NoBackend, Route as Settings};
+use crate::config::{Config, Names, NoBackend, Route as Settings};
 use crate::identity::{Grant, Key};
 use crate::live::Tunnel;
-use crate::pool::QUEUE_TIMEOUT;
 use crate::quota::Gauge;
-use crate::router::{HostPattern, RouteId, Table};
+use crate::router::{self, HostPattern, RouteId, Table};
 
-use names::Meant;
-use route::{Allow, Pools};
+use route::{Configured, Pools};
 
 pub use evaluation::{Refused, Wish};
 pub(crate) use route::Route;
@@ -50,16 +48,19 @@ pub enum Lost {
 }
 
 /// The table in force.
+#[derive(Debug)]
 pub struct Policy {
     table: Table<Target>,
     /// The configured routes.
     routes: HashMap<RouteId, Arc<Route>>,
-    /// The backends that they admit, in the order of the configuration.
-    allows: Vec<Arc<Allow>>,
+    /// The same in the order of the configuration, each once for all its hosts.
+    configured: Vec<Arc<Configured>>,
     /// Dynamic names that a backend serves, and single hosts of a pattern that a backend serves alone: it must not get
     /// the requests of the others, so the host has a route of its own, which comes before the pattern's.
     made: RwLock<HashMap<RouteId, Arc<Route>>>,
     names: Option<Names>,
+    /// For the routes of all dynamic names.
+    named: Arc<Configured>,
     /// The keys that single routes and names admit.
     keys: HashSet<PublicKey>,
     known: Arc<Known>,
@@ -72,12 +73,6 @@ enum Target {
     Route(Arc<Route>),
     /// The dynamic name that the host spells.
     Names,
-}
-
-impl fmt::Debug for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policy").field("routes", &self.routes).finish_non_exhaustive()
-    }
 }
 
 impl Admits for Policy {
@@ -94,20 +89,24 @@ impl Policy {
     /// The policy of `config` for that many shards; `known` are the keys that the gateway as a whole admits.
     /// The pools of the policy `before` go on: a request that waits for a host and path goes on to wait.
     pub fn new(config: &Config, known: &Arc<Known>, shards: usize, before: Option<&Self>) -> Self {
+        let none = || Settings::new("", Vec::new());
+        let named = config.names.as_ref().map_or_else(none, Names::settings);
         let mut policy = Self {
             table: Table::default(),
             routes: HashMap::new(),
-            allows: Vec::new(),
+            configured: Vec::new(),
             made: RwLock::default(),
             names: config.names.clone(),
+            // Its own grants admit, and nothing else.
+            named: Configured::new(named, &Arc::default()),
             keys: HashSet::new(),
             known: known.clone(),
             pools: before.map_or_else(|| Pools::new(shards), |before| before.pools.clone()),
         };
-        config.routes.iter().for_each(|settings| policy.add(settings));
+        config.routes.iter().for_each(|settings| policy.add(settings.clone()));
         if config.routes.is_empty() && config.names.is_none() {
             let any = Settings::new("", vec![HostPattern::Any]);
-            policy.add(&Settings { queue: QUEUE_TIMEOUT, ..any });
+            policy.add(Settings { queue: QUEUE_TIMEOUT, ..any });
         }
         if let Some(names) = policy.names.as_ref().filter(|names| !names.domain.is_empty()) {
             // As if a route had the domain as a wildcard. A twin among the routes comes first.
@@ -119,43 +118,32 @@ impl Policy {
         policy
     }
 
-    fn add(&mut self, settings: &Settings) {
-        let allow = Allow::new(settings, &self.known);
+    fn add(&mut self, settings: Settings) {
+        let configured = Configured::new(settings, &self.known);
         // All its hosts together hold no more requests than the route may.
         let held = Gauge::default();
-        for (host, id) in settings.hosts.iter().zip(&allow.ids) {
-            let route = Arc::new(Route::of(settings, &allow, id, self.pools.of(id, "", &held)));
+        for (host, id) in configured.settings.hosts.iter().zip(&configured.ids) {
+            let (pool, configured) = (self.pools.of(id, "", &held), configured.clone());
+            let (wide, base) = (None, String::new());
+            let route = Arc::new(Route { id: id.clone(), pool, wide, base, configured });
             // The configuration was checked for twins; the first would stay.
-            let _ = self.table.insert(host, &settings.path, Target::Route(route.clone()));
+            let _ = self.table.insert(host, &route.path, Target::Route(route.clone()));
             self.routes.insert(id.clone(), route);
         }
-        self.allows.push(allow);
+        self.configured.push(configured);
     }
 
     /// The configured routes, in the order of the configuration.
     pub fn routes(&self) -> Vec<Arc<Route>> {
-        let ids = self.allows.iter().flat_map(|allow| &allow.ids);
+        let ids = self.configured.iter().flat_map(|configured| &configured.ids);
         ids.filter_map(|id| self.routes.get(id)).cloned().collect()
     }
 
     /// All credentials of single routes and names.
     fn credentials(&self) -> impl Iterator<Item = &Arc<dyn Credential>> {
-        let routes = self.allows.iter().filter_map(|allow| allow.credentials.as_ref()).flatten();
-        routes.chain(self.name_grants().iter().map(|grant| &grant.credential))
-    }
-
-    fn name_grants(&self) -> &[NameGrant] {
-        self.names.as_ref().map_or(&[], |names| &names.allow)
-    }
-
-    /// Whether there are dynamic names, and this could be one.
-    fn speaks_of(&self, name: &str) -> bool {
-        self.names.as_ref().is_some_and(|names| names.is_fit(name))
-    }
-
-    /// Whether an entry of the names is for that one.
-    fn may_have(&self, entry: &NameGrant, name: &str) -> bool {
-        self.speaks_of(name) && self.names.as_ref().is_some_and(|it| it.includes(entry, name))
+        let routes = self.configured.iter().filter_map(|it| it.settings.allow.as_ref()).flatten();
+        let names = self.names.iter().flat_map(|names| &names.allow);
+        routes.chain(names.map(|grant| &grant.credential))
     }
 
     /// The dynamic name that a host spells, unless a route has that host.
@@ -175,8 +163,7 @@ impl Policy {
                 Ok(Found { route, strip, confined: false })
             }
             (Some((Target::Names, _)), Some(names)) => {
-                let name = names.label(host).ok_or(Lost::Unrouted)?;
-                self.meet(names, Meant { name: &name, strip: 0, may_come: true }, false)
+                self.meet(names, &names.label(host).ok_or(Lost::Unrouted)?, false)
             }
             (None, Some(names)) => {
                 self.meet(names, names.by_path(host, path).ok_or(Lost::Unrouted)?, true)
@@ -194,20 +181,22 @@ impl Policy {
         if made.is_empty() { None } else { made.get(&wide.id.at(host)?).cloned() }
     }
 
-    fn meet(&self, names: &Names, meant: Meant<'_>, confined: bool) -> Result<Found, Lost> {
-        let Meant { name, strip, may_come } = meant;
-        let instead = &names.no_backend;
+    fn meet(&self, names: &Names, name: &str, by_path: bool) -> Result<Found, Lost> {
+        let prefix = names.path_prefix.len() + 1 + name.len();
+        let strip = if by_path && names.strip { prefix } else { 0 };
         let id = RouteId::Name(name.to_owned());
-        let made = self.made.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         // A route for a name that no backend serves yet, if a request may wait for it, is the request's own: a stranger
         // chose the name, and nothing stays of the route when the request ends.
         let waits = || {
+            // A page's /favicon.ico is no name that a backend might take.
+            let may_come = router::is_label(name) || !names.path_prefix.is_empty();
             let most = names.hold.filter(|_| may_come).map_or(0, |hold| hold.requests);
-            matches!(instead, NoBackend::Origin(_)) || self.pools.held.held() < most
+            matches!(names.no_backend, NoBackend::Origin(_)) || self.pools.held.held() < most
         };
-        let route = made.or_else(|| waits().then(|| self.would_be(&id)).flatten().map(Arc::new));
-        let route = route.ok_or_else(|| Lost::Nobody(instead.clone()))?;
-        Ok(Found { route, strip, confined })
+        let would_be = || waits().then(|| self.would_be(&id)).flatten().map(Arc::new);
+        let route = self.made(&id).or_else(would_be);
+        let route = route.ok_or_else(|| Lost::Nobody(names.no_backend.clone()))?;
+        Ok(Found { route, strip, confined: by_path })
     }
 
     /// Whether the table has a route for that host and path, other than a path that begins with a possible dynamic name.
@@ -217,16 +206,15 @@ impl Policy {
 
     /// The configured route of a host and path, or the one of the pattern that stands for a single host.
     fn owner(&self, id: &RouteId) -> Option<&Arc<Route>> {
-        self.routes.get(id).or_else(|| match id {
-            RouteId::Host(host @ (HostPattern::Name(_) | HostPattern::Literal(_)), path) => {
-                self.table.at(&host.to_string()).find_map(|target| match target {
-                    Target::Route(route) => Some(route)
-                        .filter(|it| matches!(&it.id, RouteId::Host(_, own) if own == path)),
-                    Target::Names => None,
-                })
-            }
-            _ => None,
-        })
+        let RouteId::Host(host, path) = id else { return None };
+        let here = |it: &Route| matches!(&it.id, RouteId::Host(_, own) if own == path);
+        let narrow = || {
+            self.table.at(&host.to_string()).find_map(|target| match target {
+                Target::Route(route) if here(route) => Some(route),
+                _ => None,
+            })
+        };
+        self.routes.get(id).or_else(|| if id.is_wide() { None } else { narrow() })
     }
 
     /// The route that a dynamic name or a single host of a pattern would have; it isn't configured by itself.
@@ -234,15 +222,21 @@ impl Policy {
         if let RouteId::Name(name) = id {
             let names = self.names.as_ref()?;
             let pool = self.pools.of(id, &names.domain, &self.pools.held);
-            return Some(Route::named(names, name, pool));
+            let base = format!("{}/{name}/", names.path_prefix);
+            let configured = self.named.clone();
+            return Some(Route { id: id.clone(), pool, wide: None, base, configured });
         }
         let wide = self.owner(id)?;
-        Some(wide.narrowed(id, self.pools.of(id, "", &wide.pool.held)))
+        let pool = self.pools.of(id, "", &wide.pool.held);
+        Some(Route { id: id.clone(), pool, wide: Some(wide.pool.clone()), ..Route::clone(wide) })
     }
 
     fn route(&self, id: &RouteId) -> Option<Arc<Route>> {
-        let made = || self.made.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        self.routes.get(id).cloned().or_else(made)
+        self.routes.get(id).cloned().or_else(|| self.made(id))
+    }
+
+    fn made(&self, id: &RouteId) -> Option<Arc<Route>> {
+        self.made.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     /// The route, which is made if it doesn't exist. Only for what was granted, and for a tunnel that joins now: the
@@ -268,32 +262,22 @@ impl Policy {
         self.route(id).is_some_and(|route| !route.pool.is_empty())
     }
 
-    /// Takes out a dynamic name, or a single host of a pattern, if this is one without a tunnel.
-    pub fn forget(&self, id: &RouteId) {
+    /// Takes out a dynamic name, or a single host of a pattern, if this is one without a tunnel. Requests that wait for a
+    /// single host are sent away, since the backends of its pattern come next; those that wait for a name go on to wait.
+    pub(crate) fn forget(&self, id: &RouteId) {
         let mut made = self.write();
         if made.get(id).is_some_and(|route| route.pool.is_empty()) {
             made.remove(id);
-            self.send_away(id);
+            if matches!(id, RouteId::Host(..)) {
+                self.pools.forget(id);
+            }
         }
     }
 
     /// The same for all of them.
-    pub fn tidy(&self) {
-        self.write().retain(|id, route| {
-            let gone = route.pool.is_empty();
-            if gone {
-                self.send_away(id);
-            }
-            !gone
-        });
-    }
-
-    /// Requests that wait for a single host are sent away, since the backends of its pattern come next. Those that wait
-    /// for a name go on to wait.
-    fn send_away(&self, gone: &RouteId) {
-        if matches!(gone, RouteId::Host(..)) {
-            self.pools.forget(gone);
-        }
+    pub(crate) fn tidy(&self) {
+        let made: Vec<_> = self.write().keys().cloned().collect();
+        made.iter().for_each(|id| self.forget(id));
     }
 
     /// Sends away the requests that wait for a route that `after` doesn't have, or has at other addresses; and has the
@@ -327,7 +311,7 @@ impl Policy {
                     if kept { std::slice::from_ref(id) } else { &[] }
                 }
                 RouteId::Host(..) => {
-                    self.owner(id).map_or(&[][..], |it| it.allow.keeps(grant, key))
+                    self.owner(id).map_or(&[][..], |it| it.configured.keeps(grant, key))
                 }
             };
             ids.extend(kept.iter().filter(|id| seen.insert(*id)));
@@ -340,3 +324,5 @@ impl Policy {
 pub(crate) const HTTPS: u16 = 443;
 /// The same without TLS.
 pub(crate) const HTTP: u16 = 80;
+/// About how long a visitor waits before it loads a page again, which would only lengthen the queue.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);

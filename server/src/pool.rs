@@ -14,8 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::client::SendRequest;
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -78,7 +76,6 @@ pub struct Patience {
 /// Why there is no tunnel for a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoTunnel {
-    /// No backend is connected.
     Absent,
     /// Every tunnel is full, and stayed so.
     Full,
@@ -119,8 +116,7 @@ impl Pool {
         });
     }
 
-    /// Takes a tunnel out, if it is here.
-    pub fn remove(&self, tunnel: &Tunnel) {
+    pub(crate) fn remove(&self, tunnel: &Tunnel) {
         let process = Process::of(tunnel);
         if !self.has(&process, tunnel) {
             return;
@@ -180,13 +176,11 @@ impl Pool {
         all
     }
 
-    /// The tunnels of the same process.
-    pub fn siblings(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
+    pub(crate) fn siblings(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
         Process::named(identity).map(|process| self.tunnels_of(&process)).unwrap_or_default()
     }
 
-    /// How many tunnels are here by the credential of `identity`.
-    pub fn held_by(&self, identity: &Identity) -> usize {
+    pub(crate) fn held_by(&self, identity: &Identity) -> usize {
         let [count] = self.count(|credentials| credentials.of(&identity.key));
         count
     }
@@ -199,8 +193,7 @@ impl Pool {
         all
     }
 
-    /// Whether there is no tunnel at all.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.view(0).is_none_or(|view| view.is_empty())
     }
 
@@ -327,7 +320,6 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The tunnel that it is a part of.
     pub fn tunnel(&self) -> &Arc<Tunnel> {
         &self.tunnel
     }
@@ -340,11 +332,6 @@ impl Lease {
     /// Whether this one is asked, if its visitor has more than `most`.
     pub fn yields(&self, most: usize) -> bool {
         self.tunnel.tally.yields(&self.share, most)
-    }
-
-    /// A handle to open the stream with.
-    pub fn sender(&self) -> SendRequest<Bytes> {
-        self.tunnel.sender.clone()
     }
 }
 
@@ -381,6 +368,3 @@ fn turned<I: Iterator + ExactSizeIterator + Clone>(
     let count = items.len();
     items.cycle().skip(turn % count.max(1)).take(count)
 }
-
-/// About how long a visitor waits before it loads a page again, which would only lengthen the queue.
-pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -31,7 +31,6 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A count of permits.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge(Arc<Count>);
 
@@ -42,18 +41,15 @@ struct Count {
 }
 
 impl Gauge {
-    /// How many permits there are.
     pub fn held(&self) -> usize {
         self.0.held.load(Ordering::SeqCst)
     }
 
-    /// One more.
     pub fn permit(&self) -> Permit {
         let before = self.0.held.fetch_add(1, Ordering::SeqCst);
         Permit { gauge: self.clone(), before }
     }
 
-    /// One more, unless there are `most`.
     pub fn take(&self, most: usize) -> Option<Permit> {
         let permit = self.permit();
         (permit.before < most).then_some(permit)
@@ -92,23 +88,19 @@ impl<K, const N: usize> Default for Counter<K, N> {
 }
 
 impl<K: Eq + Hash, const N: usize> Counter<K, N> {
-    /// What a key holds.
     pub(crate) fn of(&self, key: &K) -> [usize; N] {
         self.0.get(key).copied().unwrap_or([0; N])
     }
 
-    /// What each key holds.
     pub(crate) fn all(&self) -> impl Iterator<Item = &[usize; N]> {
         self.0.values()
     }
 
-    /// It holds more.
     pub(crate) fn add(&mut self, key: K, more: [usize; N]) {
         let held = self.0.entry(key).or_insert([0; N]);
         held.iter_mut().zip(more).for_each(|(held, more)| *held = held.saturating_add(more));
     }
 
-    /// It gives some back.
     pub(crate) fn sub(&mut self, key: &K, less: [usize; N]) {
         let Some(held) = self.0.get_mut(key) else { return };
         held.iter_mut().zip(less).for_each(|(held, less)| *held = held.saturating_sub(less));

@@ -239,11 +239,12 @@ impl Registry {
         let _ = self.expected.set(Instant::now() + SUCCESSION);
     }
 
-    /// How long a request waits where a route has that `patience`.
-    pub(crate) fn patience(&self, patience: Patience) -> Patience {
+    /// How long a request waits for a route.
+    pub(crate) fn patience(&self, route: &Route) -> Patience {
         let left = self.expected.get().map(|until| until.saturating_duration_since(Instant::now()));
         let expecting = left.filter(|left| !left.is_zero()).map(|left| (left, EXPECTING));
-        Patience { hold: patience.hold.or(expecting), ..patience }
+        let hold = route.hold.map(|hold| (hold.time, hold.requests)).or(expecting);
+        Patience { queue: route.queue, hold }
     }
 
     /// Waits until `holds` of the tunnels. Cancel safe.
@@ -362,13 +363,6 @@ pub enum Turned {
 pub struct Registration {
     registry: Arc<Registry>,
     tunnel: Arc<Tunnel>,
-}
-
-impl Registration {
-    /// Wakes the requests that wait for room: the backend allows more streams than before.
-    pub fn note_room(&self) {
-        self.tunnel.note_room();
-    }
 }
 
 impl Drop for Registration {

@@ -58,7 +58,7 @@ impl Way<'_> {
         target: Option<&Uri>,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
-        let (pool, patience) = (&self.route.pool, self.registry.patience(self.route.patience));
+        let (pool, patience) = (&self.route.pool, self.registry.patience(&self.route));
         let moved = || target.is_some_and(|uri| self.has_moved(uri));
         match (
             pool.acquire(&self.share, self.shard, avoid, patience, &moved).await,

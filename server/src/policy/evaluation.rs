@@ -12,7 +12,7 @@ use crate::auth::{Claim, Credential, Pass, Refusal};
 use crate::identity::{Grant, Identity, Mark};
 use crate::router::RouteId;
 
-use super::route::Allow;
+use super::route::Configured;
 use super::{Policy, Target};
 
 impl Policy {
@@ -49,7 +49,7 @@ impl Policy {
     /// configuration is none, since a stranger makes up as much of it as it likes.
     pub fn targets(&self, wish: &Wish) -> Vec<String> {
         let text = |target: &Target| match target {
-            Target::Route(route) => route.allow.hosts.first().cloned().unwrap_or_default(),
+            Target::Route(route) => route.configured.hosts.first().cloned().unwrap_or_default(),
             Target::Names => "a name".to_owned(),
         };
         let mut found: Vec<String> = match wish {
@@ -65,7 +65,7 @@ impl Policy {
     }
 }
 
-/// Why a backend isn't let in.
+/// Why a backend isn't admitted.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Refused {
     /// Nothing that it showed is known.
@@ -110,18 +110,15 @@ struct Evaluation<'a> {
     /// The answers, by credential and, of those outside, by the hosts that they were asked about.
     asked: HashMap<(usize, Vec<String>), Option<Pass>>,
     challenges: Vec<&'static str>,
-    /// Why the last one that was of the right kind didn't let it in.
-    why: Option<Refusal>,
-    unavailable: bool,
+    refusals: Vec<Refusal>,
     /// Whether authorizers outside are asked.
     abroad: bool,
 }
 
 impl<'a> Evaluation<'a> {
     fn new(policy: &'a Policy, claim: &'a Claim<'a>) -> Self {
-        let (asked, challenges) = Default::default();
-        let (who, why, unavailable, abroad) = (None, None, false, false);
-        Self { policy, claim, who, asked, challenges, why, unavailable, abroad }
+        let (asked, challenges, refusals) = Default::default();
+        Self { policy, claim, who: None, asked, challenges, refusals, abroad: false }
     }
 
     /// `hosts`: those at stake, where the backend itself names none. An authorizer's answer is good for the
@@ -137,21 +134,10 @@ impl<'a> Evaluation<'a> {
         if credential.is_abroad() && !self.abroad {
             return None;
         }
-        let pass = match credential.check(&Claim { hosts, ..*self.claim }).await {
-            Ok(pass) => Some(pass),
-            Err(refusal) => {
-                self.unavailable |= matches!(refusal, Refusal::Unavailable(_));
-                if !matches!(refusal, Refusal::Absent) {
-                    self.why = Some(refusal);
-                }
-                None
-            }
-        };
-        if let Some(challenge) = credential.challenge()
-            && !self.challenges.contains(&challenge)
-        {
-            self.challenges.push(challenge);
-        }
+        let answer = credential.check(&Claim { hosts, ..*self.claim }).await;
+        let pass = answer.map_err(|refusal| self.refusals.push(refusal)).ok();
+        let challenge = credential.challenge().filter(|it| !self.challenges.contains(it));
+        self.challenges.extend(challenge);
         self.who = self.who.or(pass.as_ref().map(|pass| pass.who));
         self.asked.insert(key, pass.clone());
         pass
@@ -171,19 +157,18 @@ impl<'a> Evaluation<'a> {
 
     /// What it may serve of a route. `wanted`: the one of its hosts that it asks for. A credential that is judged here
     /// is good for the whole route, an authorizer's answer for what it was asked.
-    async fn route(&mut self, allow: &Allow, wanted: Option<(&RouteId, &str)>) -> Vec<Grant> {
-        let Some(credentials) = &allow.credentials else {
-            let fine = allow.known.admits_generally(self.claim.key.as_ref());
-            return allow.ids.iter().filter(|_| fine).cloned().map(Grant::by_key).collect();
+    async fn route(&mut self, of: &Configured, wanted: Option<(&RouteId, &str)>) -> Vec<Grant> {
+        let Some(credentials) = &of.settings.allow else {
+            let fine = of.known.admits_generally(self.claim.key.as_ref());
+            return of.ids.iter().filter(|_| fine).cloned().map(Grant::by_key).collect();
         };
         for credential in credentials {
-            let Some(pass) = self.passes(credential, &allow.hosts).await else { continue };
-            return match wanted.filter(|_| credential.is_abroad()) {
-                Some((id, host)) => {
-                    id.at(host).map(|id| self.grant(id, &pass)).into_iter().collect()
-                }
-                None => allow.ids.iter().map(|id| self.grant(id.clone(), &pass)).collect(),
+            let Some(pass) = self.passes(credential, &of.hosts).await else { continue };
+            let ids = match wanted.filter(|_| credential.is_abroad()) {
+                Some((id, host)) => id.at(host).into_iter().collect(),
+                None => of.ids.clone(),
             };
+            return ids.into_iter().map(|id| self.grant(id, &pass)).collect();
         }
         Vec::new()
     }
@@ -193,9 +178,9 @@ impl<'a> Evaluation<'a> {
     async fn routes(&mut self, host: Option<&str>) -> Vec<Grant> {
         let (mut all, mut here) = (Vec::new(), Vec::new());
         let at: Vec<_> = host.into_iter().flat_map(|host| self.policy.table.at(host)).collect();
-        for allow in &self.policy.allows {
-            let grants = self.route(allow, None).await;
-            let has = |target: &&Target| matches!(target, Target::Route(it) if Arc::ptr_eq(&it.allow, allow));
+        for of in &self.policy.configured {
+            let grants = self.route(of, None).await;
+            let has = |target: &&Target| matches!(target, Target::Route(it) if Arc::ptr_eq(&it.configured, of));
             let part = if at.iter().any(has) { &mut here } else { &mut all };
             part.extend(grants);
         }
@@ -204,32 +189,29 @@ impl<'a> Evaluation<'a> {
 
     /// The names that it may have without asking for one.
     async fn listed(&mut self) -> Vec<Grant> {
-        let (policy, domain, mut grants) = (self.policy, self.domain(), Vec::new());
-        for entry in policy.name_grants() {
-            let names = entry.names.iter().flatten().filter(|_| !domain.is_empty());
-            let hosts: Vec<_> = names.map(|name| format!("{name}.{domain}")).collect();
+        let (domain, mut grants) = (self.domain(), Vec::new());
+        let Some(names) = &self.policy.names else { return grants };
+        for entry in &names.allow {
+            let listed = entry.names.iter().flatten().filter(|_| !domain.is_empty());
+            let hosts: Vec<_> = listed.map(|name| format!("{name}.{domain}")).collect();
             let Some(pass) = self.passes(&entry.credential, &hosts).await else { continue };
-            let names = match &pass.name {
+            let good = match &pass.name {
                 // It speaks of one name, which must be among the granted ones all the same.
-                Some(name) => policy.may_have(entry, name).then(|| vec![name.clone()]),
+                Some(name) => names.may_have(entry, name).then(|| vec![name.clone()]),
                 None => entry.names.clone(),
             };
-            let names = names.into_iter().flatten();
-            grants.extend(names.map(|name| self.grant(RouteId::Name(name), &pass)));
+            let good = good.into_iter().flatten().map(RouteId::Name);
+            grants.extend(good.map(|name| self.grant(name, &pass)));
         }
         grants
     }
 
-    /// A dynamic name.
     async fn named(&mut self, name: &str) -> Option<Grant> {
-        for entry in self.policy.name_grants() {
-            if !self.policy.may_have(entry, name) {
-                continue;
-            }
+        let names = self.policy.names.as_ref()?;
+        for entry in names.allow.iter().filter(|entry| names.may_have(entry, name)) {
             let pass = self.passes(&entry.credential, &[]).await;
-            // A credential that speaks of a name is good for that one alone.
-            if let Some(pass) = pass.filter(|pass| pass.name.as_ref().is_none_or(|own| own == name))
-            {
+            // A credential that speaks of a name is good for that name alone.
+            if let Some(pass) = pass.filter(|it| it.name.as_ref().is_none_or(|own| own == name)) {
                 return Some(self.grant(RouteId::Name(name.to_owned()), &pass));
             }
         }
@@ -238,13 +220,12 @@ impl<'a> Evaluation<'a> {
 
     /// Door A: what the key is good for, of what the certificate and the ClientHello ask for.
     async fn by_certificate(&mut self, identity: &Identity) -> Result<Vec<Grant>, Refused> {
-        // Another program's certificate may say there what its company has always put there.
-        let wish = identity.wish.as_deref();
-        if let Some(wish) = wish.filter(|wish| identity.ours || self.policy.speaks_of(wish)) {
+        // In another program's certificate the OU may be what its company always writes there.
+        let fits = |it: &str| self.policy.names.as_ref().is_some_and(|names| names.is_fit(it));
+        if let Some(wish) = identity.wish.as_deref().filter(|it| identity.ours || fits(it)) {
             let grant = self.named(wish).await;
-            return Ok(vec![
-                grant.ok_or_else(|| Refused::Forbidden(format!("the name {wish:?}")))?,
-            ]);
+            let forbidden = || Refused::Forbidden(format!("the name {wish:?}"));
+            return Ok(vec![grant.ok_or_else(forbidden)?]);
         }
         let sni = identity.sni.as_deref();
         if let Some(name) = sni.and_then(|host| self.policy.name_at(host))
@@ -295,7 +276,7 @@ impl<'a> Evaluation<'a> {
         let mut grants = Vec::new();
         for target in self.policy.table.at(host) {
             if let Target::Route(route) = target {
-                grants.extend(self.route(&route.allow, Some((&route.id, host))).await);
+                grants.extend(self.route(&route.configured, Some((&route.id, host))).await);
             }
         }
         if !grants.is_empty() {
@@ -324,11 +305,12 @@ impl<'a> Evaluation<'a> {
                 return Refused::Forbidden(what.to_owned());
             }
         }
-        if self.unavailable {
+        if self.refusals.iter().any(|it| matches!(it, Refusal::Unavailable(_))) {
             return Refused::Unavailable;
         }
-        let why =
-            self.why.as_ref().map_or("it showed no credential".to_owned(), Refusal::to_string);
+        // The last credential of the kind that was shown.
+        let why = self.refusals.iter().rfind(|it| !matches!(it, Refusal::Absent));
+        let why = why.map_or("it showed no credential".to_owned(), Refusal::to_string);
         Refused::Unknown { challenges: std::mem::take(&mut self.challenges), why }
     }
 }

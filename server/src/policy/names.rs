@@ -1,37 +1,34 @@
 //! Dynamic names: which backend may have which, and which one a request means.
 
-use crate::config::{NameGrant, Names};
+use crate::config::{NameGrant, Names, Route as Settings};
 use crate::identity::{Grant, Key};
 use crate::router::{self, HostPattern};
 
 use super::route::lets_in;
 
-/// A name that a request means.
-pub(super) struct Meant<'a> {
-    pub(super) name: &'a str,
-    /// How many bytes of the path are the prefix to strip.
-    pub(super) strip: usize,
-    /// Whether requests may wait for its backend: a page's /favicon.ico is no name that one might take.
-    pub(super) may_come: bool,
-}
-
 impl Names {
+    pub(super) fn settings(&self) -> Settings {
+        let Self { when_taken, queue, hold, .. } = *self;
+        let no_backend = self.no_backend.clone();
+        Settings { when_taken, queue, hold, no_backend, ..Settings::new("", Vec::new()) }
+    }
+
+    /// Whether an entry is for that name, and it can be one.
+    pub(super) fn may_have(&self, entry: &NameGrant, name: &str) -> bool {
+        self.is_fit(name) && self.includes(entry, name)
+    }
+
     /// The name that a host spells: `bob.tunnel.example.com` is `bob`.
     pub(super) fn label(&self, host: &str) -> Option<String> {
         router::label(host, &self.domain).map(|name| name.into_owned())
     }
 
-    /// The name that a path's first segment is, on the hosts that have them.
-    pub(super) fn by_path<'a>(&self, host: &str, path: &'a str) -> Option<Meant<'a>> {
-        let Some(HostPattern::Name(host)) = router::exact(host) else { return None };
-        if !self.path_hosts.iter().any(|known| **known == *host) {
-            return None;
-        }
-        let prefix = self.path_prefix.as_str();
-        let name = path.strip_prefix(prefix).and_then(router::segment)?;
-        let strip = if self.strip { prefix.len() + 1 + name.len() } else { 0 };
-        let may_come = router::is_label(name) || !prefix.is_empty();
-        self.is_fit(name).then_some(Meant { name, strip, may_come })
+    /// The name that a path's first segment is, on the hosts that have names in paths.
+    pub(super) fn by_path<'a>(&self, host: &str, path: &'a str) -> Option<&'a str> {
+        let HostPattern::Name(host) = router::exact(host)? else { return None };
+        let is_known = self.path_hosts.iter().any(|known| **known == *host);
+        let name = path.strip_prefix(&self.path_prefix).and_then(router::segment)?;
+        (is_known && self.is_fit(name)).then_some(name)
     }
 
     /// Where visitors find a name, without scheme and port.

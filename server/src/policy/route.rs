@@ -1,14 +1,12 @@
 //! One route, as visitors' requests meet it, and the backends that it admits.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::auth::{Admits, Credential, Known};
-use crate::config::{
-    Hold, Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken,
-};
+use crate::config::{Route as Settings, WhenTaken};
 use crate::identity::{self, Grant};
-use crate::pool::{Patience, Pool};
+use crate::pool::Pool;
 use crate::quota::{Gauge, InUse};
 use crate::router::{HostPattern, RouteId};
 
@@ -19,97 +17,53 @@ pub struct Route {
     pub pool: Arc<Pool>,
     /// Of one host of a pattern: the pool of the pattern, whose tunnels serve it while it has none of its own.
     pub wide: Option<Arc<Pool>>,
-    /// Whether the path's prefix that chose it is taken off.
-    pub strip: bool,
-    pub when_taken: WhenTaken,
-    pub no_backend: NoBackend,
-    pub patience: Patience,
-    pub respond: Option<Respond>,
     /// The path of a dynamic name, where it is found by path.
     pub base: String,
-    /// The backends that it admits; none, if it is a dynamic name, which has grants of its own.
-    pub(super) allow: Arc<Allow>,
+    pub(super) configured: Arc<Configured>,
 }
 
-impl Route {
-    pub(super) fn of(
-        settings: &Settings,
-        allow: &Arc<Allow>,
-        id: &RouteId,
-        pool: Arc<Pool>,
-    ) -> Self {
-        // Where any backend may serve it, one at a time does.
-        let open = allow.credentials.is_none() && allow.known.is_open();
-        Self {
-            id: id.clone(),
-            pool,
-            wide: None,
-            strip: settings.strip,
-            when_taken: if open { WhenTaken::Reject } else { settings.when_taken },
-            no_backend: settings.no_backend.clone(),
-            patience: patience(settings.queue, settings.hold),
-            respond: settings.respond,
-            base: String::new(),
-            allow: allow.clone(),
-        }
-    }
+impl Deref for Route {
+    type Target = Settings;
 
-    /// The same for one host among those of its pattern.
-    pub(super) fn narrowed(&self, id: &RouteId, pool: Arc<Pool>) -> Self {
-        Self { id: id.clone(), pool, wide: Some(self.pool.clone()), ..self.clone() }
-    }
-
-    pub(super) fn named(settings: &NamesSettings, name: &str, pool: Arc<Pool>) -> Self {
-        Self {
-            id: RouteId::Name(name.to_owned()),
-            pool,
-            wide: None,
-            // Only the way by path has a prefix.
-            strip: settings.strip,
-            when_taken: settings.when_taken,
-            no_backend: settings.no_backend.clone(),
-            patience: patience(settings.queue, settings.hold),
-            respond: None,
-            base: format!("{}/{name}/", settings.path_prefix),
-            allow: Arc::default(),
-        }
+    fn deref(&self) -> &Settings {
+        &self.configured.settings
     }
 }
 
-fn patience(queue: Duration, hold: Option<Hold>) -> Patience {
-    Patience { queue, hold: hold.map(|hold| (hold.time, hold.requests)) }
-}
-
-/// The backends that the configuration admits to a route, on all its hosts alike.
-#[derive(Debug, Default)]
-pub(super) struct Allow {
+/// A route of the configuration, for all its hosts; or the dynamic names, which have no hosts and grants of their own.
+#[derive(Debug)]
+pub(super) struct Configured {
+    pub(super) settings: Settings,
     /// One for each host.
     pub(super) ids: Vec<RouteId>,
     pub(super) hosts: Vec<String>,
-    /// `None`: those that the gateway as a whole admits.
-    pub(super) credentials: Option<Vec<Arc<dyn Credential>>>,
+    /// Admits backends where the settings don't.
     pub(super) known: Arc<Known>,
 }
 
-impl Allow {
-    pub(super) fn new(settings: &Settings, known: &Arc<Known>) -> Arc<Self> {
+impl Configured {
+    pub(super) fn new(mut settings: Settings, known: &Arc<Known>) -> Arc<Self> {
+        // Where any backend may serve it, one at a time does.
+        if settings.allow.is_none() && known.is_open() {
+            settings.when_taken = WhenTaken::Reject;
+        }
         let id = |host: &HostPattern| RouteId::Host(host.clone(), settings.path.as_str().into());
         Arc::new(Self {
             ids: settings.hosts.iter().map(id).collect(),
             hosts: settings.hosts.iter().map(HostPattern::to_string).collect(),
-            credentials: settings.allow.clone(),
             known: known.clone(),
+            settings,
         })
     }
 
-    /// The routes that a grant, made once, is good for now: all hosts of the route, if it was made for a credential that is
-    /// judged here; what an authorizer outside was asked about is good for that alone.
+    /// The routes that a grant, made once, is good for now: all hosts of the route, if it was made for a credential that
+    /// is judged here; what an authorizer outside was asked about is good for that alone.
     pub(super) fn keeps<'a>(
         &'a self,
         grant: &'a Grant,
         key: Option<&identity::Key>,
     ) -> &'a [RouteId] {
-        let Some(credentials) = &self.credentials else {
+        let Some(credentials) = &self.settings.allow else {
             return if self.known.admits_generally(key) { &self.ids } else { &[] };
         };
         let mut good = credentials.iter().filter(|it| lets_in(it, grant, key));
@@ -163,7 +117,6 @@ impl Pools {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends away all requests that wait for a host.
     pub(super) fn forget(&self, id: &RouteId) {
         self.lock().remove(&(id.clone(), String::new())).iter().for_each(|pool| pool.close());
     }

@@ -149,7 +149,6 @@ impl<K: Clone + Eq + Hash> Table<K> {
         Mutex::new(Self { free, buckets: HashMap::new(), swept: None })
     }
 
-    /// What one failure adds.
     fn share(&self) -> Duration {
         WINDOW / self.free
     }
@@ -180,9 +179,6 @@ impl<K: Clone + Eq + Hash> Table<K> {
         let bucket = self.bucket(key, now);
         (bucket.last, bucket.empty_at) = (now, now + level);
     }
-
-    /// Begins an attempt.
-    ///
     /// # Errors
     /// How long to wait at least; `None`: until another attempt is judged.
     fn begin(&mut self, key: K, now: Instant) -> Result<(), Option<Duration>> {

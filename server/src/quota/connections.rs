@@ -37,7 +37,6 @@ struct Counts {
     told: Option<Instant>,
 }
 
-/// What one address holds.
 #[derive(Debug, Default)]
 struct Holding {
     count: usize,

@@ -9,7 +9,6 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::{Counter, Gauge, InUse, network};
 
-/// The addresses that have streams of one pool.
 #[derive(Debug, Default)]
 pub(crate) struct Shares(Mutex<InUse<IpAddr, Share>>);
 

@@ -103,8 +103,7 @@ pub enum RouteId {
 }
 
 impl RouteId {
-    /// Whether it is for several hosts.
-    pub fn is_wide(&self) -> bool {
+    pub(crate) fn is_wide(&self) -> bool {
         matches!(self, Self::Host(HostPattern::Any | HostPattern::Under(_), _))
     }
 
@@ -159,7 +158,6 @@ pub(super) fn bare(host: &str) -> &str {
     }
 }
 
-/// The address in brackets.
 pub(super) fn literal(host: &str) -> Option<Ipv6Addr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }

@@ -44,13 +44,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Gives the permit to another connection.
     pub(super) fn lose(&self) {
         self.taken.store(true, Ordering::Relaxed);
         self.lost.notify_one();
     }
 
-    /// Whether the permit went to another connection.
     pub(super) fn is_taken(&self) -> bool {
         self.taken.load(Ordering::Relaxed)
     }
