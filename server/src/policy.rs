@@ -8,7 +8,6 @@
 mod evaluation;
 mod names;
 mod route;
-mod urls;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -26,6 +25,7 @@ use crate::router::{self, HostPattern, RouteId, Table};
 use route::{Configured, Pools};
 
 pub use evaluation::{Refused, Wish};
+pub(crate) use names::{HTTP, HTTPS};
 pub(crate) use route::Route;
 
 /// Where a request goes.
@@ -163,10 +163,10 @@ impl Policy {
                 Ok(Found { route, strip, confined: false })
             }
             (Some((Target::Names, _)), Some(names)) => {
-                self.meet(names, &names.label(host).ok_or(Lost::Unrouted)?, false)
+                self.find_name(names, &names.label(host).ok_or(Lost::Unrouted)?, false)
             }
             (None, Some(names)) => {
-                self.meet(names, names.by_path(host, path).ok_or(Lost::Unrouted)?, true)
+                self.find_name(names, names.by_path(host, path).ok_or(Lost::Unrouted)?, true)
             }
             (_, None) => Err(Lost::Unrouted),
         }
@@ -181,7 +181,7 @@ impl Policy {
         if made.is_empty() { None } else { made.get(&wide.id.at(host)?).cloned() }
     }
 
-    fn meet(&self, names: &Names, name: &str, by_path: bool) -> Result<Found, Lost> {
+    fn find_name(&self, names: &Names, name: &str, by_path: bool) -> Result<Found, Lost> {
         let prefix = names.path_prefix.len() + 1 + name.len();
         let strip = if by_path && names.strip { prefix } else { 0 };
         let id = RouteId::Name(name.to_owned());
@@ -320,9 +320,5 @@ impl Policy {
     }
 }
 
-/// The port that a URL leaves out.
-pub(crate) const HTTPS: u16 = 443;
-/// The same without TLS.
-pub(crate) const HTTP: u16 = 80;
 /// About how long a visitor waits before it loads a page again, which would only lengthen the queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);

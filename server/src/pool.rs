@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::identity::{Identity, Key};
@@ -35,8 +35,10 @@ pub struct Pool {
     /// Requests that wait for a backend, here and in other pools.
     pub(crate) held: Gauge,
     lobby: Arc<Lobby>,
-    /// Told at each change of the tunnels. True: the route is no more, or is something else.
-    closed: watch::Sender<bool>,
+    /// Wakes in the order of arrival, in which the requests then go on.
+    changed: Notify,
+    /// The route is no more, or is something else.
+    closed: AtomicBool,
     /// A request that waits presses for room.
     pressing: AtomicBool,
     shares: Shares,
@@ -97,18 +99,16 @@ impl Pool {
             turn: AtomicUsize::new(0),
             held,
             lobby: Arc::default(),
-            closed: watch::Sender::new(false),
+            changed: Notify::new(),
+            closed: AtomicBool::new(false),
             pressing: AtomicBool::new(false),
             shares: Shares::default(),
         })
     }
 
-    /// Adds a tunnel, unless it is here. Joining and leaving of one tunnel must not overlap.
+    /// Adds a tunnel, which isn't here.
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
         let process = Process::of(tunnel);
-        if self.has(&process, tunnel) {
-            return;
-        }
         self.count(|credentials| credentials.add(tunnel.identity.key, [1]));
         tunnel.join(&self.lobby);
         self.arrange(|backends| {
@@ -116,11 +116,9 @@ impl Pool {
         });
     }
 
+    /// Takes out a tunnel, which is here.
     pub(crate) fn remove(&self, tunnel: &Tunnel) {
         let process = Process::of(tunnel);
-        if !self.has(&process, tunnel) {
-            return;
-        }
         self.count(|credentials| credentials.sub(&tunnel.identity.key, [1]));
         tunnel.part(&self.lobby);
         self.arrange(|backends| {
@@ -134,13 +132,14 @@ impl Pool {
 
     /// Sends away all requests that wait, now and later: the route is no more, or is something else.
     pub fn close(&self) {
-        self.closed.send_replace(true);
+        self.closed.store(true, Ordering::Relaxed);
         self.lobby.freed.notify_waiters();
+        self.stir();
     }
 
     /// Has all requests that wait look whether they are to wait elsewhere.
     pub fn stir(&self) {
-        self.closed.send_modify(|_| ());
+        self.changed.notify_waiters();
     }
 
     /// Changes what every shard sees, alike.
@@ -161,14 +160,6 @@ impl Pool {
         Some(self.views.get(shard)?.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn has(&self, process: &Process, tunnel: &Tunnel) -> bool {
-        self.tunnels_of(process).iter().any(|it| it.id == tunnel.id)
-    }
-
-    fn tunnels_of(&self, process: &Process) -> Vec<Arc<Tunnel>> {
-        self.view(0).and_then(|view| view.get(process).cloned()).unwrap_or_default()
-    }
-
     /// The tunnels of other backends that still take requests.
     pub fn rivals(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
         let mut all = self.all();
@@ -177,7 +168,8 @@ impl Pool {
     }
 
     pub(crate) fn siblings(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
-        Process::named(identity).map(|process| self.tunnels_of(&process)).unwrap_or_default()
+        let process = Process::named(identity);
+        process.and_then(|it| self.view(0)?.get(&it).cloned()).unwrap_or_default()
     }
 
     pub(crate) fn held_by(&self, identity: &Identity) -> usize {
@@ -193,7 +185,8 @@ impl Pool {
         all
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether there is no tunnel at all.
+    pub fn is_empty(&self) -> bool {
         self.view(0).is_none_or(|view| view.is_empty())
     }
 
@@ -204,9 +197,13 @@ impl Pool {
 
     /// Waits until `holds` of the tunnels in the pool. Cancel safe.
     pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
-        let mut changes = self.closed.subscribe();
-        while !holds(&self.all()) {
-            let _ = changes.changed().await;
+        loop {
+            // Made before the look, it misses no change after it.
+            let changed = self.changed.notified();
+            if holds(&self.all()) {
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -240,7 +237,7 @@ impl Pool {
             let any = view.values().flatten().any(|tunnel| !tunnel.is_draining());
             return Err(match any {
                 true => NoTunnel::Full,
-                false if *self.closed.borrow() => NoTunnel::Moved,
+                false if self.closed.load(Ordering::Relaxed) => NoTunnel::Moved,
                 false => NoTunnel::Absent,
             });
         };
@@ -304,7 +301,9 @@ impl Pool {
     ) -> Result<(), NoTunnel> {
         let _permit = self.held.take(most).ok_or(NoTunnel::Absent)?;
         let over = |tunnels: &[Arc<Tunnel>]| {
-            *self.closed.borrow() || moved() || tunnels.iter().any(|tunnel| !tunnel.is_draining())
+            self.closed.load(Ordering::Relaxed)
+                || moved()
+                || tunnels.iter().any(|tunnel| !tunnel.is_draining())
         };
         timeout_at(deadline, self.until(over)).await.map_err(|_| NoTunnel::Absent)?;
         if moved() { Err(NoTunnel::Moved) } else { Ok(()) }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use ptth_link::h2::goaway::{REPLACED, WITHDRAWN};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::WhenTaken;
@@ -30,7 +30,7 @@ pub struct Registry {
     policy: RwLock<Arc<Policy>>,
     members: Mutex<Members>,
     /// Told when a tunnel comes or goes.
-    changed: watch::Sender<()>,
+    changed: Notify,
     /// Tunnels that one credential may have on one route.
     most: usize,
     /// If this process took over from another one, the end of the time in which its backends are expected.
@@ -45,7 +45,7 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Members {
     present: BTreeMap<TunnelId, Member>,
-    /// The tunnels that had to leave a route to another backend; the first has it again when nobody else does.
+    /// The tunnels that lost a route to another backend; the first has it again when no other backend does.
     losers: Losers,
     /// Backends that another one replaced, and that may not take the route back at once. Our own client ends when it is
     /// told so; another program dials again, and would replace the backend that replaced it, and so on for ever.
@@ -54,7 +54,7 @@ struct Members {
     leaving: Vec<Weak<Tunnel>>,
 }
 
-/// A tunnel, and the routes whose pools it is in.
+/// A tunnel, and exactly those routes whose pools it is in.
 #[derive(Debug)]
 struct Member {
     tunnel: Arc<Tunnel>,
@@ -78,32 +78,33 @@ fn key(route: &Route) -> usize {
 
 impl Member {
     /// Puts it into the pools of `routes`, and takes it out of all others.
-    fn stand(&mut self, routes: Vec<Arc<Route>>) {
+    fn set_routes(&mut self, routes: Vec<Arc<Route>>) {
         let routes = routes.into_iter().map(|route| (key(&route), route)).collect();
         let before = std::mem::replace(&mut self.routes, routes);
         let left = before.iter().filter(|(key, _)| !self.routes.contains_key(key));
         left.for_each(|(_, route)| route.pool.remove(&self.tunnel));
-        self.routes.values().for_each(|route| route.pool.add(&self.tunnel));
+        let joined = self.routes.iter().filter(|(key, _)| !before.contains_key(key));
+        joined.for_each(|(_, route)| route.pool.add(&self.tunnel));
     }
 
     /// Takes it out of the pools that `policy` doesn't grant it any more.
     fn shrink(&mut self, policy: &Policy) {
         let mut granted = policy.judge(&self.tunnel);
         granted.retain(|route| self.routes.contains_key(&key(route)));
-        self.stand(granted);
+        self.set_routes(granted);
     }
 
     /// Puts it where `policy` grants it, but for the routes that it lost.
     fn sort(&mut self, policy: &Policy, losers: &Losers) {
         let mut granted = policy.judge(&self.tunnel);
         granted.retain(|it| losers.get(&it.id).is_none_or(|lost| !lost.contains(&self.tunnel.id)));
-        self.stand(granted);
+        self.set_routes(granted);
     }
 }
 
 impl Members {
     /// Takes out of a route every tunnel that `tunnel` replaces there.
-    fn make_way(&mut self, route: &Route, tunnel: &Tunnel) {
+    fn replace(&mut self, route: &Route, tunnel: &Tunnel) {
         self.replaced.forget(&replaced(route, &tunnel.identity));
         let replaces = route.when_taken == WhenTaken::Replace;
         let others =
@@ -117,7 +118,7 @@ impl Members {
                 it.drain();
                 self.leaving.push(Arc::downgrade(&it));
                 if let Some(member) = self.present.get_mut(&it.id) {
-                    member.stand(Vec::new());
+                    member.set_routes(Vec::new());
                 }
             } else if replaces && !it.identity.is_same_backend(&tunnel.identity) {
                 let (old, new, id) = (it.id, tunnel.id, &route.id);
@@ -132,8 +133,7 @@ impl Members {
         self.replaced.note(replaced(route, &tunnel.identity));
         let Some(member) = self.present.get_mut(&tunnel.id) else { return };
         self.losers.entry(route.id.clone()).or_default().insert(tunnel.id);
-        member.routes.remove(&key(route));
-        route.pool.remove(tunnel);
+        member.routes.remove(&key(route)).iter().for_each(|it| it.pool.remove(tunnel));
         if member.routes.is_empty() {
             tunnel.dismiss(REPLACED, "another backend took this name over");
         }
@@ -151,13 +151,13 @@ impl Members {
             !losers.is_empty()
         });
         // Each once, however many routes it has again.
-        let mut heirs = BTreeSet::new();
+        let mut successors = BTreeSet::new();
         for id in left.iter().filter(|id| !policy.has_backend(id)) {
-            heirs.extend(self.losers.get_mut(*id).and_then(BTreeSet::pop_first));
+            successors.extend(self.losers.get_mut(*id).and_then(BTreeSet::pop_first));
         }
-        for heir in heirs {
-            if let Some(heir) = self.present.get_mut(&heir) {
-                heir.sort(policy, &self.losers);
+        for successor in successors {
+            if let Some(successor) = self.present.get_mut(&successor) {
+                successor.sort(policy, &self.losers);
             }
         }
         left.into_iter().for_each(|id| policy.forget(id));
@@ -221,7 +221,7 @@ impl Registry {
         Arc::new(Self {
             policy: RwLock::new(Arc::new(policy)),
             members: Mutex::default(),
-            changed: watch::Sender::new(()),
+            changed: Notify::new(),
             most,
             expected: OnceLock::new(),
             fallbacks: Fallbacks::new(shards),
@@ -249,9 +249,13 @@ impl Registry {
 
     /// Waits until `holds` of the tunnels. Cancel safe.
     pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
-        let mut changes = self.changed.subscribe();
-        while !holds(&self.all()) {
-            let _ = changes.changed().await;
+        loop {
+            // Made before the look, it misses no change after it.
+            let changed = self.changed.notified();
+            if holds(&self.all()) {
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -260,7 +264,7 @@ impl Registry {
         self.lock().present.values().map(|member| member.tunnel.clone()).collect()
     }
 
-    /// The tunnels that would keep one of these routes from a backend, if they answer.
+    /// The same for the routes of all these grants.
     pub fn keepers(&self, identity: &Identity, grants: &[Grant]) -> Vec<Arc<Tunnel>> {
         let mut members = self.lock();
         let routes = self.policy().granted(grants);
@@ -306,11 +310,11 @@ impl Registry {
         if members.is_full(&routes, identity, self.most) {
             return Err(Turned::Full);
         }
-        routes.iter().for_each(|route| members.make_way(route, tunnel));
+        routes.iter().for_each(|route| members.replace(route, tunnel));
         let mut member = Member { tunnel: tunnel.clone(), routes: HashMap::new() };
-        member.stand(routes);
+        member.set_routes(routes);
         members.present.insert(tunnel.id, member);
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
         Ok(Registration { registry: self.clone(), tunnel: tunnel.clone() })
     }
 
@@ -368,7 +372,7 @@ pub struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.registry.lock().leave(self.tunnel.id, &self.registry.policy());
-        self.registry.changed.send_replace(());
+        self.registry.changed.notify_waiters();
     }
 }
 

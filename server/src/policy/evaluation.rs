@@ -16,30 +16,67 @@ use super::route::Configured;
 use super::{Policy, Target};
 
 impl Policy {
-    /// Door A: what a backend may serve whose key TLS has proven.
+    /// Door A: what a backend with a key that TLS has proven may serve, of what its certificate and ClientHello ask for.
     ///
     /// # Errors
     /// [`Refused::Forbidden`]: its key is good for something, but not for what it asks.
     pub async fn admit(&self, identity: &Identity, address: IpAddr) -> Result<Vec<Grant>, Refused> {
         let claim =
             Claim { key: identity.key, authorization: None, address, hosts: &[], name: None };
-        let grants = Evaluation::new(self, &claim).by_certificate(identity).await?;
+        let (mut evaluation, mut grants) = (Evaluation::new(self, &claim), Vec::new());
+        let sni = identity.sni.as_deref();
+        // In another program's certificate the OU may be what its company always writes there.
+        let fits = |it: &str| self.names.as_ref().is_some_and(|names| names.is_fit(it));
+        if let Some(wish) = identity.wish.as_deref().filter(|it| identity.ours || fits(it)) {
+            let forbidden = || Refused::Forbidden(format!("the name {wish:?}"));
+            grants.push(evaluation.named(wish).await.ok_or_else(forbidden)?);
+        } else if let Some(name) = sni.and_then(|host| self.name_at(host)) {
+            grants.extend(evaluation.named(&name).await);
+        }
+        if grants.is_empty() {
+            grants = evaluation.routes(sni).await;
+        }
+        if grants.is_empty() {
+            grants = evaluation.listed().await;
+        }
+        if grants.is_empty() {
+            return Err(Refused::Forbidden(ANYTHING.to_owned()));
+        }
         at_path(grants, identity.path.as_deref())
     }
 
-    /// Door B: what a backend may serve that shows `claim`, of what it asks for, of that the `path` alone if it names
-    /// one; and who it is, unless the gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
-    ///
-    /// # Errors
-    /// [`Refused`].
+    /// Door B: what a backend with this `claim` may serve, of what it asks for, of that the `path` alone if it names
+    /// one; and its principal, unless the gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
     pub async fn register(
         &self,
         claim: &Claim<'_>,
         wish: &Wish,
         path: Option<&str>,
     ) -> Result<(Option<Mark>, Vec<Grant>), Refused> {
-        let mut evaluation = Evaluation::new(self, claim);
-        let mut grants = evaluation.by_wish(wish).await?;
+        let (mut evaluation, mut grants) = (Evaluation::new(self, claim), Vec::new());
+        match wish {
+            Wish::Name(name) => grants.push(evaluation.name(name).await?),
+            // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
+            Wish::Hosts(hosts) => {
+                for host in hosts {
+                    grants.extend(evaluation.host(host).await?);
+                }
+            }
+            // Authorizers outside are asked only if no credential here is good for anything: what is good for one
+            // route is not the business of another route's authorizer.
+            Wish::Any => {
+                for abroad in [false, true] {
+                    evaluation.abroad = abroad;
+                    if grants.is_empty() {
+                        grants = evaluation.routes(None).await;
+                        grants.extend(evaluation.listed().await);
+                    }
+                }
+                if grants.is_empty() {
+                    return Err(evaluation.refuse(ANYTHING).await);
+                }
+            }
+        }
         let mut seen = HashSet::new();
         grants.retain(|grant| seen.insert(grant.route().clone()));
         Ok((evaluation.who, at_path(grants, path)?))
@@ -216,57 +253,6 @@ impl<'a> Evaluation<'a> {
             }
         }
         None
-    }
-
-    /// Door A: what the key is good for, of what the certificate and the ClientHello ask for.
-    async fn by_certificate(&mut self, identity: &Identity) -> Result<Vec<Grant>, Refused> {
-        // In another program's certificate the OU may be what its company always writes there.
-        let fits = |it: &str| self.policy.names.as_ref().is_some_and(|names| names.is_fit(it));
-        if let Some(wish) = identity.wish.as_deref().filter(|it| identity.ours || fits(it)) {
-            let grant = self.named(wish).await;
-            let forbidden = || Refused::Forbidden(format!("the name {wish:?}"));
-            return Ok(vec![grant.ok_or_else(forbidden)?]);
-        }
-        let sni = identity.sni.as_deref();
-        if let Some(name) = sni.and_then(|host| self.policy.name_at(host))
-            && let Some(grant) = self.named(&name).await
-        {
-            return Ok(vec![grant]);
-        }
-        let mut grants = self.routes(sni).await;
-        if grants.is_empty() {
-            grants = self.listed().await;
-        }
-        if grants.is_empty() { Err(Refused::Forbidden(ANYTHING.to_owned())) } else { Ok(grants) }
-    }
-
-    /// Door B: what the claim is good for, of what is asked for.
-    async fn by_wish(&mut self, wish: &Wish) -> Result<Vec<Grant>, Refused> {
-        let mut grants = Vec::new();
-        match wish {
-            Wish::Name(name) => grants.push(self.name(name).await?),
-            // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
-            Wish::Hosts(hosts) => {
-                for host in hosts {
-                    grants.extend(self.host(host).await?);
-                }
-            }
-            // Authorizers outside are asked only if no credential here is good for anything: what is good for one
-            // route is not the business of another route's authorizer.
-            Wish::Any => {
-                for abroad in [false, true] {
-                    self.abroad = abroad;
-                    if grants.is_empty() {
-                        grants = self.routes(None).await;
-                        grants.extend(self.listed().await);
-                    }
-                }
-                if grants.is_empty() {
-                    return Err(self.refuse(ANYTHING).await);
-                }
-            }
-        }
-        Ok(grants)
     }
 
     /// The routes that visitors of this host come to, or the dynamic name that it spells: not those of a
