@@ -139,8 +139,7 @@ fn bounded(name: &str) -> String {
 /// X.520's bound for a common name, in characters.
 const MAX_NAME: usize = 64;
 
-/// A digest of the secret that admitted a backend. The tunnel keeps it, so that after a reload the tunnel can be judged again
-/// without the secret.
+/// A digest of the secret that admitted a backend, by which its tunnel is judged again after a reload.
 ///
 /// It can't be inverted, not even by guessing: each process mixes its own randomness into it.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -175,8 +174,8 @@ impl fmt::Debug for Mark {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Grant {
     route: RouteId,
-    /// The secret that it was granted for, and the domain of dynamic names at that time. `None`: the key that TLS proved,
-    /// which is judged again by the policy in force.
+    /// The secret, and the domain of dynamic names at that time. `None`: the key that TLS proved, which is judged again
+    /// by the policy in force.
     by: Option<(Mark, Box<str>)>,
 }
 

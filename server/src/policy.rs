@@ -199,7 +199,7 @@ impl Policy {
         Ok(Found { route, strip, confined: by_path })
     }
 
-    /// Whether the table has a route for that host and path, other than a path that begins with a possible dynamic name.
+    /// Whether the table has a route there. A path that only begins with a possible dynamic name is none.
     pub fn has_place(&self, host: &str, path: &str) -> bool {
         self.table.find(host, path).is_some()
     }
@@ -262,8 +262,8 @@ impl Policy {
         self.route(id).is_some_and(|route| !route.pool.is_empty())
     }
 
-    /// Takes out a dynamic name, or a single host of a pattern, if this is one without a tunnel. Requests that wait for a
-    /// single host are sent away, since the backends of its pattern come next; those that wait for a name go on to wait.
+    /// Takes out a dynamic name, or a single host of a pattern, that has no tunnel. Requests that wait for such a host
+    /// are sent away, since the backends of its pattern come next; those that wait for a name go on to wait.
     pub(crate) fn forget(&self, id: &RouteId) {
         let mut made = self.write();
         if made.get(id).is_some_and(|route| route.pool.is_empty()) {

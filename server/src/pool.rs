@@ -22,7 +22,7 @@ use crate::identity::{Identity, Key};
 use crate::live::Lobby;
 pub use crate::live::Tunnel;
 pub(crate) use crate::live::TunnelId;
-use crate::quota::{Counter, Gauge, Permit, Share, Shares, is_used_up};
+use crate::quota::{Counter, Gauge, InUse, Permit, Share, is_used_up, network};
 
 /// All tunnels of one route.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Pool {
     closed: AtomicBool,
     /// A request that waits presses for room.
     pressing: AtomicBool,
-    shares: Shares,
+    shares: Mutex<InUse<IpAddr, Share>>,
 }
 
 /// The tunnels of each backend; the order is the same in each view.
@@ -102,7 +102,7 @@ impl Pool {
             changed: Notify::new(),
             closed: AtomicBool::new(false),
             pressing: AtomicBool::new(false),
-            shares: Shares::default(),
+            shares: Mutex::default(),
         })
     }
 
@@ -192,7 +192,9 @@ impl Pool {
 
     /// What the visitors of an address have of this pool.
     pub fn share(&self, address: IpAddr) -> Arc<Share> {
-        self.shares.of(address)
+        let address = network(address);
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.of(&address, || Share::new(address))
     }
 
     /// Waits until `holds` of the tunnels in the pool. Cancel safe.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 pub use attempts::Attempts;
 pub(crate) use connections::{ConnectionLimit, ConnectionPermit};
 pub(crate) use share::Share;
-pub(crate) use share::{SMALL, Shares, Tally, is_used_up};
+pub(crate) use share::{SMALL, Tally, is_used_up};
 
 /// The address that an address is counted as: one subscriber has a whole /64 of IPv6.
 pub(crate) fn network(address: IpAddr) -> IpAddr {

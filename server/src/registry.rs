@@ -62,8 +62,7 @@ struct Member {
     routes: HashMap<usize, Arc<Route>>,
 }
 
-/// A route, and the backend that lost it. A backend that doesn't tell its processes apart, with an empty instance, is known
-/// by its key alone.
+/// A route, and the backend that lost it: with an empty instance, known by its key alone.
 type Replaced = (RouteId, Option<Key>, String);
 
 fn replaced(route: &Route, who: &Identity) -> Replaced {
@@ -278,7 +277,7 @@ impl Registry {
         members.is_full(&routes, identity, self.most)
     }
 
-    /// Lets a tunnel take requests for its routes. It replaces one of the same credential and name at once, which is told:
+    /// Lets a tunnel take requests for its routes. One of the same credential and name is replaced at once, and told:
     /// after a network change no request waits until the dead one is found dead.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use super::route::Configured;
 use super::{Policy, Target};
 
 impl Policy {
-    /// Door A: what a backend with a key that TLS has proven may serve, of what its certificate and ClientHello ask for.
+    /// Door A: what a backend may serve by the key that TLS proved, of what its certificate and ClientHello ask for.
     ///
     /// # Errors
     /// [`Refused::Forbidden`]: its key is good for something, but not for what it asks.
@@ -45,8 +45,8 @@ impl Policy {
         at_path(grants, identity.path.as_deref())
     }
 
-    /// Door B: what a backend with this `claim` may serve, of what it asks for, of that the `path` alone if it names
-    /// one; and its principal, unless the gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
+    /// Door B: what a backend may serve by its `claim`, of what it asks for, at `path` alone if there is one; and its
+    /// principal, unless the gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
     pub async fn register(
         &self,
         claim: &Claim<'_>,
@@ -142,7 +142,7 @@ fn at_path(mut found: Vec<Grant>, path: Option<&str>) -> Result<Vec<Grant>, Refu
 struct Evaluation<'a> {
     policy: &'a Policy,
     claim: &'a Claim<'a>,
-    /// Who it is, by the first credential that let it in.
+    /// The principal, by the first credential that admitted it.
     who: Option<Mark>,
     /// The answers, by credential and, of those outside, by the hosts that they were asked about.
     asked: HashMap<(usize, Vec<String>), Option<Pass>>,
@@ -180,7 +180,7 @@ impl<'a> Evaluation<'a> {
         pass
     }
 
-    /// By a key that TLS proved a grant is judged again by the policy in force, by a secret it is good for exactly this.
+    /// A grant by a key that TLS proved is judged again by the policy in force; one by a secret is good for this alone.
     fn grant(&self, id: RouteId, pass: &Pass) -> Grant {
         match self.claim.key {
             Some(_) => Grant::by_key(id),

@@ -1,4 +1,4 @@
-//! Dynamic names: which backend may have which, which one a request means, and the public addresses of these and of routes.
+//! Dynamic names: which backend may have which, and which one a request means; and the addresses of names and routes.
 
 use http::uri::{Authority, Scheme};
 use ptth_link::limits::ANNOUNCED_URLS;

@@ -56,8 +56,8 @@ impl Configured {
         })
     }
 
-    /// The routes that a grant, made once, is good for now: all hosts of the route, if it was made for a credential that
-    /// is judged here; what an authorizer outside was asked about is good for that alone.
+    /// The routes that a grant is still good for: all hosts of the route, if it was made for a credential that is judged
+    /// here; what an authorizer outside was asked about is good for that alone.
     pub(super) fn keeps<'a>(
         &'a self,
         grant: &'a Grant,

@@ -47,8 +47,8 @@ struct Bucket {
     judging: u32,
 }
 
-/// One attempt, from before it is judged. A failure, unless it is taken back: an attempt that is broken off in the middle
-/// of the judgement was a guess as well.
+/// One attempt, from before it is judged. A failure, unless it is taken back: one that breaks off while it is judged was
+/// a guess as well.
 #[must_use = "dropping it counts a failure"]
 #[derive(Debug)]
 pub struct Attempt {

@@ -92,7 +92,7 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// A host of a configured route with its path, or a dynamic name. No label of the configuration is in it, so it means the
+/// A host of a configured route with its path, or a dynamic name. It has no label of the configuration, so it means the
 /// same before and after a reload.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum RouteId {

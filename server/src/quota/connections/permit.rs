@@ -20,7 +20,7 @@ pub struct ConnectionPermit {
     pub(super) slot: Arc<Slot>,
     /// The address that it counts for; a trusted proxy's connection has none until the proxy names one.
     pub(super) network: OnceLock<IpAddr>,
-    /// Set if a trusted proxy passes bytes through without naming the visitor: the fields in them aren't the proxy's word.
+    /// Set if a trusted proxy passes bytes without naming the visitor: the fields in them aren't the proxy's word.
     pub opaque: OnceLock<()>,
     /// Set if its last response has neither length nor chunks: the end of the connection is that of the body
     /// (RFC 9112 §6.3), and must not look orderly before.
@@ -85,8 +85,8 @@ impl ConnectionPermit {
         self.slot.until.is_some() && !self.slot.visitor.load(Ordering::Relaxed)
     }
 
-    /// A backend was admitted on this connection. If its credential is `proven` (an open gateway admits any backend), its
-    /// network comes first when permits are rare.
+    /// A backend was admitted on this connection. If its credential is `proven` (an open gateway admits any), its network
+    /// comes first when permits are rare.
     pub fn earn(&self, proven: bool) {
         let Some(limit) = &self.limit else { return };
         let mut counts = limit.lock();
@@ -96,8 +96,8 @@ impl ConnectionPermit {
         network.filter(|_| proven).into_iter().for_each(|it| counts.reserve.prove(it));
     }
 
-    /// Runs the connection that has this permit. `None`: it is cut off, since another one needs the permit more, or the permit
-    /// is kept for backends, and no key was proven in time. Cancel safe if `work` is.
+    /// Runs the connection that has this permit. `None`: it is cut off, since another one needs the permit more, or the
+    /// permit is kept for backends, and no key was proven in time. Cancel safe if `work` is.
     pub async fn hold<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let over = async {
             match self.slot.until {
