@@ -283,31 +283,19 @@ impl Registry {
     /// # Errors
     /// [`Turned`]: what was true when it was admitted no longer is.
     pub fn enroll(self: &Arc<Self>, tunnel: &Arc<Tunnel>) -> Result<Registration, Turned> {
-        let mut members = self.lock();
-        let policy = self.policy();
-        let joined = self.join(&mut members, tunnel, policy.judge(tunnel));
-        if joined.is_err() {
-            // What began to exist for it.
+        let (mut members, policy) = (self.lock(), self.policy());
+        let (routes, identity) = (policy.judge(tunnel), &tunnel.identity);
+        let turned = if routes.is_empty() {
+            Some(Turned::Withdrawn)
+        } else if routes.iter().any(|route| !members.keepers(route, identity).is_empty()) {
+            Some(Turned::Taken)
+        } else {
+            members.is_full(&routes, identity, self.most).then_some(Turned::Full)
+        };
+        if let Some(turned) = turned {
+            // Routes that were made for it.
             tunnel.grants.iter().for_each(|grant| policy.forget(grant.route()));
-        }
-        joined
-    }
-
-    fn join(
-        self: &Arc<Self>,
-        members: &mut Members,
-        tunnel: &Arc<Tunnel>,
-        routes: Vec<Arc<Route>>,
-    ) -> Result<Registration, Turned> {
-        if routes.is_empty() {
-            return Err(Turned::Withdrawn);
-        }
-        let identity = &tunnel.identity;
-        if routes.iter().any(|route| !members.keepers(route, identity).is_empty()) {
-            return Err(Turned::Taken);
-        }
-        if members.is_full(&routes, identity, self.most) {
-            return Err(Turned::Full);
+            return Err(turned);
         }
         routes.iter().for_each(|route| members.replace(route, tunnel));
         let mut member = Member { tunnel: tunnel.clone(), routes: HashMap::new() };
