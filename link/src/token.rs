@@ -103,7 +103,7 @@ impl PartialEq for Token {
 impl Eq for Token {}
 
 /// The public half: it may be shown, logged and stored anywhere.
-#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {

@@ -151,7 +151,7 @@ fn open(
         head.method = Method::CONNECT;
         head.extensions.insert(protocol.clone());
     }
-    lease.sender().send_request(Request::from_parts(head, ()), end)
+    lease.tunnel().sender.clone().send_request(Request::from_parts(head, ()), end)
 }
 
 /// Takes the route's prefix off the path, once, and tells the origin of it.

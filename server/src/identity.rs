@@ -1,4 +1,4 @@
-//! Who a backend is and what it was granted, as tunnels, pools and logs know it.
+//! The identity of a backend and what it was granted, as tunnels, pools and logs know it.
 //!
 //! Invariant: the key is proven, everything else that a certificate says is claimed; the name tells tunnels
 //! of one key apart and goes into logs.
@@ -18,7 +18,7 @@ use ptth_link::token::{ORGANIZATION, PublicKey};
 use crate::router::RouteId;
 
 /// A backend's key. Tokens are Ed25519; in open mode a certificate may carry any other.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Key {
     /// The public half of a token, or any other Ed25519 key.
     Ed25519(PublicKey),
@@ -29,18 +29,12 @@ pub enum Key {
 }
 
 impl Key {
-    /// The key of a SubjectPublicKeyInfo.
-    pub fn from_spki(der: &[u8]) -> Self {
-        PublicKey::from_spki(der).map_or_else(|| Self::Other(crypto::sha256(der)), Self::Ed25519)
-    }
-
-    /// The key of a certificate.
-    ///
     /// # Errors
     /// The certificate can't be parsed.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, rustls::Error> {
-        let parsed = ParsedCertificate::try_from(certificate)?;
-        Ok(Self::from_spki(&parsed.subject_public_key_info()))
+        let spki = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
+        let ed25519 = PublicKey::from_spki(&spki).map(Self::Ed25519);
+        Ok(ed25519.unwrap_or_else(|| Self::Other(crypto::sha256(&spki))))
     }
 }
 
@@ -75,7 +69,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads it off a connection whose handshake is done.
+    /// Reads it from a connection that finished its handshake.
     pub fn of(connection: &ServerConnection) -> Self {
         let certificate = connection.peer_certificates().and_then(|chain| chain.first());
         let mut identity = certificate.map(Self::claimed).unwrap_or_default();
@@ -83,24 +77,23 @@ impl Identity {
         identity
     }
 
-    /// Whether a tunnel of `other` takes the place of one of this: the same key, process and slot.
+    /// Whether a tunnel of `other` replaces one of this: the same key, process and slot.
     pub fn is_same_tunnel(&self, other: &Self) -> bool {
-        self.key.is_some()
-            && !self.name.is_empty()
-            && self.key == other.key
-            && self.name == other.name
+        let named = self.key.is_some() && !self.name.is_empty();
+        named && (self.key, &self.name) == (other.key, &other.name)
     }
 
     /// Whether both belong to one process, which may hold several tunnels.
     pub fn is_same_backend(&self, other: &Self) -> bool {
-        self.key.is_some()
-            && !self.instance.is_empty()
-            && self.key == other.key
-            && self.instance == other.instance
+        self.process().is_some() && self.process() == other.process()
     }
 
-    /// The key as logs show it.
-    pub fn key_text(&self) -> String {
+    /// The key and the instance that tell a process from others; `None` if either is missing.
+    pub(crate) fn process(&self) -> Option<(Key, &str)> {
+        self.key.filter(|_| !self.instance.is_empty()).map(|key| (key, &*self.instance))
+    }
+
+    pub(crate) fn key_text(&self) -> String {
         self.key.map_or_else(|| "none".to_owned(), |key| key.to_string())
     }
 
@@ -146,11 +139,10 @@ fn bounded(name: &str) -> String {
 /// X.520's bound for a common name, in characters.
 const MAX_NAME: usize = 64;
 
-/// Which secret let somebody in. It is kept with the tunnel, so that after a reload the tunnel can
-/// be judged again without the secret.
+/// A digest of the secret that admitted a backend, by which its tunnel is judged again after a reload.
 ///
-/// It can't be turned back, not even by guessing: each process mixes randomness of its own into it.
-#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+/// It can't be inverted, not even by guessing: each process mixes its own randomness into it.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Mark([u8; 32]);
 
 impl Mark {
@@ -178,46 +170,36 @@ impl fmt::Debug for Mark {
     }
 }
 
-/// One route that a backend may serve, and by which credential: what was asked, and nothing wider.
+/// One route that a backend may serve, and the credential that allows it: what was asked, and nothing wider.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Grant {
     route: RouteId,
-    by: Option<Mark>,
-    /// The domain under which a secret was found good for a name.
-    domain: Option<Box<str>>,
+    /// The secret, and the domain of dynamic names at that time. `None`: the key that TLS proved, which is judged again
+    /// by the policy in force.
+    by: Option<(Mark, Box<str>)>,
 }
 
 impl Grant {
-    /// By the key that TLS proved, which is judged again by the policy in force.
+    /// By the key that TLS proved.
     pub fn by_key(route: RouteId) -> Self {
-        Self { route, by: None, domain: None }
+        Self { route, by: None }
     }
 
-    /// By a secret that was found good for exactly this.
-    pub(crate) fn by_secret(route: RouteId, mark: Mark) -> Self {
-        Self { route, by: Some(mark), domain: None }
+    /// By a secret that was found good for exactly this. A dynamic name is a host only together with its `domain`.
+    pub(crate) fn by_secret(route: RouteId, mark: Mark, domain: &str) -> Self {
+        Self { route, by: Some((mark, domain.into())) }
     }
 
-    /// The same for a dynamic name, which is a host only together with its domain.
-    pub(crate) fn of_name(name: &str, domain: &str, mark: Mark) -> Self {
-        Self {
-            domain: Some(domain.into()),
-            ..Self::by_secret(RouteId::Name(name.to_owned()), mark)
-        }
-    }
-
-    /// Whether this is good for a name under that domain.
     pub(crate) fn is_under(&self, domain: &str) -> bool {
-        self.domain.as_deref().is_none_or(|known| known == domain)
+        self.by.as_ref().is_none_or(|(_, known)| **known == *domain)
     }
 
-    /// What may be served.
+    /// The route that may be served.
     pub fn route(&self) -> &RouteId {
         &self.route
     }
 
-    /// The secret that it was granted for; `None`: the key.
-    pub fn mark(&self) -> Option<Mark> {
-        self.by
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        self.by.as_ref().map(|(mark, _)| *mark)
     }
 }

@@ -229,7 +229,7 @@ pub async fn behind<IO: AsyncRead + Unpin>(
     match timeout(HANDSHAKE, proxied::source(io, shard.proxy_protocol)).await {
         Ok(Ok(Source::Proxy)) => Some(proxy),
         Ok(Ok(Source::Unknown)) => {
-            permit.set_opaque();
+            let _ = permit.opaque.set(());
             Some(proxy)
         }
         Ok(Ok(Source::Visitor(peer))) if permit.is_for(peer.ip()) => Some(peer),

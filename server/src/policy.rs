@@ -3,38 +3,34 @@
 //! Made whole from a checked [`Config`] and exchanged whole. The pools of its routes outlive the exchange: a route
 //! is a host and a path, and its name in the configuration is a label for logs.
 //!
-//! Invariant: no visitor can reach this with anything but a host and a path.
+//! Invariant: a visitor reaches this with a host and a path, and with nothing else.
 
 mod evaluation;
 mod names;
 mod route;
-mod urls;
-mod wish;
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::Duration;
 
 use ptth_link::token::PublicKey;
 
 use crate::auth::{Admits, Credential, Known};
-use crate::config::{Config, NameGrant, NoBackend, Route as Settings};
+use crate::config::{Config, Names, NoBackend, Route as Settings};
 use crate::identity::{Grant, Key};
 use crate::live::Tunnel;
-use crate::pool::{Patience, Pool};
 use crate::quota::Gauge;
-use crate::router::{HostPattern, RouteId, Table};
+use crate::router::{self, HostPattern, RouteId, Table};
 
-use names::{Meant, Names};
-use route::{Allow, Pools};
+use route::{Configured, Pools};
 
+pub use evaluation::{Refused, Wish};
+pub(crate) use names::{HTTP, HTTPS};
 pub(crate) use route::Route;
-pub use wish::{Refused, Wish};
 
 /// Where a request goes.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The route.
     pub route: Arc<Route>,
     /// How many bytes of the path are the prefix to strip.
     pub strip: usize,
@@ -47,21 +43,24 @@ pub struct Found {
 pub enum Lost {
     /// No route for this host and path.
     Unrouted,
-    /// A dynamic name that nobody serves.
+    /// A dynamic name that no backend serves.
     Nobody(NoBackend),
 }
 
 /// The table in force.
+#[derive(Debug)]
 pub struct Policy {
     table: Table<Target>,
-    /// The configured routes by host and path.
+    /// The configured routes.
     routes: HashMap<RouteId, Arc<Route>>,
-    /// Whom they admit, in the order of the configuration.
-    allows: Vec<Arc<Allow>>,
-    /// Dynamic names that somebody serves, and single hosts of a pattern that a backend serves alone: it must not get
+    /// The same in the order of the configuration, each once for all its hosts.
+    configured: Vec<Arc<Configured>>,
+    /// Dynamic names that a backend serves, and single hosts of a pattern that a backend serves alone: it must not get
     /// the requests of the others, so the host has a route of its own, which comes before the pattern's.
     made: RwLock<HashMap<RouteId, Arc<Route>>>,
     names: Option<Names>,
+    /// For the routes of all dynamic names.
+    named: Arc<Configured>,
     /// The keys that single routes and names admit.
     keys: HashSet<PublicKey>,
     known: Arc<Known>,
@@ -72,14 +71,8 @@ pub struct Policy {
 #[derive(Debug)]
 enum Target {
     Route(Arc<Route>),
-    /// Whoever has the dynamic name.
+    /// The dynamic name that the host spells.
     Names,
-}
-
-impl fmt::Debug for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policy").field("routes", &self.routes).finish_non_exhaustive()
-    }
 }
 
 impl Admits for Policy {
@@ -93,27 +86,31 @@ impl Admits for Policy {
 }
 
 impl Policy {
-    /// What `config` says, for a gateway of so many shards; `known` are the keys that the gateway as a whole admits.
-    /// The pools of the policy `before` go on: what waits for a host and path goes on to wait.
+    /// The policy of `config` for that many shards; `known` are the keys that the gateway as a whole admits.
+    /// The pools of the policy `before` go on: a request that waits for a host and path goes on to wait.
     pub fn new(config: &Config, known: &Arc<Known>, shards: usize, before: Option<&Self>) -> Self {
+        let none = || Settings::new("", Vec::new());
+        let named = config.names.as_ref().map_or_else(none, Names::settings);
         let mut policy = Self {
             table: Table::default(),
             routes: HashMap::new(),
-            allows: Vec::new(),
+            configured: Vec::new(),
             made: RwLock::default(),
-            names: config.names.clone().map(Names::new),
+            names: config.names.clone(),
+            // Its own grants admit, and nothing else.
+            named: Configured::new(named, &Arc::default()),
             keys: HashSet::new(),
             known: known.clone(),
             pools: before.map_or_else(|| Pools::new(shards), |before| before.pools.clone()),
         };
-        config.routes.iter().for_each(|settings| policy.add(settings));
+        config.routes.iter().for_each(|settings| policy.add(settings.clone()));
         if config.routes.is_empty() && config.names.is_none() {
-            let Patience { queue, .. } = Patience::default();
-            policy.add(&Settings { queue, ..Settings::new("", vec![HostPattern::Any]) });
+            let any = Settings::new("", vec![HostPattern::Any]);
+            policy.add(Settings { queue: QUEUE_TIMEOUT, ..any });
         }
-        if let Some(names) = policy.names.as_ref().filter(|names| !names.domain().is_empty()) {
-            // Its domain is theirs as if a route had it as a wildcard. A twin among the routes comes first.
-            let hosts = HostPattern::Under(names.domain().into());
+        if let Some(names) = policy.names.as_ref().filter(|names| !names.domain.is_empty()) {
+            // As if a route had the domain as a wildcard. A twin among the routes comes first.
+            let hosts = HostPattern::Under(names.domain.as_str().into());
             let _ = policy.table.insert(&hosts, "/", Target::Names);
         }
         let keys = policy.credentials().flat_map(|credential| credential.keys()).copied();
@@ -121,45 +118,32 @@ impl Policy {
         policy
     }
 
-    fn add(&mut self, settings: &Settings) {
-        let allow = Allow::new(settings, &self.known);
+    fn add(&mut self, settings: Settings) {
+        let configured = Configured::new(settings, &self.known);
         // All its hosts together hold no more requests than the route may.
         let held = Gauge::default();
-        for (host, id) in settings.hosts.iter().zip(&allow.ids) {
-            let make = || Pool::holding(self.pools.shards, held.clone());
-            let pool = self.pools.of(id, "", make);
-            let route = Arc::new(Route::of((settings, &allow), (id, pool)));
+        for (host, id) in configured.settings.hosts.iter().zip(&configured.ids) {
+            let (pool, configured) = (self.pools.of(id, "", &held), configured.clone());
+            let (wide, base) = (None, String::new());
+            let route = Arc::new(Route { id: id.clone(), pool, wide, base, configured });
             // The configuration was checked for twins; the first would stay.
-            let _ = self.table.insert(host, &settings.path, Target::Route(route.clone()));
+            let _ = self.table.insert(host, &route.path, Target::Route(route.clone()));
             self.routes.insert(id.clone(), route);
         }
-        self.allows.push(allow);
+        self.configured.push(configured);
     }
 
     /// The configured routes, in the order of the configuration.
     pub fn routes(&self) -> Vec<Arc<Route>> {
-        let ids = self.allows.iter().flat_map(|allow| &allow.ids);
+        let ids = self.configured.iter().flat_map(|configured| &configured.ids);
         ids.filter_map(|id| self.routes.get(id)).cloned().collect()
     }
 
-    /// Everything that lets somebody in at single routes and names.
+    /// All credentials of single routes and names.
     fn credentials(&self) -> impl Iterator<Item = &Arc<dyn Credential>> {
-        let routes = self.allows.iter().filter_map(|allow| allow.credentials.as_ref()).flatten();
-        routes.chain(self.name_grants().iter().map(|grant| &grant.credential))
-    }
-
-    fn name_grants(&self) -> &[NameGrant] {
-        self.names.as_ref().map_or(&[], Names::grants)
-    }
-
-    /// Whether there are dynamic names, and this could be one.
-    fn speaks_of(&self, name: &str) -> bool {
-        self.names.as_ref().is_some_and(|names| names.settings.is_fit(name))
-    }
-
-    /// Whether an entry of the names is for that one.
-    fn may_have(&self, entry: &NameGrant, name: &str) -> bool {
-        self.speaks_of(name) && self.names.as_ref().is_some_and(|it| it.includes(entry, name))
+        let routes = self.configured.iter().filter_map(|it| it.settings.allow.as_ref()).flatten();
+        let names = self.names.iter().flat_map(|names| &names.allow);
+        routes.chain(names.map(|grant| &grant.credential))
     }
 
     /// The dynamic name that a host spells, unless a route has that host.
@@ -171,28 +155,20 @@ impl Policy {
     /// Where a request for this Host or `:authority` and this path goes. The names' domain is looked up
     /// like any host; by path, a configured route comes before a dynamic name, so that no backend can take
     /// a part of one by its choice of a name.
-    ///
-    /// # Errors
-    /// [`Lost`].
     pub fn find(&self, host: &str, path: &str) -> Result<Found, Lost> {
         match (self.table.find(host, path), &self.names) {
-            (None, Some(names)) => {
-                self.meet(names, names.by_path(host, path).ok_or(Lost::Unrouted)?, true)
+            (Some((Target::Route(route), prefix)), _) => {
+                let strip = if route.strip { prefix } else { 0 };
+                let route = self.single(route, host).unwrap_or_else(|| route.clone());
+                Ok(Found { route, strip, confined: false })
             }
-            (Some(found), names) => match (found.value, names) {
-                (Target::Route(route), _) => {
-                    let strip = if route.strip { found.prefix } else { 0 };
-                    let single = self.single(route, host);
-                    let route = single.unwrap_or_else(|| route.clone());
-                    Ok(Found { route, strip, confined: false })
-                }
-                (Target::Names, Some(names)) => {
-                    let name = names.label(host).ok_or(Lost::Unrouted)?;
-                    self.meet(names, Meant { name: &name, strip: 0, may_come: true }, false)
-                }
-                (Target::Names, None) => Err(Lost::Unrouted),
-            },
-            (None, None) => Err(Lost::Unrouted),
+            (Some((Target::Names, _)), Some(names)) => {
+                self.find_name(names, &names.label(host).ok_or(Lost::Unrouted)?, false)
+            }
+            (None, Some(names)) => {
+                self.find_name(names, names.by_path(host, path).ok_or(Lost::Unrouted)?, true)
+            }
+            (_, None) => Err(Lost::Unrouted),
         }
     }
 
@@ -205,60 +181,66 @@ impl Policy {
         if made.is_empty() { None } else { made.get(&wide.id.at(host)?).cloned() }
     }
 
-    fn meet(&self, names: &Names, meant: Meant<'_>, confined: bool) -> Result<Found, Lost> {
-        let Meant { name, strip, may_come } = meant;
-        let instead = &names.settings.no_backend;
+    fn find_name(&self, names: &Names, name: &str, by_path: bool) -> Result<Found, Lost> {
+        let prefix = names.path_prefix.len() + 1 + name.len();
+        let strip = if by_path && names.strip { prefix } else { 0 };
         let id = RouteId::Name(name.to_owned());
-        let made = self.made.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-        // A route for a name that nobody serves yet, if a request may wait for it, is the request's own: a stranger
-        // chose the name, and nothing of it stays when it leaves.
+        // A route for a name that no backend serves yet, if a request may wait for it, is the request's own: a stranger
+        // chose the name, and nothing stays of the route when the request ends.
         let waits = || {
-            let most = names.settings.hold.filter(|_| may_come).map_or(0, |hold| hold.requests);
-            matches!(instead, NoBackend::Origin(_)) || self.pools.held.held() < most
+            // A page's /favicon.ico is no name that a backend might take.
+            let may_come = router::is_label(name) || !names.path_prefix.is_empty();
+            let most = names.hold.filter(|_| may_come).map_or(0, |hold| hold.requests);
+            matches!(names.no_backend, NoBackend::Origin(_)) || self.pools.held.held() < most
         };
-        let route = made.or_else(|| waits().then(|| self.would_be(&id)).flatten().map(Arc::new));
-        let route = route.ok_or_else(|| Lost::Nobody(instead.clone()))?;
-        Ok(Found { route, strip, confined })
+        let would_be = || waits().then(|| self.would_be(&id)).flatten().map(Arc::new);
+        let route = self.made(&id).or_else(would_be);
+        let route = route.ok_or_else(|| Lost::Nobody(names.no_backend.clone()))?;
+        Ok(Found { route, strip, confined: by_path })
     }
 
-    /// Whether the table leads somewhere for that host and path: not only that the path begins with what may
-    /// be a dynamic name.
+    /// Whether the table has a route there. A path that only begins with a possible dynamic name is none.
     pub fn has_place(&self, host: &str, path: &str) -> bool {
         self.table.find(host, path).is_some()
     }
 
     /// The configured route of a host and path, or the one of the pattern that stands for a single host.
     fn owner(&self, id: &RouteId) -> Option<&Arc<Route>> {
-        self.routes.get(id).or_else(|| match id {
-            RouteId::Host(host @ (HostPattern::Name(_) | HostPattern::Literal(_)), path) => {
-                self.table.at(&host.to_string()).find_map(|target| match target {
-                    Target::Route(route) => Some(route)
-                        .filter(|it| matches!(&it.id, RouteId::Host(_, own) if own == path)),
-                    Target::Names => None,
-                })
-            }
-            _ => None,
-        })
+        let RouteId::Host(host, path) = id else { return None };
+        let here = |it: &Route| matches!(&it.id, RouteId::Host(_, own) if own == path);
+        let narrow = || {
+            self.table.at(&host.to_string()).find_map(|target| match target {
+                Target::Route(route) if here(route) => Some(route),
+                _ => None,
+            })
+        };
+        self.routes.get(id).or_else(|| if id.is_wide() { None } else { narrow() })
     }
 
-    /// What isn't configured by itself, as it would be: a dynamic name, or a single host of a pattern.
+    /// The route that a dynamic name or a single host of a pattern would have; it isn't configured by itself.
     fn would_be(&self, id: &RouteId) -> Option<Route> {
         if let RouteId::Name(name) = id {
-            let (names, pools) = (self.names.as_ref()?, &self.pools);
-            let make = || Pool::holding(pools.shards, pools.held.clone());
-            return Some(Route::named(&names.settings, name, pools.of(id, names.domain(), make)));
+            let names = self.names.as_ref()?;
+            let pool = self.pools.of(id, &names.domain, &self.pools.held);
+            let base = format!("{}/{name}/", names.path_prefix);
+            let configured = self.named.clone();
+            return Some(Route { id: id.clone(), pool, wide: None, base, configured });
         }
         let wide = self.owner(id)?;
-        Some(wide.narrowed(id, self.pools.of(id, "", || wide.pool.another())))
+        let pool = self.pools.of(id, "", &wide.pool.held);
+        Some(Route { id: id.clone(), pool, wide: Some(wide.pool.clone()), ..Route::clone(wide) })
     }
 
     fn route(&self, id: &RouteId) -> Option<Arc<Route>> {
-        let made = || self.made.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        self.routes.get(id).cloned().or_else(made)
+        self.routes.get(id).cloned().or_else(|| self.made(id))
     }
 
-    /// The route, which begins to exist if it doesn't. Only for what was granted, and for a tunnel that joins now: the
-    /// next [`Self::tidy`] takes out what nobody serves.
+    fn made(&self, id: &RouteId) -> Option<Arc<Route>> {
+        self.made.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// The route, which is made if it doesn't exist. Only for what was granted, and for a tunnel that joins now: the
+    /// next [`Self::tidy`] takes out routes without a tunnel.
     fn make(&self, id: &RouteId) -> Option<Arc<Route>> {
         self.route(id).or_else(|| {
             let route = Arc::new(self.would_be(id)?);
@@ -276,54 +258,43 @@ impl Policy {
         ids.filter_map(|id| self.route(id).or_else(|| self.would_be(id).map(Arc::new))).collect()
     }
 
-    /// Whether anybody serves the route.
-    pub fn has_backend(&self, id: &RouteId) -> bool {
+    pub(crate) fn has_backend(&self, id: &RouteId) -> bool {
         self.route(id).is_some_and(|route| !route.pool.is_empty())
     }
 
-    /// Takes out a dynamic name, or a single host of a pattern, if this is one and nobody serves it any more.
-    pub fn forget(&self, id: &RouteId) {
+    /// Takes out a dynamic name, or a single host of a pattern, that has no tunnel. Requests that wait for such a host
+    /// are sent away, since the backends of its pattern come next; those that wait for a name go on to wait.
+    pub(crate) fn forget(&self, id: &RouteId) {
         let mut made = self.write();
         if made.get(id).is_some_and(|route| route.pool.is_empty()) {
             made.remove(id);
-            self.send_away(id);
+            if matches!(id, RouteId::Host(..)) {
+                self.pools.forget(id);
+            }
         }
     }
 
     /// The same for all of them.
-    pub fn tidy(&self) {
-        self.write().retain(|id, route| {
-            let gone = route.pool.is_empty();
-            if gone {
-                self.send_away(id);
-            }
-            !gone
-        });
+    pub(crate) fn tidy(&self) {
+        let made: Vec<_> = self.write().keys().cloned().collect();
+        made.iter().for_each(|id| self.forget(id));
     }
 
-    /// Those who wait for a single host are sent away, since the backends of its pattern come next. Who waits for a name
-    /// goes on to wait.
-    fn send_away(&self, gone: &RouteId) {
-        if matches!(gone, RouteId::Host(..)) {
-            self.pools.forget(gone);
-        }
-    }
-
-    /// Sends away those requests that wait for what `after` has no more, or has for other addresses; and has the
-    /// others look whether what they wait for is theirs still.
+    /// Sends away the requests that wait for a route that `after` doesn't have, or has at other addresses; and has the
+    /// others look whether they still wait for the right route.
     pub fn close(&self, after: &Self) {
         let same = Arc::ptr_eq(&self.pools, &after.pools);
         // Locked before the pools, as wherever both are.
         let made = after.made.read().unwrap_or_else(PoisonError::into_inner);
         self.pools.close(|id, domain| {
             same && match id {
-                RouteId::Name(_) => after.names.as_ref().is_some_and(|it| it.domain() == domain),
+                RouteId::Name(_) => after.names.as_ref().is_some_and(|it| it.domain == domain),
                 RouteId::Host(..) => after.routes.contains_key(id) || made.contains_key(id),
             }
         });
     }
 
-    /// What a tunnel, admitted under whatever policy, may serve under this one: of what it was granted what its
+    /// What a tunnel, admitted under any policy, may serve under this one: the part of its grants that its
     /// credential is still good for. A credential that is judged here is good for all hosts of a route, so those
     /// that the route has got since are the tunnel's, too; an authorizer outside was asked about none of them.
     pub fn judge(&self, tunnel: &Tunnel) -> Vec<Arc<Route>> {
@@ -334,14 +305,13 @@ impl Policy {
             if seen.contains(id) {
                 continue;
             }
-            let own = std::slice::from_ref(id);
             let kept = match id {
                 RouteId::Name(name) => {
                     let kept = self.names.as_ref().is_some_and(|it| it.keeps(name, grant, key));
-                    if kept { own } else { &[] }
+                    if kept { std::slice::from_ref(id) } else { &[] }
                 }
                 RouteId::Host(..) => {
-                    self.owner(id).map_or(&[][..], |it| it.allow.keeps((own, grant), key))
+                    self.owner(id).map_or(&[][..], |it| it.configured.keeps(grant, key))
                 }
             };
             ids.extend(kept.iter().filter(|id| seen.insert(*id)));
@@ -350,7 +320,5 @@ impl Policy {
     }
 }
 
-/// The port that a URL leaves out.
-pub(crate) const HTTPS: u16 = 443;
-/// The same without TLS.
-pub(crate) const HTTP: u16 = 80;
+/// About how long a visitor waits before it loads a page again, which would only lengthen the queue.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,48 +3,67 @@
 //! In:  a [`Tunnel`] that was admitted and has answered a PING; it may be in several pools.
 //! Out: a [`Lease`]: the right to one stream of one tunnel.
 //!
-//! Invariant: nobody opens a stream without a lease, so that a peer's limit on concurrent streams is
-//! never exceeded; beyond it h2 would queue without a bound and without a word.
+//! Invariant: no stream is opened without a lease, so that a peer's limit on concurrent streams is
+//! never exceeded; beyond it h2 would queue without a bound.
 
-mod backend;
-mod members;
 mod queue;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::client::SendRequest;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, timeout_at};
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Key};
 use crate::live::Lobby;
 pub use crate::live::Tunnel;
 pub(crate) use crate::live::TunnelId;
-use crate::quota::{Gauge, Permit, Share, Shares, is_used_up};
-
-use backend::{Backend, Process, best, in_flight, turned};
-use members::Members;
+use crate::quota::{Counter, Gauge, InUse, Permit, Share, is_used_up, network};
 
 /// All tunnels of one route.
 #[derive(Debug)]
 pub struct Pool {
-    members: Mutex<Members>,
-    /// The same by backend, once for each shard, so that no two threads ask for one lock. A backend has the
-    /// same index in each.
-    views: Vec<RwLock<Vec<Backend>>>,
+    /// The same for each shard, so that no two threads ask for one lock.
+    views: Vec<RwLock<Backends>>,
+    /// How many tunnels each credential has; no credential counts as one.
+    credentials: Mutex<Counter<Option<Key>>>,
     turn: AtomicUsize,
-    held: Gauge,
+    /// Requests that wait for a backend, here and in other pools.
+    pub(crate) held: Gauge,
     lobby: Arc<Lobby>,
+    /// Wakes in the order of arrival, in which the requests then go on.
     changed: Notify,
+    /// The route is no more, or is something else.
     closed: AtomicBool,
-    /// One of those who wait presses for room.
+    /// A request that waits presses for room.
     pressing: AtomicBool,
-    shares: Shares,
+    shares: Mutex<InUse<IpAddr, Share>>,
+}
+
+/// The tunnels of each backend; the order is the same in each view.
+type Backends = BTreeMap<Process, Vec<Arc<Tunnel>>>;
+
+/// What tells the backends of a pool apart.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Process {
+    /// The credential, and the name that its holder gives the process.
+    Named(Key, String),
+    /// A tunnel that names no process is a backend by itself.
+    Alone(TunnelId),
+}
+
+impl Process {
+    fn of(tunnel: &Tunnel) -> Self {
+        Self::named(&tunnel.identity).unwrap_or(Self::Alone(tunnel.id))
+    }
+
+    fn named(identity: &Identity) -> Option<Self> {
+        identity.process().map(|(key, instance)| Self::Named(key, instance.to_owned()))
+    }
 }
 
 /// How long a request waits, and how many do.
@@ -56,16 +75,9 @@ pub struct Patience {
     pub hold: Option<(Duration, usize)>,
 }
 
-impl Default for Patience {
-    fn default() -> Self {
-        Self { queue: QUEUE_TIMEOUT, hold: None }
-    }
-}
-
 /// Why there is no tunnel for a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoTunnel {
-    /// No backend is connected.
     Absent,
     /// Every tunnel is full, and stayed so.
     Full,
@@ -79,85 +91,73 @@ impl Pool {
         Self::holding(shards, Gauge::default())
     }
 
-    /// The same; the requests that wait for a backend are counted in `held`, with those of others.
+    /// The same; the requests that wait for a backend are counted in `held`, with those of other pools.
     pub fn holding(shards: usize, held: Gauge) -> Arc<Self> {
         Arc::new(Self {
-            members: Mutex::default(),
             views: (0..shards).map(|_| RwLock::default()).collect(),
+            credentials: Mutex::default(),
             turn: AtomicUsize::new(0),
             held,
             lobby: Arc::default(),
             changed: Notify::new(),
             closed: AtomicBool::new(false),
             pressing: AtomicBool::new(false),
-            shares: Shares::default(),
+            shares: Mutex::default(),
         })
     }
 
-    /// An empty one for a part of what this one is for.
-    pub fn another(&self) -> Arc<Self> {
-        Self::holding(self.views.len(), self.held.clone())
-    }
-
-    /// Adds a tunnel, unless it is here.
+    /// Adds a tunnel, which isn't here.
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
-        let mut members = self.lock();
-        let Some(index) = members.insert(tunnel) else { return };
+        let process = Process::of(tunnel);
+        self.count(|credentials| credentials.add(tunnel.identity.key, [1]));
         tunnel.join(&self.lobby);
         self.arrange(|backends| {
-            if index == backends.len() {
-                backends.push(Backend::new());
-            }
-            backends.get_mut(index).into_iter().for_each(|it| it.push(tunnel.clone()));
+            backends.entry(process.clone()).or_default().push(tunnel.clone());
         });
     }
 
-    /// Takes a tunnel out, if it is here.
-    pub fn remove(&self, id: TunnelId) {
-        let mut members = self.lock();
-        let Some((tunnel, index)) = members.remove(id) else { return };
+    /// Takes out a tunnel, which is here.
+    pub(crate) fn remove(&self, tunnel: &Tunnel) {
+        let process = Process::of(tunnel);
+        self.count(|credentials| credentials.sub(&tunnel.identity.key, [1]));
         tunnel.part(&self.lobby);
-        let mut moved = None;
         self.arrange(|backends| {
-            let Some(backend) = backends.get_mut(index) else { return };
-            backend.retain(|tunnel| tunnel.id != id);
+            let Some(backend) = backends.get_mut(&process) else { return };
+            backend.retain(|it| it.id != tunnel.id);
             if backend.is_empty() {
-                backends.swap_remove(index);
-                let heir = backends.get(index).and_then(|heir| heir.first());
-                moved = Some(heir.map(|tunnel| Process::of(tunnel)));
+                backends.remove(&process);
             }
         });
-        moved.into_iter().for_each(|heir| members.vacate(&tunnel, heir));
     }
 
-    /// Sends away all who wait, now and later: the route is no more, or is something else.
+    /// Sends away all requests that wait, now and later: the route is no more, or is something else.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.lobby.freed.notify_waiters();
-        self.changed.notify_waiters();
+        self.stir();
     }
 
-    /// Has all who wait look whether they are to wait elsewhere.
+    /// Has all requests that wait look whether they are to wait elsewhere.
     pub fn stir(&self) {
         self.changed.notify_waiters();
     }
 
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
-
     /// Changes what every shard sees, alike.
-    fn arrange(&self, mut change: impl FnMut(&mut Vec<Backend>)) {
+    fn arrange(&self, mut change: impl FnMut(&mut Backends)) {
         for view in &self.views {
             change(&mut view.write().unwrap_or_else(PoisonError::into_inner));
         }
-        // Whoever waits for room must learn as well that nothing is left to wait for.
+        // Requests that wait for room must learn as well that nothing is left to wait for.
         self.lobby.freed.notify_waiters();
-        self.changed.notify_waiters();
+        self.stir();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    fn count<T>(&self, of: impl FnOnce(&mut Counter<Option<Key>>) -> T) -> T {
+        of(&mut self.credentials.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn view(&self, shard: usize) -> Option<RwLockReadGuard<'_, Backends>> {
+        Some(self.views.get(shard)?.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The tunnels of other backends that still take requests.
@@ -167,40 +167,41 @@ impl Pool {
         all
     }
 
-    /// The tunnels of the process that is called so.
-    pub fn siblings(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
-        let members = self.lock();
-        let index = members.index(identity);
-        let view = self.views.first().map(|it| it.read().unwrap_or_else(PoisonError::into_inner));
-        let backend = index.zip(view.as_ref()).and_then(|(index, view)| view.get(index));
-        backend.cloned().unwrap_or_default()
+    pub(crate) fn siblings(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
+        let process = Process::named(identity);
+        process.and_then(|it| self.view(0)?.get(&it).cloned()).unwrap_or_default()
     }
 
-    /// How many tunnels are here by the credential of `identity`.
-    pub fn held_by(&self, identity: &Identity) -> usize {
-        self.lock().held_by(identity)
+    pub(crate) fn held_by(&self, identity: &Identity) -> usize {
+        let [count] = self.count(|credentials| credentials.of(&identity.key));
+        count
     }
 
-    /// Every tunnel, draining ones included.
+    /// Every tunnel, draining ones included, the oldest first.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
-        self.lock().tunnels().cloned().collect()
+        let view = self.view(0);
+        let mut all: Vec<_> = view.iter().flat_map(|it| it.values()).flatten().cloned().collect();
+        all.sort_unstable_by_key(|tunnel| tunnel.id);
+        all
     }
 
     /// Whether there is no tunnel at all.
     pub fn is_empty(&self) -> bool {
-        self.lock().tunnels().next().is_none()
+        self.view(0).is_none_or(|view| view.is_empty())
     }
 
     /// What the visitors of an address have of this pool.
     pub fn share(&self, address: IpAddr) -> Arc<Share> {
-        self.shares.of(address)
+        let address = network(address);
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.of(&address, || Share::new(address))
     }
 
     /// Waits until `holds` of the tunnels in the pool. Cancel safe.
     pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
         loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
+            // Made before the look, it misses no change after it.
+            let changed = self.changed.notified();
             if holds(&self.all()) {
                 return;
             }
@@ -208,87 +209,50 @@ impl Pool {
         }
     }
 
-    /// Streams that all tunnels together have room for, and how many of them are free.
-    fn room(&self) -> (usize, usize) {
-        let members = self.lock();
-        let live = members.tunnels().filter(|tunnel| !tunnel.is_draining());
-        live.map(|tunnel| (tunnel.allowed(), tunnel.in_flight())).fold((0, 0), |sum, of| {
-            (sum.0.saturating_add(of.0), sum.1.saturating_add(of.0.saturating_sub(of.1)))
-        })
-    }
-
-    /// Whether an address has its part of the tunnels here. What it took of them by way of another pool
-    /// counts: a backend's routes are one backend.
-    fn is_used_up(&self, share: &Arc<Share>, shard: usize) -> bool {
-        let Some(view) = self.views.get(shard) else { return false };
-        let taken = {
-            let backends = view.read().unwrap_or_else(PoisonError::into_inner);
-            let tunnels = || backends.iter().flatten();
-            if tunnels().any(|tunnel| tunnel.is_shared()) {
-                tunnels().map(|tunnel| tunnel.taken_by(share)).sum()
-            } else {
-                share.streams.held()
-            }
-        };
-        is_used_up(taken, || self.room())
-    }
-
     /// A stream for a request of an address with that `share`, which came in on `shard`; at once or not
     /// at all.
     ///
     /// The backend with the fewest streams in flight gets it, another one at each turn among equals; of
-    /// its tunnels first those that the shard drives: another one's would cost a lock that two threads
+    /// its tunnels first those that the shard drives: another shard's would cost a lock that two threads
     /// want. Those in `avoid` come last: they refused the request, and being idle for that would be
     /// chosen again.
-    ///
-    /// # Errors
-    /// [`NoTunnel`].
     pub fn lease(
-        self: &Arc<Self>,
+        &self,
         share: &Arc<Share>,
         shard: usize,
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
-        if self.is_used_up(share, shard) {
+        let view = self.view(shard).ok_or(NoTunnel::Absent)?;
+        if has_its_part(&view, share) {
             return Err(NoTunnel::Full);
         }
-        let lease = match self.find(share, shard, avoid) {
-            Err(NoTunnel::Full) if !avoid.is_empty() => self.find(share, shard, &[])?,
-            found => found?,
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let lap = turn / view.len().max(1);
+        let free = turned(view.values(), turn).filter_map(|backend| {
+            let avoided = |it: &Tunnel| avoid.contains(&it.id);
+            let tunnels = turned(backend.iter(), lap).filter(|it| it.has_room());
+            let best = tunnels.min_by_key(|it| (avoided(it), it.shard != shard, it.in_flight()))?;
+            let in_flight: usize = backend.iter().map(|it| it.in_flight()).sum();
+            Some(((avoided(best), in_flight), best))
+        });
+        let Some((_, tunnel)) = free.min_by_key(|(rank, _)| *rank) else {
+            let any = view.values().flatten().any(|tunnel| !tunnel.is_draining());
+            return Err(match any {
+                true => NoTunnel::Full,
+                false if self.closed.load(Ordering::Relaxed) => NoTunnel::Moved,
+                false => NoTunnel::Absent,
+            });
         };
+        tunnel.enter(share);
+        let (share, permit) = (share.clone(), share.streams.permit());
+        let lease = Lease { tunnel: tunnel.clone(), share, permit };
         // Two threads may have looked before either took. What this one took is no longer among the free.
         let before = || {
-            let (room, free) = self.room();
+            let (room, free) = room(&view);
             (room, free.saturating_add(1))
         };
         let fits = !is_used_up(lease.permit.before, before);
         fits.then_some(lease).ok_or(NoTunnel::Full)
-    }
-
-    fn find(
-        self: &Arc<Self>,
-        share: &Arc<Share>,
-        shard: usize,
-        avoid: &[TunnelId],
-    ) -> Result<Lease, NoTunnel> {
-        let Some(view) = self.views.get(shard) else { return Err(NoTunnel::Absent) };
-        let backends = view.read().unwrap_or_else(PoisonError::into_inner);
-        let suits = |tunnel: &&Arc<Tunnel>| tunnel.has_room() && !avoid.contains(&tunnel.id);
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let lap = turn / backends.len().max(1);
-        let free = turned(&backends, turn)
-            .filter_map(|backend| Some((in_flight(backend), best(backend, (shard, lap), suits)?)));
-        if let Some((_, tunnel)) = free.min_by_key(|(in_flight, _)| *in_flight) {
-            tunnel.enter(share);
-            let (share, permit) = (share.clone(), share.streams.permit());
-            return Ok(Lease { tunnel: tunnel.clone(), share, permit });
-        }
-        let any = backends.iter().flatten().any(|tunnel| !tunnel.is_draining());
-        Err(match any {
-            true => NoTunnel::Full,
-            false if self.is_closed() => NoTunnel::Moved,
-            false => NoTunnel::Absent,
-        })
     }
 
     /// Like [`Pool::lease`], but waits a while: for room, and for a backend where the route says so.
@@ -298,7 +262,7 @@ impl Pool {
     /// [`NoTunnel::Absent`] at once or after the hold, [`NoTunnel::Full`] after the queue's time or
     /// beyond a queue of a thousand, [`NoTunnel::Moved`] if after a wait it has `moved`.
     pub async fn acquire(
-        self: &Arc<Self>,
+        &self,
         share: &Arc<Share>,
         shard: usize,
         avoid: &[TunnelId],
@@ -321,7 +285,7 @@ impl Pool {
                     let deadline = *held.get_or_insert_with(after(time));
                     self.hold(deadline, most, moved).await?;
                 }
-                // Who waited may be somebody else's by now.
+                // After the wait the host and path may lead elsewhere.
                 _ if (queued.is_some() || held.is_some()) && moved() => {
                     return Err(NoTunnel::Moved);
                 }
@@ -339,7 +303,9 @@ impl Pool {
     ) -> Result<(), NoTunnel> {
         let _permit = self.held.take(most).ok_or(NoTunnel::Absent)?;
         let over = |tunnels: &[Arc<Tunnel>]| {
-            self.is_closed() || moved() || tunnels.iter().any(|tunnel| !tunnel.is_draining())
+            self.closed.load(Ordering::Relaxed)
+                || moved()
+                || tunnels.iter().any(|tunnel| !tunnel.is_draining())
         };
         timeout_at(deadline, self.until(over)).await.map_err(|_| NoTunnel::Absent)?;
         if moved() { Err(NoTunnel::Moved) } else { Ok(()) }
@@ -355,7 +321,6 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The tunnel that it is a part of.
     pub fn tunnel(&self) -> &Arc<Tunnel> {
         &self.tunnel
     }
@@ -369,11 +334,6 @@ impl Lease {
     pub fn yields(&self, most: usize) -> bool {
         self.tunnel.tally.yields(&self.share, most)
     }
-
-    /// A handle to open the stream with.
-    pub fn sender(&self) -> SendRequest<Bytes> {
-        self.tunnel.sender.clone()
-    }
 }
 
 impl Drop for Lease {
@@ -382,5 +342,30 @@ impl Drop for Lease {
     }
 }
 
-/// A visitor waits about this long before he reloads, which would only lengthen the queue.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Streams that all tunnels together have room for, and how many of them are free.
+fn room(backends: &Backends) -> (usize, usize) {
+    let live = backends.values().flatten().filter(|tunnel| !tunnel.is_draining());
+    live.map(|tunnel| (tunnel.allowed(), tunnel.in_flight())).fold((0, 0), |sum, of| {
+        (sum.0.saturating_add(of.0), sum.1.saturating_add(of.0.saturating_sub(of.1)))
+    })
+}
+
+/// Whether an address has its part of these tunnels. What it took of them by way of another pool
+/// counts: a backend's routes are one backend.
+fn has_its_part(backends: &Backends, share: &Share) -> bool {
+    let tunnels = || backends.values().flatten();
+    let taken = match tunnels().any(|tunnel| tunnel.is_shared()) {
+        true => tunnels().map(|tunnel| tunnel.taken_by(share)).sum(),
+        false => share.streams.held(),
+    };
+    is_used_up(taken, || room(backends))
+}
+
+/// All of them, beginning with another one at each turn.
+fn turned<I: Iterator + ExactSizeIterator + Clone>(
+    items: I,
+    turn: usize,
+) -> impl Iterator<Item = I::Item> {
+    let count = items.len();
+    items.cycle().skip(turn % count.max(1)).take(count)
+}

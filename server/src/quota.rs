@@ -1,6 +1,6 @@
-//! What is held, by whom, and how much of it anybody may hold: connections, streams, attempts, webhooks.
+//! Limits of what an address or a credential may hold: connections, streams, attempts, webhooks.
 //!
-//! Invariant: whatever is taken is given back by a drop, and one subscriber counts as one: an IPv4 address, or a
+//! Invariant: what is taken is given back by a drop, and a subscriber counts once: an IPv4 address, or a
 //! whole /64 of IPv6.
 
 mod attempts;
@@ -12,16 +12,18 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::time::Instant;
 
 pub use attempts::Attempts;
 pub(crate) use connections::{ConnectionLimit, ConnectionPermit};
 pub(crate) use share::Share;
-pub(crate) use share::{SMALL, Shares, Tally, is_used_up};
+pub(crate) use share::{SMALL, Tally, is_used_up};
 
-/// The address that counts for another one: one subscriber has a whole /64 of IPv6.
+/// The address that an address is counted as: one subscriber has a whole /64 of IPv6.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
@@ -29,7 +31,6 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A count of permits.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge(Arc<Count>);
 
@@ -40,18 +41,15 @@ struct Count {
 }
 
 impl Gauge {
-    /// How many permits there are.
     pub fn held(&self) -> usize {
         self.0.held.load(Ordering::SeqCst)
     }
 
-    /// One more.
     pub fn permit(&self) -> Permit {
         let before = self.0.held.fetch_add(1, Ordering::SeqCst);
         Permit { gauge: self.clone(), before }
     }
 
-    /// One more, unless there are `most`.
     pub fn take(&self, most: usize) -> Option<Permit> {
         let permit = self.permit();
         (permit.before < most).then_some(permit)
@@ -90,23 +88,19 @@ impl<K, const N: usize> Default for Counter<K, N> {
 }
 
 impl<K: Eq + Hash, const N: usize> Counter<K, N> {
-    /// What a key holds.
     pub(crate) fn of(&self, key: &K) -> [usize; N] {
         self.0.get(key).copied().unwrap_or([0; N])
     }
 
-    /// What each key holds.
     pub(crate) fn all(&self) -> impl Iterator<Item = &[usize; N]> {
         self.0.values()
     }
 
-    /// It holds more.
     pub(crate) fn add(&mut self, key: K, more: [usize; N]) {
         let held = self.0.entry(key).or_insert([0; N]);
         held.iter_mut().zip(more).for_each(|(held, more)| *held = held.saturating_add(more));
     }
 
-    /// It gives some back.
     pub(crate) fn sub(&mut self, key: &K, less: [usize; N]) {
         let Some(held) = self.0.get_mut(key) else { return };
         held.iter_mut().zip(less).for_each(|(held, less)| *held = held.saturating_sub(less));
@@ -114,15 +108,9 @@ impl<K: Eq + Hash, const N: usize> Counter<K, N> {
             self.0.remove(key);
         }
     }
-
-    /// Whether nothing is held by any.
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
-/// Values by key, each for as long as anybody has it. Those that nobody has any more are looked for only when there
+/// Values by key, each for as long as it is referenced elsewhere. The others are looked for only when there
 /// are twice as many as were in use.
 #[derive(Debug)]
 pub(crate) struct InUse<K, V> {
@@ -137,7 +125,7 @@ impl<K, V> Default for InUse<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> InUse<K, V> {
-    /// The value of a key, made if nobody has it.
+    /// The value of a key, made if there is none.
     pub(crate) fn of(&mut self, key: &K, make: impl FnOnce() -> Arc<V>) -> Arc<V> {
         if let Some(known) = self.known.get(key) {
             return known.clone();
@@ -151,19 +139,47 @@ impl<K: Clone + Eq + Hash, V> InUse<K, V> {
         value
     }
 
-    /// Forgets one, whoever has it.
+    /// Forgets one, though it is in use.
     pub(crate) fn remove(&mut self, key: &K) -> Option<Arc<V>> {
         self.known.remove(key)
     }
 
-    /// Forgets those that aren't to be kept, whoever has them.
+    /// Forgets those that aren't to be kept, though they are in use.
     pub(crate) fn retain(&mut self, keep: impl FnMut(&K, &mut Arc<V>) -> bool) {
         self.known.retain(keep);
     }
 }
 
-/// Values that nobody has and that are remembered all the same.
+/// Values that aren't in use and are remembered all the same.
 const KEPT: usize = 1024;
+
+/// Keys that were noted in the last `SECONDS`. Of more than `MOST` the oldest is forgotten.
+#[derive(Debug)]
+pub(crate) struct Recent<K, const MOST: usize, const SECONDS: u64>(HashMap<K, Instant>);
+
+impl<K, const MOST: usize, const SECONDS: u64> Default for Recent<K, MOST, SECONDS> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Clone + Eq + Hash, const MOST: usize, const SECONDS: u64> Recent<K, MOST, SECONDS> {
+    pub(crate) fn note(&mut self, key: K) {
+        if self.0.len() >= MOST && !self.0.contains_key(&key) {
+            let oldest = self.0.iter().min_by_key(|(_, at)| **at).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| self.0.remove(&oldest));
+        }
+        self.0.insert(key, Instant::now());
+    }
+
+    pub(crate) fn has(&self, key: &K) -> bool {
+        self.0.get(key).is_some_and(|at| at.elapsed() < Duration::from_secs(SECONDS))
+    }
+
+    pub(crate) fn forget(&mut self, key: &K) {
+        self.0.remove(key);
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -177,7 +193,7 @@ mod tests {
         counter.sub(&"a", [1, 10]);
         assert_eq!((counter.of(&"a"), counter.of(&"b")), ([1, 0], [0, 0]));
         counter.sub(&"a", [1, 0]);
-        assert!(counter.is_empty());
+        assert!(counter.all().next().is_none());
     }
 
     #[test]
@@ -188,6 +204,26 @@ mod tests {
         drop(one);
         assert_eq!(gauge.held(), 1);
         assert!(gauge.take(2).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_noted_is_known_for_a_while_and_the_oldest_is_forgotten_first() {
+        let mut recent = Recent::<_, 3, 60>::default();
+        for key in 0..4 {
+            recent.note(key);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!([0, 1, 2, 3].map(|key| recent.has(&key)), [false, true, true, true]);
+        recent.note(1);
+        recent.note(4);
+        assert_eq!([1, 2, 3, 4].map(|key| recent.has(&key)), [true, false, true, true]);
+        tokio::time::advance(Duration::from_secs(59)).await;
+        recent.note(4);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!([1, 3, 4].map(|key| recent.has(&key)), [false, false, true]);
+        recent.forget(&4);
+        assert!(!recent.has(&4));
+        assert_eq!(recent.0.len(), 2, "bounded");
     }
 
     #[test]

@@ -1,39 +1,40 @@
-//! Everybody who is in: the live tunnels, and the policy by which they are.
+//! The live tunnels, and the policy in force.
 //!
-//! Invariant: a tunnel stands in the pools of exactly those routes that the policy in force grants it,
+//! Invariant: a tunnel is in the pools of exactly those routes that the policy in force grants it,
 //! whichever of the two came last; so joining and the policy's exchange exclude each other.
 
-mod replaced;
-mod succession;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use log::{info, warn};
 use ptth_link::h2::goaway::{REPLACED, WITHDRAWN};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::config::WhenTaken;
 use crate::fallback::Fallbacks;
-use crate::identity::{Grant, Identity};
+use crate::identity::{Grant, Identity, Key};
 use crate::live::{Tunnel, TunnelId};
 use crate::policy::{Policy, Route};
-use crate::quota::{Gauge, Permit};
+use crate::pool::Patience;
+use crate::quota::{Gauge, Permit, Recent};
 use crate::router::RouteId;
-
-use replaced::Replaced;
-use succession::Succession;
 
 /// The tunnels of the whole gateway.
 #[derive(Debug)]
 pub struct Registry {
     policy: RwLock<Arc<Policy>>,
     members: Mutex<Members>,
+    /// Told when a tunnel comes or goes.
     changed: Notify,
     /// Tunnels that one credential may have on one route.
     most: usize,
-    succession: Succession,
+    /// If this process took over from another one, the end of the time in which its backends are expected.
+    expected: OnceLock<Instant>,
     /// The origins in the place of backends that are away.
     pub(crate) fallbacks: Fallbacks,
     /// Tunnels of each shard, from the end of their TLS handshake on.
@@ -44,61 +45,66 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Members {
     present: BTreeMap<TunnelId, Member>,
-    /// The tunnels that had to leave a route to another backend; the first has it again when nobody else does.
-    losers: HashMap<RouteId, BTreeSet<TunnelId>>,
-    replaced: Replaced,
+    /// The tunnels that lost a route to another backend; the first has it again when no other backend does.
+    losers: Losers,
+    /// Backends that another one replaced, and that may not take the route back at once. Our own client ends when it is
+    /// told so; another program dials again, and would replace the backend that replaced it, and so on for ever.
+    replaced: Recent<Replaced, MOST_REPLACED, MEMORY>,
     /// Tunnels that another one of the same process replaced, as long as they last.
     leaving: Vec<Weak<Tunnel>>,
 }
 
-/// A tunnel, and where it stands.
+/// A tunnel, and exactly those routes whose pools it is in.
 #[derive(Debug)]
 struct Member {
     tunnel: Arc<Tunnel>,
-    routes: ByPool,
-    /// Those of its routes that another backend took from it.
-    lost: HashSet<RouteId>,
+    /// By the addresses of their pools in memory, to be found among thousands.
+    routes: HashMap<usize, Arc<Route>>,
 }
 
-/// Routes by the addresses of their pools in memory, to be found among thousands.
-type ByPool = HashMap<usize, Arc<Route>>;
+/// A route, and the backend that lost it: with an empty instance, known by its key alone.
+type Replaced = (RouteId, Option<Key>, String);
+
+fn replaced(route: &Route, who: &Identity) -> Replaced {
+    (route.id.clone(), who.key, who.instance.clone())
+}
+
+type Losers = HashMap<RouteId, BTreeSet<TunnelId>>;
 
 fn key(route: &Route) -> usize {
     Arc::as_ptr(&route.pool) as usize
 }
 
-fn by_pool(routes: Vec<Arc<Route>>) -> ByPool {
-    routes.into_iter().map(|route| (key(&route), route)).collect()
-}
-
 impl Member {
-    /// Has it stand in the pools of `routes` and in no others.
-    fn stand(&mut self, routes: Vec<Arc<Route>>) {
-        let before = std::mem::replace(&mut self.routes, by_pool(routes));
+    /// Puts it into the pools of `routes`, and takes it out of all others.
+    fn set_routes(&mut self, routes: Vec<Arc<Route>>) {
+        let routes = routes.into_iter().map(|route| (key(&route), route)).collect();
+        let before = std::mem::replace(&mut self.routes, routes);
         let left = before.iter().filter(|(key, _)| !self.routes.contains_key(key));
-        left.for_each(|(_, route)| route.pool.remove(self.tunnel.id));
-        self.routes.values().for_each(|route| route.pool.add(&self.tunnel));
+        left.for_each(|(_, route)| route.pool.remove(&self.tunnel));
+        let joined = self.routes.iter().filter(|(key, _)| !before.contains_key(key));
+        joined.for_each(|(_, route)| route.pool.add(&self.tunnel));
     }
 
-    /// Has it leave where `policy` lets it stand no longer.
+    /// Takes it out of the pools that `policy` doesn't grant it any more.
     fn shrink(&mut self, policy: &Policy) {
         let mut granted = policy.judge(&self.tunnel);
         granted.retain(|route| self.routes.contains_key(&key(route)));
-        self.stand(granted);
+        self.set_routes(granted);
     }
 
-    /// Has it stand where `policy` lets it, but for what it lost.
-    fn sort(&mut self, policy: &Policy) {
+    /// Puts it where `policy` grants it, but for the routes that it lost.
+    fn sort(&mut self, policy: &Policy, losers: &Losers) {
         let mut granted = policy.judge(&self.tunnel);
-        granted.retain(|route| !self.lost.contains(&route.id));
-        self.stand(granted);
+        granted.retain(|it| losers.get(&it.id).is_none_or(|lost| !lost.contains(&self.tunnel.id)));
+        self.set_routes(granted);
     }
 }
 
 impl Members {
-    /// Has every tunnel leave a route whose place `tunnel` takes there.
-    fn make_way(&mut self, route: &Route, tunnel: &Tunnel) {
-        self.replaced.forget(&route.id, &tunnel.identity);
+    /// Takes out of a route every tunnel that `tunnel` replaces there.
+    fn replace(&mut self, route: &Route, tunnel: &Tunnel) {
+        self.replaced.forget(&replaced(route, &tunnel.identity));
         let replaces = route.when_taken == WhenTaken::Replace;
         let others =
             if replaces { route.pool.all() } else { route.pool.siblings(&tunnel.identity) };
@@ -110,10 +116,9 @@ impl Members {
                 info!("tunnel: {} replaced by {}", it.id, tunnel.id);
                 it.drain();
                 self.leaving.push(Arc::downgrade(&it));
-                self.present
-                    .get_mut(&it.id)
-                    .into_iter()
-                    .for_each(|member| member.stand(Vec::new()));
+                if let Some(member) = self.present.get_mut(&it.id) {
+                    member.set_routes(Vec::new());
+                }
             } else if replaces && !it.identity.is_same_backend(&tunnel.identity) {
                 let (old, new, id) = (it.id, tunnel.id, &route.id);
                 info!("tunnel: {old} replaced by {new}, of another backend, {id}");
@@ -124,50 +129,73 @@ impl Members {
 
     /// Takes a route from a tunnel.
     fn lose(&mut self, route: &Route, tunnel: &Tunnel) {
-        self.replaced.note(&route.id, &tunnel.identity);
+        self.replaced.note(replaced(route, &tunnel.identity));
         let Some(member) = self.present.get_mut(&tunnel.id) else { return };
-        member.lost.insert(route.id.clone());
         self.losers.entry(route.id.clone()).or_default().insert(tunnel.id);
-        member.routes.remove(&key(route));
-        route.pool.remove(tunnel.id);
+        member.routes.remove(&key(route)).iter().for_each(|it| it.pool.remove(tunnel));
         if member.routes.is_empty() {
             tunnel.dismiss(REPLACED, "another backend took this name over");
         }
     }
 
-    /// Takes a tunnel out. What nobody serves then falls back to the first that had to leave it.
+    /// Takes a tunnel out. A route without a tunnel then falls back to the first one that lost it.
     fn leave(&mut self, id: TunnelId, policy: &Policy) {
-        let Some(mut member) = self.present.remove(&id) else { return };
-        let served = std::mem::take(&mut member.routes);
-        served.values().for_each(|route| route.pool.remove(id));
-        for route in &member.lost {
-            if let Some(losers) = self.losers.get_mut(route) {
-                losers.remove(&id);
-            }
-        }
-        let left: Vec<_> = served.values().map(|route| &route.id).collect();
-        let left = || left.iter().copied().chain(member.tunnel.grants.iter().map(Grant::route));
-        let mut heirs = BTreeSet::new();
-        for id in left() {
-            let free = !policy.has_backend(id);
-            let first = self.losers.get_mut(id).filter(|_| free).and_then(BTreeSet::pop_first);
-            if self.losers.get(id).is_some_and(BTreeSet::is_empty) {
-                self.losers.remove(id);
-            }
-            if let Some(heir) = first.and_then(|first| self.present.get_mut(&first)) {
-                heir.lost.remove(id);
-                heirs.insert(heir.tunnel.id);
-            }
-        }
+        let Some(member) = self.present.remove(&id) else { return };
+        let served = || member.routes.values();
+        served().for_each(|route| route.pool.remove(&member.tunnel));
+        let granted = member.tunnel.grants.iter().map(Grant::route);
+        let left: HashSet<_> = granted.chain(served().map(|route| &route.id)).collect();
+        self.losers.retain(|_, losers| {
+            losers.remove(&id);
+            !losers.is_empty()
+        });
         // Each once, however many routes it has again.
-        for heir in heirs {
-            self.present.get_mut(&heir).into_iter().for_each(|heir| heir.sort(policy));
+        let mut successors = BTreeSet::new();
+        for id in left.iter().filter(|id| !policy.has_backend(id)) {
+            successors.extend(self.losers.get_mut(*id).and_then(BTreeSet::pop_first));
         }
-        left().for_each(|id| policy.forget(id));
+        for successor in successors {
+            if let Some(successor) = self.present.get_mut(&successor) {
+                successor.sort(policy, &self.losers);
+            }
+        }
+        left.into_iter().for_each(|id| policy.forget(id));
     }
 
-    /// Whether a credential has all the tunnels on one of the routes that it may have, but for those that `tunnel`
-    /// replaces; or as many that were replaced and still carry something.
+    /// Puts every tunnel where `policy` grants it, and drains those that it grants nothing.
+    fn sort(&mut self, policy: &Policy) {
+        for member in self.present.values_mut() {
+            member.sort(policy, &self.losers);
+            let tunnel = &member.tunnel;
+            if member.routes.is_empty() && !tunnel.is_draining() {
+                warn!("tunnel: {} drained: its credential was withdrawn", tunnel.id);
+                tunnel.dismiss(WITHDRAWN, "the credential was withdrawn, or its names were");
+            }
+        }
+        policy.tidy();
+    }
+
+    /// The tunnels of other backends that keep a route from a backend, if they answer.
+    fn keepers(&mut self, route: &Route, identity: &Identity) -> Vec<Arc<Tunnel>> {
+        let entry = replaced(route, identity);
+        let bars = match route.when_taken {
+            WhenTaken::Balance => false,
+            WhenTaken::Reject => true,
+            // A backend without a key can't be recognized.
+            WhenTaken::Replace => identity.key.is_some() && self.replaced.has(&entry),
+        };
+        let mut rivals = if bars { route.pool.rivals(identity) } else { Vec::new() };
+        if let (WhenTaken::Reject, Some(wide)) = (route.when_taken, &route.wide) {
+            rivals.extend(wide.rivals(identity));
+        }
+        if !rivals.is_empty() && route.when_taken == WhenTaken::Replace {
+            self.replaced.note(entry);
+        }
+        rivals
+    }
+
+    /// Whether a credential has as many tunnels on one of the routes as it may have, without those that a tunnel of
+    /// `identity` replaces; or as many that were replaced and still carry something.
     fn is_full(&mut self, routes: &[Arc<Route>], identity: &Identity, most: usize) -> bool {
         self.leaving.retain(|it| it.upgrade().is_some_and(|it| it.in_flight() > 0));
         let leaving = self.leaving.iter().filter_map(Weak::upgrade);
@@ -187,14 +215,14 @@ impl Members {
 }
 
 impl Registry {
-    /// Nobody yet, on that many shards; a credential may have `most` tunnels on one route.
+    /// No tunnel yet, on that many shards; a credential may have `most` tunnels on one route.
     pub fn new(policy: Policy, shards: usize, most: usize) -> Arc<Self> {
         Arc::new(Self {
             policy: RwLock::new(Arc::new(policy)),
             members: Mutex::default(),
             changed: Notify::new(),
             most,
-            succession: Succession::default(),
+            expected: OnceLock::new(),
             fallbacks: Fallbacks::new(shards),
             booked: Mutex::new((0..shards).map(|_| Gauge::default()).collect()),
         })
@@ -205,11 +233,24 @@ impl Registry {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Has requests wait for the backends of the process before this one.
+    pub fn expect_backends(&self) {
+        let _ = self.expected.set(Instant::now() + SUCCESSION);
+    }
+
+    /// How long a request waits for a route.
+    pub(crate) fn patience(&self, route: &Route) -> Patience {
+        let left = self.expected.get().map(|until| until.saturating_duration_since(Instant::now()));
+        let expecting = left.filter(|left| !left.is_zero()).map(|left| (left, EXPECTING));
+        let hold = route.hold.map(|hold| (hold.time, hold.requests)).or(expecting);
+        Patience { queue: route.queue, hold }
+    }
+
     /// Waits until `holds` of the tunnels. Cancel safe.
     pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
         loop {
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
+            // Made before the look, it misses no change after it.
+            let changed = self.changed.notified();
             if holds(&self.all()) {
                 return;
             }
@@ -222,11 +263,11 @@ impl Registry {
         self.lock().present.values().map(|member| member.tunnel.clone()).collect()
     }
 
-    /// The tunnels that would keep one of these routes from a backend, if they answer.
+    /// The same for the routes of all these grants.
     pub fn keepers(&self, identity: &Identity, grants: &[Grant]) -> Vec<Arc<Tunnel>> {
         let mut members = self.lock();
         let routes = self.policy().granted(grants);
-        routes.iter().flat_map(|route| members.replaced.keepers(route, identity)).collect()
+        routes.iter().flat_map(|route| members.keepers(route, identity)).collect()
     }
 
     /// Whether a backend has all the tunnels on one of these routes that its credential may have.
@@ -236,64 +277,51 @@ impl Registry {
         members.is_full(&routes, identity, self.most)
     }
 
-    /// Lets a tunnel take requests for its routes. One of the same credential and name is replaced at
-    /// once, and told: after a network change nobody waits for the dead one to be found dead.
+    /// Lets a tunnel take requests for its routes. One of the same credential and name is replaced at once, and told:
+    /// after a network change no request waits until the dead one is found dead.
     ///
     /// # Errors
     /// [`Turned`]: what was true when it was admitted no longer is.
     pub fn enroll(self: &Arc<Self>, tunnel: &Arc<Tunnel>) -> Result<Registration, Turned> {
-        let mut members = self.lock();
-        let policy = self.policy();
-        let joined = self.join(&mut members, tunnel, policy.judge(tunnel));
-        if joined.is_err() {
-            // What began to exist for it.
+        let (mut members, policy) = (self.lock(), self.policy());
+        let (routes, identity) = (policy.judge(tunnel), &tunnel.identity);
+        let turned = if routes.is_empty() {
+            Some(Turned::Withdrawn)
+        } else if routes.iter().any(|route| !members.keepers(route, identity).is_empty()) {
+            Some(Turned::Taken)
+        } else {
+            members.is_full(&routes, identity, self.most).then_some(Turned::Full)
+        };
+        if let Some(turned) = turned {
+            // Routes that were made for it.
             tunnel.grants.iter().for_each(|grant| policy.forget(grant.route()));
+            return Err(turned);
         }
-        joined
-    }
-
-    fn join(
-        self: &Arc<Self>,
-        members: &mut Members,
-        tunnel: &Arc<Tunnel>,
-        routes: Vec<Arc<Route>>,
-    ) -> Result<Registration, Turned> {
-        if routes.is_empty() {
-            return Err(Turned::Withdrawn);
-        }
-        let identity = &tunnel.identity;
-        if routes.iter().any(|route| !members.replaced.keepers(route, identity).is_empty()) {
-            return Err(Turned::Taken);
-        }
-        if members.is_full(&routes, identity, self.most) {
-            return Err(Turned::Full);
-        }
-        routes.iter().for_each(|route| members.make_way(route, tunnel));
-        let (routes_of, lost) = (ByPool::new(), HashSet::new());
-        let mut member = Member { tunnel: tunnel.clone(), routes: routes_of, lost };
-        member.stand(routes);
+        routes.iter().for_each(|route| members.replace(route, tunnel));
+        let mut member = Member { tunnel: tunnel.clone(), routes: HashMap::new() };
+        member.set_routes(routes);
         members.present.insert(tunnel.id, member);
         self.changed.notify_waiters();
         Ok(Registration { registry: self.clone(), tunnel: tunnel.clone() })
     }
 
     /// Puts another policy in force. Tunnels that it grants something live on; the others finish what
-    /// they do, and are told why. Requests that wait go on to wait, unless what they wait for is no more.
+    /// they do, and are told why. Requests that wait go on to wait, unless their route is no more.
     pub fn swap(&self, policy: Policy) {
         let mut members = self.lock();
         let policy = Arc::new(policy);
-        // Before any request goes by the policy: none is to meet who isn't in it.
+        // Before any request goes by the policy: none may meet a tunnel that the policy doesn't admit.
         members.present.values_mut().for_each(|member| member.shrink(&policy));
         let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, policy.clone());
         drop(current);
         old.close(&policy);
-        sort(&mut members, &policy);
+        members.sort(&policy);
     }
 
     /// Judges every tunnel again: the keys that the policy goes by have changed.
     pub fn judge(&self) {
-        sort(&mut self.lock(), &self.policy());
+        self.lock().sort(&self.policy());
     }
 
     /// The shard that drives the fewest tunnels, those on their way there included; `near` if it is
@@ -312,43 +340,12 @@ impl Registry {
 /// Why a tunnel that was admitted can't join after all.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Turned {
-    /// Another backend came first, and keeps its place.
+    /// Another backend came first, and keeps the route.
     Taken,
     /// Its credential has all the tunnels that it may have.
     Full,
     /// A new policy grants it nothing.
     Withdrawn,
-}
-
-fn sort(members: &mut Members, policy: &Policy) {
-    for member in members.present.values_mut() {
-        member.sort(policy);
-        let tunnel = &member.tunnel;
-        if member.routes.is_empty() && !tunnel.is_draining() {
-            warn!("tunnel: {} drained: its credential was withdrawn", tunnel.id);
-            tunnel.dismiss(WITHDRAWN, "the credential was withdrawn, or its names were");
-        }
-    }
-    policy.tidy();
-}
-
-impl Replaced {
-    /// The tunnels of others that keep a route from a backend, if they answer.
-    fn keepers(&mut self, route: &Route, identity: &Identity) -> Vec<Arc<Tunnel>> {
-        let bars = match route.when_taken {
-            WhenTaken::Balance => false,
-            WhenTaken::Reject => true,
-            WhenTaken::Replace => self.has(&route.id, identity),
-        };
-        let mut rivals = if bars { route.pool.rivals(identity) } else { Vec::new() };
-        if let (WhenTaken::Reject, Some(wide)) = (route.when_taken, &route.wide) {
-            rivals.extend(wide.rivals(identity));
-        }
-        if !rivals.is_empty() && route.when_taken == WhenTaken::Replace {
-            self.note(&route.id, identity);
-        }
-        rivals
-    }
 }
 
 /// Proof that a tunnel takes requests. Dropping it takes the tunnel out of all pools.
@@ -359,16 +356,18 @@ pub struct Registration {
     tunnel: Arc<Tunnel>,
 }
 
-impl Registration {
-    /// Wakes those who wait for room: the backend allows more streams than before.
-    pub fn note_room(&self) {
-        self.tunnel.note_room();
-    }
-}
-
 impl Drop for Registration {
     fn drop(&mut self) {
         self.registry.lock().leave(self.tunnel.id, &self.registry.policy());
         self.registry.changed.notify_waiters();
     }
 }
+
+/// Clients are back within two seconds of a gateway.
+const SUCCESSION: Duration = Duration::from_secs(10);
+/// Requests that wait for a route's backend then.
+const EXPECTING: usize = 1000;
+/// Longer than any backend waits before it dials again, in seconds; each attempt begins it anew.
+const MEMORY: u64 = 60;
+/// Each entry is a backend that was admitted, so filling this needs a credential.
+const MOST_REPLACED: usize = 1024;

@@ -1,12 +1,13 @@
-//! Streams that nobody wants any more, until they may be reset.
+//! Streams that were given up, until they may be reset.
 //!
 //! A backend counts the resets that it receives and may end the whole tunnel for too many (Node: 1,000 at
-//! once and 33 a second). Visitors who come and go by the thousand must not be able to make that happen:
+//! once and 33 a second). Visitors that come and go by the thousand must not be able to make that happen:
 //! what exceeds the rate waits here, unread, and is reset as the rate allows.
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -17,43 +18,37 @@ pub struct ResetLimiter(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     deferred: VecDeque<Deferred>,
-    tokens: f64,
-    filled: Instant,
-    burst: f64,
-    rate: f64,
+    /// When all resets so far are paid for, one an `interval`.
+    paid: Instant,
+    burst: u32,
+    interval: Duration,
     closed: bool,
 }
 
-/// A stream's handles, whatever they are: dropping them resets it.
+/// A stream's handles: dropping them resets it.
 pub(crate) type Deferred = Box<dyn Any + Send>;
 
 impl ResetLimiter {
     /// `ours`: the other end is our own client, which sets itself no limit below its number of streams.
     pub fn new(ours: bool) -> Self {
-        let (burst, rate) = if ours { (OUR_BURST, OUR_RATE) } else { (BURST, RATE) };
-        Self(Mutex::new(Inner {
-            deferred: VecDeque::new(),
-            tokens: burst,
-            filled: Instant::now(),
-            burst,
-            rate,
-            closed: false,
-        }))
+        let (burst, interval) = if ours { OURS } else { FOREIGN };
+        let (deferred, paid) = (VecDeque::new(), Instant::now());
+        Self(Mutex::new(Inner { deferred, paid, burst, interval, closed: false }))
     }
 
     /// Resets the stream now if the rate allows, else later.
     pub fn defer(&self, stream: Deferred) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         if !inner.closed && (!inner.deferred.is_empty() || !inner.take()) {
             inner.deferred.push_back(stream);
         }
         // Otherwise it is dropped at the end of this function, after the lock.
     }
 
-    /// The tunnel is no more: nothing has to wait. What was deferred holds the tunnel, which holds this, so
-    /// that without a word neither would ever be freed.
+    /// The tunnel ended: nothing has to wait. What was deferred holds the tunnel, which holds this, so without this
+    /// call neither would ever be freed.
     pub fn close(&self) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         inner.closed = true;
         let deferred = std::mem::take(&mut inner.deferred);
         drop(inner);
@@ -61,42 +56,41 @@ impl ResetLimiter {
         drop(deferred);
     }
 
-    /// Resets those whose time has come; true while some are left. To be called every second or so.
-    pub fn release(&self) -> bool {
+    /// Resets the streams that the rate allows by now. To be called every second or so.
+    pub fn release(&self) {
         let mut due = Vec::new();
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         while !inner.deferred.is_empty() && inner.take() {
             due.extend(inner.deferred.pop_front());
         }
-        !inner.deferred.is_empty()
+        // They are dropped after the lock, in the reverse order of declaration.
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
     fn take(&mut self) -> bool {
         let now = Instant::now();
-        let earned = (now - self.filled).as_secs_f64() * self.rate;
-        self.tokens = (self.tokens + earned).min(self.burst);
-        self.filled = now;
-        let allowed = self.tokens >= 1.0;
+        let paid = self.paid.max(now) + self.interval;
+        let allowed = paid <= now + self.interval * self.burst;
         if allowed {
-            self.tokens -= 1.0;
+            self.paid = paid;
         }
         allowed
     }
 }
 
-/// Below Node's defaults, the strictest of the servers that can be a backend.
-const BURST: f64 = 800.0;
-const RATE: f64 = 30.0;
-/// Our client's accept loop keeps up with any rate; the burst stays below what it lets pend.
-const OUR_BURST: f64 = 8_000.0;
-const OUR_RATE: f64 = 50_000.0;
+/// Below Node's defaults, the strictest of the servers that can be a backend: 800 at once and 30 a second.
+const FOREIGN: (u32, Duration) = (800, Duration::from_nanos(1_000_000_000 / 30));
+/// Our client's accept loop keeps up with any rate, here 50,000 a second; the burst stays below what it lets pend.
+const OURS: (u32, Duration) = (8_000, Duration::from_micros(20));
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -125,11 +119,11 @@ mod tests {
         let reset = |alive: &Arc<()>| 5000 - (Arc::strong_count(alive) - 1);
         assert_eq!(reset(&alive), 800);
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(reset_limiter.release());
+        reset_limiter.release();
         assert_eq!(reset(&alive), 1100);
-        tokio::time::advance(Duration::from_secs(200)).await;
-        while reset_limiter.release() {
+        for _ in 0..20 {
             tokio::time::advance(Duration::from_secs(10)).await;
+            reset_limiter.release();
         }
         assert_eq!(reset(&alive), 5000, "every stream is reset in the end");
     }

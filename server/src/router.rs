@@ -5,14 +5,13 @@
 //!
 //! The host decides first and alone, as with nginx's server blocks: an exact name beats a wildcard,
 //! a longer wildcard a shorter one, and `*` comes last. Only within that host the longest path
-//! prefix wins; if none fits there, nothing does. A fall back to a wider host would hand requests
-//! for one's own name to somebody else whenever a path was forgotten.
+//! prefix wins; if none fits there, nothing does. A fall back to a wider host would hand the requests
+//! for one backend's name to another backend whenever a path was forgotten.
 //!
 //! Paths are compared byte for byte. Nothing is percent-decoded and no `..` resolved: the origin
 //! gets what the visitor wrote, so what is matched must be what the origin will read.
 
 mod host;
-mod id;
 #[cfg(test)]
 mod tests;
 
@@ -21,31 +20,20 @@ use std::collections::HashMap;
 
 use http::uri::PathAndQuery;
 
-pub use host::HostPattern;
-pub(crate) use host::PatternError;
+pub use host::{HostPattern, RouteId};
 pub(crate) use host::{exact, is_label};
-pub use id::RouteId;
 
 /// Routes by host and path.
 #[derive(Clone, Debug)]
 pub(crate) struct Table<T> {
     /// By host in lower case, `[address]`, `.suffix` of a wildcard, and `*`.
     hosts: HashMap<Box<str>, Paths<T>>,
-    /// Labels of the longest wildcard: no longer suffix of a host need be looked up.
+    /// Labels of the longest wildcard: no longer suffix of a host is looked up.
     deepest: usize,
 }
 
 /// The routes of one host, the longest prefix first.
 type Paths<T> = Vec<(Box<str>, T)>;
-
-/// A route that fits.
-#[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Found<'a, T> {
-    /// What the table holds for it.
-    pub value: &'a T,
-    /// How many bytes of the path its prefix is; 0 for `/`, which there is no use in stripping.
-    pub prefix: usize,
-}
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
@@ -81,19 +69,17 @@ impl<T> Table<T> {
         }
     }
 
-    /// The route for a Host or `:authority`, whose port counts for nothing, and a path with or
-    /// without its query.
-    pub(crate) fn find(&self, host: &str, path: &str) -> Option<Found<'_, T>> {
-        let paths = self.paths(host)?;
-        paths.iter().find_map(|(prefix, value)| {
+    /// The route for a Host or `:authority`, whose port is ignored, and a path with or without its query; and the
+    /// length of the route's prefix in bytes, 0 for `/`.
+    pub(crate) fn find(&self, host: &str, path: &str) -> Option<(&T, usize)> {
+        self.paths(host)?.iter().find_map(|(prefix, value)| {
             let rest = path.strip_prefix(&**prefix)?;
-            let whole =
-                prefix.is_empty() || matches!(rest.bytes().next(), None | Some(b'/' | b'?'));
-            whole.then_some(Found { value, prefix: prefix.len() })
+            let whole = prefix.is_empty() || rest.is_empty() || rest.starts_with(['/', '?']);
+            whole.then_some((value, prefix.len()))
         })
     }
 
-    /// All routes of a host, whatever their paths: those that its visitors may come to.
+    /// All routes of a host, whatever their paths.
     pub(crate) fn at(&self, host: &str) -> impl Iterator<Item = &T> {
         self.paths(host).into_iter().flatten().map(|(_, value)| value)
     }

@@ -30,7 +30,7 @@ pub struct Shared {
     /// Failed admissions, by address.
     pub attempts: Arc<Attempts>,
     /// How many connections there may be.
-    pub connections: ConnectionLimit,
+    pub connections: Arc<ConnectionLimit>,
     /// How long and how many.
     pub limits: Limits,
     /// The proxies that are believed.

@@ -6,7 +6,7 @@ use ptth_link::settings::{List, Prefix, Scalar};
 use super::route::{NameGrant, Names};
 use super::routes::{NOBODY, Read, Reader};
 use crate::auth::KINDS;
-use crate::router::{self, HostPattern, PatternError};
+use crate::router::{self, HostPattern};
 
 /// A host that is a name, in lower case.
 struct Host(String);
@@ -18,7 +18,7 @@ impl Scalar for Host {
         match text.parse() {
             Ok(HostPattern::Name(name)) => Ok(Self(name.into())),
             Ok(_) => Err(None),
-            Err(why) => Err(Some(PatternError::to_string(&why))),
+            Err(why) => Err(Some(why.to_owned())),
         }
     }
 }

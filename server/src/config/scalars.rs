@@ -4,13 +4,13 @@ use http::{HeaderValue, StatusCode, Uri};
 use ptth_link::settings::Scalar;
 
 use super::route::{NoBackend, Respond, WhenTaken};
-use crate::router::{HostPattern, PatternError};
+use crate::router::HostPattern;
 
 impl Scalar for HostPattern {
     const WANTED: &'static str = "a host like \"example.com\"";
 
     fn read(text: &str) -> Result<Self, Option<String>> {
-        text.parse().map_err(|why: PatternError| Some(why.to_string()))
+        text.parse().map_err(|why: &str| Some(why.to_owned()))
     }
 }
 

@@ -56,7 +56,7 @@ impl<'a> Way<'a> {
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
         let (route, registry) = (&self.found.route, &self.shard.registry);
-        let (patience, index) = (registry.patience(route.patience), self.shard.index);
+        let (patience, index) = (registry.patience(route), self.shard.index);
         let moved = || target.is_some_and(|uri| self.has_moved(uri));
         match (
             route.pool.acquire(&self.share, index, avoid, patience, &moved).await,

@@ -74,7 +74,10 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let cut = self.plain.as_ref().is_some_and(|permit| permit.is_unframed() && !self.ended);
+        let cut = self
+            .plain
+            .as_ref()
+            .is_some_and(|permit| permit.unframed.get().is_some() && !self.ended);
         if let Some(socket) = self.tcp().filter(|_| cut) {
             // Fails only where the connection is gone already.
             let _ = socket.set_zero_linger();

@@ -6,50 +6,87 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use thiserror::Error;
+
 use crate::auth::{Claim, Credential, Pass, Refusal};
 use crate::identity::{Grant, Identity, Mark};
 use crate::router::RouteId;
 
-use super::names::Names;
-use super::route::Allow;
-use super::wish::{at_path, forbidden};
-use super::{Policy, Refused, Target, Wish};
+use super::route::Configured;
+use super::{Policy, Target};
 
 impl Policy {
-    /// Door A: what a backend may serve whose key TLS has proven.
+    /// Door A: what a backend may serve by the key that TLS proved, of what its certificate and ClientHello ask for.
     ///
     /// # Errors
     /// [`Refused::Forbidden`]: its key is good for something, but not for what it asks.
     pub async fn admit(&self, identity: &Identity, address: IpAddr) -> Result<Vec<Grant>, Refused> {
         let claim =
             Claim { key: identity.key, authorization: None, address, hosts: &[], name: None };
-        let grants = Evaluation::new(self, &claim).by_certificate(identity).await?;
+        let (mut evaluation, mut grants) = (Evaluation::new(self, &claim), Vec::new());
+        let sni = identity.sni.as_deref();
+        // In another program's certificate the OU may be what its company always writes there.
+        let fits = |it: &str| self.names.as_ref().is_some_and(|names| names.is_fit(it));
+        if let Some(wish) = identity.wish.as_deref().filter(|it| identity.ours || fits(it)) {
+            let forbidden = || Refused::Forbidden(format!("the name {wish:?}"));
+            grants.push(evaluation.named(wish).await.ok_or_else(forbidden)?);
+        } else if let Some(name) = sni.and_then(|host| self.name_at(host)) {
+            grants.extend(evaluation.named(&name).await);
+        }
+        if grants.is_empty() {
+            grants = evaluation.routes(sni).await;
+        }
+        if grants.is_empty() {
+            grants = evaluation.listed().await;
+        }
+        if grants.is_empty() {
+            return Err(Refused::Forbidden(ANYTHING.to_owned()));
+        }
         at_path(grants, identity.path.as_deref())
     }
 
-    /// Door B: what a backend may serve that shows `claim`, of what it asks for, of that the `path` alone if it names
-    /// one; and who it is, unless the gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
-    ///
-    /// # Errors
-    /// [`Refused`].
+    /// Door B: what a backend may serve by its `claim`, of what it asks for, at `path` alone if there is one; and its
+    /// principal, unless the gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
     pub async fn register(
         &self,
         claim: &Claim<'_>,
         wish: &Wish,
         path: Option<&str>,
     ) -> Result<(Option<Mark>, Vec<Grant>), Refused> {
-        let mut evaluation = Evaluation::new(self, claim);
-        let mut grants = evaluation.by_wish(wish).await?;
+        let (mut evaluation, mut grants) = (Evaluation::new(self, claim), Vec::new());
+        match wish {
+            Wish::Name(name) => grants.push(evaluation.name(name).await?),
+            // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
+            Wish::Hosts(hosts) => {
+                for host in hosts {
+                    grants.extend(evaluation.host(host).await?);
+                }
+            }
+            // Authorizers outside are asked only if no credential here is good for anything: what is good for one
+            // route is not the business of another route's authorizer.
+            Wish::Any => {
+                for abroad in [false, true] {
+                    evaluation.abroad = abroad;
+                    if grants.is_empty() {
+                        grants = evaluation.routes(None).await;
+                        grants.extend(evaluation.listed().await);
+                    }
+                }
+                if grants.is_empty() {
+                    return Err(evaluation.refuse(ANYTHING).await);
+                }
+            }
+        }
         let mut seen = HashSet::new();
         grants.retain(|grant| seen.insert(grant.route().clone()));
         Ok((evaluation.who, at_path(grants, path)?))
     }
 
-    /// What is guessed at by asking for that, as text: routes, by their first hosts, and names. What is nowhere in
-    /// the configuration is nothing, since a stranger makes up as much of it as it likes.
+    /// The targets of a guess that asks for `wish`, as text: routes, by their first hosts, and names. What isn't in the
+    /// configuration is none, since a stranger makes up as much of it as it likes.
     pub fn targets(&self, wish: &Wish) -> Vec<String> {
         let text = |target: &Target| match target {
-            Target::Route(route) => route.allow.hosts.first().cloned().unwrap_or_default(),
+            Target::Route(route) => route.configured.hosts.first().cloned().unwrap_or_default(),
             Target::Names => "a name".to_owned(),
         };
         let mut found: Vec<String> = match wish {
@@ -65,29 +102,63 @@ impl Policy {
     }
 }
 
-pub(super) struct Evaluation<'a> {
+/// Why a backend isn't admitted.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum Refused {
+    /// Nothing that it showed is known.
+    #[error("not admitted: {why}")]
+    Unknown {
+        /// The schemes that might be known, for WWW-Authenticate (RFC 9110 §11.6.1).
+        challenges: Vec<&'static str>,
+        /// For the gateway's log alone.
+        why: String,
+    },
+    /// It is known, and may not serve this.
+    #[error("not allowed to serve {0}")]
+    Forbidden(String),
+    /// The authorizer that decides about it.
+    #[error("the authorizer can't be asked")]
+    Unavailable,
+}
+
+/// What a backend asks to serve.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Wish {
+    /// Whatever its credential is good for.
+    Any,
+    /// Exactly these hosts.
+    Hosts(Vec<String>),
+    /// A dynamic name.
+    Name(String),
+}
+
+/// Those routes that are at the path that a backend wants to serve alone, if it names one.
+fn at_path(mut found: Vec<Grant>, path: Option<&str>) -> Result<Vec<Grant>, Refused> {
+    let Some(path) = path else { return Ok(found) };
+    found.retain(|found| matches!(found.route(), RouteId::Host(_, known) if **known == *path));
+    if found.is_empty() { Err(Refused::Forbidden(format!("the path {path:?}"))) } else { Ok(found) }
+}
+
+struct Evaluation<'a> {
     policy: &'a Policy,
     claim: &'a Claim<'a>,
-    /// Who it is, by the first credential that let it in.
-    pub(super) who: Option<Mark>,
+    /// The principal, by the first credential that admitted it.
+    who: Option<Mark>,
     /// The answers, by credential and, of those outside, by the hosts that they were asked about.
     asked: HashMap<(usize, Vec<String>), Option<Pass>>,
     challenges: Vec<&'static str>,
-    /// Why the last one that was of the right kind didn't let it in.
-    why: Option<Refusal>,
-    unavailable: bool,
+    refusals: Vec<Refusal>,
     /// Whether authorizers outside are asked.
     abroad: bool,
 }
 
 impl<'a> Evaluation<'a> {
-    pub(super) fn new(policy: &'a Policy, claim: &'a Claim<'a>) -> Self {
-        let (asked, challenges) = Default::default();
-        let (who, why, unavailable, abroad) = (None, None, false, false);
-        Self { policy, claim, who, asked, challenges, why, unavailable, abroad }
+    fn new(policy: &'a Policy, claim: &'a Claim<'a>) -> Self {
+        let (asked, challenges, refusals) = Default::default();
+        Self { policy, claim, who: None, asked, challenges, refusals, abroad: false }
     }
 
-    /// `hosts`: those at stake, where the backend itself names none. What an authorizer says is good for the
+    /// `hosts`: those at stake, where the backend itself names none. An authorizer's answer is good for the
     /// hosts that it was asked about, so it is asked anew about others.
     async fn passes(&mut self, credential: &Arc<dyn Credential>, hosts: &[String]) -> Option<Pass> {
         let named = !self.claim.hosts.is_empty() || self.claim.name.is_some();
@@ -100,54 +171,41 @@ impl<'a> Evaluation<'a> {
         if credential.is_abroad() && !self.abroad {
             return None;
         }
-        let pass = match credential.check(&Claim { hosts, ..*self.claim }).await {
-            Ok(pass) => Some(pass),
-            Err(refusal) => {
-                self.unavailable |= matches!(refusal, Refusal::Unavailable(_));
-                if !matches!(refusal, Refusal::Absent) {
-                    self.why = Some(refusal);
-                }
-                None
-            }
-        };
-        if let Some(challenge) = credential.challenge()
-            && !self.challenges.contains(&challenge)
-        {
-            self.challenges.push(challenge);
-        }
+        let answer = credential.check(&Claim { hosts, ..*self.claim }).await;
+        let pass = answer.map_err(|refusal| self.refusals.push(refusal)).ok();
+        let challenge = credential.challenge().filter(|it| !self.challenges.contains(it));
+        self.challenges.extend(challenge);
         self.who = self.who.or(pass.as_ref().map(|pass| pass.who));
         self.asked.insert(key, pass.clone());
         pass
     }
 
-    /// By a key that TLS proved a grant is judged again by the policy in force, by a secret it is good for exactly this.
+    /// A grant by a key that TLS proved is judged again by the policy in force; one by a secret is good for this alone.
     fn grant(&self, id: RouteId, pass: &Pass) -> Grant {
-        match (self.claim.key, id) {
-            (Some(_), id) => Grant::by_key(id),
-            (None, RouteId::Name(name)) => Grant::of_name(&name, self.domain(), pass.mark),
-            (None, id) => Grant::by_secret(id, pass.mark),
+        match self.claim.key {
+            Some(_) => Grant::by_key(id),
+            None => Grant::by_secret(id, pass.mark, self.domain()),
         }
     }
 
     fn domain(&self) -> &'a str {
-        self.policy.names.as_ref().map_or("", Names::domain)
+        self.policy.names.as_ref().map_or("", |names| &names.domain)
     }
 
     /// What it may serve of a route. `wanted`: the one of its hosts that it asks for. A credential that is judged here
     /// is good for the whole route, an authorizer's answer for what it was asked.
-    async fn route(&mut self, allow: &Allow, wanted: Option<(&RouteId, &str)>) -> Vec<Grant> {
-        let Some(credentials) = &allow.credentials else {
-            let fine = allow.known.admits_generally(self.claim.key.as_ref());
-            return allow.ids.iter().filter(|_| fine).cloned().map(Grant::by_key).collect();
+    async fn route(&mut self, of: &Configured, wanted: Option<(&RouteId, &str)>) -> Vec<Grant> {
+        let Some(credentials) = &of.settings.allow else {
+            let fine = of.known.admits_generally(self.claim.key.as_ref());
+            return of.ids.iter().filter(|_| fine).cloned().map(Grant::by_key).collect();
         };
         for credential in credentials {
-            let Some(pass) = self.passes(credential, &allow.hosts).await else { continue };
-            return match wanted.filter(|_| credential.is_abroad()) {
-                Some((id, host)) => {
-                    id.at(host).map(|id| self.grant(id, &pass)).into_iter().collect()
-                }
-                None => allow.ids.iter().map(|id| self.grant(id.clone(), &pass)).collect(),
+            let Some(pass) = self.passes(credential, &of.hosts).await else { continue };
+            let ids = match wanted.filter(|_| credential.is_abroad()) {
+                Some((id, host)) => id.at(host).into_iter().collect(),
+                None => of.ids.clone(),
             };
+            return ids.into_iter().map(|id| self.grant(id, &pass)).collect();
         }
         Vec::new()
     }
@@ -157,9 +215,9 @@ impl<'a> Evaluation<'a> {
     async fn routes(&mut self, host: Option<&str>) -> Vec<Grant> {
         let (mut all, mut here) = (Vec::new(), Vec::new());
         let at: Vec<_> = host.into_iter().flat_map(|host| self.policy.table.at(host)).collect();
-        for allow in &self.policy.allows {
-            let grants = self.route(allow, None).await;
-            let has = |target: &&Target| matches!(target, Target::Route(it) if Arc::ptr_eq(&it.allow, allow));
+        for of in &self.policy.configured {
+            let grants = self.route(of, None).await;
+            let has = |target: &&Target| matches!(target, Target::Route(it) if Arc::ptr_eq(&it.configured, of));
             let part = if at.iter().any(has) { &mut here } else { &mut all };
             part.extend(grants);
         }
@@ -168,90 +226,33 @@ impl<'a> Evaluation<'a> {
 
     /// The names that it may have without asking for one.
     async fn listed(&mut self) -> Vec<Grant> {
-        let (policy, domain, mut grants) = (self.policy, self.domain(), Vec::new());
-        for entry in policy.name_grants() {
-            let names = entry.names.iter().flatten().filter(|_| !domain.is_empty());
-            let hosts: Vec<_> = names.map(|name| format!("{name}.{domain}")).collect();
+        let (domain, mut grants) = (self.domain(), Vec::new());
+        let Some(names) = &self.policy.names else { return grants };
+        for entry in &names.allow {
+            let listed = entry.names.iter().flatten().filter(|_| !domain.is_empty());
+            let hosts: Vec<_> = listed.map(|name| format!("{name}.{domain}")).collect();
             let Some(pass) = self.passes(&entry.credential, &hosts).await else { continue };
-            let names = match &pass.name {
+            let good = match &pass.name {
                 // It speaks of one name, which must be among the granted ones all the same.
-                Some(name) => policy.may_have(entry, name).then(|| vec![name.clone()]),
+                Some(name) => names.may_have(entry, name).then(|| vec![name.clone()]),
                 None => entry.names.clone(),
             };
-            let names = names.into_iter().flatten();
-            grants.extend(names.map(|name| self.grant(RouteId::Name(name), &pass)));
+            let good = good.into_iter().flatten().map(RouteId::Name);
+            grants.extend(good.map(|name| self.grant(name, &pass)));
         }
         grants
     }
 
-    /// A dynamic name.
     async fn named(&mut self, name: &str) -> Option<Grant> {
-        for entry in self.policy.name_grants() {
-            if !self.policy.may_have(entry, name) {
-                continue;
-            }
+        let names = self.policy.names.as_ref()?;
+        for entry in names.allow.iter().filter(|entry| names.may_have(entry, name)) {
             let pass = self.passes(&entry.credential, &[]).await;
-            // A credential that speaks of a name is good for that one alone.
-            if let Some(pass) = pass.filter(|pass| pass.name.as_ref().is_none_or(|own| own == name))
-            {
+            // A credential that speaks of a name is good for that name alone.
+            if let Some(pass) = pass.filter(|it| it.name.as_ref().is_none_or(|own| own == name)) {
                 return Some(self.grant(RouteId::Name(name.to_owned()), &pass));
             }
         }
         None
-    }
-
-    /// Door A: what the key is good for, of what the certificate and the ClientHello ask for.
-    pub(super) async fn by_certificate(
-        &mut self,
-        identity: &Identity,
-    ) -> Result<Vec<Grant>, Refused> {
-        // Another program's certificate may say there what its company has always put there.
-        let wish = identity.wish.as_deref();
-        if let Some(wish) = wish.filter(|wish| identity.ours || self.policy.speaks_of(wish)) {
-            let grant = self.named(wish).await;
-            return Ok(vec![grant.ok_or_else(|| forbidden(format!("the name {wish:?}")))?]);
-        }
-        let sni = identity.sni.as_deref();
-        if let Some(name) = sni.and_then(|host| self.policy.name_at(host))
-            && let Some(grant) = self.named(&name).await
-        {
-            return Ok(vec![grant]);
-        }
-        let mut grants = self.routes(sni).await;
-        if grants.is_empty() {
-            grants = self.listed().await;
-        }
-        if grants.is_empty() { Err(forbidden(ANYTHING.to_owned())) } else { Ok(grants) }
-    }
-
-    /// Door B: what the claim is good for, of what is asked for.
-    pub(super) async fn by_wish(&mut self, wish: &Wish) -> Result<Vec<Grant>, Refused> {
-        match wish {
-            Wish::Any => self.anything().await,
-            Wish::Name(name) => Ok(vec![self.name(name).await?]),
-            Wish::Hosts(hosts) => {
-                // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
-                let mut grants = Vec::new();
-                for host in hosts {
-                    grants.extend(self.host(host).await?);
-                }
-                Ok(grants)
-            }
-        }
-    }
-
-    /// Everything that it is good for. Authorizers outside are asked only if nobody here knows it: what is
-    /// good for one route is none of another one's authorizer's business.
-    async fn anything(&mut self) -> Result<Vec<Grant>, Refused> {
-        for abroad in [false, true] {
-            self.abroad = abroad;
-            let mut grants = self.routes(None).await;
-            grants.extend(self.listed().await);
-            if !grants.is_empty() {
-                return Ok(grants);
-            }
-        }
-        Err(self.refuse(ANYTHING).await)
     }
 
     /// The routes that visitors of this host come to, or the dynamic name that it spells: not those of a
@@ -261,7 +262,7 @@ impl<'a> Evaluation<'a> {
         let mut grants = Vec::new();
         for target in self.policy.table.at(host) {
             if let Target::Route(route) = target {
-                grants.extend(self.route(&route.allow, Some((&route.id, host))).await);
+                grants.extend(self.route(&route.configured, Some((&route.id, host))).await);
             }
         }
         if !grants.is_empty() {
@@ -281,20 +282,21 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Tells those who are good for something else from those who are good for nothing. Nobody outside
+    /// Tells a backend that is good for something else from one that is good for nothing. No authorizer outside
     /// is asked for that.
     async fn refuse(&mut self, what: &str) -> Refused {
         self.abroad = false;
         for credential in self.policy.credentials() {
             if self.passes(credential, &[]).await.is_some() {
-                return forbidden(what.to_owned());
+                return Refused::Forbidden(what.to_owned());
             }
         }
-        if self.unavailable {
+        if self.refusals.iter().any(|it| matches!(it, Refusal::Unavailable(_))) {
             return Refused::Unavailable;
         }
-        let why =
-            self.why.as_ref().map_or("it showed no credential".to_owned(), Refusal::to_string);
+        // The last credential of the kind that was shown.
+        let why = self.refusals.iter().rfind(|it| !matches!(it, Refusal::Absent));
+        let why = why.map_or("it showed no credential".to_owned(), Refusal::to_string);
         Refused::Unknown { challenges: std::mem::take(&mut self.challenges), why }
     }
 }

@@ -1,59 +1,45 @@
-//! Dynamic names: who may have which, and which one a request means.
+//! Dynamic names: which backend may have which, and which one a request means; and the addresses of names and routes.
 
-use crate::config::{NameGrant, Names as Settings};
+use http::uri::{Authority, Scheme};
+use ptth_link::limits::ANNOUNCED_URLS;
+
+use crate::config::{NameGrant, Names, Route as Settings};
 use crate::identity::{Grant, Key};
-use crate::router::{self, HostPattern};
+use crate::router::{self, HostPattern, RouteId};
 
+use super::Policy;
 use super::route::lets_in;
 
-/// The names under one domain.
-pub(super) struct Names {
-    pub(super) settings: Settings,
-    path_hosts: Vec<HostPattern>,
-}
-
-/// A name that a request means.
-pub(super) struct Meant<'a> {
-    pub(super) name: &'a str,
-    /// How many bytes of the path are the prefix to strip.
-    pub(super) strip: usize,
-    /// Whether requests may wait for it to come: a page's /favicon.ico is nobody's name that might.
-    pub(super) may_come: bool,
-}
-
 impl Names {
-    pub(super) fn new(settings: Settings) -> Self {
-        let hosts = settings.path_hosts.iter().map(|host| HostPattern::Name(host.as_str().into()));
-        Self { path_hosts: hosts.collect(), settings }
+    pub(super) fn settings(&self) -> Settings {
+        let Self { when_taken, queue, hold, .. } = *self;
+        let no_backend = self.no_backend.clone();
+        Settings { when_taken, queue, hold, no_backend, ..Settings::new("", Vec::new()) }
     }
 
-    /// What [`Self::label`] looks at.
-    pub(super) fn domain(&self) -> &str {
-        &self.settings.domain
+    /// Whether an entry is for that name, and it can be one.
+    pub(super) fn may_have(&self, entry: &NameGrant, name: &str) -> bool {
+        self.is_fit(name) && self.includes(entry, name)
     }
 
     /// The name that a host spells: `bob.tunnel.example.com` is `bob`.
     pub(super) fn label(&self, host: &str) -> Option<String> {
-        router::label(host, self.domain()).map(|name| name.into_owned())
+        router::label(host, &self.domain).map(|name| name.into_owned())
     }
 
-    /// The name that a path's first segment is, on the hosts that have them.
-    pub(super) fn by_path<'a>(&self, host: &str, path: &'a str) -> Option<Meant<'a>> {
-        if !self.path_hosts.iter().any(|known| known.matches(host)) {
-            return None;
-        }
-        let prefix = self.settings.path_prefix.as_str();
-        let name = path.strip_prefix(prefix).and_then(router::segment)?;
-        let strip = if self.settings.strip { prefix.len() + 1 + name.len() } else { 0 };
-        let may_come = router::is_label(name) || !prefix.is_empty();
-        self.settings.is_fit(name).then_some(Meant { name, strip, may_come })
+    /// The name that a path's first segment is, on the hosts that have names in paths.
+    pub(super) fn by_path<'a>(&self, host: &str, path: &'a str) -> Option<&'a str> {
+        let HostPattern::Name(host) = router::exact(host)? else { return None };
+        let is_known = self.path_hosts.iter().any(|known| **known == *host);
+        let name = path.strip_prefix(&self.path_prefix).and_then(router::segment)?;
+        (is_known && self.is_fit(name)).then_some(name)
     }
 
     /// Where visitors find a name, without scheme and port.
     pub(super) fn addresses(&self, name: &str) -> Vec<String> {
-        let Settings { domain, path_prefix, path_hosts, .. } = &self.settings;
-        let by_host =
-            (router::is_label(name) && !domain.is_empty()).then(|| format!("{name}.{domain}/"));
+        let Self { domain, path_prefix, path_hosts, .. } = self;
+        let by_host = router::is_label(name) && !domain.is_empty();
+        let by_host = by_host.then(|| format!("{name}.{domain}/"));
         let by_path = path_hosts.iter().map(|host| format!("{host}{path_prefix}/{name}/"));
         by_host.into_iter().chain(by_path).collect()
     }
@@ -62,22 +48,48 @@ impl Names {
     pub(super) fn keeps(&self, name: &str, granted: &Grant, key: Option<&Key>) -> bool {
         let keeps =
             |it: &NameGrant| self.includes(it, name) && lets_in(&it.credential, granted, key);
-        granted.is_under(self.domain()) && self.grants().iter().any(keeps)
+        granted.is_under(&self.domain) && self.allow.iter().any(keeps)
     }
 
-    /// Whether an entry is for that name. One without a list is for all names that no entry lists: a listed
+    /// Whether an entry is for that name. An entry without a list is for all names that no entry lists: a listed
     /// name is reserved.
     pub(super) fn includes(&self, grant: &NameGrant, name: &str) -> bool {
-        let lists = |grant: &NameGrant| {
-            grant.names.as_ref().is_some_and(|names| names.iter().any(|known| known == name))
-        };
+        let lists = |it: &NameGrant| it.names.iter().flatten().any(|known| known == name);
         match &grant.names {
             Some(_) => lists(grant),
-            None => !self.grants().iter().any(lists),
+            None => !self.allow.iter().any(lists),
         }
     }
+}
 
-    pub(super) fn grants(&self) -> &[NameGrant] {
-        &self.settings.allow
+impl Policy {
+    /// The public addresses of what was granted, as URLs with that scheme and port. `called`: what the backend calls
+    /// this gateway, which stands for every host. [`ANNOUNCED_URLS`] at most, and how many more there are.
+    pub fn urls(
+        &self,
+        grants: &[Grant],
+        called: Option<&Authority>,
+        at: (&Scheme, u16),
+    ) -> (Vec<String>, usize) {
+        let (scheme, port) = at;
+        let usual = port == if *scheme == Scheme::HTTPS { HTTPS } else { HTTP };
+        let port = if usual { String::new() } else { format!(":{port}") };
+        let addresses = grants.iter().flat_map(|grant| match (grant.route(), &self.names) {
+            (RouteId::Name(name), Some(names)) => names.addresses(name),
+            (RouteId::Name(_), None) => Vec::new(),
+            (id, _) => self.owner(id).map(|_| id.to_string()).into_iter().collect(),
+        });
+        let mut urls = addresses.filter_map(|address| {
+            let (host, path) = address.split_once('/')?;
+            let host = if host == "*" { called?.host() } else { host };
+            Some(format!("{scheme}://{host}{port}/{path}"))
+        });
+        let shown = urls.by_ref().take(ANNOUNCED_URLS).collect();
+        (shown, urls.count())
     }
 }
+
+/// The port that a URL leaves out.
+pub(crate) const HTTPS: u16 = 443;
+/// The same without TLS.
+pub(crate) const HTTP: u16 = 80;

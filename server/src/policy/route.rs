@@ -1,130 +1,77 @@
-//! One route, as visitors' requests meet it, and whom it admits.
+//! One route, as visitors' requests meet it, and the backends that it admits.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::auth::{Admits, Credential, Known};
-use crate::config::{
-    Hold, Names as NamesSettings, NoBackend, Respond, Route as Settings, WhenTaken,
-};
+use crate::config::{Route as Settings, WhenTaken};
 use crate::identity::{self, Grant};
-use crate::pool::{Patience, Pool};
+use crate::pool::Pool;
 use crate::quota::{Gauge, InUse};
 use crate::router::{HostPattern, RouteId};
 
 /// One route, as visitors' requests meet it: a host of a configured route, one host of its pattern, or a dynamic name.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// What it is.
     pub id: RouteId,
-    /// Its tunnels.
     pub pool: Arc<Pool>,
-    /// Of one host of a pattern: the tunnels of the pattern, who serve it where nobody has it alone.
+    /// Of one host of a pattern: the pool of the pattern, whose tunnels serve it while it has none of its own.
     pub wide: Option<Arc<Pool>>,
-    /// Whether the path's prefix that chose it is taken off.
-    pub strip: bool,
-    /// What becomes of the backend that is there when another one comes.
-    pub when_taken: WhenTaken,
-    /// What a visitor gets while there is no backend.
-    pub no_backend: NoBackend,
-    /// How long requests wait.
-    pub patience: Patience,
-    /// Answer at once, deliver later.
-    pub respond: Option<Respond>,
     /// The path of a dynamic name, where it is found by path.
     pub base: String,
-    /// Whom it admits; nobody, if it is a dynamic name, which has grants of its own.
-    pub(super) allow: Arc<Allow>,
+    pub(super) configured: Arc<Configured>,
 }
 
-impl Route {
-    pub(super) fn of(
-        (settings, allow): (&Settings, &Arc<Allow>),
-        (id, pool): (&RouteId, Arc<Pool>),
-    ) -> Self {
-        // Where whoever comes may serve it, one at a time does.
-        let open = allow.credentials.is_none() && allow.known.is_open();
-        Self {
-            id: id.clone(),
-            pool,
-            wide: None,
-            strip: settings.strip,
-            when_taken: if open { WhenTaken::Reject } else { settings.when_taken },
-            no_backend: settings.no_backend.clone(),
-            patience: patience(settings.queue, settings.hold),
-            respond: settings.respond,
-            base: String::new(),
-            allow: allow.clone(),
-        }
-    }
+impl Deref for Route {
+    type Target = Settings;
 
-    /// The same for one host among those of its pattern.
-    pub(super) fn narrowed(&self, id: &RouteId, pool: Arc<Pool>) -> Self {
-        Self { id: id.clone(), pool, wide: Some(self.pool.clone()), ..self.clone() }
-    }
-
-    pub(super) fn named(settings: &NamesSettings, name: &str, pool: Arc<Pool>) -> Self {
-        Self {
-            id: RouteId::Name(name.to_owned()),
-            pool,
-            wide: None,
-            // Only the way by path has a prefix.
-            strip: settings.strip,
-            when_taken: settings.when_taken,
-            no_backend: settings.no_backend.clone(),
-            patience: patience(settings.queue, settings.hold),
-            respond: None,
-            base: format!("{}/{name}/", settings.path_prefix),
-            allow: Arc::default(),
-        }
+    fn deref(&self) -> &Settings {
+        &self.configured.settings
     }
 }
 
-fn patience(queue: Duration, hold: Option<Hold>) -> Patience {
-    Patience { queue, hold: hold.map(|hold| (hold.time, hold.requests)) }
-}
-
-/// Whom the configuration admits to a route of its own, on all its hosts alike.
-#[derive(Debug, Default)]
-pub(super) struct Allow {
+/// A route of the configuration, for all its hosts; or the dynamic names, which have no hosts and grants of their own.
+#[derive(Debug)]
+pub(super) struct Configured {
+    pub(super) settings: Settings,
     /// One for each host.
     pub(super) ids: Vec<RouteId>,
-    /// The hosts, as text.
     pub(super) hosts: Vec<String>,
-    /// `None`: whom the gateway as a whole admits.
-    pub(super) credentials: Option<Vec<Arc<dyn Credential>>>,
+    /// Admits backends where the settings don't.
     pub(super) known: Arc<Known>,
 }
 
-impl Allow {
-    pub(super) fn new(settings: &Settings, known: &Arc<Known>) -> Arc<Self> {
+impl Configured {
+    pub(super) fn new(mut settings: Settings, known: &Arc<Known>) -> Arc<Self> {
+        // Where any backend may serve it, one at a time does.
+        if settings.allow.is_none() && known.is_open() {
+            settings.when_taken = WhenTaken::Reject;
+        }
         let id = |host: &HostPattern| RouteId::Host(host.clone(), settings.path.as_str().into());
         Arc::new(Self {
             ids: settings.hosts.iter().map(id).collect(),
             hosts: settings.hosts.iter().map(HostPattern::to_string).collect(),
-            credentials: settings.allow.clone(),
             known: known.clone(),
+            settings,
         })
     }
 
-    /// What a grant that was made once would be good for now: all hosts of the route, if a credential that is judged here
-    /// is what it was made for; what an authorizer outside was asked about is good for `own` alone.
+    /// The routes that a grant is still good for: all hosts of the route, if it was made for a credential that is judged
+    /// here; what an authorizer outside was asked about is good for that alone.
     pub(super) fn keeps<'a>(
         &'a self,
-        (own, grant): (&'a [RouteId], &Grant),
+        grant: &'a Grant,
         key: Option<&identity::Key>,
     ) -> &'a [RouteId] {
-        let Some(credentials) = &self.credentials else {
+        let Some(credentials) = &self.settings.allow else {
             return if self.known.admits_generally(key) { &self.ids } else { &[] };
         };
-        let mut found: &[_] = &[];
-        for credential in credentials.iter().filter(|it| lets_in(it, grant, key)) {
-            if !credential.is_abroad() {
-                return &self.ids;
-            }
-            found = own;
+        let mut good = credentials.iter().filter(|it| lets_in(it, grant, key));
+        match good.clone().any(|it| !it.is_abroad()) {
+            true => &self.ids,
+            false if good.next().is_some() => std::slice::from_ref(grant.route()),
+            false => &[],
         }
-        found
     }
 }
 
@@ -141,13 +88,12 @@ pub(super) fn lets_in(
     }
 }
 
-/// The pools of all routes, each for as long as anybody has it: a policy, a tunnel, or a request that waits.
+/// The pools of all routes, each for as long as a policy, a tunnel, or a request that waits has it.
 ///
-/// They outlive the exchange of the policy, also those that came to be while the next one was made.
+/// They outlive the exchange of the policy, also those that were made while the next policy was made.
 #[derive(Debug)]
 pub(super) struct Pools {
-    /// The gateway's threads.
-    pub(super) shards: usize,
+    shards: usize,
     /// Requests that wait for a backend, over all dynamic names, since a stranger chooses them.
     pub(super) held: Gauge,
     known: Mutex<InUse<Key, Pool>>,
@@ -161,26 +107,23 @@ impl Pools {
         Arc::new(Self { shards, held: Gauge::default(), known: Mutex::default() })
     }
 
-    pub(super) fn of(
-        &self,
-        id: &RouteId,
-        domain: &str,
-        make: impl FnOnce() -> Arc<Pool>,
-    ) -> Arc<Pool> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.of(&(id.clone(), domain.to_owned()), make)
+    /// The pool of a route; a new one counts the requests that wait in `held`.
+    pub(super) fn of(&self, id: &RouteId, domain: &str, held: &Gauge) -> Arc<Pool> {
+        let make = || Pool::holding(self.shards, held.clone());
+        self.lock().of(&(id.clone(), domain.to_owned()), make)
     }
 
-    /// Sends away all who wait for a host.
+    fn lock(&self) -> MutexGuard<'_, InUse<Key, Pool>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn forget(&self, id: &RouteId) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.remove(&(id.clone(), String::new())).iter().for_each(|pool| pool.close());
+        self.lock().remove(&(id.clone(), String::new())).iter().for_each(|pool| pool.close());
     }
 
-    /// Sends away all who wait for what isn't to be kept; the others look whether they are to wait elsewhere.
+    /// Sends away all requests that wait for what isn't kept; the others look whether they are to wait elsewhere.
     pub(super) fn close(&self, keeps: impl Fn(&RouteId, &str) -> bool) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(id, domain), pool| {
+        self.lock().retain(|(id, domain), pool| {
             let kept = keeps(id, domain);
             if kept {
                 pool.stir()

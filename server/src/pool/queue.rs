@@ -1,18 +1,18 @@
 //! Requests that wait for room on a pool's tunnels, and what is ended to make it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Lease, NoTunnel, Pool, TunnelId};
+use super::{Lease, NoTunnel, Pool, TunnelId, has_its_part};
 use crate::quota::Share;
 
 impl Pool {
     /// Waits for room, and for the address's part of it, until `deadline`.
     pub(super) async fn queue(
-        self: &Arc<Self>,
+        &self,
         share: &Arc<Share>,
         shard: usize,
         avoid: &[TunnelId],
@@ -20,18 +20,18 @@ impl Pool {
     ) -> Result<Lease, NoTunnel> {
         let (mut permit, mut pressing, mut woken, mut turn) = (None, None, false, 0);
         loop {
-            // Enabled, neither of the two is missed; so look once more before waiting. Who waits for a part
-            // of his own address doesn't take the signals of those who only wait for room.
+            // Enabled, neither of the two is missed; so look once more before waiting. A request that waits for a part
+            // of its own address doesn't take the signals of those that only wait for room.
             let mut returned = std::pin::pin!(share.streams.freed());
             returned.as_mut().enable();
-            if self.is_used_up(share, shard) {
+            if self.view(shard).is_some_and(|view| has_its_part(&view, share)) {
                 (permit, pressing) = (None, None);
                 if std::mem::take(&mut woken) {
-                    // The room that woke this one is for somebody else.
+                    // The room that woke this request is for another one.
                     self.lobby.freed.notify_one();
                 }
                 let _permit = share.waiting.take(QUEUE).ok_or(NoTunnel::Full)?;
-                // What others give back makes its part larger, too, and nobody says so.
+                // What others give back makes its part larger, too, without a signal.
                 let look = deadline.min(Instant::now() + LOOK);
                 if timeout_at(look, returned).await.is_err() && look == deadline {
                     return Err(NoTunnel::Full);
@@ -59,17 +59,16 @@ impl Pool {
         }
     }
 
-    /// Asks streams whose visitors don't read to make room for those who wait.
+    /// Asks streams whose visitors don't read to make room for the requests that wait.
     fn press(&self, shard: usize, turn: u32) {
-        let Some(view) = self.views.get(shard) else { return };
-        let backends = view.read().unwrap_or_else(PoisonError::into_inner);
-        let waiting = self.lobby.waiting();
-        let full = backends.iter().flatten().filter(|tunnel| !tunnel.has_room());
+        let (view, waiting) = (self.view(shard), self.lobby.waiting());
+        let tunnels = view.iter().flat_map(|it| it.values()).flatten();
+        let full = tunnels.filter(|tunnel| !tunnel.has_room());
         full.for_each(|tunnel| tunnel.tally.press(waiting, turn));
     }
 }
 
-/// One of those who wait for room presses for all of them; when it goes, the next one does.
+/// One of the requests that wait for room presses for all of them; when it goes, the next one does.
 struct Pressing<'a>(&'a Pool);
 
 impl<'a> Pressing<'a> {

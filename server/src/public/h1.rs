@@ -126,7 +126,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
         }
         let unframed = declared_length(response.headers()).is_none() && !is_head;
         if head.http10 && unframed && !response.body().is_end_stream() {
-            visitor.permit.ends_with_response();
+            let _ = visitor.permit.unframed.set(());
         }
         Ok((response, Then::Exchange(exchange)))
     }

@@ -88,7 +88,7 @@ impl Visitor {
     /// Whether what this address says of others counts on this connection. A proxy that passes bytes through can't vouch
     /// for what is in them: where the PROXY protocol is spoken, the connection's address is the one that it says.
     fn trusts(&self, address: IpAddr) -> bool {
-        !self.permit.is_opaque() && self.shard.trusted.contains(address)
+        self.permit.opaque.get().is_none() && self.shard.trusted.contains(address)
     }
 
     /// The sender of a request on this connection, by its fields, if those count.

@@ -1,11 +1,11 @@
 //! Failed admissions, counted for each source address and for each thing that was asked for.
 //!
-//! Five of an address are free, then each further one makes the next wait longer. An attempt takes its place
-//! before it is judged, so that a hundred guesses at once are not a hundred free ones: as many as are free are
-//! judged at a time, the others wait for a verdict. Nothing that succeeds makes up for what failed: whoever has
+//! Five of an address are free, then each further one makes the next wait longer. An attempt counts before it is
+//! judged, so that a hundred guesses at once are not a hundred free ones: as many as are free are
+//! judged at a time, the others wait for a verdict. A success doesn't make up for failures: a backend that has
 //! one secret could guess at others for ever.
 //!
-//! What many addresses guess at together is slowed, too, but nobody is refused for it: that would be a way to keep
+//! What many addresses guess at together is slowed, too, but never refused for it: that would be a way to keep
 //! its owner out.
 
 use std::collections::HashMap;
@@ -37,8 +37,8 @@ struct Table<K> {
     swept: Option<Instant>,
 }
 
-/// Each failure adds a share of the window, and it drains as time goes by. So who fails now and then never waits,
-/// however long that goes on.
+/// Each failure adds a share of the window, and it drains as time goes by. So occasional failures never wait,
+/// however long they go on.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     last: Instant,
@@ -47,8 +47,8 @@ struct Bucket {
     judging: u32,
 }
 
-/// One attempt, from before it is judged. A failure, unless it is taken back: who breaks off in the middle of the
-/// judgement has guessed as well.
+/// One attempt, from before it is judged. A failure, unless it is taken back: one that breaks off while it is judged was
+/// a guess as well.
 #[must_use = "dropping it counts a failure"]
 #[derive(Debug)]
 pub struct Attempt {
@@ -98,7 +98,7 @@ impl Attempts {
         lock(&self.addresses).fail(network(address), now);
     }
 
-    /// Takes the place of an attempt at `targets`, as soon as there is one. Cancel safe.
+    /// Begins an attempt at `targets`, as soon as the address may. Cancel safe.
     ///
     /// # Errors
     /// How long to wait, where that is more than two seconds.
@@ -108,7 +108,7 @@ impl Attempts {
         targets: Vec<String>,
     ) -> Result<Attempt, Duration> {
         let (now, address) = (Instant::now(), network(address));
-        // Where nothing is known against an address, it doesn't pay for strangers.
+        // An address without a failure doesn't pay for strangers.
         let slow = if lock(&self.addresses).failures(&address, now) == 0 {
             Duration::ZERO
         } else {
@@ -121,27 +121,17 @@ impl Attempts {
         loop {
             let mut judged = std::pin::pin!(self.judged.notified());
             judged.as_mut().enable();
-            let next = lock(&self.addresses).begin(address, Instant::now());
-            match next {
-                Next::Begins => {
+            let begun = lock(&self.addresses).begin(address, Instant::now());
+            match begun {
+                Ok(()) => {
                     return Ok(Attempt { attempts: self.clone(), address, targets, failed: true });
                 }
-                Next::After(wait) if wait > PATIENCE => return Err(wait),
-                Next::After(wait) => sleep(wait).await,
-                Next::Judged => timeout_at(deadline, judged).await.map_err(|_| PATIENCE)?,
+                Err(Some(wait)) if wait > PATIENCE => return Err(wait),
+                Err(Some(wait)) => sleep(wait).await,
+                Err(None) => timeout_at(deadline, judged).await.map_err(|_| PATIENCE)?,
             }
         }
     }
-}
-
-/// When an attempt may begin.
-enum Next {
-    /// Now; it has its place.
-    Begins,
-    /// In so long at the earliest.
-    After(Duration),
-    /// When one that is judged is judged.
-    Judged,
 }
 
 fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -149,8 +139,8 @@ fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Bucket {
-    fn forgotten(&self, now: Instant) -> bool {
-        self.judging == 0 && now.saturating_duration_since(self.last) >= WINDOW
+    fn is_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) < WINDOW
     }
 }
 
@@ -159,19 +149,19 @@ impl<K: Clone + Eq + Hash> Table<K> {
         Mutex::new(Self { free, buckets: HashMap::new(), swept: None })
     }
 
-    /// What one failure adds.
     fn share(&self) -> Duration {
         WINDOW / self.free
     }
 
+    /// How long the failures so far take to drain.
+    fn level(&self, key: &K, now: Instant) -> Duration {
+        let bucket = self.buckets.get(key).filter(|bucket| bucket.is_recent(now));
+        bucket.map_or(Duration::ZERO, |it| it.empty_at.saturating_duration_since(now))
+    }
+
     /// Failures that haven't drained yet.
     fn failures(&self, key: &K, now: Instant) -> u32 {
-        let bucket = self.buckets.get(key);
-        let lately = |it: &&Bucket| now.saturating_duration_since(it.last) < WINDOW;
-        let level = bucket
-            .filter(lately)
-            .map_or(Duration::ZERO, |it| it.empty_at.saturating_duration_since(now));
-        let failures = level.as_millis().div_ceil(self.share().as_millis().max(1));
+        let failures = self.level(key, now).as_millis().div_ceil(self.share().as_millis());
         u32::try_from(failures).unwrap_or(u32::MAX)
     }
 
@@ -184,52 +174,45 @@ impl<K: Clone + Eq + Hash> Table<K> {
     }
 
     fn fail(&mut self, key: K, now: Instant) {
-        let (share, full) = (self.share(), self.share() * (self.free + STEPS));
-        let drained = self.failures(&key, now) == 0;
+        let full = self.share() * (self.free + STEPS);
+        let level = (self.level(&key, now) + self.share()).min(full);
         let bucket = self.bucket(key, now);
-        let from = if drained { now } else { bucket.empty_at };
-        bucket.last = now;
-        bucket.empty_at = (from + share).min(now + full);
+        (bucket.last, bucket.empty_at) = (now, now + level);
     }
-
-    fn begin(&mut self, key: K, now: Instant) -> Next {
+    /// # Errors
+    /// How long to wait at least; `None`: until another attempt is judged.
+    fn begin(&mut self, key: K, now: Instant) -> Result<(), Option<Duration>> {
         let (free, failures, delay) = (self.free, self.failures(&key, now), self.delay(&key, now));
         let bucket = self.bucket(key, now);
-        // Of those that nothing is known against, as many as are free; after that, one after the other.
+        // Of an address without failures, as many as are free; after that, one after the other.
         if bucket.judging > 0 && failures + bucket.judging >= free {
-            return Next::Judged;
+            return Err(None);
         }
         let wait = (bucket.last + delay).saturating_duration_since(now);
         if failures >= free && !wait.is_zero() {
-            return Next::After(wait);
+            return Err(Some(wait));
         }
         bucket.judging += 1;
-        Next::Begins
+        Ok(())
     }
 
+    /// The bucket of a key. The table stays under its bound. A sweep looks at every bucket, so a flood from many
+    /// addresses gets one a second at most; in between, any bucket goes.
     fn bucket(&mut self, key: K, now: Instant) -> &mut Bucket {
-        if self.buckets.get(&key).is_none_or(|bucket| bucket.forgotten(now)) {
-            self.make_room(now);
+        let kept = |bucket: &Bucket| bucket.judging > 0 || bucket.is_recent(now);
+        if self.buckets.len() >= MOST && !self.buckets.get(&key).is_some_and(kept) {
+            if self.swept.is_none_or(|last| now.saturating_duration_since(last) >= SWEEP) {
+                self.swept = Some(now);
+                self.buckets.retain(|_, bucket| kept(bucket));
+            }
+            if self.buckets.len() >= MOST {
+                // Not one that is judged now: that would begin anew with all that is free.
+                let idle = self.buckets.iter().find(|(_, bucket)| bucket.judging == 0);
+                let any = idle.map(|(key, _)| key.clone());
+                any.and_then(|key| self.buckets.remove(&key));
+            }
         }
         self.buckets.entry(key).or_insert(Bucket { last: now, empty_at: now, judging: 0 })
-    }
-
-    /// Keeps the table under its bound. A sweep looks at every bucket, so a flood from many
-    /// addresses gets one a second at most; in between, any bucket goes.
-    fn make_room(&mut self, now: Instant) {
-        if self.buckets.len() < MOST {
-            return;
-        }
-        if self.swept.is_none_or(|last| now.saturating_duration_since(last) >= SWEEP) {
-            self.swept = Some(now);
-            self.buckets.retain(|_, bucket| !bucket.forgotten(now));
-        }
-        if self.buckets.len() >= MOST {
-            // Not one that is judged now: that would begin anew with all that is free.
-            let idle = self.buckets.iter().find(|(_, bucket)| bucket.judging == 0);
-            let any = idle.map(|(key, _)| key.clone());
-            any.and_then(|key| self.buckets.remove(&key));
-        }
     }
 }
 

@@ -1,11 +1,11 @@
-//! The connection limit: how many connections there may be, in all and from one address, and who gives way.
+//! The connection limit: how many connections there may be, in all and from one address, and which one gives way.
 
 mod permit;
 mod reserve;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use log::warn;
@@ -20,11 +20,8 @@ use reserve::Reserve;
 pub(crate) use permit::ConnectionPermit;
 
 /// Counts the connections of all shards.
-#[derive(Clone, Debug)]
-pub struct ConnectionLimit(Arc<Inner>);
-
 #[derive(Debug)]
-struct Inner {
+pub struct ConnectionLimit {
     visitors: usize,
     all: usize,
     per_address: usize,
@@ -36,11 +33,10 @@ struct Counts {
     all: usize,
     networks: HashMap<IpAddr, Holding>,
     reserve: Reserve,
-    /// When the log was told last that all permits are taken.
+    /// When the last line about it went into the log.
     told: Option<Instant>,
 }
 
-/// What one address holds.
 #[derive(Debug, Default)]
 struct Holding {
     count: usize,
@@ -49,53 +45,56 @@ struct Holding {
 }
 
 impl ConnectionLimit {
-    /// What the operator said, or what the process's descriptors allow.
-    pub fn new(limits: &Limits) -> Self {
+    /// The operator's limits, or those that the process's descriptors allow.
+    pub fn new(limits: &Limits) -> Arc<Self> {
         let descriptors = descriptors::limit();
         let visitors = limits.connections.unwrap_or(descriptors * 8 / 10);
         let per_address = limits.connections_per_address.unwrap_or(visitors.div_ceil(4));
         // Visitors can't take the last permits: a backend that comes back must find one.
         let all = visitors + RESERVE.min(descriptors / 10);
-        Self(Arc::new(Inner { visitors, all, per_address, counts: Mutex::default() }))
+        Arc::new(Self { visitors, all, per_address, counts: Mutex::default() })
     }
 
     /// A permit for a connection from `address`, or from a trusted proxy, which brings many visitors; if there is one,
     /// and of those kept for backends only if it `may_earn` it.
     pub fn take(
-        &self,
+        self: &Arc<Self>,
         address: Option<IpAddr>,
         may_earn: impl FnOnce() -> bool,
     ) -> Option<Arc<ConnectionPermit>> {
         let network = address.map(network);
         let mut counts = self.lock();
         let own = network.map_or(0, |network| counts.of(network));
-        if network.is_some() && own >= self.0.per_address {
+        if network.is_some() && own >= self.per_address {
             return None;
         }
-        let full = counts.all >= self.0.visitors;
+        let full = counts.all >= self.visitors;
         if full {
-            counts.tell(self.0.visitors);
+            counts.tell(self.visitors);
         }
         let slot = if !full {
             counts.all += 1;
             Arc::default()
-        } else if network.is_some() && counts.make_room(own, self.0.visitors / HOG) {
+        } else if network.is_some() && counts.make_room(own, self.visitors / HOG) {
             Arc::default()
         } else if may_earn() {
-            let full = counts.all >= self.0.all;
+            let full = counts.all >= self.all;
             let slot = counts.reserve.slot(network, full)?;
-            // Where all permits are taken, it has the permit of another connection.
+            // With all permits taken, it has the permit of another connection.
             counts.all += usize::from(!full);
             slot
         } else {
             return None;
         };
         network.into_iter().for_each(|network| counts.enter(network, &slot));
-        Some(ConnectionPermit::new(self, slot, network))
+        let network = network.map(OnceLock::from).unwrap_or_default();
+        let (limit, [opaque, unframed], awaited) =
+            (Some(self.clone()), Default::default(), Default::default());
+        Some(Arc::new(ConnectionPermit { limit, slot, network, opaque, unframed, awaited }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,9 +102,9 @@ impl ConnectionPermit {
     /// Says which address's connection a trusted proxy brings. False if that address has enough.
     pub fn is_for(&self, address: IpAddr) -> bool {
         let (Some(limit), network) = (&self.limit, network(address)) else { return true };
-        let (mut counts, hog) = (limit.lock(), limit.0.visitors / HOG);
+        let (mut counts, hog) = (limit.lock(), limit.visitors / HOG);
         let own = counts.of(network);
-        let mut fits = own < limit.0.per_address;
+        let mut fits = own < limit.per_address;
         if fits && counts.reserve.has(&self.slot) {
             if counts.make_room(own, hog) {
                 // Both have been counted.
@@ -138,20 +137,15 @@ impl Counts {
     /// Whether another connection gives way to one of a network that holds `own` permits: the oldest one without a
     /// request, of the network that holds most permits. A network that holds more than `hog` loses busy ones, too.
     fn make_room(&mut self, own: usize, hog: usize) -> bool {
-        let Some(most) = self.networks.values_mut().max_by_key(|holding| holding.slots.len())
-        else {
-            return false;
-        };
-        if most.slots.len() < own + 2 {
-            return false;
-        }
-        let idle = most.slots.iter().position(|slot| slot.is_idle());
+        let most = self.networks.values_mut().max_by_key(|holding| holding.slots.len());
+        let Some(most) = most.filter(|most| most.slots.len() >= own + 2) else { return false };
+        let idle = most.slots.iter().position(|slot| slot.busy.held() == 0);
         let Some(index) = idle.or((most.slots.len() > hog).then_some(0)) else { return false };
         most.slots.remove(index).lose();
         true
     }
 
-    /// It is no visitor's any more.
+    /// The slot isn't a visitor's any more.
     fn keep(&mut self, network: Option<IpAddr>, slot: &Arc<Slot>) {
         let holding = network.and_then(|network| self.networks.get_mut(&network));
         holding.into_iter().for_each(|it| it.slots.retain(|own| !Arc::ptr_eq(own, slot)));
@@ -183,7 +177,7 @@ impl Counts {
 
 /// Permits that visitors can't have.
 const RESERVE: usize = 64;
-/// Who holds more than this part of the visitors' permits, when all are taken, loses requests, too.
+/// A network that holds more than this part of the visitors' permits, when all are taken, loses busy connections, too.
 const HOG: usize = 8;
 const TELL: Duration = Duration::from_secs(60);
 
@@ -191,7 +185,7 @@ const TELL: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
 
-    fn limit(connections: usize, per_address: usize) -> ConnectionLimit {
+    fn limit(connections: usize, per_address: usize) -> Arc<ConnectionLimit> {
         ConnectionLimit::new(&Limits {
             connections: Some(connections),
             connections_per_address: Some(per_address),

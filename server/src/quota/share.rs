@@ -7,37 +7,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::{Counter, Gauge, InUse, network};
-
-/// The addresses that have streams of one pool.
-#[derive(Debug, Default)]
-pub(crate) struct Shares(Mutex<InUse<IpAddr, Share>>);
-
-impl Shares {
-    /// What an address has.
-    pub(crate) fn of(&self, address: IpAddr) -> Arc<Share> {
-        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = network(address);
-        let (streams, waiting) = Default::default();
-        shares.of(&address, || Arc::new(Share { address, streams, waiting }))
-    }
-}
+use super::{Counter, Gauge};
 
 /// What all connections of one address have of one pool.
 #[derive(Debug)]
 pub struct Share {
-    /// The address; one for a whole [`network`].
+    /// The address, or a whole [`super::network`].
     pub address: IpAddr,
     /// Its streams.
     pub streams: Gauge,
-    /// Its requests that wait for one.
+    /// Its requests that wait for a stream.
     pub waiting: Gauge,
+}
+
+impl Share {
+    pub(crate) fn new(address: IpAddr) -> Arc<Self> {
+        let (streams, waiting) = Default::default();
+        Arc::new(Self { address, streams, waiting })
+    }
 }
 
 /// Whether an address that has `taken` streams has its part of the room: as many as are free, so that it is half
 /// of what the others left, and the next address finds something. `room` counts all streams and those that are
-/// free, and only if it comes to that. A carrier's thousands behind one address rarely need more at once. Where
-/// there is no room at all, that is the answer, and not an address's share of it.
+/// free, and is called only if needed. The thousands of visitors behind a carrier's address rarely need more at once.
+/// Where there is no room at all, the answer is no: a share of it isn't the reason.
 pub(crate) fn is_used_up(taken: usize, room: impl FnOnce() -> (usize, usize)) -> bool {
     taken >= SMALL && {
         let (room, free) = room();
@@ -58,7 +51,6 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// How many this one has.
     pub(crate) fn of(&self, share: &Share) -> usize {
         let [count] = self.lock().of(&share.address);
         count
@@ -85,12 +77,10 @@ impl Tally {
             && self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
-    /// It takes one.
     pub(crate) fn enter(&self, share: &Share) {
         self.lock().add(share.address, [1]);
     }
 
-    /// It gives one back.
     pub(crate) fn leave(&self, share: &Share) {
         self.lock().sub(&share.address, [1]);
     }
@@ -111,8 +101,7 @@ mod tests {
 
     #[test]
     fn an_address_gets_half_and_never_less_than_a_page() {
-        let shares = Shares::default();
-        let share = shares.of(Ipv4Addr::LOCALHOST.into());
+        let share = Share::new(Ipv4Addr::LOCALHOST.into());
         let parts: Vec<_> = (0..32).map(|_| share.streams.permit()).collect();
         assert!(is_used_up(share.streams.held(), || (40, 8)));
         assert!(is_used_up(share.streams.held(), || (64, 32)));
@@ -140,8 +129,8 @@ mod tests {
 
     #[test]
     fn the_largest_holders_yield_first_and_no_more_than_are_wanted() {
-        let (shares, tally) = (Shares::default(), Tally::default());
-        let [large, small] = [1, 2].map(|n| shares.of(Ipv4Addr::new(192, 0, 2, n).into()));
+        let tally = Tally::default();
+        let [large, small] = [1, 2].map(|n| Share::new(Ipv4Addr::new(192, 0, 2, n).into()));
         (0..40).for_each(|_| tally.enter(&large));
         (0..5).for_each(|_| tally.enter(&small));
         assert!(!tally.yields(&large, 0), "nobody asks");
@@ -153,19 +142,19 @@ mod tests {
         tally.press(1, 2);
         assert!(!tally.yields(&small, 0));
         tally.press(1, 3);
-        assert!(!tally.yields(&shares.of(Ipv4Addr::new(192, 0, 2, 3).into()), 0));
+        assert!(!tally.yields(&Share::new(Ipv4Addr::new(192, 0, 2, 3).into()), 0));
         assert!(tally.yields(&small, 0));
     }
 
     #[test]
     fn a_tally_forgets_who_has_nothing() {
-        let (shares, tally) = (Shares::default(), Tally::default());
-        let [one, other] = [1, 2].map(|n| shares.of(Ipv4Addr::new(192, 0, 2, n).into()));
+        let tally = Tally::default();
+        let [one, other] = [1, 2].map(|n| Share::new(Ipv4Addr::new(192, 0, 2, n).into()));
         tally.enter(&one);
         tally.enter(&one);
         assert_eq!((tally.of(&one), tally.of(&other)), (2, 0));
         tally.leave(&one);
         tally.leave(&one);
-        assert!(tally.lock().is_empty());
+        assert!(tally.lock().all().next().is_none());
     }
 }

@@ -1,8 +1,10 @@
-//! Patterns of hosts, as a configuration writes them.
+//! Patterns of hosts, as a configuration writes them, and the routes that they identify.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+
+use super::Table;
 
 /// Which hosts a route is for.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -18,91 +20,66 @@ pub enum HostPattern {
     Under(Box<str>),
 }
 
-/// Why a text is no pattern of hosts. `Display` says what to write.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PatternError {
-    /// Nothing.
-    Empty,
-    /// `https://example.com/`.
-    Url,
-    /// `example.com:443`.
-    Port,
-    /// A path behind the host.
-    Path,
-    /// A `*` that isn't the whole first label.
-    Wildcard,
-    /// `*.` with nothing behind it.
-    BareWildcard,
-    /// Letters that DNS doesn't know.
-    NotAscii,
-    /// `2001:db8::1` without its brackets.
-    Brackets,
-    /// Anything else.
-    NotAHost,
-}
-
 impl HostPattern {
-    /// Whether a Host or `:authority` is one of those; its port counts for nothing.
+    /// Whether a Host or `:authority` is one of these hosts; its port is ignored.
     pub fn matches(&self, host: &str) -> bool {
-        let host = bare(host);
-        let name = host.strip_suffix('.').unwrap_or(host);
-        match self {
-            Self::Any => true,
-            Self::Name(wanted) => name.eq_ignore_ascii_case(wanted),
-            Self::Literal(address) => literal(host) == Some(*address),
-            Self::Under(suffix) => {
-                let at = name.len().checked_sub(suffix.len() + 1).filter(|at| *at > 0);
-                let rest = at.and_then(|at| name.get(at..)?.strip_prefix('.'));
-                rest.is_some_and(|rest| rest.eq_ignore_ascii_case(suffix))
-            }
-        }
+        let mut table = Table::default();
+        table.insert(self, "/", ()).is_ok() && table.find(host, "/").is_some()
     }
 }
 
 impl FromStr for HostPattern {
-    type Err = PatternError;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, PatternError> {
+    /// The error says what is wrong and what to write.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.is_empty() {
-            return Err(PatternError::Empty);
+            return Err("is empty; write a host like `example.com`, or `*` for every host");
         }
         if text == "*" {
             return Ok(Self::Any);
         }
         if text.contains("://") {
-            return Err(PatternError::Url);
+            return Err("is a URL; write the host alone, like `example.com`");
         }
         if text.contains('/') {
-            return Err(PatternError::Path);
+            return Err(
+                "has a path; write the host alone, like `example.com`, and the path as `path`",
+            );
         }
         if text.parse::<Ipv6Addr>().is_ok() {
-            return Err(PatternError::Brackets);
+            return Err("is an IPv6 address, which hosts have in brackets; write it like `[::1]`");
         }
         if bare(text) != text {
-            return Err(PatternError::Port);
+            return Err(
+                "has a port, which routing doesn't look at; write the host alone, like `example.com`",
+            );
         }
         if text.starts_with('[') {
-            return literal(text).map(Self::Literal).ok_or(PatternError::NotAHost);
+            return literal(text).map(Self::Literal).ok_or(NOT_A_HOST);
         }
         if !text.is_ascii() {
-            return Err(PatternError::NotAscii);
+            return Err("isn't spelt as DNS has it; write the form that begins with `xn--`");
         }
         let lower = text.to_ascii_lowercase();
-        let (suffix, rest) = match lower.strip_prefix("*.") {
-            Some(rest) => (true, rest),
-            None => (false, &*lower),
-        };
-        let name = rest.strip_suffix('.').unwrap_or(rest);
-        match (suffix, name) {
-            (true, "") => Err(PatternError::BareWildcard),
-            (_, name) if name.contains('*') => Err(PatternError::Wildcard),
-            (_, name) if !is_name(name) => Err(PatternError::NotAHost),
-            (true, name) if name.parse::<Ipv4Addr>().is_ok() => Err(PatternError::Wildcard),
-            (true, name) => Ok(Self::Under(name.into())),
-            (false, name) => Ok(Self::Name(name.into())),
+        let suffix = lower.strip_prefix("*.");
+        let name = suffix.unwrap_or(&lower);
+        let name = name.strip_suffix('.').unwrap_or(name);
+        match suffix {
+            Some(_) if name.is_empty() => {
+                Err("names no domain; write `*.example.com`, or `*` for every host")
+            }
+            _ if name.contains('*') => Err(MISPLACED),
+            _ if !is_name(name) => Err(NOT_A_HOST),
+            Some(_) if name.parse::<Ipv4Addr>().is_ok() => Err(MISPLACED),
+            Some(_) => Ok(Self::Under(name.into())),
+            None => Ok(Self::Name(name.into())),
         }
     }
 }
+
+const MISPLACED: &str = "has a `*` in the wrong place; it can only be the first label, as in `*.example.com`, or alone for every host";
+const NOT_A_HOST: &str = "is no host; write a name like `example.com`, `*.example.com`, or an address like `192.0.2.1` or `[::1]`";
 
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,23 +92,38 @@ impl fmt::Display for HostPattern {
     }
 }
 
-impl fmt::Display for PatternError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "is empty; write a host like `example.com`, or `*` for every host",
-            Self::Url => "is a URL; write the host alone, like `example.com`",
-            Self::Port => "has a port, which routing doesn't look at; write the host alone, like `example.com`",
-            Self::Path => "has a path; write the host alone, like `example.com`, and the path as `path`",
-            Self::Wildcard => "has a `*` in the wrong place; it can only be the first label, as in `*.example.com`, or alone for every host",
-            Self::BareWildcard => "names no domain; write `*.example.com`, or `*` for every host",
-            Self::NotAscii => "isn't spelt as DNS has it; write the form that begins with `xn--`",
-            Self::Brackets => "is an IPv6 address, which hosts have in brackets; write it like `[::1]`",
-            Self::NotAHost => "is no host; write a name like `example.com`, `*.example.com`, or an address like `192.0.2.1` or `[::1]`",
-        })
+/// A host of a configured route with its path, or a dynamic name. It has no label of the configuration, so it means the
+/// same before and after a reload.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum RouteId {
+    /// What is under a prefix of the path, on the hosts of a pattern.
+    Host(HostPattern, Box<str>),
+    /// The dynamic name, a DNS label in lower case.
+    Name(String),
+}
+
+impl RouteId {
+    pub(crate) fn is_wide(&self) -> bool {
+        matches!(self, Self::Host(HostPattern::Any | HostPattern::Under(_), _))
+    }
+
+    /// The same for `host` alone.
+    pub fn at(&self, host: &str) -> Option<Self> {
+        match self {
+            Self::Host(_, path) if self.is_wide() => Some(Self::Host(exact(host)?, path.clone())),
+            narrow => Some(narrow.clone()),
+        }
     }
 }
 
-impl std::error::Error for PatternError {}
+impl fmt::Display for RouteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host, path) => write!(f, "{host}{path}"),
+            Self::Name(name) => write!(f, "name {name:?}"),
+        }
+    }
+}
 
 /// Whether this is one DNS label in lower case (RFC 1123 §2.1): letters, digits, inner hyphens.
 pub(crate) fn is_label(text: &str) -> bool {
@@ -142,7 +134,7 @@ pub(crate) fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// A name in lower case. Underscores aren't in RFC 1123, but in names that people have.
+/// A name in lower case. RFC 1123 has no underscores, but names in use do.
 pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(|label| is_label(&label.replace('_', "0")))
 }
@@ -153,7 +145,7 @@ pub(crate) fn exact(host: &str) -> Option<HostPattern> {
     matches!(pattern, HostPattern::Name(_) | HostPattern::Literal(_)).then_some(pattern)
 }
 
-/// Without the port. What is no host at all may come out as anything; visitors' heads were checked.
+/// Without the port. The result for what is no host is unspecified; visitors' heads were checked.
 pub(super) fn bare(host: &str) -> &str {
     let end = match host.strip_prefix('[') {
         Some(rest) => rest.find(']').map(|at| at + 2),
@@ -166,7 +158,6 @@ pub(super) fn bare(host: &str) -> &str {
     }
 }
 
-/// The address in brackets.
 pub(super) fn literal(host: &str) -> Option<Ipv6Addr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }

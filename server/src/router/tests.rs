@@ -76,7 +76,7 @@ fn host_and_path_choose_the_route() {
         ("", "/", None),
     ];
     for (host, path, expected) in rows {
-        let found = table.find(host, path).map(|found| found.value.as_str());
+        let found = table.find(host, path).map(|(value, _)| value.as_str());
         assert_eq!(found, *expected, "{host:?} {path:?}");
     }
 }
@@ -91,7 +91,7 @@ fn a_route_for_every_host_takes_what_no_other_has() {
         ("example.com", "/api", Some("example.com/api")),
         ("example.com", "/", None),
     ] {
-        let found = table.find(host, path).map(|found| found.value.as_str());
+        let found = table.find(host, path).map(|(value, _)| value.as_str());
         assert_eq!(found, expected, "{host:?} {path:?}");
     }
 }
@@ -124,8 +124,8 @@ fn a_prefix_is_stripped_once() {
         ("*", "*"),
     ] {
         let path = PathAndQuery::try_from(path).unwrap();
-        let found = table.find("any.org", path.as_str()).unwrap();
-        assert_eq!(strip(&path, found.prefix).as_str(), expected, "{path}");
+        let (_, prefix) = table.find("any.org", path.as_str()).unwrap();
+        assert_eq!(strip(&path, prefix).as_str(), expected, "{path}");
     }
 }
 
@@ -173,33 +173,33 @@ fn patterns_are_read_or_refused_with_what_to_write() {
     ] {
         assert_eq!(text.parse::<HostPattern>().unwrap().to_string(), shown, "{text}");
     }
-    use PatternError::*;
     for (text, error) in [
-        ("", Empty),
-        ("https://example.com", Url),
-        ("https://example.com:443/x", Url),
-        ("example.com:443", Port),
-        ("[::1]:443", Port),
-        ("example.com/x", Path),
-        ("a.*.com", Wildcard),
-        ("*a.com", Wildcard),
-        ("*.*.com", Wildcard),
-        ("*.192.0.2.1", Wildcard),
-        ("**", Wildcard),
-        ("*.", BareWildcard),
-        ("*..", BareWildcard),
-        ("*..a", NotAHost),
-        (".", NotAHost),
-        (".com", NotAHost),
-        ("a..b", NotAHost),
-        ("-a.com", NotAHost),
-        ("a b", NotAHost),
-        ("[::1", NotAHost),
-        ("[::1]x", NotAHost),
-        ("::1", Brackets),
-        ("käse.de", NotAscii),
+        ("", "is empty"),
+        ("https://example.com", "is a URL"),
+        ("https://example.com:443/x", "is a URL"),
+        ("example.com:443", "has a port"),
+        ("[::1]:443", "has a port"),
+        ("example.com/x", "has a path"),
+        ("a.*.com", "has a `*` in the wrong place"),
+        ("*a.com", "has a `*` in the wrong place"),
+        ("*.*.com", "has a `*` in the wrong place"),
+        ("*.192.0.2.1", "has a `*` in the wrong place"),
+        ("**", "has a `*` in the wrong place"),
+        ("*.", "names no domain"),
+        ("*..", "names no domain"),
+        ("*..a", "is no host"),
+        (".", "is no host"),
+        (".com", "is no host"),
+        ("a..b", "is no host"),
+        ("-a.com", "is no host"),
+        ("a b", "is no host"),
+        ("[::1", "is no host"),
+        ("[::1]x", "is no host"),
+        ("::1", "is an IPv6 address"),
+        ("käse.de", "isn't spelt as DNS has it"),
     ] {
-        assert_eq!(text.parse::<HostPattern>(), Err(error), "{text:?}");
+        let said = text.parse::<HostPattern>().expect_err(text);
+        assert!(said.starts_with(error), "{text:?} {said}");
     }
     assert!(format!("{}.de", "a".repeat(64)).parse::<HostPattern>().is_err());
     assert!(vec!["aaaaaaa"; 40].join(".").parse::<HostPattern>().is_err());
@@ -309,7 +309,7 @@ fn the_table_finds_what_trying_every_route_finds() {
                 (rank(pattern, &host)? == best?).then_some((prefix, number))
             });
             let expected = fits.max().map(|(prefix, number)| (number, prefix));
-            let found = table.find(&host, &path).map(|found| (*found.value, found.prefix));
+            let found = table.find(&host, &path).map(|(value, prefix)| (*value, prefix));
             assert_eq!(found, expected, "seed {seed}: {host} {path} in {routes:?}");
             for (number, (pattern, _)) in routes.iter().enumerate() {
                 let matches = pattern.parse::<HostPattern>().unwrap().matches(&host);

@@ -25,7 +25,7 @@ use crate::identity::Grant;
 use crate::identity::Identity;
 use crate::live::Tunnel;
 use crate::quota::ConnectionPermit;
-use crate::registry::{Registration, Registry, Turned};
+use crate::registry::{Registry, Turned};
 use crate::shard::Shard;
 
 use super::announce::announce;
@@ -209,7 +209,7 @@ where
                     tunnel.note_answer();
                 }
                 if tunnel.allowed() > allowed {
-                    registration.iter().for_each(Registration::note_room);
+                    tunnel.note_room();
                 }
                 allowed = tunnel.allowed();
                 if told.as_mut().is_some_and(|told| Pin::new(told).poll(cx).is_ready()) {

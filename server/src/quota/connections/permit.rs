@@ -1,4 +1,4 @@
-//! What a connection holds of the process, until it ends or the tunnel that it became does.
+//! The permit of a connection, until it ends or the tunnel that it became ends.
 
 use std::future::{Future, pending};
 use std::net::IpAddr;
@@ -16,94 +16,53 @@ use crate::quota::{Gauge, Permit};
 /// default counts for no limit: the connections of tests and of programs that embed the gateway.
 #[derive(Debug, Default)]
 pub struct ConnectionPermit {
-    pub(super) limit: Option<ConnectionLimit>,
+    pub(super) limit: Option<Arc<ConnectionLimit>>,
     pub(super) slot: Arc<Slot>,
     /// The address that it counts for; a trusted proxy's connection has none until the proxy names one.
     pub(super) network: OnceLock<IpAddr>,
-    /// A trusted proxy passes bytes through without naming the visitor: the fields in them aren't the proxy's word.
-    opaque: AtomicBool,
-    unframed: AtomicBool,
+    /// Set if a trusted proxy passes bytes without naming the visitor: the fields in them aren't the proxy's word.
+    pub opaque: OnceLock<()>,
+    /// Set if its last response has neither length nor chunks: the end of the connection is that of the body
+    /// (RFC 9112 §6.3), and must not look orderly before.
+    pub unframed: OnceLock<()>,
     /// A gateway that drains waits while this sender exists.
-    awaited: Mutex<Option<mpsc::Sender<()>>>,
+    pub(super) awaited: Mutex<Option<mpsc::Sender<()>>>,
 }
 
-/// What a permit means to others, who may need it more.
+/// The part of a permit that other connections see, which may need it more.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     /// Of one kept for backends: when it ends, if no key is proven.
     pub(super) until: Option<Instant>,
     /// Told when the permit goes to another connection.
-    lost: Notify,
+    pub(super) lost: Notify,
     /// Its connection speaks like a visitor's.
     pub(super) visitor: AtomicBool,
-    taken: AtomicBool,
+    pub(super) taken: AtomicBool,
     /// Requests under way, or what became of them.
-    busy: Gauge,
+    pub(super) busy: Gauge,
 }
 
 impl Slot {
-    /// One that ends then, if no key is proven.
-    pub(super) fn lent(until: Instant) -> Arc<Self> {
-        Arc::new(Self { until: Some(until), ..Self::default() })
-    }
-
-    /// Gives the permit to another connection.
     pub(super) fn lose(&self) {
         self.taken.store(true, Ordering::Relaxed);
         self.lost.notify_one();
     }
 
-    /// Whether the permit went to another connection.
     pub(super) fn is_taken(&self) -> bool {
         self.taken.load(Ordering::Relaxed)
-    }
-
-    /// Whether nothing is under way.
-    pub(super) fn is_idle(&self) -> bool {
-        self.busy.held() == 0
     }
 }
 
 impl ConnectionPermit {
-    pub(super) fn new(
-        limit: &ConnectionLimit,
-        slot: Arc<Slot>,
-        network: Option<IpAddr>,
-    ) -> Arc<Self> {
-        let network = network.map(OnceLock::from).unwrap_or_default();
-        let (opaque, unframed, awaited) = Default::default();
-        Arc::new(Self { limit: Some(limit.clone()), slot, network, opaque, unframed, awaited })
-    }
-
     /// Has a gateway that drains wait for this connection.
     pub fn await_end(&self, awaited: Option<mpsc::Sender<()>>) {
         *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = awaited;
     }
 
-    /// It carries nothing but tunnels from now on, which aren't waited for: they end when the visitors are gone.
+    /// It carries nothing but tunnels from now on, which aren't waited for: they end after the visitors.
     pub fn leave_to_tunnels(&self) {
         self.await_end(None);
-    }
-
-    /// Says that a proxy passes bytes through without naming the visitor.
-    pub fn set_opaque(&self) {
-        self.opaque.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether a trusted proxy brings the bytes without vouching for them.
-    pub fn is_opaque(&self) -> bool {
-        self.opaque.load(Ordering::Relaxed)
-    }
-
-    /// Its last response has neither length nor chunks: the end of the connection is that of the body
-    /// (RFC 9112 §6.3), and must not look orderly before.
-    pub fn ends_with_response(&self) {
-        self.unframed.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether that was said.
-    pub fn is_unframed(&self) -> bool {
-        self.unframed.load(Ordering::Relaxed)
     }
 
     /// A request is under way, or what became of it, until this is dropped.
@@ -126,8 +85,8 @@ impl ConnectionPermit {
         self.slot.until.is_some() && !self.slot.visitor.load(Ordering::Relaxed)
     }
 
-    /// A backend is in on this connection. If it is `proven` by what it showed (of an open gateway anybody is one), its
-    /// network comes first when permits are rare.
+    /// A backend was admitted on this connection. If its credential is `proven` (an open gateway admits any), its network
+    /// comes first when permits are rare.
     pub fn earn(&self, proven: bool) {
         let Some(limit) = &self.limit else { return };
         let mut counts = limit.lock();
@@ -137,8 +96,8 @@ impl ConnectionPermit {
         network.filter(|_| proven).into_iter().for_each(|it| counts.reserve.prove(it));
     }
 
-    /// Runs what has this permit. `None`: it is cut off, since others need the permit more, or it is reserved for
-    /// backends, and this one proved no key in time. Cancel safe if `work` is.
+    /// Runs the connection that has this permit. `None`: it is cut off, since another one needs the permit more, or the
+    /// permit is kept for backends, and no key was proven in time. Cancel safe if `work` is.
     pub async fn hold<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let over = async {
             match self.slot.until {
@@ -150,7 +109,7 @@ impl ConnectionPermit {
             }
         };
         select! {
-            // Before another request is taken: the other connection is there already.
+            // Before another request is taken: the other connection waits already.
             biased;
             () = self.slot.lost.notified() => None,
             done = work => Some(done),
@@ -158,9 +117,9 @@ impl ConnectionPermit {
         }
     }
 
-    /// The limit, if this permit ever was of its reserve.
+    /// The limit, if this permit was of its reserve at first.
     fn reserve(&self) -> Option<&ConnectionLimit> {
-        self.limit.as_ref().filter(|_| self.slot.until.is_some())
+        self.limit.as_deref().filter(|_| self.slot.until.is_some())
     }
 }
 

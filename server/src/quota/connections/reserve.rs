@@ -1,11 +1,10 @@
-//! The last places, which are kept for backends.
+//! The last permits, which are kept for backends.
 //!
-//! Nobody can tell a backend from a stranger before it has proven its key, and strangers come faster. So a slot
-//! here is lent for two seconds, few to one network, and whoever comes when all are taken has the place of who
-//! is there for longest: visitors first, who have no business here but at door B, then strangers, and those
-//! whose network proved a key lately only for another such.
+//! A backend can't be told from a stranger before it has proven its key, and strangers come faster. So a slot
+//! here is lent for two seconds, few to one network, and a connection that comes when all are taken takes the oldest
+//! slot: of visitors first, which are here for door B alone, then of strangers, and of networks
+//! that proved a key lately only for another such network.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +13,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::permit::Slot;
+use crate::quota::Recent;
 
-/// Who gives way to whom: each to its equals and betters.
+/// Which holder gives way: each to its equals and betters.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Rank {
     Visitor,
@@ -31,18 +31,17 @@ struct Holder {
     slot: Arc<Slot>,
 }
 
-/// The slots of those who have proven nothing yet, the oldest first; and the networks that proved a key lately.
+/// The slots of connections that have proven nothing yet, the oldest first; and the networks that proved a key lately.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
     holders: Vec<Holder>,
-    proved: HashMap<IpAddr, Instant>,
+    proved: Recent<IpAddr, MOST_PROVED, LATELY>,
 }
 
 impl Reserve {
     /// A slot, if `network` has few enough. With `full`, another connection loses its slot for it.
     pub(super) fn slot(&mut self, network: Option<IpAddr>, full: bool) -> Option<Arc<Slot>> {
-        let now = Instant::now();
-        let rank = self.rank(network, now);
+        let rank = self.rank(network);
         if network.is_some_and(|network| self.count(network) >= SHARE) {
             return None;
         }
@@ -51,21 +50,22 @@ impl Reserve {
             let (index, _) = oldest.filter(|(_, holder)| holder.rank <= rank)?;
             self.holders.remove(index).slot.lose();
         }
-        let slot = Slot::lent(now + UNPROVEN);
+        let until = Some(Instant::now() + UNPROVEN);
+        let slot = Arc::new(Slot { until, ..Slot::default() });
         self.holders.push(Holder { rank, network, slot: slot.clone() });
         Some(slot)
     }
 
     /// Names the network of a slot. False if that network has enough.
     pub(super) fn name(&mut self, slot: &Arc<Slot>, network: IpAddr) -> bool {
-        let (rank, count) = (self.rank(Some(network), Instant::now()), self.count(network));
+        let (rank, count) = (self.rank(Some(network)), self.count(network));
         if let Some(holder) = self.holder(slot) {
             (holder.rank, holder.network) = (rank, Some(network));
         }
         count < SHARE
     }
 
-    /// It's a visitor's, as far as one can tell.
+    /// The connection speaks like a visitor's.
     pub(super) fn stand_back(&mut self, slot: &Arc<Slot>) {
         slot.visitor.store(true, Ordering::Relaxed);
         if let Some(holder) = self.holder(slot).filter(|holder| holder.rank == Rank::Stranger) {
@@ -85,18 +85,12 @@ impl Reserve {
 
     /// A backend in `network` proved a key that is good for a route.
     pub(super) fn prove(&mut self, network: IpAddr) {
-        let now = Instant::now();
-        if self.proved.len() >= MOST_PROVED && !self.proved.contains_key(&network) {
-            let oldest = self.proved.iter().min_by_key(|(_, at)| **at).map(|(key, _)| *key);
-            oldest.and_then(|oldest| self.proved.remove(&oldest));
-        }
-        self.proved.insert(network, now);
+        self.proved.note(network);
     }
 
-    fn rank(&self, network: Option<IpAddr>, now: Instant) -> Rank {
-        let proved = network.and_then(|network| self.proved.get(&network));
-        let lately = |at: &&Instant| now.saturating_duration_since(**at) < LATELY;
-        if proved.filter(lately).is_some() { Rank::Proved } else { Rank::Stranger }
+    fn rank(&self, network: Option<IpAddr>) -> Rank {
+        let proved = network.is_some_and(|network| self.proved.has(&network));
+        if proved { Rank::Proved } else { Rank::Stranger }
     }
 
     fn count(&self, network: IpAddr) -> usize {
@@ -112,8 +106,8 @@ impl Reserve {
 const UNPROVEN: Duration = Duration::from_secs(2);
 /// Slots of one network: a client's tunnels come one after the other, or a few at once.
 const SHARE: usize = 4;
-/// How long a network counts as one that has backends: as long as a laptop is shut over night.
-const LATELY: Duration = Duration::from_secs(24 * 3600);
+/// How long a network counts as one that has backends, in seconds: as long as a laptop is shut over night.
+const LATELY: u64 = 24 * 3600;
 /// About 300 KB.
 const MOST_PROVED: usize = 4096;
 
@@ -141,8 +135,8 @@ mod tests {
         }
         assert_eq!(losers, [3, 1, 2]);
         assert!(reserve.slot(network(8), true).is_none(), "a stranger before who proved a key");
-        tokio::time::advance(LATELY).await;
-        assert_eq!(reserve.rank(network(1), Instant::now()), Rank::Stranger, "that is long ago");
+        tokio::time::advance(Duration::from_secs(LATELY)).await;
+        assert_eq!(reserve.rank(network(1)), Rank::Stranger, "that is long ago");
     }
 
     #[test]
@@ -166,16 +160,5 @@ mod tests {
         reserve.settle(&behind_a_proxy);
         slots.iter().for_each(|slot| reserve.settle(slot));
         assert!(reserve.slot(network(1), false).is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_networks_that_are_remembered_are_bounded() {
-        let mut reserve = Reserve::default();
-        for n in 0..=u32::try_from(MOST_PROVED).unwrap() {
-            reserve.prove(IpAddr::V4(n.into()));
-            tokio::time::advance(Duration::from_millis(1)).await;
-        }
-        assert_eq!(reserve.proved.len(), MOST_PROVED);
-        assert!(!reserve.proved.contains_key(&IpAddr::V4(0.into())), "the oldest is forgotten");
     }
 }
