@@ -83,7 +83,6 @@ pub(crate) struct Shared {
 }
 
 /// All that it takes to dial for one tunnel, again and again.
-#[derive(Debug)]
 pub(crate) struct Dialer<N> {
     pub(crate) network: N,
     pub(crate) shared: Arc<Shared>,

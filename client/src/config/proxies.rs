@@ -38,7 +38,6 @@ impl Proxies {
 }
 
 /// One proxy. Displayed, it shows neither user nor password.
-#[derive(Clone)]
 pub(crate) struct Proxy {
     pub(crate) kind: Kind,
     pub(crate) address: Gateway,

@@ -10,7 +10,6 @@ use http_body::{Body as HttpBody, Frame};
 use ptth_link::body::{Body, BodyError};
 
 /// The echo of one WebSocket.
-#[derive(Debug)]
 pub(super) struct Echo {
     body: Body,
     raw: BytesMut,
@@ -19,7 +18,6 @@ pub(super) struct Echo {
 }
 
 /// What is still to come of the frame under way.
-#[derive(Debug)]
 struct Payload {
     left: u64,
     mask: [u8; 4],

@@ -16,7 +16,6 @@ use crate::config::{Config, Value};
 use super::DialError;
 use super::error::{LONGEST_REASON, Reply};
 
-#[derive(Debug)]
 pub(super) struct Registration<'a> {
     pub(super) config: &'a Config,
     /// `<instance>.<slot>`, which tells the tunnels of one process apart and finds their predecessors.
