@@ -230,7 +230,7 @@ impl Tables {
             if let Some(given) = global.find_map(|setting| found.get(setting.name)) {
                 mistakes.add(given.wrong("holds for all services; move it up"));
             }
-            if found.get("origin").is_none() && mistakes.is_empty() {
+            if !found.contains_key("origin") && mistakes.is_empty() {
                 mistakes.add(Mistake::new("this service has no origin").at(place.clone()));
             }
             read.services.push((place, found));

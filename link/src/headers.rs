@@ -143,9 +143,9 @@ impl Statement {
             ("x-forwarded-port", said.and_then(|said| said.port).map(|port| port.to_string())),
             (PREFIX, said.and_then(|said| said.prefix.clone())),
         ];
-        let own = || (from.address, from.host.to_owned(), from.scheme.clone(), from.version);
+        let of = || (from.address, from.host.to_owned(), from.scheme.clone(), from.version);
         Self {
-            of: said.is_none().then(own),
+            of: said.is_none().then(of),
             fields: fields.into_iter().filter_map(|(name, it)| field(name, &it?)).collect(),
         }
     }

@@ -14,44 +14,37 @@ use time::OffsetDateTime;
 
 /// Takes the lines. Cheap to clone; the default keeps none.
 #[derive(Clone, Debug, Default)]
-pub struct Lines(Option<Arc<Queue>>);
-
-#[derive(Debug)]
-struct Queue {
-    lines: SyncSender<String>,
-    dropped: AtomicU64,
-}
+pub struct Lines(Option<(SyncSender<String>, Arc<AtomicU64>)>);
 
 impl Lines {
     /// Writes to `out`, from a thread that ends with the last clone of it.
     pub fn to(out: impl Write + Send + 'static) -> Self {
         let (lines, receiver) = sync_channel(QUEUE);
-        let queue = Arc::new(Queue { lines, dropped: AtomicU64::new(0) });
-        let weak = Arc::downgrade(&queue);
-        let dropped = move || weak.upgrade().map_or(0, |q| q.dropped.swap(0, Ordering::Relaxed));
-        thread::spawn(move || write(&receiver, out, dropped));
-        Self(Some(queue))
+        let dropped = Arc::<AtomicU64>::default();
+        let lost = dropped.clone();
+        thread::spawn(move || write(&receiver, out, &lost));
+        Self(Some((lines, dropped)))
     }
 
     /// Adds a line, with date and time in front, if there is room for it. `line` appends it.
     // Not by `Display`: the formatter costs a line of ten parts 3,000 instructions.
     pub fn note(&self, line: impl FnOnce(&mut String)) {
-        let Some(queue) = &self.0 else { return };
+        let Some((lines, dropped)) = &self.0 else { return };
         // Growing it would be five allocations.
         let mut text = String::with_capacity(LINE);
         clock(&mut text, SystemTime::now());
         text.push(' ');
         line(&mut text);
         text.push('\n');
-        if queue.lines.try_send(text).is_err() {
-            queue.dropped.fetch_add(1, Ordering::Relaxed);
+        if lines.try_send(text).is_err() {
+            dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Each line goes out at once, unless so many come that a wake-up and a system call for each would cost more
 /// than the rest of an exchange's line; then those of a [`PAUSE`] go together.
-fn write(lines: &Receiver<String>, mut out: impl Write, dropped: impl Fn() -> u64) {
+fn write(lines: &Receiver<String>, mut out: impl Write, dropped: &AtomicU64) {
     let (mut since, mut written) = (Instant::now(), 0);
     while let Ok(mut text) = lines.recv() {
         if since.elapsed() > PAUSE {
@@ -62,7 +55,7 @@ fn write(lines: &Receiver<String>, mut out: impl Write, dropped: impl Fn() -> u6
             text.push_str(&line);
             written += 1;
         }
-        let lost = dropped();
+        let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             text.push_str(&format!("({lost} lines more than could be written)\n"));
         }

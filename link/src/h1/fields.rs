@@ -26,6 +26,9 @@ pub(super) struct Section {
     fields: Vec<(HeaderName, Range<usize>)>,
 }
 
+/// Name and value.
+type Field<'f, 'a> = (&'f HeaderName, &'a [u8]);
+
 impl Section {
     pub(super) fn at(&self) -> usize {
         self.at
@@ -71,12 +74,12 @@ impl Section {
     }
 
     /// The next field (RFC 9112 §5), or `Some(None)` for the empty line at the end; `None` while neither is whole.
-    pub(super) fn field<'a>(
-        &mut self,
+    pub(super) fn field<'f, 'a>(
+        &'f mut self,
         raw: &'a [u8],
         bare_lf: bool,
         limits: &Limits,
-    ) -> Result<Option<Option<(&HeaderName, &'a [u8])>>, Refusal> {
+    ) -> Result<Option<Option<Field<'f, 'a>>>, Refusal> {
         let begin = self.at;
         let left = limits.bytes.checked_sub(begin).and_then(|left| left.checked_sub(2));
         let left = left.ok_or(limits.too_large)?;

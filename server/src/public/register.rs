@@ -118,9 +118,8 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, Fault> {
     // Each authorizer has its own time-out; this one is for all together.
     let judged = timeout(JUDGED, policy.register(&claim, &wish, field(head, SERVED_PATH))).await;
     let judged = judged.unwrap_or(Err(Refused::Unavailable));
-    match &judged {
-        Ok(_) | Err(Refused::Unavailable) => attempt.take_back(),
-        Err(_) => drop(attempt),
+    if matches!(judged, Ok(_) | Err(Refused::Unavailable)) {
+        attempt.take_back();
     }
     let (who, grants) = judged.map_err(|refused| {
         let why = refused.to_string();
@@ -139,10 +138,8 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, Fault> {
         return Err((RegisterError::Taken, "another backend is there and keeps its place".into()));
     }
     if visitor.shard.registry.is_full(&identity, &grants) {
-        return Err((
-            RegisterError::Full,
-            "its credential has all the tunnels that it may have".into(),
-        ));
+        let why = "its credential has all the tunnels that it may have";
+        return Err((RegisterError::Full, why.into()));
     }
     let called = authority(head);
     let said = visitor.said.as_ref().and_then(|said| said.scheme.as_ref());

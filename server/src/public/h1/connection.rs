@@ -158,8 +158,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
                 due = due.min(since + FIRST_REQUEST);
             }
             ready!(self.silence.poll_at(cx, due));
-            let late = Err(TOO_SLOW);
-            Poll::Ready(Ok((!reader.is_fresh()).then_some(late)))
+            Poll::Ready(Ok((!reader.is_fresh()).then_some(Err(TOO_SLOW))))
         })
         .await
     }
