@@ -18,7 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use log::{debug, info, warn};
-use ptth_link::h2::goaway::FORBIDDEN;
+use ptth_link::h2::goaway::Why;
 use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
 use ptth_link::tcp;
@@ -339,7 +339,7 @@ pub async fn serve_backend<IO>(
         Err(refused) => {
             let why = refused.to_string();
             warn!("tunnel: refused from={peer} name={:?}: {why}", identity.name);
-            return refuse(stream, FORBIDDEN, &why).await;
+            return refuse(stream, Why::Forbidden, &why).await;
         }
     };
     match ended {

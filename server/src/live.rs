@@ -11,6 +11,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use ptth_link::budget::Budget;
 use ptth_link::h2::Load;
+use ptth_link::h2::goaway::Why;
 use ptth_link::limits::PROBE_TIMEOUT;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -42,7 +43,7 @@ pub struct Tunnel {
     pub identity: Identity,
     /// What it asked to serve, and was granted.
     pub grants: Vec<Grant>,
-    dismissal: OnceLock<(u32, &'static str)>,
+    dismissal: OnceLock<(Why, &'static str)>,
     /// What the responses that come by it may hold.
     pub(crate) budget: Arc<Budget>,
     pub(crate) sender: SendRequest<Bytes>,
@@ -188,13 +189,13 @@ impl Tunnel {
 
     /// Like [`Tunnel::drain`]; at the end the backend is told why: one of [`ptth_link::h2::goaway`]'s codes,
     /// and a sentence.
-    pub fn dismiss(&self, code: u32, why: &'static str) {
-        let _ = self.dismissal.set((code, why));
+    pub fn dismiss(&self, why: Why, text: &'static str) {
+        let _ = self.dismissal.set((why, text));
         self.drain();
     }
 
     /// Why it was sent away, if it was.
-    pub fn dismissal(&self) -> Option<(u32, &'static str)> {
+    pub fn dismissal(&self) -> Option<(Why, &'static str)> {
         self.dismissal.get().copied()
     }
 

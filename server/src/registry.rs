@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use log::{info, warn};
-use ptth_link::h2::goaway::{REPLACED, WITHDRAWN};
+use ptth_link::h2::goaway::Why;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -134,7 +134,7 @@ impl Members {
         self.losers.entry(route.id.clone()).or_default().insert(tunnel.id);
         member.routes.remove(&key(route)).iter().for_each(|it| it.pool.remove(tunnel));
         if member.routes.is_empty() {
-            tunnel.dismiss(REPLACED, "another backend took this name over");
+            tunnel.dismiss(Why::Replaced, "another backend took this name over");
         }
     }
 
@@ -169,7 +169,7 @@ impl Members {
             let tunnel = &member.tunnel;
             if member.routes.is_empty() && !tunnel.is_draining() {
                 warn!("tunnel: {} drained: its credential was withdrawn", tunnel.id);
-                tunnel.dismiss(WITHDRAWN, "the credential was withdrawn, or its names were");
+                tunnel.dismiss(Why::Withdrawn, "the credential was withdrawn, or its names were");
             }
         }
         policy.tidy();

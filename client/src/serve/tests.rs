@@ -3,7 +3,7 @@
 use std::io;
 use std::task::Context;
 
-use ptth_link::h2::goaway::{TAKEN, refusal};
+use ptth_link::h2::goaway::refusal;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::channel;
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex};
@@ -57,7 +57,7 @@ async fn a_refusal_is_read_though_the_socket_is_closed_already() {
     let (mut gateway, near) = duplex(4096);
     let (_trigger, drain) = channel();
     let (up, _) = oneshot::channel();
-    let bytes = refusal(TAKEN, "taken");
+    let bytes = refusal(Why::Taken, "taken");
     let (preface, goaway) = bytes.split_at(24 + 9);
     let say = async {
         gateway.write_all(preface).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_closed_socket_that_says_nothing_ends_the_tunnel_soon() {
     let (mut gateway, near) = duplex(4096);
     let (_trigger, drain) = channel();
     let (up, _) = oneshot::channel();
-    gateway.write_all(&refusal(TAKEN, "taken")[..24 + 9]).await.unwrap();
+    gateway.write_all(&refusal(Why::Taken, "taken")[..24 + 9]).await.unwrap();
     let begun = Instant::now();
     let ended = answer(Closed(near), answering(), drain, up).await;
     assert!(matches!(ended, Ended::Connection(engine::Ended::Socket(_))), "{ended}");

@@ -6,39 +6,31 @@ use std::fmt;
 
 use h2::Reason;
 
-/// Another backend has the place already, and keeps it.
-pub const TAKEN: u32 = 0x3270_0001;
-/// Another backend came and has the place from now on.
-pub const REPLACED: u32 = 0x3270_0002;
-/// What this tunnel served is no longer served, or no longer by it: dialling again brings the verdict.
-pub const WITHDRAWN: u32 = 0x3270_0003;
-/// The backend was admitted, and nothing of what it asked for is its to serve.
-pub const FORBIDDEN: u32 = 0x3270_0004;
-/// Its credential has all the tunnels that it may have: another one may come when one of them ends.
-pub const OVER_LIMIT: u32 = 0x3270_0005;
-
-/// The gateway's process ends in order; dialling again finds its successor.
-pub const STOPPING: u32 = 0x3270_0006;
-
 /// A reason that both ends know by name. The codes lie outside the registered error codes (RFC 9113 §7).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(u32)]
 pub enum Why {
-    /// [`TAKEN`].
-    Taken,
-    /// [`REPLACED`].
+    /// Another backend has the place already, and keeps it.
+    Taken = 0x3270_0001,
+    /// Another backend came and has the place from now on.
     Replaced,
-    /// [`WITHDRAWN`].
+    /// What this tunnel served is no longer served, or no longer by it: dialling again brings the verdict.
     Withdrawn,
-    /// [`FORBIDDEN`].
+    /// The backend was admitted, and nothing of what it asked for is its to serve.
     Forbidden,
-    /// [`OVER_LIMIT`].
+    /// Its credential has all the tunnels that it may have: another one may come when one of them ends.
     OverLimit,
-    /// [`STOPPING`].
+    /// The gateway's process ends in order; dialling again finds its successor.
     Stopping,
 }
 
+impl From<Why> for u32 {
+    fn from(why: Why) -> Self {
+        why as Self
+    }
+}
+
 impl Why {
-    /// All of them.
     pub const ALL: [Self; 6] = [
         Self::Taken,
         Self::Replaced,
@@ -48,23 +40,11 @@ impl Why {
         Self::Stopping,
     ];
 
-    /// Its GOAWAY code.
-    pub fn code(self) -> u32 {
-        match self {
-            Self::Taken => TAKEN,
-            Self::Replaced => REPLACED,
-            Self::Withdrawn => WITHDRAWN,
-            Self::Forbidden => FORBIDDEN,
-            Self::OverLimit => OVER_LIMIT,
-            Self::Stopping => STOPPING,
-        }
-    }
-
     /// The reason of a GOAWAY that the peer sent, if it is one of ours.
     pub fn of(err: &h2::Error) -> Option<Self> {
         let theirs = err.is_go_away() && err.is_remote();
         let code = err.reason().filter(|_| theirs)?;
-        Self::ALL.into_iter().find(|why| Reason::from(why.code()) == code)
+        Self::ALL.into_iter().find(|why| Reason::from(*why as u32) == code)
     }
 }
 
@@ -83,7 +63,7 @@ impl fmt::Display for Why {
 
 /// The bytes with which a gateway refuses a backend after the TLS handshake: client preface, empty
 /// SETTINGS, GOAWAY (RFC 9113 §3.4, §6.5, §6.8).
-pub fn refusal(code: u32, text: &str) -> Vec<u8> {
+pub fn refusal(code: impl Into<u32>, text: &str) -> Vec<u8> {
     let mut bytes = Vec::from(*b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     bytes.extend([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]);
     bytes.extend(farewell(code, text));
@@ -92,7 +72,7 @@ pub fn refusal(code: u32, text: &str) -> Vec<u8> {
 
 /// One GOAWAY frame, to be written on an idle connection before it is closed (RFC 9113 §6.8). `text`, cut
 /// at 255 bytes, is its debug data. The last stream is 0: backends open none.
-pub fn farewell(code: u32, text: &str) -> Vec<u8> {
+pub fn farewell(code: impl Into<u32>, text: &str) -> Vec<u8> {
     let mut end = text.len().min(LONGEST_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -102,7 +82,7 @@ pub fn farewell(code: u32, text: &str) -> Vec<u8> {
     let length = (8 + text.len() as u16).to_be_bytes();
     let mut bytes = vec![0, length[0], length[1], GOAWAY, 0, 0, 0, 0, 0];
     bytes.extend(0_u32.to_be_bytes());
-    bytes.extend(code.to_be_bytes());
+    bytes.extend(code.into().to_be_bytes());
     bytes.extend(text);
     bytes
 }
@@ -156,7 +136,7 @@ mod tests {
     /// What a backend's h2 makes of these bytes after a refusal's preface and SETTINGS.
     async fn read(goaway: &[u8]) -> h2::Error {
         let (mut gateway, backend) = tokio::io::duplex(4096);
-        gateway.write_all(&refusal(0, "")[..24 + 9]).await.unwrap();
+        gateway.write_all(&refusal(0_u32, "")[..24 + 9]).await.unwrap();
         gateway.write_all(goaway).await.unwrap();
         let mut connection = h2::server::handshake(backend).await.unwrap();
         connection.accept().await.unwrap().unwrap_err()
@@ -166,16 +146,16 @@ mod tests {
     async fn a_backend_reads_why_and_in_which_words() {
         for why in Why::ALL {
             let words = format!("{why}: \"name\"\\\r\n\t\0 is Bob’s");
-            let err = read(&farewell(why.code(), &words)).await;
+            let err = read(&farewell(why, &words)).await;
             assert_eq!(Why::of(&err), Some(why), "{err:?}");
             assert_eq!(text(&err), Some(words));
-            assert!(refusal(why.code(), "x").ends_with(&farewell(why.code(), "x")));
+            assert!(refusal(why, "x").ends_with(&farewell(why, "x")));
         }
     }
 
     #[tokio::test]
     async fn other_codes_are_not_ours() {
-        for code in [1, 11, 0x3270_0000, STOPPING + 1, u32::MAX] {
+        for code in [1_u32, 11, 0x3270_0000, Why::Stopping as u32 + 1, u32::MAX] {
             let err = read(&farewell(code, "")).await;
             assert_eq!((Why::of(&err), text(&err)), (None, None), "{err:?}");
         }
@@ -183,11 +163,11 @@ mod tests {
 
     #[tokio::test]
     async fn odd_words_harm_nobody() {
-        let mut bytes = farewell(TAKEN, "ab");
+        let mut bytes = farewell(Why::Taken, "ab");
         bytes.truncate(17);
         bytes.extend([0xff, b'"']);
         assert_eq!(text(&read(&bytes).await), None);
-        let long = farewell(TAKEN, &"é".repeat(300));
+        let long = farewell(Why::Taken, &"é".repeat(300));
         assert_eq!(long.len(), 9 + 8 + 254);
         assert_eq!(text(&read(&long).await), Some("é".repeat(127)));
         for broken in ["\\", "\\x", "\\x1", "\\xzz", "\\xé"] {

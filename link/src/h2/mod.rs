@@ -31,6 +31,7 @@ use crate::limits::{SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
 use crate::linger::{PATIENCE, UNDER_WAY, linger};
 
 use self::cork::{Cork, Driver, Watch, cork};
+use self::goaway::Why;
 use self::keepalive::Keepalive;
 use self::window::Window;
 
@@ -282,11 +283,11 @@ impl<R: Role, IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Engine<R, IO, W> {
         poll_fn(|cx| self.poll(cx, Load::default(), |_, _| {})).await
     }
 
-    /// Says GOAWAY with one of the codes of [`goaway`], for which h2's client role has no way: between two of h2's
+    /// Says GOAWAY with a reason of [`goaway`], for which h2's client role has no way: between two of h2's
     /// frames. Then the peer has a moment to close by itself, since of two GOAWAYs that it finds together only the
     /// last would count. True if it was told, or is gone.
-    pub async fn dismiss(&mut self, code: u32, why: &str) -> bool {
-        let frame = goaway::farewell(code, why);
+    pub async fn dismiss(&mut self, why: Why, text: &str) -> bool {
+        let frame = goaway::farewell(why, text);
         let mut told = false;
         let left = poll_fn(|cx| {
             let ended = self.poll(cx, Load::default(), |_, _| {}).map(|_| ());

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use log::{info, warn};
-use ptth_link::h2::goaway::{OVER_LIMIT, STOPPING, TAKEN, WITHDRAWN, refusal};
+use ptth_link::h2::goaway::{Why, refusal};
 use ptth_link::h2::window::Window;
 use ptth_link::h2::{self as engine, Asking};
 use ptth_link::limits::PING_INTERVAL;
@@ -77,7 +77,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     if !is_free(&shard.registry, &backend.identity, &backend.grants).await {
-        refuse(io, TAKEN, "another backend is there and keeps its place").await;
+        refuse(io, Why::Taken, "another backend is there and keeps its place").await;
         return Ended::Taken;
     }
     let Admitted { identity, grants, proven, permit, announce } = backend;
@@ -116,11 +116,11 @@ impl Drop for End {
 }
 
 /// Tells a backend after the handshake why it can't come in, and closes.
-pub(crate) async fn refuse<IO>(mut io: IO, code: u32, why: &str)
+pub(crate) async fn refuse<IO>(mut io: IO, why: Why, text: &str)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let _ = timeout(FIRST_PONG, io.write_all(&refusal(code, why))).await;
+    let _ = timeout(FIRST_PONG, io.write_all(&refusal(why, text))).await;
     linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
 }
 
@@ -178,9 +178,9 @@ where
         Err(turned) => {
             let (code, why, ended) = match turned {
                 // Another one came first while this one shook hands.
-                Turned::Taken => (TAKEN, "another backend came first", Ended::Taken),
-                Turned::Full => (OVER_LIMIT, OVER, Ended::Over),
-                Turned::Withdrawn => (WITHDRAWN, "its grant was withdrawn", Ended::Drained),
+                Turned::Taken => (Why::Taken, "another backend came first", Ended::Taken),
+                Turned::Full => (Why::OverLimit, OVER, Ended::Over),
+                Turned::Withdrawn => (Why::Withdrawn, "its grant was withdrawn", Ended::Drained),
             };
             tunnel.dismiss(code, why);
             finish(engine, tunnel).await;
@@ -232,7 +232,7 @@ where
                 // Whatever still runs is cut off, streams that the reset limiter holds included.
                 drop(registration);
                 match tunnel.identity.ours {
-                    true => tunnel.dismiss(STOPPING, "the gateway stops"),
+                    true => tunnel.dismiss(Why::Stopping, "the gateway stops"),
                     // To others a code that they don't know would be an error.
                     false => tunnel.drain(),
                 }

@@ -6,7 +6,7 @@ use ::h2::client::SendRequest;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use ptth_link::budget::Budget;
-use ptth_link::h2::goaway::{OVER_LIMIT, Why};
+use ptth_link::h2::goaway::Why;
 use ptth_link::nested::Nested;
 use ptth_link::shutdown::channel;
 use ptth_link::token::Token;
@@ -75,7 +75,7 @@ async fn tunnels_that_were_replaced_and_live_on_count_too() {
         kept.push((backend, visitor));
     }
     let mut fourth = Peer::answering(lab.tunnel(identity.clone()), &[]).await;
-    assert_eq!(soon("a refusal", fourth.end()).await, Some(OVER_LIMIT));
+    assert_eq!(soon("a refusal", fourth.end()).await, Some(Why::OverLimit.into()));
     // One of them is over.
     let (mut backend, _) = kept.remove(0);
     backend.send(headers(1, END_STREAM, &[(":status", "200")])).await;
