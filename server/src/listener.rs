@@ -7,7 +7,6 @@ mod handshake;
 mod plain;
 pub mod proxied;
 mod rewind;
-mod socket;
 
 use std::future::poll_fn;
 use std::hint::black_box;
@@ -22,6 +21,7 @@ use ptth_link::h2::goaway::FORBIDDEN;
 use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
 use ptth_link::tcp;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
@@ -39,12 +39,11 @@ use crate::shard::{Driving, Shard};
 use crate::tunnel::{Admitted, Ended, attach, refuse};
 
 use handshake::HANDSHAKE;
-pub use handshake::{Accepted, accept_tls};
+pub use handshake::accept_tls;
 pub use plain::serve_plain;
 use plain::serve_redirect;
 use proxied::{Refused, Source};
 pub use rewind::Rewind;
-use socket::Socket;
 
 /// What a listening socket is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -181,7 +180,6 @@ fn admit(
         debug!("listener: {peer} is gone: {err}");
         return;
     }
-    let socket = Rewind::new(Socket::new(socket));
     permit.await_end(awaited);
     let connection = enter(shard.clone(), (entrance, socket, peer), proxied, permit.clone());
     let shard = shard.clone();
@@ -197,17 +195,21 @@ fn admit(
 
 async fn enter(
     shard: Arc<Shard>,
-    (entrance, mut socket, peer): (Entrance, Rewind<Socket>, SocketAddr),
+    (entrance, socket, peer): Opened,
     proxied: bool,
     permit: Arc<ConnectionPermit>,
 ) {
+    let mut socket = Rewind::new(socket);
     let found = if proxied { behind(&shard, &mut socket, peer, &permit).await } else { Some(peer) };
     let Some(peer) = found else { return };
     match entrance {
         Entrance::Tls => connection(shard, socket, peer, permit).await,
         Entrance::Plain => {
             permit.stand_back();
-            socket.stream_mut().set_plain(permit.clone());
+            socket.reset_if_cut(permit.clone(), |socket| {
+                // Fails only where the connection is gone already.
+                let _ = socket.set_zero_linger();
+            });
             Box::pin(serve_plain(&shard, socket, peer, permit)).await;
         }
         // The last places are for backends, of which none comes this way.
@@ -254,36 +256,28 @@ fn report(done: Result<(), JoinError>) {
 
 async fn connection(
     shard: Arc<Shard>,
-    socket: Rewind<Socket>,
+    socket: Rewind<TcpStream>,
     peer: SocketAddr,
     permit: Arc<ConnectionPermit>,
 ) {
     // Boxed, since what a handshake needs isn't to be held by thousands of visitors at rest.
     match Box::pin(accept_tls(&shard, socket, peer, &permit)).await {
-        Some(Accepted::Visitor(stream, kind)) => {
-            serve_visitor(&shard, stream, kind, peer, permit).await;
-        }
-        Some(Accepted::Backend(mut stream, identity)) => {
-            if let Some(socket) = stream.get_ref().0.stream().tcp()
-                && let Err(err) = tcp::tune(socket, TUNNEL_USER_TIMEOUT)
-            {
+        Some((mut stream, Peer::Backend)) => {
+            if let Err(err) = tcp::tune(stream.get_mut().0.stream_mut(), TUNNEL_USER_TIMEOUT) {
                 return debug!("listener: {peer} is gone: {err}");
             }
             let (target, booking) = shard.registry.emptiest_shard(shard.index);
-            if target != shard.index
-                && let Err(err) = stream.get_mut().0.stream_mut().leave()
-            {
-                return debug!("listener: {peer} is gone: {err}");
-            }
+            let moves = target != shard.index;
             permit.leave_to_tunnels();
             let shard = shard.at(target);
             let (driver, held) = (shard.clone(), permit.clone());
             let tunnel = Box::pin(async move {
-                if let Err(err) = stream.get_mut().0.stream_mut().arrive() {
-                    return debug!("listener: {peer} is gone: {err}");
+                if moves {
+                    // Without a free descriptor, it stays on the reactor of the thread that accepted it.
+                    let _ = arrive(stream.get_mut().0.stream_mut());
                 }
                 info!("tunnel: admitted from={peer}");
-                let served = serve_backend(*stream, identity, shard, peer, held);
+                let served = serve_backend(*stream, shard, peer, held);
                 if permit.hold(served).await.is_none() {
                     warn!("tunnel: refused from={peer}: too many connections, and it was slow");
                 }
@@ -291,8 +285,16 @@ async fn connection(
             });
             driver.drive(tunnel);
         }
+        Some((stream, kind)) => serve_visitor(&shard, stream, kind, peer, permit).await,
         None => {}
     }
+}
+
+/// Has a connection wait on this thread's reactor in place of the one of the thread that accepted it.
+fn arrive(socket: &mut TcpStream) -> io::Result<()> {
+    let copy = SockRef::from(&*socket).try_clone()?;
+    *socket = TcpStream::from_std(copy.into())?;
+    Ok(())
 }
 
 fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
@@ -321,13 +323,13 @@ pub async fn serve_visitor<IO>(
 /// Drives a backend's tunnel to its end.
 pub async fn serve_backend<IO>(
     stream: TlsStream<IO>,
-    identity: Identity,
     shard: Arc<Shard>,
     peer: SocketAddr,
     permit: Arc<ConnectionPermit>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let identity = Identity::of(stream.get_ref().1);
     let policy = shard.registry.policy();
     let proven = identity.key.as_ref().is_some_and(|key| policy.names(key));
     let ended = match policy.admit(&identity, peer.ip()).await {
