@@ -2,7 +2,6 @@
 
 mod sockets;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,38 +25,30 @@ use crate::tls::{Tls, TlsError};
 use sockets::{Addresses, Sockets, listeners};
 
 /// Why the gateway can't start.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Certificate or keys.
+    #[error("{0}")]
     Tls(TlsError),
     /// The address can't be listened on.
+    #[error("can't listen on {0}: {1}{advice}", advice = advice(.1.kind()))]
     Listen(SocketAddr, io::Error),
     /// No thread, or no runtime for it.
+    #[error("can't start a thread: {0}")]
     Thread(io::Error),
 }
 
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tls(err) => write!(f, "{err}"),
-            Self::Listen(address, err) => {
-                write!(f, "can't listen on {address}: {err}")?;
-                match err.kind() {
-                    io::ErrorKind::PermissionDenied => f.write_str(
-                        "; ports below 1024 want root, CAP_NET_BIND_SERVICE, or another port by --listen",
-                    ),
-                    io::ErrorKind::AddrInUse => {
-                        f.write_str("; another program has that port, stop it or choose another by --listen")
-                    }
-                    _ => Ok(()),
-                }
-            }
-            Self::Thread(err) => write!(f, "can't start a thread: {err}"),
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 want root, CAP_NET_BIND_SERVICE, or another port by --listen"
         }
+        io::ErrorKind::AddrInUse => {
+            "; another program has that port, stop it or choose another by --listen"
+        }
+        _ => "",
     }
 }
-
-impl std::error::Error for StartError {}
 
 /// What the operator tells a running gateway.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
