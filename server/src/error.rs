@@ -163,31 +163,35 @@ fn absent(instead: &NoBackend) -> StatusCode {
     }
 }
 
-/// Why a backend isn't let in by door B (draft-kazuho-ptth-ptth-01), as it is told.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// Why door B doesn't admit a backend (draft-kazuho-ptth-ptth-01); with each, what the log says.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum RegisterError {
-    /// No registration.
+    #[error("malformed: {0}")]
     Malformed(&'static str),
-    /// It showed nothing that is known; the challenges for WWW-Authenticate.
-    Unauthorized(Vec<&'static str>),
-    /// It is known, and this isn't its to serve.
+    /// The challenges for WWW-Authenticate, and the reason.
+    #[error("not admitted: {1}")]
+    Unauthorized(Vec<&'static str>, String),
+    #[error("not allowed to serve {0}")]
     Forbidden(String),
-    /// Another backend is there and keeps its place.
+    #[error("another backend is there and keeps its place")]
     Taken,
-    /// Too many failures from its address; it may come again after so many seconds.
+    /// The seconds until the address may try again.
+    #[error("too many failures from this address")]
     TooMany(u64),
-    /// Its credential, or its connection, has all the tunnels that it may have.
+    /// The credential, or the connection.
+    #[error("its credential has all the tunnels that it may have")]
     Full,
-    /// The authorizer can't be asked.
+    #[error("the authorizer can't be asked")]
     Unavailable,
 }
 
 impl RegisterError {
+    /// The status code, and what the backend is told.
     fn row(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Malformed(why) => (StatusCode::BAD_REQUEST, why),
             // One answer for what is unknown and for what is wrong.
-            Self::Unauthorized(_) => (
+            Self::Unauthorized(..) => (
                 StatusCode::UNAUTHORIZED,
                 "this credential isn't known here, or is no longer valid",
             ),
@@ -212,7 +216,7 @@ impl RegisterError {
     fn tell(&self, fields: &mut HeaderMap) {
         fields.insert(REASON, HeaderValue::from_static(self.row().1));
         match self {
-            Self::Unauthorized(challenges) => {
+            Self::Unauthorized(challenges, _) => {
                 // RFC 9110 §15.5.2 wants one; where keys alone are known, this is the nearest.
                 let usual = challenges.is_empty().then_some("Bearer");
                 for challenge in challenges.iter().copied().chain(usual) {

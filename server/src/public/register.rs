@@ -74,11 +74,10 @@ pub(super) fn names_token(fields: &HeaderMap) -> bool {
 }
 
 /// Judges a registration. Under the deadlines of the authorizers; cancel safe. The error is logged here, with the
-/// reason that the backend isn't told.
+/// reason that the backend isn't told. Boxed: it is rare, and each exchange's task would hold its size.
 pub(super) fn admit<'a>(visitor: &'a Visitor, head: &'a Parts) -> Admitting<'a> {
     Box::pin(async move {
-        let result = judge(visitor, head).await;
-        result.map_err(|(err, why)| {
+        judge(visitor, head).await.map_err(|err| {
             let from = visitor.address;
             let [asks, name] = [head.uri.path(), field(head, NAME).unwrap_or_default()].map(shown);
             // A stranger can cause these two at the rate of its requests, so they are no warnings.
@@ -86,7 +85,7 @@ pub(super) fn admit<'a>(visitor: &'a Visitor, head: &'a Parts) -> Admitting<'a> 
             let level = if cheap { Level::Debug } else { Level::Warn };
             log!(
                 level,
-                "tunnel: refused from={from} door=upgrade asks={asks:?} name={name:?}: {why}"
+                "tunnel: refused from={from} door=upgrade asks={asks:?} name={name:?}: {err}"
             );
             ExchangeError::Register(err)
         })
@@ -98,19 +97,13 @@ fn shown(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 
-/// Boxed: it is rare, and each exchange's task would hold its size.
 type Admitting<'a> = Pin<Box<dyn Future<Output = Result<Registered, ExchangeError>> + Send + 'a>>;
 
-type Fault = (RegisterError, String);
-
-async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, Fault> {
-    let (wish, authorization) =
-        read(head).map_err(|why| (RegisterError::Malformed(why), format!("malformed: {why}")))?;
+async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, RegisterError> {
+    let (wish, authorization) = read(head).map_err(RegisterError::Malformed)?;
     let targets = visitor.shard.registry.policy().targets(&wish);
-    let attempt = visitor.shard.attempts.begin(visitor.address, targets).await.map_err(|wait| {
-        let why = "too many failures from this address".to_owned();
-        (RegisterError::TooMany(wait.as_secs().max(1)), why)
-    })?;
+    let attempt = visitor.shard.attempts.begin(visitor.address, targets).await;
+    let attempt = attempt.map_err(|wait| RegisterError::TooMany(wait.as_secs().max(1)))?;
     let hosts = if let Wish::Hosts(hosts) = &wish { hosts.as_slice() } else { &[] };
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
@@ -121,25 +114,20 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, Fault> {
     if matches!(judged, Ok(_) | Err(Refused::Unavailable)) {
         attempt.take_back();
     }
-    let (who, grants) = judged.map_err(|refused| {
-        let why = refused.to_string();
-        let err = match refused {
-            Refused::Unknown { challenges, .. } => RegisterError::Unauthorized(challenges),
-            Refused::Forbidden(what) => RegisterError::Forbidden(what),
-            Refused::Unavailable => RegisterError::Unavailable,
-        };
-        (err, why)
+    let (who, grants) = judged.map_err(|refused| match refused {
+        Refused::Unknown { challenges, why } => RegisterError::Unauthorized(challenges, why),
+        Refused::Forbidden(what) => RegisterError::Forbidden(what),
+        Refused::Unavailable => RegisterError::Unavailable,
     })?;
     let name = field(head, INSTANCE).unwrap_or_default();
     let mut identity = Identity::called(name);
     identity.ours = !name.is_empty();
     identity.key = who.map(Key::Secret);
     if !is_free(&visitor.shard.registry, &identity, &grants).await {
-        return Err((RegisterError::Taken, "another backend is there and keeps its place".into()));
+        return Err(RegisterError::Taken);
     }
     if visitor.shard.registry.is_full(&identity, &grants) {
-        let why = "its credential has all the tunnels that it may have";
-        return Err((RegisterError::Full, why.into()));
+        return Err(RegisterError::Full);
     }
     let called = authority(head);
     let said = visitor.said.as_ref().and_then(|said| said.scheme.as_ref());
