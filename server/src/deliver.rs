@@ -30,8 +30,8 @@ use crate::outbox::{Delivery, LARGEST};
 
 pub use dispatch::run;
 
-/// Whether a route's `respond` is for such a request. Safe methods ask for something, and so want the
-/// backend's own answer: several senders of webhooks verify an address by a GET first.
+/// Whether a route's `respond` is for such a request. Safe methods want the backend's own answer: several senders of
+/// webhooks verify an address by a GET first.
 pub(crate) fn suits(method: &Method) -> bool {
     !method.is_safe() && *method != Method::CONNECT
 }
@@ -104,9 +104,7 @@ fn seal(head: &mut Parts, length: usize, trailers: bool) {
 fn acknowledgement(status: StatusCode, id: RequestId) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
-    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
-        response.headers_mut().insert("2ptth-request-id", id);
-    }
+    response.headers_mut().insert("2ptth-request-id", id.value());
     response.extensions_mut().insert(Acknowledged);
     response
 }

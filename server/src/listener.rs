@@ -93,14 +93,8 @@ pub(crate) async fn run(
             Some(tunnel) = tunnels.recv() => {
                 driven.spawn(tunnel);
             }
-            Some(done) = connections.join_next() => {
-                report(done);
-                purge = purge.or_else(|| Some(Instant::now() + PURGE));
-            }
-            Some(done) = driven.join_next() => {
-                report(done);
-                purge = purge.or_else(|| Some(Instant::now() + PURGE));
-            }
+            Some(done) = connections.join_next() => report(done, &mut purge),
+            Some(done) = driven.join_next() => report(done, &mut purge),
             () = sleep_until(purge.unwrap_or_else(Instant::now)), if purge.is_some() => {
                 purge = None;
                 give_back();
@@ -145,8 +139,7 @@ async fn accept(listeners: &[(Entrance, TcpListener)], turn: usize) -> io::Resul
         accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await?;
-    // An IPv6 socket shows IPv4 peers as ::ffff:192.0.2.1.
-    Ok((entrance, socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+    Ok((entrance, socket, peer))
 }
 
 /// The connections that wait in the sockets, which are closed.
@@ -156,7 +149,6 @@ fn queued(listeners: Vec<(Entrance, TcpListener)>) -> Vec<Opened> {
         let Ok(listener) = listener.into_std() else { continue };
         while let Ok((socket, peer)) = listener.accept() {
             let usable = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
-            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             opened.extend(usable.ok().map(|socket| (entrance, socket, peer)));
         }
     }
@@ -169,6 +161,8 @@ fn admit(
     awaited: Option<mpsc::Sender<()>>,
     connections: &mut JoinSet<()>,
 ) {
+    // An IPv6 socket shows IPv4 peers as ::ffff:192.0.2.1.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let proxied = shard.trusted.contains(peer.ip());
     let failed = || !shard.attempts.delay(peer.ip(), Instant::now()).is_zero();
     let from = (!proxied).then(|| peer.ip());
@@ -246,7 +240,8 @@ pub async fn behind<IO: AsyncRead + Unpin>(
     }
 }
 
-fn report(done: Result<(), JoinError>) {
+fn report(done: Result<(), JoinError>, purge: &mut Option<Instant>) {
+    purge.get_or_insert_with(|| Instant::now() + PURGE);
     if let Err(err) = done
         && err.is_panic()
     {

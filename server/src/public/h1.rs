@@ -19,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use crate::error::{ExchangeError, RegisterError, RequestId};
-use crate::exchange::ask;
 
 use super::register;
 use super::upgrade::{self, Wish};
@@ -61,8 +60,6 @@ where
     let account = Account::open(visitor, &request);
     let call = Call { visitor, wire: &wire, id: account.id };
     let result = match head {
-        // Boxed, since few requests need it.
-        Ok(head) if head.upgrade => Box::pin(call.upgrade(request, body, head)).await,
         Ok(head) => call.forward(request, body, head).await,
         Err(refusal) => Err(ExchangeError::Request(refusal.status, refusal.reason)),
     };
@@ -105,9 +102,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
             return Err(ExchangeError::Method);
         }
         if register::is_registration(&request) {
+            if head.upgrade {
+                return self.register(&request).await;
+            }
             // With a body, or by HTTP/1.0, it is no upgrade, and it must not cross either.
             let why = RegisterError::Malformed("a registration has no body");
             return Err(ExchangeError::Register(why));
+        }
+        let wish = if head.upgrade { Wish::take(&mut request) } else { None };
+        if wish.is_none() {
+            // RFC 9110 §7.8: a wish may be ignored.
+            self.wire.decline();
         }
         let (visitor, id) = (self.visitor, self.id);
         let way = visitor.prepare(&mut request, if head.http10 { "1.0" } else { "1.1" }, id)?;
@@ -118,8 +123,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
                 self.wire.inform(status, fields);
             }
         };
-        let (mut response, exchange) = visitor.ask(&way, request, body, id, &mut inform).await?;
+        let (mut response, mut exchange) =
+            visitor.ask(&way, request, body, id, &mut inform).await?;
         admit(&mut response)?;
+        if let Some(wish) = wish {
+            if !(response.status().is_success() && exchange.extended) {
+                return Ok((response, Then::Exchange(exchange)));
+            }
+            upgrade::grant(&wish, &mut response, &mut exchange);
+            return Ok((response, Then::Upgrade(exchange)));
+        }
         if exchange.unasked {
             // RFC 9110 §10.1.1: otherwise the visitor couldn't know whether to send the body.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -129,32 +142,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
             let _ = visitor.permit.unframed.set(());
         }
         Ok((response, Then::Exchange(exchange)))
-    }
-
-    async fn upgrade(
-        &self,
-        mut request: Box<Parts>,
-        body: Incoming<IO>,
-        head: Head,
-    ) -> Answered<IO> {
-        let visitor = self.visitor;
-        if register::is_registration(&request) {
-            return self.register(&request).await;
-        }
-        let Some(wish) = Wish::take(&mut request) else {
-            // RFC 9110 §7.8: a wish may be ignored.
-            self.wire.decline();
-            return self.forward(request, body, head).await;
-        };
-        let way = visitor.prepare(&mut request, "1.1", self.id)?;
-        let mut inform = |status, fields: &HeaderMap| self.wire.inform(status, fields);
-        let (mut response, mut exchange) = ask(&way, request, body, &mut inform).await?;
-        admit(&mut response)?;
-        if !(response.status().is_success() && exchange.extended) {
-            return Ok((response, Then::Exchange(exchange)));
-        }
-        upgrade::grant(&wish, &mut response, &mut exchange);
-        Ok((response, Then::Upgrade(exchange)))
     }
 
     /// Door B: the connection becomes a tunnel.

@@ -13,7 +13,6 @@ use ptth_link::reading::Reading;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Fails a write that made no progress for [`READING`], or too little. Reads pass through.
-#[derive(Debug)]
 pub(super) struct Stall<T> {
     io: T,
     reading: Reading,
@@ -23,10 +22,9 @@ pub(super) struct Stall<T> {
 }
 
 /// The socket, as seen by a writer above the codec.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Outlet(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     budget: Arc<Budget>,
     lifted: AtomicBool,

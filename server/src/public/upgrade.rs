@@ -27,7 +27,6 @@ use crate::exchange::Upgrade;
 type Socket = TokioIo<Upgraded>;
 
 /// The wish, taken off the head before hygiene removes its fields.
-#[derive(Debug)]
 pub(super) struct Wish {
     token: HeaderValue,
     key: Option<HeaderValue>,

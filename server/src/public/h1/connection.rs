@@ -42,7 +42,6 @@ pub(in crate::public) struct Asked<IO> {
 pub(in crate::public) struct Answer<IO> {
     pub(in crate::public) response: Response<Content>,
     pub(in crate::public) then: Then<IO>,
-    #[allow(dead_code, reason = "held for its drop")]
     pub(in crate::public) busy: Option<Permit>,
 }
 

@@ -17,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use crate::public::stall::Stall;
 
 /// What the connection, the answer and the body share.
-#[derive(Debug)]
 pub(in crate::public) struct Wire<IO>(Arc<Mutex<State<IO>>>);
 
 impl<IO> Clone for Wire<IO> {
@@ -26,7 +25,6 @@ impl<IO> Clone for Wire<IO> {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct State<IO> {
     pub(super) io: Stall<IO>,
     pub(super) out: Outgoing,
@@ -211,7 +209,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
     }
 }
 
-#[derive(Debug)]
 pub(in crate::public) struct Incoming<IO> {
     wire: Wire<IO>,
     turn: u64,
