@@ -23,7 +23,7 @@ pub(crate) enum ExchangeError {
     /// The request breaks HTTP, or a limit. The connection it came on is not to be trusted further.
     #[error("request refused: {1}")]
     Request(StatusCode, &'static str),
-    /// CONNECT, or something else that the gateway doesn't do for strangers.
+    /// CONNECT, for one.
     #[error("method refused")]
     Method,
     /// The connection was made for a name with another certificate than the request's host.
@@ -38,7 +38,6 @@ pub(crate) enum ExchangeError {
     VisitorSlow,
     #[error("no route")]
     Unrouted,
-    /// A backend that isn't let in by door B.
     #[error("{}", .0.row().1)]
     Register(RegisterError),
     /// No backend is connected; and what its route wants the visitor to get.
@@ -53,13 +52,11 @@ pub(crate) enum ExchangeError {
     Backlog,
     #[error("the route changed while it waited")]
     Moved,
-    /// The backend held the stream open without answering.
     #[error("the backend did not answer within {} s", .0.as_secs())]
     BackendTimeout(Duration),
     /// The tunnel broke before the response's head arrived.
     #[error("the tunnel broke: {0}")]
     Tunnel(#[source] h2::Error),
-    /// The backend answered with something that is not a response.
     #[error("the backend broke the protocol: {0}")]
     Backend(&'static str),
 }
@@ -107,7 +104,6 @@ impl ExchangeError {
         }
     }
 
-    /// The status code.
     pub(crate) fn status(&self) -> StatusCode {
         self.row().0
     }
@@ -125,27 +121,26 @@ impl ExchangeError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
-        if let Self::Register(err) = self {
-            err.tell(fields);
-        }
-        if let Self::Absent(NoBackend::Page { content, html }) = self {
-            let kind = if *html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
-            fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-            fields.insert(CONTENT_LENGTH, content.len().into());
-            *response.body_mut() = content.to_string();
-        }
-        let fields = response.headers_mut();
-        if let Self::Absent(NoBackend::Redirect(url)) = self {
-            fields.insert(LOCATION, url.clone());
-        }
-        if matches!(self, Self::Method) {
-            // RFC 9110 §15.5.6 wants the field. What the origin allows only the origin knows.
-            let usual = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-            fields.insert(ALLOW, HeaderValue::from_static(usual));
-        }
         if self.ends_connection() {
             // HTTP/1.1 only; the HTTP/2 side takes it off again.
             fields.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        match self {
+            Self::Register(err) => err.tell(fields),
+            Self::Absent(NoBackend::Page { content, html }) => {
+                let kind =
+                    if *html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+                fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                fields.insert(CONTENT_LENGTH, content.len().into());
+                *response.body_mut() = content.to_string();
+            }
+            Self::Absent(NoBackend::Redirect(url)) => drop(fields.insert(LOCATION, url.clone())),
+            Self::Method => {
+                // RFC 9110 §15.5.6 wants the field. What the origin allows only the origin knows.
+                let usual = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+                fields.insert(ALLOW, HeaderValue::from_static(usual));
+            }
+            _ => {}
         }
         response
     }
@@ -231,7 +226,6 @@ impl RegisterError {
     }
 }
 
-/// Why a registration failed, in words.
 const REASON: HeaderName = HeaderName::from_static("2ptth-reason");
 
 /// Names one exchange in the log, on the error page and at the origin.

@@ -353,5 +353,5 @@ const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
 const PURGE: Duration = Duration::from_secs(2);
 /// Bytes of a block that is none of the allocator's small ones.
 const LARGE: usize = 1 << 20;
-/// Descriptors that ran out come back within this or never.
+/// Connections that close free descriptors within this time.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);

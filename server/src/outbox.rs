@@ -20,12 +20,11 @@ use crate::error::{ExchangeError, RequestId};
 
 pub(crate) use backlog::{Backlog, LARGEST, Permit, REQUESTS};
 
-/// What is to be delivered.
+/// The requests that are to be delivered.
 #[derive(Debug)]
 pub struct Outbox {
-    /// For those whose bodies aren't here yet.
+    /// For requests whose bodies aren't complete yet.
     pub(crate) unread: Arc<Backlog>,
-    /// For those that were acknowledged.
     pub(crate) kept: Arc<Backlog>,
     state: Mutex<State>,
     pub(crate) news: Notify,
@@ -105,12 +104,11 @@ impl Outbox {
         ExchangeError::Backlog
     }
 
-    /// Whether nothing more is taken.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Takes nothing more: the sender shall try another gateway, or this one when it is back.
+    /// Takes nothing more: the sender is to try another gateway, or this one after its restart.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
     }

@@ -24,7 +24,6 @@ impl Lanes {
     }
 }
 
-/// The attempts of one route.
 pub(super) struct Lane(Mutex<State>);
 
 struct State {
@@ -84,7 +83,6 @@ impl State {
         }
     }
 
-    /// The next request, if any may begin.
     fn next(&mut self) -> Option<(IpAddr, oneshot::Sender<Turn>)> {
         let may = |(address, _): &(IpAddr, _)| {
             let [has] = self.under_way.of(address);

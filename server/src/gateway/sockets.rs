@@ -20,7 +20,6 @@ use super::{HTTPS, StartError};
 /// Those of one shard.
 pub(super) type Sockets = Vec<(Entrance, Socket)>;
 
-/// What is listened on.
 pub(super) type Addresses = Vec<(Entrance, SocketAddr)>;
 
 /// What a supervisor holds: the socket, and its name there.
@@ -39,15 +38,11 @@ static HELD: LazyLock<Held> = LazyLock::new(|| {
     sockets.collect()
 });
 
-/// Whether a supervisor holds sockets.
 pub(super) fn are_held() -> bool {
     !HELD.is_empty()
 }
 
 /// Opens all, for so many shards: what they are for, with ports filled in, and those of each shard.
-///
-/// # Errors
-/// [`StartError::Listen`].
 pub(super) fn open(
     config: &Config,
     shards: usize,

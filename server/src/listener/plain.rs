@@ -48,7 +48,6 @@ async fn begins_with_preface<IO: AsyncRead + Unpin>(io: &mut Rewind<IO>) -> io::
     }
 }
 
-/// Tells a visitor where to go.
 pub(super) async fn serve_redirect<IO>(shard: &Shard, io: IO, peer: SocketAddr, port: u16)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,

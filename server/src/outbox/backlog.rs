@@ -17,7 +17,6 @@ type Load = [usize; 2];
 /// A route, an address, an address of a route; or with neither, all.
 type Holder = (Option<RouteId>, Option<IpAddr>);
 
-/// What one gateway keeps.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     /// Requests, and [`BYTES`].
@@ -26,7 +25,6 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// Room for so many requests, and [`BYTES`].
     pub(crate) fn new(requests: usize) -> Arc<Self> {
         Arc::new(Self { limits: [requests, BYTES], held: Mutex::default() })
     }
@@ -43,7 +41,6 @@ impl Backlog {
         permit.add([1, bytes]).then_some(permit)
     }
 
-    /// Requests and bytes.
     pub(crate) fn held(&self) -> Load {
         self.lock().of(&(None, None))
     }
@@ -78,7 +75,6 @@ impl Permit {
         to.take(&self.route, self.address, self.load[1])
     }
 
-    /// Gives so many bytes back.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.load[1]);
         self.load[1] -= bytes;
@@ -90,7 +86,6 @@ impl Permit {
         [(None, None), (route.clone(), None), (None, address), (route, address)]
     }
 
-    /// Adds `more`, if it fits.
     fn add(&mut self, more: Load) -> bool {
         let holders = self.holders();
         let mut held = self.backlog.lock();

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use crate::error::{ExchangeError, RegisterError, RequestId};
 
 use super::register;
-use super::upgrade::{self, Wish};
+use super::upgrade::Wish;
 use super::{Account, Visitor, admit, declared_length};
 
 use connection::Then;
@@ -83,7 +83,6 @@ where
 
 type Answered<IO> = Result<(Response<Body>, Then<IO>), ExchangeError>;
 
-/// One request and its response.
 struct Call<'a, IO> {
     visitor: &'a Visitor,
     wire: &'a Wire<IO>,
@@ -130,7 +129,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
             if !(response.status().is_success() && exchange.extended) {
                 return Ok((response, Then::Exchange(exchange)));
             }
-            upgrade::grant(&wish, &mut response, &mut exchange);
+            wish.grant(&mut response, &mut exchange);
             return Ok((response, Then::Upgrade(exchange)));
         }
         if exchange.unasked {

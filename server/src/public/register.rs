@@ -8,7 +8,6 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use h2::ext::Protocol;
@@ -75,29 +74,18 @@ pub(super) fn names_token(fields: &HeaderMap) -> bool {
 
 /// Judges a registration. Under the deadlines of the authorizers; cancel safe. The error is logged here, with the
 /// reason that the backend isn't told. Boxed: it is rare, and each exchange's task would hold its size.
-pub(super) fn admit<'a>(visitor: &'a Visitor, head: &'a Parts) -> Admitting<'a> {
-    Box::pin(async move {
-        judge(visitor, head).await.map_err(|err| {
-            let from = visitor.address;
-            let [asks, name] = [head.uri.path(), field(head, NAME).unwrap_or_default()].map(shown);
-            // A stranger can cause these two at the rate of its requests, so they are no warnings.
-            let cheap = matches!(err, RegisterError::Malformed(_) | RegisterError::TooMany(_));
-            let level = if cheap { Level::Debug } else { Level::Warn };
-            log!(
-                level,
-                "tunnel: refused from={from} door=upgrade asks={asks:?} name={name:?}: {err}"
-            );
-            ExchangeError::Register(err)
-        })
+pub(super) async fn admit(visitor: &Visitor, head: &Parts) -> Result<Registered, ExchangeError> {
+    Box::pin(judge(visitor, head)).await.map_err(|err| {
+        let from = visitor.address;
+        let [asks, name] = [head.uri.path(), field(head, NAME).unwrap_or_default()]
+            .map(|text| text.chars().take(SHOWN).collect::<String>());
+        // A peer without a credential causes these two at the rate of its requests, so they are no warnings.
+        let cheap = matches!(err, RegisterError::Malformed(_) | RegisterError::TooMany(_));
+        let level = if cheap { Level::Debug } else { Level::Warn };
+        log!(level, "tunnel: refused from={from} door=upgrade asks={asks:?} name={name:?}: {err}");
+        ExchangeError::Register(err)
     })
 }
-
-/// A stranger's text, cut for the log.
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN).collect()
-}
-
-type Admitting<'a> = Pin<Box<dyn Future<Output = Result<Registered, ExchangeError>> + Send + 'a>>;
 
 async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, RegisterError> {
     let (wish, authorization) = read(head).map_err(RegisterError::Malformed)?;
@@ -254,7 +242,6 @@ impl Registered {
 
 /// The credential of an earlier program's client.
 const WEBHOOKTUNNEL: HeaderName = HeaderName::from_static("x-webhooktunnel-id");
-/// The upgrade token.
 const TOKEN: &str = "ptth";
 pub(super) const PATH: &str = "/.well-known/ptth/";
 /// RFC 7639.
@@ -271,7 +258,7 @@ const URL: HeaderName = HeaderName::from_static("2ptth-url");
 const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 /// Origins in one registration; each is looked up.
 const MOST_ORIGINS: usize = 100;
-/// Characters of a path, or of a name.
+/// Characters of a path, or of a name, in the log.
 const SHOWN: usize = 200;
 /// For all credentials of a registration: less than the ten seconds after which the client gives up.
 const JUDGED: Duration = Duration::from_secs(7);

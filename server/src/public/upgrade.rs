@@ -21,8 +21,7 @@ use ptth_link::websocket::{WEBSOCKET, accept};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::oneshot;
 
-use crate::exchange::Exchange;
-use crate::exchange::Upgrade;
+use crate::exchange::{Exchange, Upgrade};
 
 type Socket = TokioIo<Upgraded>;
 
@@ -56,9 +55,11 @@ impl Wish {
     }
 
     /// Turns the tunnel's 200 into the 101 that the visitor waits for.
-    fn grant<B>(&self, response: &mut Response<B>) {
+    pub(super) fn grant<B>(&self, response: &mut Response<B>, exchange: &mut Exchange) {
+        exchange.be_patient();
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let fields = response.headers_mut();
+        fields.remove(CONTENT_LENGTH);
         fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(UPGRADE, self.token.clone());
         if let Some(key) = &self.key
@@ -69,13 +70,6 @@ impl Wish {
     }
 }
 
-/// Makes a response the 101 for a visitor whose wish the tunnel granted.
-pub(super) fn grant<B>(wish: &Wish, response: &mut Response<B>, exchange: &mut Exchange) {
-    wish.grant(response);
-    exchange.be_patient();
-    response.headers_mut().remove(CONTENT_LENGTH);
-}
-
 /// The 101 where hyper has the connection; and what moves the bytes from then on.
 pub(super) fn switch(
     wish: &Wish,
@@ -83,7 +77,7 @@ pub(super) fn switch(
     mut exchange: Exchange,
     writer: oneshot::Receiver<WriteHalf<Socket>>,
 ) -> (Response<Tunnelled>, impl Future<Output = ()> + Send + 'static) {
-    grant(wish, &mut response, &mut exchange);
+    wish.grant(&mut response, &mut exchange);
     let (parts, body) = response.into_parts();
     let work = async move {
         let (_, result) = tokio::join!(exchange, download(body, writer));

@@ -34,8 +34,7 @@ pub(super) struct State<IO> {
     pub(super) ended: bool,
     /// The response has begun: no 100 is sent.
     pub(super) answered: bool,
-    /// The size of the next read.
-    next: usize,
+    next_read: usize,
     /// Counts requests, so that the body of an old one reads nothing of the next.
     turn: u64,
     /// The rest of its body. `None`: an upgrade isn't decided, and nothing may be read before (RFC 9931).
@@ -53,7 +52,7 @@ impl<IO> Wire<IO> {
             input: BytesMut::new(),
             ended: false,
             answered: false,
-            next: LEAST,
+            next_read: LEAST,
             turn: 0,
             body: Some(Decoder::Done),
             expects: false,
@@ -80,7 +79,6 @@ impl<IO> Wire<IO> {
         Incoming { wire: self.clone(), turn: state.turn }
     }
 
-    /// Why the body was refused, if it was.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.lock().refusal
     }
@@ -127,15 +125,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
-        self.input.reserve(self.next);
+        self.input.reserve(self.next_read);
         let polled = pin!(self.io.read_buf(&mut self.input)).poll(cx);
         match &polled {
             // An idle connection holds no buffer.
             Poll::Pending if self.input.is_empty() => {
-                (self.input, self.next) = (BytesMut::new(), LEAST);
+                (self.input, self.next_read) = (BytesMut::new(), LEAST);
             }
             Poll::Ready(Ok(0)) => self.ended = true,
-            Poll::Ready(Ok(read)) if *read >= self.next => self.next = CHUNK,
+            Poll::Ready(Ok(read)) if *read >= self.next_read => self.next_read = CHUNK,
             _ => {}
         }
         polled
