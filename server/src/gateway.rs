@@ -16,7 +16,7 @@ use tokio::time::{interval, timeout};
 
 use crate::config::{Config, ConfigError};
 use crate::deliver;
-use crate::listener::{self, Entrance};
+use crate::listener::{self, Entrance, HTTPS};
 use crate::registry::Registry;
 use crate::reload::Reload;
 use crate::shard::{Driving, Shard, Shared};
@@ -86,12 +86,13 @@ impl Gateway {
         if config.take_over || sockets::are_held() {
             shared.registry.expect_backends();
         }
-        // Behind a proxy that ends TLS, the port is its own: the usual one.
-        let first = addresses.first().filter(|(entrance, _)| *entrance == Entrance::Tls);
-        let _ = shared.port.set(first.map_or(HTTPS, |(_, address)| address.port()));
         let shards = sockets.into_iter().zip(receivers).collect();
         let reload = Reload::new(config);
-        Ok(Self { shared, addresses, shards, shutdown: channel(), reload })
+        let gateway = Self { shared, addresses, shards, shutdown: channel(), reload };
+        // Behind a proxy that ends TLS, the port is its own: the usual one.
+        let port = gateway.address().map_or(HTTPS, |address| address.port());
+        let _ = gateway.shared.port.set(port);
+        Ok(gateway)
     }
 
     /// Has the configuration read again by `load`, now and then and when told to, and applied if it
@@ -208,9 +209,6 @@ async fn command(
 fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)
 }
-
-/// Where a gateway without a port for TLS sends visitors: to what is in front of it.
-const HTTPS: u16 = 443;
 
 /// Changed files are noticed within this.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);

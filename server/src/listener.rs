@@ -33,7 +33,7 @@ use tokio_rustls::server::TlsStream;
 use crate::auth::Admits;
 use crate::demux::Peer;
 use crate::identity::Identity;
-use crate::public::{Visitor, serve_h1, serve_h2};
+use crate::public::{Redirect, Visitor, serve_h1, serve_h2};
 use crate::quota::ConnectionPermit;
 use crate::shard::{Driving, Shard};
 use crate::tunnel::{Admitted, Ended, attach, refuse};
@@ -41,7 +41,6 @@ use crate::tunnel::{Admitted, Ended, attach, refuse};
 use handshake::HANDSHAKE;
 pub use handshake::accept_tls;
 pub use plain::serve_plain;
-use plain::serve_redirect;
 use proxied::{Refused, Source};
 pub use rewind::Rewind;
 
@@ -53,10 +52,7 @@ pub enum Entrance {
     /// Visitors whose TLS ends at a proxy.
     Plain,
     /// Visitors that are to come by https.
-    Redirect {
-        /// To which port.
-        port: u16,
-    },
+    Redirect,
 }
 
 /// Serves one shard until the end of the process: accepts visitors and backends from `listeners`, and
@@ -207,10 +203,14 @@ async fn enter(
             Box::pin(serve_plain(&shard, socket, peer, permit)).await;
         }
         // The last places are for backends, of which none comes this way.
-        Entrance::Redirect { .. } if permit.is_reserved() => {
+        Entrance::Redirect if permit.is_reserved() => {
             debug!("listener: {peer} dropped: too many connections");
         }
-        Entrance::Redirect { port } => serve_redirect(&shard, socket, peer, port).await,
+        Entrance::Redirect => {
+            let (shutdown, budget) = (shard.shutdown.clone(), shard.budget.clone());
+            let port = shard.port.get().copied().unwrap_or(HTTPS);
+            Redirect { address: peer.ip(), port, budget, shutdown }.serve(socket).await;
+        }
     }
 }
 
@@ -347,6 +347,8 @@ pub async fn serve_backend<IO>(
     }
 }
 
+/// The port of the program in front, where the gateway has none for TLS.
+pub(crate) const HTTPS: u16 = 443;
 /// For a visitor whose network pauses, or that doesn't read its upgraded connection for a while.
 const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// From the end of a connection to the moment in which its memory is given back, with that of all that ended since.

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use crate::config::Config;
 use crate::listener::Entrance;
 
-use super::{HTTPS, StartError};
+use super::StartError;
 
 /// Those of one shard.
 pub(super) type Sockets = Vec<(Entrance, Socket)>;
@@ -52,15 +52,10 @@ pub(super) fn open(
     let kinds = [
         (Entrance::Tls, "tls", &config.listen),
         (Entrance::Plain, "plain", &config.plain),
-        (Entrance::Redirect { port: HTTPS }, "redirect", &config.redirect),
+        (Entrance::Redirect, "redirect", &config.redirect),
     ];
-    for (mut entrance, name, wanted) in kinds {
-        if let (Entrance::Redirect { port }, Some((Entrance::Tls, first))) =
-            (&mut entrance, addresses.first())
-        {
-            *port = first.port();
-        }
-        // One without a name of ours is the port that everybody comes to.
+    for (entrance, name, wanted) in kinds {
+        // A socket without one of these names is for TLS.
         let is_ours = |held: &str| matches!(held, "plain" | "redirect");
         let held: Vec<_> = HELD
             .iter()

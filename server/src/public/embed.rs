@@ -125,7 +125,6 @@ fn sound(head: &mut Parts) -> Result<(), ExchangeError> {
     check::h2(head).map_err(|err| err.unwrap_or(malformed))
 }
 
-/// Door B: the connection becomes a tunnel.
 async fn enroll(
     visitor: &Visitor,
     head: &Parts,

@@ -143,7 +143,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
         Ok((response, Then::Exchange(exchange)))
     }
 
-    /// Door B: the connection becomes a tunnel.
     async fn register(&self, request: &Parts) -> Answered<IO> {
         let visitor = self.visitor;
         let admitted = register::admit(visitor, request).await?;

@@ -57,7 +57,6 @@ pub struct Visitor {
     pub(crate) sni: Option<String>,
     /// What the connection itself is: https over TLS, http without.
     pub scheme: Scheme,
-    /// What its bodies and heads may hold.
     pub(crate) budget: Arc<Budget>,
     pub(crate) permit: Arc<ConnectionPermit>,
     /// Of its last request: that of the next one is mostly the same.

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use h2::ext::Protocol;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
@@ -32,7 +32,7 @@ use crate::router;
 use crate::shard::Driving;
 use crate::tunnel::{Admitted, Ended, attach, is_free};
 
-use super::Visitor;
+use super::{Visitor, named_host};
 
 /// An admitted backend, and the addresses in the answer to it.
 pub(super) struct Registered {
@@ -117,7 +117,9 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, RegisterEr
     if visitor.shard.registry.is_full(&identity, &grants) {
         return Err(RegisterError::Full);
     }
-    let called = authority(head);
+    // The backend's name for the gateway: its port is the public one, with any proxy in between.
+    let called = named_host(&head.uri, &head.headers);
+    let called = called.and_then(|host| host.parse::<Authority>().ok());
     let said = visitor.said.as_ref().and_then(|said| said.scheme.as_ref());
     let scheme = said.unwrap_or(&visitor.scheme);
     let usual = if *scheme == Scheme::HTTPS { HTTPS } else { HTTP };
@@ -182,12 +184,6 @@ fn field(head: &Parts, name: HeaderName) -> Option<&str> {
     let mut values = head.headers.get_all(name).iter();
     let value = values.next()?.to_str().ok();
     value.filter(|value| values.next().is_none() && !value.is_empty())
-}
-
-/// The backend's name for the gateway: its port is the public one, with any proxy in between.
-fn authority(head: &Parts) -> Option<Authority> {
-    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
-    head.uri.authority().cloned().or_else(|| Authority::try_from(host?).ok())
 }
 
 impl Registered {
