@@ -16,9 +16,11 @@ use crate::quota::ConnectionPermit;
 pub struct Rewind<T> {
     io: T,
     seen: BytesMut,
-    /// Of a visitor's connection without TLS that wasn't shut down yet: what resets it.
-    reset: Option<(fn(&T), Arc<ConnectionPermit>)>,
+    /// Of a visitor's connection without TLS that wasn't shut down yet.
+    reset: Option<Reset<T>>,
 }
+
+type Reset<T> = (fn(&T), Arc<ConnectionPermit>);
 
 impl<T> Rewind<T> {
     /// Nothing looked at yet.
