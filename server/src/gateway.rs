@@ -1,4 +1,4 @@
-//! The wiring: a thread for each core, the sockets that they share, and the one that gives orders.
+//! The wiring: a thread for each core, the sockets that they share, and the thread for control.
 
 mod sockets;
 
@@ -95,9 +95,8 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Has the configuration read again by `load`, now and then and when told to, and applied if it
-    /// changed: routes, names and the credentials that they admit. What the sockets and limits are stays, and a change of
-    /// those is said to wait for the next start.
+    /// Has the configuration read again by `load`, at intervals and on order, and applied if it changed: routes, names
+    /// and their credentials. Sockets and limits stay; the log says that a change of them waits for the next start.
     pub fn reloading(
         mut self,
         load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
@@ -172,7 +171,7 @@ impl Gateway {
     }
 }
 
-/// Carries out orders, and looks after the files meanwhile.
+/// Carries out orders, and rereads changed files meanwhile.
 async fn command(
     shared: &Shared,
     mut reload: Reload,

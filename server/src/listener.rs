@@ -78,8 +78,8 @@ pub(crate) async fn run(
             accepted = accept(listeners.as_deref().unwrap_or_default(), turn), if listeners.is_some() => {
                 match accepted {
                     Ok(accepted) => admit(&shard, accepted, drained.clone(), &mut connections),
-                    // EMFILE and friends last until some connection closes; spinning would only make
-                    // the log longer. Nothing that `accept` returns is a reason to stop serving.
+                    // EMFILE lasts until a connection closes; a retry at once would only fill the log.
+                    // No error of `accept` is a reason to stop serving.
                     Err(err) => {
                         warn!("listener: accept failed: {err}");
                         sleep(ACCEPT_BACKOFF).await;
@@ -117,8 +117,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Has the allocator give memory back that this thread freed: mimalloc does so only while it looks for a large
-/// block, and a gateway whose visitors left asks it for none. A megabyte that isn't touched costs nothing.
+/// Has the allocator return the memory that this thread freed to the system: mimalloc does so only while it looks for a
+/// large block, and an idle gateway needs none. A megabyte that isn't touched costs nothing.
 fn give_back() {
     drop(black_box(Vec::<u8>::with_capacity(LARGE)));
 }
@@ -202,7 +202,7 @@ async fn enter(
             });
             Box::pin(serve_plain(&shard, socket, peer, permit)).await;
         }
-        // The last places are for backends, of which none comes this way.
+        // The last permits are for backends, and no backend comes by this entrance.
         Entrance::Redirect if permit.is_reserved() => {
             debug!("listener: {peer} dropped: too many connections");
         }
@@ -214,8 +214,8 @@ async fn enter(
     }
 }
 
-/// The peer behind a trusted proxy's connection, to which its permit belongs from then on: under a deadline, since this
-/// is before everything that has one of its own. `None`: the connection is to be dropped.
+/// The peer behind a trusted proxy's connection, which owns the connection's permit from then on; under a deadline.
+/// `None`: the connection is to be dropped.
 pub async fn behind<IO: AsyncRead + Unpin>(
     shard: &Shard,
     io: &mut Rewind<IO>,
@@ -232,7 +232,7 @@ pub async fn behind<IO: AsyncRead + Unpin>(
         Ok(Ok(Source::Visitor(peer))) => note(peer, &"too many connections"),
         Ok(Err(refused @ (Refused::Ended | Refused::Io(_)))) => note(proxy, &refused),
         Ok(Err(refused)) => {
-            // The operator set the two up to talk to each other, and they don't.
+            // The operator's settings of the proxy and of the gateway contradict each other.
             warn!("listener: the proxy {proxy} was refused: {refused}");
             None
         }
@@ -351,9 +351,9 @@ pub async fn serve_backend<IO>(
 pub(crate) const HTTPS: u16 = 443;
 /// For a visitor whose network pauses, or that doesn't read its upgraded connection for a while.
 const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
-/// From the end of a connection to the moment in which its memory is given back, with that of all that ended since.
+/// From the first end of a connection to the return of memory, so that one call serves many connections.
 const PURGE: Duration = Duration::from_secs(2);
-/// Bytes of a block that is none of the allocator's small ones.
+/// Bytes of a block that the allocator doesn't count as small.
 const LARGE: usize = 1 << 20;
 /// Connections that close free descriptors within this time.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);

@@ -44,8 +44,8 @@ pub(super) async fn attempt(delivery: &Delivery, way: &Way<'_>) -> Option<Outcom
     }
 }
 
-/// A 5xx says that something is broken there, and 408 and 429 that it may be tried again. Any other answer is
-/// about the request itself, and would be the same the next time.
+/// A 5xx is a fault of the origin, and 408 and 429 ask for another attempt. Any other answer is about the request itself,
+/// and would be the same the next time.
 fn judge(status: StatusCode, fields: &HeaderMap) -> Outcome {
     let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
     if !status.is_server_error() && !passing.contains(&status) {
@@ -66,8 +66,8 @@ async fn drain(body: Body, exchange: Exchange) {
     let _ = timeout(DRAINING, async { tokio::join!(exchange, reading) }).await;
 }
 
-/// How long to wait after so many attempts: twice as long after each, from a second or two to five minutes, by
-/// chance half of that, so that what failed together doesn't come back together.
+/// The pause after so many attempts: it doubles from two seconds to five minutes, and up to half of it is taken off at
+/// random, so that requests that failed together don't come back together.
 pub(super) fn back_off(attempts: u32) -> Duration {
     spread(attempts, u32::from_ne_bytes(crypto::random()))
 }
@@ -80,11 +80,10 @@ fn spread(attempts: u32, random: u32) -> Duration {
 
 /// The first pause: an origin that restarts is back in a second or two.
 pub(super) const FIRST: Duration = Duration::from_secs(1);
-/// The longest: a mended origin gets what waits within minutes.
+/// A repaired origin gets the waiting requests within minutes.
 pub(super) const LONGEST: Duration = Duration::from_secs(5 * 60);
-/// Bytes of a response that are read. Answers to webhooks are a few words.
+/// Bytes of a response that are read. Answers to webhooks are short.
 const DRAINED: usize = 64 * 1024;
-/// For them.
 const DRAINING: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -20,9 +20,9 @@ use crate::shard::Shard;
 use super::attempt::{FIRST, LONGEST, Outcome, attempt, back_off};
 use super::lane::{Lanes, Turn};
 
-/// Delivers what the outbox holds until the end of the process, for all shards, so that each route has one order: once
-/// that begins, nothing new is taken, and what can't be delivered within the grace is lost. Dropping the future ends it
-/// at once; what is lost is counted all the same.
+/// Delivers the requests of the outbox until the end of the process, for all shards, so that each route has one order.
+/// When the end begins, no new request is taken, and a request that isn't delivered within the grace is lost. Dropping
+/// the future ends it at once; lost requests are still counted.
 pub async fn run(shard: Arc<Shard>) {
     let outbox = shard.outbox.clone();
     let (mut draining, mut closing) = (shard.shutdown.clone(), shard.shutdown.clone());
@@ -92,12 +92,12 @@ impl Dispatch {
         }
     }
 
-    /// Waits for a turn on the lane of `route`, or of the one where the host and path lead meanwhile.
+    /// Waits for a turn on the lane of `route`, or of the route that host and path lead to meanwhile.
     async fn turn(&self, delivery: &Delivery, mut route: RouteId) -> (RouteId, Turn) {
         loop {
             let lane = self.lanes.of(&route);
             let mut turn = pin!(lane.turn(network(delivery.address)));
-            // Those in front may wait for a backend that this one doesn't need any more.
+            // The requests in front may wait for a backend that this request doesn't need any more.
             route = loop {
                 if let Some((_, found)) = self.find(delivery)
                     && found.route.id != route
@@ -155,7 +155,7 @@ impl Dispatch {
         Some(Outcome::Expired)
     }
 
-    /// Where it goes by its host and path; `None` while that is nowhere.
+    /// The route of its host and path, if there is one now.
     fn find(&self, delivery: &Delivery) -> Option<(Arc<Policy>, Found)> {
         let uri = &delivery.head.uri;
         let policy = self.shard.registry.policy();
@@ -188,7 +188,7 @@ fn is_served(route: &Route) -> bool {
     route.pool.all().iter().any(|tunnel| !tunnel.is_draining())
 }
 
-/// Says what happened, now and then and at the end, however that comes.
+/// Logs the counts at intervals and at the end, also where the future is dropped.
 struct Tally {
     outbox: Arc<Outbox>,
     told: Counts,
@@ -208,7 +208,6 @@ impl Tally {
 impl Drop for Tally {
     fn drop(&mut self) {
         self.outbox.close();
-        // What was taken and neither delivered nor dropped.
         let Counts { queued, delivered, dropped, .. } = self.outbox.counts();
         let lost = queued.saturating_sub(delivered).saturating_sub(dropped);
         if lost > 0 {
@@ -219,7 +218,6 @@ impl Drop for Tally {
     }
 }
 
-/// How often a request without a backend looks where its host and path lead now.
+/// How often a request without a backend looks up its route again.
 const LOOK: Duration = Duration::from_secs(10);
-/// Often enough to be near what it tells of.
 const REPORT: Duration = Duration::from_secs(60);

@@ -22,7 +22,7 @@ pub(super) type Sockets = Vec<(Entrance, Socket)>;
 
 pub(super) type Addresses = Vec<(Entrance, SocketAddr)>;
 
-/// What a supervisor holds: the socket, and its name there.
+/// The sockets of a supervisor, with their names there.
 type Held = Vec<(String, Socket)>;
 
 /// Taken once, since the process has them once.
@@ -94,8 +94,8 @@ fn bound(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok()?.as_socket()
 }
 
-/// Whether the port is free. The sockets below would share the port with those of another gateway,
-/// started twice by mistake, and the kernel would give it half of the visitors.
+/// Whether the port is free. With SO_REUSEPORT the sockets would share it with those of another gateway, started by
+/// mistake, and the kernel would give that one half of the visitors.
 fn is_free(address: SocketAddr) -> io::Result<()> {
     match address.port() {
         0 => Ok(()),
@@ -132,5 +132,5 @@ pub(super) fn listeners(sockets: Sockets) -> io::Result<Vec<(Entrance, TcpListen
     sockets.into_iter().map(listener).collect()
 }
 
-/// A burst of a thousand visitors isn't refused by the kernel.
+/// The kernel refuses no burst of a thousand visitors.
 const BACKLOG: i32 = 4096;

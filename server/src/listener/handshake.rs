@@ -91,7 +91,7 @@ where
     Some((Box::new(stream), kind))
 }
 
-/// Why a backend's handshake ended, in words for the operator who has to admit it.
+/// Why a backend's handshake ended, for the operator, which has to admit its key.
 fn refusal(err: &std::io::Error, stranger: &Stranger) -> String {
     let rustls = err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>());
     match (stranger.get(), rustls) {

@@ -1,8 +1,7 @@
 //! How much is kept for delivery, by all and by each.
 //!
-//! Invariant: no route and no address has more than what is left for everybody else; nor has an address of one
-//! route more than the route may still take. So one that floods gets half, two get a third each, and there is
-//! always something left for the next.
+//! Invariant: no route and no address has more than what is left for all others; nor has an address of one route
+//! more than the route may still take. So a single flood gets half, and the next one always finds room.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -96,7 +96,6 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, RegisterEr
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
     let policy = visitor.shard.registry.policy();
-    // Each authorizer has its own time-out; this one is for all together.
     let judged = timeout(JUDGED, policy.register(&claim, &wish, field(head, SERVED_PATH))).await;
     let judged = judged.unwrap_or(Err(Refused::Unavailable));
     if matches!(judged, Ok(_) | Err(Refused::Unavailable)) {
@@ -236,7 +235,7 @@ impl Registered {
     }
 }
 
-/// The credential of an earlier program's client.
+/// The credential of webhooktunnel's client.
 const WEBHOOKTUNNEL: HeaderName = HeaderName::from_static("x-webhooktunnel-id");
 const TOKEN: &str = "ptth";
 pub(super) const PATH: &str = "/.well-known/ptth/";
@@ -256,5 +255,5 @@ const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 const MOST_ORIGINS: usize = 100;
 /// Characters of a path, or of a name, in the log.
 const SHOWN: usize = 200;
-/// For all credentials of a registration: less than the ten seconds after which the client gives up.
+/// For all authorizers of a registration: less than the ten seconds after which the client gives up.
 const JUDGED: Duration = Duration::from_secs(7);

@@ -1,4 +1,4 @@
-//! A visitor that takes nothing of what waits for it, or too little, loses the connection.
+//! A visitor that reads nothing of what waits for it, or too little, loses the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -273,10 +273,10 @@ mod tests {
         assert_eq!(hand(), 0);
         stall.write_all(&[0; 2 * 1024]).await.unwrap();
         assert_eq!(hand(), 2 * 1024);
-        // With a head, of which nobody spoke.
+        // With a head, which wasn't handed.
         stall.write_all(&[0; 17 * 1024]).await.unwrap();
         assert_eq!(hand(), 16 * 1024);
-        // Whoever waits is woken by the write.
+        // The write wakes the waiting writer.
         let room = poll_fn(|cx| outlet.poll_room(cx));
         let (_, written) = tokio::join!(room, stall.write_all(&[0; 1024]));
         written.unwrap();
