@@ -44,8 +44,8 @@ pub(super) async fn attempt(delivery: &Delivery, way: &Way<'_>) -> Option<Outcom
     }
 }
 
-/// A 5xx is a fault of the origin, and 408 and 429 ask for another attempt. Any other answer is about the request itself,
-/// and would be the same the next time.
+/// A 5xx is a fault of the origin, and 408 and 429 ask for another attempt. Any other answer is about the request
+/// itself, and would be the same the next time.
 fn judge(status: StatusCode, fields: &HeaderMap) -> Outcome {
     let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
     if !status.is_server_error() && !passing.contains(&status) {
