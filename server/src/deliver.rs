@@ -30,8 +30,8 @@ use crate::outbox::{Delivery, LARGEST};
 
 pub use dispatch::run;
 
-/// Whether a route's `respond` is for such a request. Safe methods ask for something, and so want the
-/// backend's own answer: several senders of webhooks verify an address by a GET first.
+/// Whether a route's `respond` is for such a request. Safe methods want the backend's own answer: several senders of
+/// webhooks verify an address by a GET first.
 pub(crate) fn suits(method: &Method) -> bool {
     !method.is_safe() && *method != Method::CONNECT
 }
@@ -83,7 +83,7 @@ where
     Ok(acknowledgement(respond.status, id))
 }
 
-/// Makes a head stand for a request that is here as a whole, and that may arrive more than once.
+/// Completes the head of a request that is kept whole, and that may arrive more than once.
 fn seal(head: &mut Parts, length: usize, trailers: bool) {
     head.extensions.clear();
     if !trailers && !head.headers.contains_key(CONTENT_LENGTH) {
@@ -100,13 +100,11 @@ fn seal(head: &mut Parts, length: usize, trailers: bool) {
     }
 }
 
-/// What a request's sender gets: marked as ours, with the id that log and origin know it by.
+/// The answer to a request's sender, with the id that the log and the origin get.
 fn acknowledgement(status: StatusCode, id: RequestId) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
-    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
-        response.headers_mut().insert("2ptth-request-id", id);
-    }
+    response.headers_mut().insert("2ptth-request-id", id.value());
     response.extensions_mut().insert(Acknowledged);
     response
 }
@@ -117,6 +115,6 @@ pub(crate) struct Acknowledged;
 
 /// draft-ietf-httpapi-idempotency-key-header: a structured field, whose value is a string.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// A night and a working day: after that its operator has noticed that the backend is away, and the
-/// sender's own list of what it sent is the better source.
+/// A night and a working day: by then the operator has noticed that the backend is away, and the sender's own list
+/// of its requests is the better source.
 const KEPT: Duration = Duration::from_secs(24 * 3600);

@@ -23,7 +23,7 @@ pub(crate) enum ExchangeError {
     /// The request breaks HTTP, or a limit. The connection it came on is not to be trusted further.
     #[error("request refused: {1}")]
     Request(StatusCode, &'static str),
-    /// CONNECT, or something else that the gateway doesn't do for strangers.
+    /// CONNECT, for one.
     #[error("method refused")]
     Method,
     /// The connection was made for a name with another certificate than the request's host.
@@ -38,7 +38,6 @@ pub(crate) enum ExchangeError {
     VisitorSlow,
     #[error("no route")]
     Unrouted,
-    /// A backend that isn't let in by door B.
     #[error("{}", .0.row().1)]
     Register(RegisterError),
     /// No backend is connected; and what its route wants the visitor to get.
@@ -53,13 +52,11 @@ pub(crate) enum ExchangeError {
     Backlog,
     #[error("the route changed while it waited")]
     Moved,
-    /// The backend held the stream open without answering.
     #[error("the backend did not answer within {} s", .0.as_secs())]
     BackendTimeout(Duration),
     /// The tunnel broke before the response's head arrived.
     #[error("the tunnel broke: {0}")]
     Tunnel(#[source] h2::Error),
-    /// The backend answered with something that is not a response.
     #[error("the backend broke the protocol: {0}")]
     Backend(&'static str),
 }
@@ -107,7 +104,6 @@ impl ExchangeError {
         }
     }
 
-    /// The status code.
     pub(crate) fn status(&self) -> StatusCode {
         self.row().0
     }
@@ -125,27 +121,26 @@ impl ExchangeError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
-        if let Self::Register(err) = self {
-            err.tell(fields);
-        }
-        if let Self::Absent(NoBackend::Page { content, html }) = self {
-            let kind = if *html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
-            fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-            fields.insert(CONTENT_LENGTH, content.len().into());
-            *response.body_mut() = content.to_string();
-        }
-        let fields = response.headers_mut();
-        if let Self::Absent(NoBackend::Redirect(url)) = self {
-            fields.insert(LOCATION, url.clone());
-        }
-        if matches!(self, Self::Method) {
-            // RFC 9110 §15.5.6 wants the field. What the origin allows only the origin knows.
-            let usual = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-            fields.insert(ALLOW, HeaderValue::from_static(usual));
-        }
         if self.ends_connection() {
             // HTTP/1.1 only; the HTTP/2 side takes it off again.
             fields.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        match self {
+            Self::Register(err) => err.tell(fields),
+            Self::Absent(NoBackend::Page { content, html }) => {
+                let kind =
+                    if *html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+                fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                fields.insert(CONTENT_LENGTH, content.len().into());
+                *response.body_mut() = content.to_string();
+            }
+            Self::Absent(NoBackend::Redirect(url)) => drop(fields.insert(LOCATION, url.clone())),
+            Self::Method => {
+                // RFC 9110 §15.5.6 wants the field. What the origin allows only the origin knows.
+                let usual = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+                fields.insert(ALLOW, HeaderValue::from_static(usual));
+            }
+            _ => {}
         }
         response
     }
@@ -163,31 +158,35 @@ fn absent(instead: &NoBackend) -> StatusCode {
     }
 }
 
-/// Why a backend isn't let in by door B (draft-kazuho-ptth-ptth-01), as it is told.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// Why door B doesn't admit a backend (draft-kazuho-ptth-ptth-01); with each, what the log says.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum RegisterError {
-    /// No registration.
+    #[error("malformed: {0}")]
     Malformed(&'static str),
-    /// It showed nothing that is known; the challenges for WWW-Authenticate.
-    Unauthorized(Vec<&'static str>),
-    /// It is known, and this isn't its to serve.
+    /// The challenges for WWW-Authenticate, and the reason.
+    #[error("not admitted: {1}")]
+    Unauthorized(Vec<&'static str>, String),
+    #[error("not allowed to serve {0}")]
     Forbidden(String),
-    /// Another backend is there and keeps its place.
+    #[error("another backend is there and keeps its place")]
     Taken,
-    /// Too many failures from its address; it may come again after so many seconds.
+    /// The seconds until the address may try again.
+    #[error("too many failures from this address")]
     TooMany(u64),
-    /// Its credential, or its connection, has all the tunnels that it may have.
+    /// The credential, or the connection.
+    #[error("its credential has all the tunnels that it may have")]
     Full,
-    /// The authorizer can't be asked.
+    #[error("the authorizer can't be asked")]
     Unavailable,
 }
 
 impl RegisterError {
+    /// The status code, and what the backend is told.
     fn row(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Malformed(why) => (StatusCode::BAD_REQUEST, why),
             // One answer for what is unknown and for what is wrong.
-            Self::Unauthorized(_) => (
+            Self::Unauthorized(..) => (
                 StatusCode::UNAUTHORIZED,
                 "this credential isn't known here, or is no longer valid",
             ),
@@ -212,7 +211,7 @@ impl RegisterError {
     fn tell(&self, fields: &mut HeaderMap) {
         fields.insert(REASON, HeaderValue::from_static(self.row().1));
         match self {
-            Self::Unauthorized(challenges) => {
+            Self::Unauthorized(challenges, _) => {
                 // RFC 9110 §15.5.2 wants one; where keys alone are known, this is the nearest.
                 let usual = challenges.is_empty().then_some("Bearer");
                 for challenge in challenges.iter().copied().chain(usual) {
@@ -227,7 +226,6 @@ impl RegisterError {
     }
 }
 
-/// Why a registration failed, in words.
 const REASON: HeaderName = HeaderName::from_static("2ptth-reason");
 
 /// Names one exchange in the log, on the error page and at the origin.

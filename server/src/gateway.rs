@@ -1,8 +1,7 @@
-//! The wiring: a thread for each core, the sockets that they share, and the one that gives orders.
+//! The wiring: a thread for each core, the sockets that they share, and the thread for control.
 
 mod sockets;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use tokio::time::{interval, timeout};
 
 use crate::config::{Config, ConfigError};
 use crate::deliver;
-use crate::listener::{self, Entrance};
+use crate::listener::{self, Entrance, HTTPS};
 use crate::registry::Registry;
 use crate::reload::Reload;
 use crate::shard::{Driving, Shard, Shared};
@@ -26,38 +25,30 @@ use crate::tls::{Tls, TlsError};
 use sockets::{Addresses, Sockets, listeners};
 
 /// Why the gateway can't start.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Certificate or keys.
+    #[error("{0}")]
     Tls(TlsError),
     /// The address can't be listened on.
+    #[error("can't listen on {0}: {1}{advice}", advice = advice(.1.kind()))]
     Listen(SocketAddr, io::Error),
     /// No thread, or no runtime for it.
+    #[error("can't start a thread: {0}")]
     Thread(io::Error),
 }
 
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tls(err) => write!(f, "{err}"),
-            Self::Listen(address, err) => {
-                write!(f, "can't listen on {address}: {err}")?;
-                match err.kind() {
-                    io::ErrorKind::PermissionDenied => f.write_str(
-                        "; ports below 1024 want root, CAP_NET_BIND_SERVICE, or another port by --listen",
-                    ),
-                    io::ErrorKind::AddrInUse => {
-                        f.write_str("; another program has that port, stop it or choose another by --listen")
-                    }
-                    _ => Ok(()),
-                }
-            }
-            Self::Thread(err) => write!(f, "can't start a thread: {err}"),
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 want root, CAP_NET_BIND_SERVICE, or another port by --listen"
         }
+        io::ErrorKind::AddrInUse => {
+            "; another program has that port, stop it or choose another by --listen"
+        }
+        _ => "",
     }
 }
-
-impl std::error::Error for StartError {}
 
 /// What the operator tells a running gateway.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -95,17 +86,17 @@ impl Gateway {
         if config.take_over || sockets::are_held() {
             shared.registry.expect_backends();
         }
-        // Behind a proxy that ends TLS, the port is its own: the usual one.
-        let first = addresses.first().filter(|(entrance, _)| *entrance == Entrance::Tls);
-        let _ = shared.port.set(first.map_or(HTTPS, |(_, address)| address.port()));
         let shards = sockets.into_iter().zip(receivers).collect();
         let reload = Reload::new(config);
-        Ok(Self { shared, addresses, shards, shutdown: channel(), reload })
+        let gateway = Self { shared, addresses, shards, shutdown: channel(), reload };
+        // Behind a proxy that ends TLS, the port is its own: the usual one.
+        let port = gateway.address().map_or(HTTPS, |address| address.port());
+        let _ = gateway.shared.port.set(port);
+        Ok(gateway)
     }
 
-    /// Has the configuration read again by `load`, now and then and when told to, and applied if it
-    /// changed: routes, names and the credentials that they admit. What the sockets and limits are stays, and a change of
-    /// those is said to wait for the next start.
+    /// Has the configuration read again by `load`, at intervals and on order, and applied if it changed: routes, names
+    /// and their credentials. Sockets and limits stay; the log says that a change of them waits for the next start.
     pub fn reloading(
         mut self,
         load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
@@ -180,7 +171,7 @@ impl Gateway {
     }
 }
 
-/// Carries out orders, and looks after the files meanwhile.
+/// Carries out orders, and rereads changed files meanwhile.
 async fn command(
     shared: &Shared,
     mut reload: Reload,
@@ -217,9 +208,6 @@ async fn command(
 fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)
 }
-
-/// Where a gateway without a port for TLS sends visitors: to what is in front of it.
-const HTTPS: u16 = 443;
 
 /// Changed files are noticed within this.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);

@@ -14,7 +14,7 @@ pub fn lines(config: &Config, gateway: &Gateway) -> String {
         let _ = match entrance {
             Entrance::Tls => writeln!(text, "listening on {address}"),
             Entrance::Plain => writeln!(text, "plain HTTP on {address}"),
-            Entrance::Redirect { .. } => writeln!(text, "redirecting from {address}"),
+            Entrance::Redirect => writeln!(text, "redirecting from {address}"),
         };
     }
     let tls = gateway.tls();

@@ -47,10 +47,10 @@ pub mod lab {
         Checking, Claim, Credential, Files, KINDS, Known, Pass, Refusal, Settings, authorization,
     };
     pub use crate::deliver::run as deliver;
+    pub use crate::demux::Peer;
     pub use crate::identity::{Grant, Identity, Key, Mark};
     pub use crate::listener::{
-        Accepted, Entrance, Rewind, accept_tls, behind, proxied, serve_backend, serve_plain,
-        serve_visitor,
+        Entrance, Rewind, accept_tls, behind, proxied, serve_backend, serve_plain, serve_visitor,
     };
     pub use crate::outbox::{Counts, Outbox};
     pub use crate::policy::{Lost, Policy, Refused, Wish};

@@ -7,7 +7,6 @@ mod handshake;
 mod plain;
 pub mod proxied;
 mod rewind;
-mod socket;
 
 use std::future::poll_fn;
 use std::hint::black_box;
@@ -22,6 +21,7 @@ use ptth_link::h2::goaway::Why;
 use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
 use ptth_link::tcp;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
@@ -33,18 +33,16 @@ use tokio_rustls::server::TlsStream;
 use crate::auth::Admits;
 use crate::demux::Peer;
 use crate::identity::Identity;
-use crate::public::{Visitor, serve_h1, serve_h2};
+use crate::public::{Redirect, Visitor, serve_h1, serve_h2};
 use crate::quota::ConnectionPermit;
 use crate::shard::{Driving, Shard};
 use crate::tunnel::{Admitted, Ended, attach, refuse};
 
 use handshake::HANDSHAKE;
-pub use handshake::{Accepted, accept_tls};
+pub use handshake::accept_tls;
 pub use plain::serve_plain;
-use plain::serve_redirect;
 use proxied::{Refused, Source};
 pub use rewind::Rewind;
-use socket::Socket;
 
 /// What a listening socket is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,10 +52,7 @@ pub enum Entrance {
     /// Visitors whose TLS ends at a proxy.
     Plain,
     /// Visitors that are to come by https.
-    Redirect {
-        /// To which port.
-        port: u16,
-    },
+    Redirect,
 }
 
 /// Serves one shard until the end of the process: accepts visitors and backends from `listeners`, and
@@ -83,8 +78,8 @@ pub(crate) async fn run(
             accepted = accept(listeners.as_deref().unwrap_or_default(), turn), if listeners.is_some() => {
                 match accepted {
                     Ok(accepted) => admit(&shard, accepted, drained.clone(), &mut connections),
-                    // EMFILE and friends last until some connection closes; spinning would only make
-                    // the log longer. Nothing that `accept` returns is a reason to stop serving.
+                    // EMFILE lasts until a connection closes; a retry at once would only fill the log.
+                    // No error of `accept` is a reason to stop serving.
                     Err(err) => {
                         warn!("listener: accept failed: {err}");
                         sleep(ACCEPT_BACKOFF).await;
@@ -94,14 +89,8 @@ pub(crate) async fn run(
             Some(tunnel) = tunnels.recv() => {
                 driven.spawn(tunnel);
             }
-            Some(done) = connections.join_next() => {
-                report(done);
-                purge = purge.or_else(|| Some(Instant::now() + PURGE));
-            }
-            Some(done) = driven.join_next() => {
-                report(done);
-                purge = purge.or_else(|| Some(Instant::now() + PURGE));
-            }
+            Some(done) = connections.join_next() => report(done, &mut purge),
+            Some(done) = driven.join_next() => report(done, &mut purge),
             () = sleep_until(purge.unwrap_or_else(Instant::now)), if purge.is_some() => {
                 purge = None;
                 give_back();
@@ -128,8 +117,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Has the allocator give memory back that this thread freed: mimalloc does so only while it looks for a large
-/// block, and a gateway whose visitors left asks it for none. A megabyte that isn't touched costs nothing.
+/// Has the allocator return the memory that this thread freed to the system: mimalloc does so only while it looks for a
+/// large block, and an idle gateway needs none. A megabyte that isn't touched costs nothing.
 fn give_back() {
     drop(black_box(Vec::<u8>::with_capacity(LARGE)));
 }
@@ -146,8 +135,7 @@ async fn accept(listeners: &[(Entrance, TcpListener)], turn: usize) -> io::Resul
         accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await?;
-    // An IPv6 socket shows IPv4 peers as ::ffff:192.0.2.1.
-    Ok((entrance, socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+    Ok((entrance, socket, peer))
 }
 
 /// The connections that wait in the sockets, which are closed.
@@ -157,7 +145,6 @@ fn queued(listeners: Vec<(Entrance, TcpListener)>) -> Vec<Opened> {
         let Ok(listener) = listener.into_std() else { continue };
         while let Ok((socket, peer)) = listener.accept() {
             let usable = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
-            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             opened.extend(usable.ok().map(|socket| (entrance, socket, peer)));
         }
     }
@@ -170,6 +157,8 @@ fn admit(
     awaited: Option<mpsc::Sender<()>>,
     connections: &mut JoinSet<()>,
 ) {
+    // An IPv6 socket shows IPv4 peers as ::ffff:192.0.2.1.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let proxied = shard.trusted.contains(peer.ip());
     let failed = || !shard.attempts.delay(peer.ip(), Instant::now()).is_zero();
     let from = (!proxied).then(|| peer.ip());
@@ -181,7 +170,6 @@ fn admit(
         debug!("listener: {peer} is gone: {err}");
         return;
     }
-    let socket = Rewind::new(Socket::new(socket));
     permit.await_end(awaited);
     let connection = enter(shard.clone(), (entrance, socket, peer), proxied, permit.clone());
     let shard = shard.clone();
@@ -197,29 +185,37 @@ fn admit(
 
 async fn enter(
     shard: Arc<Shard>,
-    (entrance, mut socket, peer): (Entrance, Rewind<Socket>, SocketAddr),
+    (entrance, socket, peer): Opened,
     proxied: bool,
     permit: Arc<ConnectionPermit>,
 ) {
+    let mut socket = Rewind::new(socket);
     let found = if proxied { behind(&shard, &mut socket, peer, &permit).await } else { Some(peer) };
     let Some(peer) = found else { return };
     match entrance {
         Entrance::Tls => connection(shard, socket, peer, permit).await,
         Entrance::Plain => {
             permit.stand_back();
-            socket.stream_mut().set_plain(permit.clone());
+            socket.reset_if_cut(permit.clone(), |socket| {
+                // Fails only where the connection is gone already.
+                let _ = socket.set_zero_linger();
+            });
             Box::pin(serve_plain(&shard, socket, peer, permit)).await;
         }
-        // The last places are for backends, of which none comes this way.
-        Entrance::Redirect { .. } if permit.is_reserved() => {
+        // The last permits are for backends, and no backend comes by this entrance.
+        Entrance::Redirect if permit.is_reserved() => {
             debug!("listener: {peer} dropped: too many connections");
         }
-        Entrance::Redirect { port } => serve_redirect(&shard, socket, peer, port).await,
+        Entrance::Redirect => {
+            let (shutdown, budget) = (shard.shutdown.clone(), shard.budget.clone());
+            let port = shard.port.get().copied().unwrap_or(HTTPS);
+            Redirect { address: peer.ip(), port, budget, shutdown }.serve(socket).await;
+        }
     }
 }
 
-/// The peer behind a trusted proxy's connection, to which its permit belongs from then on: under a deadline, since this
-/// is before everything that has one of its own. `None`: the connection is to be dropped.
+/// The peer behind a trusted proxy's connection, which owns the connection's permit from then on; under a deadline.
+/// `None`: the connection is to be dropped.
 pub async fn behind<IO: AsyncRead + Unpin>(
     shard: &Shard,
     io: &mut Rewind<IO>,
@@ -236,7 +232,7 @@ pub async fn behind<IO: AsyncRead + Unpin>(
         Ok(Ok(Source::Visitor(peer))) => note(peer, &"too many connections"),
         Ok(Err(refused @ (Refused::Ended | Refused::Io(_)))) => note(proxy, &refused),
         Ok(Err(refused)) => {
-            // The operator set the two up to talk to each other, and they don't.
+            // The operator's settings of the proxy and of the gateway contradict each other.
             warn!("listener: the proxy {proxy} was refused: {refused}");
             None
         }
@@ -244,7 +240,8 @@ pub async fn behind<IO: AsyncRead + Unpin>(
     }
 }
 
-fn report(done: Result<(), JoinError>) {
+fn report(done: Result<(), JoinError>, purge: &mut Option<Instant>) {
+    purge.get_or_insert_with(|| Instant::now() + PURGE);
     if let Err(err) = done
         && err.is_panic()
     {
@@ -254,36 +251,28 @@ fn report(done: Result<(), JoinError>) {
 
 async fn connection(
     shard: Arc<Shard>,
-    socket: Rewind<Socket>,
+    socket: Rewind<TcpStream>,
     peer: SocketAddr,
     permit: Arc<ConnectionPermit>,
 ) {
     // Boxed, since what a handshake needs isn't to be held by thousands of visitors at rest.
     match Box::pin(accept_tls(&shard, socket, peer, &permit)).await {
-        Some(Accepted::Visitor(stream, kind)) => {
-            serve_visitor(&shard, stream, kind, peer, permit).await;
-        }
-        Some(Accepted::Backend(mut stream, identity)) => {
-            if let Some(socket) = stream.get_ref().0.stream().tcp()
-                && let Err(err) = tcp::tune(socket, TUNNEL_USER_TIMEOUT)
-            {
+        Some((mut stream, Peer::Backend)) => {
+            if let Err(err) = tcp::tune(stream.get_mut().0.stream_mut(), TUNNEL_USER_TIMEOUT) {
                 return debug!("listener: {peer} is gone: {err}");
             }
             let (target, booking) = shard.registry.emptiest_shard(shard.index);
-            if target != shard.index
-                && let Err(err) = stream.get_mut().0.stream_mut().leave()
-            {
-                return debug!("listener: {peer} is gone: {err}");
-            }
+            let moves = target != shard.index;
             permit.leave_to_tunnels();
             let shard = shard.at(target);
             let (driver, held) = (shard.clone(), permit.clone());
             let tunnel = Box::pin(async move {
-                if let Err(err) = stream.get_mut().0.stream_mut().arrive() {
-                    return debug!("listener: {peer} is gone: {err}");
+                if moves {
+                    // Without a free descriptor, it stays on the reactor of the thread that accepted it.
+                    let _ = arrive(stream.get_mut().0.stream_mut());
                 }
                 info!("tunnel: admitted from={peer}");
-                let served = serve_backend(*stream, identity, shard, peer, held);
+                let served = serve_backend(*stream, shard, peer, held);
                 if permit.hold(served).await.is_none() {
                     warn!("tunnel: refused from={peer}: too many connections, and it was slow");
                 }
@@ -291,8 +280,16 @@ async fn connection(
             });
             driver.drive(tunnel);
         }
+        Some((stream, kind)) => serve_visitor(&shard, stream, kind, peer, permit).await,
         None => {}
     }
+}
+
+/// Has a connection wait on this thread's reactor in place of the one of the thread that accepted it.
+fn arrive(socket: &mut TcpStream) -> io::Result<()> {
+    let copy = SockRef::from(&*socket).try_clone()?;
+    *socket = TcpStream::from_std(copy.into())?;
+    Ok(())
 }
 
 fn note<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
@@ -321,13 +318,13 @@ pub async fn serve_visitor<IO>(
 /// Drives a backend's tunnel to its end.
 pub async fn serve_backend<IO>(
     stream: TlsStream<IO>,
-    identity: Identity,
     shard: Arc<Shard>,
     peer: SocketAddr,
     permit: Arc<ConnectionPermit>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let identity = Identity::of(stream.get_ref().1);
     let policy = shard.registry.policy();
     let proven = identity.key.as_ref().is_some_and(|key| policy.names(key));
     let ended = match policy.admit(&identity, peer.ip()).await {
@@ -350,11 +347,13 @@ pub async fn serve_backend<IO>(
     }
 }
 
+/// The port of the program in front, where the gateway has none for TLS.
+pub(crate) const HTTPS: u16 = 443;
 /// For a visitor whose network pauses, or that doesn't read its upgraded connection for a while.
 const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
-/// From the end of a connection to the moment in which its memory is given back, with that of all that ended since.
+/// From the first end of a connection to the return of memory, so that one call serves many connections.
 const PURGE: Duration = Duration::from_secs(2);
-/// Bytes of a block that is none of the allocator's small ones.
+/// Bytes of a block that the allocator doesn't count as small.
 const LARGE: usize = 1 << 20;
-/// Descriptors that ran out come back within this or never.
+/// Connections that close free descriptors within this time.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);

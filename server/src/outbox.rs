@@ -6,10 +6,8 @@
 
 mod backlog;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -22,32 +20,22 @@ use crate::error::{ExchangeError, RequestId};
 
 pub(crate) use backlog::{Backlog, LARGEST, Permit, REQUESTS};
 
-/// What is to be delivered.
+/// The requests that are to be delivered.
 #[derive(Debug)]
 pub struct Outbox {
-    /// For those whose bodies aren't here yet.
+    /// For requests whose bodies aren't complete yet.
     pub(crate) unread: Arc<Backlog>,
-    /// For those that were acknowledged.
     pub(crate) kept: Arc<Backlog>,
-    arrivals: Mutex<Arrivals>,
+    state: Mutex<State>,
     pub(crate) news: Notify,
-    pub(crate) counters: Counters,
 }
 
-/// What isn't taken for delivery yet; no more than the backlog holds.
 #[derive(Debug, Default)]
-struct Arrivals {
-    queue: VecDeque<Delivery>,
+struct State {
+    /// What isn't taken for delivery yet; no more than the backlog holds.
+    arrivals: Vec<Delivery>,
     closed: bool,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) queued: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) delivered: AtomicU64,
-    pub(crate) retried: AtomicU64,
-    pub(crate) dropped: AtomicU64,
+    counts: Counts,
 }
 
 /// What became of the requests so far, each counted from the start of the process.
@@ -84,7 +72,6 @@ pub(crate) struct Delivery {
     pub(crate) trailers: Option<HeaderMap>,
     pub(crate) attempts: u32,
     pub(crate) expires: Instant,
-    #[allow(dead_code, reason = "held for its drop")]
     pub(crate) permit: Permit,
 }
 
@@ -93,59 +80,54 @@ impl Default for Outbox {
         Self {
             unread: Backlog::new(UNREAD),
             kept: Backlog::new(REQUESTS),
-            arrivals: Mutex::default(),
+            state: Mutex::default(),
             news: Notify::new(),
-            counters: Counters::default(),
         }
     }
 }
 
 impl Outbox {
     pub(crate) fn push(&self, delivery: Delivery) -> Result<(), ExchangeError> {
-        let mut arrivals = self.lock();
-        if arrivals.closed {
-            drop(arrivals);
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
             return Err(self.refuse());
         }
-        arrivals.queue.push_back(delivery);
-        self.counters.queued.fetch_add(1, Ordering::Relaxed);
+        state.arrivals.push(delivery);
+        state.counts.queued += 1;
         self.news.notify_one();
         Ok(())
     }
 
     pub(crate) fn refuse(&self) -> ExchangeError {
-        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.count(|counts| counts.refused += 1);
         ExchangeError::Backlog
     }
 
-    /// Whether nothing more is taken.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Takes nothing more: the sender shall try another gateway, or this one when it is back.
+    /// Takes nothing more: the sender is to try another gateway, or this one after its restart.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
     }
 
-    pub(crate) fn arrivals(&self) -> VecDeque<Delivery> {
-        std::mem::take(&mut self.lock().queue)
+    pub(crate) fn arrivals(&self) -> Vec<Delivery> {
+        std::mem::take(&mut self.lock().arrivals)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arrivals> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn count(&self, add: impl FnOnce(&mut Counts)) {
+        add(&mut self.lock().counts);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What became of the requests so far.
     pub fn counts(&self) -> Counts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            queued: load(&self.counters.queued),
-            refused: load(&self.counters.refused),
-            delivered: load(&self.counters.delivered),
-            retried: load(&self.counters.retried),
-            dropped: load(&self.counters.dropped),
-        }
+        self.lock().counts
     }
 
     /// Requests that are kept or read now, and their bytes.

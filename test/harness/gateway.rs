@@ -99,7 +99,7 @@ impl GatewayBox {
 
     /// Where it only redirects.
     pub fn redirect(&self) -> SocketAddr {
-        self.entrance(|entrance| matches!(entrance, Entrance::Redirect { .. }))
+        self.entrance(|entrance| entrance == Entrance::Redirect)
     }
 
     fn entrance(&self, is: impl Fn(Entrance) -> bool) -> SocketAddr {

@@ -15,8 +15,8 @@ use ptth_link::crypto;
 use ptth_link::shutdown::{Phase, Trigger, channel};
 use ptth_link::token::Token;
 use ptth_server::config::{Admission, CertificateSource, Config};
-use ptth_server::lab::{Accepted, Rewind, accept_tls, serve_backend, serve_visitor};
 use ptth_server::lab::{Driving, deliver};
+use ptth_server::lab::{Peer, Rewind, accept_tls, serve_backend, serve_visitor};
 use ptth_server::lab::{Pool, Tunnel};
 use ptth_server::lab::{Shard, Shared};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
@@ -176,12 +176,10 @@ where
 {
     let Some(permit) = shard.connections.take(Some(peer.ip()), || true) else { return };
     match accept_tls(&shard, Rewind::new(io), peer, &permit).await {
-        Some(Accepted::Visitor(stream, kind)) => {
-            serve_visitor(&shard, stream, kind, peer, Arc::default()).await
+        Some((stream, Peer::Backend)) => {
+            serve_backend(*stream, shard.clone(), peer, Arc::default()).await;
         }
-        Some(Accepted::Backend(stream, identity)) => {
-            serve_backend(*stream, identity, shard.clone(), peer, Arc::default()).await;
-        }
+        Some((stream, kind)) => serve_visitor(&shard, stream, kind, peer, Arc::default()).await,
         None => {}
     }
 }

@@ -1,16 +1,12 @@
 //! One attempt, and what it means for the request.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::future::ready;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
-use ptth_link::body::Body as Incoming;
+use http_body_util::{BodyExt, Either, Full, Limited};
+use ptth_link::body::Body;
 use ptth_link::crypto;
 use tokio::time::timeout;
 
@@ -19,33 +15,37 @@ use crate::exchange::{Exchange, Way, ask};
 
 use crate::outbox::Delivery;
 
-/// What an attempt came to.
+/// What became of a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The origin has it, whatever it thinks of it.
+    /// The origin has it, whatever it answered.
     Delivered(StatusCode),
-    /// It may be another time, in so long at the earliest.
+    /// The reason, and the shortest pause before the next attempt.
     Failed(String, Option<Duration>),
-    /// There was no backend to ask.
-    Absent,
+    /// It waited too long for a backend.
+    Expired,
 }
 
-/// Tries once. Dropping the future resets the stream.
-pub(super) async fn attempt(delivery: &Delivery, way: &Way<'_>) -> Outcome {
-    let body = Whole { data: delivery.body.clone(), trailers: delivery.trailers.clone() };
+/// Tries once. `None`: there was no backend to ask. Dropping the future resets the stream.
+pub(super) async fn attempt(delivery: &Delivery, way: &Way<'_>) -> Option<Outcome> {
+    let data = Full::new(delivery.body.clone());
+    let body = match delivery.trailers.clone() {
+        None => Either::Left(data),
+        Some(trailers) => Either::Right(data.with_trailers(ready(Some(Ok(trailers))))),
+    };
     match ask(way, Box::new(delivery.head.clone()), body, &mut |_, _| {}).await {
         Ok((response, exchange)) => {
             let (head, body) = response.into_parts();
             drain(body, exchange).await;
-            judge(head.status, &head.headers)
+            Some(judge(head.status, &head.headers))
         }
-        Err(ExchangeError::Absent(_) | ExchangeError::Moved) => Outcome::Absent,
-        Err(err) => Outcome::Failed(err.to_string(), None),
+        Err(ExchangeError::Absent(_) | ExchangeError::Moved) => None,
+        Err(err) => Some(Outcome::Failed(err.to_string(), None)),
     }
 }
 
-/// A 5xx says that something is broken there, and 408 and 429 that it may be tried again. Any other answer is
-/// about the request itself, and would be the same the next time.
+/// A 5xx is a fault of the origin, and 408 and 429 ask for another attempt. Any other answer is about the request
+/// itself, and would be the same the next time.
 fn judge(status: StatusCode, fields: &HeaderMap) -> Outcome {
     let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
     if !status.is_server_error() && !passing.contains(&status) {
@@ -56,23 +56,18 @@ fn judge(status: StatusCode, fields: &HeaderMap) -> Outcome {
     Outcome::Failed(format!("status {}", status.as_u16()), after.map(Duration::from_secs))
 }
 
-/// Reads what there is of the response, so that an origin which says a few words isn't reset; no more.
-async fn drain(mut body: Incoming, exchange: Exchange) {
+/// Reads a short response to its end, so that its stream isn't reset.
+async fn drain(body: Body, exchange: Exchange) {
     let reading = async move {
-        let mut left = DRAINED;
-        while let Some(Ok(frame)) = body.frame().await {
-            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-                Some(rest) => left = rest,
-                None => break,
-            }
-        }
+        let mut body = Limited::new(body, DRAINED);
+        while let Some(Ok(_)) = body.frame().await {}
     };
     // Late or not, the head has come, and that is what counts.
     let _ = timeout(DRAINING, async { tokio::join!(exchange, reading) }).await;
 }
 
-/// How long to wait after so many attempts: twice as long after each, from a second or two to five minutes, by
-/// chance half of that, so that what failed together doesn't come back together.
+/// The pause after so many attempts: it doubles from two seconds to five minutes, and up to half of it is taken off at
+/// random, so that requests that failed together don't come back together.
 pub(super) fn back_off(attempts: u32) -> Duration {
     spread(attempts, u32::from_ne_bytes(crypto::random()))
 }
@@ -83,42 +78,12 @@ fn spread(attempts: u32, random: u32) -> Duration {
     longest / 2 + (longest / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
-/// A request's body that is here as a whole.
-struct Whole {
-    data: Bytes,
-    trailers: Option<HeaderMap>,
-}
-
-impl Body for Whole {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if !self.data.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.data)))));
-        }
-        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.data.is_empty() && self.trailers.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.data.len() as u64)
-    }
-}
-
 /// The first pause: an origin that restarts is back in a second or two.
 pub(super) const FIRST: Duration = Duration::from_secs(1);
-/// The longest: a mended origin gets what waits within minutes.
+/// A repaired origin gets the waiting requests within minutes.
 pub(super) const LONGEST: Duration = Duration::from_secs(5 * 60);
-/// Bytes of a response that are read. Answers to webhooks are a few words.
+/// Bytes of a response that are read. Answers to webhooks are short.
 const DRAINED: usize = 64 * 1024;
-/// For them.
 const DRAINING: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -10,13 +10,14 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
+use ptth_link::headers;
 
 use crate::error::ExchangeError;
 use crate::exchange::{Pace, Stillness, watched};
 
 use crate::outbox::Permit;
 
-/// Refuses a body that says it will be too large, before any of it is read.
+/// Refuses a body whose declared length is too large, before any of it is read.
 pub(super) fn check_length(fields: &HeaderMap, limit: usize) -> Result<(), ExchangeError> {
     let Some(length) = fields.get(CONTENT_LENGTH) else { return Ok(()) };
     // It was checked to be digits; more than fit a number are too many.
@@ -32,14 +33,10 @@ fn too_large() -> ExchangeError {
     ExchangeError::Request(StatusCode::PAYLOAD_TOO_LARGE, why)
 }
 
-/// What a head costs to keep.
+/// Bytes of memory that a kept head needs.
 pub(super) fn weight(head: &Parts) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    OVERHEAD.saturating_add(target).saturating_add(fields_weight(&head.headers))
-}
-
-fn fields_weight(fields: &HeaderMap) -> usize {
-    fields.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
+    OVERHEAD.saturating_add(target).saturating_add(headers::weight(&head.headers))
 }
 
 /// The whole of `body`, and its trailers. What it holds is taken from `permit`'s backlog as it comes; a sender
@@ -85,7 +82,7 @@ where
     whole.shrink_to_fit();
     permit.shrink(spare);
     let trailers = trailers.filter(|trailers| !trailers.is_empty());
-    if !permit.grow(trailers.as_ref().map_or(0, fields_weight)) {
+    if !permit.grow(trailers.as_ref().map_or(0, headers::weight)) {
         return Err(ExchangeError::Backlog);
     }
     Ok((whole.into(), trailers))
@@ -114,7 +111,5 @@ fn append(
     Ok(())
 }
 
-/// What a request costs beside what its sender wrote: its task, and the fields of ours.
+/// A request's task, and the fields that the gateway adds.
 const OVERHEAD: usize = 2048;
-/// A field's place in the map.
-const FIELD: usize = 64;

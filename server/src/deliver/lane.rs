@@ -14,7 +14,7 @@ use crate::quota::{Counter, InUse};
 use crate::router::RouteId;
 
 /// The lanes of all routes for which there is something to deliver.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Lanes(Arc<Mutex<InUse<RouteId, Lane>>>);
 
 impl Lanes {
@@ -24,11 +24,8 @@ impl Lanes {
     }
 }
 
-/// The attempts of one route.
-#[derive(Debug)]
 pub(super) struct Lane(Mutex<State>);
 
-#[derive(Debug)]
 struct State {
     free: usize,
     under_way: Counter<IpAddr>,
@@ -37,7 +34,6 @@ struct State {
 }
 
 /// The right to one attempt, until dropped.
-#[derive(Debug)]
 pub(super) struct Turn {
     /// `None` once it was given back.
     lane: Option<Arc<Lane>>,
@@ -87,7 +83,6 @@ impl State {
         }
     }
 
-    /// The next request, if any may begin.
     fn next(&mut self) -> Option<(IpAddr, oneshot::Sender<Turn>)> {
         let may = |(address, _): &(IpAddr, _)| {
             let [has] = self.under_way.of(address);

@@ -15,15 +15,14 @@ use tokio::net::TcpListener;
 use crate::config::Config;
 use crate::listener::Entrance;
 
-use super::{HTTPS, StartError};
+use super::StartError;
 
 /// Those of one shard.
 pub(super) type Sockets = Vec<(Entrance, Socket)>;
 
-/// What is listened on.
 pub(super) type Addresses = Vec<(Entrance, SocketAddr)>;
 
-/// What a supervisor holds: the socket, and its name there.
+/// The sockets of a supervisor, with their names there.
 type Held = Vec<(String, Socket)>;
 
 /// Taken once, since the process has them once.
@@ -39,15 +38,11 @@ static HELD: LazyLock<Held> = LazyLock::new(|| {
     sockets.collect()
 });
 
-/// Whether a supervisor holds sockets.
 pub(super) fn are_held() -> bool {
     !HELD.is_empty()
 }
 
 /// Opens all, for so many shards: what they are for, with ports filled in, and those of each shard.
-///
-/// # Errors
-/// [`StartError::Listen`].
 pub(super) fn open(
     config: &Config,
     shards: usize,
@@ -57,15 +52,10 @@ pub(super) fn open(
     let kinds = [
         (Entrance::Tls, "tls", &config.listen),
         (Entrance::Plain, "plain", &config.plain),
-        (Entrance::Redirect { port: HTTPS }, "redirect", &config.redirect),
+        (Entrance::Redirect, "redirect", &config.redirect),
     ];
-    for (mut entrance, name, wanted) in kinds {
-        if let (Entrance::Redirect { port }, Some((Entrance::Tls, first))) =
-            (&mut entrance, addresses.first())
-        {
-            *port = first.port();
-        }
-        // One without a name of ours is the port that everybody comes to.
+    for (entrance, name, wanted) in kinds {
+        // A socket without one of these names is for TLS.
         let is_ours = |held: &str| matches!(held, "plain" | "redirect");
         let held: Vec<_> = HELD
             .iter()
@@ -104,8 +94,8 @@ fn bound(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok()?.as_socket()
 }
 
-/// Whether the port is free. The sockets below would share the port with those of another gateway,
-/// started twice by mistake, and the kernel would give it half of the visitors.
+/// Whether the port is free. With SO_REUSEPORT the sockets would share it with those of another gateway, started by
+/// mistake, and the kernel would give that one half of the visitors.
 fn is_free(address: SocketAddr) -> io::Result<()> {
     match address.port() {
         0 => Ok(()),
@@ -142,5 +132,5 @@ pub(super) fn listeners(sockets: Sockets) -> io::Result<Vec<(Entrance, TcpListen
     sockets.into_iter().map(listener).collect()
 }
 
-/// A burst of a thousand visitors isn't refused by the kernel.
+/// The kernel refuses no burst of a thousand visitors.
 const BACKLOG: i32 = 4096;

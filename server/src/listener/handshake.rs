@@ -16,34 +16,17 @@ use super::note;
 use super::rewind::Rewind;
 use crate::auth::Stranger;
 use crate::demux::{Peer, Side};
-use crate::identity::Identity;
 use crate::quota::ConnectionPermit;
 use crate::shard::Shard;
 
-/// A connection after its TLS handshake.
-pub enum Accepted<IO> {
-    /// It asks.
-    Visitor(Box<TlsStream<IO>>, Peer),
-    /// It proved a key, or the gateway is open to all, and it wants to be asked.
-    Backend(Box<TlsStream<IO>>, Identity),
-}
-
-impl<IO> std::fmt::Debug for Accepted<IO> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Visitor(..) => "Visitor",
-            Self::Backend(..) => "Backend",
-        })
-    }
-}
-
-/// Shakes hands, under a deadline. `None` and a line in the log where that fails or is refused.
+/// Shakes hands, under a deadline. `None` and a line in the log where that fails or is refused. A backend proved a key,
+/// or the gateway is open to all.
 pub async fn accept_tls<IO>(
     shard: &Shard,
     mut io: Rewind<IO>,
     peer: SocketAddr,
     permit: &ConnectionPermit,
-) -> Option<Accepted<Rewind<IO>>>
+) -> Option<(Box<TlsStream<Rewind<IO>>>, Peer)>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -105,14 +88,10 @@ where
         connection.alpn_protocol().map_or_else(|| "no ALPN".to_owned(), alpn::display),
         connection.protocol_version()
     );
-    if kind == Peer::Backend {
-        let identity = Identity::of(connection);
-        return Some(Accepted::Backend(Box::new(stream), identity));
-    }
-    Some(Accepted::Visitor(Box::new(stream), kind))
+    Some((Box::new(stream), kind))
 }
 
-/// Why a backend's handshake ended, in words for the operator who has to admit it.
+/// Why a backend's handshake ended, for the operator, which has to admit its key.
 fn refusal(err: &std::io::Error, stranger: &Stranger) -> String {
     let rustls = err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>());
     match (stranger.get(), rustls) {

@@ -1,4 +1,4 @@
-//! Connections without TLS: those of a proxy that has it, and those of visitors that are to come by https.
+//! Connections without TLS, of a proxy that has it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::HANDSHAKE;
 use super::rewind::Rewind;
-use crate::public::{Redirect, Visitor, serve_h1, serve_h2};
+use crate::public::{Visitor, serve_h1, serve_h2};
 use crate::quota::ConnectionPermit;
 use crate::shard::Shard;
 
@@ -46,16 +46,6 @@ async fn begins_with_preface<IO: AsyncRead + Unpin>(io: &mut Rewind<IO>) -> io::
             return Ok(false);
         }
     }
-}
-
-/// Tells a visitor where to go.
-pub(super) async fn serve_redirect<IO>(shard: &Shard, io: IO, peer: SocketAddr, port: u16)
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let shutdown = shard.shutdown.clone();
-    let budget = shard.budget.clone();
-    Redirect { address: peer.ip(), port, budget, shutdown }.serve(io).await;
 }
 
 /// RFC 9113 §3.4.

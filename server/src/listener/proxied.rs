@@ -4,7 +4,6 @@
 //! Invariant: it is looked for on connections of trusted proxies alone. From any other peer such bytes are a
 //! broken ClientHello, or a broken request.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
@@ -34,12 +33,9 @@ pub enum Beginning {
 
 /// Looks at the first bytes of a connection. Pure.
 pub fn beginning(bytes: &[u8]) -> Beginning {
-    let Some((mark, most)) = [(V1, V1_MOST), (V2, V2_MOST)].into_iter().find(|(mark, _)| {
-        let both = bytes.iter().zip(*mark);
-        both.fold(true, |same, (byte, expected)| same && byte == expected)
-    }) else {
-        return Beginning::Other;
-    };
+    let versions = [(V1, V1_MOST), (V2, V2_MOST)];
+    let fits = |(mark, _): &(&[u8], _)| bytes.iter().zip(*mark).all(|(byte, other)| byte == other);
+    let Some((mark, most)) = versions.into_iter().find(fits) else { return Beginning::Other };
     if bytes.len() < mark.len() {
         return Beginning::Short;
     }
@@ -75,27 +71,17 @@ pub(super) enum Source {
 }
 
 /// Why a connection's first bytes are refused.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
-    /// The header is malformed, or breaks off.
+    #[error("its PROXY header is malformed")]
     Malformed,
     /// The proxy only looked whether the port is open.
+    #[error("it closed at once")]
     Ended,
-    /// There is none where one is required.
+    #[error("it sent no PROXY header")]
     Missing,
-    /// The socket failed.
-    Io(io::Error),
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed => f.write_str("its PROXY header is malformed"),
-            Self::Ended => f.write_str("it closed at once"),
-            Self::Missing => f.write_str("it sent no PROXY header"),
-            Self::Io(err) => write!(f, "{err}"),
-        }
-    }
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// Takes the header off a trusted proxy's connection, and returns the peer that it names. To be put under a deadline.
@@ -107,7 +93,7 @@ pub(super) async fn source<T: AsyncRead + Unpin>(
     if mode == ProxyProtocol::Off {
         return Ok(Source::Proxy);
     }
-    let mut came = io.look(V2_MOST).await.map_err(Refused::Io)?;
+    let mut came = io.look(V2_MOST).await?;
     loop {
         match beginning(io.seen()) {
             Beginning::Header { length, source } => {
@@ -121,7 +107,7 @@ pub(super) async fn source<T: AsyncRead + Unpin>(
             Beginning::Other => return Ok(Source::Proxy),
             Beginning::Short if came == 0 && io.seen().is_empty() => return Err(Refused::Ended),
             Beginning::Short if came == 0 => return Err(Refused::Malformed),
-            Beginning::Short => came = io.look(V2_MOST).await.map_err(Refused::Io)?,
+            Beginning::Short => came = io.look(V2_MOST).await?,
         }
     }
 }

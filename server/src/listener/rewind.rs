@@ -1,32 +1,40 @@
-//! A stream that can be looked at before it is read.
+//! A connection whose first bytes can be looked at before they are read.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::quota::ConnectionPermit;
 
 /// Gives its reader first what was looked at.
 #[derive(Debug)]
 pub struct Rewind<T> {
     io: T,
     seen: BytesMut,
+    /// Of a visitor's connection without TLS that wasn't shut down yet.
+    reset: Option<Reset<T>>,
 }
+
+type Reset<T> = (fn(&T), Arc<ConnectionPermit>);
 
 impl<T> Rewind<T> {
     /// Nothing looked at yet.
     pub fn new(io: T) -> Self {
-        Self { io, seen: BytesMut::new() }
+        Self { io, seen: BytesMut::new(), reset: None }
     }
 
-    /// The stream itself.
-    pub fn stream(&self) -> &T {
-        &self.io
+    /// Has `reset` called where the connection is dropped within a response whose end only its own end tells: TLS would
+    /// tell a cut from an end, and without it a TCP reset does.
+    pub(super) fn reset_if_cut(&mut self, permit: Arc<ConnectionPermit>, reset: fn(&T)) {
+        self.reset = Some((reset, permit));
     }
 
-    /// The stream itself. Reading from it leaves a gap.
+    /// The connection itself. Reading from it leaves a gap.
     pub fn stream_mut(&mut self) -> &mut T {
         &mut self.io
     }
@@ -39,6 +47,16 @@ impl<T> Rewind<T> {
     /// Forgets the first `count` bytes of that.
     pub fn skip(&mut self, count: usize) {
         self.seen.advance(count.min(self.seen.len()));
+    }
+}
+
+impl<T> Drop for Rewind<T> {
+    fn drop(&mut self) {
+        if let Some((reset, permit)) = &self.reset
+            && permit.unframed.get().is_some()
+        {
+            reset(&self.io);
+        }
     }
 }
 
@@ -102,7 +120,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewind<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        self.reset = None;
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,8 +1,7 @@
 //! How much is kept for delivery, by all and by each.
 //!
-//! Invariant: no route and no address has more than what is left for everybody else; nor has an address of one
-//! route more than the route may still take. So one that floods gets half, two get a third each, and there is
-//! always something left for the next.
+//! Invariant: no route and no address has more than what is left for all others; nor has an address of one route
+//! more than the route may still take. So a single flood gets half, and the next one always finds room.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +16,6 @@ type Load = [usize; 2];
 /// A route, an address, an address of a route; or with neither, all.
 type Holder = (Option<RouteId>, Option<IpAddr>);
 
-/// What one gateway keeps.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     /// Requests, and [`BYTES`].
@@ -26,7 +24,6 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// Room for so many requests, and [`BYTES`].
     pub(crate) fn new(requests: usize) -> Arc<Self> {
         Arc::new(Self { limits: [requests, BYTES], held: Mutex::default() })
     }
@@ -43,7 +40,6 @@ impl Backlog {
         permit.add([1, bytes]).then_some(permit)
     }
 
-    /// Requests and bytes.
     pub(crate) fn held(&self) -> Load {
         self.lock().of(&(None, None))
     }
@@ -78,7 +74,6 @@ impl Permit {
         to.take(&self.route, self.address, self.load[1])
     }
 
-    /// Gives so many bytes back.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.load[1]);
         self.load[1] -= bytes;
@@ -90,7 +85,6 @@ impl Permit {
         [(None, None), (route.clone(), None), (None, address), (route, address)]
     }
 
-    /// Adds `more`, if it fits.
     fn add(&mut self, more: Load) -> bool {
         let holders = self.holders();
         let mut held = self.backlog.lock();

@@ -8,13 +8,12 @@
 //! comes from.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::HOST;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
@@ -29,7 +28,7 @@ use crate::exchange::ask;
 use crate::shard::Driving;
 
 use super::upgrade::{self, Wish};
-use super::{Account, Visitor, admit, check, declared_length, register};
+use super::{Account, Visitor, admit, check, declared_length, named_host, register};
 
 /// Where a request comes from, to be put among its extensions; without it, from nowhere.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,8 +78,7 @@ fn has_route<B>(visitor: &Visitor, request: &Request<B>) -> bool {
     let asks_to_register = request.method() == Method::GET
         && register::names_token(request.headers())
         && request.uri().path().starts_with(register::PATH);
-    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let host = request.uri().authority().map(|authority| authority.as_str()).or(named);
+    let host = named_host(request.uri(), request.headers());
     let (policy, path) = (visitor.shard.registry.policy(), request.uri().path());
     // By path, a dynamic name has only what a backend serves: every page of the program's might be one.
     let served = |host| policy.find(host, path).is_ok_and(|found| !found.route.pool.is_empty());
@@ -91,8 +89,8 @@ async fn answer<B>(visitor: &Visitor, mut request: Request<B>) -> Response<Answe
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
 {
-    let from = request.extensions().get::<Source>().map(|source| source.0);
-    let address = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    // Without a source it comes from nowhere, as the visitor says.
+    let address = request.extensions().get().map_or(visitor.address, |Source(address)| *address);
     let own = Arc::new(Visitor { address, ..visitor.clone() });
     let upgraded = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
@@ -127,7 +125,6 @@ fn sound(head: &mut Parts) -> Result<(), ExchangeError> {
     check::h2(head).map_err(|err| err.unwrap_or(malformed))
 }
 
-/// Door B: the connection becomes a tunnel.
 async fn enroll(
     visitor: &Visitor,
     head: &Parts,
@@ -155,25 +152,23 @@ where
     let version = if parts.version == Version::HTTP_2 { "2" } else { "1.1" };
     let wish = Wish::take(&mut parts);
     let way = visitor.prepare(&mut parts, version, id)?;
-    let Some(wish) = wish else {
-        let (mut response, exchange) =
-            visitor.ask(&way, Box::new(parts), body, id, &mut |_, _| {}).await?;
-        admit(&mut response)?;
-        in_background(visitor, Box::pin(exchange));
-        let length = declared_length(response.headers()).filter(|_| !is_head);
-        return Ok(response.map(|body| body.with_length(length)));
+    let (upload, writer) = upgrade::streams(upgraded);
+    let (mut response, exchange) = match wish {
+        Some(_) => ask(&way, Box::new(parts), upload, &mut |_, _| {}).await?,
+        None => visitor.ask(&way, Box::new(parts), body, id, &mut |_, _| {}).await?,
     };
-    let (body, writer) = upgrade::streams(upgraded);
-    let (mut response, exchange) = ask(&way, Box::new(parts), body, &mut |_, _| {}).await?;
     admit(&mut response)?;
-    if !(response.status().is_success() && exchange.extended) {
-        in_background(visitor, Box::pin(exchange));
-        let length = declared_length(response.headers());
-        return Ok(response.map(|body| body.with_length(length)));
+    if let Some(wish) = wish
+        && response.status().is_success()
+        && exchange.extended
+    {
+        let (response, work) = upgrade::switch(&wish, response, exchange, writer);
+        in_background(visitor, Box::pin(work));
+        return Ok(response);
     }
-    let (response, work) = upgrade::switch(&wish, response, exchange, writer);
-    in_background(visitor, Box::pin(work));
-    Ok(response)
+    in_background(visitor, Box::pin(exchange));
+    let length = declared_length(response.headers()).filter(|_| !is_head);
+    Ok(response.map(|body| body.with_length(length)))
 }
 
 /// What must move on beside the response. The embedding program drives it ([`crate::embed`]).

@@ -19,10 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use crate::error::{ExchangeError, RegisterError, RequestId};
-use crate::exchange::ask;
 
 use super::register;
-use super::upgrade::{self, Wish};
+use super::upgrade::Wish;
 use super::{Account, Visitor, admit, declared_length};
 
 use connection::Then;
@@ -59,11 +58,8 @@ where
     };
     let visitor = &*visitor.seen(&request.headers);
     let account = Account::open(visitor, &request);
-    let call = Call { visitor, wire: &wire, id: account.id };
     let result = match head {
-        // Boxed, since few requests need it.
-        Ok(head) if head.upgrade => Box::pin(call.upgrade(request, body, head)).await,
-        Ok(head) => call.forward(request, body, head).await,
+        Ok(head) => forward((visitor, &wire, account.id), request, body, head).await,
         Err(refusal) => Err(ExchangeError::Request(refusal.status, refusal.reason)),
     };
     match result {
@@ -86,89 +82,72 @@ where
 
 type Answered<IO> = Result<(Response<Body>, Then<IO>), ExchangeError>;
 
-/// One request and its response.
-struct Call<'a, IO> {
-    visitor: &'a Visitor,
-    wire: &'a Wire<IO>,
-    id: RequestId,
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Call<'_, IO> {
-    /// The head is boxed: each future on the way to the tunnel would hold its size.
-    async fn forward(
-        &self,
-        mut request: Box<Parts>,
-        body: Incoming<IO>,
-        head: Head,
-    ) -> Answered<IO> {
-        if request.method == Method::CONNECT {
-            return Err(ExchangeError::Method);
-        }
-        if register::is_registration(&request) {
-            // With a body, or by HTTP/1.0, it is no upgrade, and it must not cross either.
-            let why = RegisterError::Malformed("a registration has no body");
-            return Err(ExchangeError::Register(why));
-        }
-        let (visitor, id) = (self.visitor, self.id);
-        let way = visitor.prepare(&mut request, if head.http10 { "1.0" } else { "1.1" }, id)?;
-        let is_head = request.method == Method::HEAD;
-        let mut inform = |status, fields: &HeaderMap| {
-            // RFC 9110 §15.2: HTTP/1.0 has no interim responses.
-            if !head.http10 {
-                self.wire.inform(status, fields);
-            }
-        };
-        let (mut response, exchange) = visitor.ask(&way, request, body, id, &mut inform).await?;
-        admit(&mut response)?;
-        if exchange.unasked {
-            // RFC 9110 §10.1.1: otherwise the visitor couldn't know whether to send the body.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        let unframed = declared_length(response.headers()).is_none() && !is_head;
-        if head.http10 && unframed && !response.body().is_end_stream() {
-            let _ = visitor.permit.unframed.set(());
-        }
-        Ok((response, Then::Exchange(exchange)))
+/// The head is boxed: each future on the way to the tunnel would hold its size.
+async fn forward<IO>(
+    (visitor, wire, id): (&Visitor, &Wire<IO>, RequestId),
+    mut request: Box<Parts>,
+    body: Incoming<IO>,
+    head: Head,
+) -> Answered<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if request.method == Method::CONNECT {
+        return Err(ExchangeError::Method);
     }
-
-    async fn upgrade(
-        &self,
-        mut request: Box<Parts>,
-        body: Incoming<IO>,
-        head: Head,
-    ) -> Answered<IO> {
-        let visitor = self.visitor;
-        if register::is_registration(&request) {
-            return self.register(&request).await;
+    if register::is_registration(&request) {
+        if head.upgrade {
+            return register(visitor, &request).await;
         }
-        let Some(wish) = Wish::take(&mut request) else {
-            // RFC 9110 §7.8: a wish may be ignored.
-            self.wire.decline();
-            return self.forward(request, body, head).await;
-        };
-        let way = visitor.prepare(&mut request, "1.1", self.id)?;
-        let mut inform = |status, fields: &HeaderMap| self.wire.inform(status, fields);
-        let (mut response, mut exchange) = ask(&way, request, body, &mut inform).await?;
-        admit(&mut response)?;
+        // With a body, or by HTTP/1.0, it is no upgrade, and it must not cross either.
+        let why = RegisterError::Malformed("a registration has no body");
+        return Err(ExchangeError::Register(why));
+    }
+    let wish = if head.upgrade { Wish::take(&mut request) } else { None };
+    if wish.is_none() {
+        // RFC 9110 §7.8: a wish may be ignored.
+        wire.decline();
+    }
+    let way = visitor.prepare(&mut request, if head.http10 { "1.0" } else { "1.1" }, id)?;
+    let is_head = request.method == Method::HEAD;
+    let mut inform = |status, fields: &HeaderMap| {
+        // RFC 9110 §15.2: HTTP/1.0 has no interim responses.
+        if !head.http10 {
+            wire.inform(status, fields);
+        }
+    };
+    let (mut response, mut exchange) = visitor.ask(&way, request, body, id, &mut inform).await?;
+    admit(&mut response)?;
+    if let Some(wish) = wish {
         if !(response.status().is_success() && exchange.extended) {
             return Ok((response, Then::Exchange(exchange)));
         }
-        upgrade::grant(&wish, &mut response, &mut exchange);
-        Ok((response, Then::Upgrade(exchange)))
+        wish.grant(&mut response, &mut exchange);
+        return Ok((response, Then::Upgrade(exchange)));
     }
+    if exchange.unasked {
+        // RFC 9110 §10.1.1: otherwise the visitor couldn't know whether to send the body.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let unframed = declared_length(response.headers()).is_none() && !is_head;
+    if head.http10 && unframed && !response.body().is_end_stream() {
+        let _ = visitor.permit.unframed.set(());
+    }
+    Ok((response, Then::Exchange(exchange)))
+}
 
-    /// Door B: the connection becomes a tunnel.
-    async fn register(&self, request: &Parts) -> Answered<IO> {
-        let visitor = self.visitor;
-        let admitted = register::admit(visitor, request).await?;
-        let mut response = Response::new(Body::empty());
-        admitted.grant(&mut response, true);
-        let (give, given) = oneshot::channel();
-        let io = async move { given.await.ok() };
-        visitor.permit.leave_to_tunnels();
-        let tunnel = admitted.tunnel(io, visitor);
-        // Fails only at the end of the process.
-        let _ = visitor.shard.drive(tunnel);
-        Ok((response, Then::Give(give)))
-    }
+async fn register<IO>(visitor: &Visitor, request: &Parts) -> Answered<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let admitted = register::admit(visitor, request).await?;
+    let mut response = Response::new(Body::empty());
+    admitted.grant(&mut response, true);
+    let (give, given) = oneshot::channel();
+    let io = async move { given.await.ok() };
+    visitor.permit.leave_to_tunnels();
+    let tunnel = admitted.tunnel(io, visitor);
+    // Fails only at the end of the process.
+    let _ = visitor.shard.drive(tunnel);
+    Ok((response, Then::Give(give)))
 }

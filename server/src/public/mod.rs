@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, DATE, HOST};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use log::{Level, debug, log_enabled};
 use ptth_link::body::Body;
@@ -48,25 +48,23 @@ pub use self::redirect::Redirect;
 /// One visitor's connection, as its exchanges need to know it.
 #[derive(Clone, Debug)]
 pub struct Visitor {
-    /// The gateway.
     pub(crate) shard: Arc<Shard>,
-    /// Where it comes from, or for one of its requests, where that comes from.
+    /// The peer's address, or the address that one of its requests comes from.
     pub address: IpAddr,
     /// What a trusted proxy says of the one request.
     pub(crate) said: Option<Forwarded>,
-    /// The name that it called in its ClientHello, for a request that names no host.
+    /// For a request that names no host.
     pub(crate) sni: Option<String>,
     /// What the connection itself is: https over TLS, http without.
     pub scheme: Scheme,
-    /// What its bodies and heads may hold.
     pub(crate) budget: Arc<Budget>,
     pub(crate) permit: Arc<ConnectionPermit>,
-    /// What was said of its last request, which mostly is to be said of the next one, too.
+    /// Of its last request: that of the next one is mostly the same.
     stated: Arc<Mutex<Option<Arc<Statement>>>>,
 }
 
 impl Visitor {
-    /// One that came to `shard` from an address, over TLS.
+    /// A visitor that came to `shard` over TLS.
     pub fn new(
         shard: &Arc<Shard>,
         address: IpAddr,
@@ -85,8 +83,8 @@ impl Visitor {
         }
     }
 
-    /// Whether what this address says of others counts on this connection. A proxy that passes bytes through can't vouch
-    /// for what is in them: where the PROXY protocol is spoken, the connection's address is the one that it says.
+    /// Whether the forwarding fields of this address count on this connection. A proxy that passes bytes through can't
+    /// vouch for their content: where it speaks the PROXY protocol, the connection's address is the one of the header.
     fn trusts(&self, address: IpAddr) -> bool {
         self.permit.opaque.get().is_none() && self.shard.trusted.contains(address)
     }
@@ -176,20 +174,19 @@ struct Account {
     begun: Instant,
     /// Method, host and path, if they are logged; never the query, which may hold secrets.
     subject: Option<String>,
-    /// The visitor's own fields, for the page that it may get.
+    /// For a page of the gateway's own.
     accept: Option<HeaderValue>,
     /// An EventSource asks, on a connection of its own.
     events: bool,
-    /// How it went was said.
+    /// Its result is logged.
     told: AtomicBool,
 }
 
 impl Account {
     fn open(visitor: &Visitor, head: &Parts) -> Self {
         let subject = log_enabled!(Level::Debug).then(|| {
-            let host = head.uri.authority().map(Authority::as_str);
-            let host = host.or(head.headers.get(HOST).and_then(|host| host.to_str().ok()));
-            let (host, path) = (host.unwrap_or_default(), head.uri.path());
+            let host = named_host(&head.uri, &head.headers).unwrap_or_default();
+            let path = head.uri.path();
             format!("{} {host:?} {path:?} {:?}", head.method, head.version)
         });
         Self {
@@ -204,7 +201,6 @@ impl Account {
         }
     }
 
-    /// Logs that the response has begun.
     fn answered(&self, status: StatusCode) {
         self.note(&format_args!("status={}", status.as_u16()));
     }
@@ -238,6 +234,12 @@ impl Drop for Account {
             self.note(&"taken back by the visitor");
         }
     }
+}
+
+/// The host that a request names, unchecked.
+fn named_host<'a>(uri: &'a Uri, fields: &'a HeaderMap) -> Option<&'a str> {
+    let field = || fields.get(HOST)?.to_str().ok();
+    uri.authority().map(Authority::as_str).or_else(field)
 }
 
 /// A Content-Length, if it is one.

@@ -8,11 +8,10 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use h2::ext::Protocol;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
@@ -33,7 +32,7 @@ use crate::router;
 use crate::shard::Driving;
 use crate::tunnel::{Admitted, Ended, attach, is_free};
 
-use super::Visitor;
+use super::{Visitor, named_host};
 
 /// An admitted backend, and the addresses in the answer to it.
 pub(super) struct Registered {
@@ -74,74 +73,52 @@ pub(super) fn names_token(fields: &HeaderMap) -> bool {
 }
 
 /// Judges a registration. Under the deadlines of the authorizers; cancel safe. The error is logged here, with the
-/// reason that the backend isn't told.
-pub(super) fn admit<'a>(visitor: &'a Visitor, head: &'a Parts) -> Admitting<'a> {
-    Box::pin(async move {
-        let result = judge(visitor, head).await;
-        result.map_err(|(err, why)| {
-            let from = visitor.address;
-            let [asks, name] = [head.uri.path(), field(head, NAME).unwrap_or_default()].map(shown);
-            // A stranger can cause these two at the rate of its requests, so they are no warnings.
-            let cheap = matches!(err, RegisterError::Malformed(_) | RegisterError::TooMany(_));
-            let level = if cheap { Level::Debug } else { Level::Warn };
-            log!(
-                level,
-                "tunnel: refused from={from} door=upgrade asks={asks:?} name={name:?}: {why}"
-            );
-            ExchangeError::Register(err)
-        })
+/// reason that the backend isn't told. Boxed: it is rare, and each exchange's task would hold its size.
+pub(super) async fn admit(visitor: &Visitor, head: &Parts) -> Result<Registered, ExchangeError> {
+    Box::pin(judge(visitor, head)).await.map_err(|err| {
+        let from = visitor.address;
+        let [asks, name] = [head.uri.path(), field(head, NAME).unwrap_or_default()]
+            .map(|text| text.chars().take(SHOWN).collect::<String>());
+        // A peer without a credential causes these two at the rate of its requests, so they are no warnings.
+        let cheap = matches!(err, RegisterError::Malformed(_) | RegisterError::TooMany(_));
+        let level = if cheap { Level::Debug } else { Level::Warn };
+        log!(level, "tunnel: refused from={from} door=upgrade asks={asks:?} name={name:?}: {err}");
+        ExchangeError::Register(err)
     })
 }
 
-/// A stranger's text, cut for the log.
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN).collect()
-}
-
-/// Boxed: it is rare, and each exchange's task would hold its size.
-type Admitting<'a> = Pin<Box<dyn Future<Output = Result<Registered, ExchangeError>> + Send + 'a>>;
-
-type Fault = (RegisterError, String);
-
-async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, Fault> {
-    let (wish, authorization) =
-        read(head).map_err(|why| (RegisterError::Malformed(why), format!("malformed: {why}")))?;
+async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, RegisterError> {
+    let (wish, authorization) = read(head).map_err(RegisterError::Malformed)?;
     let targets = visitor.shard.registry.policy().targets(&wish);
-    let attempt = visitor.shard.attempts.begin(visitor.address, targets).await.map_err(|wait| {
-        let why = "too many failures from this address".to_owned();
-        (RegisterError::TooMany(wait.as_secs().max(1)), why)
-    })?;
+    let attempt = visitor.shard.attempts.begin(visitor.address, targets).await;
+    let attempt = attempt.map_err(|wait| RegisterError::TooMany(wait.as_secs().max(1)))?;
     let hosts = if let Wish::Hosts(hosts) = &wish { hosts.as_slice() } else { &[] };
     let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
     let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
     let policy = visitor.shard.registry.policy();
-    // Each authorizer has its own time-out; this one is for all together.
     let judged = timeout(JUDGED, policy.register(&claim, &wish, field(head, SERVED_PATH))).await;
     let judged = judged.unwrap_or(Err(Refused::Unavailable));
     if matches!(judged, Ok(_) | Err(Refused::Unavailable)) {
         attempt.take_back();
     }
-    let (who, grants) = judged.map_err(|refused| {
-        let why = refused.to_string();
-        let err = match refused {
-            Refused::Unknown { challenges, .. } => RegisterError::Unauthorized(challenges),
-            Refused::Forbidden(what) => RegisterError::Forbidden(what),
-            Refused::Unavailable => RegisterError::Unavailable,
-        };
-        (err, why)
+    let (who, grants) = judged.map_err(|refused| match refused {
+        Refused::Unknown { challenges, why } => RegisterError::Unauthorized(challenges, why),
+        Refused::Forbidden(what) => RegisterError::Forbidden(what),
+        Refused::Unavailable => RegisterError::Unavailable,
     })?;
     let name = field(head, INSTANCE).unwrap_or_default();
     let mut identity = Identity::called(name);
     identity.ours = !name.is_empty();
     identity.key = who.map(Key::Secret);
     if !is_free(&visitor.shard.registry, &identity, &grants).await {
-        return Err((RegisterError::Taken, "another backend is there and keeps its place".into()));
+        return Err(RegisterError::Taken);
     }
     if visitor.shard.registry.is_full(&identity, &grants) {
-        let why = "its credential has all the tunnels that it may have";
-        return Err((RegisterError::Full, why.into()));
+        return Err(RegisterError::Full);
     }
-    let called = authority(head);
+    // The backend's name for the gateway: its port is the public one, with any proxy in between.
+    let called = named_host(&head.uri, &head.headers);
+    let called = called.and_then(|host| host.parse::<Authority>().ok());
     let said = visitor.said.as_ref().and_then(|said| said.scheme.as_ref());
     let scheme = said.unwrap_or(&visitor.scheme);
     let usual = if *scheme == Scheme::HTTPS { HTTPS } else { HTTP };
@@ -208,12 +185,6 @@ fn field(head: &Parts, name: HeaderName) -> Option<&str> {
     value.filter(|value| values.next().is_none() && !value.is_empty())
 }
 
-/// The backend's name for the gateway: its port is the public one, with any proxy in between.
-fn authority(head: &Parts) -> Option<Authority> {
-    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
-    head.uri.authority().cloned().or_else(|| Authority::try_from(host?).ok())
-}
-
 impl Registered {
     /// Makes the response that accepts the registration.
     pub(super) fn grant<B>(&self, response: &mut Response<B>, http1: bool) {
@@ -264,9 +235,8 @@ impl Registered {
     }
 }
 
-/// The credential of an earlier program's client.
+/// The credential of webhooktunnel's client.
 const WEBHOOKTUNNEL: HeaderName = HeaderName::from_static("x-webhooktunnel-id");
-/// The upgrade token.
 const TOKEN: &str = "ptth";
 pub(super) const PATH: &str = "/.well-known/ptth/";
 /// RFC 7639.
@@ -283,7 +253,7 @@ const URL: HeaderName = HeaderName::from_static("2ptth-url");
 const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 /// Origins in one registration; each is looked up.
 const MOST_ORIGINS: usize = 100;
-/// Characters of a path, or of a name.
+/// Characters of a path, or of a name, in the log.
 const SHOWN: usize = 200;
-/// For all credentials of a registration: less than the ten seconds after which the client gives up.
+/// For all authorizers of a registration: less than the ten seconds after which the client gives up.
 const JUDGED: Duration = Duration::from_secs(7);

@@ -1,4 +1,4 @@
-//! A visitor that takes nothing of what waits for it, or too little, loses the connection.
+//! A visitor that reads nothing of what waits for it, or too little, loses the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,6 @@ use ptth_link::reading::Reading;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Fails a write that made no progress for [`READING`], or too little. Reads pass through.
-#[derive(Debug)]
 pub(super) struct Stall<T> {
     io: T,
     reading: Reading,
@@ -23,10 +22,9 @@ pub(super) struct Stall<T> {
 }
 
 /// The socket, as seen by a writer above the codec.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Outlet(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     budget: Arc<Budget>,
     lifted: AtomicBool,
@@ -46,21 +44,23 @@ impl Outlet {
         if self.has_room() {
             return Poll::Ready(());
         }
-        self.wait(cx);
+        let mut writers = self.writers();
+        if !writers.iter().any(|writer| writer.will_wake(cx.waker())) {
+            writers.push(cx.waker().clone());
+        }
         Poll::Pending
     }
 
-    /// Whether little waits for the socket.
     pub(super) fn has_room(&self) -> bool {
         self.0.ahead.load(Ordering::Relaxed) < self.0.budget.batch()
     }
 
-    /// Says that so many bytes are on their way to the socket.
+    /// Counts bytes that are on their way to the socket.
     pub(super) fn hand(&self, bytes: usize) {
         self.0.ahead.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Says that nothing waits: all is written, or a response begins.
+    /// Nothing waits: all is written, or a response begins.
     pub(super) fn clear(&self) {
         if self.0.ahead.swap(0, Ordering::Relaxed) > 0 {
             self.wake();
@@ -70,16 +70,9 @@ impl Outlet {
     /// Heads and the framing of chunks are written, too, and weren't handed.
     fn wrote(&self, bytes: usize) {
         let ahead = self.0.ahead.load(Ordering::Relaxed);
-        if ahead > 0 {
+        if bytes > 0 && ahead > 0 {
             self.0.ahead.store(ahead.saturating_sub(bytes), Ordering::Relaxed);
             self.wake();
-        }
-    }
-
-    fn wait(&self, cx: &Context<'_>) {
-        let mut writers = self.writers();
-        if !writers.iter().any(|writer| writer.will_wake(cx.waker())) {
-            writers.push(cx.waker().clone());
         }
     }
 
@@ -106,7 +99,6 @@ impl<T> Stall<T> {
         (Self { io, reading, full: None, outlet: outlet.clone() }, outlet)
     }
 
-    /// The socket itself.
     pub(super) fn into_inner(self) -> T {
         self.io
     }
@@ -120,7 +112,9 @@ impl<T> Stall<T> {
     ) -> Poll<io::Result<R>> {
         if let Poll::Ready(result) = &polled {
             self.full = None;
-            self.reading.took(result.as_ref().map_or(0, taken));
+            let taken = result.as_ref().map_or(0, taken);
+            self.reading.took(taken);
+            self.outlet.wrote(taken);
             return polled;
         }
         self.full.get_or_insert_with(|| self.outlet.0.budget.full());
@@ -133,17 +127,6 @@ impl<T> Stall<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Stall<T> {
-    fn wrote(
-        &mut self,
-        cx: &mut Context<'_>,
-        polled: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = &polled {
-            self.outlet.wrote(*bytes);
-        }
-        self.watch(cx, polled, |bytes| *bytes)
-    }
-
     /// How many bytes to write now. Where many sockets are full, none until the kernel has taken what was
     /// encrypted before.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -173,7 +156,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
     ) -> Poll<io::Result<usize>> {
         let room = ready!(self.poll_room(cx))?;
         let polled = Pin::new(&mut self.io).poll_write(cx, buf.get(..room).unwrap_or(buf));
-        self.wrote(cx, polled)
+        self.watch(cx, polled, |bytes| *bytes)
     }
 
     fn poll_write_vectored(
@@ -189,7 +172,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
         };
         let bufs = bufs.get(..bufs.iter().take_while(fit).count()).unwrap_or(bufs);
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.wrote(cx, polled)
+        self.watch(cx, polled, |bytes| *bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -290,10 +273,10 @@ mod tests {
         assert_eq!(hand(), 0);
         stall.write_all(&[0; 2 * 1024]).await.unwrap();
         assert_eq!(hand(), 2 * 1024);
-        // With a head, of which nobody spoke.
+        // With a head, which wasn't handed.
         stall.write_all(&[0; 17 * 1024]).await.unwrap();
         assert_eq!(hand(), 16 * 1024);
-        // Whoever waits is woken by the write.
+        // The write wakes the waiting writer.
         let room = poll_fn(|cx| outlet.poll_room(cx));
         let (_, written) = tokio::join!(room, stall.write_all(&[0; 1024]));
         written.unwrap();

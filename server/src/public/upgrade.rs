@@ -21,13 +21,11 @@ use ptth_link::websocket::{WEBSOCKET, accept};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::oneshot;
 
-use crate::exchange::Exchange;
-use crate::exchange::Upgrade;
+use crate::exchange::{Exchange, Upgrade};
 
 type Socket = TokioIo<Upgraded>;
 
 /// The wish, taken off the head before hygiene removes its fields.
-#[derive(Debug)]
 pub(super) struct Wish {
     token: HeaderValue,
     key: Option<HeaderValue>,
@@ -57,9 +55,11 @@ impl Wish {
     }
 
     /// Turns the tunnel's 200 into the 101 that the visitor waits for.
-    fn grant<B>(&self, response: &mut Response<B>) {
+    pub(super) fn grant<B>(&self, response: &mut Response<B>, exchange: &mut Exchange) {
+        exchange.be_patient();
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let fields = response.headers_mut();
+        fields.remove(CONTENT_LENGTH);
         fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(UPGRADE, self.token.clone());
         if let Some(key) = &self.key
@@ -70,13 +70,6 @@ impl Wish {
     }
 }
 
-/// Makes a response the 101 for a visitor whose wish the tunnel granted.
-pub(super) fn grant<B>(wish: &Wish, response: &mut Response<B>, exchange: &mut Exchange) {
-    wish.grant(response);
-    exchange.be_patient();
-    response.headers_mut().remove(CONTENT_LENGTH);
-}
-
 /// The 101 where hyper has the connection; and what moves the bytes from then on.
 pub(super) fn switch(
     wish: &Wish,
@@ -84,7 +77,7 @@ pub(super) fn switch(
     mut exchange: Exchange,
     writer: oneshot::Receiver<WriteHalf<Socket>>,
 ) -> (Response<Tunnelled>, impl Future<Output = ()> + Send + 'static) {
-    grant(wish, &mut response, &mut exchange);
+    wish.grant(&mut response, &mut exchange);
     let (parts, body) = response.into_parts();
     let work = async move {
         let (_, result) = tokio::join!(exchange, download(body, writer));
@@ -98,19 +91,17 @@ pub(super) fn switch(
 /// What the visitor sends after the upgrade, as a request's body; and the way to write to it.
 pub(super) fn streams(upgraded: OnUpgrade) -> (Upgrading, oneshot::Receiver<WriteHalf<Socket>>) {
     let (writer, receiver) = oneshot::channel();
-    (Upgrading { state: State::Waiting(upgraded, Some(writer)), buffer: BytesMut::new() }, receiver)
+    let buffer = BytesMut::new();
+    (Upgrading { upgraded, writer: Some(writer), reader: None, buffer }, receiver)
 }
 
 /// A body that begins with the upgrade, and is empty if there is none.
 pub(super) struct Upgrading {
-    state: State,
+    upgraded: OnUpgrade,
+    /// `None` from the upgrade on.
+    writer: Option<oneshot::Sender<WriteHalf<Socket>>>,
+    reader: Option<ReadHalf<Socket>>,
     buffer: BytesMut,
-}
-
-enum State {
-    Waiting(OnUpgrade, Option<oneshot::Sender<WriteHalf<Socket>>>),
-    Reading(ReadHalf<Socket>),
-    Ended,
 }
 
 impl Body for Upgrading {
@@ -122,29 +113,21 @@ impl Body for Upgrading {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
-        loop {
-            match &mut this.state {
-                State::Waiting(upgraded, writer) => {
-                    let Ok(socket) = ready!(Pin::new(upgraded).poll(cx)) else {
-                        this.state = State::Ended;
-                        continue;
-                    };
-                    let (read, write) = split(TokioIo::new(socket));
-                    let _ = writer.take().map(|writer| writer.send(write));
-                    this.state = State::Reading(read);
-                }
-                State::Reading(socket) => {
-                    this.buffer.reserve(CHUNK);
-                    let read = ready!(pin!(socket.read_buf(&mut this.buffer)).poll(cx))?;
-                    if read == 0 {
-                        this.state = State::Ended;
-                        continue;
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))));
-                }
-                State::Ended => return Poll::Ready(None),
+        if this.writer.is_some() {
+            let upgraded = ready!(Pin::new(&mut this.upgraded).poll(cx));
+            if let (Ok(socket), Some(writer)) = (upgraded, this.writer.take()) {
+                let (read, write) = split(TokioIo::new(socket));
+                let _ = writer.send(write);
+                this.reader = Some(read);
             }
         }
+        let Some(reader) = &mut this.reader else { return Poll::Ready(None) };
+        this.buffer.reserve(CHUNK);
+        if ready!(pin!(reader.read_buf(&mut this.buffer)).poll(cx))? == 0 {
+            this.reader = None;
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))))
     }
 }
 

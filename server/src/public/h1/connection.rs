@@ -32,7 +32,6 @@ use crate::quota::Permit;
 use super::reply::{Content, Reply};
 use super::wire::{DRAINED, Incoming, Wire};
 
-/// A request to answer.
 pub(in crate::public) struct Asked<IO> {
     pub(in crate::public) request: Result<(Box<Parts>, Head), Refusal>,
     pub(in crate::public) body: Incoming<IO>,
@@ -42,7 +41,6 @@ pub(in crate::public) struct Asked<IO> {
 pub(in crate::public) struct Answer<IO> {
     pub(in crate::public) response: Response<Content>,
     pub(in crate::public) then: Then<IO>,
-    #[allow(dead_code, reason = "held for its drop")]
     pub(in crate::public) busy: Option<Permit>,
 }
 
@@ -80,7 +78,7 @@ where
         wire: Wire::new(io),
         outlet,
         budget,
-        silence: Deadline::default(),
+        head_due: Deadline::default(),
         shutdown,
         draining: Box::pin(async move { closing.reached(Phase::Draining).await }),
         drains: None,
@@ -108,8 +106,7 @@ struct Connection<IO> {
     wire: Wire<IO>,
     outlet: Outlet,
     budget: Arc<Budget>,
-    /// For the next head.
-    silence: Deadline,
+    head_due: Deadline,
     shutdown: Shutdown,
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     drains: Option<Instant>,
@@ -157,7 +154,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
                 }
                 due = due.min(since + FIRST_REQUEST);
             }
-            ready!(self.silence.poll_at(cx, due));
+            ready!(self.head_due.poll_at(cx, due));
             Poll::Ready(Ok((!reader.is_fresh()).then_some(Err(TOO_SLOW))))
         })
         .await

@@ -17,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use crate::public::stall::Stall;
 
 /// What the connection, the answer and the body share.
-#[derive(Debug)]
 pub(in crate::public) struct Wire<IO>(Arc<Mutex<State<IO>>>);
 
 impl<IO> Clone for Wire<IO> {
@@ -26,7 +25,6 @@ impl<IO> Clone for Wire<IO> {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct State<IO> {
     pub(super) io: Stall<IO>,
     pub(super) out: Outgoing,
@@ -36,8 +34,7 @@ pub(super) struct State<IO> {
     pub(super) ended: bool,
     /// The response has begun: no 100 is sent.
     pub(super) answered: bool,
-    /// The size of the next read.
-    next: usize,
+    next_read: usize,
     /// Counts requests, so that the body of an old one reads nothing of the next.
     turn: u64,
     /// The rest of its body. `None`: an upgrade isn't decided, and nothing may be read before (RFC 9931).
@@ -55,7 +52,7 @@ impl<IO> Wire<IO> {
             input: BytesMut::new(),
             ended: false,
             answered: false,
-            next: LEAST,
+            next_read: LEAST,
             turn: 0,
             body: Some(Decoder::Done),
             expects: false,
@@ -82,7 +79,6 @@ impl<IO> Wire<IO> {
         Incoming { wire: self.clone(), turn: state.turn }
     }
 
-    /// Why the body was refused, if it was.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.lock().refusal
     }
@@ -129,15 +125,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
-        self.input.reserve(self.next);
+        self.input.reserve(self.next_read);
         let polled = pin!(self.io.read_buf(&mut self.input)).poll(cx);
         match &polled {
             // An idle connection holds no buffer.
             Poll::Pending if self.input.is_empty() => {
-                (self.input, self.next) = (BytesMut::new(), LEAST);
+                (self.input, self.next_read) = (BytesMut::new(), LEAST);
             }
             Poll::Ready(Ok(0)) => self.ended = true,
-            Poll::Ready(Ok(read)) if *read >= self.next => self.next = CHUNK,
+            Poll::Ready(Ok(read)) if *read >= self.next_read => self.next_read = CHUNK,
             _ => {}
         }
         polled
@@ -211,7 +207,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
     }
 }
 
-#[derive(Debug)]
 pub(in crate::public) struct Incoming<IO> {
     wire: Wire<IO>,
     turn: u64,
