@@ -5,28 +5,24 @@
 //! tunnels to each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http_body::Body as HttpBody;
 use log::{info, warn};
-use ptth_link::body::Body;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use tokio::select;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
-use tower_service::Service;
 
 use crate::complaints::Complaints;
 use crate::config::Gateway;
 use crate::dial::{Dialer, Network};
 use crate::retry::{Backoff, Loss};
+use crate::serve::Answers;
 use crate::tls;
 
 use super::{Process, Slot, Stopped, random};
@@ -62,26 +58,14 @@ impl Process {
     ///
     /// # Errors
     /// [`Stopped`], once all gateways refused, or can't be trusted.
-    pub async fn hold<N, S, B>(
+    pub async fn hold(
         &self,
         slots: impl Iterator<Item = usize>,
-        network: N,
-        service: S,
-        shutdown: Shutdown,
-    ) -> Result<(), Stopped>
-    where
-        N: Network,
-        S: Service<
-                Request<Body>,
-                Response = http::Response<B>,
-                Error: Display + Send,
-                Future: Send,
-            > + Clone
-            + Send
-            + 'static,
-        B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
-    {
-        let places = Places {
+        network: impl Network,
+        service: impl Answers,
+        mut shutdown: Shutdown,
+    ) -> Result<(), Stopped> {
+        let mut places = Places {
             process: self.clone(),
             slots: slots.collect(),
             network,
@@ -91,28 +75,26 @@ impl Process {
             tunnels: JoinSet::new(),
             failures: Arc::default(),
         };
-        places.hold(shutdown).await
+        select! {
+            biased;
+            () = shutdown.reached(Phase::Draining) => {}
+            stopped = places.watch() => {
+                stopped?;
+            }
+        }
+        places.held.clear();
+        while places.tunnels.join_next().await.is_some() {}
+        Ok(())
     }
 }
 
-impl<N, S, B> Places<N, S>
-where
-    N: Network,
-    S: Service<Request<Body>, Response = http::Response<B>, Error: Display + Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
-{
-    async fn hold(mut self, mut stop: Shutdown) -> Result<(), Stopped> {
+impl<N: Network, S: Answers> Places<N, S> {
+    /// Follows the addresses, until all gateways refused.
+    async fn watch(&mut self) -> Result<Infallible, Stopped> {
         let mut backoff = Backoff::default();
-        while !stop.is(Phase::Draining) {
+        loop {
             let looked = Instant::now();
-            let found = select! {
-                found = self.look() => found,
-                () = stop.reached(Phase::Draining) => break,
-            };
-            let again = match found {
+            let again = match self.look().await {
                 Ok(found) => {
                     backoff = Backoff::default();
                     self.follow(&found)?;
@@ -127,7 +109,7 @@ where
                 }
             };
             let mut at = again;
-            while Instant::now() < at && !stop.is(Phase::Draining) {
+            while Instant::now() < at {
                 select! {
                     () = sleep_until(at) => {}
                     // Perhaps the gateway has moved; but each of many tunnels says so, again and again.
@@ -137,13 +119,9 @@ where
                         Ok((address, number, Err(why))) => self.ended(address, number, why)?,
                         Err(err) => warn!("tunnel: its task ended: {err}"),
                     },
-                    () = stop.reached(Phase::Draining) => {}
                 }
             }
         }
-        self.held.clear();
-        while self.tunnels.join_next().await.is_some() {}
-        Ok(())
     }
 
     async fn look(&self) -> io::Result<BTreeSet<Gateway>> {
