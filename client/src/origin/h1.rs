@@ -17,7 +17,6 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
-use ptth_link::body::BodyError;
 use ptth_link::h1::{Decoder, Part, Refusal, ResponseReader};
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use socket2::SockRef;
@@ -27,6 +26,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
 use crate::serve::Early;
+
+use super::OriginError;
 
 pub(super) use sending::Sending;
 
@@ -52,32 +53,6 @@ impl Io for TlsStream<TcpStream> {
     }
 }
 
-/// Why there is no response, or not all of it.
-#[derive(Debug, thiserror::Error)]
-pub enum H1Error {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// By the origin, before the end of the response.
-    #[error("the connection was closed too early")]
-    Cut,
-    #[error("malformed: {0}")]
-    Malformed(&'static str),
-    /// It is another protocol; what to do about it.
-    #[error("{0}")]
-    Foreign(&'static str),
-    /// The request's body broke off.
-    #[error("{0}")]
-    Request(#[from] BodyError),
-    #[error("the request's body isn't as long as it said")]
-    Length,
-}
-
-impl From<Refusal> for H1Error {
-    fn from(refusal: Refusal) -> Self {
-        Self::Malformed(refusal.reason)
-    }
-}
-
 /// A connection. Dropping it closes the socket.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -93,7 +68,7 @@ pub(super) struct Connection {
     short: bool,
     sending: Sending,
     /// Why the request didn't go out as a whole.
-    unsent: Option<H1Error>,
+    unsent: Option<OriginError>,
     body: Decoder,
     keep: bool,
     /// 1xx responses that came so far.
@@ -155,11 +130,11 @@ impl Connection {
         cx: &mut Context<'_>,
         method: &Method,
         early: Option<&Early>,
-    ) -> Poll<Result<Response<()>, H1Error>> {
+    ) -> Poll<Result<Response<()>, OriginError>> {
         if let (Half::Both(io), false) = (&mut self.half, self.sending.is_over())
             && let Poll::Ready(Err(err)) = self.sending.poll(io, cx)
         {
-            if self.sending.is_untouched() || !matches!(err, H1Error::Io(_)) {
+            if self.sending.is_untouched() || !matches!(err, OriginError::Broken(_)) {
                 return Poll::Ready(Err(err));
             }
             // An origin may refuse without reading on: what it said is still to be read.
@@ -168,10 +143,11 @@ impl Connection {
         }
         loop {
             let read = self.reader.read(&mut self.input, method);
-            let foreign = |why: Refusal| foreign(&self.input).map_or(why.into(), H1Error::Foreign);
-            let Some(head) = read.map_err(foreign)? else {
+            let wrong =
+                |why| foreign(&self.input).map_or_else(|| malformed(why), OriginError::Foreign);
+            let Some(head) = read.map_err(wrong)? else {
                 if ready!(self.poll_read(cx))? == 0 {
-                    return Poll::Ready(Err(self.unsent.take().unwrap_or(H1Error::Cut)));
+                    return Poll::Ready(Err(self.unsent.take().unwrap_or_else(cut)));
                 }
                 continue;
             };
@@ -180,7 +156,7 @@ impl Connection {
             if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                 self.informational += 1;
                 if self.informational > INFORMATIONAL_RESPONSES {
-                    return Poll::Ready(Err(H1Error::Malformed("one 1xx after the other")));
+                    return Poll::Ready(Err(OriginError::Malformed("one 1xx after the other")));
                 }
                 early.inspect(|early| early.send(status, &head.parts.headers));
                 continue;
@@ -197,7 +173,7 @@ impl Connection {
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, H1Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
         loop {
             if self.taken >= TURN {
                 self.taken = 0;
@@ -205,7 +181,7 @@ impl Connection {
                 return Poll::Pending;
             }
             let before = self.input.len();
-            let part = self.body.next(&mut self.input)?;
+            let part = self.body.next(&mut self.input).map_err(malformed)?;
             self.taken += PART + before.saturating_sub(self.input.len());
             match part {
                 Some(Part::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -220,18 +196,14 @@ impl Connection {
                 return Poll::Pending;
             };
             if read? == 0 && !self.body.end() {
-                return Poll::Ready(Some(Err(H1Error::Cut)));
+                return Poll::Ready(Some(Err(cut())));
             }
         }
     }
 
-    /// Bytes of the response's body that are to come, where it says.
-    pub(super) fn left(&self) -> Option<u64> {
-        match self.body {
-            Decoder::Length(left) => Some(left),
-            Decoder::Done => Some(0),
-            Decoder::Chunked(_) | Decoder::UntilClose => None,
-        }
+    /// Whether the response's body has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.body.is_done()
     }
 
     pub(super) fn is_reusable(&self) -> bool {
@@ -325,7 +297,17 @@ impl Connection {
     }
 }
 
-/// What to do about an origin that speaks another protocol, if what came is that of one.
+fn malformed(why: Refusal) -> OriginError {
+    OriginError::Malformed(why.reason)
+}
+
+/// The origin closed the connection before the end of the response.
+pub(super) fn cut() -> OriginError {
+    let why = "the connection was closed too early";
+    io::Error::new(io::ErrorKind::UnexpectedEof, why).into()
+}
+
+/// The advice for an origin that speaks another protocol, if `input` is the beginning of that protocol.
 fn foreign(input: &[u8]) -> Option<&'static str> {
     match input {
         // A record of an alert or of a handshake (RFC 8446 §5.1).

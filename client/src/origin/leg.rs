@@ -14,7 +14,7 @@ use http::{Method, Response};
 use crate::serve::Early;
 
 use super::OriginError;
-use super::h1::{Connection, H1Error, Sending};
+use super::h1::{Connection, Sending};
 use idle::Idle;
 
 pub(super) use dial::{CONNECT, MANY, Whereabouts, tcp};
@@ -28,7 +28,7 @@ pub(super) struct Legs {
 
 /// A connection in use. Dropped, it is closed; [`Leg::keep`] makes it idle.
 #[derive(Debug)]
-pub(super) struct Leg {
+pub struct Leg {
     /// Boxed, since a leg is moved from hand to hand.
     pub(super) connection: Box<Connection>,
     idle: Arc<Idle>,
@@ -65,13 +65,11 @@ impl Legs {
                     let keep = keep_alive(&response);
                     return Ok((response, Leg { connection, idle, keep }));
                 }
-                // Closed while it rested, and not the fault of the request.
-                Err(err @ (H1Error::Io(_) | H1Error::Cut)) if reused => match connection.again() {
-                    Some(again) => request = again,
-                    None => return Err(OriginError::Response(err)),
-                },
-                Err(H1Error::Foreign(what)) => return Err(OriginError::Foreign(what)),
-                Err(err) => return Err(OriginError::Response(err)),
+                // The origin closed the connection while it was idle.
+                Err(err @ OriginError::Broken(_)) if reused => {
+                    request = connection.again().ok_or(err)?;
+                }
+                Err(err) => return Err(err),
             }
         }
     }

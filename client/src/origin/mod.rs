@@ -22,9 +22,9 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::{Body as HttpBody, Frame};
 use log::warn;
-use ptth_link::body::Body;
+use ptth_link::body::{Body, BodyError};
 use ptth_link::forwarded::PREFIX;
 use ptth_link::headers;
 use tower_service::Service;
@@ -37,7 +37,6 @@ use crate::tls::TlsError;
 use h1::Sending;
 use leg::{Leg, Legs, Whereabouts};
 
-pub use h1::H1Error;
 use tcp::Download;
 use urls::{Asked, Urls};
 
@@ -67,9 +66,16 @@ pub enum OriginError {
     /// It speaks another protocol; what to do about it.
     #[error("{0}")]
     Foreign(&'static str),
-    /// It broke off before its response, or what it sent is no response.
+    /// The connection broke before the end of the response.
     #[error("no valid response: {0}")]
-    Response(H1Error),
+    Broken(#[from] io::Error),
+    #[error("no valid response: malformed: {0}")]
+    Malformed(&'static str),
+    /// The request's body broke off.
+    #[error("no valid response: {0}")]
+    Body(#[from] BodyError),
+    #[error("no valid response: the request's body isn't as long as it said")]
+    Length,
     /// It answered an upgrade with a wrong key.
     #[error("upgrade: {0}")]
     Upgrade(&'static str),
@@ -92,9 +98,11 @@ impl OriginError {
                 (status, "The server behind this gateway is not listening.")
             }
             Self::Untrusted(_) => (bad, "The server behind this gateway could not be verified."),
-            Self::Foreign(_) | Self::Response(_) => {
-                (bad, "The server behind this gateway gave no valid response.")
-            }
+            Self::Foreign(_)
+            | Self::Broken(_)
+            | Self::Malformed(_)
+            | Self::Body(_)
+            | Self::Length => (bad, "The server behind this gateway gave no valid response."),
             Self::Upgrade(_) => (bad, "The server behind this gateway botched the upgrade."),
             Self::Request => {
                 (StatusCode::BAD_REQUEST, "This request can't be passed on over HTTP/1.1.")
@@ -145,7 +153,7 @@ impl Origin {
         let answer = self.0.legs.ask(request, &Method::HEAD, None).await;
         let unsure = match &answer {
             Ok((response, _)) => response.status() == StatusCode::BAD_REQUEST,
-            Err(err) => matches!(err, OriginError::Response(_)),
+            Err(err) => matches!(err, OriginError::Broken(_) | OriginError::Malformed(_)),
         };
         // What servers say to HTTP on a port for TLS is a response like any other, or nothing.
         if unsure && self.0.legs.to.speaks_tls().await {
@@ -179,7 +187,7 @@ impl Origin {
             let request = Sending::new(&head.method, target, &host, &head.headers, body);
             let early = head.extensions.get::<Early>();
             let (response, leg) = self.0.legs.ask(request, &head.method, early).await?;
-            response.map(|()| OriginBody(Kind::Http(Some(leg))))
+            response.map(|()| OriginBody::Http(Some(leg)))
         };
         urls.iter().for_each(|urls| urls.response(response.headers_mut()));
         Ok(response)
@@ -203,13 +211,10 @@ impl Service<Request<Body>> for Origin {
         let origin = self.clone();
         Box::pin(async move {
             origin.answer(request).await.or_else(|err| {
-                let mut response = Response::new(OriginBody(Kind::Http(None)));
+                let mut response = Response::new(OriginBody::Http(None));
                 let ((status, sentence), why) = (err.page(), err.to_string());
-                let ours = matches!(
-                    err,
-                    OriginError::Request | OriginError::NotHttp | OriginError::NoWebSocket
-                );
-                if !ours && origin.0.complaints.is_due(&why) {
+                let failed = [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
+                if failed.contains(&status) && origin.0.complaints.is_due(&why) {
                     warn!("origin: {}: {why}", origin.0.legs.to.address);
                 }
                 response.extensions_mut().insert(Own { status, sentence, why });
@@ -222,10 +227,8 @@ impl Service<Request<Body>> for Origin {
 /// A response's body on its way from the origin. Dropping it closes the origin's connection, unless the
 /// response was whole.
 #[derive(Debug)]
-pub struct OriginBody(Kind);
-
-#[derive(Debug)]
-enum Kind {
+pub enum OriginBody {
+    /// `None`: it has ended.
     Http(Option<Leg>),
     /// After an upgrade, or without HTTP.
     Raw(Download),
@@ -233,38 +236,28 @@ enum Kind {
 
 impl HttpBody for OriginBody {
     type Data = Bytes;
-    type Error = H1Error;
+    type Error = OriginError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, H1Error>>> {
-        match &mut self.0 {
-            Kind::Http(leg) => {
+    ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
+        match &mut *self {
+            Self::Http(leg) => {
                 let Some(asked) = leg else { return Poll::Ready(None) };
                 let frame = asked.connection.poll_frame(cx);
                 // What isn't over keeps its connection: its end may be yet to be read.
                 leg.take_if(|leg| leg.connection.is_reusable()).into_iter().for_each(Leg::keep);
                 frame
             }
-            Kind::Raw(download) => download.poll_read(cx).map_err(H1Error::Io),
+            Self::Raw(download) => download.poll_read(cx).map_err(OriginError::Broken),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            Kind::Http(leg) => leg.as_ref().is_none_or(|leg| leg.connection.left() == Some(0)),
-            Kind::Raw(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Kind::Http(leg) => {
-                let left = leg.as_ref().map_or(Some(0), |leg| leg.connection.left());
-                left.map_or_else(SizeHint::new, SizeHint::with_exact)
-            }
-            Kind::Raw(_) => SizeHint::new(),
+        match self {
+            Self::Http(leg) => leg.as_ref().is_none_or(|leg| leg.connection.is_over()),
+            Self::Raw(_) => false,
         }
     }
 }
@@ -272,7 +265,7 @@ impl HttpBody for OriginBody {
 impl Drop for OriginBody {
     fn drop(&mut self) {
         // A response without a body is never polled.
-        if let Kind::Http(leg) = &mut self.0 {
+        if let Self::Http(leg) = self {
             leg.take_if(|leg| leg.connection.is_reusable()).into_iter().for_each(Leg::keep);
         }
     }

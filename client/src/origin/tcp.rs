@@ -19,7 +19,7 @@ use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::Body;
 use ptth_link::tcp::tune;
 use ptth_link::websocket::WEBSOCKET;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::oneshot;
@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use crate::serve::Onward;
 
 use super::capsule::{self, Capsules, Content, DATA, FINAL_DATA, HEAD};
-use super::{Kind, OriginBody, OriginError, leg};
+use super::{OriginBody, OriginError, leg};
 
 /// Connects to the service and joins the two directions, each of which ends on its own.
 pub(super) async fn answer(
@@ -53,8 +53,14 @@ pub(super) async fn answer(
     let body = request.into_body();
     let (cut, was_cut) = oneshot::channel();
     let upload = async move {
-        let writer = Writer { half: Some(writer), cut: Some(cut) };
-        let done = if framed { unwrap(body, writer).await } else { upload(body, writer).await };
+        let mut writer = Writer { half: Some(writer), cut: Some(cut) };
+        let done = match &mut writer.half {
+            Some(half) if !framed => upload(body, half).await,
+            _ => unwrap(body, &mut writer).await,
+        };
+        if done.is_ok() {
+            writer.half = None;
+        }
         if let Err(err) = done {
             trace!("origin: TCP connection: {err}");
         }
@@ -62,7 +68,7 @@ pub(super) async fn answer(
     let buffer = BytesMut::new();
     let (reader, was_cut) = (Box::new(reader), Some(was_cut));
     let download = Download { reader, was_cut, buffer, framed, ended: false };
-    let mut response = Response::new(OriginBody(Kind::Raw(download)));
+    let mut response = Response::new(OriginBody::Raw(download));
     response.extensions_mut().insert(Onward::new(upload));
     if framed {
         response.headers_mut().insert(CAPSULE_PROTOCOL, HeaderValue::from_static("?1"));
@@ -110,19 +116,20 @@ impl Drop for Writer {
     }
 }
 
-/// Copies what the visitor sends, and closes this direction when the visitor closed it.
-async fn upload(body: Body, mut writer: Writer) -> io::Result<()> {
+/// Copies the request's body to `half`, and shuts that down when the body has ended.
+pub(super) async fn upload(body: Body, half: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     let mut body = pin!(body);
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
-            writer.write(&data).await?;
+            half.write_all(&data).await?;
+            half.flush().await?;
         }
     }
-    writer.end().await
+    half.shutdown().await
 }
 
-/// The same, out of capsules, which have an end of their own.
-async fn unwrap(body: Body, mut writer: Writer) -> io::Result<()> {
+/// The same for capsules, which mark the end themselves.
+async fn unwrap(body: Body, writer: &mut Writer) -> io::Result<()> {
     let mut body = pin!(body);
     let mut capsules = Capsules::default();
     let mut taken = 0;
@@ -161,7 +168,7 @@ impl<T: AsyncRead + fmt::Debug + Send + Unpin> Reader for T {}
 
 /// The bytes that come from the service, or from an origin after an upgrade.
 #[derive(Debug)]
-pub(super) struct Download {
+pub struct Download {
     pub(super) reader: Box<dyn Reader>,
     /// Until the other direction has ended.
     pub(super) was_cut: Option<oneshot::Receiver<()>>,
@@ -245,7 +252,8 @@ mod tests {
         outgoing.send_data(Bytes::from_iter([1, 0].repeat(WHOLE / 2)), true).unwrap();
         let (mut inflow, body) = split(incoming.into_body(), &Budget::new(BODY_BUDGET));
         (&mut inflow).await;
-        let mut work = pin!(unwrap(body, Writer { half: None, cut: None }));
+        let mut writer = Writer { half: None, cut: None };
+        let mut work = pin!(unwrap(body, &mut writer));
         let cx = &mut Context::from_waker(Waker::noop());
         let (mut before, mut polls) = (inflow.moved(), 1);
         while Pin::new(&mut work).poll(cx).is_pending() {

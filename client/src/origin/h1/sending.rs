@@ -11,7 +11,7 @@ use ptth_link::body::Body;
 use ptth_link::h1::{Framing, Outgoing, write_request};
 use tokio::io::AsyncWrite;
 
-use super::H1Error;
+use super::super::OriginError;
 
 /// What of a request is still to be sent.
 #[derive(Debug, Default)]
@@ -75,13 +75,13 @@ impl Sending {
         self.body.is_none() && self.out.is_flushed()
     }
 
-    /// Writes as much as there is and `io` takes. Ready when it is over. Fails with [`H1Error::Io`],
-    /// [`H1Error::Request`] or [`H1Error::Length`].
+    /// Writes as much as there is and `io` takes. Ready when it is over. Fails with
+    /// [`OriginError::Broken`], [`OriginError::Body`] or [`OriginError::Length`].
     pub(super) fn poll(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), H1Error>> {
+    ) -> Poll<Result<(), OriginError>> {
         loop {
             self.gather(cx)?;
             if self.out.waiting() > 0 {
@@ -94,7 +94,7 @@ impl Sending {
     }
 
     /// Takes of the body what is there, as far as there is room.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), H1Error> {
+    fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), OriginError> {
         while let Some(body) = &mut self.body
             && self.out.waiting() < BATCH
         {
@@ -102,7 +102,7 @@ impl Sending {
             let frame = frame.transpose()?;
             let trailers = match frame.map(Frame::into_data) {
                 Some(Ok(data)) => {
-                    self.out.data(data).map_err(|_| H1Error::Length)?;
+                    self.out.data(data).map_err(|_| OriginError::Length)?;
                     if self.out.is_whole() {
                         self.body = None;
                     }
@@ -111,7 +111,7 @@ impl Sending {
                 Some(Err(frame)) => frame.into_trailers().ok(),
                 None => None,
             };
-            self.out.end(trailers.as_ref()).map_err(|_| H1Error::Length)?;
+            self.out.end(trailers.as_ref()).map_err(|_| OriginError::Length)?;
             self.body = None;
         }
         Ok(())
