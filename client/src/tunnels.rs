@@ -10,8 +10,8 @@ mod losses;
 mod places;
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use log::info;
@@ -69,7 +69,7 @@ impl Process {
             connect: tls::anonymous(knowing.clone(), b"h2")?,
             proxy: encrypted.then(|| tls::origin(&Trust::System)).transpose()?,
             http_until: Mutex::default(),
-            told: AtomicBool::default(),
+            told: Once::new(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -89,17 +89,17 @@ impl Process {
     }
 }
 
-/// The place of one tunnel, which is dialled again and again.
+/// One tunnel, which is dialled again and again.
 struct Slot<N, S> {
-    /// Its number, behind its service's name where there are several.
+    /// The number, after the service's name if there are several services.
     label: String,
     process: Process,
     dialer: Dialer<N>,
     service: S,
-    /// Whether the gateway was ever known and willing.
+    /// A tunnel was up before.
     up_before: bool,
     complaints: Complaints,
-    /// Told of each dial that fails.
+    /// Notified of each failed dial.
     failures: Arc<Notify>,
 }
 

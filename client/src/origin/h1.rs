@@ -201,7 +201,6 @@ impl Connection {
         }
     }
 
-    /// Whether the response's body has ended.
     pub(super) fn is_over(&self) -> bool {
         self.body.is_done()
     }
@@ -286,12 +285,12 @@ impl Connection {
         read
     }
 
-    /// Has the kernel acknowledge now what came. An origin that writes head and body apart, without TCP_NODELAY,
-    /// sends the body when the head is acknowledged (RFC 9293 §3.7.4), and for that our kernel would wait 40 ms.
+    /// Has the kernel acknowledge at once. An origin that writes head and body apart, without TCP_NODELAY, sends the body
+    /// when the head is acknowledged (RFC 9293 §3.7.4); our kernel would delay that for 40 ms.
     fn acknowledge(&self) {
         #[cfg(target_os = "linux")]
         if let Half::Both(io) = &self.half {
-            // Not every socket is TCP's.
+            // It fails on a Unix socket.
             let _ = io.socket().set_tcp_quickack(true);
         }
     }
@@ -318,14 +317,13 @@ fn foreign(input: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What is said of an origin that can't be asked in this way.
 pub(super) const TLS: &str = "it speaks TLS: write https:// in front of its address";
 pub(super) const NO_TLS: &str = "it speaks no TLS: write http:// in front of its address";
 pub(super) const HTTP2: &str =
     "it speaks HTTP/2 alone, and is asked by HTTP/1.1: have it speak that, too";
-/// Read at once from an origin of which nothing is known: a page, with its head.
+/// Bytes of the first read: a page with its head.
 const LEAST: usize = 4 * 1024;
-/// Taken of a body in one turn of its task, at least: a millisecond's work at most.
+/// Bytes of a body in one poll, at least: a millisecond of work at most.
 const TURN: usize = 256 * 1024;
-/// What the smallest part of a body costs, as if it were so many bytes of a large one.
+/// The cost of a part of a body, in bytes of a large part.
 const PART: usize = 64;

@@ -1,4 +1,4 @@
-//! Connections to the origin: dialled, kept, and reused while they are surely alive.
+//! Connections to the origin: dialled, kept, and reused while they are alive.
 
 mod dial;
 mod idle;
@@ -19,17 +19,16 @@ use idle::Idle;
 
 pub(super) use dial::{CONNECT, MANY, Whereabouts, tcp};
 
-/// The way to one origin, and the connections that are idle.
 #[derive(Clone, Debug)]
 pub(super) struct Legs {
     pub(super) to: Arc<Whereabouts>,
     idle: Arc<Idle>,
 }
 
-/// A connection in use. Dropped, it is closed; [`Leg::keep`] makes it idle.
+/// A connection in use. Dropping it closes it; [`Leg::keep`] makes it idle.
 #[derive(Debug)]
 pub struct Leg {
-    /// Boxed, since a leg is moved from hand to hand.
+    /// Boxed, since a leg is moved often.
     pub(super) connection: Box<Connection>,
     idle: Arc<Idle>,
     keep: Duration,
@@ -50,7 +49,7 @@ impl Legs {
         early: Option<&Early>,
     ) -> Result<(Response<()>, Leg), OriginError> {
         let idle = self.idle.clone();
-        // Each exchange that has a connection or wants one keeps a reference, and `self` has one.
+        // Each exchange that has a connection or waits for one holds a reference, and so does `self`.
         let crowd = Arc::strong_count(&idle).saturating_sub(1).max(1);
         let mut resting = idle.take();
         loop {
@@ -92,7 +91,7 @@ impl Leg {
     }
 }
 
-/// How long the origin will keep the connection: what its Keep-Alive says, less a second for the way.
+/// How long the origin keeps the connection: the timeout of Keep-Alive, less a second of latency.
 fn keep_alive(response: &Response<()>) -> Duration {
     let field = response.headers().get(HeaderName::from_static("keep-alive"));
     let seconds = field
@@ -102,8 +101,8 @@ fn keep_alive(response: &Response<()>) -> Duration {
     seconds.map_or(KEEP, |seconds| Duration::from_secs(seconds.min(60).saturating_sub(1)))
 }
 
-/// Read at once on one connection, divided by their number squared: what is read must be held when a visitor
-/// stops, and reading 416 KiB costs a third less than 32 KiB, since with each the kernel asks for more.
+/// Bytes of one read, divided by the square of the number of connections: the bytes stay in memory while a visitor
+/// reads nothing, but reads of 416 KiB cost a third less than reads of 32 KiB.
 const READ_AHEAD: usize = 32 * 1024 * 1024;
 const MOST_READ: usize = 416 * 1024;
 const LEAST_READ: usize = 8 * 1024;

@@ -1,4 +1,4 @@
-//! Answers from a server near the client: one stream becomes one HTTP/1.1 request, or one TCP connection.
+//! The origin as a service: one stream becomes one HTTP/1.1 request, or one TCP connection.
 //!
 //! Invariant: the address that is dialled comes from the command line alone; nothing that a request
 //! says can change it.
@@ -40,7 +40,7 @@ use leg::{Leg, Legs, Whereabouts};
 use tcp::Download;
 use urls::{Asked, Urls};
 
-/// The service that asks an origin. One for each runtime, whose connections it keeps.
+/// The service that asks an origin. Each runtime has one of its own, since it keeps connections.
 #[derive(Clone, Debug)]
 pub struct Origin(Arc<Inner>);
 
@@ -53,17 +53,15 @@ struct Inner {
     complaints: Arc<Complaints>,
 }
 
-/// Why the origin gave no response; each becomes a status code.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
-    /// It isn't listening, or not reachable.
     #[error("can't connect: {0}")]
     Connect(io::Error),
     #[error(
         "its certificate can't be trusted ({0}); --origin-ca says by which authority to know it, --origin-name which name it must have"
     )]
     Untrusted(rustls::Error),
-    /// It speaks another protocol; what to do about it.
+    /// It speaks another protocol; with advice.
     #[error("{0}")]
     Foreign(&'static str),
     /// The connection broke before the end of the response.
@@ -76,7 +74,6 @@ pub enum OriginError {
     Body(#[from] BodyError),
     #[error("no valid response: the request's body isn't as long as it said")]
     Length,
-    /// It answered an upgrade with a wrong key.
     #[error("upgrade: {0}")]
     Upgrade(&'static str),
     #[error("the request can't be expressed in HTTP/1.1")]
@@ -88,7 +85,7 @@ pub enum OriginError {
 }
 
 impl OriginError {
-    /// The status, and what visitors read: which leg failed, and nothing about addresses.
+    /// The status, and the sentence for visitors: which leg failed, and nothing about addresses.
     fn page(&self) -> (StatusCode, &'static str) {
         let bad = StatusCode::BAD_GATEWAY;
         match self {
@@ -120,7 +117,7 @@ impl OriginError {
 }
 
 impl Origin {
-    /// An origin at `address`. Blocks, for the certificates to know it by.
+    /// Reads certificates, so it blocks.
     pub fn new(address: OriginAddress, options: &OriginOptions) -> Result<Self, TlsError> {
         let host = match &options.host_header {
             HostHeader::Keep => None,
@@ -134,14 +131,14 @@ impl Origin {
         Ok(Self(Arc::new(Inner { legs, host, asked, unforwarded, complaints })))
     }
 
-    /// The same one, with connections of its own.
+    /// The same origin, with connections of its own.
     #[must_use]
     pub fn apart(&self) -> Self {
         let inner = Inner::clone(&self.0);
         Self(Arc::new(Inner { legs: Legs::new(inner.legs.to.clone()), ..inner }))
     }
 
-    /// What the origin says to `HEAD /`, if it speaks HTTP: a first look, before the first visitor.
+    /// The status of `HEAD /`, if the origin speaks HTTP.
     pub async fn look(&self) -> Result<Option<StatusCode>, OriginError> {
         if let OriginAddress::Tcp { host, port } = &self.0.legs.to.address {
             let connected = tcp::connect(host, *port).await;
@@ -155,7 +152,7 @@ impl Origin {
             Ok((response, _)) => response.status() == StatusCode::BAD_REQUEST,
             Err(err) => matches!(err, OriginError::Broken(_) | OriginError::Malformed(_)),
         };
-        // What servers say to HTTP on a port for TLS is a response like any other, or nothing.
+        // On a TLS port servers answer HTTP with 400, or not at all.
         if unsure && self.0.legs.to.speaks_tls().await {
             return Err(OriginError::Foreign(h1::TLS));
         }
@@ -170,7 +167,7 @@ impl Origin {
         let host = head.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
         let host = self.0.host.clone().or(host).ok_or(OriginError::Request)?;
         if head.headers.contains_key(TE) {
-            // RFC 9110 §10.1.4: TE concerns one hop, and so must say.
+            // RFC 9110 §10.1.4: TE is hop by hop.
             head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
         let prefix = head.headers.get(PREFIX).cloned();
@@ -246,7 +243,7 @@ impl HttpBody for OriginBody {
             Self::Http(leg) => {
                 let Some(asked) = leg else { return Poll::Ready(None) };
                 let frame = asked.connection.poll_frame(cx);
-                // What isn't over keeps its connection: its end may be yet to be read.
+                // A body that isn't over keeps its connection.
                 leg.take_if(|leg| leg.connection.is_reusable()).into_iter().for_each(Leg::keep);
                 frame
             }

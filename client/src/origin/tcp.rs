@@ -31,7 +31,7 @@ use crate::serve::Onward;
 use super::capsule::{self, Capsules, Content, DATA, FINAL_DATA, HEAD};
 use super::{OriginBody, OriginError, leg};
 
-/// Connects to the service and joins the two directions, each of which ends on its own.
+/// Connects to the service and joins the two directions, which end independently.
 pub(super) async fn answer(
     host: &str,
     port: u16,
@@ -56,7 +56,7 @@ pub(super) async fn answer(
         let mut writer = Writer { half: Some(writer), cut: Some(cut) };
         let done = match &mut writer.half {
             Some(half) if !framed => upload(body, half).await,
-            _ => unwrap(body, &mut writer).await,
+            half => unwrap(body, half).await,
         };
         if done.is_ok() {
             writer.half = None;
@@ -78,7 +78,7 @@ pub(super) async fn answer(
 
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let socket = timeout(leg::CONNECT, leg::tcp(host, port, leg::MANY)).await??;
-    // It may be silent for days, and a service that vanished must show.
+    // The connection may be silent for days; a service that vanished must be noticed.
     tune(&socket, UNACKNOWLEDGED)?;
     Ok(socket)
 }
@@ -89,21 +89,6 @@ struct Writer {
     half: Option<OwnedWriteHalf>,
     /// Ends the other direction; the reset waits for both halves to go.
     cut: Option<oneshot::Sender<()>>,
-}
-
-impl Writer {
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let half = self.half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        half.write_all(bytes).await
-    }
-
-    /// Says that nothing follows. The other direction goes on.
-    async fn end(&mut self) -> io::Result<()> {
-        match self.half.take() {
-            Some(mut half) => half.shutdown().await,
-            None => Ok(()),
-        }
-    }
 }
 
 impl Drop for Writer {
@@ -129,29 +114,29 @@ pub(super) async fn upload(body: Body, half: &mut (impl AsyncWrite + Unpin)) -> 
 }
 
 /// The same for capsules, which mark the end themselves.
-async fn unwrap(body: Body, writer: &mut Writer) -> io::Result<()> {
+async fn unwrap(body: Body, half: &mut Option<OwnedWriteHalf>) -> io::Result<()> {
     let mut body = pin!(body);
     let mut capsules = Capsules::default();
     let mut taken = 0;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() else { continue };
         let length = data.len();
-        // What came together is one write, however small its capsules are.
+        // One write for all capsules of a frame.
         let (mut small, mut ended) = (Vec::new(), false);
         while let Some(content) = capsules.next(&mut data).map_err(io::Error::other)? {
             match content {
                 Content::Data(bytes) if small.is_empty() && data.is_empty() => {
-                    writer.write(&bytes).await?;
+                    half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(&bytes).await?;
                 }
                 Content::Data(bytes) => small.extend_from_slice(&bytes),
                 Content::End => ended = true,
             }
         }
         if !small.is_empty() {
-            writer.write(&small).await?;
+            half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(&small).await?;
         }
-        if ended {
-            writer.end().await?;
+        if let Some(mut half) = half.take_if(|_| ended) {
+            half.shutdown().await?;
         }
         taken += length;
         if taken >= TURN {
@@ -170,7 +155,6 @@ impl<T: AsyncRead + fmt::Debug + Send + Unpin> Reader for T {}
 #[derive(Debug)]
 pub struct Download {
     pub(super) reader: Box<dyn Reader>,
-    /// Until the other direction has ended.
     pub(super) was_cut: Option<oneshot::Receiver<()>>,
     /// Of an upgrade, at first: the bytes behind the head.
     pub(super) buffer: BytesMut,
@@ -198,7 +182,7 @@ impl Download {
             return Poll::Ready(Some(Ok(Frame::data(self.buffer.split().freeze()))));
         }
         if self.framed && self.buffer.is_empty() {
-            // Room for the head, which is known when the payload is.
+            // Room for the head, which is known after the read.
             self.buffer.extend_from_slice(&[0; HEAD]);
         }
         self.buffer.reserve(CHUNK);
@@ -215,9 +199,9 @@ impl Download {
 
 const CAPSULE_PROTOCOL: HeaderName = HeaderName::from_static("capsule-protocol");
 const CHUNK: usize = 16 * 1024;
-/// Of capsules, taken apart in one turn.
+/// Bytes of capsules in one poll, about.
 const TURN: usize = 256 * 1024;
-/// A service that acknowledges nothing for this long is gone.
+/// The service is gone if it acknowledges nothing for this long.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -252,8 +236,8 @@ mod tests {
         outgoing.send_data(Bytes::from_iter([1, 0].repeat(WHOLE / 2)), true).unwrap();
         let (mut inflow, body) = split(incoming.into_body(), &Budget::new(BODY_BUDGET));
         (&mut inflow).await;
-        let mut writer = Writer { half: None, cut: None };
-        let mut work = pin!(unwrap(body, &mut writer));
+        let mut none = None;
+        let mut work = pin!(unwrap(body, &mut none));
         let cx = &mut Context::from_waker(Waker::noop());
         let (mut before, mut polls) = (inflow.moved(), 1);
         while Pin::new(&mut work).poll(cx).is_pending() {

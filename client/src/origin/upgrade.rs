@@ -47,7 +47,7 @@ pub(super) async fn ask(
     }
     let mut response = response.map(|()| OriginBody::Http(Some(leg)));
     if response.status().is_success() {
-        // A page instead of an upgrade: as the answer to CONNECT, 200 would mean the opposite.
+        // The origin didn't upgrade, but 200 as the answer to CONNECT would say that it did.
         *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
     }
     Ok(response)
@@ -72,7 +72,7 @@ fn accepted(
         head.headers.remove(name);
     }
     let (reader, mut writer) = split(io);
-    // Each direction ends on its own; what breaks one off, breaks off both.
+    // The directions end independently; an error ends both.
     head.extensions.insert(Onward::new(async move {
         if let Err(err) = upload(outgoing, &mut writer).await {
             trace!("origin: upgraded connection: {err}");
