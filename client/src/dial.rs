@@ -18,7 +18,7 @@ mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -29,7 +29,6 @@ use ptth_link::{alpn, crypto};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
@@ -91,13 +90,8 @@ pub(crate) struct Dialer<N> {
 }
 
 impl Shared {
-    fn prefers_http(&self) -> bool {
-        let until = *self.http_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
-    }
-
-    fn prefer_http(&self, until: Option<Instant>) {
-        *self.http_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    fn http_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.http_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,10 +112,10 @@ impl<N: Network> Dialer<N> {
     }
 
     async fn by_either(&self) -> Result<Dialled, DialError> {
-        if self.shared.prefers_http() {
+        if self.shared.http_until().is_some_and(|until| Instant::now() < until) {
             let dialled = self.by_http().await;
             if dialled.is_err() {
-                self.shared.prefer_http(None);
+                *self.shared.http_until() = None;
             }
             return dialled;
         }
@@ -131,7 +125,7 @@ impl<N: Network> Dialer<N> {
         };
         match self.by_http().await {
             Ok(dialled) => {
-                self.shared.prefer_http(Some(Instant::now() + MEMORY));
+                *self.shared.http_until() = Some(Instant::now() + MEMORY);
                 self.shared.told.call_once(|| {
                     info!("dial: something in between doesn't let the ALPN label through; registered by HTTP instead");
                 });
@@ -203,13 +197,10 @@ impl<N: Network> Dialer<N> {
         let asking = async {
             match nested {
                 true => connect::ask(stream, registration.connect()).await,
-                false => {
-                    upgrade::ask(stream, registration.upgrade()).await.map_err(DialError::Broken)
-                }
+                false => Ok(upgrade::ask(stream, registration.upgrade()).await?),
             }
         };
-        let late = |it: Elapsed| DialError::Broken(it.into());
-        let answer = timeout(ANSWER, asking).await.map_err(late)??;
+        let answer = timeout(ANSWER, asking).await.map_err(io::Error::from)??;
         dialled.urls = judge(&answer.head, &answer.body)?;
         dialled.stream = answer.stream.ok_or_else(|| {
             let (status, reason) = (answer.head.status, String::new());

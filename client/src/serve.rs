@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body as HttpBody;
 use log::warn;
 use ptth_link::body::{Body, Inflow, split};
@@ -211,7 +211,7 @@ async fn exchange(
     let own = match wait(calling, &mut inflow, &mut respond, &early).await {
         Some(Ok(mut response)) => match response.extensions_mut().remove::<Own>() {
             Some(own) => own,
-            None if is_final(response.status()) => {
+            None if (200..600).contains(&response.status().as_u16()) => {
                 let (status, mut times) = (response.status(), line.head());
                 match reply(&mut respond, response, &mut inflow, &mut times.body).await {
                     Ok(bytes) => line.finish(journal, status, bytes, times),
@@ -219,7 +219,7 @@ async fn exchange(
                 }
                 return;
             }
-            // h2 ends the connection of a server that ends a stream with 1xx.
+            // Not final (RFC 9110 §15): h2 ends the connection of a server that ends a stream with 1xx.
             None => Own::failed(format!("the service answered with {}", response.status())),
         },
         Some(Err(err)) => Own::failed(err.to_string()),
@@ -232,11 +232,9 @@ async fn exchange(
 impl Answering {
     /// Whether the gateway can show a certificate for the host, if that matters.
     fn is_covered(&self, uri: &http::Uri) -> bool {
-        match (&self.covers, uri.authority()) {
-            (Some(certificate), Some(authority)) => tls::covers(certificate, authority.as_str()),
-            (Some(_), None) => false,
-            (None, _) => true,
-        }
+        self.covers.as_ref().is_none_or(|certificate| {
+            uri.authority().is_some_and(|it| tls::covers(certificate, it.as_str()))
+        })
     }
 }
 
@@ -261,11 +259,6 @@ async fn wait<T>(
         answer.map(Some)
     })
     .await
-}
-
-/// Whether it is a status that a final response can have (RFC 9110 §15).
-fn is_final(status: StatusCode) -> bool {
-    (200..600).contains(&status.as_u16())
 }
 
 /// From the TLS handshake to the gateway's preface.

@@ -43,7 +43,7 @@ pub enum DialError {
     #[error("what stands before the gateway says {0}")]
     Down(Reply),
     #[error("the registration broke off: {0}")]
-    Broken(io::Error),
+    Broken(#[from] io::Error),
     #[error("the gateway refuses this client: {0}")]
     Refused(&'static str),
     #[error("the gateway refuses this client: {0}")]

@@ -162,8 +162,9 @@ impl Connection {
                 continue;
             }
             self.body = head.body;
-            self.sending.forget();
             self.detach();
+            // The request isn't sent again, since a response has begun.
+            self.sending = Sending::default();
             return Poll::Ready(Ok(Response::from_parts(head.parts, ())));
         }
     }

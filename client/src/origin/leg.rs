@@ -3,8 +3,7 @@
 mod dial;
 mod idle;
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +55,8 @@ impl Legs {
             let reused = resting.is_some();
             let mut connection = match resting.take() {
                 Some(connection) => connection,
-                None => self.connect(crowd).await?,
+                // The inner box, since few requests dial, and the future of each would have room for it.
+                None => Box::new(Connection::new(Box::pin(self.to.connect(crowd)).await?)),
             };
             connection.begin(request, (READ_AHEAD / crowd / crowd).clamp(LEAST_READ, MOST_READ));
             match poll_fn(|cx| connection.poll_head(cx, method, early)).await {
@@ -71,15 +71,6 @@ impl Legs {
                 Err(err) => return Err(err),
             }
         }
-    }
-
-    /// Boxed, since few requests need it, and all would carry its state.
-    #[cold]
-    fn connect(
-        &self,
-        crowd: usize,
-    ) -> Pin<Box<dyn Future<Output = Result<Box<Connection>, OriginError>> + Send + '_>> {
-        Box::pin(async move { Ok(Box::new(Connection::new(self.to.connect(crowd).await?))) })
     }
 }
 

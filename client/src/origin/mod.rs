@@ -179,7 +179,8 @@ impl Origin {
         let mut response = if head.method == Method::CONNECT {
             upgrade::ask(&self.0.legs, head, &host, body).await?
         } else {
-            let body = body.with_length(declared_length(&head.headers));
+            let length = head.headers.get(CONTENT_LENGTH);
+            let body = body.with_length(length.and_then(|it| it.to_str().ok()?.parse().ok()));
             let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
             let request = Sending::new(&head.method, target, &host, &head.headers, body);
             let early = head.extensions.get::<Early>();
@@ -189,10 +190,6 @@ impl Origin {
         urls.iter().for_each(|urls| urls.response(response.headers_mut()));
         Ok(response)
     }
-}
-
-fn declared_length(fields: &HeaderMap) -> Option<u64> {
-    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl Service<Request<Body>> for Origin {

@@ -47,11 +47,6 @@ impl Sending {
         Self { out, body, whole }
     }
 
-    /// The request isn't sent again, since a response has begun.
-    pub(super) fn forget(&mut self) {
-        self.whole = Bytes::new();
-    }
-
     pub(super) fn stop(&mut self) {
         *self = Self { whole: std::mem::take(&mut self.whole), ..Self::default() };
     }

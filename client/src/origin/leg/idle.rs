@@ -42,29 +42,23 @@ impl Idle {
     }
 
     pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>, keep: Duration) {
-        let mut resting = self.lock();
-        if resting.connections.len() < *MOST && resting.reap(self) {
-            let since = Instant::now();
-            resting.connections.push(Resting { connection, since, until: since + keep });
+        let mut all = self.lock();
+        if all.connections.len() >= *MOST {
+            return;
         }
+        if !all.reaping {
+            // At the end of the process there is no runtime any more.
+            let Ok(runtime) = Handle::try_current() else { return };
+            while all.reaper.try_join_next().is_some() {}
+            all.reaper.spawn_on(reap(Arc::downgrade(self)), &runtime);
+            all.reaping = true;
+        }
+        let since = Instant::now();
+        all.connections.push(Resting { connection, since, until: since + keep });
     }
 
     fn lock(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl All {
-    /// Starts the reaper. False if there is no runtime any more.
-    fn reap(&mut self, all: &Arc<Idle>) -> bool {
-        if self.reaping {
-            return true;
-        }
-        let Ok(runtime) = Handle::try_current() else { return false };
-        while self.reaper.try_join_next().is_some() {}
-        self.reaper.spawn_on(reap(Arc::downgrade(all)), &runtime);
-        self.reaping = true;
-        true
     }
 }
 
