@@ -2,7 +2,7 @@
 //!
 //! In:  a TLS connection that this side dialled. Out: one call of the service for each stream.
 //!
-//! Invariant: a response that breaks off is reset, never ended, so that no visitor takes it for whole.
+//! Invariant: a response that breaks off is reset, never ended, so that it never looks complete.
 
 mod early;
 mod own;
@@ -123,7 +123,7 @@ pub async fn answer(
 ) -> Ended {
     answering.budget = answering.budget.part();
     let window = Window::tunnel(answering.budget.clone(), answering.ours);
-    // Transposed roles: this side dialled, and yet it is HTTP/2's server, which answers.
+    // Transposed roles: this side dialled, and is HTTP/2's server.
     let engine = engine::Answering::answering(io, window, answering.streams);
     let mut engine = match timeout(PREFACE, engine).await {
         Ok(Ok(engine)) => engine,
@@ -136,7 +136,7 @@ pub async fn answer(
     let mut drained = pin!(drain.reached(Phase::Draining));
     // One reference an exchange: counts of the process's parts would move between the cores with each.
     let answering = Arc::new(answering);
-    // All of it in one poll: what came together is accepted together, and flushed once.
+    // All in one poll: requests that came together are accepted together, and flushed once.
     poll_fn(move |cx| {
         while let Poll::Ready(Some(done)) = streams.poll_join_next(cx) {
             if done.is_err_and(|err| err.is_panic()) {
@@ -153,7 +153,7 @@ pub async fn answer(
             streams.spawn(Box::pin(exchange(service.clone(), answering.clone(), request, respond)));
         });
         match polled {
-            // A gateway that refuses a backend closes while that is still talking: what it said before is read.
+            // A gateway that refuses a backend may close while this side writes: its GOAWAY is still to be read.
             Poll::Ready(err @ engine::Ended::Socket(_)) => {
                 let (_, until) = broken.get_or_insert_with(|| (err, Box::pin(sleep(LAST_WORDS))));
                 ready!(until.as_mut().poll(cx));
@@ -230,7 +230,7 @@ async fn exchange(
 }
 
 impl Answering {
-    /// Whether the gateway can show a certificate for the host, if that matters.
+    /// Whether the gateway's certificate covers the host, if that matters.
     fn is_covered(&self, uri: &http::Uri) -> bool {
         self.covers.as_ref().is_none_or(|certificate| {
             uri.authority().is_some_and(|it| tls::covers(certificate, it.as_str()))
@@ -238,8 +238,8 @@ impl Answering {
     }
 }
 
-/// Waits for the service, moving the request's body and 1xx responses meanwhile. `None` if the gateway
-/// takes the request back.
+/// Waits for the service, and moves the request's body and 1xx responses meanwhile. `None` if the gateway resets the
+/// stream.
 async fn wait<T>(
     calling: impl Future<Output = T>,
     inflow: &mut Inflow,
@@ -263,5 +263,5 @@ async fn wait<T>(
 
 /// From the TLS handshake to the gateway's preface.
 const PREFACE: Duration = Duration::from_secs(10);
-/// What a gateway said before its socket closed is here already, or comes with the next packet.
+/// The gateway's last frames have arrived when its socket closes, or come with the next packet.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
 //! HTTP/1.1 to the origin: a connection, and one exchange at a time on it (RFC 9112).
 //!
-//! Polled in the stream's own task. It has buffers only while there are bytes in them.
+//! Polled in the stream's own task. Buffers exist only while they hold bytes.
 //!
-//! Invariant: a connection of which anything is doubtful isn't used again.
+//! Invariant: a connection in a doubtful state isn't reused.
 
 mod sending;
 #[cfg(test)]
@@ -57,36 +57,34 @@ impl Io for TlsStream<TcpStream> {
 #[derive(Debug)]
 pub(super) struct Connection {
     half: Half,
-    /// What came and wasn't taken yet.
+    /// Bytes that were read and not yet parsed.
     input: BytesMut,
-    /// The head that comes next, or as much of it as came.
     reader: ResponseReader,
-    /// How many bytes to read at once now, and at most.
+    /// Bytes of the next read, and of the largest.
     next: usize,
     most: usize,
-    /// What was read last is less than that: the origin may wait for an acknowledgement.
+    /// The last read was short: the origin may wait for an acknowledgement.
     short: bool,
     sending: Sending,
-    /// Why the request didn't go out as a whole.
+    /// The error that stopped the request.
     unsent: Option<OriginError>,
     body: Decoder,
     keep: bool,
-    /// 1xx responses that came so far.
+    /// The number of 1xx responses so far.
     informational: usize,
-    /// What was taken of the body since this last returned `Pending`, in bytes.
+    /// Bytes of the body that were taken since the last `Pending`.
     taken: usize,
 }
 
 #[derive(Debug)]
 enum Half {
     Both(Box<dyn Io>),
-    /// The other one belongs to a task, as long as the request goes on beside the response: neither may wait
-    /// for the other.
+    /// A task has the other half while the request continues beside the response, which may not wait for it.
     Reading(
         ReadHalf<Box<dyn Io>>,
         #[allow(dead_code, reason = "held for its drop, which ends the task")] JoinSet<()>,
     ),
-    /// It became another protocol's.
+    /// The connection was upgraded.
     Gone,
 }
 
@@ -108,8 +106,8 @@ impl Connection {
         }
     }
 
-    /// Begins an exchange, on a connection that is idle. `most` is how many bytes to read at once, which are held
-    /// when a visitor stops reading.
+    /// Begins an exchange on an idle connection. `most` limits the bytes of one read, which stay in memory while a visitor
+    /// reads nothing.
     pub(super) fn begin(&mut self, request: Sending, most: usize) {
         self.sending = request;
         self.reader = ResponseReader::default();
@@ -118,8 +116,8 @@ impl Connection {
         (self.next, self.most) = (LEAST, most);
     }
 
-    /// The request, if it may be sent again after this connection closed (RFC 9112 §9.3.1): the origin saw
-    /// nothing of it, or the request can be repeated and not a byte of a response came.
+    /// The request, if it may be sent again after this connection closed (RFC 9112 §9.3.1): no byte was written, or it is
+    /// idempotent and no byte of a response came.
     pub(super) fn again(self) -> Option<Sending> {
         self.sending.again(self.input.is_empty() && self.informational == 0)
     }
@@ -137,7 +135,7 @@ impl Connection {
             if self.sending.is_untouched() || !matches!(err, OriginError::Broken(_)) {
                 return Poll::Ready(Err(err));
             }
-            // An origin may refuse without reading on: what it said is still to be read.
+            // An origin may refuse without reading all: its response is still to be read.
             self.unsent = Some(err);
             self.sending.stop();
         }
@@ -169,8 +167,8 @@ impl Connection {
         }
     }
 
-    /// The next frame of the response's body. Pending, too, when enough was taken for one turn: the runtime
-    /// counts reads of the socket, and one read may bring a hundred thousand chunks.
+    /// The next frame of the response's body. Yields after [`TURN`] bytes: the runtime counts reads of the socket, and one
+    /// read may bring a hundred thousand chunks.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -215,9 +213,8 @@ impl Connection {
             && matches!(self.half, Half::Both(_))
     }
 
-    /// Looks at the socket of a connection at rest, on which nothing may come: an origin that has closed it is
-    /// seen to have done so, and not found out by a request that then can't be sent again. `closely`: asks the
-    /// kernel, since the runtime may not have heard of it yet.
+    /// Whether an idle connection is open and silent. Noticed here, a close costs no request that can't be repeated.
+    /// `closely`: asks the kernel, since the runtime may not have heard of the close.
     pub(super) fn is_alive(&mut self, closely: bool) -> bool {
         (self.next, self.short) = (LEAST, false);
         let quiet = self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending();
@@ -230,7 +227,7 @@ impl Connection {
         }
     }
 
-    /// The socket and what came after the head: another protocol's from here on.
+    /// The socket of an upgraded connection, and the bytes behind the head.
     pub(super) fn upgraded(&mut self) -> Option<(Box<dyn Io>, BytesMut)> {
         match std::mem::replace(&mut self.half, Half::Gone) {
             Half::Both(io) => Some((io, self.input.split())),
@@ -238,7 +235,7 @@ impl Connection {
         }
     }
 
-    /// Lets a request that isn't over go on by itself.
+    /// Moves the rest of the request into a task.
     fn detach(&mut self) {
         if self.sending.is_over() {
             return;
@@ -248,7 +245,7 @@ impl Connection {
         let mut sending = std::mem::take(&mut self.sending);
         let mut task = JoinSet::new();
         task.spawn(async move {
-            // What goes wrong shows at the response.
+            // The response reports errors.
             let _ = std::future::poll_fn(|cx| sending.poll(&mut writer, cx)).await;
         });
         self.half = Half::Reading(reader, task);
@@ -256,7 +253,7 @@ impl Connection {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.capacity() == 0 {
-            // A third of what growing an empty one costs.
+            // Costs a third of growing an empty buffer.
             self.input = BytesMut::with_capacity(self.next);
         }
         self.input.reserve(self.next);
@@ -270,7 +267,7 @@ impl Connection {
                 if std::mem::take(&mut self.short) {
                     self.acknowledge();
                 }
-                // Thousands may wait, for hours.
+                // Thousands of connections may wait for hours.
                 if self.input.is_empty() {
                     self.input = BytesMut::new();
                 }

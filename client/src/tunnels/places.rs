@@ -1,8 +1,7 @@
-//! Where the tunnels go: to the gateway, or, with `--all-addresses`, to each address of its name. Addresses come and
-//! go, and their tunnels with them.
+//! The addresses of the tunnels: the gateway's name, or, with `--all-addresses`, each address of the name. Tunnels are
+//! added and removed with the addresses.
 //!
-//! A gateway on several machines shares no state: a backend that is to be found through each of them has
-//! tunnels to each of them.
+//! The machines of a gateway share no state, so a backend needs tunnels to each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -27,28 +26,28 @@ use crate::tls;
 
 use super::{Process, Slot, Stopped, random};
 
-/// The tunnels of one service, or some of them, to all places of its gateway.
+/// The tunnels of one service on one core, to all places of its gateway.
 struct Places<N, S> {
     process: Process,
-    /// Of these slots there is one at each place.
+    /// Each place has one tunnel for each of these.
     slots: Vec<usize>,
     network: N,
     service: S,
     held: BTreeMap<Gateway, Place>,
-    /// Those whose gateway refused, and until when it isn't asked again.
+    /// The addresses whose gateway refused, until when they are left out.
     shunned: BTreeMap<Gateway, Instant>,
-    /// How the tunnels of a place ended, with its address and number.
+    /// The results, with address and number of the place.
     tunnels: JoinSet<(Gateway, usize, Result<(), Stopped>)>,
-    /// Told of each dial that fails.
+    /// Notified of each failed dial.
     failures: Arc<Notify>,
 }
 
 struct Place {
-    /// Small, and no other's: the slots are numbered by it.
+    /// The smallest free number; slots are numbered by it.
     number: usize,
-    /// When it was last among those found.
+    /// The time of the last look-up that found it.
     seen: Instant,
-    /// Dropping it lets the tunnels go, in order.
+    /// Dropping it drains the tunnels.
     #[allow(dead_code, reason = "held for its drop")]
     trigger: Trigger,
 }
@@ -112,7 +111,7 @@ impl<N: Network, S: Answers> Places<N, S> {
             while Instant::now() < at {
                 select! {
                     () = sleep_until(at) => {}
-                    // Perhaps the gateway has moved; but each of many tunnels says so, again and again.
+                    // The gateway may have moved; but each of many tunnels notifies often.
                     () = self.failures.notified() => at = again.min(looked + FEWEST),
                     Some(done) = self.tunnels.join_next() => match done {
                         Ok((_, _, Ok(()))) => {}
@@ -127,7 +126,7 @@ impl<N: Network, S: Answers> Places<N, S> {
     async fn look(&self) -> io::Result<BTreeSet<Gateway>> {
         let config = &self.process.shared.config;
         if !config.all_addresses {
-            // Its name is looked up anew by each dial.
+            // Each dial looks up the name.
             return Ok([config.gateway.clone()].into());
         }
         let looking = self.network.addresses(&config.gateway);
@@ -136,12 +135,12 @@ impl<N: Network, S: Answers> Places<N, S> {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
         let gateway = |it: SocketAddr| Gateway { host: it.ip().to_string(), port: it.port() };
-        // The same ones each time, whatever order they come in.
+        // Sorted, so that the same ones are taken each time.
         let found = found.into_iter().collect::<BTreeSet<_>>().into_iter().take(MOST);
         Ok(found.map(gateway).collect())
     }
 
-    /// Lets go of addresses that are gone, and begins with those that are new.
+    /// Removes the places that are gone, and adds the new ones.
     fn follow(&mut self, found: &BTreeSet<Gateway>) -> Result<(), Stopped> {
         let now = Instant::now();
         self.held.retain(|address, place| {
@@ -159,7 +158,7 @@ impl<N: Network, S: Answers> Places<N, S> {
             if self.held.contains_key(address) || self.shunned.contains_key(address) {
                 continue;
             }
-            // The smallest that is free. If the same gateway had it before, it replaces those tunnels.
+            // If the same gateway had this number before, the new tunnels replace the old ones there.
             let taken: BTreeSet<_> = self.held.values().map(|place| place.number).collect();
             let number = (0..).find(|number| !taken.contains(number)).unwrap_or_default();
             let (trigger, shutdown) = channel();
@@ -196,9 +195,9 @@ impl<N: Network, S: Answers> Places<N, S> {
         })
     }
 
-    /// A gateway that refuses is left alone for a while, if there are others; else that is final.
+    /// If there are other places, an address that refuses is left out for a while; else the refusal is final.
     fn ended(&mut self, address: Gateway, number: usize, why: Stopped) -> Result<(), Stopped> {
-        // Of several tunnels the first that ends counts, and none of an earlier place at the address.
+        // Only the first result of a place counts.
         if self.held.get(&address).is_none_or(|place| place.number != number) {
             return Ok(());
         }
@@ -213,11 +212,11 @@ impl<N: Network, S: Answers> Places<N, S> {
 }
 
 const LOOK: Duration = Duration::from_secs(30);
-/// An address is let go when it wasn't found for so long: visitors know it for a while longer, and some
-/// name servers tell a few of many addresses at a time.
+/// An address is removed when it wasn't found for so long: visitors cache it, and some name servers answer with a few
+/// of many addresses.
 const GONE: Duration = Duration::from_secs(60);
-/// How often at most, though dials fail.
+/// The shortest interval of look-ups, however many dials fail.
 const FEWEST: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More machines than any gateway has; a name server shouldn't make us dial thousands.
+/// More than a gateway has; a name server must not make the client dial thousands.
 const MOST: usize = 16;
