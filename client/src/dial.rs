@@ -70,9 +70,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     /// The name that the gateway's certificate is checked for.
     pub(crate) name: ServerName<'static>,
-    /// TLS without a certificate of ours: for HTTP/1.1, for HTTP/2, and for a proxy that is behind TLS.
-    pub(crate) upgrade: Arc<ClientConfig>,
-    pub(crate) connect: Arc<ClientConfig>,
+    /// TLS without a client certificate: for a registration by HTTP, and for an https:// proxy.
+    pub(crate) http: Arc<ClientConfig>,
     pub(crate) proxy: Option<Arc<ClientConfig>>,
     /// Until then the registration by HTTP is tried first, since a middlebox drops the label.
     pub(crate) http_until: Mutex<Option<Instant>>,
@@ -186,8 +185,7 @@ impl<N: Network> Dialer<N> {
     async fn register(&self, authorization: Option<&Value>) -> Result<Dialled, DialError> {
         let config = &self.shared.config;
         let nested = config.via == Via::Connect;
-        let tls = if nested { &self.shared.connect } else { &self.shared.upgrade };
-        let mut dialled = self.shake(tls).await?;
+        let mut dialled = self.shake(&self.shared.http).await?;
         // A server without ALPN speaks HTTP/1.1.
         if nested && dialled.label.as_deref() != Some(b"h2") {
             return Err(DialError::NoConnect);

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     let Err(failure) = run(&options) else { return ExitCode::SUCCESS };
     let code = cli::fail(PROGRAM, &failure);
     match failure {
-        Failure::Gateway(_, why) | Failure::Stopped(why) if why.is_refusal() => REFUSED.into(),
+        Failure::Gateway(_, why) if why.is_refusal() => REFUSED.into(),
         _ => code,
     }
 }

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::announced::Announced;
 use crate::complaints::Complaints;
-use crate::config::{Config, Kind, Trust};
+use crate::config::{Config, Kind, Trust, Via};
 use crate::dial::{self, Dialer, Network, Shared};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
@@ -62,11 +62,11 @@ impl Process {
         let proxy = config.proxies.to(&config.gateway);
         let encrypted = proxy.is_some_and(|proxy| proxy.kind == Kind::Https);
         tls::tunnel(&config, knowing.clone(), "x.0")?;
+        let protocol: &[u8] = if config.via == Via::Connect { b"h2" } else { b"http/1.1" };
         let shared = Shared {
             config,
             name,
-            upgrade: tls::anonymous(knowing.clone(), b"http/1.1")?,
-            connect: tls::anonymous(knowing.clone(), b"h2")?,
+            http: tls::anonymous(knowing.clone(), protocol)?,
             proxy: encrypted.then(|| tls::origin(&Trust::System)).transpose()?,
             http_until: Mutex::default(),
             told: Once::new(),

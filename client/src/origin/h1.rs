@@ -106,8 +106,8 @@ impl Connection {
         }
     }
 
-    /// Begins an exchange on an idle connection. `most` limits the bytes of one read, which stay in memory while a visitor
-    /// reads nothing.
+    /// Begins an exchange on an idle connection. `most` limits the bytes of one read, which stay in memory while
+    /// a visitor reads nothing.
     pub(super) fn begin(&mut self, request: Sending, most: usize) {
         self.sending = request;
         self.reader = ResponseReader::default();
@@ -116,8 +116,8 @@ impl Connection {
         (self.next, self.most) = (LEAST, most);
     }
 
-    /// The request, if it may be sent again after this connection closed (RFC 9112 §9.3.1): no byte was written, or it is
-    /// idempotent and no byte of a response came.
+    /// The request, if it may be sent again after this connection closed (RFC 9112 §9.3.1): no byte was written, or
+    /// it is idempotent and no byte of a response came.
     pub(super) fn again(self) -> Option<Sending> {
         self.sending.again(self.input.is_empty() && self.informational == 0)
     }
@@ -167,8 +167,8 @@ impl Connection {
         }
     }
 
-    /// The next frame of the response's body. Yields after [`TURN`] bytes: the runtime counts reads of the socket, and one
-    /// read may bring a hundred thousand chunks.
+    /// The next frame of the response's body. Yields after [`TURN`] bytes: the runtime counts reads of the socket, and
+    /// one read may bring a hundred thousand chunks.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -283,8 +283,8 @@ impl Connection {
         read
     }
 
-    /// Has the kernel acknowledge at once. An origin that writes head and body apart, without TCP_NODELAY, sends the body
-    /// when the head is acknowledged (RFC 9293 §3.7.4); our kernel would delay that for 40 ms.
+    /// Has the kernel acknowledge at once. An origin that writes head and body apart, without TCP_NODELAY, sends the
+    /// body when the head is acknowledged (RFC 9293 §3.7.4); our kernel would delay that for 40 ms.
     fn acknowledge(&self) {
         #[cfg(target_os = "linux")]
         if let Half::Both(io) = &self.half {
