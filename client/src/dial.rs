@@ -1,4 +1,4 @@
-//! From a gateway's name to a connection on which it will ask.
+//! Dials a gateway: from its name to a connection on which the gateway sends requests.
 //!
 //! ```text
 //! (proxy) ─> TLS ─┬ ALPN 2ptth ───────────────────────────> the TLS stream
@@ -18,8 +18,7 @@ mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -30,7 +29,6 @@ use ptth_link::{alpn, crypto};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
@@ -43,50 +41,47 @@ pub use proxy::ProxyError;
 
 use registration::{Registration, judge};
 
-/// Whatever carries a tunnel.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 pub type Stream = Box<dyn Io>;
 
-/// A connection whose gateway is known, and on which the roles can be transposed.
+/// A connection to a verified gateway, ready for the transposed roles.
 pub(crate) struct Dialled {
     pub(crate) stream: Stream,
     /// Of the gateway, or of the proxy to it.
     pub(crate) address: SocketAddr,
     /// The ALPN label that was offered, and the proxy, for the log.
     pub(crate) way: String,
-    /// The label that was agreed on. Without TLS, the one that there would have been.
+    /// The negotiated label. Without TLS, the label that TLS would have offered.
     label: Option<Vec<u8>>,
     pub(crate) certificate: Option<CertificateDer<'static>>,
     pub(crate) version: Option<ProtocolVersion>,
-    /// The public addresses that the gateway told, and how many more there are.
+    /// The public addresses that the gateway announced, and the number of further ones.
     pub(crate) urls: Vec<String>,
     pub(crate) more: u64,
-    /// Whether the gateway is one of ours, as far as one can tell.
+    /// The gateway is probably a 2ptth server.
     pub(crate) ours: bool,
 }
 
-/// What the dials of all tunnels have in common.
+/// What the dials of all tunnels share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
     /// The name that the gateway's certificate is checked for.
     pub(crate) name: ServerName<'static>,
-    /// TLS without a certificate of ours: for HTTP/1.1, for HTTP/2, and for a proxy that is behind TLS.
-    pub(crate) upgrade: Arc<ClientConfig>,
-    pub(crate) connect: Arc<ClientConfig>,
+    /// TLS without a client certificate: for a registration by HTTP, and for an https:// proxy.
+    pub(crate) http: Arc<ClientConfig>,
     pub(crate) proxy: Option<Arc<ClientConfig>>,
-    /// Until then the door by HTTP is tried first, since something in between doesn't let the label through.
+    /// Until then the registration by HTTP is tried first, since a middlebox drops the label.
     pub(crate) http_until: Mutex<Option<Instant>>,
-    pub(crate) told: AtomicBool,
+    pub(crate) told: Once,
 }
 
-/// All that it takes to dial for one tunnel, again and again.
 pub(crate) struct Dialer<N> {
     pub(crate) network: N,
     pub(crate) shared: Arc<Shared>,
-    /// Where to dial: the gateway's name, or one of its addresses.
+    /// The gateway's name, or one of its addresses.
     pub(crate) gateway: Gateway,
     /// TLS with the ALPN label, and with the certificate that proves the token.
     pub(crate) alpn: Arc<ClientConfig>,
@@ -94,13 +89,8 @@ pub(crate) struct Dialer<N> {
 }
 
 impl Shared {
-    fn prefers_http(&self) -> bool {
-        let until = *self.http_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
-    }
-
-    fn prefer_http(&self, until: Option<Instant>) {
-        *self.http_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    fn http_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.http_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,19 +102,19 @@ impl<N: Network> Dialer<N> {
             (Via::Alpn, ..) => self.by_alpn().await,
             (Via::Upgrade | Via::Connect, ..) => self.by_http().await,
             _ if config.plain => self.by_http().await,
-            // A registration has nothing to show; only an open gateway wants nothing.
+            // A registration without an authorization works at an open gateway only.
             (Via::Auto, Some(_), None) => self.by_alpn().await,
-            // The TLS handshake has nothing to show.
+            // Without a token the TLS handshake proves nothing.
             (Via::Auto, None, Some(_)) => self.by_http().await,
             (Via::Auto, ..) => self.by_either().await,
         }
     }
 
     async fn by_either(&self) -> Result<Dialled, DialError> {
-        if self.shared.prefers_http() {
+        if self.shared.http_until().is_some_and(|until| Instant::now() < until) {
             let dialled = self.by_http().await;
             if dialled.is_err() {
-                self.shared.prefer_http(None);
+                *self.shared.http_until() = None;
             }
             return dialled;
         }
@@ -134,15 +124,13 @@ impl<N: Network> Dialer<N> {
         };
         match self.by_http().await {
             Ok(dialled) => {
-                self.shared.prefer_http(Some(Instant::now() + MEMORY));
-                if !self.shared.told.swap(true, Ordering::Relaxed) {
-                    info!(
-                        "dial: something in between doesn't let the ALPN label through; registered by HTTP instead"
-                    );
-                }
+                *self.shared.http_until() = Some(Instant::now() + MEMORY);
+                self.shared.told.call_once(|| {
+                    info!("dial: something in between doesn't let the ALPN label through; registered by HTTP instead");
+                });
                 Ok(dialled)
             }
-            // A gateway that is just going away cuts handshakes, too. Only its own words count then.
+            // A gateway that stops cuts handshakes, too. Then only its own answer counts.
             Err(err)
                 if !lost.is_cut() || matches!(err, DialError::Denied(_) | DialError::Busy(..)) =>
             {
@@ -152,11 +140,11 @@ impl<N: Network> Dialer<N> {
         }
     }
 
-    /// Door A: the TLS handshake is all.
+    /// Registers by the TLS handshake alone.
     async fn by_alpn(&self) -> Result<Dialled, DialError> {
         let mut dialled = self.shake(&self.alpn).await?;
         let label = &self.shared.config.alpn;
-        // rustls ends a handshake with a wrong label itself; with none at all it goes on.
+        // rustls ends a handshake with a wrong label, but not one without a label.
         if dialled.label.as_ref() != Some(label) {
             return Err(DialError::NoGateway);
         }
@@ -164,7 +152,7 @@ impl<N: Network> Dialer<N> {
         Ok(dialled)
     }
 
-    /// Door B. An authorization that was renewed meanwhile is shown once more.
+    /// Registers by HTTP. If the authorization was renewed meanwhile, a refusal has it tried once more.
     async fn by_http(&self) -> Result<Dialled, DialError> {
         let shown = self.authorization().await?;
         let mut denied = match self.register(shown.as_ref()).await {
@@ -197,9 +185,8 @@ impl<N: Network> Dialer<N> {
     async fn register(&self, authorization: Option<&Value>) -> Result<Dialled, DialError> {
         let config = &self.shared.config;
         let nested = config.via == Via::Connect;
-        let tls = if nested { &self.shared.connect } else { &self.shared.upgrade };
-        let mut dialled = self.shake(tls).await?;
-        // Without ALPN it is HTTP/1.1 that is spoken (RFC 7301 §3.1 leaves it to the past).
+        let mut dialled = self.shake(&self.shared.http).await?;
+        // A server without ALPN speaks HTTP/1.1.
         if nested && dialled.label.as_deref() != Some(b"h2") {
             return Err(DialError::NoConnect);
         }
@@ -208,13 +195,10 @@ impl<N: Network> Dialer<N> {
         let asking = async {
             match nested {
                 true => connect::ask(stream, registration.connect()).await,
-                false => {
-                    upgrade::ask(stream, registration.upgrade()).await.map_err(DialError::Broken)
-                }
+                false => Ok(upgrade::ask(stream, registration.upgrade()).await?),
             }
         };
-        let late = |it: Elapsed| DialError::Broken(it.into());
-        let answer = timeout(ANSWER, asking).await.map_err(late)??;
+        let answer = timeout(ANSWER, asking).await.map_err(io::Error::from)??;
         dialled.urls = judge(&answer.head, &answer.body)?;
         dialled.stream = answer.stream.ok_or_else(|| {
             let (status, reason) = (answer.head.status, String::new());
@@ -224,7 +208,7 @@ impl<N: Network> Dialer<N> {
         Ok(dialled)
     }
 
-    /// As far as the end of the TLS handshake, if there is one.
+    /// Connects, and completes the TLS handshake unless the gateway has no TLS.
     async fn shake(&self, tls: &Arc<ClientConfig>) -> Result<Dialled, DialError> {
         let config = &self.shared.config;
         let label = tls.alpn_protocols.first().cloned();
@@ -264,7 +248,7 @@ impl<N: Network> Dialer<N> {
 
     fn proxy(&self) -> Option<Proxy> {
         let config = &self.shared.config;
-        // The client resolved the addresses itself, so it needs no proxy; and without TLS a proxy could read along.
+        // The client resolved the addresses itself, so it needs no proxy. Without TLS a proxy could read everything.
         let direct = config.all_addresses || config.plain;
         if direct { None } else { config.proxies.to(&self.gateway) }
     }
@@ -274,7 +258,7 @@ impl<N: Network> Dialer<N> {
         Ok((Box::new(io), address))
     }
 
-    /// Both legs have the time of one: to the proxy, and from there.
+    /// The connections to the proxy and from the proxy share one time limit.
     async fn by_proxy(&self, proxy: &Proxy) -> Result<(Stream, SocketAddr), ProxyError> {
         let deadline = Instant::now() + CONNECT;
         let connected = self.connect(&proxy.address, deadline).await;
@@ -287,25 +271,25 @@ impl<N: Network> Dialer<N> {
 
 struct Answer {
     head: Parts,
-    /// What the connection became, if it did; bytes that came right behind the head are its first.
+    /// The byte stream behind the head, if the gateway accepted.
     stream: Option<Stream>,
-    /// The beginning of what came in place of that.
+    /// The beginning of the body of a refusal.
     body: Vec<u8>,
 }
 
-/// For TCP, or for both legs by a proxy.
+/// For TCP, or for both connections of a proxy.
 const CONNECT: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// From a registration to the end of its answer's head.
 const ANSWER: Duration = Duration::from_secs(10);
-/// A laptop leaves the network that is in the way; one needless handshake in ten minutes is no burden.
+/// A laptop changes its network; one needless handshake in ten minutes is cheap.
 const MEMORY: Duration = Duration::from_secs(600);
-/// Bytes of a page that comes in place of a tunnel, for its first line.
+/// Bytes of the body of a refusal; its first line is logged.
 const MAX_REASON: usize = 1024;
-/// Bytes of the head of an answer: enough for many cookies of a front.
+/// Bytes of the head of an answer: enough for many cookies of a reverse proxy.
 const MAX_HEAD: usize = 32 * 1024;
 
-/// A name for this process: readable in front, unique behind.
+/// The name of this process: the host's name and a random suffix.
 pub(crate) fn instance() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim().split('.').next().unwrap_or_default();

@@ -48,19 +48,14 @@ pub mod serve;
 #[doc(hidden)]
 pub mod tls;
 
-use std::fmt::Display;
 use std::future::pending;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body as HttpBody;
 use log::info;
 use ptth_link::shutdown;
 use tokio::select;
-use tower_service::Service;
 
 pub use ptth_link::body::Body;
-pub use serve::{Early, Onward};
+pub use serve::{Answers, Early, Onward};
 pub use stopped::Stopped;
 pub use tunnels::Process;
 
@@ -75,14 +70,7 @@ pub use tunnels::Process;
 /// # Errors
 /// [`Stopped`], when the gateway refuses this client or can't be trusted; never because it can't be
 /// reached.
-pub async fn serve<S, B>(config: config::Config, service: S) -> Result<(), Stopped>
-where
-    S: Service<Request<Body>, Response = Response<B>, Error: Display + Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
-{
+pub async fn serve(config: config::Config, service: impl Answers) -> Result<(), Stopped> {
     let process = Process::new(config, journal::Journal::default())?;
     let (_running, shutdown) = shutdown::channel();
     let known = [addresses::Known::default()];

@@ -1,13 +1,12 @@
-//! `2ptth-client`: arguments, logging, signals, exit code, and a thread for each core.
+//! `2ptth-client`: arguments, logging, signals, exit code, and one thread a core.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::future::pending;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -27,15 +26,16 @@ use ptth_link::signals::{self, Signal};
 use ptth_link::{cli, logging};
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = match cli::start("2ptth-client", Args::parse) {
+    let args = match cli::start(PROGRAM, Args::parse) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -44,16 +44,16 @@ fn main() -> ExitCode {
     }
     let options = match Options::from(args, &|name| std::env::var_os(name)) {
         Ok(options) => options,
-        Err(err) => return fail(&err),
+        Err(err) => return cli::fail(PROGRAM, &err),
     };
     logging::start(options.log);
     for warning in &options.warnings {
         warn!("client: {warning}");
     }
     let Err(failure) = run(&options) else { return ExitCode::SUCCESS };
-    let code = fail(&failure);
+    let code = cli::fail(PROGRAM, &failure);
     match failure {
-        Failure::Gateway(_, why) | Failure::Stopped(why) if why.is_refusal() => REFUSED.into(),
+        Failure::Gateway(_, why) if why.is_refusal() => REFUSED.into(),
         _ => code,
     }
 }
@@ -70,21 +70,21 @@ enum Failure {
     Machine(#[from] io::Error),
 }
 
-/// A service, as each core's thread needs it.
+/// A service, as the thread of each core needs it.
 #[derive(Clone)]
 struct Running {
     /// `None`: the built-in demo.
     origin: Option<Origin>,
     process: Process,
     shutdown: Shutdown,
-    /// How many tunnels the services before it have, so that all are spread evenly.
+    /// The number of tunnels of the services before it, so that the cores share all tunnels evenly.
     before: usize,
 }
 
-/// The number of a service, and how its tunnels on one core ended.
+/// The number of a service, and the result of its tunnels on one core.
 type Outcome = (usize, Result<(), Stopped>);
 
-/// Holds the tunnels, spread over the cores, until a signal, or until no service is left.
+/// Holds the tunnels, spread over the cores, until a signal arrives or the last service ends.
 fn run(options: &Options) -> Result<(), Failure> {
     let services = &options.services;
     let writable = |path: PathBuf| UrlFile::new(path.clone()).map_err(|e| Failure::Urls(path, e));
@@ -115,41 +115,39 @@ fn run(options: &Options) -> Result<(), Failure> {
     }
     let triggers = Arc::new(triggers);
     watch(triggers.clone())?;
+    let main = runtime()?;
     for (service, running) in services.iter().zip(&running) {
-        look(&service.origin, running.origin.as_ref())?;
+        main.block_on(look(&service.origin, running.origin.as_ref()));
     }
-    let known: Vec<_> = services.iter().map(known).collect();
-    let mut publishing = Some((known, board, file, journal));
     let cores = thread::available_parallelism().map_or(1, usize::from).min(tunnels);
-    let (done, outcomes) = mpsc::channel();
+    let (done, outcomes) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
     for core in 0..cores {
-        let runtime = runtime()?;
-        let (running, publishing, done) = (running.clone(), publishing.take(), done.clone());
-        let publishing = async move {
-            if let Some((known, board, file, journal)) = publishing {
-                let tell = |service: &Known, url: &str| {
-                    journal.of(service.label.as_deref()).shown(url, &service.origin);
-                };
-                publish(&known, board, file, tell).await;
-            }
-            pending().await
-        };
+        let (runtime, running, done) = (runtime()?, running.clone(), done.clone());
         let hold = move || {
-            runtime.block_on(async {
-                select! {
-                    () = hold(running, (core, cores), done) => {}
-                    never = publishing => never,
-                }
-            });
-            // Not waiting for a name that is being looked up.
+            runtime.block_on(hold(running, (core, cores), done));
+            // A pending name lookup would block an ordinary shutdown.
             runtime.shutdown_background();
         };
         threads.push(thread::Builder::new().name(format!("core {core}")).spawn(hold)?);
     }
     drop(done);
-    let ended = end(services, &triggers, &outcomes);
-    // What cleans up after the TLS library when the process ends would abort it if a thread still shook hands.
+    let known: Vec<_> = services.iter().map(known).collect();
+    let tell = |service: &Known, url: &str| {
+        journal.of(service.label.as_deref()).shown(url, &service.origin);
+    };
+    let ended = main.block_on(async {
+        let publishing = async {
+            publish(&known, board, file, tell).await;
+            pending().await
+        };
+        select! {
+            ended = end(services, &triggers, outcomes) => ended,
+            never = publishing => never,
+        }
+    });
+    main.shutdown_background();
+    // The exit handlers of the TLS library would abort the process if a thread were in a handshake.
     triggers.iter().for_each(|trigger| trigger.advance(Phase::Closing));
     for thread in threads {
         let _ = thread.join();
@@ -157,7 +155,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     ended
 }
 
-/// Ends the services on the first signal, and cuts them on the second.
+/// Drains the services on the first signal, and cuts them on the second.
 fn watch(triggers: Arc<Vec<Trigger>>) -> io::Result<()> {
     let stopping = AtomicBool::new(false);
     signals::watch(move |signal| {
@@ -173,27 +171,26 @@ fn watch(triggers: Arc<Vec<Trigger>>) -> io::Result<()> {
     })
 }
 
-/// Waits until all tunnels are let go. A refusal speaks for all tunnels of its service, whose credential is
-/// the same; the other services go on. The first refusal is the process's.
-fn end(
+/// Waits until all tunnels have ended. A refusal ends all tunnels of its service, since they have the same
+/// credential; the other services go on. The first refusal becomes the result of the process.
+async fn end(
     services: &[Service],
     triggers: &[Trigger],
-    outcomes: &mpsc::Receiver<Outcome>,
+    mut outcomes: mpsc::UnboundedReceiver<Outcome>,
 ) -> Result<(), Failure> {
     let mut first = None;
     let mut over = BTreeSet::new();
-    for (number, outcome) in outcomes {
+    while let Some((number, outcome)) = outcomes.recv().await {
         let Err(stopped) = outcome else { continue };
         let (Some(service), Some(trigger)) = (services.get(number), triggers.get(number)) else {
             continue;
         };
-        // The tunnels on the other cores are told the same, or end by the trigger.
+        // The tunnels on the other cores are refused, too, or end by the trigger.
         if !over.insert(number) {
             continue;
         }
         let gateway: Box<str> = service.config.gateway.to_string().into();
         match &service.label {
-            // Returning ends the others, too.
             None => return Err(Failure::Gateway(gateway, stopped)),
             Some(label) => error!("client: service={label:?} gateway={gateway} ends: {stopped}"),
         }
@@ -204,12 +201,16 @@ fn end(
 }
 
 /// Holds one core's share of the tunnels of all services.
-async fn hold(running: Vec<Running>, (core, cores): (usize, usize), done: mpsc::Sender<Outcome>) {
+async fn hold(
+    running: Vec<Running>,
+    (core, cores): (usize, usize),
+    done: mpsc::UnboundedSender<Outcome>,
+) {
     let mut holding = JoinSet::new();
     for (number, running) in running.into_iter().enumerate() {
         let Running { origin, process, mut shutdown, before } = running;
         let slots = (0..process.slots()).filter(move |slot| (before + slot) % cores == core);
-        let (end, mut closing, done) = (shutdown.clone(), shutdown.clone(), done.clone());
+        let (end, done) = (shutdown.clone(), done.clone());
         holding.spawn(async move {
             let held = async {
                 match origin {
@@ -219,12 +220,11 @@ async fn hold(running: Vec<Running>, (core, cores): (usize, usize), done: mpsc::
             };
             let grace = async {
                 shutdown.reached(Phase::Draining).await;
-                sleep(GRACE).await;
+                let _ = timeout(GRACE, shutdown.reached(Phase::Closing)).await;
             };
             let ended = select! {
                 ended = held => ended,
                 () = grace => Ok(()),
-                () = closing.reached(Phase::Closing) => Ok(()),
             };
             let _ = done.send((number, ended));
         });
@@ -232,23 +232,19 @@ async fn hold(running: Vec<Running>, (core, cores): (usize, usize), done: mpsc::
     while holding.join_next().await.is_some() {}
 }
 
-/// Asks the origin once, so that a typing error shows before the first visitor meets it.
-fn look(address: &OriginAddress, origin: Option<&Origin>) -> io::Result<()> {
-    let Some(origin) = origin else {
-        info!("origin: {address}");
-        return Ok(());
-    };
-    match runtime()?.block_on(async { timeout(LOOK, origin.look()).await }) {
+/// Asks the origin once, so that the log shows a wrong address before the first request.
+async fn look(address: &OriginAddress, origin: Option<&Origin>) {
+    let Some(origin) = origin else { return info!("origin: {address}") };
+    match timeout(LOOK, origin.look()).await {
         Ok(Ok(Some(status))) => info!("origin: {address} answers, status={}", status.as_u16()),
         Ok(Ok(None)) => info!("origin: {address} answers"),
         Ok(Err(err)) => warn!("origin: {address} doesn't answer yet: {err}"),
         Err(_) => warn!("origin: {address} doesn't answer yet: no response within {LOOK:?}"),
     }
-    Ok(())
 }
 
-/// Where visitors go, as far as we know. An open gateway and one with a single route serve any host under
-/// this port; where a name leads, only the gateway knows.
+/// The public address, as far as the client can tell. An open gateway and a gateway with a single route serve any
+/// host under this port; only the gateway knows the address of a name.
 fn known(service: &Service) -> Known {
     let config = &service.config;
     let guess = config.name.is_none().then(|| format!("{}/", config.public_url()));
@@ -259,11 +255,8 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-fn fail(why: &dyn Display) -> ExitCode {
-    cli::fail("2ptth-client", why)
-}
-
-/// The gateway said no, and will say so again (sysexits' EX_NOPERM): a supervisor shouldn't try again.
+const PROGRAM: &str = "2ptth-client";
+/// The gateway refused, and will refuse again (EX_NOPERM of sysexits): a supervisor shouldn't restart the client.
 const REFUSED: u8 = 77;
 const GRACE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(3);

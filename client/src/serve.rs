@@ -2,7 +2,7 @@
 //!
 //! In:  a TLS connection that this side dialled. Out: one call of the service for each stream.
 //!
-//! Invariant: a response that breaks off is reset, never ended, so that no visitor takes it for whole.
+//! Invariant: a response that breaks off is reset, never ended, so that it never looks complete.
 
 mod early;
 mod own;
@@ -10,6 +10,7 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body as HttpBody;
 use log::warn;
 use ptth_link::body::{Body, Inflow, split};
@@ -49,55 +50,55 @@ use reply::reply;
 
 /// What the exchanges of one tunnel need.
 #[derive(Clone, Debug)]
-pub struct Answering<S> {
-    /// What answers.
-    pub service: S,
-    /// Told of each exchange.
+pub struct Answering {
     pub journal: Journal,
-    /// Told where visitors find the service.
     pub announced: Announced,
-    /// What bodies may hold in this process.
+    /// The memory for bodies.
     pub budget: Arc<Budget>,
     /// The gateway's certificate, where requests for hosts that it doesn't cover are refused.
     pub covers: Option<Arc<CertificateDer<'static>>>,
     /// The gateway is one of ours: it keeps to a lower window once it has acknowledged it.
     pub ours: bool,
-    /// Requests at a time.
+    /// The limit of concurrent requests.
     pub streams: u32,
 }
 
-/// The same without the service, once for all exchanges of a tunnel: their counts of the process's parts
-/// would move between the cores with each.
-struct Around {
-    journal: Journal,
-    announced: Announced,
-    budget: Arc<Budget>,
-    covers: Option<Arc<CertificateDer<'static>>>,
+/// Any service that can answer the requests of tunnels.
+pub trait Answers:
+    Service<Request<Body>, Response = Response<Self::Body>, Error: Display + Send, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+    /// The body of its responses.
+    type Body: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static;
 }
 
-impl<S> Answering<S> {
-    fn split(self) -> (S, Arc<Around>) {
-        let Self { service, journal, announced, budget, covers, ours: _, streams: _ } = self;
-        (service, Arc::new(Around { journal, announced, budget, covers }))
-    }
+impl<S, B> Answers for S
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Display + Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
+{
+    type Body = B;
 }
 
-/// Why a tunnel is no more.
+/// Why a tunnel ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
-    /// The gateway doesn't want us. With TLS 1.3 that arrives only now.
+    /// The gateway refused this client. With TLS 1.3 that arrives after the handshake.
     #[error("{0}")]
     Refused(DialError),
-    /// The gateway said why, and perhaps in which words.
+    /// The gateway gave the reason, and perhaps a text.
     #[error("{}", told(*.0, .1.as_deref()))]
     Told(Why, Option<String>),
-    /// As the connection did.
     #[error("{0}")]
     Connection(#[from] engine::Ended),
 }
 
 impl Ended {
-    /// In order, by either side.
     pub(crate) const CLOSED: Self = Self::Connection(engine::Ended::Closed);
 }
 
@@ -109,28 +110,22 @@ fn told(why: Why, words: Option<&str>) -> String {
     }
 }
 
-/// Answers on `io` until the connection ends, or `drain` asks to finish and what runs is finished.
+/// Answers on `io` with `service` until the connection ends, or until the exchanges that run when `drain` asks are
+/// finished.
 ///
 /// `up` is told when the gateway has begun to ask. Dropping the future cuts the tunnel.
-pub async fn answer<IO, S, B>(
-    io: IO,
-    mut answering: Answering<S>,
+pub async fn answer(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: impl Answers,
+    mut answering: Answering,
     mut drain: Shutdown,
     up: oneshot::Sender<()>,
-) -> Ended
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: std::fmt::Display + Send,
-    S::Future: Send,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: std::fmt::Display + Send,
-{
+) -> Ended {
     answering.budget = answering.budget.part();
     let window = Window::tunnel(answering.budget.clone(), answering.ours);
-    // Transposed roles: this side dialled, and yet it is HTTP/2's server, which answers.
-    let mut engine = match timeout(PREFACE, Engine::answering(io, window, answering.streams)).await
-    {
+    // Transposed roles: this side dialled, and is HTTP/2's server.
+    let engine = engine::Answering::answering(io, window, answering.streams);
+    let mut engine = match timeout(PREFACE, engine).await {
         Ok(Ok(engine)) => engine,
         Ok(Err(err)) => return ended(err),
         Err(_) => return engine::Ended::Dead.into(),
@@ -139,8 +134,9 @@ where
     let mut streams = JoinSet::new();
     let (mut draining, mut broken) = (false, None::<(engine::Ended, Pin<Box<Sleep>>)>);
     let mut drained = pin!(drain.reached(Phase::Draining));
-    let (service, around) = answering.split();
-    // All of it in one poll: what came together is accepted together, and flushed once.
+    // One reference an exchange: counts of the process's parts would move between the cores with each.
+    let answering = Arc::new(answering);
+    // All in one poll: requests that came together are accepted together, and flushed once.
     poll_fn(move |cx| {
         while let Poll::Ready(Some(done)) = streams.poll_join_next(cx) {
             if done.is_err_and(|err| err.is_panic()) {
@@ -154,10 +150,10 @@ where
         let load = Load { streams: streams.len(), ..Load::default() };
         let polled = engine.poll(cx, load, |request, respond| {
             // Boxed, since tokio would move it four times: a seventh of an exchange's instructions.
-            streams.spawn(Box::pin(exchange(service.clone(), around.clone(), request, respond)));
+            streams.spawn(Box::pin(exchange(service.clone(), answering.clone(), request, respond)));
         });
         match polled {
-            // A gateway that refuses a backend closes while that is still talking: what it said before is read.
+            // A gateway that refuses a backend may close while this side writes: its GOAWAY is still to be read.
             Poll::Ready(err @ engine::Ended::Socket(_)) => {
                 let (_, until) = broken.get_or_insert_with(|| (err, Box::pin(sleep(LAST_WORDS))));
                 ready!(until.as_mut().poll(cx));
@@ -168,8 +164,6 @@ where
     })
     .await
 }
-
-type Engine<IO> = engine::Answering<IO>;
 
 fn ended(ended: engine::Ended) -> Ended {
     let engine::Ended::Connection(err) = ended else { return ended.into() };
@@ -187,39 +181,37 @@ fn ended(ended: engine::Ended) -> Ended {
 }
 
 /// One stream, from its head to its end.
-async fn exchange<S, B>(
-    mut service: S,
-    around: Arc<Around>,
+async fn exchange(
+    mut service: impl Answers,
+    answering: Arc<Answering>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-) where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: std::fmt::Display,
-    B: HttpBody<Data = Bytes>,
-    B::Error: std::fmt::Display,
-{
+) {
     if let Some(urls) = announcement(&request) {
-        // The service knows nothing of it: this is between the gateway and us.
-        around.announced.told(urls, more(request.headers()));
+        // It is the gateway's own request, not a visitor's.
+        answering.announced.told(urls, more(request.headers()));
         return reply::done(respond);
     }
     let line = Exchange::new(&request, &REQUEST_ID);
     let (mut head, stream) = request.into_parts();
-    let (mut inflow, body) = split(stream, &around.budget);
+    let (mut inflow, body) = split(stream, &answering.budget);
     let asked = Asker::of(&head);
-    let journal = &around.journal;
-    if !around.is_covered(&head.uri) {
+    let journal = &answering.journal;
+    if !answering.is_covered(&head.uri) {
         let own = Own::misdirected();
         line.answered(journal, own.status, &own.why);
         return own.tell(respond, &asked);
     }
     let early = Early::default();
     head.extensions.insert(early.clone());
-    let calling = call(&mut service, Request::from_parts(head, body));
+    let calling = async {
+        poll_fn(|cx| service.poll_ready(cx)).await?;
+        service.call(Request::from_parts(head, body)).await
+    };
     let own = match wait(calling, &mut inflow, &mut respond, &early).await {
         Some(Ok(mut response)) => match response.extensions_mut().remove::<Own>() {
             Some(own) => own,
-            None if is_final(response.status()) => {
+            None if (200..600).contains(&response.status().as_u16()) => {
                 let (status, mut times) = (response.status(), line.head());
                 match reply(&mut respond, response, &mut inflow, &mut times.body).await {
                     Ok(bytes) => line.finish(journal, status, bytes, times),
@@ -227,7 +219,7 @@ async fn exchange<S, B>(
                 }
                 return;
             }
-            // h2 ends the connection of a server that ends a stream with 1xx.
+            // Not final (RFC 9110 §15): h2 ends the connection of a server that ends a stream with 1xx.
             None => Own::failed(format!("the service answered with {}", response.status())),
         },
         Some(Err(err)) => Own::failed(err.to_string()),
@@ -237,27 +229,17 @@ async fn exchange<S, B>(
     own.tell(respond, &asked);
 }
 
-impl Around {
-    /// Whether the gateway can show a certificate for the host, if that matters.
+impl Answering {
+    /// Whether the gateway's certificate covers the host, if that matters.
     fn is_covered(&self, uri: &http::Uri) -> bool {
-        match (&self.covers, uri.authority()) {
-            (Some(certificate), Some(authority)) => tls::covers(certificate, authority.as_str()),
-            (Some(_), None) => false,
-            (None, _) => true,
-        }
+        self.covers.as_ref().is_none_or(|certificate| {
+            uri.authority().is_some_and(|it| tls::covers(certificate, it.as_str()))
+        })
     }
 }
 
-async fn call<S>(service: &mut S, request: Request<Body>) -> Result<S::Response, S::Error>
-where
-    S: Service<Request<Body>>,
-{
-    poll_fn(|cx| service.poll_ready(cx)).await?;
-    service.call(request).await
-}
-
-/// Waits for the service, moving the request's body and 1xx responses meanwhile. `None` if the gateway
-/// takes the request back.
+/// Waits for the service, and moves the request's body and 1xx responses meanwhile. `None` if the gateway resets the
+/// stream.
 async fn wait<T>(
     calling: impl Future<Output = T>,
     inflow: &mut Inflow,
@@ -279,12 +261,7 @@ async fn wait<T>(
     .await
 }
 
-/// Whether it is a status that a final response can have (RFC 9110 §15).
-fn is_final(status: StatusCode) -> bool {
-    (200..600).contains(&status.as_u16())
-}
-
 /// From the TLS handshake to the gateway's preface.
 const PREFACE: Duration = Duration::from_secs(10);
-/// What a gateway said before its socket closed is here already, or comes with the next packet.
+/// The gateway's last frames have arrived when its socket closes, or come with the next packet.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -24,11 +24,9 @@ use ptth_link::token::TokenError;
 use crate::config::{Config, Trust, host_and_port};
 use verify::{Listed, Shortcut};
 
-/// Makes the TLS configuration of one tunnel. `common_name` is the tunnel's name for the gateway,
-/// at most 64 characters, `<instance>.<slot>`.
+/// The TLS configuration of one tunnel. `common_name` is `<instance>.<slot>`, at most 64 characters.
 ///
-/// Offers the one label of `config`, so the gateway must agree to it or end the handshake. `knowing` is
-/// how the gateway is known: [`verifier`].
+/// It offers the label of `config` alone, so the gateway must agree or end the handshake.
 pub fn tunnel(
     config: &Config,
     knowing: Arc<dyn ServerCertVerifier>,
@@ -40,8 +38,8 @@ pub fn tunnel(
     Ok(one_protocol(tls, &config.alpn))
 }
 
-/// The TLS configuration of a registration by HTTP, which shows no certificate: it would go to whatever
-/// stands before the gateway.
+/// The TLS configuration of a registration by HTTP. It has no client certificate, since a reverse proxy before the
+/// gateway would get it.
 pub fn anonymous(
     knowing: Arc<dyn ServerCertVerifier>,
     protocol: &[u8],
@@ -54,7 +52,7 @@ fn builder(
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let builder = ClientConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?;
-    // "Dangerous" is rustls' name for any verifier that the caller brings, its own one too.
+    // rustls calls every verifier of the caller "dangerous", its own verifiers too.
     Ok(builder.dangerous().with_custom_certificate_verifier(knowing))
 }
 
@@ -65,7 +63,7 @@ fn one_protocol(mut tls: ClientConfig, protocol: &[u8]) -> Arc<ClientConfig> {
     Arc::new(tls)
 }
 
-/// The TLS configuration for an origin, known in this way. Blocks.
+/// The TLS configuration for an origin. Blocks.
 pub fn origin(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     let mut tls = builder(verifier(trust)?)?.with_no_client_auth();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -78,7 +76,6 @@ pub fn server_name(config: &Config) -> Result<ServerName<'static>, TlsError> {
     name.map_err(|_| TlsError::Name(config.host.clone()))
 }
 
-/// How the gateway is known, for the log.
 pub fn how_verified(config: &Config) -> &'static str {
     match config.trust {
         _ if config.plain => "not at all (http://)",
@@ -89,7 +86,7 @@ pub fn how_verified(config: &Config) -> &'static str {
     }
 }
 
-/// Whether a certificate is good for the host of an `:authority`, as a visitor sent it.
+/// Whether a certificate covers the host of a visitor's `:authority`.
 pub fn covers(certificate: &CertificateDer<'_>, authority: &str) -> bool {
     // An IPv6 address stands in brackets (RFC 3986 §3.2.2).
     let bare = authority.parse::<Ipv6Addr>().is_ok();
@@ -99,7 +96,7 @@ pub fn covers(certificate: &CertificateDer<'_>, authority: &str) -> bool {
     certificate.zip(name).is_some_and(|(it, name)| verify_server_name(&it, &name).is_ok())
 }
 
-/// How the gateway is known. Reads the trust store or the file of `--ca`, so it blocks.
+/// Reads the trust store or the file of `--ca`, so it blocks.
 pub fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     match trust {
         Trust::Pin(pin) => Ok(Arc::new(Shortcut(Some(*pin)))),
@@ -126,7 +123,7 @@ pub fn system_roots() -> RootCertStore {
 
 fn or_bundled(native: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    // A store may hold old roots that webpki can't read; they do no harm.
+    // webpki can't read some old roots of usual stores.
     let (usable, _) = roots.add_parsable_certificates(native);
     if usable == 0 {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -134,8 +131,7 @@ fn or_bundled(native: Vec<CertificateDer<'static>>) -> RootCertStore {
     roots
 }
 
-/// The certificates of a PEM file, and the same as roots. The error is the end of a sentence that begins with
-/// the file's path.
+/// The certificates of a PEM file, and the same as roots. The error is the end of a sentence that begins with the path.
 pub fn roots(pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|_| "isn't proper PEM")?;
@@ -155,7 +151,6 @@ pub fn roots(pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, RootCertStore)
 /// Why no tunnel can be tried. Each is one sentence for the user, causes included.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum TlsError {
-    /// The file of `--ca`, and what is wrong with it.
     #[error("the certificates to know it by: {} {}", .0.display(), .1)]
     Ca(PathBuf, String),
     #[error("no certificate to know the gateway by: {0}")]

@@ -9,16 +9,12 @@
 mod losses;
 mod places;
 
-use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http_body::Body as HttpBody;
 use log::info;
-use ptth_link::body::Body;
 use ptth_link::budget::Budget;
 use ptth_link::crypto;
 use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
@@ -28,19 +24,18 @@ use tokio::select;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tower_service::Service;
 
 use crate::announced::Announced;
 use crate::complaints::Complaints;
-use crate::config::{Config, Kind, Trust};
+use crate::config::{Config, Kind, Trust, Via};
 use crate::dial::{self, Dialer, Network, Shared};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
-use crate::serve::{Answering, Ended, answer};
+use crate::serve::{Answering, Answers, Ended, answer};
 use crate::stopped::Stopped;
 use crate::tls::{self, how_verified};
 
-/// What the tunnels of one service have in common.
+/// What the tunnels of one service share.
 #[derive(Clone, Debug)]
 pub struct Process {
     shared: Arc<Shared>,
@@ -48,9 +43,9 @@ pub struct Process {
     knowing: Arc<dyn ServerCertVerifier>,
     budget: Arc<Budget>,
     journal: Journal,
-    /// How many requests each tunnel takes at a time.
+    /// The limit of concurrent requests on each tunnel.
     pub streams: u32,
-    /// Where the public addresses can be watched.
+    /// The public addresses, to be watched.
     pub announced: Announced,
     /// Tunnels that came up so far.
     ups: Arc<AtomicU64>,
@@ -67,14 +62,14 @@ impl Process {
         let proxy = config.proxies.to(&config.gateway);
         let encrypted = proxy.is_some_and(|proxy| proxy.kind == Kind::Https);
         tls::tunnel(&config, knowing.clone(), "x.0")?;
+        let protocol: &[u8] = if config.via == Via::Connect { b"h2" } else { b"http/1.1" };
         let shared = Shared {
             config,
             name,
-            upgrade: tls::anonymous(knowing.clone(), b"http/1.1")?,
-            connect: tls::anonymous(knowing.clone(), b"h2")?,
+            http: tls::anonymous(knowing.clone(), protocol)?,
             proxy: encrypted.then(|| tls::origin(&Trust::System)).transpose()?,
             http_until: Mutex::default(),
-            told: AtomicBool::default(),
+            told: Once::new(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -88,28 +83,29 @@ impl Process {
         })
     }
 
-    /// How many tunnels there are to hold.
+    /// The number of tunnels to hold.
     pub fn slots(&self) -> usize {
         self.shared.config.tunnels
     }
 }
 
-/// The place of one tunnel, which is dialled again and again.
+/// One tunnel, which is dialled again and again.
 struct Slot<N, S> {
-    /// Its number, behind its service's name where there are several.
+    /// The number, after the service's name if there are several services.
     label: String,
     process: Process,
     dialer: Dialer<N>,
     service: S,
-    /// Whether the gateway was ever known and willing.
+    /// A tunnel was up before.
     up_before: bool,
     complaints: Complaints,
-    /// Told of each dial that fails.
+    /// Notified of each failed dial.
     failures: Arc<Notify>,
 }
 
-/// A tunnel that is up.
+/// A tunnel that is up. Dropping it has the tunnel drain.
 struct Live {
+    #[allow(dead_code, reason = "held for its drop")]
     drain: Trigger,
     ended: oneshot::Receiver<Ended>,
     since: Instant,
@@ -117,30 +113,30 @@ struct Live {
     up: u64,
 }
 
-impl<N, S, B> Slot<N, S>
-where
-    N: Network,
-    S: Service<Request<Body>, Response = http::Response<B>, Error: Display + Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
-{
+impl<N: Network, S: Answers> Slot<N, S> {
     async fn hold(mut self, mut stop: Shutdown) -> Result<(), Stopped> {
-        let mut backoff = Backoff::default();
         let mut tunnels = JoinSet::new();
-        // While one is renewed there are two; the old one leaves when the new one is up.
-        let mut old: Option<Live> = None;
+        select! {
+            biased;
+            () = stop.reached(Phase::Draining) => {}
+            stopped = self.keep_up(&mut tunnels) => {
+                stopped?;
+            }
+        }
+        // Running exchanges may finish; the caller cuts them short.
+        while tunnels.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// Dials again and again. Dropping the future drains the tunnels, which stay in `tunnels`.
+    async fn keep_up(&mut self, tunnels: &mut JoinSet<()>) -> Result<Infallible, Stopped> {
+        let mut backoff = Backoff::default();
+        // During a renewal there are two tunnels; the old one drains when the new one is up.
+        let mut old = None;
         loop {
-            let dialled = select! {
-                dialled = self.dial(&mut tunnels) => dialled,
-                () = stop.reached(Phase::Draining) => break,
-            };
-            let loss = match dialled {
+            let loss = match self.dial(tunnels).await {
                 Ok(mut live) => {
-                    if let Some(old) = old.take() {
-                        old.drain.advance(Phase::Draining);
-                    }
+                    drop(old.take());
                     let renewal = live.since + RENEWAL.mul_f64(0.9 + 0.1 * random());
                     let ended = select! {
                         ended = &mut live.ended => ended.unwrap_or(Ended::CLOSED),
@@ -149,27 +145,13 @@ where
                             old = Some(live);
                             continue;
                         }
-                        () = stop.reached(Phase::Draining) => {
-                            live.drain.advance(Phase::Draining);
-                            break;
-                        }
                     };
                     self.lost(ended, Some(&live))?
                 }
                 Err(loss) => loss?,
             };
-            let pause = backoff.pause(loss, random());
-            select! {
-                () = sleep(pause) => {}
-                () = stop.reached(Phase::Draining) => break,
-            }
+            sleep(backoff.pause(loss, random())).await;
         }
-        if let Some(old) = old {
-            old.drain.advance(Phase::Draining);
-        }
-        // What runs may finish; the caller cuts it short.
-        while tunnels.join_next().await.is_some() {}
-        Ok(())
     }
 
     /// One attempt: dials, and waits until the gateway asks. Not cancel safe: it spawns into `tunnels`.
@@ -190,7 +172,6 @@ where
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);
         let answering = Answering {
-            service: self.service.clone(),
             journal: self.process.journal.clone(),
             announced: self.process.announced.clone(),
             budget: self.process.budget.clone(),
@@ -201,8 +182,9 @@ where
         let (drain, draining) = channel();
         let (up, is_up) = oneshot::channel();
         let (end, mut ended) = oneshot::channel();
+        let service = self.service.clone();
         tunnels.spawn(async move {
-            let _ = end.send(answer(dialled.stream, answering, draining, up).await);
+            let _ = end.send(answer(dialled.stream, service, answering, draining, up).await);
         });
         while tunnels.try_join_next().is_some() {}
         if is_up.await.is_err() {

@@ -97,7 +97,6 @@ impl Fallback {
         let (trigger, drain) = channel();
         let (up, _) = oneshot::channel();
         let answering = Answering {
-            service,
             journal: Default::default(),
             announced: Default::default(),
             budget: budget.part(),
@@ -107,7 +106,7 @@ impl Fallback {
         };
         let mut running = JoinSet::new();
         running.spawn(async move {
-            answer(far, answering, drain, up).await;
+            answer(far, service, answering, drain, up).await;
         });
         let part = budget.part();
         let window = Window::tunnel(part.clone(), true);

@@ -182,7 +182,6 @@ impl Lab {
         B::Error: std::fmt::Display + Send,
     {
         let answering = Answering {
-            service,
             journal: Journal::default(),
             announced: Announced::default(),
             budget: self.client_budget.clone(),
@@ -194,7 +193,7 @@ impl Lab {
         let (end, ended) = oneshot::channel();
         let shutdown = self.shutdown.clone();
         self.running.spawn(async move {
-            let _ = end.send(answer(io, answering, shutdown, up).await);
+            let _ = end.send(answer(io, service, answering, shutdown, up).await);
         });
         ended
     }

@@ -14,13 +14,13 @@ use tokio::time::timeout;
 
 use crate::config::{Authorization, Value};
 
-/// Reads the value anew. An error is a sentence that holds no value.
+/// Reads the current value. The error is a sentence, which never quotes the value.
 pub(super) async fn fresh(authorization: &Authorization) -> Result<Value, String> {
     match authorization {
         Authorization::Fixed(value) => Ok(value.clone()),
         Authorization::File(path) => {
             let path = path.clone();
-            // It may lie on a network's file system that hangs.
+            // A network file system may hang.
             let reading = spawn_blocking(move || Value::read(&path));
             let read = soon(reading).await?.map_err(|_| late())?;
             read.map_err(|why| format!("the authorization file {why}"))
@@ -57,11 +57,10 @@ async fn run(command: &str) -> Result<Value, String> {
     Value::of_bytes(output).map_err(wrong)
 }
 
-/// All that comes, of which `most` bytes are kept: a program whose pipe is full doesn't end.
+/// Reads to the end and keeps `most` bytes: a program blocks while its pipe is full.
 async fn gather(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> Vec<u8> {
     let mut kept = Vec::new();
     if let Some(mut pipe) = pipe {
-        // A pipe that breaks has ended.
         let _ = (&mut pipe).take(most).read_to_end(&mut kept).await;
         let _ = copy(&mut pipe, &mut sink()).await;
     }
@@ -77,9 +76,9 @@ fn late() -> String {
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More than [`Value`] takes, so that too much is told from enough.
+/// More than [`Value`] takes, so that a value that is too long is noticed.
 const MOST_OUTPUT: u64 = 16 * 1024;
-/// For the log, where a page would hide the rest.
+/// For the log.
 const MOST_WORDS: u64 = 1024;
 
 #[cfg(test)]

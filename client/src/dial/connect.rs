@@ -1,4 +1,4 @@
-//! The door over HTTP/2: extended CONNECT (RFC 8441), and the tunnel inside that one stream.
+//! The registration over HTTP/2: extended CONNECT (RFC 8441), and the tunnel inside that one stream.
 
 use std::io;
 
@@ -9,25 +9,25 @@ use tokio::task::JoinSet;
 
 use super::{Answer, DialError, MAX_HEAD, MAX_REASON, Stream};
 
-/// Asks. Cancel safe: the connection is closed.
+/// Cancel safe: the connection is closed.
 pub(super) async fn ask(io: Stream, request: Request<()>) -> Result<Answer, DialError> {
-    // Not transposed: on the outer connection this side asks, once.
+    // On the outer connection the roles aren't transposed: this side sends one request.
     let mut builder = client::Builder::new();
     builder
         .initial_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_header_list_size(MAX_HEAD as u32)
         .enable_push(false)
-        // Small frames are the tunnel's business, and what the library keeps is read at once.
+        // The tunnel inside bounds small frames; the library's buffer is read at once.
         .data_frame_budget(usize::MAX);
     let (sender, mut connection) = builder.handshake(io).await?;
     let mut pings = connection.ping_pong().expect("it is taken once, here");
     let mut driver = JoinSet::new();
     driver.spawn(async move {
-        // What goes wrong here shows at the stream.
+        // The stream reports errors.
         let _ = connection.await;
     });
-    // SETTINGS are the first that a server sends (RFC 9113 §3.4), so with the PONG they have come.
+    // A server sends SETTINGS first (RFC 9113 §3.4), so they precede the PONG.
     pings.ping(Ping::opaque()).await?;
     if !sender.is_extended_connect_protocol_enabled() {
         return Err(DialError::NoConnect);
@@ -50,7 +50,7 @@ pub(super) async fn ask(io: Stream, request: Request<()>) -> Result<Answer, Dial
 
 impl From<h2::Error> for DialError {
     fn from(err: h2::Error) -> Self {
-        // RFC 9113 §7: so a server says that it wants HTTP/1.1 for this.
+        // RFC 9113 §7: the server requires HTTP/1.1 for this request.
         match err.reason() {
             Some(Reason::HTTP_1_1_REQUIRED) => Self::NoConnect,
             _ => Self::Broken(io::Error::other(err)),
@@ -58,6 +58,5 @@ impl From<h2::Error> for DialError {
     }
 }
 
-/// Of the stream and of the outer connection, which has no other: 1 Gbit/s at 130 ms. The windows
-/// inside are those that count; this one only mustn't be narrower.
+/// For the stream and the outer connection: 1 Gbit/s at 130 ms. The windows inside must be the narrower ones.
 const WINDOW: u32 = 16 * 1024 * 1024;

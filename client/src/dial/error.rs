@@ -9,7 +9,6 @@ use rustls::{AlertDescription, CertificateError, Error, PeerMisbehaved};
 
 use super::proxy::ProxyError;
 
-/// Why a gateway can't be dialled. [`DialError::verdict`] says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     #[error("the gateway can't be reached: {0}")]
@@ -22,12 +21,11 @@ pub enum DialError {
         "what answers there doesn't speak TLS; is the port right? A gateway's is that of https://"
     )]
     NoTls,
-    /// It has no TLS, and isn't on this machine or the private network.
     #[error(
         "the gateway is at a public address, where http:// would show the authorization to whoever is on the way; write https://, or --insecure"
     )]
     Plain,
-    /// The gateway isn't the one that it should be. Later than on the first dial it may be a captive portal.
+    /// Verification failed. After the first dial that may be a captive portal.
     #[error("{}", unknown(.0))]
     Unknown(Error),
     #[error(
@@ -38,7 +36,6 @@ pub enum DialError {
         "what answers there is no 2ptth gateway, or one that takes no registrations by HTTP: it says {0}"
     )]
     NoDoor(Reply),
-    /// It speaks HTTP/2, but not RFC 8441; or no HTTP/2 at all.
     #[error(
         "what answers there doesn't take extended CONNECT over HTTP/2 (RFC 8441); try --via upgrade"
     )]
@@ -46,16 +43,15 @@ pub enum DialError {
     #[error("what stands before the gateway says {0}")]
     Down(Reply),
     #[error("the registration broke off: {0}")]
-    Broken(io::Error),
-    /// The gateway doesn't admit our key.
+    Broken(#[from] io::Error),
     #[error("the gateway refuses this client: {0}")]
     Refused(&'static str),
     #[error("the gateway refuses this client: {0}")]
     Denied(Reply),
-    /// It refuses an authorization that is another one each time it is asked for.
+    /// The gateway refuses an authorization that is renewed for each dial.
     #[error("the gateway refuses this client: {0}")]
     Stale(Reply),
-    /// The gateway has no room now, and may have said for how long.
+    /// With the time of Retry-After.
     #[error("the gateway has no room now: {0}")]
     Busy(Reply, Option<Duration>),
     #[error("{0}")]
@@ -71,17 +67,16 @@ fn unknown(err: &Error) -> String {
     }
 }
 
-/// What to do about a dial that failed.
+/// What to do about a failed dial.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
     Final,
-    /// Give up if the gateway was never known and willing.
+    /// Give up, unless a tunnel was up before.
     FinalAtFirst,
-    /// There is no gateway: try again soon.
+    /// The gateway is absent: try again soon.
     Absent,
-    /// Try again, ever more slowly.
+    /// Try again, with growing pauses.
     Failed,
-    /// Try again after so long.
     Later(Duration),
 }
 
@@ -110,8 +105,8 @@ impl DialError {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Unreachable(_) => Verdict::Absent,
-            // 502, 503, 504, and what content delivery networks made up for the same. It costs the
-            // gateway nothing.
+            // 502, 503, 504, and the codes of content delivery networks for the same failure. The
+            // request doesn't reach the gateway.
             Self::Down(reply) => match reply.status.as_u16() {
                 502..=504 | 520..=530 => Verdict::Absent,
                 _ => Verdict::Failed,
@@ -129,13 +124,13 @@ impl DialError {
         }
     }
 
-    /// Whether another backend has the place.
+    /// Whether another backend serves the host already.
     pub(crate) fn is_taken(&self) -> bool {
         matches!(self, Self::Denied(reply) if reply.status == StatusCode::CONFLICT)
     }
 
-    /// Whether something in between may have kept the ALPN label from the gateway, or from us. A
-    /// certificate that can't be verified is no such thing: its owner may be reading along.
+    /// Whether a middlebox may have dropped the ALPN label. That doesn't hold for a certificate that can't be
+    /// verified: its owner may intercept.
     pub(super) fn is_of_the_way(&self) -> bool {
         matches!(self, Self::NoGateway) || self.is_cut()
     }
@@ -147,20 +142,20 @@ impl DialError {
     }
 }
 
-/// What a door answered in place of opening.
+/// A refusal of a registration by HTTP.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reply {
     pub status: StatusCode,
-    /// Its sentence, as it came, of [`LONGEST_REASON`] characters at most; perhaps empty.
+    /// The peer's text, of [`LONGEST_REASON`] characters at most; may be empty.
     pub reason: String,
-    /// Whether the gateway itself says so, and of something that stays as it is. What a front says, or of an
-    /// authorization that its source may still renew, needn't be true the next time.
+    /// The gateway itself refuses, and will refuse again. The answer of a reverse proxy may change, and so may an
+    /// authorization that its source renews.
     pub firm: bool,
 }
 
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A name behind the number, so that it can be looked up, but none that the peer chose.
+        // The registered name, not the peer's reason phrase.
         let name = self.status.canonical_reason().unwrap_or("unknown status");
         write!(f, "{} {name}", self.status.as_u16())?;
         match self.reason.as_str() {
@@ -170,5 +165,5 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Characters of a peer's sentence that are worth printing.
+/// Characters of a peer's text that are printed.
 pub(super) const LONGEST_REASON: usize = 200;

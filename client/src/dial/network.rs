@@ -1,4 +1,4 @@
-//! TCP, or whatever a simulation puts in its place.
+//! TCP, or the replacement of a simulation.
 
 use std::future::Future;
 use std::io;
@@ -24,7 +24,7 @@ pub trait Network: Clone + Send + Sync + 'static {
         gateway: &Gateway,
     ) -> impl Future<Output = io::Result<(Self::Io, SocketAddr)>> + Send;
 
-    /// All addresses that `gateway` has now; a network without names has none. Cancel safe.
+    /// Looks up all addresses of `gateway`. Cancel safe.
     fn addresses(&self, _: &Gateway) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send {
         async { Err(io::ErrorKind::Unsupported.into()) }
     }
@@ -48,7 +48,7 @@ impl Network for Tcp {
     }
 }
 
-/// Tries each address a moment after the one before (RFC 8305 §5) and takes the first that answers.
+/// Tries the addresses one after the other, each after a delay (RFC 8305 §5), and takes the first that answers.
 async fn race(addresses: Vec<SocketAddr>) -> io::Result<(TcpStream, SocketAddr)> {
     let mut attempts = JoinSet::new();
     for (n, address) in addresses.into_iter().enumerate() {

@@ -18,9 +18,7 @@ use super::Stream;
 use super::error::Verdict;
 use super::upgrade::ask;
 
-/// Has `proxy`, to which `io` leads, connect to `gateway`. Cancel safe: the connection is closed.
-///
-/// `tls` is for a proxy that is itself behind TLS.
+/// Has `proxy` connect `io` to `gateway`. `tls` is for an https:// proxy. Cancel safe: the connection is closed.
 pub(super) async fn pass(
     proxy: &Proxy,
     io: Stream,
@@ -62,11 +60,11 @@ async fn socks(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream, P
         }
         None => Socks5Stream::connect_with_socket(io, target).await,
     };
-    // The library reads its messages and not a byte more.
+    // The library doesn't read beyond its messages.
     Ok(Box::new(passed.map_err(ProxyError::Socks)?.into_inner()) as Stream)
 }
 
-/// Why there is no way through a proxy, as the end of a sentence that begins with it.
+/// The end of a sentence that begins with the proxy.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     #[error("can't be reached: {0}")]
@@ -82,7 +80,6 @@ pub enum ProxyError {
     Socks(tokio_socks::Error),
     #[error("gave no answer in time")]
     Late,
-    /// The gateway's name can't stand in a request.
     #[error("can't be asked for such a name")]
     Name,
 }
@@ -99,7 +96,7 @@ impl ProxyError {
     pub(super) fn verdict(&self) -> Verdict {
         use tokio_socks::Error as Socks;
         match self {
-            // The gateway may be away, which the proxy tells in one of these ways.
+            // A proxy reports an absent gateway by one of these.
             Self::Unreachable(_)
             | Self::Socks(
                 Socks::GeneralSocksServerFailure

@@ -1,6 +1,4 @@
-//! The request at a gateway's door, and what its answer means: draft-kazuho-ptth-ptth-01.
-//!
-//! Pure: no I/O happens here.
+//! The request of a registration by HTTP, and the meaning of its answer: draft-kazuho-ptth-ptth-01. Pure.
 
 use std::time::Duration;
 
@@ -75,10 +73,10 @@ impl Registration<'_> {
     }
 }
 
-/// Whether the door opened: the public addresses that the gateway tells, or what its answer means.
-/// `body` is the beginning of what came with a refusal.
+/// The public addresses that the gateway announces with a success, or the meaning of its refusal. `body` is the
+/// beginning of the refusal's body.
 pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<Vec<String>, DialError> {
-    // A page of a front's, of a portal's or of a foreign gateway's doesn't have it.
+    // Only a 2ptth server sends this field; no reverse proxy, portal or foreign gateway does.
     let firm = head.headers.contains_key(REASON);
     let reply = || Reply { status: head.status, reason: reason(&head.headers, body), firm };
     let opened = match head.status {
@@ -96,7 +94,7 @@ pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<Vec<String>, DialError>
             Some(after) => DialError::Busy(reply(), Some(after)),
             None => DialError::Down(reply()),
         },
-        // Not 501 and 505, which say that there is no door.
+        // Not 501 and 505: that server takes no registrations.
         408 | 500 | 502 | 504 | 506..=599 => DialError::Down(reply()),
         _ => DialError::NoDoor(reply()),
     })
@@ -108,7 +106,7 @@ fn names(fields: &HeaderMap, field: HeaderName, text: &str) -> bool {
     matches!(only, (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(text.as_bytes()))
 }
 
-/// The gateway's sentence: its field, or the first line of its page.
+/// The gateway's text: its field, or the first line of the body.
 fn reason(fields: &HeaderMap, body: &[u8]) -> String {
     let said = fields.get(REASON).map_or(body, HeaderValue::as_bytes);
     let said = String::from_utf8_lossy(said);
@@ -116,7 +114,7 @@ fn reason(fields: &HeaderMap, body: &[u8]) -> String {
     line.unwrap_or_default().chars().take(LONGEST_REASON).collect()
 }
 
-/// RFC 9110 §10.2.3, in seconds; a date would ask for clocks that agree.
+/// RFC 9110 §10.2.3, in seconds; a date would need synchronised clocks.
 fn retry_after(fields: &HeaderMap) -> Option<Duration> {
     let text = fields.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -126,7 +124,7 @@ fn retry_after(fields: &HeaderMap) -> Option<Duration> {
 
 /// The upgrade token, and the value of `:protocol`.
 const TOKEN: &str = "ptth";
-/// What is spoken inside (RFC 7639).
+/// The protocol inside (RFC 7639).
 const INSIDE: &str = "h2";
 const ALPN: HeaderName = HeaderName::from_static("alpn");
 const NAME: HeaderName = HeaderName::from_static("2ptth-name");
@@ -135,7 +133,7 @@ const INSTANCE: HeaderName = HeaderName::from_static("2ptth-instance");
 const REASON: HeaderName = HeaderName::from_static("2ptth-reason");
 /// RFC 3986 §2.3: all but the unreserved characters are encoded.
 const LITERAL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// A gateway that is back earlier shouldn't wait for its backends for longer.
+/// A gateway that restarts should have its backends back within this time.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! One request over HTTP/1.1 on a fresh connection, which the answer may turn into a byte stream: for the
-//! gateway's door, and for CONNECT at a proxy.
+//! One request over HTTP/1.1 on a fresh connection, which may become a byte stream: for a registration, and for
+//! CONNECT at a proxy.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use ptth_link::h1::{self, ResponseReader, upgraded};
 
 use super::{Answer, MAX_HEAD, MAX_REASON, Stream};
 
-/// Asks. Cancel safe: the connection is closed.
+/// Cancel safe: the connection is closed.
 pub(super) async fn ask(mut io: Stream, request: Request<()>) -> io::Result<Answer> {
     let mut input = BytesMut::new();
     let reader = ResponseReader::within(MAX_HEAD, MAX_FIELDS);

@@ -1,13 +1,11 @@
 //! DATA and FINAL_DATA capsules around the bytes of a TCP connection (draft-ietf-httpbis-connect-tcp §3,
 //! RFC 9297 §3.2). Pure.
 //!
-//! Invariant: what is announced is never collected: payloads pass as they come, and unknown capsules are
-//! skipped, however long they say they are.
+//! Invariant: no payload is buffered, whatever length a capsule declares.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// A capsule's head, for a payload of `length` bytes, fewer than 2³⁰: two numbers in their form of four
-/// bytes (RFC 9000 §16).
+/// The head of a capsule with `length` bytes, fewer than 2³⁰: two numbers of four bytes (RFC 9000 §16).
 pub(super) fn head(kind: u32, length: usize) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     let mut rest = &mut head[..];
@@ -17,18 +15,17 @@ pub(super) fn head(kind: u32, length: usize) -> [u8; HEAD] {
     head
 }
 
-/// Takes capsules apart, as their bytes come.
+/// A parser of capsules.
 #[derive(Debug, Default)]
 pub(super) struct Capsules {
-    /// The head that isn't whole yet.
+    /// An incomplete head.
     head: BytesMut,
-    /// The capsule that isn't over, and how many of its bytes are to come.
+    /// The type of the current capsule, and the number of missing bytes.
     open: Option<(u32, u64)>,
-    /// The end was announced: without it, the connection was cut.
+    /// FINAL_DATA came; without it, the connection was cut.
     pub(super) ended: bool,
 }
 
-/// What there was in capsules.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Content {
     Data(Bytes),
@@ -36,7 +33,7 @@ pub(super) enum Content {
 }
 
 impl Capsules {
-    /// The next content of `bytes`. `Ok(None)` if there is none in them. Fails if data came after the end.
+    /// The next content of `bytes`, if there is any. Fails if data came after the end.
     pub(super) fn next(&mut self, bytes: &mut Bytes) -> Result<Option<Content>, &'static str> {
         loop {
             let (kind, left) = match self.open.take() {
@@ -53,7 +50,7 @@ impl Capsules {
             let payload = bytes.split_to(here);
             let left = left - here as u64;
             if left > 0 || kind == FINAL_DATA && here > 0 {
-                // The end of a final capsule is told apart from its bytes.
+                // The end of a final capsule is a content of its own.
                 self.open = Some((kind, left));
             } else if kind == FINAL_DATA {
                 self.ended = true;
@@ -68,7 +65,6 @@ impl Capsules {
         }
     }
 
-    /// A head, once it is whole.
     fn head(&mut self, bytes: &mut Bytes) -> Option<(u32, u64)> {
         loop {
             let mut head = &self.head[..];
@@ -93,13 +89,11 @@ fn take_number(bytes: &mut &[u8]) -> Option<u64> {
     Some(number.iter().skip(1).fold(first, |number, byte| number << 8 | u64::from(*byte)))
 }
 
-/// Bytes of the connection.
 pub(super) const DATA: u32 = 0x2028_d7f0;
-/// The last of them.
 pub(super) const FINAL_DATA: u32 = 0x2028_d7f1;
-/// Any other will do.
+/// Stands for all other types.
 const UNKNOWN: u32 = u32::MAX;
-/// Bytes of a head that we write.
+/// Bytes of a written head.
 pub(super) const HEAD: usize = 8;
 
 #[cfg(test)]

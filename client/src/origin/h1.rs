@@ -1,8 +1,8 @@
 //! HTTP/1.1 to the origin: a connection, and one exchange at a time on it (RFC 9112).
 //!
-//! Polled in the stream's own task. It has buffers only while there are bytes in them.
+//! Polled in the stream's own task. Buffers exist only while they hold bytes.
 //!
-//! Invariant: a connection of which anything is doubtful isn't used again.
+//! Invariant: a connection in a doubtful state isn't reused.
 
 mod sending;
 #[cfg(test)]
@@ -17,7 +17,6 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
-use ptth_link::body::BodyError;
 use ptth_link::h1::{Decoder, Part, Refusal, ResponseReader};
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use socket2::SockRef;
@@ -27,6 +26,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
 use crate::serve::Early;
+
+use super::OriginError;
 
 pub(super) use sending::Sending;
 
@@ -52,66 +53,38 @@ impl Io for TlsStream<TcpStream> {
     }
 }
 
-/// Why there is no response, or not all of it.
-#[derive(Debug, thiserror::Error)]
-pub enum H1Error {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// By the origin, before the end of the response.
-    #[error("the connection was closed too early")]
-    Cut,
-    #[error("malformed: {0}")]
-    Malformed(&'static str),
-    /// It is another protocol; what to do about it.
-    #[error("{0}")]
-    Foreign(&'static str),
-    /// The request's body broke off.
-    #[error("{0}")]
-    Request(#[from] BodyError),
-    #[error("the request's body isn't as long as it said")]
-    Length,
-}
-
-impl From<Refusal> for H1Error {
-    fn from(refusal: Refusal) -> Self {
-        Self::Malformed(refusal.reason)
-    }
-}
-
 /// A connection. Dropping it closes the socket.
 #[derive(Debug)]
 pub(super) struct Connection {
     half: Half,
-    /// What came and wasn't taken yet.
+    /// Bytes that were read and not yet parsed.
     input: BytesMut,
-    /// The head that comes next, or as much of it as came.
     reader: ResponseReader,
-    /// How many bytes to read at once now, and at most.
+    /// Bytes of the next read, and of the largest.
     next: usize,
     most: usize,
-    /// What was read last is less than that: the origin may wait for an acknowledgement.
+    /// The last read was short: the origin may wait for an acknowledgement.
     short: bool,
     sending: Sending,
-    /// Why the request didn't go out as a whole.
-    unsent: Option<H1Error>,
+    /// The error that stopped the request.
+    unsent: Option<OriginError>,
     body: Decoder,
     keep: bool,
-    /// 1xx responses that came so far.
+    /// The number of 1xx responses so far.
     informational: usize,
-    /// What was taken of the body since this last returned `Pending`, in bytes.
+    /// Bytes of the body that were taken since the last `Pending`.
     taken: usize,
 }
 
 #[derive(Debug)]
 enum Half {
     Both(Box<dyn Io>),
-    /// The other one belongs to a task, as long as the request goes on beside the response: neither may wait
-    /// for the other.
+    /// A task has the other half while the request continues beside the response, which may not wait for it.
     Reading(
         ReadHalf<Box<dyn Io>>,
         #[allow(dead_code, reason = "held for its drop, which ends the task")] JoinSet<()>,
     ),
-    /// It became another protocol's.
+    /// The connection was upgraded.
     Gone,
 }
 
@@ -133,8 +106,8 @@ impl Connection {
         }
     }
 
-    /// Begins an exchange, on a connection that is idle. `most` is how many bytes to read at once, which are held
-    /// when a visitor stops reading.
+    /// Begins an exchange on an idle connection. `most` limits the bytes of one read, which stay in memory while
+    /// a visitor reads nothing.
     pub(super) fn begin(&mut self, request: Sending, most: usize) {
         self.sending = request;
         self.reader = ResponseReader::default();
@@ -143,8 +116,8 @@ impl Connection {
         (self.next, self.most) = (LEAST, most);
     }
 
-    /// The request, if it may be sent again after this connection closed (RFC 9112 §9.3.1): the origin saw
-    /// nothing of it, or the request can be repeated and not a byte of a response came.
+    /// The request, if it may be sent again after this connection closed (RFC 9112 §9.3.1): no byte was written, or
+    /// it is idempotent and no byte of a response came.
     pub(super) fn again(self) -> Option<Sending> {
         self.sending.again(self.input.is_empty() && self.informational == 0)
     }
@@ -155,23 +128,24 @@ impl Connection {
         cx: &mut Context<'_>,
         method: &Method,
         early: Option<&Early>,
-    ) -> Poll<Result<Response<()>, H1Error>> {
+    ) -> Poll<Result<Response<()>, OriginError>> {
         if let (Half::Both(io), false) = (&mut self.half, self.sending.is_over())
             && let Poll::Ready(Err(err)) = self.sending.poll(io, cx)
         {
-            if self.sending.is_untouched() || !matches!(err, H1Error::Io(_)) {
+            if self.sending.is_untouched() || !matches!(err, OriginError::Broken(_)) {
                 return Poll::Ready(Err(err));
             }
-            // An origin may refuse without reading on: what it said is still to be read.
+            // An origin may refuse without reading all: its response is still to be read.
             self.unsent = Some(err);
             self.sending.stop();
         }
         loop {
             let read = self.reader.read(&mut self.input, method);
-            let foreign = |why: Refusal| foreign(&self.input).map_or(why.into(), H1Error::Foreign);
-            let Some(head) = read.map_err(foreign)? else {
+            let wrong =
+                |why| foreign(&self.input).map_or_else(|| malformed(why), OriginError::Foreign);
+            let Some(head) = read.map_err(wrong)? else {
                 if ready!(self.poll_read(cx))? == 0 {
-                    return Poll::Ready(Err(self.unsent.take().unwrap_or(H1Error::Cut)));
+                    return Poll::Ready(Err(self.unsent.take().unwrap_or_else(cut)));
                 }
                 continue;
             };
@@ -180,24 +154,25 @@ impl Connection {
             if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                 self.informational += 1;
                 if self.informational > INFORMATIONAL_RESPONSES {
-                    return Poll::Ready(Err(H1Error::Malformed("one 1xx after the other")));
+                    return Poll::Ready(Err(OriginError::Malformed("one 1xx after the other")));
                 }
                 early.inspect(|early| early.send(status, &head.parts.headers));
                 continue;
             }
             self.body = head.body;
-            self.sending.forget();
             self.detach();
+            // The request isn't sent again, since a response has begun.
+            self.sending = Sending::default();
             return Poll::Ready(Ok(Response::from_parts(head.parts, ())));
         }
     }
 
-    /// The next frame of the response's body. Pending, too, when enough was taken for one turn: the runtime
-    /// counts reads of the socket, and one read may bring a hundred thousand chunks.
+    /// The next frame of the response's body. Yields after [`TURN`] bytes: the runtime counts reads of the socket, and
+    /// one read may bring a hundred thousand chunks.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, H1Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
         loop {
             if self.taken >= TURN {
                 self.taken = 0;
@@ -205,7 +180,7 @@ impl Connection {
                 return Poll::Pending;
             }
             let before = self.input.len();
-            let part = self.body.next(&mut self.input)?;
+            let part = self.body.next(&mut self.input).map_err(malformed)?;
             self.taken += PART + before.saturating_sub(self.input.len());
             match part {
                 Some(Part::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -220,18 +195,13 @@ impl Connection {
                 return Poll::Pending;
             };
             if read? == 0 && !self.body.end() {
-                return Poll::Ready(Some(Err(H1Error::Cut)));
+                return Poll::Ready(Some(Err(cut())));
             }
         }
     }
 
-    /// Bytes of the response's body that are to come, where it says.
-    pub(super) fn left(&self) -> Option<u64> {
-        match self.body {
-            Decoder::Length(left) => Some(left),
-            Decoder::Done => Some(0),
-            Decoder::Chunked(_) | Decoder::UntilClose => None,
-        }
+    pub(super) fn is_over(&self) -> bool {
+        self.body.is_done()
     }
 
     pub(super) fn is_reusable(&self) -> bool {
@@ -243,9 +213,8 @@ impl Connection {
             && matches!(self.half, Half::Both(_))
     }
 
-    /// Looks at the socket of a connection at rest, on which nothing may come: an origin that has closed it is
-    /// seen to have done so, and not found out by a request that then can't be sent again. `closely`: asks the
-    /// kernel, since the runtime may not have heard of it yet.
+    /// Whether an idle connection is open and silent. Noticed here, a close costs no request that can't be repeated.
+    /// `closely`: asks the kernel, since the runtime may not have heard of the close.
     pub(super) fn is_alive(&mut self, closely: bool) -> bool {
         (self.next, self.short) = (LEAST, false);
         let quiet = self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending();
@@ -258,7 +227,7 @@ impl Connection {
         }
     }
 
-    /// The socket and what came after the head: another protocol's from here on.
+    /// The socket of an upgraded connection, and the bytes behind the head.
     pub(super) fn upgraded(&mut self) -> Option<(Box<dyn Io>, BytesMut)> {
         match std::mem::replace(&mut self.half, Half::Gone) {
             Half::Both(io) => Some((io, self.input.split())),
@@ -266,7 +235,7 @@ impl Connection {
         }
     }
 
-    /// Lets a request that isn't over go on by itself.
+    /// Moves the rest of the request into a task.
     fn detach(&mut self) {
         if self.sending.is_over() {
             return;
@@ -276,7 +245,7 @@ impl Connection {
         let mut sending = std::mem::take(&mut self.sending);
         let mut task = JoinSet::new();
         task.spawn(async move {
-            // What goes wrong shows at the response.
+            // The response reports errors.
             let _ = std::future::poll_fn(|cx| sending.poll(&mut writer, cx)).await;
         });
         self.half = Half::Reading(reader, task);
@@ -284,7 +253,7 @@ impl Connection {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.capacity() == 0 {
-            // A third of what growing an empty one costs.
+            // Costs a third of growing an empty buffer.
             self.input = BytesMut::with_capacity(self.next);
         }
         self.input.reserve(self.next);
@@ -298,7 +267,7 @@ impl Connection {
                 if std::mem::take(&mut self.short) {
                     self.acknowledge();
                 }
-                // Thousands may wait, for hours.
+                // Thousands of connections may wait for hours.
                 if self.input.is_empty() {
                     self.input = BytesMut::new();
                 }
@@ -314,18 +283,28 @@ impl Connection {
         read
     }
 
-    /// Has the kernel acknowledge now what came. An origin that writes head and body apart, without TCP_NODELAY,
-    /// sends the body when the head is acknowledged (RFC 9293 §3.7.4), and for that our kernel would wait 40 ms.
+    /// Has the kernel acknowledge at once. An origin that writes head and body apart, without TCP_NODELAY, sends the
+    /// body when the head is acknowledged (RFC 9293 §3.7.4); our kernel would delay that for 40 ms.
     fn acknowledge(&self) {
         #[cfg(target_os = "linux")]
         if let Half::Both(io) = &self.half {
-            // Not every socket is TCP's.
+            // It fails on a Unix socket.
             let _ = io.socket().set_tcp_quickack(true);
         }
     }
 }
 
-/// What to do about an origin that speaks another protocol, if what came is that of one.
+fn malformed(why: Refusal) -> OriginError {
+    OriginError::Malformed(why.reason)
+}
+
+/// The origin closed the connection before the end of the response.
+pub(super) fn cut() -> OriginError {
+    let why = "the connection was closed too early";
+    io::Error::new(io::ErrorKind::UnexpectedEof, why).into()
+}
+
+/// The advice for an origin that speaks another protocol, if `input` is the beginning of that protocol.
 fn foreign(input: &[u8]) -> Option<&'static str> {
     match input {
         // A record of an alert or of a handshake (RFC 8446 §5.1).
@@ -336,14 +315,13 @@ fn foreign(input: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What is said of an origin that can't be asked in this way.
 pub(super) const TLS: &str = "it speaks TLS: write https:// in front of its address";
 pub(super) const NO_TLS: &str = "it speaks no TLS: write http:// in front of its address";
 pub(super) const HTTP2: &str =
     "it speaks HTTP/2 alone, and is asked by HTTP/1.1: have it speak that, too";
-/// Read at once from an origin of which nothing is known: a page, with its head.
+/// Bytes of the first read: a page with its head.
 const LEAST: usize = 4 * 1024;
-/// Taken of a body in one turn of its task, at least: a millisecond's work at most.
+/// Bytes of a body in one poll, at least: a millisecond of work at most.
 const TURN: usize = 256 * 1024;
-/// What the smallest part of a body costs, as if it were so many bytes of a large one.
+/// The cost of a part of a body, in bytes of a large part.
 const PART: usize = 64;

@@ -1,10 +1,9 @@
-//! Connections to the origin: dialled, kept, and reused while they are surely alive.
+//! Connections to the origin: dialled, kept, and reused while they are alive.
 
 mod dial;
 mod idle;
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,22 +13,21 @@ use http::{Method, Response};
 use crate::serve::Early;
 
 use super::OriginError;
-use super::h1::{Connection, H1Error, Sending};
+use super::h1::{Connection, Sending};
 use idle::Idle;
 
 pub(super) use dial::{CONNECT, MANY, Whereabouts, tcp};
 
-/// The way to one origin, and the connections that are idle.
 #[derive(Clone, Debug)]
 pub(super) struct Legs {
     pub(super) to: Arc<Whereabouts>,
     idle: Arc<Idle>,
 }
 
-/// A connection in use. Dropped, it is closed; [`Leg::keep`] makes it idle.
+/// A connection in use. Dropping it closes it; [`Leg::keep`] makes it idle.
 #[derive(Debug)]
-pub(super) struct Leg {
-    /// Boxed, since a leg is moved from hand to hand.
+pub struct Leg {
+    /// Boxed, since a leg is moved often.
     pub(super) connection: Box<Connection>,
     idle: Arc<Idle>,
     keep: Duration,
@@ -50,14 +48,15 @@ impl Legs {
         early: Option<&Early>,
     ) -> Result<(Response<()>, Leg), OriginError> {
         let idle = self.idle.clone();
-        // Each exchange that has a connection or wants one keeps a reference, and `self` has one.
+        // Each exchange that has a connection or waits for one holds a reference, and so does `self`.
         let crowd = Arc::strong_count(&idle).saturating_sub(1).max(1);
         let mut resting = idle.take();
         loop {
             let reused = resting.is_some();
             let mut connection = match resting.take() {
                 Some(connection) => connection,
-                None => self.connect(crowd).await?,
+                // The inner box, since few requests dial, and the future of each would have room for it.
+                None => Box::new(Connection::new(Box::pin(self.to.connect(crowd)).await?)),
             };
             connection.begin(request, (READ_AHEAD / crowd / crowd).clamp(LEAST_READ, MOST_READ));
             match poll_fn(|cx| connection.poll_head(cx, method, early)).await {
@@ -65,24 +64,13 @@ impl Legs {
                     let keep = keep_alive(&response);
                     return Ok((response, Leg { connection, idle, keep }));
                 }
-                // Closed while it rested, and not the fault of the request.
-                Err(err @ (H1Error::Io(_) | H1Error::Cut)) if reused => match connection.again() {
-                    Some(again) => request = again,
-                    None => return Err(OriginError::Response(err)),
-                },
-                Err(H1Error::Foreign(what)) => return Err(OriginError::Foreign(what)),
-                Err(err) => return Err(OriginError::Response(err)),
+                // The origin closed the connection while it was idle.
+                Err(err @ OriginError::Broken(_)) if reused => {
+                    request = connection.again().ok_or(err)?;
+                }
+                Err(err) => return Err(err),
             }
         }
-    }
-
-    /// Boxed, since few requests need it, and all would carry its state.
-    #[cold]
-    fn connect(
-        &self,
-        crowd: usize,
-    ) -> Pin<Box<dyn Future<Output = Result<Box<Connection>, OriginError>> + Send + '_>> {
-        Box::pin(async move { Ok(Box::new(Connection::new(self.to.connect(crowd).await?))) })
     }
 }
 
@@ -94,7 +82,7 @@ impl Leg {
     }
 }
 
-/// How long the origin will keep the connection: what its Keep-Alive says, less a second for the way.
+/// How long the origin keeps the connection: the timeout of Keep-Alive, less a second of latency.
 fn keep_alive(response: &Response<()>) -> Duration {
     let field = response.headers().get(HeaderName::from_static("keep-alive"));
     let seconds = field
@@ -104,8 +92,8 @@ fn keep_alive(response: &Response<()>) -> Duration {
     seconds.map_or(KEEP, |seconds| Duration::from_secs(seconds.min(60).saturating_sub(1)))
 }
 
-/// Read at once on one connection, divided by their number squared: what is read must be held when a visitor
-/// stops, and reading 416 KiB costs a third less than 32 KiB, since with each the kernel asks for more.
+/// Bytes of one read, divided by the square of the number of connections: the bytes stay in memory while a visitor
+/// reads nothing, but reads of 416 KiB cost a third less than reads of 32 KiB.
 const READ_AHEAD: usize = 32 * 1024 * 1024;
 const MOST_READ: usize = 416 * 1024;
 const LEAST_READ: usize = 8 * 1024;

@@ -1,4 +1,4 @@
-//! Answers from a server near the client: one stream becomes one HTTP/1.1 request, or one TCP connection.
+//! The origin as a service: one stream becomes one HTTP/1.1 request, or one TCP connection.
 //!
 //! Invariant: the address that is dialled comes from the command line alone; nothing that a request
 //! says can change it.
@@ -22,9 +22,9 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::{Body as HttpBody, Frame};
 use log::warn;
-use ptth_link::body::Body;
+use ptth_link::body::{Body, BodyError};
 use ptth_link::forwarded::PREFIX;
 use ptth_link::headers;
 use tower_service::Service;
@@ -37,11 +37,10 @@ use crate::tls::TlsError;
 use h1::Sending;
 use leg::{Leg, Legs, Whereabouts};
 
-pub use h1::H1Error;
 use tcp::Download;
 use urls::{Asked, Urls};
 
-/// The service that asks an origin. One for each runtime, whose connections it keeps.
+/// The service that asks an origin. Each runtime has one of its own, since it keeps connections.
 #[derive(Clone, Debug)]
 pub struct Origin(Arc<Inner>);
 
@@ -54,23 +53,27 @@ struct Inner {
     complaints: Arc<Complaints>,
 }
 
-/// Why the origin gave no response; each becomes a status code.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
-    /// It isn't listening, or not reachable.
     #[error("can't connect: {0}")]
     Connect(io::Error),
     #[error(
         "its certificate can't be trusted ({0}); --origin-ca says by which authority to know it, --origin-name which name it must have"
     )]
     Untrusted(rustls::Error),
-    /// It speaks another protocol; what to do about it.
+    /// It speaks another protocol; with advice.
     #[error("{0}")]
     Foreign(&'static str),
-    /// It broke off before its response, or what it sent is no response.
+    /// The connection broke before the end of the response.
     #[error("no valid response: {0}")]
-    Response(H1Error),
-    /// It answered an upgrade with a wrong key.
+    Broken(#[from] io::Error),
+    #[error("no valid response: malformed: {0}")]
+    Malformed(&'static str),
+    /// The request's body broke off.
+    #[error("no valid response: {0}")]
+    Body(#[from] BodyError),
+    #[error("no valid response: the request's body isn't as long as it said")]
+    Length,
     #[error("upgrade: {0}")]
     Upgrade(&'static str),
     #[error("the request can't be expressed in HTTP/1.1")]
@@ -82,7 +85,7 @@ pub enum OriginError {
 }
 
 impl OriginError {
-    /// The status, and what visitors read: which leg failed, and nothing about addresses.
+    /// The status, and the sentence for visitors: which leg failed, and nothing about addresses.
     fn page(&self) -> (StatusCode, &'static str) {
         let bad = StatusCode::BAD_GATEWAY;
         match self {
@@ -92,9 +95,11 @@ impl OriginError {
                 (status, "The server behind this gateway is not listening.")
             }
             Self::Untrusted(_) => (bad, "The server behind this gateway could not be verified."),
-            Self::Foreign(_) | Self::Response(_) => {
-                (bad, "The server behind this gateway gave no valid response.")
-            }
+            Self::Foreign(_)
+            | Self::Broken(_)
+            | Self::Malformed(_)
+            | Self::Body(_)
+            | Self::Length => (bad, "The server behind this gateway gave no valid response."),
             Self::Upgrade(_) => (bad, "The server behind this gateway botched the upgrade."),
             Self::Request => {
                 (StatusCode::BAD_REQUEST, "This request can't be passed on over HTTP/1.1.")
@@ -112,7 +117,7 @@ impl OriginError {
 }
 
 impl Origin {
-    /// An origin at `address`. Blocks, for the certificates to know it by.
+    /// Reads certificates, so it blocks.
     pub fn new(address: OriginAddress, options: &OriginOptions) -> Result<Self, TlsError> {
         let host = match &options.host_header {
             HostHeader::Keep => None,
@@ -126,14 +131,14 @@ impl Origin {
         Ok(Self(Arc::new(Inner { legs, host, asked, unforwarded, complaints })))
     }
 
-    /// The same one, with connections of its own.
+    /// The same origin, with connections of its own.
     #[must_use]
     pub fn apart(&self) -> Self {
         let inner = Inner::clone(&self.0);
         Self(Arc::new(Inner { legs: Legs::new(inner.legs.to.clone()), ..inner }))
     }
 
-    /// What the origin says to `HEAD /`, if it speaks HTTP: a first look, before the first visitor.
+    /// The status of `HEAD /`, if the origin speaks HTTP.
     pub async fn look(&self) -> Result<Option<StatusCode>, OriginError> {
         if let OriginAddress::Tcp { host, port } = &self.0.legs.to.address {
             let connected = tcp::connect(host, *port).await;
@@ -145,9 +150,9 @@ impl Origin {
         let answer = self.0.legs.ask(request, &Method::HEAD, None).await;
         let unsure = match &answer {
             Ok((response, _)) => response.status() == StatusCode::BAD_REQUEST,
-            Err(err) => matches!(err, OriginError::Response(_)),
+            Err(err) => matches!(err, OriginError::Broken(_) | OriginError::Malformed(_)),
         };
-        // What servers say to HTTP on a port for TLS is a response like any other, or nothing.
+        // On a TLS port servers answer HTTP with 400, or not at all.
         if unsure && self.0.legs.to.speaks_tls().await {
             return Err(OriginError::Foreign(h1::TLS));
         }
@@ -162,7 +167,7 @@ impl Origin {
         let host = head.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
         let host = self.0.host.clone().or(host).ok_or(OriginError::Request)?;
         if head.headers.contains_key(TE) {
-            // RFC 9110 §10.1.4: TE concerns one hop, and so must say.
+            // RFC 9110 §10.1.4: TE is hop by hop.
             head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
         let prefix = head.headers.get(PREFIX).cloned();
@@ -174,20 +179,17 @@ impl Origin {
         let mut response = if head.method == Method::CONNECT {
             upgrade::ask(&self.0.legs, head, &host, body).await?
         } else {
-            let body = body.with_length(declared_length(&head.headers));
+            let length = head.headers.get(CONTENT_LENGTH);
+            let body = body.with_length(length.and_then(|it| it.to_str().ok()?.parse().ok()));
             let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
             let request = Sending::new(&head.method, target, &host, &head.headers, body);
             let early = head.extensions.get::<Early>();
             let (response, leg) = self.0.legs.ask(request, &head.method, early).await?;
-            response.map(|()| OriginBody(Kind::Http(Some(leg))))
+            response.map(|()| OriginBody::Http(Some(leg)))
         };
         urls.iter().for_each(|urls| urls.response(response.headers_mut()));
         Ok(response)
     }
-}
-
-fn declared_length(fields: &HeaderMap) -> Option<u64> {
-    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl Service<Request<Body>> for Origin {
@@ -203,13 +205,10 @@ impl Service<Request<Body>> for Origin {
         let origin = self.clone();
         Box::pin(async move {
             origin.answer(request).await.or_else(|err| {
-                let mut response = Response::new(OriginBody(Kind::Http(None)));
+                let mut response = Response::new(OriginBody::Http(None));
                 let ((status, sentence), why) = (err.page(), err.to_string());
-                let ours = matches!(
-                    err,
-                    OriginError::Request | OriginError::NotHttp | OriginError::NoWebSocket
-                );
-                if !ours && origin.0.complaints.is_due(&why) {
+                let failed = [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
+                if failed.contains(&status) && origin.0.complaints.is_due(&why) {
                     warn!("origin: {}: {why}", origin.0.legs.to.address);
                 }
                 response.extensions_mut().insert(Own { status, sentence, why });
@@ -222,10 +221,8 @@ impl Service<Request<Body>> for Origin {
 /// A response's body on its way from the origin. Dropping it closes the origin's connection, unless the
 /// response was whole.
 #[derive(Debug)]
-pub struct OriginBody(Kind);
-
-#[derive(Debug)]
-enum Kind {
+pub enum OriginBody {
+    /// `None`: it has ended.
     Http(Option<Leg>),
     /// After an upgrade, or without HTTP.
     Raw(Download),
@@ -233,38 +230,28 @@ enum Kind {
 
 impl HttpBody for OriginBody {
     type Data = Bytes;
-    type Error = H1Error;
+    type Error = OriginError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, H1Error>>> {
-        match &mut self.0 {
-            Kind::Http(leg) => {
+    ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
+        match &mut *self {
+            Self::Http(leg) => {
                 let Some(asked) = leg else { return Poll::Ready(None) };
                 let frame = asked.connection.poll_frame(cx);
-                // What isn't over keeps its connection: its end may be yet to be read.
+                // A body that isn't over keeps its connection.
                 leg.take_if(|leg| leg.connection.is_reusable()).into_iter().for_each(Leg::keep);
                 frame
             }
-            Kind::Raw(download) => download.poll_read(cx).map_err(H1Error::Io),
+            Self::Raw(download) => download.poll_read(cx).map_err(OriginError::Broken),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            Kind::Http(leg) => leg.as_ref().is_none_or(|leg| leg.connection.left() == Some(0)),
-            Kind::Raw(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Kind::Http(leg) => {
-                let left = leg.as_ref().map_or(Some(0), |leg| leg.connection.left());
-                left.map_or_else(SizeHint::new, SizeHint::with_exact)
-            }
-            Kind::Raw(_) => SizeHint::new(),
+        match self {
+            Self::Http(leg) => leg.as_ref().is_none_or(|leg| leg.connection.is_over()),
+            Self::Raw(_) => false,
         }
     }
 }
@@ -272,7 +259,7 @@ impl HttpBody for OriginBody {
 impl Drop for OriginBody {
     fn drop(&mut self) {
         // A response without a body is never polled.
-        if let Kind::Http(leg) = &mut self.0 {
+        if let Self::Http(leg) = self {
             leg.take_if(|leg| leg.connection.is_reusable()).into_iter().for_each(Leg::keep);
         }
     }

@@ -19,7 +19,7 @@ use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::Body;
 use ptth_link::tcp::tune;
 use ptth_link::websocket::WEBSOCKET;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::oneshot;
@@ -29,9 +29,9 @@ use tokio::time::timeout;
 use crate::serve::Onward;
 
 use super::capsule::{self, Capsules, Content, DATA, FINAL_DATA, HEAD};
-use super::{Kind, OriginBody, OriginError, leg};
+use super::{OriginBody, OriginError, leg};
 
-/// Connects to the service and joins the two directions, each of which ends on its own.
+/// Connects to the service and joins the two directions, which end independently.
 pub(super) async fn answer(
     host: &str,
     port: u16,
@@ -53,8 +53,14 @@ pub(super) async fn answer(
     let body = request.into_body();
     let (cut, was_cut) = oneshot::channel();
     let upload = async move {
-        let writer = Writer { half: Some(writer), cut: Some(cut) };
-        let done = if framed { unwrap(body, writer).await } else { upload(body, writer).await };
+        let mut writer = Writer { half: Some(writer), cut: Some(cut) };
+        let done = match &mut writer.half {
+            Some(half) if !framed => upload(body, half).await,
+            half => unwrap(body, half).await,
+        };
+        if done.is_ok() {
+            writer.half = None;
+        }
         if let Err(err) = done {
             trace!("origin: TCP connection: {err}");
         }
@@ -62,7 +68,7 @@ pub(super) async fn answer(
     let buffer = BytesMut::new();
     let (reader, was_cut) = (Box::new(reader), Some(was_cut));
     let download = Download { reader, was_cut, buffer, framed, ended: false };
-    let mut response = Response::new(OriginBody(Kind::Raw(download)));
+    let mut response = Response::new(OriginBody::Raw(download));
     response.extensions_mut().insert(Onward::new(upload));
     if framed {
         response.headers_mut().insert(CAPSULE_PROTOCOL, HeaderValue::from_static("?1"));
@@ -72,7 +78,7 @@ pub(super) async fn answer(
 
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let socket = timeout(leg::CONNECT, leg::tcp(host, port, leg::MANY)).await??;
-    // It may be silent for days, and a service that vanished must show.
+    // The connection may be silent for days; a service that vanished must be noticed.
     tune(&socket, UNACKNOWLEDGED)?;
     Ok(socket)
 }
@@ -85,21 +91,6 @@ struct Writer {
     cut: Option<oneshot::Sender<()>>,
 }
 
-impl Writer {
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let half = self.half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        half.write_all(bytes).await
-    }
-
-    /// Says that nothing follows. The other direction goes on.
-    async fn end(&mut self) -> io::Result<()> {
-        match self.half.take() {
-            Some(mut half) => half.shutdown().await,
-            None => Ok(()),
-        }
-    }
-}
-
 impl Drop for Writer {
     fn drop(&mut self) {
         if let (Some(half), Some(cut)) = (self.half.take(), self.cut.take()) {
@@ -110,41 +101,42 @@ impl Drop for Writer {
     }
 }
 
-/// Copies what the visitor sends, and closes this direction when the visitor closed it.
-async fn upload(body: Body, mut writer: Writer) -> io::Result<()> {
+/// Copies the request's body to `half`, and shuts that down when the body has ended.
+pub(super) async fn upload(body: Body, half: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     let mut body = pin!(body);
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
-            writer.write(&data).await?;
+            half.write_all(&data).await?;
+            half.flush().await?;
         }
     }
-    writer.end().await
+    half.shutdown().await
 }
 
-/// The same, out of capsules, which have an end of their own.
-async fn unwrap(body: Body, mut writer: Writer) -> io::Result<()> {
+/// The same for capsules, which mark the end themselves.
+async fn unwrap(body: Body, half: &mut Option<OwnedWriteHalf>) -> io::Result<()> {
     let mut body = pin!(body);
     let mut capsules = Capsules::default();
     let mut taken = 0;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() else { continue };
         let length = data.len();
-        // What came together is one write, however small its capsules are.
+        // One write for all capsules of a frame.
         let (mut small, mut ended) = (Vec::new(), false);
         while let Some(content) = capsules.next(&mut data).map_err(io::Error::other)? {
             match content {
                 Content::Data(bytes) if small.is_empty() && data.is_empty() => {
-                    writer.write(&bytes).await?;
+                    half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(&bytes).await?;
                 }
                 Content::Data(bytes) => small.extend_from_slice(&bytes),
                 Content::End => ended = true,
             }
         }
         if !small.is_empty() {
-            writer.write(&small).await?;
+            half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(&small).await?;
         }
-        if ended {
-            writer.end().await?;
+        if let Some(mut half) = half.take_if(|_| ended) {
+            half.shutdown().await?;
         }
         taken += length;
         if taken >= TURN {
@@ -161,9 +153,8 @@ impl<T: AsyncRead + fmt::Debug + Send + Unpin> Reader for T {}
 
 /// The bytes that come from the service, or from an origin after an upgrade.
 #[derive(Debug)]
-pub(super) struct Download {
+pub struct Download {
     pub(super) reader: Box<dyn Reader>,
-    /// Until the other direction has ended.
     pub(super) was_cut: Option<oneshot::Receiver<()>>,
     /// Of an upgrade, at first: the bytes behind the head.
     pub(super) buffer: BytesMut,
@@ -191,7 +182,7 @@ impl Download {
             return Poll::Ready(Some(Ok(Frame::data(self.buffer.split().freeze()))));
         }
         if self.framed && self.buffer.is_empty() {
-            // Room for the head, which is known when the payload is.
+            // Room for the head, which is known after the read.
             self.buffer.extend_from_slice(&[0; HEAD]);
         }
         self.buffer.reserve(CHUNK);
@@ -208,9 +199,9 @@ impl Download {
 
 const CAPSULE_PROTOCOL: HeaderName = HeaderName::from_static("capsule-protocol");
 const CHUNK: usize = 16 * 1024;
-/// Of capsules, taken apart in one turn.
+/// Bytes of capsules in one poll, about.
 const TURN: usize = 256 * 1024;
-/// A service that acknowledges nothing for this long is gone.
+/// The service is gone if it acknowledges nothing for this long.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -245,7 +236,8 @@ mod tests {
         outgoing.send_data(Bytes::from_iter([1, 0].repeat(WHOLE / 2)), true).unwrap();
         let (mut inflow, body) = split(incoming.into_body(), &Budget::new(BODY_BUDGET));
         (&mut inflow).await;
-        let mut work = pin!(unwrap(body, Writer { half: None, cut: None }));
+        let mut none = None;
+        let mut work = pin!(unwrap(body, &mut none));
         let cx = &mut Context::from_waker(Waker::noop());
         let (mut before, mut polls) = (inflow.moved(), 1);
         while Pin::new(&mut work).poll(cx).is_pending() {

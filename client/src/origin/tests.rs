@@ -25,8 +25,8 @@ async fn tunnel(window: u32) -> (TcpListener, SendRequest<Bytes>, JoinSet<()>, T
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let address = OriginAddress::Http { host: "127.0.0.1".to_owned(), port };
+    let service = Origin::new(address, &OriginOptions::default()).unwrap();
     let answering = Answering {
-        service: Origin::new(address, &OriginOptions::default()).unwrap(),
         journal: Journal::default(),
         announced: Announced::default(),
         budget: Budget::new(BODY_BUDGET),
@@ -39,7 +39,7 @@ async fn tunnel(window: u32) -> (TcpListener, SendRequest<Bytes>, JoinSet<()>, T
     let (up, _) = oneshot::channel();
     let mut running = JoinSet::new();
     running.spawn(async move {
-        crate::serve::answer(far, answering, drain, up).await;
+        crate::serve::answer(far, service, answering, drain, up).await;
     });
     let mut builder = h2::client::Builder::new();
     let (sender, connection) = builder.initial_window_size(window).handshake(near).await.unwrap();

@@ -1,9 +1,5 @@
 //! WebSocket and any other upgrade: extended CONNECT on the tunnel, `Upgrade` at the origin (RFC 8441 §5).
 
-use std::future::poll_fn;
-use std::io;
-use std::pin::pin;
-
 use h2::ext::Protocol;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
@@ -12,18 +8,17 @@ use http::header::{
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Response, StatusCode};
-use http_body::Body as HttpBody;
 use log::trace;
 use ptth_link::body::Body;
 use ptth_link::websocket::{self, WEBSOCKET};
-use tokio::io::{AsyncWriteExt, WriteHalf, split};
+use tokio::io::split;
 
 use crate::serve::Onward;
 
-use super::h1::{H1Error, Io, Sending};
+use super::h1::{Sending, cut};
 use super::leg::{Leg, Legs};
-use super::tcp::Download;
-use super::{Kind, OriginBody, OriginError};
+use super::tcp::{Download, upload};
+use super::{OriginBody, OriginError};
 
 /// Asks the origin to upgrade. A refusal comes back with its status, fields and body.
 pub(super) async fn ask(
@@ -50,9 +45,9 @@ pub(super) async fn ask(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return accepted(response, leg, outgoing, key.as_deref());
     }
-    let mut response = response.map(|()| OriginBody(Kind::Http(Some(leg))));
+    let mut response = response.map(|()| OriginBody::Http(Some(leg)));
     if response.status().is_success() {
-        // A page instead of an upgrade: as the answer to CONNECT, 200 would mean the opposite.
+        // The origin didn't upgrade, but 200 as the answer to CONNECT would say that it did.
         *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
     }
     Ok(response)
@@ -70,32 +65,20 @@ fn accepted(
     {
         return Err(OriginError::Upgrade("Sec-WebSocket-Accept doesn't fit the key"));
     }
-    let (io, buffer) = leg.connection.upgraded().ok_or(OriginError::Response(H1Error::Cut))?;
+    let (io, buffer) = leg.connection.upgraded().ok_or_else(cut)?;
     let (mut head, ()) = response.into_parts();
     head.status = StatusCode::OK;
     for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
         head.headers.remove(name);
     }
-    let (reader, writer) = split(io);
-    // Each direction ends on its own; what breaks one off, breaks off both.
+    let (reader, mut writer) = split(io);
+    // The directions end independently; an error ends both.
     head.extensions.insert(Onward::new(async move {
-        if let Err(err) = upload(outgoing, writer).await {
+        if let Err(err) = upload(outgoing, &mut writer).await {
             trace!("origin: upgraded connection: {err}");
         }
     }));
     let reader = Box::new(reader);
     let download = Download { reader, was_cut: None, buffer, framed: false, ended: false };
-    Ok(Response::from_parts(head, OriginBody(Kind::Raw(download))))
-}
-
-/// Copies what the visitor sends, and closes this direction when the visitor closed it.
-async fn upload(body: Body, mut socket: WriteHalf<Box<dyn Io>>) -> io::Result<()> {
-    let mut body = pin!(body);
-    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
-            socket.write_all(&data).await?;
-            socket.flush().await?;
-        }
-    }
-    socket.shutdown().await
+    Ok(Response::from_parts(head, OriginBody::Raw(download)))
 }

@@ -1,9 +1,8 @@
-//! The URL of a request, as its visitor used it and as the origin is asked by; what names one names the other.
+//! Rewrites the visitor's URL into the origin's in requests, and back in responses.
 //!
-//! In:  the fields of a request, and of its response.
-//! Out: the same, in which exactly these two are exchanged: no other host, no other port, no body.
+//! In and out: the fields of a message. No other host, no other port, no body is rewritten.
 //!
-//! Invariant: a request that comes from another site still says so, and a response leads nowhere else than it said.
+//! Invariant: a request from another site still says so, and a response names no other target than before.
 
 use http::Uri;
 use http::header::{
@@ -12,7 +11,7 @@ use http::header::{
 };
 use http::uri::{Authority, Port, Scheme};
 
-/// What the origin is asked by, where that is the same for all requests.
+/// The origin's side of the URL, as far as all requests share it.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     scheme: Scheme,
@@ -27,7 +26,7 @@ pub(super) struct Urls<'a> {
     inner: Place,
     /// The origin was told another host than the visitor's.
     renamed: bool,
-    /// What of the path stayed at the gateway.
+    /// The path prefix that the gateway took off.
     prefix: Option<&'a str>,
 }
 
@@ -66,7 +65,7 @@ const RESPONSE: [(HeaderName, Form, bool); 4] = [
 ];
 
 impl Asked {
-    /// `authority` is what the origin is told in Host, if not what the visitor says.
+    /// `authority` is the origin's Host, if it isn't the visitor's.
     pub(super) fn new(secure: bool, authority: Option<&HeaderValue>) -> Self {
         let scheme = if secure { Scheme::HTTPS } else { Scheme::HTTP };
         let authority = authority.and_then(|host| Authority::try_from(host.as_bytes()).ok());
@@ -75,7 +74,7 @@ impl Asked {
 }
 
 impl<'a> Urls<'a> {
-    /// `uri` is the visitor's. `None` if it isn't whole.
+    /// `uri` is the visitor's. `None` if it lacks scheme or authority.
     pub(super) fn new(uri: &Uri, inner: &Asked, prefix: Option<&'a HeaderValue>) -> Option<Self> {
         let outer = Place { scheme: uri.scheme()?.clone(), authority: uri.authority()?.clone() };
         let renamed = inner.authority.is_some();
@@ -84,12 +83,10 @@ impl<'a> Urls<'a> {
         Some(Self { outer, inner, renamed, prefix: prefix.and_then(|it| it.to_str().ok()) })
     }
 
-    /// Has the fields of a request name what the origin takes for its own.
     pub(super) fn request(&self, fields: &mut HeaderMap) {
         self.rewrite(fields, &REQUEST, |url| self.inwards(url));
     }
 
-    /// Has the fields of a response name what the visitor can reach.
     pub(super) fn response(&self, fields: &mut HeaderMap) {
         self.rewrite(fields, &RESPONSE, |url| self.outwards(url));
     }
@@ -101,7 +98,7 @@ impl<'a> Urls<'a> {
         url: impl Fn(&str) -> Option<String>,
     ) {
         for (name, form, renamed) in table {
-            // Of most messages none has any.
+            // Most messages have none of these fields.
             if (*renamed && !self.renamed) || !fields.contains_key(name) {
                 continue;
             }
@@ -121,11 +118,11 @@ impl<'a> Urls<'a> {
         }
     }
 
-    /// The origin's URL for one of the visitor's, as far as the origin has it.
+    /// The origin's URL for a URL of the visitor, if there is one.
     fn inwards(&self, url: &str) -> Option<String> {
         let rest = self.outer.rest(url)?;
         let rest = match self.prefix {
-            // By whole segments, as the gateway takes it off.
+            // By whole segments, as at the gateway.
             Some(prefix) if !rest.is_empty() => match below(rest, prefix)? {
                 rest if rest.starts_with('/') => rest,
                 rest => &format!("/{rest}"),
@@ -135,7 +132,7 @@ impl<'a> Urls<'a> {
         Some(format!("{}://{}{rest}", self.inner.scheme, self.inner.authority))
     }
 
-    /// The visitor's URL for one of the origin's.
+    /// The visitor's URL for a URL of the origin.
     fn outwards(&self, url: &str) -> Option<String> {
         let Place { scheme, authority } = &self.outer;
         if self.renamed
@@ -152,7 +149,7 @@ impl<'a> Urls<'a> {
         Some(format!("{scheme}://{authority}{rest}"))
     }
 
-    /// The cookie, for the visitor's host where it was for the one that the origin was told.
+    /// The cookie, with the visitor's host in place of the origin's.
     fn domain(&self, cookie: &str) -> Option<String> {
         let mut found = false;
         let attributes = cookie.split(';').enumerate().map(|(index, attribute)| {
@@ -175,7 +172,7 @@ impl<'a> Urls<'a> {
 }
 
 impl Place {
-    /// What of a URL follows its authority, if it names this place (RFC 6454 §4: scheme, host and port).
+    /// The rest of a URL after its authority, if scheme, host and port (RFC 6454 §4) are the same.
     fn rest<'u>(&self, url: &'u str) -> Option<&'u str> {
         let after = match url.split_once("//")? {
             ("", after) => after,
@@ -204,13 +201,13 @@ impl Place {
     }
 }
 
-/// What of a path follows a prefix, by whole segments.
+/// The rest of a path after a prefix, by whole segments.
 fn below<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(prefix)?;
     (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
 }
 
-/// The lists of an If, with their resource tags made other ones.
+/// An If field with rewritten resource tags.
 fn tags(text: &str, url: impl Fn(&str) -> Option<String>) -> Option<String> {
     let (mut out, mut rest, mut found) = (String::with_capacity(text.len()), text, false);
     while let Some(at) = rest.find(['<', '(']) {
@@ -233,7 +230,7 @@ fn tags(text: &str, url: impl Fn(&str) -> Option<String>) -> Option<String> {
     found.then_some(out)
 }
 
-/// `5; url=…`, with quotes or without, with another URL.
+/// A Refresh field, `5; url=…`, with a rewritten URL, which may be quoted.
 fn refresh(text: &str, url: impl Fn(&str) -> Option<String>) -> Option<String> {
     let (seconds, rest) = text.split_at(text.find([';', ','])? + 1);
     let (key, value) =

@@ -1,4 +1,4 @@
-//! 1xx responses, on their way past the service that has its final one still to make.
+//! 1xx responses, which a service sends before its final response.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -7,8 +7,8 @@ use http::{HeaderMap, Response, StatusCode};
 use ptth_link::headers;
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 
-/// Takes what 1xx responses the service has for the visitor; found among a request's extensions.
-// Not a channel of tokio's, which has room for 32 from the start: each exchange has one, hardly any uses it.
+/// Sends 1xx responses to the visitor; found among a request's extensions.
+// Not a tokio channel, which allocates room for 32 values: each exchange has one of these, and few use it.
 #[derive(Clone, Debug, Default)]
 pub struct Early(Arc<Mutex<Waiting>>);
 
@@ -27,7 +27,7 @@ impl Early {
         *response.headers_mut() = fields.clone();
         headers::response(response.headers_mut());
         let mut waiting = self.lock();
-        // HEADERS know no flow control: an origin that never stops would fill our memory with them.
+        // HEADERS have no flow control: an endless series of them would fill the memory.
         if waiting.taken < INFORMATIONAL_RESPONSES {
             waiting.taken += 1;
             waiting.responses.push(response);
@@ -37,7 +37,7 @@ impl Early {
         }
     }
 
-    /// What came since the last time. The task of `cx` is woken when there is more.
+    /// The responses since the last call. Wakes the task of `cx` when there are more.
     pub(super) fn take(&self, cx: &Context<'_>) -> Vec<Response<()>> {
         let mut waiting = self.lock();
         if !waiting.exchange.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {

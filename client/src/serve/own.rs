@@ -1,4 +1,4 @@
-//! Answers that the client makes itself, since there is none by the service.
+//! Responses of the client itself, where the service has none.
 
 use bytes::Bytes;
 use h2::Reason;
@@ -9,19 +9,17 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use ptth_link::events;
 use ptth_link::page::page;
 
-/// An answer of the client's own. A service puts it among the extensions of a response, which counts for nothing
-/// then: the origin said nothing of the kind.
+/// A response of the client itself. A service puts it among the extensions of a response, which it replaces.
 #[derive(Clone, Debug)]
 pub struct Own {
-    /// The status.
     pub status: StatusCode,
-    /// What visitors read: which leg failed, and nothing about addresses.
+    /// For visitors: which leg failed, and nothing about addresses.
     pub sentence: &'static str,
-    /// What the user reads.
+    /// For the user's log.
     pub why: String,
 }
 
-/// What of a request's head such an answer depends on.
+/// The part of a request's head that such a response depends on.
 pub(super) struct Asker {
     accept: Option<HeaderValue>,
     id: Option<HeaderValue>,
@@ -30,13 +28,12 @@ pub(super) struct Asker {
 }
 
 impl Own {
-    /// The service has no answer.
     pub(super) fn failed(why: String) -> Self {
         let sentence = "The server behind this gateway failed.";
         Self { status: StatusCode::BAD_GATEWAY, sentence, why }
     }
 
-    /// draft-thomson-ptth-potato: no answer for names that the gateway can't show a certificate for.
+    /// draft-thomson-ptth-potato: names outside the gateway's certificate are refused.
     pub(super) fn misdirected() -> Self {
         Self {
             status: StatusCode::MISDIRECTED_REQUEST,
@@ -45,7 +42,7 @@ impl Own {
         }
     }
 
-    /// Sends it; or ends the stream without a response, where a page would end an EventSource.
+    /// Sends it, or resets the stream where a page would end an EventSource for good.
     pub(super) fn tell(&self, mut respond: SendResponse<Bytes>, asked: &Asker) {
         if asked.events && events::is_withheld(self.status) {
             return respond.send_reset(Reason::INTERNAL_ERROR);
@@ -54,7 +51,7 @@ impl Own {
         let (mut head, text) =
             page(self.status, self.sentence, asked.accept.as_ref(), id).into_parts();
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            // RFC 9110 §15.5.6: of what speaks no HTTP.
+            // RFC 9110 §15.5.6. The service speaks no HTTP.
             head.headers.insert(ALLOW, HeaderValue::from_static("CONNECT"));
         }
         match respond.send_response(Response::from_parts(head, ()), asked.is_head) {
@@ -72,7 +69,7 @@ impl Asker {
         let field = |name| head.headers.get(name).cloned();
         Self {
             accept: field(ACCEPT),
-            // A foreign gateway's visitor may have written anything there.
+            // A foreign gateway may pass on a visitor's field.
             id: field(REQUEST_ID).filter(|id| {
                 id.len() <= LONGEST_ID && id.as_bytes().iter().all(u8::is_ascii_hexdigit)
             }),

@@ -1,4 +1,4 @@
-//! Sends one response: head, body, trailers, and what outlasts them.
+//! Sends one response: head, body, trailers, and the rest of an upgraded connection.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,8 +15,8 @@ use ptth_link::headers;
 use ptth_link::pump::{Pump, PumpError};
 use tokio::task::JoinSet;
 
-/// What goes on when a response has ended: the other direction of an upgraded connection. A service puts
-/// it among its response's extensions; without it the request ends with the response.
+/// The other direction of an upgraded connection, which may outlast the response. A service puts it among the
+/// response's extensions; without it the request ends with the response.
 #[derive(Clone, Debug)]
 pub struct Onward(Arc<Mutex<JoinSet<()>>>);
 
@@ -28,7 +28,7 @@ impl Onward {
         Self(Arc::new(Mutex::new(tasks)))
     }
 
-    /// Waits for the work, moving the request's body meanwhile, unless the gateway takes that back.
+    /// Waits for the work, and moves the request's body meanwhile, unless the gateway resets it.
     async fn finish(self, inflow: &mut Inflow) {
         poll_fn(|cx| {
             let received = Pin::new(&mut *inflow).poll(cx).is_ready();
@@ -43,9 +43,8 @@ impl Onward {
     }
 }
 
-/// Sends the response, and stops taking the request once it is out: the rest would not be read (h2 then
-/// says RST_STREAM(NO_ERROR), RFC 9113 §8.1), unless the response has an [`Onward`]. `waited` is told for how long the
-/// service kept the body waiting.
+/// Sends the response. Then the rest of the request is dropped (h2 sends RST_STREAM(NO_ERROR), RFC 9113 §8.1), unless
+/// the response has an [`Onward`]. `waited` becomes the time that the service took for the body.
 pub(super) async fn reply<B>(
     respond: &mut SendResponse<Bytes>,
     response: Response<B>,
@@ -65,7 +64,7 @@ where
         return Ok(0);
     }
     let body = pin!(body);
-    // No clock here: the gateway resets what stands still, and a gateway that is gone shows by its silence.
+    // No timeout here: the gateway resets stalled streams, and keepalive notices a gateway that is gone.
     let mut pump = Pump::new(Timed::new(body), stream, None);
     let pumped = poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
@@ -85,7 +84,6 @@ where
     Ok(bytes)
 }
 
-/// Says that there is nothing to say.
 pub(super) fn done(mut respond: SendResponse<Bytes>) {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -40,9 +40,8 @@ impl AsyncWrite for Closed {
     }
 }
 
-fn answering() -> Answering<Demo> {
+fn answering() -> Answering {
     Answering {
-        service: Demo,
         journal: Journal::default(),
         announced: Announced::default(),
         budget: Budget::new(BODY_BUDGET),
@@ -66,7 +65,7 @@ async fn a_refusal_is_read_though_the_socket_is_closed_already() {
         gateway.write_all(goaway).await.unwrap();
         gateway
     };
-    let (ended, _gateway) = tokio::join!(answer(Closed(near), answering(), drain, up), say);
+    let (ended, _gateway) = tokio::join!(answer(Closed(near), Demo, answering(), drain, up), say);
     assert_eq!(ended.to_string(), "the gateway ended it: taken (\"taken\")");
     assert!(matches!(ended, Ended::Told(Why::Taken, _)));
 }
@@ -78,7 +77,7 @@ async fn a_closed_socket_that_says_nothing_ends_the_tunnel_soon() {
     let (up, _) = oneshot::channel();
     gateway.write_all(&refusal(Why::Taken, "taken")[..24 + 9]).await.unwrap();
     let begun = Instant::now();
-    let ended = answer(Closed(near), answering(), drain, up).await;
+    let ended = answer(Closed(near), Demo, answering(), drain, up).await;
     assert!(matches!(ended, Ended::Connection(engine::Ended::Socket(_))), "{ended}");
     assert_eq!(begun.elapsed().as_secs(), LAST_WORDS.as_secs());
 }

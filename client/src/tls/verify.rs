@@ -1,8 +1,8 @@
-//! Gateways that no authority vouches for: known by their pin, listed themselves, or not at all.
+//! Verification without an authority: by a pin, by the certificate itself, or none.
 //!
-//! Possession of the certificate's key is proven in any case; otherwise a pin would be worth
-//! nothing, since certificates are public.
+//! Invariant: the handshake always proves possession of the key, since certificates are public.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
@@ -13,7 +13,7 @@ use rustls::{CertificateError, OtherError};
 
 use ptth_link::crypto::{self, pin_text};
 
-/// Accepts the one certificate with this SHA-256, or any. Looks at neither its chain, its names nor its dates.
+/// Accepts the certificate with this SHA-256, or any. Ignores chain, names and dates.
 #[derive(Debug)]
 pub(super) struct Shortcut(pub(super) Option<[u8; 32]>);
 
@@ -33,14 +33,15 @@ impl ServerCertVerifier for Shortcut {
         if crypto::same(&seen, &wanted) {
             return Ok(ServerCertVerified::assertion());
         }
-        let mismatch = OtherError(Arc::new(PinMismatch { seen, wanted }));
-        Err(CertificateError::Other(mismatch).into())
+        let (seen, wanted) = (pin_text(&seen), pin_text(&wanted));
+        let why = format!("the gateway's certificate has the pin {seen}, not {wanted}");
+        Err(CertificateError::Other(OtherError(Arc::new(io::Error::other(why)))).into())
     }
 
     ptth_link::verify_signatures!();
 }
 
-/// Known by the certificates in a file: authorities, or the gateway's own.
+/// Accepts the certificates of a file: authorities, or the gateway's own.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) authorities: Arc<WebPkiServerVerifier>,
@@ -60,8 +61,7 @@ impl ServerCertVerifier for Listed {
             self.authorities.verify_server_cert(end_entity, intermediates, name, ocsp, now);
         match verified {
             // `openssl req -x509` marks its certificates as authorities, and webpki accepts no authority as a
-            // server. rustls has no name for that error (it has one for dates, which are checked before). A file
-            // with this very certificate means the server that shows it.
+            // server. rustls has no variant for that error (dates are checked before, and have one).
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.listed.iter().any(|listed| listed == end_entity) =>
             {
@@ -73,13 +73,4 @@ impl ServerCertVerifier for Listed {
     }
 
     ptth_link::verify_signatures!();
-}
-
-/// The gateway showed another certificate than the pin's. It sits in the
-/// [`CertificateError::Other`] of the handshake's error.
-#[derive(Debug, thiserror::Error)]
-#[error("the gateway's certificate has the pin {}, not {}", pin_text(.seen), pin_text(.wanted))]
-pub(super) struct PinMismatch {
-    pub(super) seen: [u8; 32],
-    wanted: [u8; 32],
 }

@@ -1,4 +1,4 @@
-//! What to do about a tunnel that is no more, or never was.
+//! What to do after a failed dial, or after the end of a tunnel.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl<N, S> Slot<N, S> {
         let loss = match err.verdict() {
             _ if err.is_taken() && standby => return Ok(self.stand_by()),
             Verdict::Final => return Err(self.refused(err)),
-            // A client that was right once may be behind a captive portal now.
+            // After a success, the client may be behind a captive portal.
             Verdict::FinalAtFirst if !self.up_before => {
                 let denied = matches!(err, DialError::Denied(_));
                 return Err(if denied { self.refused(err) } else { Stopped::Unknown(err) });
@@ -34,7 +34,7 @@ impl<N, S> Slot<N, S> {
         Ok(loss)
     }
 
-    /// What to do about a tunnel that is no more, or, without `live`, never came up.
+    /// What to do after the end of a tunnel. Without `live`, it never came up.
     pub(super) fn lost(&mut self, ended: Ended, live: Option<&Live>) -> Result<Loss, Stopped> {
         let ups = self.process.ups.load(Ordering::Relaxed);
         match ended {
@@ -47,8 +47,8 @@ impl<N, S> Slot<N, S> {
             Ended::Told(Why::Replaced, _) if live.is_none_or(|live| live.up == ups) => {
                 return Err(Stopped::Replaced);
             }
-            // A tunnel of this process came up after this one. If it wasn't what replaced it, it is replaced
-            // itself, and its own end stops the process; dialling before would take the place back.
+            // A tunnel of this process came up later. Either that tunnel replaced this one, or another backend replaces
+            // it, too, and its end stops the process; dialling before would replace the other backend.
             Ended::Told(Why::Replaced, _) => {
                 info!("tunnel: {} {ended}", self.label);
                 return Ok(Loss::Displaced);
@@ -61,7 +61,6 @@ impl<N, S> Slot<N, S> {
         Ok(Loss::Lost(live.map_or(Duration::ZERO, |live| live.since.elapsed())))
     }
 
-    /// Another backend has the place, and this one has it next.
     fn stand_by(&self) -> Loss {
         let what = "another backend is there";
         if self.complaints.is_due(what) {
@@ -70,7 +69,7 @@ impl<N, S> Slot<N, S> {
         Loss::Taken
     }
 
-    /// To a key that the user knows nothing of, the gateway's words about it would mean nothing.
+    /// Without a token, the gateway's text about a key would confuse the user: that key is a stand-in.
     fn refused(&self, err: DialError) -> Stopped {
         let key = self.process.shared.config.token.as_ref().map(Token::public);
         match err {

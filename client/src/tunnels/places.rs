@@ -1,58 +1,53 @@
-//! Where the tunnels go: to the gateway, or, with `--all-addresses`, to each address of its name. Addresses come and
-//! go, and their tunnels with them.
+//! The addresses of the tunnels: the gateway's name, or, with `--all-addresses`, each address of the name. Tunnels are
+//! added and removed with the addresses.
 //!
-//! A gateway on several machines shares no state: a backend that is to be found through each of them has
-//! tunnels to each of them.
+//! The machines of a gateway share no state, so a backend needs tunnels to each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http_body::Body as HttpBody;
 use log::{info, warn};
-use ptth_link::body::Body;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use tokio::select;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
-use tower_service::Service;
 
 use crate::complaints::Complaints;
 use crate::config::Gateway;
 use crate::dial::{Dialer, Network};
 use crate::retry::{Backoff, Loss};
+use crate::serve::Answers;
 use crate::tls;
 
 use super::{Process, Slot, Stopped, random};
 
-/// The tunnels of one service, or some of them, to all places of its gateway.
+/// The tunnels of one service on one core, to all places of its gateway.
 struct Places<N, S> {
     process: Process,
-    /// Of these slots there is one at each place.
+    /// Each place has one tunnel for each of these.
     slots: Vec<usize>,
     network: N,
     service: S,
     held: BTreeMap<Gateway, Place>,
-    /// Those whose gateway refused, and until when it isn't asked again.
+    /// The addresses whose gateway refused, until when they are left out.
     shunned: BTreeMap<Gateway, Instant>,
-    /// How the tunnels of a place ended, with its address and number.
+    /// The results, with address and number of the place.
     tunnels: JoinSet<(Gateway, usize, Result<(), Stopped>)>,
-    /// Told of each dial that fails.
+    /// Notified of each failed dial.
     failures: Arc<Notify>,
 }
 
 struct Place {
-    /// Small, and no other's: the slots are numbered by it.
+    /// The smallest free number; slots are numbered by it.
     number: usize,
-    /// When it was last among those found.
+    /// The time of the last look-up that found it.
     seen: Instant,
-    /// Dropping it lets the tunnels go, in order.
+    /// Dropping it drains the tunnels.
     #[allow(dead_code, reason = "held for its drop")]
     trigger: Trigger,
 }
@@ -62,26 +57,14 @@ impl Process {
     ///
     /// # Errors
     /// [`Stopped`], once all gateways refused, or can't be trusted.
-    pub async fn hold<N, S, B>(
+    pub async fn hold(
         &self,
         slots: impl Iterator<Item = usize>,
-        network: N,
-        service: S,
-        shutdown: Shutdown,
-    ) -> Result<(), Stopped>
-    where
-        N: Network,
-        S: Service<
-                Request<Body>,
-                Response = http::Response<B>,
-                Error: Display + Send,
-                Future: Send,
-            > + Clone
-            + Send
-            + 'static,
-        B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
-    {
-        let places = Places {
+        network: impl Network,
+        service: impl Answers,
+        mut shutdown: Shutdown,
+    ) -> Result<(), Stopped> {
+        let mut places = Places {
             process: self.clone(),
             slots: slots.collect(),
             network,
@@ -91,28 +74,26 @@ impl Process {
             tunnels: JoinSet::new(),
             failures: Arc::default(),
         };
-        places.hold(shutdown).await
+        select! {
+            biased;
+            () = shutdown.reached(Phase::Draining) => {}
+            stopped = places.watch() => {
+                stopped?;
+            }
+        }
+        places.held.clear();
+        while places.tunnels.join_next().await.is_some() {}
+        Ok(())
     }
 }
 
-impl<N, S, B> Places<N, S>
-where
-    N: Network,
-    S: Service<Request<Body>, Response = http::Response<B>, Error: Display + Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: HttpBody<Data = Bytes, Error: Display + Send> + Send + 'static,
-{
-    async fn hold(mut self, mut stop: Shutdown) -> Result<(), Stopped> {
+impl<N: Network, S: Answers> Places<N, S> {
+    /// Follows the addresses, until all gateways refused.
+    async fn watch(&mut self) -> Result<Infallible, Stopped> {
         let mut backoff = Backoff::default();
-        while !stop.is(Phase::Draining) {
+        loop {
             let looked = Instant::now();
-            let found = select! {
-                found = self.look() => found,
-                () = stop.reached(Phase::Draining) => break,
-            };
-            let again = match found {
+            let again = match self.look().await {
                 Ok(found) => {
                     backoff = Backoff::default();
                     self.follow(&found)?;
@@ -127,29 +108,25 @@ where
                 }
             };
             let mut at = again;
-            while Instant::now() < at && !stop.is(Phase::Draining) {
+            while Instant::now() < at {
                 select! {
                     () = sleep_until(at) => {}
-                    // Perhaps the gateway has moved; but each of many tunnels says so, again and again.
+                    // The gateway may have moved; but each of many tunnels notifies often.
                     () = self.failures.notified() => at = again.min(looked + FEWEST),
                     Some(done) = self.tunnels.join_next() => match done {
                         Ok((_, _, Ok(()))) => {}
                         Ok((address, number, Err(why))) => self.ended(address, number, why)?,
                         Err(err) => warn!("tunnel: its task ended: {err}"),
                     },
-                    () = stop.reached(Phase::Draining) => {}
                 }
             }
         }
-        self.held.clear();
-        while self.tunnels.join_next().await.is_some() {}
-        Ok(())
     }
 
     async fn look(&self) -> io::Result<BTreeSet<Gateway>> {
         let config = &self.process.shared.config;
         if !config.all_addresses {
-            // Its name is looked up anew by each dial.
+            // Each dial looks up the name.
             return Ok([config.gateway.clone()].into());
         }
         let looking = self.network.addresses(&config.gateway);
@@ -158,12 +135,12 @@ where
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
         let gateway = |it: SocketAddr| Gateway { host: it.ip().to_string(), port: it.port() };
-        // The same ones each time, whatever order they come in.
+        // Sorted, so that the same ones are taken each time.
         let found = found.into_iter().collect::<BTreeSet<_>>().into_iter().take(MOST);
         Ok(found.map(gateway).collect())
     }
 
-    /// Lets go of addresses that are gone, and begins with those that are new.
+    /// Removes the places that are gone, and adds the new ones.
     fn follow(&mut self, found: &BTreeSet<Gateway>) -> Result<(), Stopped> {
         let now = Instant::now();
         self.held.retain(|address, place| {
@@ -181,7 +158,7 @@ where
             if self.held.contains_key(address) || self.shunned.contains_key(address) {
                 continue;
             }
-            // The smallest that is free. If the same gateway had it before, it replaces those tunnels.
+            // If the same gateway had this number before, the new tunnels replace the old ones there.
             let taken: BTreeSet<_> = self.held.values().map(|place| place.number).collect();
             let number = (0..).find(|number| !taken.contains(number)).unwrap_or_default();
             let (trigger, shutdown) = channel();
@@ -218,9 +195,9 @@ where
         })
     }
 
-    /// A gateway that refuses is left alone for a while, if there are others; else that is final.
+    /// If there are other places, an address that refuses is left out for a while; else the refusal is final.
     fn ended(&mut self, address: Gateway, number: usize, why: Stopped) -> Result<(), Stopped> {
-        // Of several tunnels the first that ends counts, and none of an earlier place at the address.
+        // Only the first result of a place counts.
         if self.held.get(&address).is_none_or(|place| place.number != number) {
             return Ok(());
         }
@@ -235,11 +212,11 @@ where
 }
 
 const LOOK: Duration = Duration::from_secs(30);
-/// An address is let go when it wasn't found for so long: visitors know it for a while longer, and some
-/// name servers tell a few of many addresses at a time.
+/// An address is removed when it wasn't found for so long: visitors cache it, and some name servers answer with a few
+/// of many addresses.
 const GONE: Duration = Duration::from_secs(60);
-/// How often at most, though dials fail.
+/// The shortest interval of look-ups, however many dials fail.
 const FEWEST: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More machines than any gateway has; a name server shouldn't make us dial thousands.
+/// More than a gateway has; a name server must not make the client dial thousands.
 const MOST: usize = 16;

@@ -11,20 +11,20 @@ use ptth_link::body::Body;
 use ptth_link::h1::{Framing, Outgoing, write_request};
 use tokio::io::AsyncWrite;
 
-use super::H1Error;
+use super::super::OriginError;
 
-/// What of a request is still to be sent.
+/// The rest of a request.
 #[derive(Debug, Default)]
 pub(in crate::origin) struct Sending {
     out: Outgoing,
     body: Option<Body>,
-    /// The whole head, as long as it may be sent again: the method is idempotent (RFC 9110 §9.2.2), there is no
-    /// body, and nothing of a response came.
+    /// The whole head while it may be sent again: an idempotent method (RFC 9110 §9.2.2), no body, and no byte of a
+    /// response.
     whole: Bytes,
 }
 
 impl Sending {
-    /// A request with this body. Of the fields, those that frame it and `Host` don't count.
+    /// Ignores the fields that frame the body, and `Host`.
     pub(in crate::origin) fn new(
         method: &Method,
         target: &str,
@@ -47,16 +47,11 @@ impl Sending {
         Self { out, body, whole }
     }
 
-    /// Something of a response came: the request isn't sent again.
-    pub(super) fn forget(&mut self) {
-        self.whole = Bytes::new();
-    }
-
     pub(super) fn stop(&mut self) {
         *self = Self { whole: std::mem::take(&mut self.whole), ..Self::default() };
     }
 
-    /// As it was, if the origin surely saw nothing of it, or it may be sent again since it is `unanswered`.
+    /// The request as it was, if it is untouched, or if it is `unanswered` and may be repeated.
     pub(super) fn again(self, unanswered: bool) -> Option<Self> {
         if self.whole.is_empty() || !unanswered {
             return self.is_untouched().then_some(self);
@@ -66,7 +61,7 @@ impl Sending {
         Some(Self { out, ..Self::default() })
     }
 
-    /// Whether the origin surely saw nothing of it.
+    /// Whether no byte was written.
     pub(super) fn is_untouched(&self) -> bool {
         self.out.untouched().is_some()
     }
@@ -75,13 +70,13 @@ impl Sending {
         self.body.is_none() && self.out.is_flushed()
     }
 
-    /// Writes as much as there is and `io` takes. Ready when it is over. Fails with [`H1Error::Io`],
-    /// [`H1Error::Request`] or [`H1Error::Length`].
+    /// Ready when all is written. Fails with
+    /// [`OriginError::Broken`], [`OriginError::Body`] or [`OriginError::Length`].
     pub(super) fn poll(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), H1Error>> {
+    ) -> Poll<Result<(), OriginError>> {
         loop {
             self.gather(cx)?;
             if self.out.waiting() > 0 {
@@ -93,8 +88,8 @@ impl Sending {
         }
     }
 
-    /// Takes of the body what is there, as far as there is room.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), H1Error> {
+    /// Takes from the body while there is room.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), OriginError> {
         while let Some(body) = &mut self.body
             && self.out.waiting() < BATCH
         {
@@ -102,7 +97,7 @@ impl Sending {
             let frame = frame.transpose()?;
             let trailers = match frame.map(Frame::into_data) {
                 Some(Ok(data)) => {
-                    self.out.data(data).map_err(|_| H1Error::Length)?;
+                    self.out.data(data).map_err(|_| OriginError::Length)?;
                     if self.out.is_whole() {
                         self.body = None;
                     }
@@ -111,12 +106,12 @@ impl Sending {
                 Some(Err(frame)) => frame.into_trailers().ok(),
                 None => None,
             };
-            self.out.end(trailers.as_ref()).map_err(|_| H1Error::Length)?;
+            self.out.end(trailers.as_ref()).map_err(|_| OriginError::Length)?;
             self.body = None;
         }
         Ok(())
     }
 }
 
-/// Bytes that one write takes at most; bodies come in pieces of 16 KiB.
+/// Bytes of one write; bodies come in pieces of 16 KiB.
 const BATCH: usize = 64 * 1024;

@@ -104,7 +104,7 @@ fn a_flood_of_informational_responses_ends_the_exchange() {
     let cx = &mut Context::from_waker(Waker::noop());
     let mut connection = asking(Flood::new("", "HTTP/1.1 103 Early Hints\r\n\r\n"), get());
     let polled = connection.poll_head(cx, &Method::GET, None);
-    assert!(matches!(polled, Poll::Ready(Err(H1Error::Malformed(_)))), "{polled:?}");
+    assert!(matches!(polled, Poll::Ready(Err(OriginError::Malformed(_)))), "{polled:?}");
     assert_eq!(connection.informational, INFORMATIONAL_RESPONSES + 1);
 }
 
@@ -155,7 +155,7 @@ fn a_request_that_was_written_in_part_may_be_sent_again_if_it_is_idempotent() {
         let (request, whole) = (of(&method), of(&method));
         let mut connection = asking(Flood { room: 10, left: 0, ..Flood::new("", "x") }, request);
         let polled = connection.poll_head(cx, &Method::GET, None);
-        assert!(matches!(polled, Poll::Ready(Err(H1Error::Io(_)))), "{polled:?}");
+        assert!(matches!(polled, Poll::Ready(Err(OriginError::Broken(_)))), "{polled:?}");
         let again = connection.again().map(|again| format!("{again:?}"));
         assert_eq!(again.is_some(), idempotent);
         if let Some(again) = again {

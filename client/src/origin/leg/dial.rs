@@ -1,4 +1,4 @@
-//! The way to an origin: TCP, TLS or a Unix socket, and how what answers there is known.
+//! Connects to an origin: by TCP, TLS or a Unix socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,14 +20,14 @@ use super::super::h1::{self, Io};
 #[derive(Debug)]
 pub(in crate::origin) struct Whereabouts {
     pub(in crate::origin) address: OriginAddress,
-    /// Of an https:// origin: TLS with this machine, and with any other.
+    /// For an https:// origin: TLS on loopback, and TLS with other machines.
     tls: Option<[Arc<ClientConfig>; 2]>,
-    /// The name that its certificate must have, if it isn't the address's own.
+    /// The name for the verification, in place of the address's own.
     name: Option<ServerName<'static>>,
 }
 
 impl Whereabouts {
-    /// Blocks, for the certificates of an `https://` address.
+    /// Reads certificates for an `https://` address, so it blocks.
     pub(in crate::origin) fn new(
         address: OriginAddress,
         options: &OriginOptions,
@@ -35,7 +35,7 @@ impl Whereabouts {
         let secure = matches!(address, OriginAddress::Https { .. });
         let known = || -> Result<_, TlsError> {
             let far = tls::origin(&options.ca.clone().map_or(Trust::System, Trust::Ca))?;
-            // Nothing stands between a machine and itself, and a development server signs for itself.
+            // Loopback can't be intercepted, and development servers have self-signed certificates.
             let near = match (&options.ca, &options.name) {
                 (None, None) => tls::origin(&Trust::Insecure)?,
                 _ => far.clone(),
@@ -46,7 +46,7 @@ impl Whereabouts {
         Ok(Self { address, tls, name: options.name.clone() })
     }
 
-    /// Whether what is asked without TLS speaks it.
+    /// Whether an http:// origin speaks TLS.
     pub(in crate::origin) async fn speaks_tls(&self) -> bool {
         let (OriginAddress::Http { host, port }, Ok(tls)) =
             (&self.address, tls::origin(&Trust::Insecure))
@@ -87,7 +87,6 @@ impl Whereabouts {
     }
 }
 
-/// Why there is no connection, by what the user can do about it.
 fn unreachable(err: io::Error) -> OriginError {
     use rustls::Error;
     match err.get_ref().and_then(|why| why.downcast_ref::<Error>()) {
@@ -100,7 +99,7 @@ fn unreachable(err: io::Error) -> OriginError {
     }
 }
 
-/// Connects to `host`, as one of `crowd`: of many, both kernels keep little ahead.
+/// Connects as one of `crowd` connections. Many have small kernel buffers at both ends.
 pub(in crate::origin) async fn tcp(host: &str, port: u16, crowd: usize) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = if host == "localhost" {
         // RFC 6761 §6.3; an image from scratch has no /etc/hosts to say it.
@@ -129,7 +128,7 @@ async fn connect(address: SocketAddr, crowd: usize) -> io::Result<TcpStream> {
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     if crowd > FEW {
-        // Before the connection is made, which is when the window's scale is agreed on.
+        // Before the handshake, which fixes the window scale.
         socket.set_recv_buffer_size(if crowd > MANY { SMALL_BUFFER } else { RECEIVE_BUFFER })?;
         #[cfg(target_os = "linux")]
         socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
@@ -137,18 +136,16 @@ async fn connect(address: SocketAddr, crowd: usize) -> io::Result<TcpStream> {
     socket.connect(address).await
 }
 
-/// Connections whose receive buffers the kernel may grow as it likes, which saves a sixth of the CPU time of
-/// a download that is alone. Each grows to megabytes, and a thousand whose visitors stopped reading would use
-/// up the memory that TCP has on the machine.
+/// Up to so many connections, the kernel may grow the receive buffers, which saves a sixth of the CPU time of a single
+/// download. Each grows to megabytes: a thousand downloads that stall would use up the machine's memory for TCP.
 const FEW: usize = 16;
-/// From here on a buffer is as small as can be.
+/// Above it a buffer is as small as possible.
 pub(in crate::origin) const MANY: usize = 64;
-/// What the kernel may receive ahead on one of many; it counts twice that. More of it saves little: a download
-/// costs 7 % less with 256 KiB.
+/// The kernel doubles the value. With 256 KiB a download costs 7 % less.
 const RECEIVE_BUFFER: u32 = 128 * 1024;
 const SMALL_BUFFER: u32 = 16 * 1024;
-/// As on Ethernet. The origin's kernel keeps ten segments and more for each connection, and on loopback one of them
-/// has 64 KiB: 2,000 downloads that are not read had it keep 2 GB, all that TCP has on a machine of 16 GiB.
+/// As on Ethernet. The origin's kernel buffers ten segments or more a connection, of 64 KiB each on loopback: 2,000
+/// stalled downloads took 2 GB, all the memory for TCP of a machine with 16 GiB.
 #[cfg(target_os = "linux")]
 const SEGMENT: u32 = 1460;
 pub(in crate::origin) const CONNECT: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Connections at rest. The one used last is used next, so that the others grow old and go.
+//! Idle connections. The last one used is the next one used, so that the others expire.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep};
 
 use super::super::h1::Connection;
 
-/// The connections of one origin that are at rest.
 #[derive(Debug, Default)]
 pub(super) struct Idle(Mutex<All>);
 
@@ -24,49 +23,42 @@ struct Resting {
 #[derive(Debug, Default)]
 struct All {
     connections: Vec<Resting>,
-    /// Closes the ones that are too old, while there are any.
+    /// Closes expired connections, while there are idle ones.
     reaper: JoinSet<()>,
     reaping: bool,
 }
 
 impl Idle {
-    /// The connection that was put last, if it is surely alive.
+    /// The newest connection that is alive.
     pub(super) fn take(&self) -> Option<Box<Connection>> {
         loop {
             let Resting { mut connection, since, until } = self.lock().connections.pop()?;
             let now = Instant::now();
-            // One that was at work a moment ago wasn't closed for its rest.
+            // A connection that was busy a moment ago can't have expired at the origin.
             if until > now && connection.is_alive(now.duration_since(since) > MOMENT) {
                 return Some(connection);
             }
         }
     }
 
-    /// Keeps a connection for so long, if there is room.
     pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>, keep: Duration) {
-        let mut resting = self.lock();
-        if resting.connections.len() < *MOST && resting.reap(self) {
-            let since = Instant::now();
-            resting.connections.push(Resting { connection, since, until: since + keep });
+        let mut all = self.lock();
+        if all.connections.len() >= *MOST {
+            return;
         }
+        if !all.reaping {
+            // At the end of the process there is no runtime any more.
+            let Ok(runtime) = Handle::try_current() else { return };
+            while all.reaper.try_join_next().is_some() {}
+            all.reaper.spawn_on(reap(Arc::downgrade(self)), &runtime);
+            all.reaping = true;
+        }
+        let since = Instant::now();
+        all.connections.push(Resting { connection, since, until: since + keep });
     }
 
     fn lock(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl All {
-    /// Sees to it that old connections go. False where there is no runtime any more.
-    fn reap(&mut self, all: &Arc<Idle>) -> bool {
-        if self.reaping {
-            return true;
-        }
-        let Ok(runtime) = Handle::try_current() else { return false };
-        while self.reaper.try_join_next().is_some() {}
-        self.reaper.spawn_on(reap(Arc::downgrade(all)), &runtime);
-        self.reaping = true;
-        true
     }
 }
 
@@ -84,11 +76,10 @@ async fn reap(all: Weak<Idle>) {
     }
 }
 
-/// Idle connections kept. There are never more than were busy a few seconds ago, and the next requests would dial
-/// again for each that is closed. But several origins share the descriptors.
+/// The limit of idle connections; several origins share the descriptors.
 pub(super) static MOST: LazyLock<usize> = LazyLock::new(|| (descriptors::limit() / 4).max(256));
-/// A look at a connection costs as much as a tenth of a request; under load few rest for longer. Bytes that come
-/// unasked so soon after a response are seen only if the runtime has heard of them.
+/// A peek costs a tenth of a request, and under load few connections are idle for longer. Unsolicited bytes that come
+/// sooner are seen only if the runtime has heard of them.
 const MOMENT: Duration = Duration::from_millis(10);
-/// For so long an origin that closes idle connections waits for us to close ours, at most.
+/// An origin that closed an idle connection waits at most so long for this end to close.
 const ROUND: Duration = Duration::from_secs(2);
