@@ -1,13 +1,10 @@
 //! Values that are written as a text or as a number: by a flag, by a variable, and in the file.
 
-use std::fmt;
-use std::marker::PhantomData;
-use std::ops::Range;
 use std::time::Duration;
 
 use log::LevelFilter;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
-use toml::Spanned;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 /// A value that is written as a text or as a number.
 pub trait Scalar: Sized {
@@ -144,80 +141,27 @@ pub fn split(list: &str) -> Vec<String> {
     parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// A scalar in a schema of the file.
+/// A scalar where serde reads a table.
 #[derive(Clone, Debug)]
 pub struct As<T>(pub T);
 
 impl<'de, T: Scalar> Deserialize<'de> for As<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut one = deserializer.deserialize_any(Scalars { many: false, of: PhantomData })?;
-        let (_, value) = one.pop().ok_or_else(|| D::Error::custom("is empty"))?;
-        Ok(Self(value))
-    }
-}
-
-/// An array of scalars in a schema of the file; one alone needs no brackets.
-#[derive(Clone, Debug)]
-pub struct List<T> {
-    pub items: Vec<(Range<usize>, T)>,
-    pub span: Range<usize>,
-}
-
-impl<'de, T: Scalar> Deserialize<'de> for List<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<T>(Vec<(Option<Range<usize>>, T)>);
-        impl<'de, T: Scalar> Deserialize<'de> for Items<T> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(Scalars { many: true, of: PhantomData }).map(Self)
-            }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            Whole(i64),
+            Fraction(f64),
         }
-        let whole = Spanned::<Items<T>>::deserialize(deserializer)?;
-        let span = whole.span();
-        let items = whole.into_inner().0.into_iter();
-        let items = items.map(|(at, item)| (at.unwrap_or_else(|| span.clone()), item)).collect();
-        Ok(Self { items, span })
-    }
-}
-
-/// Reads a scalar, or many. One that stands alone doesn't know its place.
-struct Scalars<T> {
-    many: bool,
-    of: PhantomData<T>,
-}
-
-impl<'de, T: Scalar> Visitor<'de> for Scalars<T> {
-    type Value = Vec<(Option<Range<usize>>, T)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let many = if self.many { ", or an array of such" } else { "" };
-        write!(f, "{}{many}", T::WANTED)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(vec![(None, T::parse(text).map_err(E::custom)?)])
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-        self.visit_str(&number.to_string())
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
-        self.visit_str(&number.to_string())
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
-        self.visit_str(&number.to_string())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        if !self.many {
-            return Err(A::Error::invalid_type(Unexpected::Seq, &self));
-        }
-        let mut values = Vec::new();
-        while let Some(item) = items.next_element::<Spanned<As<T>>>()? {
-            values.push((Some(item.span()), item.into_inner().0));
-        }
-        Ok(values)
+        // Serde's own message would not say what is wanted.
+        let wrong = |_| Error::custom(format!("this has the wrong type, expected {}", T::WANTED));
+        let text = match Written::deserialize(deserializer).map_err(wrong)? {
+            Written::Text(text) => text,
+            Written::Whole(number) => number.to_string(),
+            Written::Fraction(number) => number.to_string(),
+        };
+        T::parse(&text).map(Self).map_err(Error::custom)
     }
 }
 

@@ -118,7 +118,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("[[route.allow]]\nbasic = { user = 'a', pass = 'b' }", "2:23", &["pass"]),
         // Names.
         ("[names]\nbearer_file = 'secret'", "1:1", &["`[names]` needs `domain`"]),
-        ("[names]\ndomain = 'a.b'", "1:1", &["nobody could ever have a name"]),
+        ("[names]\ndomain = 'a.b'", "1:1", &["no backend could ever have a name"]),
         ("[names]\ndomain = '*.a.b'\nbearer_file = 'secret'", "2:10", &["without `*`"]),
         ("[names]\ndomain = 'http://a.b'", "2:10", &["is a URL"]),
         ("[names]\ndomain = 'a.b'\npath_hosts = ['*']", "3:15", &["without `*`"]),
