@@ -22,7 +22,7 @@ use ptth_link::token::Token;
 pub(crate) use address::host_and_port;
 pub use address::{Gateway, HostHeader, OriginAddress, OriginOptions};
 pub use args::Args;
-pub use authorization::{Authorization, Value, ValueError};
+pub use authorization::{Authorization, Value};
 pub use proxies::Proxies;
 pub(crate) use proxies::{Kind, Proxy};
 pub use ptth_link::settings::ConfigError;

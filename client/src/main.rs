@@ -35,7 +35,7 @@ use tokio::time::{sleep, timeout};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = match cli::start("2ptth-client", Args::parse) {
+    let args = match cli::start::<Args>("2ptth-client") {
         Ok(args) => args,
         Err(code) => return code,
     };

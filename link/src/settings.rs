@@ -21,7 +21,7 @@ use std::path::PathBuf;
 pub use file::{Fields, File, Table, Value};
 pub use mistake::{ConfigError, Mistake, Mistakes, Place};
 pub use token::{TokenSource, read_token_file};
-pub use value::{As, Prefix, Scalar, Timeout, Whole, split};
+pub use value::{As, Prefix, Scalar, Timeout, split};
 
 /// Where variables are looked up: [`std::env::var_os`], or a table in a test.
 pub type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;

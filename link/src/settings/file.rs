@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Given, Kind, Mark, Mistake, Mistakes, Place, Scalar, Setting};
-use crate::crypto;
+use crate::{crypto, files};
 
 /// A value of the file and its place.
 pub type Value<'a> = Spanned<DeValue<'a>>;
@@ -35,12 +34,7 @@ pub type Table = BTreeMap<&'static str, Given>;
 impl File {
     /// Blocks.
     pub fn read(path: &Path) -> Result<Self, Mistake> {
-        let bytes = fs::read(path).map_err(|err| {
-            Mistake::new(format!(
-                "the configuration file {} can't be read ({err}); check its path and that this user may read it",
-                path.display()
-            ))
-        })?;
+        let bytes = files::read("the configuration file", path).map_err(Mistake::new)?;
         let digest = crypto::sha256(&bytes);
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
         let of = |text: &str| Self { path: path.into(), text: text.to_owned(), digest };

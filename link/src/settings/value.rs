@@ -89,15 +89,12 @@ impl Scalar for Timeout {
     }
 }
 
-/// A whole number from 1.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Whole(pub usize);
-
-impl Scalar for Whole {
+/// No setting counts from 0.
+impl Scalar for usize {
     const WANTED: &'static str = "a number from 1";
 
     fn read(text: &str) -> Result<Self, Option<String>> {
-        text.parse().ok().filter(|number| *number > 0).map(Self).ok_or(None)
+        text.parse().ok().filter(|number| *number > 0).ok_or(None)
     }
 }
 
@@ -200,9 +197,9 @@ mod tests {
 
     #[test]
     fn numbers_begin_at_one() {
-        assert_eq!(Whole::read("7"), Ok(Whole(7)));
+        assert_eq!(<usize as Scalar>::read("7"), Ok(7));
         for text in ["0", "-1", "1.5", "x", ""] {
-            assert_eq!(Whole::read(text), Err(None), "{text}");
+            assert_eq!(<usize as Scalar>::read(text), Err(None), "{text}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use ptth_link::settings::{Fields, Prefix, Scalar};
 
 use super::route::{NameGrant, Names};
-use super::routes::{NOBODY, Read, backends, credential};
+use super::routes::{NO_BACKEND, Read, backends, credential};
 use crate::auth::{Files, KINDS};
 use crate::router::{self, HostPattern};
 
@@ -70,7 +70,7 @@ fn grant(
     // `*`: any, but for those that other grants list.
     let listed = listed.filter(|(_, list)| !matches!(&**list, [(_, all)] if all == "*"));
     if let Some((at, _)) = listed.as_ref().filter(|(_, list)| list.is_empty()) {
-        fields.wrong(*at, format!("`names` is empty, {NOBODY}"));
+        fields.wrong(*at, format!("`names` is empty, {NO_BACKEND}"));
     }
     let labels = listed.map(|(_, list)| {
         let labels =

@@ -12,7 +12,7 @@ use toml::de::{DeValue, ValueDeserializer};
 
 use ptth_client::config::OriginAddress;
 use ptth_link::settings::{
-    self, Env, Fields, File, Mistake, Mistakes, Prefix, Table, Value, Whole, split,
+    self, Env, Fields, File, Mistake, Mistakes, Prefix, Table, Value, split,
 };
 use ptth_link::token;
 
@@ -134,7 +134,7 @@ fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> 
     }
     if let Some((at, values)) = fields.values("allow") {
         if values.is_empty() {
-            fields.wrong(at, format!("`allow` is empty, {NOBODY}"));
+            fields.wrong(at, format!("`allow` is empty, {NO_BACKEND}"));
         }
         let read = values.into_iter().filter_map(|it| credential(&fields, files, it));
         route.allow = Some(read.collect());
@@ -152,7 +152,7 @@ pub(super) fn backends(fields: &mut Fields<'_>, files: &mut Files, route: &mut R
     if let (None, Some((at, _))) = (hold, requests) {
         fields.wrong(at, "`hold_requests` needs `hold`");
     }
-    let requests = requests.map_or(HOLD_REQUESTS, |(_, Whole(number))| number);
+    let requests = requests.map_or(HOLD_REQUESTS, |(_, number)| number);
     // "0s" switches it off for a while.
     let hold = hold.filter(|(_, time)| !time.is_zero());
     route.hold = hold.map(|(_, time)| Hold { time, requests });
@@ -268,4 +268,4 @@ fn unquoted(message: &str) -> String {
 }
 
 /// What an empty list of credentials means.
-pub(super) const NOBODY: &str = "so nobody could ever serve this; leave it out to admit whom the gateway admits, or name a credential";
+pub(super) const NO_BACKEND: &str = "so no backend could ever serve this; leave it out to admit the backends that the gateway admits, or name a credential";

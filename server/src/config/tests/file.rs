@@ -323,8 +323,8 @@ fn what_is_hardly_meant_is_a_warning() {
         (two.clone(), &[]),
         (format!("open = true\n{two}"), &["the route \"a\" has no `allow`"]),
         (format!("token_file = 'keys'\n{two}"), &[]),
-        (format!("token_file = 'keys'\n[[route]]\n{ALLOW}"), &["admit nobody"]),
-        (format!("open = true\n[[route]]\n{ALLOW}"), &["admit nobody"]),
+        (format!("token_file = 'keys'\n[[route]]\n{ALLOW}"), &["admit no backend"]),
+        (format!("open = true\n[[route]]\n{ALLOW}"), &["admit no backend"]),
         (format!("[[route]]\n{ALLOW}"), &[]),
     ];
     for (text, expected) in rows {
