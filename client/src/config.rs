@@ -22,7 +22,7 @@ use ptth_link::token::Token;
 pub(crate) use address::host_and_port;
 pub use address::{Gateway, HostHeader, OriginAddress, OriginOptions};
 pub use args::Args;
-pub use authorization::{Authorization, Value, ValueError};
+pub use authorization::{Authorization, Value};
 pub use proxies::Proxies;
 pub(crate) use proxies::{Kind, Proxy};
 pub use ptth_link::settings::ConfigError;
@@ -215,17 +215,13 @@ impl Tables {
     fn read(file: &File, mistakes: &Mistakes) -> Self {
         let mut read = Self::default();
         let Some(mut document) = file.parse(mistakes) else { return read };
-        let services = file.tables(&mut document, "service", mistakes);
-        read.top = file.settings(&mut document, Args::SETTINGS, mistakes);
-        file.unknown(document, "the file", Args::SETTINGS, mistakes);
-        for mut table in services.map(|(_, tables)| tables).unwrap_or_default() {
-            let place = file.place(table.span().start);
-            if !table.get_ref().is_table() {
-                mistakes.add(Mistake::new("`service` takes a table").at(place));
-                continue;
-            }
-            let found = file.settings(&mut table, Args::SETTINGS, mistakes);
-            file.unknown(table, "[[service]]", Args::SETTINGS, mistakes);
+        let services = document.tables("service", "[[service]]");
+        read.top = document.settings(Args::SETTINGS);
+        document.end(Args::SETTINGS);
+        for mut table in services {
+            let place = table.place(table.at);
+            let found = table.settings(Args::SETTINGS);
+            table.end(Args::SETTINGS);
             let mut global = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Global));
             if let Some(given) = global.find_map(|setting| found.get(setting.name)) {
                 mistakes.add(given.wrong("holds for all services; move it up"));

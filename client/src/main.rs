@@ -35,7 +35,7 @@ use tokio::time::timeout;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = match cli::start(PROGRAM, Args::parse) {
+    let args = match cli::start::<Args>(PROGRAM) {
         Ok(args) => args,
         Err(code) => return code,
     };

@@ -30,15 +30,12 @@ pub fn parse<A: FromArgs + ArgsInfo>(
 }
 
 /// The arguments of this process; else its exit code, after the text for it was printed.
-pub fn start<A>(
-    program: &str,
-    parse: impl FnOnce(Vec<String>) -> Result<A, EarlyExit>,
-) -> Result<A, ExitCode> {
+pub fn start<A: FromArgs + ArgsInfo>(program: &str) -> Result<A, ExitCode> {
     let text = std::env::args_os().skip(1).map(OsString::into_string);
     let Ok(arguments) = text.collect::<Result<Vec<_>, _>>() else {
         return Err(fail(program, &"an argument isn't UTF-8 text"));
     };
-    parse(arguments).map_err(|exit| match exit.status {
+    parse(program, arguments).map_err(|exit| match exit.status {
         Ok(()) => say(&exit.output),
         Err(()) => fail(program, &exit.output),
     })

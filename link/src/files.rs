@@ -27,7 +27,21 @@ pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
     written.inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
-/// Whether every user of this machine can read a file.
-pub fn is_exposed(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+/// The bytes of a file, which the sentence about an error calls `what`. Blocks.
+pub fn read(what: &str, path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|err| {
+        let path = path.display();
+        format!(
+            "{what} {path} can't be read ({err}); check its path and that this user may read it"
+        )
+    })
+}
+
+/// A warning, if every user of this machine can read a file that holds `what`.
+pub fn exposed(path: &Path, what: &str) -> Option<String> {
+    let is_exposed = path.metadata().is_ok_and(|it| it.permissions().mode() & 0o004 != 0);
+    let path = path.display();
+    is_exposed.then(|| {
+        format!("{path} holds {what}, and every user of this machine can read it; `chmod 600` it")
+    })
 }

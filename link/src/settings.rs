@@ -8,7 +8,7 @@
 //! empty counts as unset, as in `docker run -e LOG=`; for a [`Mark::Strict`] setting it is a mistake, since
 //! going on without it would mean another secret, or none.
 
-pub mod file;
+mod file;
 mod mistake;
 mod token;
 mod value;
@@ -18,10 +18,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use file::{File, Table};
+pub use file::{Fields, File, Table, Value};
 pub use mistake::{ConfigError, Mistake, Mistakes, Place};
 pub use token::{TokenSource, read_token_file};
-pub use value::{As, List, Prefix, Scalar, Timeout, Whole, split};
+pub use value::{As, Prefix, Scalar, Timeout, split};
 
 /// Where variables are looked up: [`std::env::var_os`], or a table in a test.
 pub type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;

@@ -22,7 +22,7 @@ use log::LevelFilter;
 
 use ptth_link::alpn;
 use ptth_link::crypto;
-use ptth_link::settings::{self, Env, File, Mark, Mistake, Mistakes, Sources, Timeout, Whole};
+use ptth_link::settings::{self, Env, File, Mark, Mistake, Mistakes, Sources, Timeout};
 use ptth_link::token::{PublicKey, Token};
 
 use crate::auth::{Files, Secret};
@@ -259,8 +259,9 @@ impl Config {
         } else if !self.plain.is_empty() {
             self.listen.clear();
             if !self.certificates.is_empty() {
-                self.warnings
-                    .push("--plain without --listen: nobody is shown the certificate".to_owned());
+                self.warnings.push(
+                    "--plain without --listen: no visitor is shown the certificate".to_owned(),
+                );
             }
         } else if let Some(port) = port() {
             let address = edge::address(port.trim(), HTTPS);
@@ -278,14 +279,14 @@ impl Config {
         let open = self.admission == Admission::Open;
         for route in self.routes.iter().filter(|route| route.allow.is_none() && open) {
             self.warnings.push(format!(
-                "the route {:?} has no `allow`, so with --open ANYBODY can serve it",
+                "the route {:?} has no `allow`, so with --open ANY backend can serve it",
                 route.name
             ));
         }
         let given = !matches!(self.admission, Admission::Keys { made: Some(_), .. });
         if given && !self.at_large() {
             self.warnings.push(
-                "every route has its own `allow`, so --open and the keys of --token-file admit nobody"
+                "every route has its own `allow`, so --open and the keys of --token-file admit no backend"
                     .to_owned(),
             );
         }
@@ -294,14 +295,13 @@ impl Config {
 
 fn limits(sources: &Sources<'_>) -> Limits {
     let default = Limits::default();
-    let count = |name| sources.value(name).map(|Whole(number)| number);
-    let timeout = |name| sources.value(name).map(|Timeout(time)| time);
+    let timeout = |name, default| sources.value(name).map_or(default, |Timeout(time)| time);
     Limits {
-        head: timeout("head_timeout").unwrap_or(default.head),
-        stall: timeout("stall_timeout").unwrap_or(default.stall),
-        connections: count("max_connections"),
-        connections_per_address: count("max_connections_per_address"),
-        tunnels: count("max_tunnels").unwrap_or(default.tunnels),
+        head: timeout("head_timeout", default.head),
+        stall: timeout("stall_timeout", default.stall),
+        connections: sources.value("max_connections"),
+        connections_per_address: sources.value("max_connections_per_address"),
+        tunnels: sources.value("max_tunnels").unwrap_or(default.tunnels),
         grace: sources.value("grace").unwrap_or(default.grace),
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = match cli::start("2ptth-server", Args::parse) {
+    let args = match cli::start::<Args>("2ptth-server") {
         Ok(args) => args,
         Err(code) => return code,
     };

@@ -90,7 +90,7 @@ impl Policy {
     /// The pools of the policy `before` go on: a request that waits for a host and path goes on to wait.
     pub fn new(config: &Config, known: &Arc<Known>, shards: usize, before: Option<&Self>) -> Self {
         let none = || Settings::new("", Vec::new());
-        let named = config.names.as_ref().map_or_else(none, Names::settings);
+        let named = config.names.as_ref().map_or_else(none, |names| names.route.clone());
         let mut policy = Self {
             table: Table::default(),
             routes: HashMap::new(),
@@ -183,19 +183,19 @@ impl Policy {
 
     fn find_name(&self, names: &Names, name: &str, by_path: bool) -> Result<Found, Lost> {
         let prefix = names.path_prefix.len() + 1 + name.len();
-        let strip = if by_path && names.strip { prefix } else { 0 };
+        let strip = if by_path && names.route.strip { prefix } else { 0 };
         let id = RouteId::Name(name.to_owned());
         // A route for a name that no backend serves yet, if a request may wait for it, is the request's own: a stranger
         // chose the name, and nothing stays of the route when the request ends.
         let waits = || {
             // A page's /favicon.ico is no name that a backend might take.
             let may_come = router::is_label(name) || !names.path_prefix.is_empty();
-            let most = names.hold.filter(|_| may_come).map_or(0, |hold| hold.requests);
-            matches!(names.no_backend, NoBackend::Origin(_)) || self.pools.held.held() < most
+            let most = names.route.hold.filter(|_| may_come).map_or(0, |hold| hold.requests);
+            matches!(names.route.no_backend, NoBackend::Origin(_)) || self.pools.held.held() < most
         };
         let would_be = || waits().then(|| self.would_be(&id)).flatten().map(Arc::new);
         let route = self.made(&id).or_else(would_be);
-        let route = route.ok_or_else(|| Lost::Nobody(names.no_backend.clone()))?;
+        let route = route.ok_or_else(|| Lost::Nobody(names.route.no_backend.clone()))?;
         Ok(Found { route, strip, confined: by_path })
     }
 

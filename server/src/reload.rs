@@ -314,7 +314,11 @@ mod tests {
     fn settings_that_wait_for_the_next_start_are_named() {
         let args = |line: &str| {
             let words = line.split(' ').map(str::to_owned);
-            Config::load(&crate::config::Args::parse(words).unwrap(), &|_| None).unwrap()
+            Config::load(
+                &ptth_link::cli::parse::<crate::config::Args>("2ptth-server", words).unwrap(),
+                &|_| None,
+            )
+            .unwrap()
         };
         let before = args("--self-signed --grace 5 --listen 443");
         assert!(differences(&before.from_next_start, &before.from_next_start).is_empty());

@@ -132,7 +132,8 @@ impl Filed {
     pub fn start(path: &Path) -> Self {
         let args = ["--config".to_owned(), path.display().to_string()];
         let load = move || {
-            let args = Args::parse(args.clone()).unwrap_or_else(|exit| panic!("{}", exit.output));
+            let args = ptth_link::cli::parse::<Args>("2ptth-server", args.clone())
+                .unwrap_or_else(|exit| panic!("{}", exit.output));
             Config::load(&args, &|_| None)
         };
         let config = load().expect("a configuration");

@@ -43,7 +43,7 @@ const GATEWAY: &[(&str, &str, &str, &str)] = &[
     ("--proxy-protocol", "PROXY_PROTOCOL", "v2", "must be off, optional or required"),
     ("--proxy-protocol", "PROXY_PROTOCOL", "required", "give their addresses"),
     ("--plain", "PLAIN", "localhost:80", "isn't an address"),
-    ("--plain", "PLAIN", "0.0.0.0:0", "without TLS from everybody"),
+    ("--plain", "PLAIN", "0.0.0.0:0", "without TLS from any peer"),
     ("--redirect", "REDIRECT", "localhost", "isn't an address"),
     ("--head-timeout", "HEAD_TIMEOUT", "0", "must be a time"),
     ("--head-timeout", "HEAD_TIMEOUT", "-1", "must be a time"),

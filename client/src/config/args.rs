@@ -1,9 +1,9 @@
 //! The flags and other settings of the client.
 
-use argh::{ArgsInfo, EarlyExit, FromArgs};
+use argh::{ArgsInfo, FromArgs};
 
+use ptth_link::settings;
 use ptth_link::settings::Flags;
-use ptth_link::{cli, settings};
 
 settings! {
     /// The client of 2ptth: dials a gateway and lets it ask the origin, a web server near you.
@@ -128,12 +128,6 @@ settings! {
 }
 
 impl Args {
-    /// Reads the arguments that follow the program's name. `--flag=value` is the same as
-    /// `--flag value`. The error is the text of `--help`, or what is wrong.
-    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, EarlyExit> {
-        cli::parse("2ptth-client", arguments)
-    }
-
     /// What was written for each setting; the third address and those behind it are none.
     pub(super) fn written(&self) -> Flags {
         let mut given = self.given();

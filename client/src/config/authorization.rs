@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
@@ -35,40 +35,41 @@ pub struct Value(HeaderValue);
 
 impl Value {
     /// Reads `Bearer …`, `Basic …` or another scheme's credentials; a single word is a bearer token.
-    /// A byte order mark, blanks and line ends around it are ignored.
-    pub fn parse(text: &str) -> Result<Self, ValueError> {
+    /// A byte order mark, blanks and line ends around it are ignored. The error is the end of a sentence that begins
+    /// with the source, and quotes nothing of the value.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim_start_matches('\u{feff}').trim();
         if text.is_empty() {
-            return Err(ValueError::Empty);
+            return Err("is empty".to_owned());
         }
         if text.contains(['\r', '\n']) {
-            return Err(ValueError::Lines);
+            return Err("holds more than one line".to_owned());
         }
         let value = match text.contains([' ', '\t']) {
             true => HeaderValue::from_str(text),
             false => HeaderValue::from_str(&format!("Bearer {text}")),
         };
-        let mut value = value.map_err(|_| ValueError::Characters)?;
+        let mut value = value.map_err(|_| CHARACTERS)?;
         // Neither HPACK's table nor debug output may keep it.
         value.set_sensitive(true);
         Ok(Self(value))
     }
 
     /// The value in a file. Blocks.
-    pub fn read(path: &Path) -> Result<Self, ValueError> {
+    pub fn read(path: &Path) -> Result<Self, String> {
         let mut bytes = Vec::new();
-        let file = File::open(path).map_err(|err| ValueError::Unreadable(err.kind()))?;
-        let read = file.take(LONGEST as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|err| ValueError::Unreadable(err.kind()))?;
+        let file = File::open(path);
+        let read = file.and_then(|it| it.take(LONGEST as u64 + 1).read_to_end(&mut bytes));
+        read.map_err(|err| format!("can't be read ({})", err.kind()))?;
         Self::of_bytes(bytes)
     }
 
     /// The value in what a program printed.
-    pub fn of_bytes(bytes: Vec<u8>) -> Result<Self, ValueError> {
+    pub fn of_bytes(bytes: Vec<u8>) -> Result<Self, String> {
         if bytes.len() > LONGEST {
-            return Err(ValueError::Long);
+            return Err(format!("holds more than {LONGEST} bytes"));
         }
-        Self::parse(&String::from_utf8(bytes).map_err(|_| ValueError::Characters)?)
+        Self::parse(&String::from_utf8(bytes).map_err(|_| CHARACTERS)?)
     }
 
     /// For the request that goes to a gateway that is known, and nowhere else.
@@ -77,26 +78,7 @@ impl Value {
     }
 }
 
-/// Why there is no value, as the end of a sentence that begins with its source. Quotes nothing of it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum ValueError {
-    /// Nothing but blanks.
-    #[error("is empty")]
-    Empty,
-    /// More than one line.
-    #[error("holds more than one line")]
-    Lines,
-    /// More than a head may be long.
-    #[error("holds more than {LONGEST} bytes")]
-    Long,
-    /// Something that can't stand in a field's value.
-    #[error("holds characters that no HTTP field can")]
-    Characters,
-    /// The file can't be read.
-    #[error("can't be read ({0})")]
-    Unreadable(io::ErrorKind),
-}
-
+const CHARACTERS: &str = "holds characters that no HTTP field can";
 /// A quarter of the head that a gateway reads; a JWT with many claims has a tenth.
 const LONGEST: usize = 8 * 1024;
 
@@ -117,19 +99,20 @@ mod tests {
             assert_eq!(Value::parse(text).unwrap().reveal(), expected, "{text:?}");
         }
         let wrong = [
-            ("", ValueError::Empty),
-            ("\u{feff}\r\n", ValueError::Empty),
-            ("a\nb", ValueError::Lines),
-            ("a\rX-Evil: b", ValueError::Lines),
-            ("a\0b", ValueError::Characters),
-            ("Bearer \u{7f}", ValueError::Characters),
+            ("", "is empty"),
+            ("\u{feff}\r\n", "is empty"),
+            ("a\nb", "holds more than one line"),
+            ("a\rX-Evil: b", "holds more than one line"),
+            ("a\0b", CHARACTERS),
+            ("Bearer \u{7f}", CHARACTERS),
         ];
         for (text, expected) in wrong {
-            assert_eq!(Value::parse(text), Err(expected), "{text:?}");
+            assert_eq!(Value::parse(text), Err(expected.to_owned()), "{text:?}");
         }
-        assert_eq!(Value::of_bytes(vec![b'a'; LONGEST + 1]), Err(ValueError::Long));
-        assert_eq!(Value::of_bytes(vec![0xff]), Err(ValueError::Characters));
-        assert_eq!(Value::read(Path::new("/dev/zero")), Err(ValueError::Long));
+        let long = Err("holds more than 8192 bytes".to_owned());
+        assert_eq!(Value::of_bytes(vec![b'a'; LONGEST + 1]), long);
+        assert_eq!(Value::of_bytes(vec![0xff]), Err(CHARACTERS.to_owned()));
+        assert_eq!(Value::read(Path::new("/dev/zero")), long);
     }
 
     #[test]

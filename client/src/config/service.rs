@@ -1,11 +1,10 @@
 //! One service: its tunnels and its origin, from flags, variables and tables of the file.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use rustls::pki_types::ServerName;
 
-use ptth_link::files::is_exposed;
+use ptth_link::files::exposed;
 use ptth_link::settings::{self, Mistake, Prefix, Sources, TokenSource};
 use ptth_link::token::{self, Token};
 use ptth_link::{alpn, crypto};
@@ -82,13 +81,13 @@ fn doors(config: &mut Config, sources: &Sources<'_>, warnings: &mut Vec<String>)
     let insecure = config.trust == Trust::Insecure;
     if config.plain && insecure {
         warnings.push(
-            "with http:// and --insecure, whoever is on the way to the gateway reads the authorization, and all requests"
+            "with http:// and --insecure, every machine on the way to the gateway can read the authorization, and all requests"
                 .into(),
         );
     }
     if insecure && config.authorization.is_some() {
         warnings.push(
-            "with --insecure, whoever answers in the gateway's place gets the authorization".into(),
+            "with --insecure, any server that answers in the gateway's place gets the authorization".into(),
         );
     }
     config.proxies = sources.mistakes.note(proxies(sources)).unwrap_or_default();
@@ -170,7 +169,7 @@ fn token(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Result<Option<Tok
         let why = "holds more than one line; leave the token of this client only";
         return Err(source.wrong(why));
     }
-    warnings.extend(source.file.as_deref().and_then(|path| exposed(path, "token")));
+    warnings.extend(source.file.as_deref().and_then(|path| exposed(path, "the token")));
     let word = lines.first().copied().unwrap_or_default();
     Token::parse(word).map(Some).map_err(|why| source.wrong(why))
 }
@@ -188,7 +187,7 @@ fn authorization(
             // Read for its mistakes alone: each dial reads it anew.
             let wrong = |why| given.here(format!("the authorization file {text} {why}"));
             Value::read(text.as_ref()).map_err(wrong)?;
-            warnings.extend(exposed(text.as_ref(), "authorization"));
+            warnings.extend(exposed(text.as_ref(), "the authorization"));
             Ok(Some(Authorization::File(text.into())))
         }
         [("authorization_command", given)] if given.text().trim().is_empty() => Err(given.here(
@@ -222,14 +221,6 @@ fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
         Mistake::new(format!(
             "the variable {variable}: {why}; write it like `http://proxy:3128` or `socks5://proxy:1080`"
         ))
-    })
-}
-
-/// A warning if others on the machine can read the secret in a file.
-fn exposed(path: &Path, what: &str) -> Option<String> {
-    let shown = path.display();
-    is_exposed(path).then(|| {
-        format!("everybody on this machine can read the {what} in {shown}; `chmod 600` it")
     })
 }
 

@@ -13,7 +13,8 @@ mod files;
 fn options(line: &str, variables: &[(&str, &str)]) -> Result<Options, ConfigError> {
     let table: BTreeMap<&str, &str> = variables.iter().copied().collect();
     let env = |name: &str| table.get(name).map(OsString::from);
-    let args = Args::parse(line.split_whitespace().map(str::to_owned));
+    let args =
+        ptth_link::cli::parse::<Args>("2ptth-client", line.split_whitespace().map(str::to_owned));
     Options::from(args.unwrap_or_else(|exit| panic!("{}", exit.output)), &env)
 }
 
@@ -302,7 +303,7 @@ fn proxies_are_named_in_either_case() {
 /// What `--help` promises is what is tested here: each variable in its parentheses.
 #[test]
 fn every_documented_variable_is_tested() {
-    let help = Args::parse(["--help".to_owned()]).unwrap_err();
+    let help = ptth_link::cli::parse::<Args>("2ptth-client", ["--help".to_owned()]).unwrap_err();
     assert_eq!(help.status, Ok(()));
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 1).collect();

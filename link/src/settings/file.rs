@@ -1,23 +1,20 @@
 //! The configuration file: TOML whose keys are settings, and tables that each program has for itself.
 //!
 //! In:  the path of a file, or a text.
-//! Out: a [`Table`] of settings, and the other tables as the values of a schema, each with its place.
+//! Out: [`Fields`] of tables: settings as a [`Table`], and other values by their type, each with its place.
 //!
-//! Invariant: no sentence quotes a value of the wrong type, which may be a secret, as the messages of a
-//! deserializer would.
+//! Invariant: no sentence quotes a value of the wrong type, which may be a secret.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::ops::Range;
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeTable, DeValue};
 
-use super::{Given, Kind, Mark, Mistake, Mistakes, Place, Setting};
-use crate::crypto;
+use super::{Given, Kind, Mark, Mistake, Mistakes, Place, Scalar, Setting};
+use crate::{crypto, files};
 
 /// A value of the file and its place.
 pub type Value<'a> = Spanned<DeValue<'a>>;
@@ -37,12 +34,7 @@ pub type Table = BTreeMap<&'static str, Given>;
 impl File {
     /// Blocks.
     pub fn read(path: &Path) -> Result<Self, Mistake> {
-        let bytes = fs::read(path).map_err(|err| {
-            Mistake::new(format!(
-                "the configuration file {} can't be read ({err}); check its path and that this user may read it",
-                path.display()
-            ))
-        })?;
+        let bytes = files::read("the configuration file", path).map_err(Mistake::new)?;
         let digest = crypto::sha256(&bytes);
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
         let of = |text: &str| Self { path: path.into(), text: text.to_owned(), digest };
@@ -73,12 +65,12 @@ impl File {
         }
     }
 
-    pub fn wrong(&self, at: usize, sentence: impl std::fmt::Display) -> Mistake {
+    pub fn wrong(&self, at: usize, sentence: impl Display) -> Mistake {
         Mistake::new(sentence).at(self.place(at))
     }
 
-    /// The document, with underscores in all keys.
-    pub fn parse(&self, mistakes: &Mistakes) -> Option<Value<'_>> {
+    /// The whole document, with underscores in all keys.
+    pub fn parse<'a>(&'a self, mistakes: &'a Mistakes) -> Option<Fields<'a>> {
         let table = DeTable::parse(&self.text).map_err(|err| {
             let at = err.span().map_or(0, |span| span.start);
             let yaml = self.text.lines().any(|line| line.starts_with("groups:"));
@@ -88,7 +80,7 @@ impl File {
         });
         let table = mistakes.note(table)?;
         let document = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
-        Some(self.with_underscores(document, mistakes))
+        Fields::of(self, mistakes, self.with_underscores(document, mistakes), "the file")
     }
 
     fn with_underscores<'a>(&self, value: Value<'a>, mistakes: &Mistakes) -> Value<'a> {
@@ -115,155 +107,174 @@ impl File {
         };
         Spanned::new(span, value)
     }
+}
 
-    /// The settings among the keys of a table, which are taken out of it.
-    pub fn settings(
-        &self,
-        value: &mut Value<'_>,
-        settings: &'static [Setting],
-        mistakes: &Mistakes,
-    ) -> Table {
+/// A table of the file. Its fields are taken out one by one; [`Self::end`] notes those that are left.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    file: &'a File,
+    pub mistakes: &'a Mistakes,
+    table: DeTable<'a>,
+    /// What the sentences call the table.
+    name: &'static str,
+    pub at: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn of(
+        file: &'a File,
+        mistakes: &'a Mistakes,
+        value: Value<'a>,
+        name: &'static str,
+    ) -> Option<Self> {
+        let at = value.span().start;
+        let DeValue::Table(table) = value.into_inner() else {
+            let why = format!("`{}` takes a table", name.trim_matches(['[', ']']));
+            return mistakes.note(Err(file.wrong(at, why)));
+        };
+        Some(Self { file, mistakes, table, name, at })
+    }
+
+    /// The line and column of a byte.
+    pub fn place(&self, at: usize) -> Place {
+        self.file.place(at)
+    }
+
+    /// Notes a mistake at a byte of the file.
+    pub fn wrong(&self, at: usize, sentence: impl Display) {
+        self.mistakes.add(self.file.wrong(at, sentence));
+    }
+
+    /// The same, in place of a value.
+    pub fn refuse<T>(&self, at: usize, sentence: impl Display) -> Option<T> {
+        self.wrong(at, sentence);
+        None
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    pub fn take(&mut self, key: &str) -> Option<Value<'a>> {
+        self.table.remove(key)
+    }
+
+    /// Takes a field out, into a table of its own.
+    pub fn alone(&mut self, key: &str) -> Option<Value<'a>> {
+        let (key, value) = self.table.remove_entry(key)?;
+        Some(Spanned::new(value.span(), DeValue::Table([(key, value)].into_iter().collect())))
+    }
+
+    /// A value as a table, which the sentences call `name`.
+    pub fn table(&self, value: Value<'a>, name: &'static str) -> Option<Self> {
+        Self::of(self.file, self.mistakes, value, name)
+    }
+
+    /// The values of a list of tables, and its place; one table alone needs no brackets.
+    pub fn values(&mut self, key: &str) -> Option<(usize, Vec<Value<'a>>)> {
+        let value = self.take(key)?;
+        let span = value.span();
+        let values = match value.into_inner() {
+            DeValue::Array(array) => array.into_iter().collect(),
+            table @ DeValue::Table(_) => vec![Spanned::new(span.clone(), table)],
+            _ => return self.refuse(span.start, format!("`{key}` takes a list of tables")),
+        };
+        Some((span.start, values))
+    }
+
+    /// The tables of such a list, which the sentences call `name`.
+    pub fn tables(&mut self, key: &str, name: &'static str) -> Vec<Self> {
+        let values = self.values(key).map(|(_, values)| values).unwrap_or_default();
+        values.into_iter().filter_map(|value| self.table(value, name)).collect()
+    }
+
+    /// The settings among the fields.
+    pub fn settings(&mut self, settings: &'static [Setting]) -> Table {
         let mut table = Table::default();
         for setting in settings.iter().filter(|setting| !setting.is(Mark::Secret)) {
-            let Some(value) = take(value, setting.name) else { continue };
-            let at = value.span().start;
+            let Some(value) = self.take(setting.name) else { continue };
             match texts(setting.kind, &value) {
                 Ok(mut texts) => {
                     if setting.kind == Kind::Path {
                         for path in &mut texts {
-                            *path = self.folder().join(&*path).to_str().unwrap_or(path).to_owned();
+                            let whole = self.file.folder().join(&*path);
+                            *path = whole.to_str().unwrap_or(path).to_owned();
                         }
                     }
-                    let (name, place) = (setting.dashed(), Some(self.place(at)));
+                    let (name, place) = (setting.dashed(), Some(self.place(value.span().start)));
                     table.insert(setting.name, Given { name, is_flag: false, place, texts });
                 }
-                Err((at, why)) => {
-                    mistakes.add(self.wrong(at, format!("`{}` {why}", setting.name)));
-                }
+                Err((at, why)) => self.wrong(at, format!("`{}` {why}", setting.name)),
             }
         }
         table
     }
 
-    /// The tables below a key; one alone needs no brackets.
-    pub fn tables<'a>(
-        &self,
-        value: &mut Value<'a>,
-        key: &str,
-        mistakes: &Mistakes,
-    ) -> Option<(Range<usize>, Vec<Value<'a>>)> {
-        let value = take(value, key)?;
-        let span = value.span();
-        let tables = match value.into_inner() {
-            DeValue::Array(array) => array.into_iter().collect(),
-            table @ DeValue::Table(_) => vec![Spanned::new(span.clone(), table)],
-            _ => {
-                mistakes.add(self.wrong(span.start, format!("`{key}` takes a list of tables")));
-                return None;
-            }
-        };
-        Some((span, tables))
+    /// A scalar and its place.
+    pub fn scalar<T: Scalar>(&mut self, key: &str) -> Option<(usize, T)> {
+        let value = self.take(key)?;
+        self.read(key, &value, "")
     }
 
-    /// Notes each key that a table still has. The sentences call the table `name`.
-    pub fn unknown(
-        &self,
-        value: Value<'_>,
-        name: &str,
-        settings: &'static [Setting],
-        mistakes: &Mistakes,
-    ) {
-        let DeValue::Table(table) = value.into_inner() else { return };
-        for key in table.keys() {
+    /// Reads a scalar into its place, if there is one.
+    pub fn set<T: Scalar>(&mut self, key: &str, value: &mut T) {
+        if let Some((_, read)) = self.scalar(key) {
+            *value = read;
+        }
+    }
+
+    /// The same for `true` and `false`, which are no scalars.
+    pub fn set_switch(&mut self, key: &str, on: &mut bool) {
+        let Some(value) = self.take(key) else { return };
+        match value.get_ref() {
+            DeValue::Boolean(read) => *on = *read,
+            _ => self.wrong(value.span().start, format!("`{key}` takes true or false")),
+        }
+    }
+
+    /// The scalars of an array, and its place; one scalar alone needs no brackets. A malformed one is left out.
+    pub fn list<T: Scalar>(&mut self, key: &str) -> Option<(usize, Vec<(usize, T)>)> {
+        let value = self.take(key)?;
+        let items = match value.get_ref() {
+            DeValue::Array(items) => {
+                items.iter().filter_map(|item| self.read(key, item, "")).collect()
+            }
+            _ => vec![self.read(key, &value, ", or an array of such")?],
+        };
+        Some((value.span().start, items))
+    }
+
+    /// A value that must be a scalar, `or` what else the field takes.
+    pub fn read<T: Scalar>(&self, key: &str, value: &Value<'_>, or: &str) -> Option<(usize, T)> {
+        let at = value.span().start;
+        let read = match text(Kind::Text, value.get_ref()) {
+            Some(text) => T::parse(&text).map_err(|why| format!("{key} {why}")),
+            None => Err(format!("`{key}` takes {}{or}", T::WANTED)),
+        };
+        Some((at, self.mistakes.note(read.map_err(|why| self.file.wrong(at, why)))?))
+    }
+
+    /// Notes each field that is left.
+    pub fn end(&self, settings: &'static [Setting]) {
+        let name = self.name;
+        for key in self.table.keys() {
             let secret = settings.iter().find(|it| it.is(Mark::Secret) && it.name == key.get_ref());
             let sentence = match secret {
                 Some(Setting { name: secret, variable, .. }) => format!(
                     "`{secret}` is no key of {name}; give it by `{secret}_file`, or by the variable {variable}"
                 ),
-                None => is_unknown(key.get_ref(), name),
+                None => {
+                    // The table of another program that 2ptth replaces.
+                    let proxy = key.get_ref() == "proxy";
+                    let hint =
+                        if proxy { ", or see the README's recipes for `[[proxy]]`" } else { "" };
+                    let key = key.get_ref().escape_debug();
+                    format!("`{key}` isn't a key of {name}; check its spelling{hint}")
+                }
             };
-            mistakes.add(self.wrong(key.span().start, sentence));
+            self.wrong(key.span().start, sentence);
         }
     }
-
-    /// A table by its schema, in which each field is optional. The sentences call the table `name`. A malformed field
-    /// is noted and left out, so that all mistakes of the table are found.
-    pub fn schema<T: DeserializeOwned>(
-        &self,
-        mut value: Value<'_>,
-        name: &str,
-        mistakes: &Mistakes,
-    ) -> Option<T> {
-        let span = value.span();
-        if !value.get_ref().is_table() {
-            let key = name.trim_matches(['[', ']']);
-            mistakes.add(self.wrong(span.start, format!("`{key}` takes a table")));
-            return None;
-        }
-        loop {
-            let err = match T::deserialize(ValueDeserializer::from(value.clone())) {
-                Ok(read) => return Some(read),
-                Err(err) => err,
-            };
-            let at = err.span().map_or(span.start, |span| span.start);
-            let key = take_at(&mut value, at);
-            let key_text = key.as_deref().unwrap_or_default();
-            mistakes.add(self.wrong(at, sentence(err.message(), key_text, name)));
-            key?;
-        }
-    }
-}
-
-/// Takes a field out of a table.
-pub fn take<'a>(value: &mut Value<'a>, key: &str) -> Option<Value<'a>> {
-    match value.get_mut() {
-        DeValue::Table(table) => table.remove(key),
-        _ => None,
-    }
-}
-
-/// Takes a field out of a table, if its value is a table itself.
-pub fn take_table<'a>(value: &mut Value<'a>, key: &str) -> Option<Value<'a>> {
-    value.get_ref().get(key).filter(|value| value.get_ref().is_table())?;
-    take(value, key)
-}
-
-/// Takes a field, or one item of its array, out of a table, by the place of a byte. Returns the field's key.
-fn take_at(value: &mut Value<'_>, at: usize) -> Option<String> {
-    let DeValue::Table(table) = value.get_mut() else { return None };
-    let is_there = |span: Range<usize>| span.contains(&at) || span.start == at;
-    let (key, value) =
-        table.iter_mut().find(|(key, value)| is_there(key.span()) || is_there(value.span()))?;
-    let name = key.get_ref().to_string();
-    if let DeValue::Array(array) = value.get_mut()
-        && array.iter().any(|item| is_there(item.span()))
-    {
-        let items = std::mem::replace(array, DeArray::new()).into_iter();
-        *array = items.filter(|item| !is_there(item.span())).collect();
-    } else {
-        table.remove(name.as_str());
-    }
-    Some(name)
-}
-
-/// A deserializer's message as a sentence for the operator, without the quoted value, which may be a password.
-fn sentence(message: &str, key: &str, table: &str) -> String {
-    if let Some(rest) = message.strip_prefix("unknown field `") {
-        return is_unknown(rest.split('`').next().unwrap_or(key), table);
-    }
-    match message.rsplit_once(", expected ") {
-        Some((quoted, wanted)) if quoted.starts_with("invalid ") => {
-            let wanted = if wanted == "a boolean" { "true or false" } else { wanted };
-            format!("`{key}` takes {wanted}")
-        }
-        _ => format!("{key} {message}"),
-    }
-}
-
-fn is_unknown(key: &str, table: &str) -> String {
-    // Of a program that came before this one.
-    let hint = if key == "proxy" { ", or see the README's recipes for `[[proxy]]`" } else { "" };
-    format!("`{}` isn't a key of {table}; check its spelling{hint}", key.escape_debug())
 }
 
 /// The texts of a value, as in a variable; or the place of the mistake, and the sentence's end.
@@ -276,23 +287,25 @@ fn texts(kind: Kind, value: &Value<'_>) -> Result<Vec<String>, (usize, &'static 
         Kind::Path => "takes a path",
         Kind::Switch => "takes true or false",
     };
-    let text = |value: &Value<'_>| {
-        let text = match (kind, value.get_ref()) {
-            (Kind::Switch, DeValue::Boolean(on)) => Some(on.to_string()),
-            (Kind::Switch, _) => None,
-            (_, DeValue::String(text)) => Some(text.to_string()),
-            (Kind::Path, _) => None,
-            (_, DeValue::Integer(it)) if it.radix() == 10 => Some(it.as_str().replace('_', "")),
-            (_, DeValue::Float(number)) => Some(number.as_str().replace('_', "")),
-            _ => None,
-        };
-        text.ok_or((value.span().start, wanted))
-    };
+    let text = |value: &Value<'_>| text(kind, value.get_ref()).ok_or((value.span().start, wanted));
     match (kind, value.get_ref()) {
         (Kind::List | Kind::Commas, DeValue::Array(items)) => items.iter().map(text).collect(),
         _ => match text(value)? {
             text if text.trim().is_empty() => Err((value.span().start, "is empty")),
             text => Ok(vec![text]),
         },
+    }
+}
+
+/// The text of one value, as in a variable.
+fn text(kind: Kind, value: &DeValue<'_>) -> Option<String> {
+    match (kind, value) {
+        (Kind::Switch, DeValue::Boolean(on)) => Some(on.to_string()),
+        (Kind::Switch, _) => None,
+        (_, DeValue::String(text)) => Some(text.to_string()),
+        (Kind::Path, _) => None,
+        (_, DeValue::Integer(it)) if it.radix() == 10 => Some(it.as_str().replace('_', "")),
+        (_, DeValue::Float(number)) => Some(number.as_str().replace('_', "")),
+        _ => None,
     }
 }

@@ -1,9 +1,9 @@
 //! The sources of a token, or of keys, for both programs: the variable TOKEN, or a file.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Given, Mistake, Sources};
+use crate::files;
 use crate::token::begins_like_one;
 
 /// The text of a token or of keys: in the variable TOKEN, or in the file that `token_file` names.
@@ -49,12 +49,6 @@ impl TokenSource {
 
 /// Blocks. The error is a sentence for the operator.
 pub fn read_token_file(path: &Path) -> Result<String, String> {
-    let bytes = fs::read(path).map_err(|err| {
-        format!(
-            "the token file {} can't be read ({err}); check its path and that this user may read it",
-            path.display()
-        )
-    })?;
-    String::from_utf8(bytes)
+    String::from_utf8(files::read("the token file", path)?)
         .map_err(|_| format!("the token file {} isn't UTF-8 text", path.display()))
 }

@@ -1,13 +1,10 @@
 //! Values that are written as a text or as a number: by a flag, by a variable, and in the file.
 
-use std::fmt;
-use std::marker::PhantomData;
-use std::ops::Range;
 use std::time::Duration;
 
 use log::LevelFilter;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
-use toml::Spanned;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 /// A value that is written as a text or as a number.
 pub trait Scalar: Sized {
@@ -92,15 +89,12 @@ impl Scalar for Timeout {
     }
 }
 
-/// A whole number from 1.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Whole(pub usize);
-
-impl Scalar for Whole {
+/// No setting counts from 0.
+impl Scalar for usize {
     const WANTED: &'static str = "a number from 1";
 
     fn read(text: &str) -> Result<Self, Option<String>> {
-        text.parse().ok().filter(|number| *number > 0).map(Self).ok_or(None)
+        text.parse().ok().filter(|number| *number > 0).ok_or(None)
     }
 }
 
@@ -144,80 +138,27 @@ pub fn split(list: &str) -> Vec<String> {
     parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// A scalar in a schema of the file.
+/// A scalar where serde reads a table.
 #[derive(Clone, Debug)]
 pub struct As<T>(pub T);
 
 impl<'de, T: Scalar> Deserialize<'de> for As<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut one = deserializer.deserialize_any(Scalars { many: false, of: PhantomData })?;
-        let (_, value) = one.pop().ok_or_else(|| D::Error::custom("is empty"))?;
-        Ok(Self(value))
-    }
-}
-
-/// An array of scalars in a schema of the file; one alone needs no brackets.
-#[derive(Clone, Debug)]
-pub struct List<T> {
-    pub items: Vec<(Range<usize>, T)>,
-    pub span: Range<usize>,
-}
-
-impl<'de, T: Scalar> Deserialize<'de> for List<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<T>(Vec<(Option<Range<usize>>, T)>);
-        impl<'de, T: Scalar> Deserialize<'de> for Items<T> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(Scalars { many: true, of: PhantomData }).map(Self)
-            }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            Whole(i64),
+            Fraction(f64),
         }
-        let whole = Spanned::<Items<T>>::deserialize(deserializer)?;
-        let span = whole.span();
-        let items = whole.into_inner().0.into_iter();
-        let items = items.map(|(at, item)| (at.unwrap_or_else(|| span.clone()), item)).collect();
-        Ok(Self { items, span })
-    }
-}
-
-/// Reads a scalar, or many. One that stands alone doesn't know its place.
-struct Scalars<T> {
-    many: bool,
-    of: PhantomData<T>,
-}
-
-impl<'de, T: Scalar> Visitor<'de> for Scalars<T> {
-    type Value = Vec<(Option<Range<usize>>, T)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let many = if self.many { ", or an array of such" } else { "" };
-        write!(f, "{}{many}", T::WANTED)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(vec![(None, T::parse(text).map_err(E::custom)?)])
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-        self.visit_str(&number.to_string())
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
-        self.visit_str(&number.to_string())
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
-        self.visit_str(&number.to_string())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        if !self.many {
-            return Err(A::Error::invalid_type(Unexpected::Seq, &self));
-        }
-        let mut values = Vec::new();
-        while let Some(item) = items.next_element::<Spanned<As<T>>>()? {
-            values.push((Some(item.span()), item.into_inner().0));
-        }
-        Ok(values)
+        // Serde's own message would not say what is wanted.
+        let wrong = |_| Error::custom(format!("this has the wrong type, expected {}", T::WANTED));
+        let text = match Written::deserialize(deserializer).map_err(wrong)? {
+            Written::Text(text) => text,
+            Written::Whole(number) => number.to_string(),
+            Written::Fraction(number) => number.to_string(),
+        };
+        T::parse(&text).map(Self).map_err(Error::custom)
     }
 }
 
@@ -256,9 +197,9 @@ mod tests {
 
     #[test]
     fn numbers_begin_at_one() {
-        assert_eq!(Whole::read("7"), Ok(Whole(7)));
+        assert_eq!(<usize as Scalar>::read("7"), Ok(7));
         for text in ["0", "-1", "1.5", "x", ""] {
-            assert_eq!(Whole::read(text), Err(None), "{text}");
+            assert_eq!(<usize as Scalar>::read(text), Err(None), "{text}");
         }
     }
 }

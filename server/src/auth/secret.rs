@@ -10,9 +10,8 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, de};
 
-use ptth_link::crypto;
-use ptth_link::files::is_exposed;
 use ptth_link::settings::Mistake;
+use ptth_link::{crypto, files};
 
 /// Bytes that no output shows.
 #[derive(Clone)]
@@ -129,7 +128,7 @@ impl Files {
         let bytes = self.bytes(path)?;
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).trim_ascii();
         if bytes.is_empty() {
-            return Err(about(path, "is empty; an empty secret would let everybody in"));
+            return Err(about(path, "is empty; an empty secret would let every backend in"));
         }
         self.warn_if_exposed(path);
         Ok(Secret::new(bytes))
@@ -173,9 +172,7 @@ impl Files {
 
     /// Warns if others can read this file, which holds a secret.
     pub(super) fn warn_if_exposed(&mut self, path: &Path) {
-        if is_exposed(&self.base.join(path)) {
-            self.warn(readable(path, "a secret"));
-        }
+        files::exposed(&self.base.join(path), "a secret").into_iter().for_each(|it| self.warn(it));
     }
 }
 
@@ -196,16 +193,6 @@ const LONGEST: u64 = 1 << 20;
 /// What is wrong with a file, as the end of a sentence that begins with its path.
 pub(crate) fn about(path: &Path, why: impl fmt::Display) -> Mistake {
     Mistake::new(format!("{} {why}", path.display()))
-}
-
-/// A warning, if every user of this machine can read a file that holds `what`.
-pub(crate) fn exposed(path: &Path, what: &str) -> Option<String> {
-    is_exposed(path).then(|| readable(path, what))
-}
-
-fn readable(path: &Path, what: &str) -> String {
-    let path = path.display();
-    format!("{path} holds {what} and everybody on this machine can read it; `chmod 600` it")
 }
 
 #[cfg(test)]
@@ -305,8 +292,10 @@ mod tests {
             }
             files.warnings().to_vec()
         };
-        let expected =
-            "secret holds a secret and everybody on this machine can read it; `chmod 600` it";
+        let expected = format!(
+            "{} holds a secret, and every user of this machine can read it; `chmod 600` it",
+            path.display()
+        );
         assert_eq!(warnings(0o644, true), [expected]);
         let none: [&str; 0] = [];
         assert_eq!(warnings(0o644, false), none);

@@ -1,8 +1,8 @@
 //! The flags and other settings of the gateway.
 
-use argh::{ArgsInfo, EarlyExit, FromArgs};
+use argh::{ArgsInfo, FromArgs};
 
-use ptth_link::{cli, settings};
+use ptth_link::settings;
 
 settings! {
     /// The gateway of 2ptth: one public TLS port for visitors and for the backends that dial in.
@@ -125,13 +125,5 @@ settings! {
         token => Text "TOKEN" Strict Secret;
         cert_pem => Text "CERT_PEM" Strict Secret;
         key_pem => Text "KEY_PEM" Strict Secret;
-    }
-}
-
-impl Args {
-    /// Reads the arguments that follow the program's name. `--flag=value` is the same as
-    /// `--flag value`. The error is the text of `--help`, or what is wrong.
-    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, EarlyExit> {
-        cli::parse("2ptth-server", arguments)
     }
 }

@@ -35,7 +35,7 @@ impl Trusted {
         };
         let network = self.0.iter().find(wide)?;
         Some(format!(
-            "--trusted-proxies has {network}: whoever comes from there can say of itself that it is anybody; name your proxies alone"
+            "--trusted-proxies has {network}: every peer there can claim to be any visitor; name your proxies alone"
         ))
     }
 
@@ -94,7 +94,7 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
         && let Some(given) = sources.get("plain")
     {
         sources.mistakes.add(given.here(format!(
-            "--plain {public} would take requests without TLS from everybody; give a loopback or private address, or --plain-anywhere if something else keeps strangers away from it"
+            "--plain {public} would take requests without TLS from any peer; give a loopback or private address, or --plain-anywhere if a firewall keeps other peers away from it"
         )));
     }
     config.redirect = addresses(sources, "redirect", HTTP).unwrap_or_default();

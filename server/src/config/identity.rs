@@ -14,7 +14,7 @@ use ptth_link::settings::{Mistake, Sources, TokenSource};
 use ptth_link::token::Token;
 
 use super::{Admission, CertificateSource};
-use crate::auth::{Secret, about, exposed};
+use crate::auth::{Secret, about};
 
 /// The certificate that a flag, a variable or a key of the file gives, if one does.
 pub(super) fn certificate(
@@ -125,7 +125,7 @@ pub(super) fn admission(
         why => source.wrong(why),
     })?;
     let private = source.file.as_deref().filter(|_| holds_secret(&text));
-    let warning = private.and_then(|path| exposed(path, "a private token"));
+    let warning = private.and_then(|path| files::exposed(path, "a private token"));
     warnings.extend(warning.map(|warning| warning + ", or keep only the public half there"));
     Ok(Admission::Keys { keys, file: source.file, made: None })
 }

@@ -1,11 +1,10 @@
 //! `[names]` of the configuration file, checked, also against the routes.
 
-use ptth_link::settings::file::{self, Value};
-use ptth_link::settings::{List, Prefix, Scalar};
+use ptth_link::settings::{Fields, Prefix, Scalar};
 
 use super::route::{NameGrant, Names};
-use super::routes::{NOBODY, Read, Reader};
-use crate::auth::KINDS;
+use super::routes::{NO_BACKEND, Read, backends, credential};
+use crate::auth::{Files, KINDS};
 use crate::router::{self, HostPattern};
 
 /// A host that is a name, in lower case.
@@ -24,74 +23,61 @@ impl Scalar for Host {
 }
 
 /// The dynamic names, none of which may be a route's.
-pub(super) fn names<'a>(
-    reader: &mut Reader<'a>,
-    value: Value<'a>,
-    others: &[Read],
-) -> Option<Names> {
-    let mut fields = reader.fields(value, "[names]")?;
-    let (at, mistakes) = (fields.at, reader.mistakes);
-    let allow = reader.file.tables(&mut fields.value, "allow", mistakes);
-    let allow = allow.map(|(_, tables)| tables).unwrap_or_default();
+pub(super) fn names(mut fields: Fields<'_>, files: &mut Files, others: &[Read]) -> Option<Names> {
+    let (at, mistakes) = (fields.at, fields.mistakes);
+    let allow = fields.tables("allow", "[[names.allow]]");
     // Credentials without a list of names: `jwt = {…}`.
     let open: Vec<_> = KINDS.iter().filter_map(|kind| fields.alone(kind)).collect();
-    let said = |key: &str| fields.value.get_ref().get(key).is_some();
-    let nowhere = !said("domain") && !said("path_hosts");
+    let nowhere = !fields.has("domain") && !fields.has("path_hosts");
     let domain = fields.scalar("domain").map_or_else(String::new, |(_, Host(name))| name);
     let mut names = Names::new(domain, vec![]);
-    let path_hosts = fields.field::<List<Host>>("path_hosts").map(|list| list.items);
-    let path_hosts = path_hosts.into_iter().flatten().map(|(_, Host(name))| name);
-    names.path_hosts = path_hosts.collect();
+    let path_hosts = fields.list("path_hosts").into_iter().flat_map(|(_, list)| list);
+    names.path_hosts = path_hosts.map(|(_, Host(name))| name).collect();
     if let Some((_, Prefix(path))) = fields.scalar("path_prefix") {
         path.trim_end_matches('/').clone_into(&mut names.path_prefix);
     }
-    names.strip = fields.field("strip").unwrap_or(names.strip);
-    fields.set("when_taken", &mut names.when_taken);
-    fields.set("queue", &mut names.queue);
-    names.hold = reader.hold(&mut fields);
-    names.no_backend = reader.no_backend(&mut fields).unwrap_or(names.no_backend);
-    fields.end();
+    backends(&mut fields, files, &mut names.route);
+    fields.end(&[]);
     if nowhere {
-        return reader.refuse(at, "`[names]` needs `domain` or `path_hosts`");
+        return fields.refuse(at, "`[names]` needs `domain` or `path_hosts`");
     }
-    apart(reader, &names, others);
+    apart(&fields, &names, others);
     let none = allow.is_empty() && open.is_empty();
-    names.allow = allow.into_iter().filter_map(|it| grant(reader, it, &names, others)).collect();
+    names.allow = allow.into_iter().filter_map(|it| grant(it, files, &names, others)).collect();
     for table in open {
-        let credential = reader.credential(table);
+        let credential = credential(&fields, files, table);
         names.allow.extend(credential.map(|credential| NameGrant { names: None, credential }));
     }
     if none && mistakes.is_empty() {
-        reader.wrong(at, "`allow` is empty, so nobody could ever have a name; add a credential, like `[[names.allow]]` or `jwt = {…}`");
+        fields.wrong(at, "`allow` is empty, so no backend could ever have a name; add a credential, like `[[names.allow]]` or `jwt = {…}`");
     }
     Some(names)
 }
 
-fn grant<'a>(
-    reader: &mut Reader<'a>,
-    value: Value<'a>,
+fn grant(
+    mut fields: Fields<'_>,
+    files: &mut Files,
     names: &Names,
     others: &[Read],
 ) -> Option<NameGrant> {
-    let mut fields = reader.fields(value, "[[names.allow]]")?;
-    let at = fields.at;
-    let credential = file::take(&mut fields.value, "credential");
-    let listed = fields.field::<List<String>>("names");
-    fields.end();
-    let Some(credential) = credential else {
-        return reader.refuse(at, "`[[names.allow]]` needs `credential`");
+    let listed = fields.list::<String>("names");
+    let value = fields.take("credential");
+    fields.end(&[]);
+    let Some(value) = value else {
+        return fields.refuse(fields.at, "`[[names.allow]]` needs `credential`");
     };
-    let credential = reader.credential(credential);
+    let credential = credential(&fields, files, value);
     // `*`: any, but for those that other grants list.
-    let listed = listed.filter(|it| !matches!(&*it.items, [(_, all)] if all == "*"));
-    if let Some(list) = listed.as_ref().filter(|list| list.items.is_empty()) {
-        reader.wrong(list.span.start, format!("`names` is empty, {NOBODY}"));
+    let listed = listed.filter(|(_, list)| !matches!(&**list, [(_, all)] if all == "*"));
+    if let Some((at, _)) = listed.as_ref().filter(|(_, list)| list.is_empty()) {
+        fields.wrong(*at, format!("`names` is empty, {NO_BACKEND}"));
     }
-    let labels = listed.map(|list| {
-        let labels = list.items.into_iter().map(|(at, name)| {
-            let label = label(reader, &name, names, others);
-            reader.mistakes.note(label.map_err(|why| reader.file.wrong(at.start, why)))
-        });
+    let labels = listed.map(|(_, list)| {
+        let labels =
+            list.into_iter().map(|(at, name)| match label(&fields, &name, names, others) {
+                Ok(label) => Some(label),
+                Err(why) => fields.refuse(at, why),
+            });
         labels.flatten().collect()
     });
     Some(NameGrant { names: labels, credential: credential? })
@@ -99,7 +85,7 @@ fn grant<'a>(
 
 /// One name, of which the domain is no part.
 fn label(
-    reader: &Reader<'_>,
+    fields: &Fields<'_>,
     name: &str,
     names: &Names,
     others: &[Read],
@@ -129,13 +115,13 @@ fn label(
         Some(twin) => Err(format!(
             "the name {name:?} would be reached at a path that the route {:?} of line {} has",
             twin.route.name,
-            reader.file.place(twin.at).line
+            fields.place(twin.at).line
         )),
     }
 }
 
 /// No route may be for a host that a backend could ask for as its name.
-fn apart(reader: &Reader<'_>, names: &Names, others: &[Read]) {
+fn apart(fields: &Fields<'_>, names: &Names, others: &[Read]) {
     for (host, at) in others.iter().flat_map(|read| read.route.hosts.iter().zip(&read.hosts)) {
         let inside = match host {
             HostPattern::Name(name) => router::label(name, &names.domain).is_some(),
@@ -144,7 +130,7 @@ fn apart(reader: &Reader<'_>, names: &Names, others: &[Read]) {
         };
         if inside {
             let domain = &names.domain;
-            reader.wrong(*at, format!("the host {host} is among the dynamic names of {domain}; take it out here or move `domain`"));
+            fields.wrong(*at, format!("the host {host} is among the dynamic names of {domain}; take it out here or move `domain`"));
             return;
         }
     }

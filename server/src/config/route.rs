@@ -47,7 +47,7 @@ impl Route {
             when_taken: WhenTaken::Balance,
             no_backend: NoBackend::Status(StatusCode::BAD_GATEWAY),
             allow: None,
-            queue: QUEUE,
+            queue: Duration::from_secs(1),
             respond: None,
             hold: None,
         }
@@ -115,18 +115,10 @@ pub struct Names {
     pub path_hosts: Vec<String>,
     /// What stands before `/NAME` there: empty, or like `/a/b`.
     pub path_prefix: String,
-    /// Whether the origin gets paths without `/NAME` there, and X-Forwarded-Prefix with it.
-    pub strip: bool,
-    /// What becomes of a backend whose name another one has.
-    pub when_taken: WhenTaken,
-    /// What a visitor gets where no backend has the name.
-    pub no_backend: NoBackend,
     /// Never empty.
     pub allow: Vec<NameGrant>,
-    /// As [`Route::queue`].
-    pub queue: Duration,
-    /// As [`Route::hold`].
-    pub hold: Option<Hold>,
+    /// What holds for each name. `strip` is about `/NAME` at a path; name, hosts, path, `allow` and `respond` don't count.
+    pub route: Route,
 }
 
 impl Names {
@@ -142,12 +134,13 @@ impl Names {
             domain: domain.into(),
             path_hosts: Vec::new(),
             path_prefix: String::new(),
-            strip: true,
-            when_taken: WhenTaken::Replace,
-            no_backend: NoBackend::Status(StatusCode::NOT_FOUND),
             allow,
-            queue: QUEUE,
-            hold: None,
+            route: Route {
+                strip: true,
+                when_taken: WhenTaken::Replace,
+                no_backend: NoBackend::Status(StatusCode::NOT_FOUND),
+                ..Route::new("", Vec::new())
+            },
         }
     }
 
@@ -171,8 +164,6 @@ pub struct NameGrant {
     pub credential: Arc<dyn Credential>,
 }
 
-/// How long a request waits while all tunnels are full.
-const QUEUE: Duration = Duration::from_secs(1);
 /// Requests that `hold` keeps.
 pub(super) const HOLD_REQUESTS: usize = 100;
 /// The largest body that `respond` takes: webhooks are small, and each is kept in memory.

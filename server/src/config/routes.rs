@@ -2,27 +2,23 @@
 //! against each other.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
 use ptth_client::config::OriginAddress;
-use ptth_link::settings::file::{self, Value};
 use ptth_link::settings::{
-    self, As, Env, File, List, Mistake, Mistakes, Prefix, Scalar, Table, Whole, split,
+    self, Env, Fields, File, Mistake, Mistakes, Prefix, Table, Value, split,
 };
 use ptth_link::token;
 
-use super::names::names;
 use super::route::{HOLD_REQUESTS, Hold, Names, NoBackend, RESPOND_LIMIT, Respond, Route};
 use super::scalars::{Size, Status};
-use super::{Args, CertificateSource};
+use super::{Args, CertificateSource, names};
 use crate::auth::{Credential, Files, Settings};
 use crate::router::{self, HostPattern};
 
@@ -34,12 +30,6 @@ pub(super) struct Tables {
     pub(super) names: Option<Names>,
 }
 
-pub(super) struct Reader<'a> {
-    pub(super) file: &'a File,
-    pub(super) files: &'a mut Files,
-    pub(super) mistakes: &'a Mistakes,
-}
-
 /// A route, and the places of its parts in the file.
 pub(super) struct Read {
     pub(super) route: Route,
@@ -49,67 +39,22 @@ pub(super) struct Read {
     pub(super) hosts: Vec<usize>,
 }
 
-/// A table of the file. Its fields are taken out one by one; [`Self::end`] tells those that are left.
-pub(super) struct Fields<'a> {
-    file: &'a File,
-    mistakes: &'a Mistakes,
-    pub(super) value: Value<'a>,
-    /// What the sentences call the table.
-    name: &'static str,
-    pub(super) at: usize,
-}
-
-impl<'a> Fields<'a> {
-    /// A field by its schema. What can't be read is noted and left out.
-    pub(super) fn field<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
-        let alone = self.alone(key)?;
-        let read: Option<HashMap<String, T>> = self.file.schema(alone, self.name, self.mistakes);
-        read?.remove(key)
-    }
-
-    /// Takes a field out, into a table of its own.
-    pub(super) fn alone(&mut self, key: &str) -> Option<Value<'a>> {
-        let DeValue::Table(table) = self.value.get_mut() else { return None };
-        let (key, value) = table.remove_entry(key)?;
-        Some(Spanned::new(value.span(), DeValue::Table([(key, value)].into_iter().collect())))
-    }
-
-    /// A scalar and its place.
-    pub(super) fn scalar<T: Scalar>(&mut self, key: &str) -> Option<(usize, T)> {
-        let read: Spanned<As<T>> = self.field(key)?;
-        Some((read.span().start, read.into_inner().0))
-    }
-
-    /// Reads a scalar into its place, if there is one.
-    pub(super) fn set<T: Scalar>(&mut self, key: &str, value: &mut T) {
-        if let Some((_, read)) = self.scalar(key) {
-            *value = read;
-        }
-    }
-
-    pub(super) fn end(self) {
-        self.file.unknown(self.value, self.name, &[], self.mistakes);
-    }
-}
-
 impl Tables {
     /// Reads the whole file, and the secret files that it names.
     pub(super) fn read(file: &File, files: &mut Files, mistakes: &Mistakes) -> Self {
         let mut read = Self::default();
         let Some(mut document) = file.parse(mistakes) else { return read };
-        read.settings = file.settings(&mut document, Args::SETTINGS, mistakes);
-        let mut tables =
-            |key| file.tables(&mut document, key, mistakes).map(|it| it.1).unwrap_or_default();
-        let (routes, certificates) = (tables("route"), tables("certificate"));
-        let names_table = file::take(&mut document, "names");
-        file.unknown(document, "the file", Args::SETTINGS, mistakes);
-        let mut reader = Reader { file, files, mistakes };
+        read.settings = document.settings(Args::SETTINGS);
+        let routes = document.tables("route", "[[route]]");
+        let certificates = document.tables("certificate", "[[certificate]]");
+        let names = document.take("names").and_then(|table| document.table(table, "[names]"));
+        document.end(Args::SETTINGS);
         read.certificates =
-            certificates.into_iter().filter_map(|it| reader.certificate(it)).collect();
+            certificates.into_iter().filter_map(|it| certificate(it, file.folder())).collect();
         let only = routes.len() == 1;
-        let routes: Vec<_> = routes.into_iter().filter_map(|it| reader.route(it, only)).collect();
-        mistakes.note(reader.differ(&routes));
-        read.names = names_table.and_then(|table| names(&mut reader, table, &routes));
+        let routes: Vec<_> = routes.into_iter().filter_map(|it| route(it, files, only)).collect();
+        mistakes.note(differ(file, &routes));
+        read.names = names.and_then(|table| names::names(table, files, &routes));
         read.routes = routes.into_iter().map(|read| read.route).collect();
         read
     }
@@ -137,192 +82,173 @@ pub(super) fn names_of_variables(env: &Env<'_>) -> Result<Option<File>, Mistake>
     Ok(Some(File::of("NAMES_DOMAIN", format!("[names]\n{table}{jwt}"))))
 }
 
-impl<'a> Reader<'a> {
-    /// Notes a mistake at a byte of the file.
-    pub(super) fn wrong(&self, at: usize, sentence: impl Display) {
-        self.mistakes.add(self.file.wrong(at, sentence));
+fn certificate(mut fields: Fields<'_>, folder: &Path) -> Option<CertificateSource> {
+    let mut path = |key| {
+        let (_, path) = fields.scalar::<String>(key).filter(|(_, path)| !path.is_empty())?;
+        Some(folder.join(path))
+    };
+    let paths = (path("cert"), path("key"));
+    fields.end(&[]);
+    match paths {
+        (Some(cert), Some(key)) => Some(CertificateSource::Files { cert, key }),
+        (None, _) => fields.refuse(fields.at, "`[[certificate]]` needs `cert`"),
+        (_, None) => fields.refuse(fields.at, "`cert` needs `key`"),
     }
+}
 
-    /// The same, in place of a value.
-    pub(super) fn refuse<T>(&self, at: usize, sentence: impl Display) -> Option<T> {
-        self.mistakes.note(Err(self.file.wrong(at, sentence)))
+fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> {
+    let before = fields.mistakes.count();
+    let at = fields.at;
+    if !fields.has("hosts") && !only {
+        fields.wrong(at, "this route needs `hosts`, since it isn't the only one");
     }
-
-    pub(super) fn fields(&self, value: Value<'a>, name: &'static str) -> Option<Fields<'a>> {
-        let at = value.span().start;
-        if !value.get_ref().is_table() {
-            return self.refuse(at, format!("`{}` takes a table", name.trim_matches(['[', ']'])));
-        }
-        Some(Fields { file: self.file, mistakes: self.mistakes, value, name, at })
-    }
-
-    fn certificate(&mut self, table: Value<'a>) -> Option<CertificateSource> {
-        let mut fields = self.fields(table, "[[certificate]]")?;
-        let mut path = |key| {
-            let (_, path) = fields.scalar::<String>(key).filter(|(_, path)| !path.is_empty())?;
-            Some(self.file.folder().join(path))
-        };
-        let (cert, key, at) = (path("cert"), path("key"), fields.at);
-        fields.end();
-        match (cert, key) {
-            (Some(cert), Some(key)) => Some(CertificateSource::Files { cert, key }),
-            (None, _) => self.refuse(at, "`[[certificate]]` needs `cert`"),
-            (_, None) => self.refuse(at, "`cert` needs `key`"),
-        }
-    }
-
-    fn route(&mut self, table: Value<'a>, only: bool) -> Option<Read> {
-        let before = self.mistakes.count();
-        let mut fields = self.fields(table, "[[route]]")?;
-        let at = fields.at;
-        if fields.value.get_ref().get("hosts").is_none() && !only {
-            self.wrong(at, "this route needs `hosts`, since it isn't the only one");
-        }
-        let (patterns, hosts) = match fields.field::<List<HostPattern>>("hosts") {
-            Some(list) if !list.items.is_empty() => {
-                list.items.into_iter().map(|(at, host)| (host, at.start)).unzip()
+    let (patterns, hosts) = match fields.list::<HostPattern>("hosts") {
+        Some((_, list)) if !list.is_empty() => list.into_iter().map(|(at, it)| (it, at)).unzip(),
+        list => {
+            if let Some((at, _)) = list.filter(|_| fields.mistakes.is_empty()) {
+                fields.wrong(at, "`hosts` is empty, so this route would never be used");
             }
-            list => {
-                if let Some(list) = list.filter(|_| self.mistakes.is_empty()) {
-                    let why = "`hosts` is empty, so this route would never be used";
-                    self.wrong(list.span.start, why);
-                }
-                (vec![HostPattern::Any], vec![at])
-            }
-        };
-        let mut route = Route::new("", patterns);
-        if let Some((_, Prefix(path))) = fields.scalar("path") {
-            route.path = path;
+            (vec![HostPattern::Any], vec![at])
         }
-        let (name_at, name) = fields.scalar("name").unwrap_or_else(|| (at, named(&route)));
-        if name.is_empty() || name.chars().any(char::is_control) {
-            self.wrong(name_at, "`name` is empty, but logs call the route by it");
-        }
-        route.name = name;
-        route.strip = fields.field("strip").unwrap_or(route.strip);
-        fields.set("when_taken", &mut route.when_taken);
-        fields.set("queue", &mut route.queue);
-        route.hold = self.hold(&mut fields);
-        route.respond = fields
-            .scalar("respond")
-            .map(|(_, Status(status))| Respond { status, limit: RESPOND_LIMIT });
-        match (&mut route.respond, fields.scalar("respond_limit")) {
-            (Some(respond), Some((_, Size(limit)))) => respond.limit = limit,
-            (None, Some((at, _))) => self.wrong(at, "`respond_limit` needs `respond`"),
-            (_, None) => {}
-        }
-        if let Some(no_backend) = self.no_backend(&mut fields) {
-            if route.respond.is_some() && matches!(no_backend, NoBackend::Origin(_)) {
-                // What is delivered later waits for its backend.
-                self.wrong(at, "an `origin` in `no_backend` needs a route without `respond`");
-            }
-            route.no_backend = no_backend;
-        }
-        if let Some((span, tables)) = self.file.tables(&mut fields.value, "allow", self.mistakes) {
-            if tables.is_empty() {
-                self.wrong(span.start, format!("`allow` is empty, {NOBODY}"));
-            }
-            route.allow = Some(tables.into_iter().filter_map(|it| self.credential(it)).collect());
-        }
-        fields.end();
-        let fine = self.mistakes.count() == before;
-        fine.then_some(Read { route, at, name: name_at, hosts })
+    };
+    let mut route = Route::new("", patterns);
+    if let Some((_, Prefix(path))) = fields.scalar("path") {
+        route.path = path;
     }
-
-    /// Whether requests wait for a backend to come.
-    pub(super) fn hold(&self, fields: &mut Fields<'_>) -> Option<Hold> {
-        let time = fields.scalar("hold");
-        let requests = fields.scalar("hold_requests");
-        if let (None, Some((at, _))) = (time, requests) {
-            self.wrong(at, "`hold_requests` needs `hold`");
-        }
-        let (_, time) = time?;
-        let hold =
-            Hold { time, requests: requests.map_or(HOLD_REQUESTS, |(_, Whole(number))| number) };
-        // "0s" switches it off for a while.
-        (!hold.time.is_zero()).then_some(hold)
+    let (name_at, name) = fields.scalar("name").unwrap_or_else(|| (at, named(&route)));
+    if name.is_empty() || name.chars().any(char::is_control) {
+        fields.wrong(name_at, "`name` is empty, but logs call the route by it");
     }
-
-    /// What a visitor gets where no backend is: a scalar, or a table.
-    pub(super) fn no_backend(&mut self, fields: &mut Fields<'a>) -> Option<NoBackend> {
-        let Some(table) = file::take_table(&mut fields.value, "no_backend") else {
-            return fields.scalar("no_backend").map(|(_, answer)| answer);
-        };
-        let mut fields = self.fields(table, "no_backend")?;
-        let (page, origin) = (fields.scalar::<String>("page"), fields.scalar::<String>("origin"));
-        let at = fields.at;
-        fields.end();
-        if let Some((at, path)) = page {
-            let text = self.files.text(Path::new(&path));
-            let content = self.mistakes.note(text.map_err(|why| self.file.wrong(at, why)))?;
-            let html = [".html", ".htm"].iter().any(|end| path.to_ascii_lowercase().ends_with(end));
-            return Some(NoBackend::Page { content: content.into(), html });
+    route.name = name;
+    let respond = fields.scalar("respond");
+    route.respond = respond.map(|(_, Status(status))| Respond { status, limit: RESPOND_LIMIT });
+    match (&mut route.respond, fields.scalar("respond_limit")) {
+        (Some(respond), Some((_, Size(limit)))) => respond.limit = limit,
+        (None, Some((at, _))) => fields.wrong(at, "`respond_limit` needs `respond`"),
+        (_, None) => {}
+    }
+    backends(&mut fields, files, &mut route);
+    if route.respond.is_some() && matches!(route.no_backend, NoBackend::Origin(_)) {
+        // What is delivered later waits for its backend.
+        fields.wrong(at, "an `origin` in `no_backend` needs a route without `respond`");
+    }
+    if let Some((at, values)) = fields.values("allow") {
+        if values.is_empty() {
+            fields.wrong(at, format!("`allow` is empty, {NO_BACKEND}"));
         }
-        let Some((at, text)) = origin else {
-            return self.refuse(at, "`no_backend` needs `page` or `origin`");
-        };
-        match OriginAddress::parse(&text) {
+        let read = values.into_iter().filter_map(|it| credential(&fields, files, it));
+        route.allow = Some(read.collect());
+    }
+    fields.end(&[]);
+    (fields.mistakes.count() == before).then_some(Read { route, at, name: name_at, hosts })
+}
+
+/// What routes and dynamic names have alike: when there is another backend, when none is free, and when none is there.
+pub(super) fn backends(fields: &mut Fields<'_>, files: &mut Files, route: &mut Route) {
+    fields.set_switch("strip", &mut route.strip);
+    fields.set("when_taken", &mut route.when_taken);
+    fields.set("queue", &mut route.queue);
+    let (hold, requests) = (fields.scalar::<Duration>("hold"), fields.scalar("hold_requests"));
+    if let (None, Some((at, _))) = (hold, requests) {
+        fields.wrong(at, "`hold_requests` needs `hold`");
+    }
+    let requests = requests.map_or(HOLD_REQUESTS, |(_, number)| number);
+    // "0s" switches it off for a while.
+    let hold = hold.filter(|(_, time)| !time.is_zero());
+    route.hold = hold.map(|(_, time)| Hold { time, requests });
+    let no_backend = fields.take("no_backend").and_then(|value| no_backend(fields, files, value));
+    route.no_backend = no_backend.unwrap_or_else(|| route.no_backend.clone());
+}
+
+/// What a visitor gets where no backend is: a scalar, or a table.
+fn no_backend<'a>(fields: &Fields<'a>, files: &mut Files, value: Value<'a>) -> Option<NoBackend> {
+    if !value.get_ref().is_table() {
+        return fields.read("no_backend", &value, "").map(|(_, answer)| answer);
+    }
+    let mut fields = fields.table(value, "no_backend")?;
+    let (page, origin) = (fields.scalar::<String>("page"), fields.scalar::<String>("origin"));
+    fields.end(&[]);
+    match (page, origin) {
+        (Some((at, path)), _) => match files.text(Path::new(&path)) {
+            Ok(content) => {
+                let path = path.to_ascii_lowercase();
+                let html = path.ends_with(".html") || path.ends_with(".htm");
+                Some(NoBackend::Page { content: content.into(), html })
+            }
+            Err(why) => fields.refuse(at, why),
+        },
+        (None, Some((at, text))) => match OriginAddress::parse(&text) {
             Ok(address @ (OriginAddress::Http { .. } | OriginAddress::Https { .. })) => {
                 Some(NoBackend::Origin(address))
             }
-            _ => self.refuse(
-                at,
-                format!("origin {text:?} must be a URL like \"http://127.0.0.1:8081\""),
-            ),
-        }
-    }
-
-    /// A credential: a table whose one key is its kind. Reads the files that it names.
-    pub(super) fn credential(&mut self, value: Value<'_>) -> Option<Arc<dyn Credential>> {
-        let only = match value.get_ref() {
-            DeValue::Table(table) if table.len() == 1 => table.iter().next(),
-            _ => None,
-        };
-        let Some((kind, inner)) = only else {
-            return self.refuse(value.span().start, "a credential is a table with one kind, like `{ key = \"2ptth_pub_…\" }` or `{ bearer_file = \"…\" }`");
-        };
-        let (kind, name, span) = (kind.get_ref().to_string(), kind.span(), inner.span());
-        // What can't be read is quoted as a path; this isn't one.
-        if kind.ends_with("file") && inner.get_ref().as_str().is_some_and(token::begins_like_one) {
-            let why = format!("`{kind}` takes the path of a file, not the token itself");
-            return self.refuse(span.start, why);
-        }
-        let kind = kind.escape_debug();
-        let read = Settings::deserialize(ValueDeserializer::from(value)).map_err(|err| {
-            // About the kind's name, about something inside, or about the whole.
-            let inside =
-                |at: &Range<usize>| at.start > name.start || err.message().contains("variant");
-            let at = err.span().filter(|at| !at.is_empty()).filter(inside);
-            let at = at.unwrap_or_else(|| span.clone());
-            self.file.wrong(at.start, format!("`{kind}`: {}", unquoted(err.message())))
-        });
-        let loaded = self.mistakes.note(read)?.load(self.files);
-        self.mistakes.note(loaded.map_err(|why| self.file.wrong(span.start, why)))
-    }
-
-    /// No two routes may have one name, or take the same requests.
-    fn differ(&self, routes: &[Read]) -> Result<(), Mistake> {
-        let mut names: HashMap<&str, &Read> = HashMap::new();
-        let mut table: router::Table<&Read> = router::Table::default();
-        for read in routes {
-            let Route { name, hosts, path, .. } = &read.route;
-            for (host, at) in hosts.iter().zip(&read.hosts) {
-                if let Err(first) = table.insert(host, path, read) {
-                    let (line, first) = (self.file.place(first.at).line, &first.route.name);
-                    return Err(self.file.wrong(*at, format!(
-                        "the route {first:?} of line {line} has the host {host} and the path {path}, too; one of them would never be used"
-                    )));
-                }
+            _ => {
+                let why = format!("origin {text:?} must be a URL like \"http://127.0.0.1:8081\"");
+                fields.refuse(at, why)
             }
-            if let Some(first) = names.insert(name, read) {
-                let line = self.file.place(first.at).line;
-                return Err(self.file.wrong(read.name, format!(
-                    "the route of line {line} is called {name:?}, too; each needs its own `name`"
+        },
+        (None, None) => fields.refuse(fields.at, "`no_backend` needs `page` or `origin`"),
+    }
+}
+
+/// A credential: a table whose one key is its kind. Reads the files that it names.
+pub(super) fn credential(
+    fields: &Fields<'_>,
+    files: &mut Files,
+    value: Value<'_>,
+) -> Option<Arc<dyn Credential>> {
+    let only = match value.get_ref() {
+        DeValue::Table(table) if table.len() == 1 => table.iter().next(),
+        _ => None,
+    };
+    let Some((kind, inner)) = only else {
+        return fields.refuse(value.span().start, "a credential is a table with one kind, like `{ key = \"2ptth_pub_…\" }` or `{ bearer_file = \"…\" }`");
+    };
+    let (kind, name, span) = (kind.get_ref().to_string(), kind.span(), inner.span());
+    // What can't be read is quoted as a path; this isn't one.
+    if kind.ends_with("file") && inner.get_ref().as_str().is_some_and(token::begins_like_one) {
+        let why = format!("`{kind}` takes the path of a file, not the token itself");
+        return fields.refuse(span.start, why);
+    }
+    let kind = kind.escape_debug();
+    let read = Settings::deserialize(ValueDeserializer::from(value)).map_err(|err| {
+        // About the kind's name, about something inside, or about the whole.
+        let inside = |at: &Range<usize>| at.start > name.start || err.message().contains("variant");
+        let at = err.span().filter(|at| !at.is_empty()).filter(inside);
+        let at = at.unwrap_or_else(|| span.clone());
+        (at.start, format!("`{kind}`: {}", unquoted(err.message())))
+    });
+    let load = |it: Settings| it.load(files).map_err(|why| (span.start, why.to_string()));
+    match read.and_then(load) {
+        Ok(credential) => Some(credential),
+        Err((at, why)) => fields.refuse(at, why),
+    }
+}
+
+/// No two routes may have one name, or take the same requests.
+fn differ(file: &File, routes: &[Read]) -> Result<(), Mistake> {
+    let mut names: HashMap<&str, &Read> = HashMap::new();
+    let mut table: router::Table<&Read> = router::Table::default();
+    for read in routes {
+        let Route { name, hosts, path, .. } = &read.route;
+        for (host, at) in hosts.iter().zip(&read.hosts) {
+            if let Err(first) = table.insert(host, path, read) {
+                let (line, first) = (file.place(first.at).line, &first.route.name);
+                return Err(file.wrong(*at, format!(
+                    "the route {first:?} of line {line} has the host {host} and the path {path}, too; one of them would never be used"
                 )));
             }
         }
-        Ok(())
+        if let Some(first) = names.insert(name, read) {
+            let line = file.place(first.at).line;
+            return Err(file.wrong(
+                read.name,
+                format!(
+                    "the route of line {line} is called {name:?}, too; each needs its own `name`"
+                ),
+            ));
+        }
     }
+    Ok(())
 }
 
 /// What logs call a route that has no name.
@@ -342,4 +268,4 @@ fn unquoted(message: &str) -> String {
 }
 
 /// What an empty list of credentials means.
-pub(super) const NOBODY: &str = "so nobody could ever serve this; leave it out to admit whom the gateway admits, or name a credential";
+pub(super) const NO_BACKEND: &str = "so no backend could ever serve this; leave it out to admit the backends that the gateway admits, or name a credential";

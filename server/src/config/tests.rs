@@ -15,7 +15,8 @@ use crate::tls::testing::Scratch;
 fn read(line: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let table: BTreeMap<&str, &str> = variables.iter().copied().collect();
     let env = |name: &str| table.get(name).map(OsString::from);
-    let args = Args::parse(line.split_whitespace().map(str::to_owned));
+    let args =
+        ptth_link::cli::parse::<Args>("2ptth-server", line.split_whitespace().map(str::to_owned));
     Config::load(&args.unwrap_or_else(|exit| panic!("{}", exit.output)), &env)
 }
 
@@ -152,7 +153,7 @@ fn plain_http_is_for_private_addresses_and_needs_no_certificate() {
     let both = ok("--plain 127.0.0.1:80 --listen 443 --trusted-proxies 127.0.0.1", &[]);
     assert_eq!((both.plain.len(), both.listen.len(), both.warnings.len()), (1, 1, 0));
     let unused = ok("--plain 127.0.0.1:80 --trusted-proxies 127.0.0.1", &[]).warnings;
-    assert!(unused[0].contains("nobody is shown the certificate"), "{unused:?}");
+    assert!(unused[0].contains("no visitor is shown the certificate"), "{unused:?}");
     let error = read("--plain 127.0.0.1:80 --listen 443", &[]).unwrap_err();
     assert!(error.to_string().starts_with("no certificate: "), "{error}");
 }
@@ -323,7 +324,7 @@ fn a_private_half_that_others_can_read_is_a_warning() {
 /// What `--help` promises is what is tested here: each variable in its parentheses.
 #[test]
 fn every_documented_variable_is_tested() {
-    let help = Args::parse(["--help".to_owned()]).unwrap_err();
+    let help = ptth_link::cli::parse::<Args>("2ptth-server", ["--help".to_owned()]).unwrap_err();
     assert_eq!(help.status, Ok(()));
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 2).collect();

@@ -3,7 +3,7 @@
 use http::uri::{Authority, Scheme};
 use ptth_link::limits::ANNOUNCED_URLS;
 
-use crate::config::{NameGrant, Names, Route as Settings};
+use crate::config::{NameGrant, Names};
 use crate::identity::{Grant, Key};
 use crate::router::{self, HostPattern, RouteId};
 
@@ -11,12 +11,6 @@ use super::Policy;
 use super::route::lets_in;
 
 impl Names {
-    pub(super) fn settings(&self) -> Settings {
-        let Self { when_taken, queue, hold, .. } = *self;
-        let no_backend = self.no_backend.clone();
-        Settings { when_taken, queue, hold, no_backend, ..Settings::new("", Vec::new()) }
-    }
-
     /// Whether an entry is for that name, and it can be one.
     pub(super) fn may_have(&self, entry: &NameGrant, name: &str) -> bool {
         self.is_fit(name) && self.includes(entry, name)

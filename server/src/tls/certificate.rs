@@ -21,7 +21,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, Validity, X509Certifi
 use ptth_link::settings::Mistake;
 use ptth_link::{crypto, files};
 
-use crate::auth::{Files, about, exposed};
+use crate::auth::{Files, about};
 use crate::config::CertificateSource;
 
 /// A certificate that can be shown.
@@ -119,7 +119,7 @@ fn check(pair: Pair) -> Result<Loaded, Mistake> {
             path.display()
         ));
     }
-    warnings.extend(exposed(&key_path, "the private key"));
+    warnings.extend(files::exposed(&key_path, "the private key"));
     let is_self_signed = own.issuer().as_raw() == own.subject().as_raw();
     let (names, ends) = (names(own), own.validity().not_after);
     Ok(Loaded { key: Arc::new(pair), digest, names, is_self_signed, path, ends, warnings })

@@ -94,7 +94,7 @@ async fn a_registration_over_a_limit_is_told_to_come_again() {
     let gateway = GatewayBox::with(|config| {
         config.limits.tunnels = 1;
         let mut names = names(&[(&token, None)]);
-        names.when_taken = WhenTaken::Balance;
+        names.route.when_taken = WhenTaken::Balance;
         names.allow[0].credential = credential(
             "bearer_sha256 = \"2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\"",
         );

@@ -152,7 +152,7 @@ async fn a_request_waits_for_a_name_also_over_a_reload() {
     let token = Token::generate();
     let with_names = |config: &mut Config| {
         let mut names = names(&[(&token, None)]);
-        names.hold = Some(Hold { time: Duration::from_secs(3600), requests: 2 });
+        names.route.hold = Some(Hold { time: Duration::from_secs(3600), requests: 2 });
         config.names = Some(names);
     };
     let host = "bob.tunnel.example.test";

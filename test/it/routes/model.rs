@@ -130,7 +130,7 @@ fn the_policy_finds_what_the_model_finds() {
         if with_names {
             let mut names = names(&[(&token, None)]);
             names.path_hosts = ["tunnel.example.test", "example.test"].map(str::to_owned).to_vec();
-            names.no_backend = NoBackend::Status(StatusCode::BAD_GATEWAY);
+            names.route.no_backend = NoBackend::Status(StatusCode::BAD_GATEWAY);
             config.names = Some(names);
         }
         if config.routes.is_empty() && !with_names {

@@ -280,7 +280,7 @@ async fn a_name_may_keep_its_first_backend_or_share_the_load() {
         let token = Token::generate();
         let gateway = GatewayBox::with(|config| {
             let mut names = names(&[(&token, None)]);
-            names.when_taken = policy;
+            names.route.when_taken = policy;
             config.names = Some(names);
         });
         let _first = start(&gateway, &token, "bob");

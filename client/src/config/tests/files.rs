@@ -17,7 +17,8 @@ fn one(text: &str, line: &str, variables: &[(&str, &str)]) -> Config {
 
 #[test]
 fn every_flag_has_a_key_of_its_name() {
-    let help = Args::parse(["--help".to_owned()]).unwrap_err().output;
+    let help =
+        ptth_link::cli::parse::<Args>("2ptth-client", ["--help".to_owned()]).unwrap_err().output;
     let flags = help.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
     let flags: BTreeSet<_> =
         flags.map(|line| line.split(' ').next().unwrap().replace('-', "_")).collect();

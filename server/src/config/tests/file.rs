@@ -182,9 +182,9 @@ fn routes_and_names_have_defaults() {
     let names = config.names.unwrap();
     assert_eq!(names.domain, "tunnel.example.com");
     assert_eq!((names.path_hosts.len(), &config.warnings[..]), (0, &[][..]));
-    assert_eq!(names.when_taken, WhenTaken::Replace);
-    assert_eq!(names.no_backend, NoBackend::Status(StatusCode::NOT_FOUND));
-    assert!(names.strip && names.allow[0].names.is_none());
+    assert_eq!(names.route.when_taken, WhenTaken::Replace);
+    assert_eq!(names.route.no_backend, NoBackend::Status(StatusCode::NOT_FOUND));
+    assert!(names.route.strip && names.allow[0].names.is_none());
 }
 
 #[test]
@@ -243,9 +243,9 @@ fn routes_and_names_are_read_whole() {
     assert_eq!(other.no_backend, NoBackend::Status(StatusCode::SERVICE_UNAVAILABLE));
     assert_eq!(other.allow.as_ref().map(Vec::len), Some(1));
     let names = config.names.unwrap();
-    assert_eq!((names.path_hosts, names.strip), (vec!["example.com".to_owned()], false));
-    assert_eq!(names.when_taken, WhenTaken::Balance);
-    assert_eq!(names.hold, Some(Hold { time: Duration::from_secs(60), requests: 100 }));
+    assert_eq!((names.path_hosts, names.route.strip), (vec!["example.com".to_owned()], false));
+    assert_eq!(names.route.when_taken, WhenTaken::Balance);
+    assert_eq!(names.route.hold, Some(Hold { time: Duration::from_secs(60), requests: 100 }));
     let [listed, any] = &names.allow[..] else { panic!() };
     assert_eq!(listed.names, Some(vec!["Bob".to_owned(), "al-ice".to_owned()]));
     assert_eq!(any.names, None);
@@ -323,8 +323,8 @@ fn what_is_hardly_meant_is_a_warning() {
         (two.clone(), &[]),
         (format!("open = true\n{two}"), &["the route \"a\" has no `allow`"]),
         (format!("token_file = 'keys'\n{two}"), &[]),
-        (format!("token_file = 'keys'\n[[route]]\n{ALLOW}"), &["admit nobody"]),
-        (format!("open = true\n[[route]]\n{ALLOW}"), &["admit nobody"]),
+        (format!("token_file = 'keys'\n[[route]]\n{ALLOW}"), &["admit no backend"]),
+        (format!("open = true\n[[route]]\n{ALLOW}"), &["admit no backend"]),
         (format!("[[route]]\n{ALLOW}"), &[]),
     ];
     for (text, expected) in rows {

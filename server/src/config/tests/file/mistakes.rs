@@ -41,7 +41,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("name = 'a_b!'", "1:8", &["name \"a_b!\""]),
         ("backend_alpn = 'h2'", "1:16", &["backend-alpn", "browsers"]),
         ("open = true\ntoken_file = 'x'", "1:8", &["--open", "--token-file"]),
-        ("plain = ['127.0.0.1:1', '1.1.1.1:1']", "1:9", &["--plain 1.1.1.1:1", "everybody"]),
+        ("plain = ['127.0.0.1:1', '1.1.1.1:1']", "1:9", &["--plain 1.1.1.1:1", "any peer"]),
         ("plain = 'localhost'", "1:9", &["plain \"localhost\" isn't an address"]),
         ("trusted_proxies = ['10.0.0.0/33']", "1:19", &["\"10.0.0.0/33\" is neither"]),
         ("proxy_protocol = 'v3'", "1:18", &["proxy-protocol \"v3\""]),
@@ -104,7 +104,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
             &["line 1 is called \"n\", too"],
         ),
         // Credentials.
-        ("[[route]]\nallow = []", "2:9", &["`allow` is empty", "nobody"]),
+        ("[[route]]\nallow = []", "2:9", &["`allow` is empty", "no backend"]),
         ("[[route]]\nallow = 'x'", "2:9", &["`allow` takes a list of tables"]),
         ("[[route]]\nallow = ['x']", "2:10", &["one kind"]),
         ("[[route]]\nallow = [{}]", "2:10", &["one kind"]),
@@ -118,7 +118,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("[[route.allow]]\nbasic = { user = 'a', pass = 'b' }", "2:23", &["pass"]),
         // Names.
         ("[names]\nbearer_file = 'secret'", "1:1", &["`[names]` needs `domain`"]),
-        ("[names]\ndomain = 'a.b'", "1:1", &["nobody could ever have a name"]),
+        ("[names]\ndomain = 'a.b'", "1:1", &["no backend could ever have a name"]),
         ("[names]\ndomain = '*.a.b'\nbearer_file = 'secret'", "2:10", &["without `*`"]),
         ("[names]\ndomain = 'http://a.b'", "2:10", &["is a URL"]),
         ("[names]\ndomain = 'a.b'\npath_hosts = ['*']", "3:15", &["without `*`"]),
