@@ -42,15 +42,15 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where to listen for HTTP without TLS.
     pub plain: Vec<SocketAddr>,
-    /// Where to listen for HTTP that is only told to come by https.
+    /// Where to listen for HTTP requests, which are redirected to https.
     pub redirect: Vec<SocketAddr>,
-    /// Share the ports with a gateway that is there already and is to stop then.
+    /// Share the ports with a gateway that runs already and will stop then.
     pub take_over: bool,
     /// The proxies whose Forwarded fields and PROXY headers count.
     pub trusted: Trusted,
     /// Whether they speak the PROXY protocol.
     pub proxy_protocol: ProxyProtocol,
-    /// What a peer is shown by the name in its ClientHello: the first, if no certificate has that name.
+    /// The name in the ClientHello chooses one; the first, if no certificate has that name.
     pub certificates: Vec<CertificateSource>,
     /// Which backends may come in, where a route doesn't say so itself.
     pub admission: Admission,
@@ -62,13 +62,13 @@ pub struct Config {
     pub digest: [u8; 32],
     /// The ALPN labels that mean "backend", in order of preference.
     pub backend_alpn: Vec<Vec<u8>>,
-    /// How long and how many.
+    /// Deadlines and largest numbers.
     pub limits: Limits,
     /// For the binary alone.
     pub log: LevelFilter,
     /// The settings of which a change counts from the next start, by their names.
     pub from_next_start: BTreeMap<&'static str, String>,
-    /// What the operator should hear, though it stops nothing; a sentence each.
+    /// For the operator, a sentence each; none of them prevents the start.
     pub warnings: Vec<String>,
 }
 
@@ -125,7 +125,7 @@ impl Admission {
     }
 }
 
-/// How long and how many, where that is the operator's to say.
+/// Deadlines and largest numbers that the operator can set.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// From the request's head to the response's.
@@ -221,7 +221,7 @@ impl Config {
         let certificate =
             mistakes.note(identity::certificate(&sources, state.as_deref())).flatten();
         let certificates = certificate.into_iter().chain(tables.certificates).collect();
-        let mut warnings = files.warnings().to_vec();
+        let mut warnings = files.warnings.clone();
         warnings.extend(tables.names.as_ref().and_then(Names::warning));
         let admission = identity::admission(&sources, state.as_deref(), &mut warnings);
         let admission = mistakes.note(admission).unwrap_or_else(Admission::make);
@@ -230,7 +230,7 @@ impl Config {
         config.take_over = sources.switch("take_over");
         edge::read(&sources, &mut config);
         config.listen(&sources);
-        if let Some((given, _)) = sources.list("backend_alpn") {
+        if let Some(given) = sources.get("backend_alpn") {
             let labels =
                 alpn::parse_labels(&given.text()).map_err(|why| given.wrong(format!(": {why}")));
             config.backend_alpn = mistakes.note(labels).unwrap_or_default();
@@ -242,7 +242,7 @@ impl Config {
             .filter_map(|setting| Some((setting.name, sources.get(setting.name)?.text())))
             .collect();
         (config.routes, config.names) = (tables.routes, tables.names);
-        let mut digest = [file.map_or([0; 32], |file| file.digest), files.digest()].concat();
+        let mut digest = [file.map_or([0; 32], |file| file.digest), files.digest].concat();
         if let Admission::Keys { keys, made: None, .. } = &config.admission {
             digest.extend(keys.iter().flat_map(PublicKey::as_bytes));
         }

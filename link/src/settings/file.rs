@@ -110,7 +110,7 @@ impl File {
 }
 
 /// A table of the file. Its fields are taken out one by one; [`Self::end`] notes those that are left.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "its values may be secrets")]
 pub struct Fields<'a> {
     file: &'a File,
     pub mistakes: &'a Mistakes,

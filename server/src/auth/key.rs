@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ptth_link::keys::{KeysError, holds_secret, parse_keys};
+use ptth_link::keys::{holds_secret, parse_keys};
 use ptth_link::settings::Mistake;
 use ptth_link::token::PublicKey;
 
@@ -14,10 +14,7 @@ use crate::identity::{Key, Mark};
 /// `key = "2ptth_pub_…"`.
 pub(super) fn inline(key: &Secret, files: &mut Files) -> Result<Arc<dyn Credential>, Mistake> {
     let text = String::from_utf8_lossy(key.bytes());
-    let keys = parse_keys(&text).map_err(|why| match why {
-        KeysError::Line { why, .. } => Mistake::new(format!("`key`: {why}")),
-        why => Mistake::new(format!("`key`: {why}")),
-    })?;
+    let keys = parse_keys(&text).map_err(|why| Mistake::new(format!("`key`: {why}")))?;
     if holds_secret(&text) {
         let public: Vec<_> = keys.iter().map(ToString::to_string).collect();
         files.warn(format!(
@@ -87,7 +84,7 @@ mod tests {
             [json!({ "key": token.public().to_string() }), json!({ "key_file": "keys" })]
         {
             let (credential, files) = load(&folder, settings).unwrap();
-            assert_eq!(files.warnings(), &[] as &[String]);
+            assert_eq!(files.warnings, [] as [String; 0]);
             let pass = shows(&credential, Key::Ed25519(token.public())).unwrap();
             assert!(pass.name.is_none() && credential.keeps(pass.mark));
             assert_eq!(credential.keys()[0], token.public());
@@ -113,7 +110,7 @@ mod tests {
         folder.write("token", token.reveal());
         let (credential, files) = load(&folder, json!({ "key": token.reveal() })).unwrap();
         assert_eq!(credential.keys(), [token.public()]);
-        let [warning] = files.warnings() else { panic!("{:?}", files.warnings()) };
+        let [warning] = &files.warnings[..] else { panic!("{:?}", files.warnings) };
         assert!(warning.ends_with(&token.public().to_string()), "{warning}");
     }
 

@@ -91,10 +91,11 @@ const NOT_A_DIGEST: &str = "must be the SHA-256 of a secret that isn't empty, 64
 #[derive(Debug)]
 pub struct Files {
     base: PathBuf,
-    warnings: Vec<String>,
-    /// Over the path and the content of each file so far, and over randomness of this process: no
-    /// weak secret can be guessed from it.
-    digest: [u8; 32],
+    /// For the operator, a sentence each; none of them prevents the start.
+    pub warnings: Vec<String>,
+    /// Over the path and the content of each file so far, and over randomness of this process: no weak secret can be
+    /// guessed from it, and another process has another digest.
+    pub digest: [u8; 32],
 }
 
 impl Files {
@@ -104,18 +105,7 @@ impl Files {
         Self { base: base.into(), warnings: Vec::new(), digest: *SALT }
     }
 
-    /// What the operator should hear, though it stops nothing; a sentence each.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    /// Changes when any of the files read, or the list of them, does. Means nothing to another
-    /// process.
-    pub fn digest(&self) -> [u8; 32] {
-        self.digest
-    }
-
-    /// A further warning.
+    /// Adds a warning.
     pub fn warn(&mut self, warning: String) {
         // Several routes may name the same file.
         if !self.warnings.contains(&warning) {
@@ -259,7 +249,7 @@ mod tests {
             for path in paths {
                 files.secret(Path::new(path)).unwrap();
             }
-            files.digest()
+            files.digest
         };
         folder.write("a", "1");
         folder.write("b", "2");
@@ -290,7 +280,7 @@ mod tests {
                     false => drop(files.text(Path::new("secret")).unwrap()),
                 }
             }
-            files.warnings().to_vec()
+            files.warnings
         };
         let expected = format!(
             "{} holds a secret, and every user of this machine can read it; `chmod 600` it",

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::ServerName;
 
 use ptth_link::files;
-use ptth_link::keys::{KeysError, holds_secret, parse_keys};
+use ptth_link::keys::{holds_secret, parse_keys};
 use ptth_link::settings::{Mistake, Sources, TokenSource};
 use ptth_link::token::Token;
 
@@ -120,10 +120,7 @@ pub(super) fn admission(
         }
     };
     let text = source.read()?;
-    let keys = parse_keys(&text).map_err(|why| match why {
-        KeysError::Line { why, .. } if source.file.is_none() => source.wrong(why),
-        why => source.wrong(why),
-    })?;
+    let keys = parse_keys(&text).map_err(|why| source.wrong(why))?;
     let private = source.file.as_deref().filter(|_| holds_secret(&text));
     let warning = private.and_then(|path| files::exposed(path, "a private token"));
     warnings.extend(warning.map(|warning| warning + ", or keep only the public half there"));

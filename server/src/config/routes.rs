@@ -16,8 +16,8 @@ use ptth_link::settings::{
 };
 use ptth_link::token;
 
-use super::route::{HOLD_REQUESTS, Hold, Names, NoBackend, RESPOND_LIMIT, Respond, Route};
-use super::scalars::{Size, Status};
+use super::route::{HOLD_REQUESTS, Hold, Names, NoBackend, Route};
+use super::scalars::Size;
 use super::{Args, CertificateSource, names};
 use crate::auth::{Credential, Files, Settings};
 use crate::router::{self, HostPattern};
@@ -120,8 +120,7 @@ fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> 
         fields.wrong(name_at, "`name` is empty, but logs call the route by it");
     }
     route.name = name;
-    let respond = fields.scalar("respond");
-    route.respond = respond.map(|(_, Status(status))| Respond { status, limit: RESPOND_LIMIT });
+    route.respond = fields.scalar("respond").map(|(_, respond)| respond);
     match (&mut route.respond, fields.scalar("respond_limit")) {
         (Some(respond), Some((_, Size(limit)))) => respond.limit = limit,
         (None, Some((at, _))) => fields.wrong(at, "`respond_limit` needs `respond`"),

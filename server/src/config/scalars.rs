@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode, Uri};
 use ptth_link::settings::Scalar;
 
-use super::route::{NoBackend, Respond, WhenTaken};
+use super::route::{NoBackend, RESPOND_LIMIT, Respond, WhenTaken};
 use crate::router::HostPattern;
 
 impl Scalar for HostPattern {
@@ -47,19 +47,17 @@ fn redirect(url: &str) -> Option<HeaderValue> {
     fine.then(|| HeaderValue::from_str(url).ok()).flatten()
 }
 
-/// The status of `respond`.
-pub(super) struct Status(pub(super) StatusCode);
-
-impl Scalar for Status {
+impl Scalar for Respond {
     const WANTED: &'static str = "200, 202 or 204";
 
     fn read(text: &str) -> Result<Self, Option<String>> {
-        match text {
-            "200" => Ok(Self(StatusCode::OK)),
-            "202" => Ok(Self(StatusCode::ACCEPTED)),
-            "204" => Ok(Self(StatusCode::NO_CONTENT)),
-            _ => Err(None),
-        }
+        let status = match text {
+            "200" => StatusCode::OK,
+            "202" => StatusCode::ACCEPTED,
+            "204" => StatusCode::NO_CONTENT,
+            _ => return Err(None),
+        };
+        Ok(Self { status, limit: RESPOND_LIMIT })
     }
 }
 

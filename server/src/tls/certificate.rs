@@ -88,7 +88,7 @@ fn read(cert: &Path, key: &Path) -> Result<Pair, Mistake> {
     let mut files = Files::new("");
     let cert = (cert.to_owned(), files.bytes(cert)?);
     let key = (key.to_owned(), files.bytes(key)?);
-    Ok(Pair { cert, key, digest: files.digest() })
+    Ok(Pair { cert, key, digest: files.digest })
 }
 
 /// Takes certificate and key out of the files and sees that they can be used.

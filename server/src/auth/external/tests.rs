@@ -378,8 +378,8 @@ fn settings_that_can_not_work_are_told() {
 
     let settings = json!({ "url": "http://8.8.8.8/?s3cret", "allow_plain": true });
     let (credential, files) = load(&folder, json!({ "external": settings })).unwrap();
-    assert_eq!(files.warnings().len(), 1);
-    let shown = format!("{:?} {credential:?}", files.warnings());
+    assert_eq!(files.warnings.len(), 1);
+    let shown = format!("{:?} {credential:?}", files.warnings);
     assert!(shown.contains("http://8.8.8.8:80") && !shown.contains("s3cret"), "{shown}");
 }
 

@@ -54,7 +54,7 @@ impl Issuer {
         });
         settings.as_object_mut().unwrap().extend(further.as_object().unwrap().clone());
         let (credential, files) = load(&self.folder, json!({ "jwt": settings })).unwrap();
-        assert_eq!(files.warnings(), &[] as &[String]);
+        assert_eq!(files.warnings, [] as [String; 0]);
         credential
     }
 
@@ -302,7 +302,7 @@ fn settings_that_can_not_work_are_told_with_their_file() {
     assert!(said.contains("unknown field `hs256_file`"), "{said}");
     folder.write("weak", "0123456789abcdef0123456789abcde");
     let (_, files) = load(folder, json!({ "jwt": { "hs256_files": ["weak"] } })).unwrap();
-    assert!(files.warnings().iter().any(|said| said.contains("a secret of 31 bytes")));
+    assert!(files.warnings.iter().any(|said| said.contains("a secret of 31 bytes")));
 }
 
 /// Several keys may be in one file: that's how public keys are rotated.
