@@ -1,9 +1,10 @@
 //! A failure that lasts is told once, and then once a minute: an outage of a night isn't worth ten thousand lines.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use ptth_link::lock::{Mutex, MutexGuard};
 
 /// What was told within the last minute, and when.
 #[derive(Debug, Default)]
@@ -26,7 +27,7 @@ impl Complaints {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(String, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -18,12 +18,13 @@ mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use http::StatusCode;
 use http::response::Parts;
 use log::info;
+use ptth_link::lock::{Mutex, MutexGuard};
 use ptth_link::tcp::is_near;
 use ptth_link::{alpn, crypto};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -90,7 +91,7 @@ pub(crate) struct Dialer<N> {
 
 impl Shared {
     fn http_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.http_until.lock().unwrap_or_else(PoisonError::into_inner)
+        self.http_until.lock()
     }
 }
 

@@ -11,13 +11,14 @@ mod places;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use log::info;
 use ptth_link::budget::Budget;
 use ptth_link::crypto;
 use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
+use ptth_link::lock::Mutex;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use rustls::client::danger::ServerCertVerifier;
 use tokio::select;

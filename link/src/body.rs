@@ -12,7 +12,7 @@ mod timed;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use http_body::{Frame, SizeHint};
 
 use crate::budget::{Budget, Held};
 use crate::headers;
+use crate::lock::Mutex;
 
 use self::shared::{Shared, lock};
 

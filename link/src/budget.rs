@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use crate::lock::{Mutex, MutexGuard};
 
 /// What holds the flow-control credit of a stream.
 pub trait Credit: fmt::Debug + Send + Sync {
@@ -122,7 +124,7 @@ impl Budget {
     }
 
     fn credits(&self) -> MutexGuard<'_, Credits> {
-        self.credits.lock().unwrap_or_else(PoisonError::into_inner)
+        self.credits.lock()
     }
 
     /// One connection's part: what is held of it is held of the whole.

@@ -23,6 +23,7 @@ pub mod keys;
 pub mod limits;
 pub mod lines;
 pub mod linger;
+pub mod lock;
 pub mod logging;
 pub mod nested;
 pub mod page;

@@ -18,12 +18,13 @@ mod tests;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DistinguishedName};
 
+use ptth_link::lock::{RwLock, RwLockReadGuard};
 use ptth_link::token::PublicKey;
 
 use crate::identity::Key;
@@ -66,14 +67,14 @@ impl Known {
     /// Exchanges them. Whether anything changed.
     pub fn replace(&self, open: bool, keys: &[PublicKey]) -> bool {
         let new = Keys { open, general: keys.iter().copied().collect() };
-        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.0.write();
         let changed = *keys != new;
         *keys = new;
         changed
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Keys> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.read()
     }
 }
 

@@ -5,7 +5,7 @@ mod lobby;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -13,6 +13,7 @@ use ptth_link::budget::Budget;
 use ptth_link::h2::Load;
 use ptth_link::h2::goaway::Why;
 use ptth_link::limits::PROBE_TIMEOUT;
+use ptth_link::lock::RwLock;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -145,21 +146,21 @@ impl Tunnel {
             self.attention.notify_one();
         }
         if Lobby::is_any_wanted() {
-            let lobbies = self.lobbies.read().unwrap_or_else(PoisonError::into_inner);
+            let lobbies = self.lobbies.read();
             lobbies.values().for_each(|lobby| lobby.free());
         }
     }
 
     /// Requests that wait in `lobby` wait for this tunnel, too.
     pub(crate) fn join(&self, lobby: &Arc<Lobby>) {
-        let mut lobbies = self.lobbies.write().unwrap_or_else(PoisonError::into_inner);
+        let mut lobbies = self.lobbies.write();
         lobbies.insert(Arc::as_ptr(lobby) as usize, lobby.clone());
         self.shared.store(lobbies.len() > 1, Ordering::Relaxed);
     }
 
     /// They no longer do.
     pub(crate) fn part(&self, lobby: &Arc<Lobby>) {
-        let mut lobbies = self.lobbies.write().unwrap_or_else(PoisonError::into_inner);
+        let mut lobbies = self.lobbies.write();
         lobbies.remove(&(Arc::as_ptr(lobby) as usize));
         self.shared.store(lobbies.len() > 1, Ordering::Relaxed);
     }
@@ -176,7 +177,7 @@ impl Tunnel {
 
     /// Wakes all requests that wait for room: the backend allows more streams than before.
     pub(crate) fn note_room(&self) {
-        let lobbies = self.lobbies.read().unwrap_or_else(PoisonError::into_inner);
+        let lobbies = self.lobbies.read();
         lobbies.values().for_each(|lobby| lobby.freed.notify_waiters());
     }
 

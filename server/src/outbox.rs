@@ -8,7 +8,7 @@ mod backlog;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::{ExchangeError, RequestId};
+
+use ptth_link::lock::{Mutex, MutexGuard};
 
 pub(crate) use backlog::{Backlog, LARGEST, Permit, REQUESTS};
 
@@ -122,7 +124,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// What became of the requests so far.

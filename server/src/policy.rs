@@ -10,9 +10,10 @@ mod names;
 mod route;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ptth_link::lock::{RwLock, RwLockWriteGuard};
 use ptth_link::token::PublicKey;
 
 use crate::auth::{Admits, Credential, Known};
@@ -177,7 +178,7 @@ impl Policy {
         if !wide.id.is_wide() {
             return None;
         }
-        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        let made = self.made.read();
         if made.is_empty() { None } else { made.get(&wide.id.at(host)?).cloned() }
     }
 
@@ -236,7 +237,7 @@ impl Policy {
     }
 
     fn made(&self, id: &RouteId) -> Option<Arc<Route>> {
-        self.made.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.made.read().get(id).cloned()
     }
 
     /// The route, which is made if it doesn't exist. Only for what was granted, and for a tunnel that joins now: the
@@ -249,7 +250,7 @@ impl Policy {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<RouteId, Arc<Route>>> {
-        self.made.write().unwrap_or_else(PoisonError::into_inner)
+        self.made.write()
     }
 
     /// The routes of these grants, as they are or would be.
@@ -285,7 +286,7 @@ impl Policy {
     pub fn close(&self, after: &Self) {
         let same = Arc::ptr_eq(&self.pools, &after.pools);
         // Locked before the pools, as wherever both are.
-        let made = after.made.read().unwrap_or_else(PoisonError::into_inner);
+        let made = after.made.read();
         self.pools.close(|id, domain| {
             same && match id {
                 RouteId::Name(_) => after.names.as_ref().is_some_and(|it| it.domain == domain),

@@ -10,8 +10,8 @@ mod queue;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -23,6 +23,8 @@ use crate::live::Lobby;
 pub use crate::live::Tunnel;
 pub(crate) use crate::live::TunnelId;
 use crate::quota::{Counter, Gauge, InUse, Permit, Share, is_used_up, network};
+
+use ptth_link::lock::{Mutex, RwLock, RwLockReadGuard};
 
 /// All tunnels of one route.
 #[derive(Debug)]
@@ -145,7 +147,7 @@ impl Pool {
     /// Changes what every shard sees, alike.
     fn arrange(&self, mut change: impl FnMut(&mut Backends)) {
         for view in &self.views {
-            change(&mut view.write().unwrap_or_else(PoisonError::into_inner));
+            change(&mut view.write());
         }
         // Requests that wait for room must learn as well that nothing is left to wait for.
         self.lobby.freed.notify_waiters();
@@ -153,11 +155,11 @@ impl Pool {
     }
 
     fn count<T>(&self, of: impl FnOnce(&mut Counter<Option<Key>>) -> T) -> T {
-        of(&mut self.credentials.lock().unwrap_or_else(PoisonError::into_inner))
+        of(&mut self.credentials.lock())
     }
 
     fn view(&self, shard: usize) -> Option<RwLockReadGuard<'_, Backends>> {
-        Some(self.views.get(shard)?.read().unwrap_or_else(PoisonError::into_inner))
+        Some(self.views.get(shard)?.read())
     }
 
     /// The tunnels of other backends that still take requests.
@@ -193,7 +195,7 @@ impl Pool {
     /// What the visitors of an address have of this pool.
     pub fn share(&self, address: IpAddr) -> Arc<Share> {
         let address = network(address);
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shares = self.shares.lock();
         shares.of(&address, || Share::new(address))
     }
 

@@ -7,11 +7,12 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use log::{info, warn};
 use ptth_link::h2::goaway::Why;
+use ptth_link::lock::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -230,7 +231,7 @@ impl Registry {
 
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
-        self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.policy.read().clone()
     }
 
     /// Has requests wait for the backends of the process before this one.
@@ -312,7 +313,7 @@ impl Registry {
         let policy = Arc::new(policy);
         // Before any request goes by the policy: none may meet a tunnel that the policy doesn't admit.
         members.present.values_mut().for_each(|member| member.shrink(&policy));
-        let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.policy.write();
         let old = std::mem::replace(&mut *current, policy.clone());
         drop(current);
         old.close(&policy);
@@ -327,13 +328,13 @@ impl Registry {
     /// The shard that drives the fewest tunnels, those on their way there included; `near` if it is
     /// one of them. And the permit that has the tunnel count there.
     pub fn emptiest_shard(&self, near: usize) -> (usize, Option<Permit>) {
-        let booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
+        let booked = self.booked.lock();
         let fewest = booked.iter().enumerate().min_by_key(|(n, count)| (count.held(), *n != near));
         fewest.map_or((near, None), |(shard, count)| (shard, Some(count.permit())))
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members.lock()
     }
 }
 

@@ -6,10 +6,11 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use ptth_link::lock::{Mutex, MutexGuard};
 
 /// Limits the RST_STREAM frames that a tunnel's backend gets.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl ResetLimiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -16,13 +16,14 @@ mod tests;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ServerConfig, version};
 
 use ptth_link::keys::parse_keys;
+use ptth_link::lock::{Mutex, RwLock};
 use ptth_link::settings::read_token_file;
 use ptth_link::token::PublicKey;
 use ptth_link::{alpn, crypto};
@@ -84,7 +85,7 @@ impl Tls {
             let config = backend(&self.certificates, keys, &self.labels, stranger.clone())?;
             Ok((Side::Backend, Arc::new(config)))
         } else {
-            let visitor = self.visitor.read().unwrap_or_else(PoisonError::into_inner);
+            let visitor = self.visitor.read();
             Ok((Side::Visitor, Arc::clone(&visitor)))
         }
     }
@@ -127,7 +128,7 @@ impl Tls {
     /// What can't be used is an error, and the old one stays; certificates and tokens don't hinder each other.
     /// Connections that are there live on. The same bad file gives an equal error each time.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.tokens.lock();
         let certificates = self.certificates.update(None);
         if certificates == Ok(true) {
             self.forget_sessions()?;
@@ -142,7 +143,7 @@ impl Tls {
     /// # Errors
     /// A certificate can't be used, and all stays as it is.
     pub fn change(&self, config: &Config) -> Result<bool, TlsError> {
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.tokens.lock();
         // A file without any is of a gateway that has no TLS; until the next start, this one has.
         if !config.certificates.is_empty() {
             self.certificates.update(Some(&config.certificates))?;
@@ -160,7 +161,7 @@ impl Tls {
 
     /// What the files hold now, whether it can be used or not. Blocks.
     pub fn fingerprint(&self) -> [u8; 32] {
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tokens = self.tokens.lock().clone();
         let files = self.certificates.files().into_iter().chain(tokens);
         let digest = |path| fs::read(path).map(|it| crypto::sha256(&it)).unwrap_or_default();
         crypto::sha256(files.map(digest).collect::<Vec<_>>().as_flattened())
@@ -169,7 +170,7 @@ impl Tls {
     /// Makes new ticket keys and an empty cache: visitors' next handshakes are full ones.
     fn forget_sessions(&self) -> Result<(), TlsError> {
         let fresh = Arc::new(visitor(&self.certificates)?);
-        *self.visitor.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.visitor.write() = fresh;
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! 1xx responses, which a service sends before its final response.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use http::{HeaderMap, Response, StatusCode};
 use ptth_link::headers;
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
+use ptth_link::lock::{Mutex, MutexGuard};
 
 /// Sends 1xx responses to the visitor; found among a request's extensions.
 // Not a tokio channel, which allocates room for 32 values: each exchange has one of these, and few use it.
@@ -47,7 +48,7 @@ impl Early {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

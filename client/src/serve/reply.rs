@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use http_body::Body as HttpBody;
 use ptth_link::body::{Inflow, Timed};
 use ptth_link::headers;
+use ptth_link::lock::Mutex;
 use ptth_link::pump::{Pump, PumpError};
 use tokio::task::JoinSet;
 
@@ -35,7 +36,7 @@ impl Onward {
             if received && !inflow.is_complete() {
                 return Poll::Ready(());
             }
-            let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tasks = self.0.lock();
             while ready!(tasks.poll_join_next(cx)).is_some() {}
             Poll::Ready(())
         })

@@ -1,7 +1,7 @@
 //! The queue between a body's stream and its reader.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +10,7 @@ use http::HeaderMap;
 
 use super::BodyError;
 use crate::budget::{Budget, Credit, Excess, Held};
+use crate::lock::{Mutex, MutexGuard};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -154,7 +155,7 @@ impl Credit for Mutex<Shared> {
 }
 
 pub(super) fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock()
 }
 
 /// A chunk below this is copied into the tail rather than kept: it would keep all that was read with it.

@@ -11,13 +11,14 @@ use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::budget::BATCH;
+use crate::lock::{Mutex, MutexGuard};
 
 /// Sees the bytes that pass between h2 and the socket: what h2 doesn't tell of them.
 pub trait Watch {
@@ -243,7 +244,7 @@ impl<T: AsyncWrite + Unpin, W: Watch> AsyncWrite for Cork<T, W> {
 
 /// Nothing that runs under this lock can leave it half done, so a panic elsewhere doesn't matter here.
 fn lock<T, W>(shared: &Mutex<Corked<T, W>>) -> MutexGuard<'_, Corked<T, W>> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock()
 }
 
 /// What one poll reads, and a read more at most. Frames of a byte: 6,500 of them, which cost h2 5 ms.

@@ -6,12 +6,14 @@
 use std::collections::VecDeque;
 use std::future::pending;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use crate::quota::{Counter, InUse};
 use crate::router::RouteId;
+
+use ptth_link::lock::{Mutex, MutexGuard};
 
 /// The lanes of all routes for which there is something to deliver.
 #[derive(Clone, Default)]
@@ -19,7 +21,7 @@ pub(super) struct Lanes(Arc<Mutex<InUse<RouteId, Lane>>>);
 
 impl Lanes {
     pub(super) fn of(&self, route: &RouteId) -> Arc<Lane> {
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.0.lock();
         lanes.of(route, || Lane::new(AT_ONCE))
     }
 }
@@ -71,7 +73,7 @@ impl Lane {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -164,7 +166,7 @@ mod tests {
             let (lane, begun) = (lane.clone(), begun.clone());
             asking.spawn(async move {
                 let _turn = lane.turn(address(n)).await;
-                begun.lock().unwrap().push(letter);
+                begun.lock().push(letter);
             });
         }
         for _ in 0..10 {
@@ -172,7 +174,7 @@ mod tests {
         }
         drop(first);
         asking.join_all().await;
-        assert_eq!(*begun.lock().unwrap(), "adebfc");
+        assert_eq!(*begun.lock(), "adebfc");
     }
 
     /// What waited and was given up takes no turn from those behind it.

@@ -4,11 +4,13 @@
 //! more than the route may still take. So a single flood gets half, and the next one always finds room.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::config::Respond;
 use crate::quota::{Counter, network};
 use crate::router::RouteId;
+
+use ptth_link::lock::{Mutex, MutexGuard};
 
 /// Requests, and their bytes.
 type Load = [usize; 2];
@@ -45,7 +47,7 @@ impl Backlog {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counter<Holder, 2>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 

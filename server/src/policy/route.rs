@@ -1,7 +1,7 @@
 //! One route, as visitors' requests meet it, and the backends that it admits.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::auth::{Admits, Credential, Known};
 use crate::config::{Route as Settings, WhenTaken};
@@ -9,6 +9,8 @@ use crate::identity::{self, Grant};
 use crate::pool::Pool;
 use crate::quota::{Gauge, InUse};
 use crate::router::{HostPattern, RouteId};
+
+use ptth_link::lock::{Mutex, MutexGuard};
 
 /// One route, as visitors' requests meet it: a host of a configured route, one host of its pattern, or a dynamic name.
 #[derive(Clone, Debug)]
@@ -114,7 +116,7 @@ impl Pools {
     }
 
     fn lock(&self) -> MutexGuard<'_, InUse<Key, Pool>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     pub(super) fn forget(&self, id: &RouteId) {

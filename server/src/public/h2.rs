@@ -10,7 +10,7 @@ mod frames;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use ptth_link::body::{Body, Inflow, Timed, split};
 use ptth_link::h2::Ended;
 use ptth_link::headers;
 use ptth_link::limits::SLOWEST_RATE;
+use ptth_link::lock::Mutex;
 use ptth_link::pump::Pump;
 use ptth_link::reading::Reading;
 use ptth_link::shutdown::Phase;
@@ -266,13 +267,13 @@ async fn ask(
         let mut response = Response::new(());
         *response.status_mut() = status;
         *response.headers_mut() = fields.clone();
-        early.lock().unwrap_or_else(PoisonError::into_inner).push(response);
+        early.lock().push(response);
     };
     let mut asking = pin!(visitor.ask(&way, head, body, id, &mut note));
     let (mut response, exchange) = poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         let answer = asking.as_mut().poll(cx);
-        for response in early.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for response in early.lock().drain(..) {
             // Left out as over HTTP/1.1 while much waits for a slow visitor; but not a 100, which it may wait for.
             if outlet.has_room() || response.status() == StatusCode::CONTINUE {
                 outlet.hand(headers::weight(response.headers()));

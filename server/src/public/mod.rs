@@ -14,8 +14,8 @@ mod upgrade;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use ptth_link::budget::{Budget, Held};
 use ptth_link::events;
 use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination, Statement};
+use ptth_link::lock::Mutex;
 use tokio::time::Instant;
 
 use crate::deliver::{self, Acknowledged};
@@ -131,7 +132,7 @@ impl Visitor {
     }
 
     fn statement(&self, from: Origination<'_>) -> Arc<Statement> {
-        let mut last = self.stated.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.stated.lock();
         if let Some(statement) = last.as_ref().filter(|last| last.suits(&from)) {
             return statement.clone();
         }

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ptth_link::budget::{Budget, Full};
 use ptth_link::limits::SLOWEST_RATE;
+use ptth_link::lock::{Mutex, MutexGuard};
 use ptth_link::reading::Reading;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -83,7 +84,7 @@ impl Outlet {
     }
 
     fn writers(&self) -> MutexGuard<'_, Vec<Waker>> {
-        self.0.writers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.writers.lock()
     }
 }
 

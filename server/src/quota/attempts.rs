@@ -11,13 +11,15 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::network;
+
+use ptth_link::lock::{Mutex, MutexGuard};
 
 /// Failed admissions of the last minute.
 #[derive(Debug)]
@@ -135,7 +137,7 @@ impl Attempts {
 }
 
 fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
+    table.lock()
 }
 
 impl Bucket {

@@ -5,11 +5,12 @@ mod reserve;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use log::warn;
 use ptth_link::descriptors;
+use ptth_link::lock::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::network;
@@ -94,7 +95,7 @@ impl ConnectionLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 }
 

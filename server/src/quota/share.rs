@@ -1,13 +1,15 @@
 //! How many streams of a route's tunnels one address has, so that it can't have them all.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use super::{Counter, Gauge};
+
+use ptth_link::lock::{Mutex, MutexGuard};
 
 /// What all connections of one address have of one pool.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl Tally {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counter<IpAddr>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 }
 

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use ptth_link::lock::RwLock;
 use ptth_link::settings::Mistake;
 
 use crate::config::CertificateSource;
@@ -62,13 +63,13 @@ impl Certificates {
             && before.loaded.iter().zip(&loaded).all(|(old, new)| Arc::ptr_eq(old, new));
         if !same {
             let table = Arc::new(Table::of(loaded, sources));
-            *self.0.write().unwrap_or_else(PoisonError::into_inner) = table;
+            *self.0.write() = table;
         }
         failed.map_or(Ok(!same), Err)
     }
 
     fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.read())
     }
 
     /// The first, which is the one for names that none is for.

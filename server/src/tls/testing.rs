@@ -168,7 +168,7 @@ pub(crate) fn shake(tls: &Tls, config: ClientConfig, name: &str) -> Pair {
             alert.write_all(&mut wire).unwrap();
             let mut client_error = None;
             feed(&mut client, &wire, &mut client_error);
-            let server = ServerConnection::new(Arc::clone(&tls.visitor.read().unwrap())).unwrap();
+            let server = ServerConnection::new(Arc::clone(&tls.visitor.read())).unwrap();
             Pair { side, client, server, client_error, server_error: Some(error) }
         }
     }

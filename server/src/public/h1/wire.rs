@@ -5,13 +5,14 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 use ptth_link::h1::{Decoder, Framing, Outgoing, Part, Refusal, write_response};
+use ptth_link::lock::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use crate::public::stall::Stall;
@@ -61,12 +62,12 @@ impl<IO> Wire<IO> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<IO>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The socket and its unread input. `None` while a clone is alive.
     pub(super) fn into_parts(self) -> Option<(IO, BytesMut)> {
-        let state = Arc::into_inner(self.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let state = Arc::into_inner(self.0)?.into_inner();
         Some((state.io.into_inner(), state.input))
     }
 

@@ -3,7 +3,7 @@
 use std::future::{Future, pending};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use tokio::select;
 use tokio::sync::{Notify, mpsc};
@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ConnectionLimit;
 use crate::quota::{Gauge, Permit};
+
+use ptth_link::lock::Mutex;
 
 /// The permit of one connection, and the gateway's wait for its end when draining. Dropping it frees the permit. The
 /// default counts for no limit: the connections of tests and of programs that embed the gateway.
@@ -57,7 +59,7 @@ impl Slot {
 impl ConnectionPermit {
     /// Has a gateway that drains wait for this connection.
     pub fn await_end(&self, awaited: Option<mpsc::Sender<()>>) {
-        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = awaited;
+        *self.awaited.lock() = awaited;
     }
 
     /// It carries nothing but tunnels from now on, which aren't waited for: they end after the visitors.
