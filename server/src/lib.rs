@@ -6,7 +6,7 @@
 //!             (task)  demux └ backend, 2ptth ────> tunnel::attach ──────────> pool
 //! ```
 //!
-//! One thread a core, each with a runtime, listening sockets and tunnels of its own ([`gateway`]).
+//! One thread a core, each with a runtime, listening sockets and tunnels of its own (`gateway`).
 
 mod auth;
 pub mod config;

@@ -146,7 +146,7 @@ impl DialError {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reply {
     pub status: StatusCode,
-    /// The peer's text, of [`LONGEST_REASON`] characters at most; may be empty.
+    /// The peer's text, of 200 characters at most; may be empty.
     pub reason: String,
     /// The gateway itself refuses, and will refuse again. The answer of a reverse proxy may change, and so may an
     /// authorization that its source renews.

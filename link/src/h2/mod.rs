@@ -1,6 +1,6 @@
 //! One HTTP/2 connection, driven: what must be polled together around the h2 crate, in either role.
 //!
-//! In:  a connection of h2's whose socket is corked ([`cork`]); how much is under way on it.
+//! In:  a connection of h2's whose socket is corked ([`mod@cork`]); how much is under way on it.
 //! Out: the requests that came, if this side answers; and at last why it ended ([`Ended`]).
 //!
 //! Invariant: each poll moves the connection, flushes once, and looks after the window and the peer's silence. Which
