@@ -282,7 +282,7 @@ impl Pace {
     }
 }
 
-/// A chunk below this waits for company, if company is there already.
+/// A smaller chunk is merged with the next one, if that is there already.
 const SMALL: usize = 4096;
 /// A piece below this is small: each costs its receiver as much as a kilobyte, and h2's own defaults end the
 /// connection at 128 pieces of a byte that wait unread.

@@ -108,7 +108,7 @@ impl ExchangeError {
         self.row().0
     }
 
-    /// Whether the visitor's connection must close: its framing can't be trusted any more, or its place isn't its own.
+    /// Whether the visitor's connection must close: its framing can't be trusted any more, or it holds a permit that is kept for backends.
     pub(crate) fn ends_connection(&self) -> bool {
         matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow | Self::Crowded)
     }

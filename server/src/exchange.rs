@@ -34,7 +34,7 @@ use transfer::Failed;
 use upload::Upload;
 
 pub(crate) use transfer::{Exchange, Stillness};
-pub(crate) use upload::{Pace, watched};
+pub(crate) use upload::{LeastRate, watched};
 pub(crate) use way::Way;
 
 /// The upgrade that a visitor asks for, and how it would cross (RFC 8441).
@@ -84,7 +84,7 @@ where
                 NoTunnel::Moved => ExchangeError::Moved,
             })?,
         };
-        // One that falls through goes as it came.
+        // A request that goes to the origin of `no_backend` in place of a tunnel keeps its path.
         let backend = !lease.tunnel().grants.is_empty();
         if way.found.strip > 0 && !stripped && backend {
             take_prefix(head, way.found.strip)?;

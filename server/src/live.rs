@@ -65,7 +65,7 @@ pub struct Tunnel {
     answered: Notify,
     /// Wakes the tunnel's driver: it was replaced, penalized, or its key was withdrawn.
     pub attention: Notify,
-    /// Streams that were given up while no reset may be sent.
+    /// Streams that were given up, until the rate limit allows their RST_STREAM.
     pub reset_limiter: ResetLimiter,
 }
 

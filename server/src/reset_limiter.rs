@@ -38,7 +38,7 @@ impl ResetLimiter {
     }
 
     /// Resets the stream now if the rate allows, else later.
-    pub fn defer(&self, stream: Deferred) {
+    pub fn reset(&self, stream: Deferred) {
         let mut inner = self.lock();
         if !inner.closed && (!inner.deferred.is_empty() || !inner.take()) {
             inner.deferred.push_back(stream);
@@ -53,7 +53,7 @@ impl ResetLimiter {
         inner.closed = true;
         let deferred = std::mem::take(&mut inner.deferred);
         drop(inner);
-        // After the lock, since what is dropped may defer something.
+        // After the lock, since what is dropped may reset another stream.
         drop(deferred);
     }
 
@@ -101,12 +101,12 @@ mod tests {
         let reset_limiter = ResetLimiter::new(false);
         let alive = Arc::new(());
         for _ in 0..1000 {
-            reset_limiter.defer(Box::new(alive.clone()));
+            reset_limiter.reset(Box::new(alive.clone()));
         }
         assert_eq!(Arc::strong_count(&alive), 201);
         reset_limiter.close();
         assert_eq!(Arc::strong_count(&alive), 1);
-        reset_limiter.defer(Box::new(alive.clone()));
+        reset_limiter.reset(Box::new(alive.clone()));
         assert_eq!(Arc::strong_count(&alive), 1, "nor does anything wait that comes later");
     }
 
@@ -115,7 +115,7 @@ mod tests {
         let reset_limiter = ResetLimiter::new(false);
         let alive = Arc::new(());
         for _ in 0..5000 {
-            reset_limiter.defer(Box::new(alive.clone()));
+            reset_limiter.reset(Box::new(alive.clone()));
         }
         let reset = |alive: &Arc<()>| 5000 - (Arc::strong_count(alive) - 1);
         assert_eq!(reset(&alive), 800);

@@ -157,7 +157,7 @@ fn after_quoted(mut raw: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// A chunk below this is copied behind those before it: it would keep all that was read with it.
+/// Smaller chunks are copied into one buffer: a slice of the read buffer would keep all of that buffer alive.
 pub(super) const SMALL: u64 = 4 * 1024;
 /// One DATA frame of the default size (RFC 9113 §6.5.2).
 pub(super) const MERGED: usize = 16 * 1024 - SMALL as usize;

@@ -13,7 +13,7 @@ use http_body::Body;
 use ptth_link::headers;
 
 use crate::error::ExchangeError;
-use crate::exchange::{Pace, Stillness, watched};
+use crate::exchange::{LeastRate, Stillness, watched};
 
 use crate::outbox::Permit;
 
@@ -59,7 +59,7 @@ where
         return Ok((Bytes::new(), None));
     }
     let mut body = watched(body);
-    let mut pace = Pace::default();
+    let mut pace = LeastRate::default();
     let mut still = Stillness::new(patience);
     loop {
         let frame = poll_fn(|cx| {

@@ -66,7 +66,7 @@ pub(super) enum Failed {
 }
 
 impl Exchange {
-    /// One that was opened, and whose response's head is to come within `patience` of the last sign of the upload.
+    /// One that was opened, and whose response's head is to come within `patience` of the last upload progress.
     pub(super) fn new(
         response: ResponseFuture,
         upload: Option<Upload>,
@@ -138,8 +138,9 @@ impl Exchange {
         self.unasked = refused.map(Upload::abandon).is_some();
     }
 
-    /// Gives the stream up.
-    fn defer(&mut self) {
+    /// Resets the stream: now, if the tunnel's rate of resets allows it, else later. Runs on drop, as when the visitor
+    /// leaves.
+    fn reset(&mut self) {
         let Some(open) = self.open.take() else { return };
         let Open { response, mut upload, lease, .. } = *open;
         upload.iter_mut().for_each(Upload::abandon);
@@ -149,7 +150,7 @@ impl Exchange {
             Phase::Body(mut inflow) => (None, inflow.abandon()),
         };
         let tunnel = lease.tunnel().clone();
-        tunnel.reset_limiter.defer(Box::new((head, stream, upload, lease)));
+        tunnel.reset_limiter.reset(Box::new((head, stream, upload, lease)));
     }
 }
 
@@ -174,7 +175,7 @@ impl Future for Exchange {
                 open.lease.tunnel().penalize();
             }
             this.broken = received && !complete;
-            this.defer();
+            this.reset();
             return Poll::Ready(());
         }
         if received && sent {
@@ -185,7 +186,7 @@ impl Future for Exchange {
         if open.poll_pressed(cx, this.extended).is_ready() {
             debug!("exchange: others wait for its stream, and nothing of its response is read");
             this.ceded = true;
-            this.defer();
+            this.reset();
             return Poll::Ready(());
         }
         let moved = open.moved();
@@ -193,7 +194,7 @@ impl Future for Exchange {
             && still.poll(cx, moved).is_ready()
         {
             debug!("exchange: nothing moved for {} s", still.patience.as_secs());
-            this.defer();
+            this.reset();
             return Poll::Ready(());
         }
         Poll::Pending
@@ -202,7 +203,7 @@ impl Future for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.defer();
+        self.reset();
     }
 }
 
@@ -223,9 +224,10 @@ impl Open {
         self.upload.as_ref().is_some_and(Upload::is_hungry)
     }
 
-    /// What must move lest others get the stream; since when it hasn't; and with how many streams its address must
-    /// yield: any address may have a few that wait for a response, or for each other.
-    fn idleness(&self, extended: bool) -> Option<(u64, Instant, usize)> {
+    /// The progress that keeps the stream from others; the time of the last progress; and a threshold: the stream is
+    /// ended only for an address that holds more streams than this. Any address may have a few that wait for a
+    /// response, or for each other.
+    fn eviction_terms(&self, extended: bool) -> Option<(u64, Instant, usize)> {
         match &self.response {
             Phase::Head(..) => {
                 let lasts = self.still.as_ref().and_then(Stillness::lasts);
@@ -244,7 +246,7 @@ impl Open {
     /// Ready when others wait for streams, and on this one nothing moves; with whether its visitor keeps its request's
     /// body waiting.
     fn poll_pressed(&mut self, cx: &mut Context<'_>, extended: bool) -> Poll<bool> {
-        let Some((moved, since, most)) = self.idleness(extended) else {
+        let Some((moved, since, most)) = self.eviction_terms(extended) else {
             self.idle = None;
             return Poll::Pending;
         };
@@ -339,7 +341,7 @@ impl Idle {
         }
         while self.pressed.as_mut().poll(cx).is_ready() {
             self.pressed.set(lease.pressed());
-            if self.since.elapsed() >= STILL && lease.yields(most) {
+            if self.since.elapsed() >= EVICT_AFTER && lease.yields(most) {
                 return Poll::Ready(());
             }
         }
@@ -353,7 +355,7 @@ pub(crate) struct Stillness {
     /// How long nothing may move.
     patience: Duration,
     since: Instant,
-    /// When it is looked at once before: the poller may have something to do from then on.
+    /// One early wake-up, so that the owner can check whether others need this stream.
     first: Option<Instant>,
     timer: Deadline,
     moved: u64,
@@ -363,13 +365,13 @@ impl Stillness {
     /// Begins now.
     pub(crate) fn new(patience: Duration) -> Self {
         let since = Instant::now();
-        let first = Some(since + patience.min(STILL));
+        let first = Some(since + patience.min(EVICT_AFTER));
         Self { patience, since, first, timer: Deadline::default(), moved: 0 }
     }
 
     /// Since when nothing has moved, if that lasts.
     pub(crate) fn lasts(&self) -> Option<Instant> {
-        Some(self.since).filter(|since| since.elapsed() >= STILL)
+        Some(self.since).filter(|since| since.elapsed() >= EVICT_AFTER)
     }
 
     /// Ready when `moved` has been the same for too long.
@@ -385,8 +387,9 @@ impl Stillness {
     }
 }
 
-/// Where others wait for streams, longer than a working link keeps still.
-const STILL: Duration = Duration::from_secs(1);
+/// While requests wait for streams, one without progress for this long may be ended: a working link is never still for
+/// so long.
+const EVICT_AFTER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

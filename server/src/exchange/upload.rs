@@ -27,12 +27,12 @@ where
 
 /// Looks again and again whether a body comes too slowly.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct LeastRate {
     look: Option<Instant>,
     timer: Deadline,
 }
 
-impl Pace {
+impl LeastRate {
     /// Whether the sender of `body`, given all the time that it took, sent less than the slowest honest link would. If
     /// not, the task is woken to ask again.
     pub(crate) fn is_too_slow(&mut self, body: &Watched, cx: &mut Context<'_>) -> bool {
@@ -60,7 +60,7 @@ pub(super) struct Upload {
     done: bool,
     /// The visitor waits for a 100 (Continue) before it sends; we wait with it, but not for ever.
     hold: Option<Deadline>,
-    pace: Pace,
+    pace: LeastRate,
 }
 
 impl Upload {
@@ -73,7 +73,12 @@ impl Upload {
         expects: bool,
     ) -> Self {
         let pump = Box::new(Pump::new(body, stream, Some(Reading::new(patience, 0))));
-        Self { pump, done: false, hold: expects.then(Deadline::default), pace: Pace::default() }
+        Self {
+            pump,
+            done: false,
+            hold: expects.then(Deadline::default),
+            pace: LeastRate::default(),
+        }
     }
 
     /// Ready when the copying has ended; `Ok` at every later call. `heard`: as of [`Pump::poll`].
@@ -119,7 +124,7 @@ impl Upload {
         self.pump.body().is_awaited()
     }
 
-    /// As [`Pace::is_too_slow`], where the body is wanted.
+    /// As [`LeastRate::is_too_slow`], where the body is wanted.
     pub(super) fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
         !self.done && self.hold.is_none() && self.pace.is_too_slow(self.pump.body(), cx)
     }

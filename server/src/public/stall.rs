@@ -191,9 +191,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
     }
 }
 
-/// Longer than any pause of a network that still works. Where many sockets are full, 16 KiB that are encrypted
-/// already have to leave within it, and 64 where that has only just come about: kernels say of a socket that it
-/// has room when a third of what they keep is sent, which is as much.
+/// A visitor must take something within this time, which is longer than any pause of a network that still works. When
+/// many sockets are full, TLS output that is buffered already is waited for first: 16 KiB, or 64 KiB if the shortage has
+/// just begun. A kernel reports a socket as writable after about a third of its buffer has drained, which is as much.
 pub(super) const READING: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

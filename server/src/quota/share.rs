@@ -29,10 +29,9 @@ impl Share {
     }
 }
 
-/// Whether an address that has `taken` streams has its part of the room: as many as are free, so that it is half
-/// of what the others left, and the next address finds something. `room` counts all streams and those that are
-/// free, and is called only if needed. The thousands of visitors behind a carrier's address rarely need more at once.
-/// Where there is no room at all, the answer is no: a share of it isn't the reason.
+/// True once an address holds [`SMALL`] streams and as many as are still free, which is half of what the others left:
+/// the next address finds something. `room` counts all streams and those that are free, and is called only if needed.
+/// The thousands of visitors behind a carrier's address rarely need more at once. False if there are no tunnels.
 pub(crate) fn is_used_up(taken: usize, room: impl FnOnce() -> (usize, usize)) -> bool {
     taken >= SMALL && {
         let (room, free) = room();
@@ -48,7 +47,7 @@ pub(crate) struct Tally {
     pressed: Arc<Notify>,
     /// How many streams are to end.
     wanted: AtomicUsize,
-    /// How many an address has at least whose streams are to end.
+    /// Only addresses that hold at least so many streams are asked to give one up.
     least: AtomicUsize,
 }
 

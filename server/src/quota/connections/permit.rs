@@ -67,7 +67,7 @@ impl ConnectionPermit {
         self.await_end(None);
     }
 
-    /// A request is under way, or what became of it, until this is dropped.
+    /// Marks the connection busy while a request, or the upgraded connection that it became, is under way.
     pub fn busy(&self) -> Option<Permit> {
         self.limit.as_ref().map(|_| self.slot.busy.permit())
     }
