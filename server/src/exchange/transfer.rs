@@ -224,20 +224,20 @@ impl Open {
         self.upload.as_ref().is_some_and(Upload::is_hungry)
     }
 
-    /// The progress that keeps the stream from others; the time of the last progress; and a threshold: the stream is
-    /// ended only for an address that holds more streams than this. Any address may have a few that wait for a
-    /// response, or for each other.
-    fn eviction_terms(&self, extended: bool) -> Option<(u64, Instant, usize)> {
+    /// The progress that keeps the stream from others; the time of the last one, if it isn't now; and a threshold: the
+    /// stream is ended only for an address that holds more streams than this. Any address may have a few that wait for
+    /// a response, or for each other.
+    fn eviction_terms(&self, extended: bool) -> Option<(u64, Option<Instant>, usize)> {
         match &self.response {
             Phase::Head(..) => {
                 let lasts = self.still.as_ref().and_then(Stillness::lasts);
                 let since = lasts.or(self.idle.as_ref().map(|idle| idle.since))?;
                 let yields = if self.is_hungry() && !extended { 0 } else { SMALL };
-                Some((self.uploaded(), since, yields))
+                Some((self.uploaded(), Some(since), yields))
             }
             Phase::Body(inflow) => match inflow.unread() {
-                Some(read) => Some((read, Instant::now(), 0)),
-                None if self.is_hungry() => Some((self.moved(), Instant::now(), SMALL)),
+                Some(read) => Some((read, None, 0)),
+                None if self.is_hungry() => Some((self.moved(), None, SMALL)),
                 None => None,
             },
         }
@@ -252,7 +252,7 @@ impl Open {
         };
         let idle = self.idle.get_or_insert_with(|| Idle {
             moved,
-            since,
+            since: since.unwrap_or_else(Instant::now),
             pressed: Box::pin(self.lease.pressed()),
         });
         ready!(idle.poll(cx, &self.lease, moved, most));
