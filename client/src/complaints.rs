@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 
 /// What was told within the last minute, and when.
 #[derive(Debug, Default)]
@@ -12,7 +12,7 @@ pub(crate) struct Complaints(Mutex<Vec<(String, Instant)>>);
 
 impl Complaints {
     pub(crate) fn is_due(&self, what: &str) -> bool {
-        let (mut told, now) = (self.lock(), Instant::now());
+        let (mut told, now) = (self.0.lock(), Instant::now());
         told.retain(|(_, when)| now - *when < INTERVAL);
         let due = told.len() < MOST && told.iter().all(|(before, _)| before != what);
         if due {
@@ -23,11 +23,7 @@ impl Complaints {
 
     /// It is over: the next failure is a new one.
     pub(crate) fn forget(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(String, Instant)>> {
-        self.0.lock()
+        self.0.lock().clear();
     }
 }
 

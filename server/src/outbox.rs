@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::error::{ExchangeError, RequestId};
 
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 
 pub(crate) use backlog::{Backlog, LARGEST, Permit, REQUESTS};
 
@@ -90,7 +90,7 @@ impl Default for Outbox {
 
 impl Outbox {
     pub(crate) fn push(&self, delivery: Delivery) -> Result<(), ExchangeError> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed {
             drop(state);
             return Err(self.refuse());
@@ -107,29 +107,25 @@ impl Outbox {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.state.lock().closed
     }
 
     /// Takes nothing more: the sender is to try another gateway, or this one after its restart.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        self.state.lock().closed = true;
     }
 
     pub(crate) fn arrivals(&self) -> Vec<Delivery> {
-        std::mem::take(&mut self.lock().arrivals)
+        std::mem::take(&mut self.state.lock().arrivals)
     }
 
     pub(crate) fn count(&self, add: impl FnOnce(&mut Counts)) {
-        add(&mut self.lock().counts);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
+        add(&mut self.state.lock().counts);
     }
 
     /// What became of the requests so far.
     pub fn counts(&self) -> Counts {
-        self.lock().counts
+        self.state.lock().counts
     }
 
     /// Requests that are kept or read now, and their bytes.

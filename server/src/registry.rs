@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use ptth_link::h2::goaway::Why;
-use ptth_link::lock::{Mutex, MutexGuard, RwLock};
+use ptth_link::lock::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -261,19 +261,19 @@ impl Registry {
 
     /// Every tunnel, draining ones included.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
-        self.lock().present.values().map(|member| member.tunnel.clone()).collect()
+        self.members.lock().present.values().map(|member| member.tunnel.clone()).collect()
     }
 
     /// The same for the routes of all these grants.
     pub fn keepers(&self, identity: &Identity, grants: &[Grant]) -> Vec<Arc<Tunnel>> {
-        let mut members = self.lock();
+        let mut members = self.members.lock();
         let routes = self.policy().granted(grants);
         routes.iter().flat_map(|route| members.keepers(route, identity)).collect()
     }
 
     /// Whether a backend has all the tunnels on one of these routes that its credential may have.
     pub fn is_full(&self, identity: &Identity, grants: &[Grant]) -> bool {
-        let mut members = self.lock();
+        let mut members = self.members.lock();
         let routes = self.policy().granted(grants);
         members.is_full(&routes, identity, self.most)
     }
@@ -284,7 +284,7 @@ impl Registry {
     /// # Errors
     /// [`Turned`]: what was true when it was admitted no longer is.
     pub fn enroll(self: &Arc<Self>, tunnel: &Arc<Tunnel>) -> Result<Registration, Turned> {
-        let (mut members, policy) = (self.lock(), self.policy());
+        let (mut members, policy) = (self.members.lock(), self.policy());
         let (routes, identity) = (policy.judge(tunnel), &tunnel.identity);
         let turned = if routes.is_empty() {
             Some(Turned::Withdrawn)
@@ -309,7 +309,7 @@ impl Registry {
     /// Puts another policy in force. Tunnels that it grants something live on; the others finish what
     /// they do, and are told why. Requests that wait go on to wait, unless their route is no more.
     pub fn swap(&self, policy: Policy) {
-        let mut members = self.lock();
+        let mut members = self.members.lock();
         let policy = Arc::new(policy);
         // Before any request goes by the policy: none may meet a tunnel that the policy doesn't admit.
         members.present.values_mut().for_each(|member| member.shrink(&policy));
@@ -322,7 +322,7 @@ impl Registry {
 
     /// Judges every tunnel again: the keys that the policy goes by have changed.
     pub fn judge(&self) {
-        self.lock().sort(&self.policy());
+        self.members.lock().sort(&self.policy());
     }
 
     /// The shard that drives the fewest tunnels, those on their way there included; `near` if it is
@@ -331,10 +331,6 @@ impl Registry {
         let booked = self.booked.lock();
         let fewest = booked.iter().enumerate().min_by_key(|(n, count)| (count.held(), *n != near));
         fewest.map_or((near, None), |(shard, count)| (shard, Some(count.permit())))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Members> {
-        self.members.lock()
     }
 }
 
@@ -359,7 +355,7 @@ pub struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.lock().leave(self.tunnel.id, &self.registry.policy());
+        self.registry.members.lock().leave(self.tunnel.id, &self.registry.policy());
         self.registry.changed.notify_waiters();
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 
 /// Limits the RST_STREAM frames that a tunnel's backend gets.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl ResetLimiter {
 
     /// Resets the stream now if the rate allows, else later.
     pub fn reset(&self, stream: Deferred) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         if !inner.closed && (!inner.deferred.is_empty() || !inner.take()) {
             inner.deferred.push_back(stream);
         }
@@ -49,7 +49,7 @@ impl ResetLimiter {
     /// The tunnel ended: nothing has to wait. What was deferred holds the tunnel, which holds this, so without this
     /// call neither would ever be freed.
     pub fn close(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.closed = true;
         let deferred = std::mem::take(&mut inner.deferred);
         drop(inner);
@@ -60,15 +60,11 @@ impl ResetLimiter {
     /// Resets the streams that the rate allows by now. To be called every second or so.
     pub fn release(&self) {
         let mut due = Vec::new();
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         while !inner.deferred.is_empty() && inner.take() {
             due.extend(inner.deferred.pop_front());
         }
         // They are dropped after the lock, in the reverse order of declaration.
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock()
     }
 }
 

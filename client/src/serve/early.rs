@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 use http::{HeaderMap, Response, StatusCode};
 use ptth_link::headers;
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 
 /// Sends 1xx responses to the visitor; found among a request's extensions.
 // Not a tokio channel, which allocates room for 32 values: each exchange has one of these, and few use it.
@@ -27,7 +27,7 @@ impl Early {
         *response.status_mut() = status;
         *response.headers_mut() = fields.clone();
         headers::response(response.headers_mut());
-        let mut waiting = self.lock();
+        let mut waiting = self.0.lock();
         // HEADERS have no flow control: an endless series of them would fill the memory.
         if waiting.taken < INFORMATIONAL_RESPONSES {
             waiting.taken += 1;
@@ -40,15 +40,11 @@ impl Early {
 
     /// The responses since the last call. Wakes the task of `cx` when there are more.
     pub(super) fn take(&self, cx: &Context<'_>) -> Vec<Response<()>> {
-        let mut waiting = self.lock();
+        let mut waiting = self.0.lock();
         if !waiting.exchange.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             waiting.exchange = Some(cx.waker().clone());
         }
         std::mem::take(&mut waiting.responses)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock()
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::quota::{Counter, InUse};
 use crate::router::RouteId;
 
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 
 /// The lanes of all routes for which there is something to deliver.
 #[derive(Clone, Default)]
@@ -52,7 +52,7 @@ impl Lane {
     /// turn that comes to a request that is gone goes to the next.
     pub(super) async fn turn(self: &Arc<Self>, address: IpAddr) -> Turn {
         let (sender, turn) = oneshot::channel();
-        self.lock().queue(address, sender);
+        self.0.lock().queue(address, sender);
         self.hand_out();
         match turn.await {
             Ok(turn) => turn,
@@ -63,17 +63,13 @@ impl Lane {
 
     fn hand_out(self: &Arc<Self>) {
         loop {
-            let Some((address, sender)) = self.lock().next() else { return };
+            let Some((address, sender)) = self.0.lock().next() else { return };
             if let Err(mut turn) = sender.send(Turn { lane: Some(self.clone()), address }) {
                 // The request is gone: the next one has it, by this loop and not by the drop.
                 turn.lane = None;
-                self.lock().give_back(address);
+                self.0.lock().give_back(address);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
     }
 }
 
@@ -110,7 +106,7 @@ impl State {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(lane) = self.lane.take() {
-            lane.lock().give_back(self.address);
+            lane.0.lock().give_back(self.address);
             lane.hand_out();
         }
     }

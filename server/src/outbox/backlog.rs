@@ -10,7 +10,7 @@ use crate::config::Respond;
 use crate::quota::{Counter, network};
 use crate::router::RouteId;
 
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 
 /// Requests, and their bytes.
 type Load = [usize; 2];
@@ -43,11 +43,7 @@ impl Backlog {
     }
 
     pub(crate) fn held(&self) -> Load {
-        self.lock().of(&(None, None))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Counter<Holder, 2>> {
-        self.held.lock()
+        self.held.lock().of(&(None, None))
     }
 }
 
@@ -89,7 +85,7 @@ impl Permit {
 
     fn add(&mut self, more: Load) -> bool {
         let holders = self.holders();
-        let mut held = self.backlog.lock();
+        let mut held = self.backlog.held.lock();
         let [all, of_route, of_address, of_both] =
             [0, 1, 2, 3].map(|n| plus(held.of(&holders[n]), more));
         let left = minus(self.backlog.limits, all);
@@ -111,7 +107,7 @@ impl Permit {
     }
 
     fn give_back(&self, less: Load) {
-        let mut held = self.backlog.lock();
+        let mut held = self.backlog.held.lock();
         self.holders().iter().for_each(|holder| held.sub(holder, less));
     }
 }
@@ -175,7 +171,7 @@ mod tests {
         assert_eq!(flood(&backlog, &route(3), any_address).len(), 125);
         drop((one, two));
         assert_eq!(backlog.held(), [0, 0]);
-        assert!(backlog.lock().all().next().is_none(), "nothing is remembered");
+        assert!(backlog.held.lock().all().next().is_none(), "nothing is remembered");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::pool::Pool;
 use crate::quota::{Gauge, InUse};
 use crate::router::{HostPattern, RouteId};
 
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 
 /// One route, as visitors' requests meet it: a host of a configured route, one host of its pattern, or a dynamic name.
 #[derive(Clone, Debug)]
@@ -112,20 +112,16 @@ impl Pools {
     /// The pool of a route; a new one counts the requests that wait in `held`.
     pub(super) fn of(&self, id: &RouteId, domain: &str, held: &Gauge) -> Arc<Pool> {
         let make = || Pool::holding(self.shards, held.clone());
-        self.lock().of(&(id.clone(), domain.to_owned()), make)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, InUse<Key, Pool>> {
-        self.known.lock()
+        self.known.lock().of(&(id.clone(), domain.to_owned()), make)
     }
 
     pub(super) fn forget(&self, id: &RouteId) {
-        self.lock().remove(&(id.clone(), String::new())).iter().for_each(|pool| pool.close());
+        self.known.lock().remove(&(id.clone(), String::new())).iter().for_each(|pool| pool.close());
     }
 
     /// Sends away all requests that wait for what isn't kept; the others look whether they are to wait elsewhere.
     pub(super) fn close(&self, keeps: impl Fn(&RouteId, &str) -> bool) {
-        self.lock().retain(|(id, domain), pool| {
+        self.known.lock().retain(|(id, domain), pool| {
             let kept = keeps(id, domain);
             if kept {
                 pool.stir()

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::network;
 
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 
 /// Failed admissions of the last minute.
 #[derive(Debug)]
@@ -70,12 +70,12 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         let now = Instant::now();
-        if let Some(bucket) = lock(&self.attempts.addresses).buckets.get_mut(&self.address) {
+        if let Some(bucket) = self.attempts.addresses.lock().buckets.get_mut(&self.address) {
             bucket.judging = bucket.judging.saturating_sub(1);
         }
         if self.failed {
             self.attempts.failed(self.address, now);
-            let mut targets = lock(&self.attempts.targets);
+            let mut targets = self.attempts.targets.lock();
             self.targets.drain(..).for_each(|target| targets.fail(target, now));
         }
         self.attempts.judged.notify_waiters();
@@ -92,12 +92,12 @@ impl Attempts {
     /// How long a backend from `address` waits before its handshake goes on. A key can't be guessed, so this
     /// doesn't guard a secret: it keeps a client that retries in a loop from buying signatures and log lines.
     pub fn delay(&self, address: IpAddr, now: Instant) -> Duration {
-        lock(&self.addresses).delay(&network(address), now)
+        self.addresses.lock().delay(&network(address), now)
     }
 
     /// A backend from `address` wasn't admitted.
     pub fn failed(&self, address: IpAddr, now: Instant) {
-        lock(&self.addresses).fail(network(address), now);
+        self.addresses.lock().fail(network(address), now);
     }
 
     /// Begins an attempt at `targets`, as soon as the address may. Cancel safe.
@@ -111,10 +111,10 @@ impl Attempts {
     ) -> Result<Attempt, Duration> {
         let (now, address) = (Instant::now(), network(address));
         // An address without a failure doesn't pay for strangers.
-        let slow = if lock(&self.addresses).failures(&address, now) == 0 {
+        let slow = if self.addresses.lock().failures(&address, now) == 0 {
             Duration::ZERO
         } else {
-            let known = lock(&self.targets);
+            let known = self.targets.lock();
             let delays = targets.iter().map(|target| known.delay(target, now));
             delays.max().unwrap_or_default().min(PATIENCE)
         };
@@ -123,7 +123,7 @@ impl Attempts {
         loop {
             let mut judged = std::pin::pin!(self.judged.notified());
             judged.as_mut().enable();
-            let begun = lock(&self.addresses).begin(address, Instant::now());
+            let begun = self.addresses.lock().begin(address, Instant::now());
             match begun {
                 Ok(()) => {
                     return Ok(Attempt { attempts: self.clone(), address, targets, failed: true });
@@ -134,10 +134,6 @@ impl Attempts {
             }
         }
     }
-}
-
-fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
-    table.lock()
 }
 
 impl Bucket {
@@ -362,10 +358,10 @@ mod tests {
         let nth = |n: usize| IpAddr::from((n as u32).to_be_bytes());
         for n in 0..MOST + 500 {
             attempts.failed(nth(n), now);
-            assert!(lock(&attempts.addresses).buckets.len() <= MOST);
+            assert!(attempts.addresses.lock().buckets.len() <= MOST);
         }
         let fresh = now + WINDOW;
         attempts.failed(nth(1), fresh);
-        assert_eq!(lock(&attempts.addresses).buckets.len(), 1);
+        assert_eq!(attempts.addresses.lock().buckets.len(), 1);
     }
 }

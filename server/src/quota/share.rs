@@ -9,7 +9,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::{Counter, Gauge};
 
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 
 /// What all connections of one address have of one pool.
 #[derive(Debug)]
@@ -53,14 +53,14 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn of(&self, share: &Share) -> usize {
-        let [count] = self.lock().of(&share.address);
+        let [count] = self.counts.lock().of(&share.address);
         count
     }
 
     /// Asks `wanted` streams whose visitors don't read to end: at the first `turn` those of the largest holders,
     /// at each further one those of addresses with half as many, too.
     pub(crate) fn press(&self, wanted: usize, turn: u32) {
-        let largest = self.lock().all().map(|[count]| *count).max().unwrap_or(0);
+        let largest = self.counts.lock().all().map(|[count]| *count).max().unwrap_or(0);
         self.least.store(largest.checked_shr(turn + 1).unwrap_or(0), Ordering::Relaxed);
         self.wanted.store(wanted, Ordering::Relaxed);
         self.pressed.notify_waiters();
@@ -79,15 +79,11 @@ impl Tally {
     }
 
     pub(crate) fn enter(&self, share: &Share) {
-        self.lock().add(share.address, [1]);
+        self.counts.lock().add(share.address, [1]);
     }
 
     pub(crate) fn leave(&self, share: &Share) {
-        self.lock().sub(&share.address, [1]);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Counter<IpAddr>> {
-        self.counts.lock()
+        self.counts.lock().sub(&share.address, [1]);
     }
 }
 
@@ -156,6 +152,6 @@ mod tests {
         assert_eq!((tally.of(&one), tally.of(&other)), (2, 0));
         tally.leave(&one);
         tally.leave(&one);
-        assert!(tally.lock().all().next().is_none());
+        assert!(tally.counts.lock().all().next().is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use ptth_link::descriptors;
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -33,7 +33,7 @@ impl Idle {
     /// The newest connection that is alive.
     pub(super) fn take(&self) -> Option<Box<Connection>> {
         loop {
-            let Resting { mut connection, since, until } = self.lock().connections.pop()?;
+            let Resting { mut connection, since, until } = self.0.lock().connections.pop()?;
             let now = Instant::now();
             // A connection that was busy a moment ago can't have expired at the origin.
             if until > now && connection.is_alive(now.duration_since(since) > MOMENT) {
@@ -43,7 +43,7 @@ impl Idle {
     }
 
     pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>, keep: Duration) {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         if all.connections.len() >= *MOST {
             return;
         }
@@ -57,17 +57,13 @@ impl Idle {
         let since = Instant::now();
         all.connections.push(Resting { connection, since, until: since + keep });
     }
-
-    fn lock(&self) -> MutexGuard<'_, All> {
-        self.0.lock()
-    }
 }
 
 async fn reap(all: Weak<Idle>) {
     loop {
         sleep(ROUND).await;
         let Some(all) = all.upgrade() else { return };
-        let mut resting = all.lock();
+        let mut resting = all.0.lock();
         let now = Instant::now();
         resting.connections.retain_mut(|it| it.until > now && it.connection.is_alive(false));
         if resting.connections.is_empty() {
