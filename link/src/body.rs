@@ -10,8 +10,9 @@
 mod shared;
 mod timed;
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::budget::{Budget, Held};
 use crate::headers;
@@ -280,6 +282,24 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         self.length.map_or_else(SizeHint::new, SizeHint::with_exact)
     }
+}
+
+/// Writes a body to one half of a socket, and shuts that down when the body has ended.
+///
+/// # Errors
+/// Those of the body and of the socket.
+pub async fn write_out<B>(body: B, half: &mut (impl AsyncWrite + Unpin)) -> io::Result<()>
+where
+    B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
+    let mut body = pin!(body);
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+            half.write_all(&data).await?;
+            half.flush().await?;
+        }
+    }
+    half.shutdown().await
 }
 
 impl Drop for Body {

@@ -16,10 +16,10 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use log::trace;
 use ptth_link::alpn::CONNECT_TCP;
-use ptth_link::body::Body;
+use ptth_link::body::{Body, write_out};
 use ptth_link::tcp::tune;
 use ptth_link::websocket::WEBSOCKET;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::oneshot;
@@ -55,7 +55,7 @@ pub(super) async fn answer(
     let upload = async move {
         let mut writer = Writer { half: Some(writer), cut: Some(cut) };
         let done = match &mut writer.half {
-            Some(half) if !framed => upload(body, half).await,
+            Some(half) if !framed => write_out(body, half).await,
             half => unwrap(body, half).await,
         };
         if done.is_ok() {
@@ -101,19 +101,7 @@ impl Drop for Writer {
     }
 }
 
-/// Copies the request's body to `half`, and shuts that down when the body has ended.
-pub(super) async fn upload(body: Body, half: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-    let mut body = pin!(body);
-    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
-            half.write_all(&data).await?;
-            half.flush().await?;
-        }
-    }
-    half.shutdown().await
-}
-
-/// The same for capsules, which mark the end themselves.
+/// Writes out what a body's capsules hold, which mark the end themselves.
 async fn unwrap(body: Body, half: &mut Option<OwnedWriteHalf>) -> io::Result<()> {
     let mut body = pin!(body);
     let mut capsules = Capsules::default();

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Response, StatusCode};
 use log::trace;
-use ptth_link::body::Body;
+use ptth_link::body::{Body, write_out};
 use ptth_link::websocket::{self, WEBSOCKET};
 use tokio::io::split;
 
@@ -17,7 +17,7 @@ use crate::serve::Onward;
 
 use super::h1::{Sending, cut};
 use super::leg::{Leg, Legs};
-use super::tcp::{Download, upload};
+use super::tcp::Download;
 use super::{OriginBody, OriginError};
 
 /// Asks the origin to upgrade. A refusal comes back with its status, fields and body.
@@ -74,7 +74,7 @@ fn accepted(
     let (reader, mut writer) = split(io);
     // The directions end independently; an error ends both.
     head.extensions.insert(Onward::new(async move {
-        if let Err(err) = upload(outgoing, &mut writer).await {
+        if let Err(err) = write_out(outgoing, &mut writer).await {
             trace!("origin: upgraded connection: {err}");
         }
     }));

@@ -2,7 +2,7 @@
 //!
 //! On the tunnel it is extended CONNECT (RFC 8441), whose two bodies these streams become.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -16,9 +16,9 @@ use http_body::{Body, Frame};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use log::trace;
-use ptth_link::body::Body as Tunnelled;
+use ptth_link::body::{Body as Tunnelled, write_out};
 use ptth_link::websocket::{WEBSOCKET, accept};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf, split};
 use tokio::sync::oneshot;
 
 use crate::exchange::{Exchange, Upgrade};
@@ -80,7 +80,13 @@ pub(super) fn switch(
     wish.grant(&mut response, &mut exchange);
     let (parts, body) = response.into_parts();
     let work = async move {
-        let (_, result) = tokio::join!(exchange, download(body, writer));
+        let downloading = async {
+            match writer.await {
+                Ok(mut writer) => write_out(body, &mut writer).await,
+                Err(_) => Ok(()),
+            }
+        };
+        let (_, result) = tokio::join!(exchange, downloading);
         if let Err(err) = result {
             trace!("visitor: upgraded connection ended: {err}");
         }
@@ -129,23 +135,6 @@ impl Body for Upgrading {
         }
         Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))))
     }
-}
-
-/// Copies the response's body to the upgraded visitor. A body that fails cuts the connection.
-async fn download<B: Body<Data = Bytes>>(
-    body: B,
-    writer: oneshot::Receiver<WriteHalf<Socket>>,
-) -> io::Result<()> {
-    let Ok(mut writer) = writer.await else { return Ok(()) };
-    let mut body = pin!(body);
-    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let frame = frame.map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))?;
-        if let Ok(data) = frame.into_data() {
-            writer.write_all(&data).await?;
-            writer.flush().await?;
-        }
-    }
-    writer.shutdown().await
 }
 
 const CHUNK: usize = 16 * 1024;
