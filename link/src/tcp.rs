@@ -9,6 +9,10 @@ use tokio::net::TcpStream;
 
 use crate::limits::TCP_NOTSENT_LOWAT;
 
+/// The ports of URLs that name none (RFC 9110 §4.2).
+pub const HTTP: u16 = 80;
+pub const HTTPS: u16 = 443;
+
 /// Heads leave at once, unsent bytes stay few, and a peer that vanished is noticed: bytes that it neither
 /// acknowledges nor takes end the connection after `patience` (RFC 5482). That holds for a shut window,
 /// too, though the peer's kernel answers the probes. Fails on a socket that is closed already.

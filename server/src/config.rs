@@ -23,6 +23,7 @@ use log::LevelFilter;
 use ptth_link::alpn;
 use ptth_link::crypto;
 use ptth_link::settings::{self, Env, File, Mark, Mistake, Mistakes, Sources, Timeout};
+use ptth_link::tcp::HTTPS;
 use ptth_link::token::{PublicKey, Token};
 
 use crate::auth::{Files, Secret};
@@ -305,5 +306,3 @@ fn limits(sources: &Sources<'_>) -> Limits {
         grace: sources.value("grace").unwrap_or(default.grace),
     }
 }
-
-const HTTPS: u16 = 443;

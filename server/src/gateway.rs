@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
+use ptth_link::tcp::HTTPS;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
 use crate::config::{Config, ConfigError};
 use crate::deliver;
-use crate::listener::{self, Entrance, HTTPS};
+use crate::listener::{self, Entrance};
 use crate::registry::Registry;
 use crate::reload::Reload;
 use crate::shard::{Driving, Shard, Shared};

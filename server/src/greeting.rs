@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use ptth_link::tcp::HTTPS;
+
 use crate::config::{Admission, CertificateSource, Config};
 use crate::gateway::Gateway;
 use crate::listener::Entrance;
@@ -44,8 +46,8 @@ pub fn lines(config: &Config, gateway: &Gateway) -> String {
     // A certificate from an authority is renewed every few weeks, and its pin with it.
     let pin = pin.filter(|_| tls.is_self_signed());
     let pin = pin.map_or(String::new(), |pin| format!("--pin {pin} "));
-    let port = listening.map_or(443, |address| address.port());
-    let gateway = if port == 443 { host } else { format!("{host}:{port}") };
+    let port = listening.map_or(HTTPS, |address| address.port());
+    let gateway = if port == HTTPS { host } else { format!("{host}:{port}") };
     let _ = writeln!(text, "{token}2ptth-client {pin}{gateway} http://localhost:8080");
     text
 }

@@ -20,7 +20,7 @@ use log::{debug, info, warn};
 use ptth_link::h2::goaway::Why;
 use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
-use ptth_link::tcp;
+use ptth_link::tcp::{self, HTTPS};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -347,8 +347,6 @@ pub async fn serve_backend<IO>(
     }
 }
 
-/// The port of the program in front, where the gateway has none for TLS.
-pub(crate) const HTTPS: u16 = 443;
 /// For a visitor whose network pauses, or that doesn't read its upgraded connection for a while.
 const VISITOR_USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// From the first end of a connection to the return of memory, so that one call serves many connections.

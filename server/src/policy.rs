@@ -26,7 +26,6 @@ use crate::router::{self, HostPattern, RouteId, Table};
 use route::{Configured, Pools};
 
 pub use evaluation::{Refused, Wish};
-pub(crate) use names::{HTTP, HTTPS};
 pub(crate) use route::Route;
 
 /// Where a request goes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use ptth_link::settings::{Scalar, Sources};
-use ptth_link::tcp::is_near;
+use ptth_link::tcp::{HTTP, is_near};
 
 use super::Config;
 
@@ -146,8 +146,6 @@ fn is_private(address: IpAddr) -> bool {
             IpAddr::V6(v6) => v6.is_unicast_link_local(),
         }
 }
-
-const HTTP: u16 = 80;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use http::uri::{Authority, Scheme};
 use ptth_link::limits::ANNOUNCED_URLS;
+use ptth_link::tcp::{HTTP, HTTPS};
 
 use crate::config::{NameGrant, Names};
 use crate::identity::{Grant, Key};
@@ -82,8 +83,3 @@ impl Policy {
         (shown, urls.count())
     }
 }
-
-/// The port that a URL leaves out.
-pub(crate) const HTTPS: u16 = 443;
-/// The same without TLS.
-pub(crate) const HTTP: u16 = 80;

@@ -14,6 +14,7 @@ use ptth_link::budget::Budget;
 use ptth_link::h1::{Head, Refusal};
 use ptth_link::page::page;
 use ptth_link::shutdown::Shutdown;
+use ptth_link::tcp::HTTPS;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{ExchangeError, RequestId};
@@ -88,5 +89,3 @@ fn location(
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
     Ok(response)
 }
-
-const HTTPS: u16 = 443;

@@ -23,8 +23,9 @@ use tokio::time::timeout;
 use crate::auth::Claim;
 use crate::error::{ExchangeError, RegisterError};
 use crate::identity::{Identity, Key};
-use crate::policy::{HTTP, HTTPS, Lost, Policy, Refused, Wish};
+use crate::policy::{Lost, Policy, Refused, Wish};
 use ptth_link::headers::says;
+use ptth_link::tcp::{HTTP, HTTPS};
 use ptth_link::token;
 
 use crate::identity::Grant;
