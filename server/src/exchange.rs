@@ -27,11 +27,11 @@ use ptth_link::budget::Held;
 use ptth_link::headers;
 
 use crate::error::ExchangeError;
-use crate::pool::{Lease, NoTunnel, Tunnel};
+use crate::pool::{Lease, NoTunnel, Tunnel, TunnelId};
 use crate::router;
 
 use transfer::Failed;
-use upload::Upload;
+use upload::{Upload, Watched};
 
 pub(crate) use transfer::{Exchange, Stillness};
 pub(crate) use upload::{LeastRate, watched};
@@ -61,97 +61,133 @@ pub(crate) async fn ask<B>(
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
 {
-    let mut way = Cow::Borrowed(way);
-    let expects_continue = head.headers.contains_key(http::header::EXPECT);
     let upgrade = head.extensions.remove::<Upgrade>();
-    let mut body = (!body.is_end_stream() || upgrade.is_some()).then(|| watched(body));
+    let has_body = !body.is_end_stream() || upgrade.is_some();
+    let mut asked = Asked {
+        way: Cow::Borrowed(way),
+        expects_continue: head.headers.contains_key(http::header::EXPECT),
+        upgrade,
+        body: has_body.then(|| watched(body)),
+        head: Some(head),
+        stripped: false,
+        refused: Vec::new(),
+    };
     let mut attempts = 0;
-    let mut refused = Vec::new();
-    // For as long as there may be another attempt.
-    let mut kept = Some(head);
-    let mut stripped = false;
-    while let Some(head) = &mut kept {
+    loop {
         attempts += 1;
-        let target = Some(&head.uri).filter(|_| !stripped);
-        let lease = match way.lease(target, &refused).await {
-            Err(NoTunnel::Moved) if !stripped && attempts < ATTEMPTS => {
-                way = Cow::Owned(way.anew(&head.uri).ok_or(ExchangeError::Moved)?);
-                continue;
+        match asked.attempt(informational).await {
+            Ok(begun) => return Ok(begun),
+            Err(Failed::ForGood(err)) => return Err(err),
+            Err(Failed::Unprocessed(err)) if attempts == ATTEMPTS || asked.head.is_none() => {
+                return Err(ExchangeError::Tunnel(err));
             }
-            lease => lease.map_err(|none| match none {
-                NoTunnel::Absent => ExchangeError::Absent(way.found.route.no_backend.clone()),
-                NoTunnel::Full => ExchangeError::Full,
-                NoTunnel::Moved => ExchangeError::Moved,
-            })?,
-        };
-        // A request that goes to the origin of `no_backend` in place of a tunnel keeps its path.
-        let backend = !lease.tunnel().grants.is_empty();
-        if way.found.strip > 0 && !stripped && backend {
-            take_prefix(head, way.found.strip)?;
-            stripped = true;
+            Err(Failed::Unprocessed(err)) => {
+                debug!("exchange: not processed, trying again: {err}");
+            }
         }
+    }
+}
+
+/// A request, and what is kept of it for another attempt.
+struct Asked<'a> {
+    way: Cow<'a, Way<'a>>,
+    /// Until a part of its body is gone.
+    head: Option<Box<Parts>>,
+    /// Until it is on its way.
+    body: Option<Watched>,
+    upgrade: Option<Upgrade>,
+    expects_continue: bool,
+    /// The route's prefix is off its path.
+    stripped: bool,
+    /// The tunnels whose backends did nothing with it.
+    refused: Vec<TunnelId>,
+}
+
+impl Asked<'_> {
+    async fn attempt(
+        &mut self,
+        informational: Informational<'_>,
+    ) -> Result<(Response<Body>, Exchange), Failed> {
+        let lease = self.lease().await?;
         let tunnel = lease.tunnel().clone();
-        let extended = tunnel.is_extended();
-        if !extended && head.method == Method::CONNECT {
-            return Err(ExchangeError::NoExtendedConnect);
-        }
-        // A backend that can't do it sees an ordinary request; RFC 9110 §7.8 lets it ignore the wish.
-        let protocol = upgrade.as_ref().filter(|_| extended);
-        let crosses = upgrade.is_none() || extended;
-        let (response, stream) = match open(&lease, head, protocol, body.is_none() || !crosses) {
-            Ok(opened) => opened,
-            Err(err) if is_local_mistake(&err) => return Err(ExchangeError::Tunnel(err)),
-            Err(err) if attempts == ATTEMPTS => return Err(ExchangeError::Tunnel(err)),
-            Err(err) => {
-                // This tunnel takes no more; nothing was sent, so any other one may be tried.
-                debug!("tunnel: {} refused a stream: {err}", tunnel.id);
-                tunnel.drain();
-                continue;
+        let (response, stream) = self.open(&lease)?;
+        let limits = &self.way.shard.limits;
+        let waits = self.expects_continue && self.upgrade.is_none();
+        let crosses = self.upgrade.is_none() || tunnel.is_extended();
+        let body = self.body.take_if(|_| crosses);
+        let upload = body.map(|body| Upload::new(body, stream, limits.stall, waits));
+        let is_connect = self.head.as_ref().is_some_and(|head| head.method == Method::CONNECT);
+        let extended = is_connect || self.upgrade.is_some() && tunnel.is_extended();
+        let mut exchange = Exchange::new(response, upload, lease, (extended, limits.head));
+        match response_of(&mut exchange, (&self.way, &tunnel), &mut self.head, informational).await
+        {
+            Ok(response) => Ok((response, exchange)),
+            Err(Failed::Unprocessed(err)) => {
+                self.refused.push(tunnel.id);
+                // Not abandoned with this attempt: the next one may send it.
+                self.body = exchange.take_upload().map(Upload::into_body).or(self.body.take());
+                Err(Failed::Unprocessed(err))
             }
-        };
-        let waits = expects_continue && upgrade.is_none();
-        let upload = body
-            .take_if(|_| crosses)
-            .map(|body| Upload::new(body, stream, way.shard.limits.stall, waits));
-        let extended = protocol.is_some() || head.method == Method::CONNECT;
-        let mut exchange =
-            Exchange::new(response, upload, lease, (extended, way.shard.limits.head));
-        match self::response(&mut exchange, (&way, &tunnel), &mut kept, informational).await {
-            Ok(response) => return Ok((response, exchange)),
             Err(Failed::ForGood(err)) => {
                 if matches!(&err, ExchangeError::Tunnel(err) if err.is_library()) {
                     tunnel.penalize();
                 }
-                return Err(err);
-            }
-            Err(Failed::Unprocessed(err)) => {
-                if attempts == ATTEMPTS || kept.is_none() {
-                    return Err(ExchangeError::Tunnel(err));
-                }
-                debug!("exchange: not processed, trying again: {err}");
-                refused.push(tunnel.id);
-                // Not abandoned with this attempt: the next one may send it.
-                body = exchange.take_upload().map(Upload::into_body).or(body);
+                Err(err.into())
             }
         }
     }
-    Err(ExchangeError::Backend("no stream"))
-}
 
-/// Opens the stream. The head is kept for another attempt. Not a part of [`ask`], whose future would
-/// keep room for all that is only needed here.
-fn open(
-    lease: &Lease,
-    head: &Parts,
-    upgrade: Option<&Upgrade>,
-    end: bool,
-) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
-    let mut head = head.clone();
-    if let Some(Upgrade(protocol)) = upgrade {
-        head.method = Method::CONNECT;
-        head.extensions.insert(protocol.clone());
+    /// The right to a stream, of the tunnels to which the host and path lead by then.
+    async fn lease(&mut self) -> Result<Lease, ExchangeError> {
+        for _ in 0..ATTEMPTS {
+            let target = self.head.as_ref().map(|head| &head.uri).filter(|_| !self.stripped);
+            match (self.way.lease(target, &self.refused).await, target) {
+                (Ok(lease), _) => return Ok(lease),
+                (Err(NoTunnel::Moved), Some(uri)) => {
+                    self.way = Cow::Owned(self.way.anew(uri).ok_or(ExchangeError::Moved)?);
+                }
+                (Err(NoTunnel::Moved), None) => break,
+                (Err(NoTunnel::Absent), _) => {
+                    return Err(ExchangeError::Absent(self.way.found.route.no_backend.clone()));
+                }
+                (Err(NoTunnel::Full), _) => return Err(ExchangeError::Full),
+            }
+        }
+        Err(ExchangeError::Moved)
     }
-    lease.tunnel().sender.clone().send_request(Request::from_parts(head, ()), end)
+
+    /// Opens the stream. Not a part of the future of an attempt, which would keep room for all that is only needed here.
+    fn open(&mut self, lease: &Lease) -> Result<(ResponseFuture, SendStream<Bytes>), Failed> {
+        let tunnel = lease.tunnel();
+        let head = self.head.as_mut().ok_or(ExchangeError::Backend("no stream"))?;
+        // A request that goes to the origin of `no_backend` in place of a tunnel keeps its path.
+        let strip = self.way.found.strip;
+        if strip > 0 && !self.stripped && !tunnel.grants.is_empty() {
+            take_prefix(head, strip)?;
+            self.stripped = true;
+        }
+        let extended = tunnel.is_extended();
+        if !extended && head.method == Method::CONNECT {
+            return Err(ExchangeError::NoExtendedConnect.into());
+        }
+        let mut head = Parts::clone(head);
+        // A backend that can't do it sees an ordinary request; RFC 9110 §7.8 lets it ignore the wish.
+        if let Some(Upgrade(protocol)) = self.upgrade.as_ref().filter(|_| extended) {
+            head.method = Method::CONNECT;
+            head.extensions.insert(protocol.clone());
+        }
+        let end = self.body.is_none() || self.upgrade.is_some() && !extended;
+        let opened = tunnel.sender.clone().send_request(Request::from_parts(head, ()), end);
+        opened.map_err(|err| match is_local_mistake(&err) {
+            true => Failed::ForGood(ExchangeError::Tunnel(err)),
+            false => {
+                // This tunnel takes no more; nothing was sent, so any other one may be tried.
+                debug!("tunnel: {} refused a stream: {err}", tunnel.id);
+                tunnel.drain();
+                Failed::Unprocessed(err)
+            }
+        })
+    }
 }
 
 /// Takes the route's prefix off the path, once, and tells the origin of it.
@@ -174,7 +210,7 @@ fn is_local_mistake(err: &h2::Error) -> bool {
 
 /// The response, once its head is here. Takes the head that is `kept` once a part of the request's body is gone: the
 /// two can't be sent again.
-async fn response(
+async fn response_of(
     exchange: &mut Exchange,
     (way, tunnel): (&Way<'_>, &Tunnel),
     kept: &mut Option<Box<Parts>>,
@@ -202,11 +238,11 @@ async fn response(
     poll_fn(|cx| Poll::Ready(Pin::new(&mut *exchange).poll(cx).is_ready())).await;
     if counted.is_err() {
         debug!("exchange: too many heads of its tunnel wait for visitors");
-        return Err(Failed::ForGood(ExchangeError::Full));
+        return Err(ExchangeError::Full.into());
     }
     if exchange.broken {
         // Nothing of it went out yet, so the page can still name the party at fault.
-        return Err(Failed::ForGood(ExchangeError::Backend("its response broke off")));
+        return Err(ExchangeError::Backend("its response broke off").into());
     }
     Ok(Response::from_parts(head, body.with_head(held)))
 }

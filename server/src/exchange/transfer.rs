@@ -65,6 +65,12 @@ pub(super) enum Failed {
     ForGood(ExchangeError),
 }
 
+impl From<ExchangeError> for Failed {
+    fn from(err: ExchangeError) -> Self {
+        Self::ForGood(err)
+    }
+}
+
 impl Exchange {
     /// One that was opened, and whose response's head is to come within `patience` of the last upload progress.
     pub(super) fn new(

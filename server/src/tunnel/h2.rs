@@ -8,6 +8,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use log::{info, warn};
@@ -19,13 +20,12 @@ use ptth_link::linger::{self, linger};
 use ptth_link::shutdown::Phase;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::identity::Grant;
-use crate::identity::Identity;
+use crate::identity::{Grant, Identity};
 use crate::live::Tunnel;
 use crate::quota::ConnectionPermit;
-use crate::registry::{Registry, Turned};
+use crate::registry::{Registration, Registry, Turned};
 use crate::shard::Shard;
 
 use super::announce::announce;
@@ -161,9 +161,9 @@ where
 
 type Engine<IO> = Asking<IO, Costly>;
 
-/// Drives a registered tunnel.
+/// Registers a tunnel, and drives it.
 async fn run<IO>(
-    mut engine: Engine<IO>,
+    engine: Engine<IO>,
     tunnel: Arc<Tunnel>,
     shard: &Shard,
     announces: bool,
@@ -172,16 +172,10 @@ async fn run<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut shutdown = shard.shutdown.clone();
-    let mut registration = match shard.registry.enroll(&tunnel) {
-        Ok(registration) => Some(registration),
+    let registration = match shard.registry.enroll(&tunnel) {
+        Ok(registration) => registration,
         Err(turned) => {
-            let (code, why, ended) = match turned {
-                // Another one came first while this one shook hands.
-                Turned::Taken => (Why::Taken, "another backend came first", Ended::Taken),
-                Turned::Full => (Why::OverLimit, OVER, Ended::Over),
-                Turned::Withdrawn => (Why::Withdrawn, "its grant was withdrawn", Ended::Drained),
-            };
+            let (code, why, ended) = turned_away(turned);
             tunnel.dismiss(code, why);
             finish(engine, tunnel).await;
             return ended;
@@ -196,26 +190,35 @@ where
         routes_text(&tunnel.grants),
         shard.index
     );
+    drive(engine, tunnel, shard, announces, registration).await
+}
+
+/// Drives a registered tunnel to its end.
+async fn drive<IO>(
+    mut engine: Engine<IO>,
+    tunnel: Arc<Tunnel>,
+    shard: &Shard,
+    announces: bool,
+    registration: Registration,
+) -> Ended
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut registration = Some(registration);
     let port = shard.port.get().filter(|_| announces);
     let mut told = port.and_then(|port| announce(&tunnel, &shard.registry.policy(), *port));
+    let mut shutdown = shard.shutdown.clone();
+    let mut release = interval(RELEASE_INTERVAL);
+    release.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut forgive = Instant::now() + PING_INTERVAL;
-    let mut release = Instant::now() + RELEASE_INTERVAL;
     let mut allowed = tunnel.allowed();
     loop {
         select! {
             ended = poll_fn(|cx| {
-                let ended = engine.poll(cx, tunnel.load(), |_, _| {});
-                if engine.keepalive.is_answered() {
-                    tunnel.note_answer();
-                }
-                if tunnel.allowed() > allowed {
-                    tunnel.note_room();
-                }
-                allowed = tunnel.allowed();
                 if told.as_mut().is_some_and(|told| Pin::new(told).poll(cx).is_ready()) {
                     told = None;
                 }
-                ended
+                poll(cx, &mut engine, &tunnel, &mut allowed)
             }) => return ended.into(),
             () = tunnel.attention.notified() => {
                 if tunnel.is_out() {
@@ -238,12 +241,11 @@ where
                 }
                 return finish(engine, tunnel).await;
             }
-            () = sleep_until(release) => {
+            now = release.tick() => {
                 tunnel.reset_limiter.release();
-                release = Instant::now() + RELEASE_INTERVAL;
-                if Instant::now() >= forgive {
+                if now >= forgive {
                     tunnel.forgive();
-                    forgive = Instant::now() + PING_INTERVAL;
+                    forgive = now + PING_INTERVAL;
                 }
             }
         }
@@ -251,6 +253,37 @@ where
             return finish(engine, tunnel).await;
         }
     }
+}
+
+/// What a backend is told that came, and isn't registered.
+fn turned_away(turned: Turned) -> (Why, &'static str, Ended) {
+    match turned {
+        // Another one came first while this one shook hands.
+        Turned::Taken => (Why::Taken, "another backend came first", Ended::Taken),
+        Turned::Full => (Why::OverLimit, OVER, Ended::Over),
+        Turned::Withdrawn => (Why::Withdrawn, "its grant was withdrawn", Ended::Drained),
+    }
+}
+
+/// Moves the connection, and tells requests what changed: an answer to a PING, more streams than were `allowed`.
+fn poll<IO>(
+    cx: &mut Context<'_>,
+    engine: &mut Engine<IO>,
+    tunnel: &Tunnel,
+    allowed: &mut usize,
+) -> Poll<engine::Ended>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let ended = engine.poll(cx, tunnel.load(), |_, _| {});
+    if engine.keepalive.is_answered() {
+        tunnel.note_answer();
+    }
+    let before = std::mem::replace(allowed, tunnel.allowed());
+    if *allowed > before {
+        tunnel.note_room();
+    }
+    ended
 }
 
 /// With the last sender gone, h2 says GOAWAY(NO_ERROR) and closes. What the backend must know better goes out before,
