@@ -225,6 +225,7 @@ impl Far {
     fn to(target: SocketAddr, road: Road) -> Self {
         let (end, ended) = oneshot::channel();
         let (found, address) = mpsc::channel();
+        #[expect(clippy::disallowed_methods, reason = "its end is in `end`")]
         thread::spawn(move || {
             crate::runtime().block_on(async {
                 let wire = Wire::along(target, road).await;

@@ -88,6 +88,7 @@ impl GatewayBox {
         let first = registry.policy().routes().first().map(|route| route.pool.clone());
         let pool = first.unwrap_or_else(|| Pool::new(1));
         let (orders, receiver) = mpsc::unbounded_channel();
+        #[expect(clippy::disallowed_methods, reason = "joined when this is dropped")]
         let running = thread::spawn(move || gateway.run(receiver).expect("the gateway runs"));
         Self { address, addresses, pin, token, pool, registry, orders, running: Some(running) }
     }
