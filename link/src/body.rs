@@ -129,7 +129,10 @@ impl Inflow {
     }
 
     /// The end of the stream; or none, when what comes can't be kept.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
+    fn poll_end(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Option<HeaderMap>, h2::Error>>> {
         loop {
             let (Some(stream), Some(shared)) = (&mut self.stream, &self.flow) else {
                 return Poll::Pending;
@@ -147,8 +150,6 @@ impl Inflow {
         }
     }
 }
-
-type Ended = Result<Option<HeaderMap>, h2::Error>;
 
 /// Ready when the stream has ended, one way or the other, or when the body isn't read any more, or can't be
 /// kept; the stream is then still there, for [`Inflow::abandon`].

@@ -51,7 +51,7 @@ impl<B: Body<Data = Bytes>> std::fmt::Debug for Pump<B> {
 impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
     /// Copies `body` to `stream`, as long as its receiver keeps to `reading`.
     pub fn new(body: B, stream: SendStream<Bytes>, reading: Option<Reading>) -> Self {
-        let source = Source { body, held: Held::default(), ahead: None, pace: Pace::default() };
+        let source = Source { body, held: Merging::default(), ahead: None, pace: Pace::default() };
         Self { source, stream, waiting: Bytes::new(), reading, copied: 0 }
     }
 
@@ -147,7 +147,7 @@ enum Next {
 struct Source<B: Body<Data = Bytes>> {
     body: B,
     /// Small pieces, merged.
-    held: Held,
+    held: Merging,
     /// What the body gave that isn't a part of those: a frame, its end, an error.
     ahead: Option<Option<Result<Frame<Bytes>, B::Error>>>,
     pace: Pace,
@@ -219,13 +219,13 @@ impl<B: Body<Data = Bytes> + Unpin> Source<B> {
 
 /// Pieces on their way into one frame. A single one isn't copied.
 #[derive(Debug, Default)]
-struct Held {
+struct Merging {
     first: Bytes,
     /// With the first one, as soon as there is a second.
     merged: BytesMut,
 }
 
-impl Held {
+impl Merging {
     fn len(&self) -> usize {
         self.first.len() + self.merged.len()
     }

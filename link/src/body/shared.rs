@@ -121,7 +121,7 @@ impl Shared {
     }
 
     /// Drops what waits, and the handle. h2 gives a stream's credit back only when the last handle of it goes,
-    /// which may be in the graveyard for long; and the budget would leak.
+    /// which the reset limiter may hold for long; and the budget would leak.
     pub(super) fn clear(&mut self) {
         let rest = self.chunks.iter().map(Bytes::len).sum::<usize>() + self.tail.len();
         self.chunks = VecDeque::new();

@@ -66,13 +66,13 @@ impl fmt::Display for Why {
 pub fn refusal(code: impl Into<u32>, text: &str) -> Vec<u8> {
     let mut bytes = Vec::from(*b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     bytes.extend([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]);
-    bytes.extend(farewell(code, text));
+    bytes.extend(frame(code, text));
     bytes
 }
 
 /// One GOAWAY frame, to be written on an idle connection before it is closed (RFC 9113 §6.8). `text`, cut
 /// at 255 bytes, is its debug data. The last stream is 0: backends open none.
-pub fn farewell(code: impl Into<u32>, text: &str) -> Vec<u8> {
+pub fn frame(code: impl Into<u32>, text: &str) -> Vec<u8> {
     let mut end = text.len().min(LONGEST_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -146,28 +146,28 @@ mod tests {
     async fn a_backend_reads_why_and_in_which_words() {
         for why in Why::ALL {
             let words = format!("{why}: \"name\"\\\r\n\t\0 is Bob’s");
-            let err = read(&farewell(why, &words)).await;
+            let err = read(&frame(why, &words)).await;
             assert_eq!(Why::of(&err), Some(why), "{err:?}");
             assert_eq!(text(&err), Some(words));
-            assert!(refusal(why, "x").ends_with(&farewell(why, "x")));
+            assert!(refusal(why, "x").ends_with(&frame(why, "x")));
         }
     }
 
     #[tokio::test]
     async fn other_codes_are_not_ours() {
         for code in [1_u32, 11, 0x3270_0000, Why::Stopping as u32 + 1, u32::MAX] {
-            let err = read(&farewell(code, "")).await;
+            let err = read(&frame(code, "")).await;
             assert_eq!((Why::of(&err), text(&err)), (None, None), "{err:?}");
         }
     }
 
     #[tokio::test]
     async fn odd_words_harm_nobody() {
-        let mut bytes = farewell(Why::Taken, "ab");
+        let mut bytes = frame(Why::Taken, "ab");
         bytes.truncate(17);
         bytes.extend([0xff, b'"']);
         assert_eq!(text(&read(&bytes).await), None);
-        let long = farewell(Why::Taken, &"é".repeat(300));
+        let long = frame(Why::Taken, &"é".repeat(300));
         assert_eq!(long.len(), 9 + 8 + 254);
         assert_eq!(text(&read(&long).await), Some("é".repeat(127)));
         for broken in ["\\", "\\x", "\\x1", "\\xzz", "\\xé"] {

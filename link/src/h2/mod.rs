@@ -287,7 +287,7 @@ impl<R: Role, IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Engine<R, IO, W> {
     /// frames. Then the peer has a moment to close by itself, since of two GOAWAYs that it finds together only the
     /// last would count. True if it was told, or is gone.
     pub async fn dismiss(&mut self, why: Why, text: &str) -> bool {
-        let frame = goaway::farewell(why, text);
+        let frame = goaway::frame(why, text);
         let mut told = false;
         let left = poll_fn(|cx| {
             let ended = self.poll(cx, Load::default(), |_, _| {}).map(|_| ());

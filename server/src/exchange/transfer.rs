@@ -42,7 +42,7 @@ pub(crate) struct Exchange {
 /// The stream.
 #[derive(Debug)]
 struct Open {
-    response: Phase,
+    response: Awaited,
     upload: Option<Upload>,
     lease: Lease,
     /// `None`: an upgraded connection may be silent for days.
@@ -52,7 +52,7 @@ struct Open {
 }
 
 #[derive(Debug)]
-enum Phase {
+enum Awaited {
     /// The head is awaited; the tunnel knows that by the permit.
     Head(ResponseFuture, #[allow(dead_code, reason = "held for its drop")] Permit),
     Body(Inflow),
@@ -79,7 +79,7 @@ impl Exchange {
         lease: Lease,
         (extended, patience): (bool, Duration),
     ) -> Self {
-        let response = Phase::Head(response, lease.tunnel().wait());
+        let response = Awaited::Head(response, lease.tunnel().wait());
         let still = Some(Stillness::new(patience));
         let open = Some(Box::new(Open { response, upload, lease, still, idle: None }));
         Self { open, extended, ..Self::default() }
@@ -137,7 +137,7 @@ impl Exchange {
     /// Has the response's body come by `inflow` from now on, for as long as something moves in each `patience`.
     pub(super) fn begin(&mut self, inflow: Inflow, success: bool, patience: Duration) {
         let Some(open) = &mut self.open else { return };
-        (open.response, open.idle) = (Phase::Body(inflow), None);
+        (open.response, open.idle) = (Awaited::Body(inflow), None);
         open.still = Some(Stillness::new(patience));
         // RFC 9110 §10.1.1: instead of the 100; so that body is never wanted.
         let refused = open.upload.as_mut().filter(|upload| upload.is_held() && !success);
@@ -152,8 +152,8 @@ impl Exchange {
         upload.iter_mut().for_each(Upload::abandon);
         // A request whose head is awaited no longer counts as one that waits.
         let (head, stream) = match response {
-            Phase::Head(response, _) => (Some(response), None),
-            Phase::Body(mut inflow) => (None, inflow.abandon()),
+            Awaited::Head(response, _) => (Some(response), None),
+            Awaited::Body(mut inflow) => (None, inflow.abandon()),
         };
         let tunnel = lease.tunnel().clone();
         tunnel.reset_limiter.reset(Box::new((head, stream, upload, lease)));
@@ -166,7 +166,7 @@ impl Future for Exchange {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let Some(open) = &mut this.open else { return Poll::Ready(()) };
-        let Phase::Body(inflow) = &mut open.response else { return Poll::Pending };
+        let Awaited::Body(inflow) = &mut open.response else { return Poll::Pending };
         let received = Pin::new(&mut *inflow).poll(cx).is_ready();
         let complete = inflow.is_complete();
         let upload = open.upload.as_mut().filter(|_| !this.unasked);
@@ -221,8 +221,8 @@ impl Open {
     /// Bytes that moved so far, in either direction.
     fn moved(&self) -> u64 {
         match &self.response {
-            Phase::Head(..) => self.uploaded(),
-            Phase::Body(inflow) => inflow.moved() + self.uploaded(),
+            Awaited::Head(..) => self.uploaded(),
+            Awaited::Body(inflow) => inflow.moved() + self.uploaded(),
         }
     }
 
@@ -235,13 +235,13 @@ impl Open {
     /// a response, or for each other.
     fn eviction_terms(&self, extended: bool) -> Option<(u64, Option<Instant>, usize)> {
         match &self.response {
-            Phase::Head(..) => {
+            Awaited::Head(..) => {
                 let lasts = self.still.as_ref().and_then(Stillness::lasts);
                 let since = lasts.or(self.idle.as_ref().map(|idle| idle.since))?;
                 let yields = if self.is_hungry() && !extended { 0 } else { SMALL };
                 Some((self.uploaded(), Some(since), yields))
             }
-            Phase::Body(inflow) => match inflow.unread() {
+            Awaited::Body(inflow) => match inflow.unread() {
                 Some(read) => Some((read, None, 0)),
                 None if self.is_hungry() => Some((self.moved(), None, SMALL)),
                 None => None,
@@ -273,7 +273,7 @@ impl Open {
         inform: &mut dyn FnMut(StatusCode, &mut HeaderMap),
     ) -> Poll<Result<Response<h2::RecvStream>, Failed>> {
         let fail = |err| Poll::Ready(Err(Failed::ForGood(err)));
-        let Phase::Head(response, _) = &mut self.response else { return Poll::Pending };
+        let Awaited::Head(response, _) = &mut self.response else { return Poll::Pending };
         while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
             let status = interim.status();
             if status == StatusCode::CONTINUE {

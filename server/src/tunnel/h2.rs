@@ -298,7 +298,7 @@ where
         return Ended::Drained;
     }
     drop(tunnel);
-    let _ = timeout(FAREWELL, engine.ended()).await;
+    let _ = timeout(LAST_FRAMES, engine.ended()).await;
     Ended::Drained
 }
 
@@ -307,6 +307,6 @@ const FIRST_PONG: Duration = Duration::from_secs(10);
 /// What a backend is told that has as many tunnels as --max-tunnels allows.
 const OVER: &str = "its credential has all the tunnels that it may have here";
 /// For the last frames to leave.
-const FAREWELL: Duration = Duration::from_secs(2);
+const LAST_FRAMES: Duration = Duration::from_secs(2);
 /// How often deferred streams are looked at.
 const RELEASE_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use ptth_client::config::Config;
 use ptth_client::demo::Demo;
 use ptth_client::journal::Journal;
 use ptth_client::{Process, Stopped};
-use ptth_link::h2::goaway::{Why, farewell};
+use ptth_link::h2::goaway::{Why, frame};
 use ptth_link::shutdown::{Trigger, channel};
 use ptth_test::asking::FakeGateway;
 use ptth_test::peer::{END_STREAM, Outcome, headers, request};
@@ -58,7 +58,7 @@ async fn a_reason_that_is_final_ends_the_client_with_a_sentence() {
         let mut gateway = FakeGateway::start();
         let mut client = Client::start(&gateway, |config| config.tunnels = 1);
         let mut tunnel = gateway.tunnel().await;
-        tunnel.send(farewell(code, words)).await;
+        tunnel.send(frame(code, words)).await;
         let stopped = client.stopped().await;
         assert!(stopped.is_refusal(), "{stopped:?}");
         assert!(stopped.to_string().contains(sentence), "{stopped}");
@@ -73,11 +73,11 @@ async fn a_client_whose_tunnel_was_withdrawn_dials_again() {
     let mut client = Client::start(&gateway, |config| config.tunnels = 1);
     for _ in 0..3 {
         let mut tunnel = gateway.tunnel().await;
-        tunnel.send(farewell(Why::Withdrawn, "the route is gone")).await;
+        tunnel.send(frame(Why::Withdrawn, "the route is gone")).await;
         assert_eq!(tunnel.end().await, Some(0), "the client has finished in order");
     }
     let mut tunnel = gateway.tunnel().await;
-    tunnel.send(farewell(Why::Forbidden, "no")).await;
+    tunnel.send(frame(Why::Forbidden, "no")).await;
     assert!(matches!(client.stopped().await, Stopped::Forbidden(Some(_))));
 }
 
@@ -91,7 +91,7 @@ async fn a_client_does_not_stop_for_what_it_did_itself() {
     // Both are up when their clients have read our SETTINGS.
     elder.ping().await;
     younger.ping().await;
-    elder.send(farewell(Why::Replaced, "")).await;
+    elder.send(frame(Why::Replaced, "")).await;
     let begun = Instant::now();
     let mut again = tokio::select! {
         again = gateway.tunnel() => again,
@@ -101,7 +101,7 @@ async fn a_client_does_not_stop_for_what_it_did_itself() {
     assert!(client.holding.try_join_next().is_none(), "it runs");
     // Now the one that came up last is told: there is nobody else of ours.
     again.ping().await;
-    again.send(farewell(Why::Replaced, "")).await;
+    again.send(frame(Why::Replaced, "")).await;
     assert!(matches!(client.stopped().await, Stopped::Replaced));
 }
 
@@ -119,7 +119,7 @@ async fn a_client_all_of_whose_tunnels_were_replaced_stops_at_once() {
     }
     let begun = Instant::now();
     for tunnel in &mut tunnels {
-        tunnel.send(farewell(Why::Replaced, "")).await;
+        tunnel.send(frame(Why::Replaced, "")).await;
     }
     assert!(matches!(client.stopped().await, Stopped::Replaced));
     assert!(begun.elapsed() < Duration::from_secs(1) && gateway.nobody_dials());
