@@ -26,7 +26,7 @@ use crate::budget::{Budget, Held};
 use crate::headers;
 use crate::lock::Mutex;
 
-use self::shared::{Shared, lock};
+use self::shared::Shared;
 
 pub use self::timed::Timed;
 
@@ -107,12 +107,12 @@ impl Inflow {
 
     /// Bytes that came in and bytes that were read so far: it grows while either side moves.
     pub fn moved(&self) -> u64 {
-        self.taken + self.flow.as_ref().map_or(0, |shared| lock(shared).read)
+        self.taken + self.flow.as_ref().map_or(0, |shared| shared.lock().read)
     }
 
     /// Bytes that were read so far, if more wait for the reader.
     pub fn unread(&self) -> Option<u64> {
-        let shared = lock(self.flow.as_ref()?);
+        let shared = self.flow.as_ref()?.lock();
         shared.waits().then_some(shared.read)
     }
 
@@ -121,7 +121,7 @@ impl Inflow {
     pub fn abandon(&mut self) -> Option<RecvStream> {
         let stream = self.stream.take();
         if let (Some(_), Some(shared)) = (&stream, &self.flow) {
-            let mut shared = lock(shared);
+            let mut shared = shared.lock();
             shared.clear();
             shared.finish(Err(BodyError::Abandoned));
         }
@@ -140,7 +140,7 @@ impl Inflow {
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     self.taken += data.len() as u64;
-                    if lock(shared).push(data).is_err() {
+                    if shared.lock().push(data).is_err() {
                         return Poll::Ready(None);
                     }
                 }
@@ -161,7 +161,7 @@ impl Future for Inflow {
             return Poll::Ready(());
         };
         {
-            let mut shared = lock(shared);
+            let mut shared = shared.lock();
             if shared.unread {
                 return Poll::Ready(());
             }
@@ -172,7 +172,7 @@ impl Future for Inflow {
         self.complete = end.is_ok();
         self.breach = end.as_ref().is_err_and(h2::Error::is_library);
         let Some(shared) = &self.flow else { return Poll::Ready(()) };
-        let mut shared = lock(shared);
+        let mut shared = shared.lock();
         shared.inflow = None;
         match end {
             Ok(trailers) => {
@@ -249,7 +249,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Some(shared) = &this.shared else { return Poll::Ready(None) };
-        let mut shared = lock(shared);
+        let mut shared = shared.lock();
         if let Some(data) = shared.pop() {
             drop(shared);
             this.length = this.length.map(|length| length.saturating_sub(data.len() as u64));
@@ -276,7 +276,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         let Some(shared) = &self.shared else { return true };
-        let shared = lock(shared);
+        let shared = shared.lock();
         matches!(shared.end, Some(Ok(()))) && !shared.waits() && shared.trailers.is_none()
     }
 
@@ -306,7 +306,7 @@ where
 impl Drop for Body {
     fn drop(&mut self) {
         let Some(shared) = self.shared.take() else { return };
-        let mut shared = lock(&shared);
+        let mut shared = shared.lock();
         shared.unread = true;
         shared.clear();
         let inflow = shared.inflow.take();

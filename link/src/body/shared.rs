@@ -10,7 +10,7 @@ use http::HeaderMap;
 
 use super::BodyError;
 use crate::budget::{Budget, Credit, Excess, Held};
-use crate::lock::{Mutex, MutexGuard};
+use crate::lock::Mutex;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -150,12 +150,8 @@ impl Shared {
 
 impl Credit for Mutex<Shared> {
     fn renew(&self) {
-        lock(self).renew();
+        self.lock().renew();
     }
-}
-
-pub(super) fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock()
 }
 
 /// A chunk below this is copied into the tail rather than kept: it would keep all that was read with it.
@@ -177,7 +173,7 @@ mod tests {
             full.resize_with(sockets, || budget.full());
             let read = Bytes::from(vec![0; 64 * 1024]);
             let shared = Shared::new(None, budget.clone());
-            lock(&shared).push(read.slice(..MERGED)).unwrap();
+            shared.lock().push(read.slice(..MERGED)).unwrap();
             waiting.push(shared.clone());
             assert_eq!(read.is_unique(), alone, "{sockets}");
         }
@@ -188,7 +184,7 @@ mod tests {
     fn the_budget_counts_what_pieces_really_hold() {
         let budget = Budget::new(1 << 20);
         let shared = Shared::new(None, budget.clone());
-        let mut shared = lock(&shared);
+        let mut shared = shared.lock();
         let read = Bytes::from(vec![0; 64 * 1024]);
         for _ in 0..MERGED + 1 {
             shared.push(read.slice(..1)).unwrap();

@@ -18,7 +18,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::budget::BATCH;
-use crate::lock::{Mutex, MutexGuard};
+use crate::lock::Mutex;
 
 /// Sees the bytes that pass between h2 and the socket: what h2 doesn't tell of them.
 pub trait Watch {
@@ -91,7 +91,7 @@ impl<T: AsyncWrite + Unpin, W: Watch> Driver<T, W> {
     /// # Errors
     /// Those of the socket.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut corked = lock(&self.0);
+        let mut corked = self.0.lock();
         corked.turn = 0;
         corked.poll_flush(cx)
     }
@@ -111,7 +111,7 @@ impl<T: AsyncWrite + Unpin, W: Watch> Driver<T, W> {
     /// Puts a frame of the caller's between two of h2's, to be sent by the next flush. To be called right
     /// after a poll of the connection; false if that left a frame half written, since the socket is full.
     pub fn inject(&self, frame: &[u8]) -> bool {
-        let mut corked = lock(&self.0);
+        let mut corked = self.0.lock();
         if !corked.waiting {
             corked.unsent.extend_from_slice(frame);
             corked.flushed = false;
@@ -121,7 +121,7 @@ impl<T: AsyncWrite + Unpin, W: Watch> Driver<T, W> {
 
     /// Has h2 find nothing to read, so that a poll only writes. The caller polls again when it has ended this.
     pub fn pause_reads(&self, paused: bool) {
-        lock(&self.0).paused = paused;
+        self.0.lock().paused = paused;
     }
 
     /// The other half, once h2 is done with it.
@@ -131,17 +131,17 @@ impl<T: AsyncWrite + Unpin, W: Watch> Driver<T, W> {
 
     /// Whether all that gathered is sent.
     pub fn is_flushed(&self) -> bool {
-        lock(&self.0).flushed
+        self.0.lock().flushed
     }
 
     /// Says how many bytes may gather.
     pub fn gather(&self, batch: usize) {
-        lock(&self.0).batch = batch;
+        self.0.lock().batch = batch;
     }
 
     /// Bytes that came from the peer so far: the proof of life that a busy link can't delay.
     pub fn received(&self) -> u64 {
-        lock(&self.0).received
+        self.0.lock().received
     }
 }
 
@@ -180,7 +180,7 @@ impl<T: AsyncRead + Unpin, W: Watch> AsyncRead for Cork<T, W> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut corked = lock(&self.0);
+        let mut corked = self.0.lock();
         if corked.paused {
             // No waker: the driver polls again at once.
             return Poll::Pending;
@@ -211,7 +211,7 @@ impl<T: AsyncWrite + Unpin, W: Watch> AsyncWrite for Cork<T, W> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut corked = lock(&self.0);
+        let mut corked = self.0.lock();
         if corked.full || corked.unsent.len() >= corked.batch {
             corked.waiting = true;
             ready!(corked.poll_flush(cx))?;
@@ -233,18 +233,13 @@ impl<T: AsyncWrite + Unpin, W: Watch> AsyncWrite for Cork<T, W> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut corked = lock(&self.0);
+        let mut corked = self.0.lock();
         // A socket that fails here is as closed as it can be, and h2 would report that in place of the
         // GOAWAY for which it closes.
         let _ = ready!(corked.poll_flush(cx));
         let _ = ready!(Pin::new(&mut corked.io).poll_shutdown(cx));
         Poll::Ready(Ok(()))
     }
-}
-
-/// Nothing that runs under this lock can leave it half done, so a panic elsewhere doesn't matter here.
-fn lock<T, W>(shared: &Mutex<Corked<T, W>>) -> MutexGuard<'_, Corked<T, W>> {
-    shared.lock()
 }
 
 /// What one poll reads, and a read more at most. Frames of a byte: 6,500 of them, which cost h2 5 ms.
@@ -292,10 +287,10 @@ mod tests {
             cork.write_all(&[0; 300]).await.unwrap();
             cork.flush().await.unwrap();
         }
-        assert_eq!(lock(&driver.0).io.writes, 0);
+        assert_eq!(driver.0.lock().io.writes, 0);
         poll_fn(|cx| driver.poll_flush(cx)).await.unwrap();
-        assert_eq!(lock(&driver.0).io.writes, 1);
-        assert_eq!(lock(&driver.0).io.bytes, 30_000);
+        assert_eq!(driver.0.lock().io.writes, 1);
+        assert_eq!(driver.0.lock().io.bytes, 30_000);
     }
 
     #[tokio::test]
@@ -386,8 +381,8 @@ mod tests {
         let (mut cork, driver) = cork(Socket::default(), ());
         driver.gather(1000);
         assert_eq!(cork.write(&[0; 2000]).await.unwrap(), 1000);
-        assert_eq!(lock(&driver.0).io.writes, 0);
+        assert_eq!(driver.0.lock().io.writes, 0);
         assert_eq!(cork.write(&[0; 2000]).await.unwrap(), 1000);
-        assert_eq!(lock(&driver.0).io.writes, 1);
+        assert_eq!(driver.0.lock().io.writes, 1);
     }
 }
