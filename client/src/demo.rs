@@ -16,7 +16,7 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use ptth_link::body::{Body, BodyError};
-use ptth_link::websocket::WEBSOCKET;
+use ptth_link::upgrade::WEBSOCKET;
 use tokio::time::{interval, sleep};
 use tower_service::Service;
 

@@ -19,7 +19,7 @@ use ptth_client::dial::Tcp;
 use ptth_client::journal::Journal;
 use ptth_client::origin::Origin;
 use ptth_client::{Process, Stopped};
-use ptth_link::descriptors;
+use ptth_link::limits;
 use ptth_link::limits::TUNNEL_STREAMS;
 use ptth_link::shutdown::{self, Phase, Shutdown, Trigger};
 use ptth_link::signals::{self, Signal};
@@ -92,8 +92,8 @@ fn run(options: &Options) -> Result<(), Failure> {
     let journal = Journal::to(io::stdout());
     let (places, board) = Announced::board(services.len());
     let tunnels = services.iter().map(|service| service.config.tunnels).sum();
-    let descriptors = descriptors::limit();
-    let streams = descriptors::streams(descriptors, tunnels);
+    let descriptors = limits::descriptors();
+    let streams = limits::streams(descriptors, tunnels);
     if streams < TUNNEL_STREAMS {
         info!(
             "client: {descriptors} descriptors allow {streams} requests at a time on each tunnel"

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ptth_link::keys::{holds_secret, parse_keys};
+use ptth_link::token::{holds_secret, parse_keys};
 use ptth_link::token::Token;
 
 fuzz_target!(|text: &str| {

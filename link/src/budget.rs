@@ -26,7 +26,7 @@ pub struct Budget {
     limit: usize,
     held: AtomicUsize,
     full: AtomicUsize,
-    /// Bytes that peers may send beyond their first windows ([`crate::h2::growing`]).
+    /// Bytes that peers may send beyond their first windows ([`crate::h2::window`]).
     granted: AtomicUsize,
     /// The window of the connections may be lowered.
     lowers: AtomicBool,

@@ -16,7 +16,7 @@ use http_body::{Body, Frame};
 use tokio::time::Instant;
 
 use crate::deadline::Deadline;
-use crate::reading::Reading;
+use crate::deadline::Reading;
 
 /// Why a pump ended early.
 #[derive(Debug)]

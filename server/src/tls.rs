@@ -22,10 +22,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ServerConfig, version};
 
-use ptth_link::keys::parse_keys;
 use ptth_link::lock::{Mutex, RwLock};
 use ptth_link::settings::read_token_file;
 use ptth_link::token::PublicKey;
+use ptth_link::token::parse_keys;
 use ptth_link::{alpn, crypto};
 
 use crate::auth::{Admits, Known, Stranger, Verifier};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
-use ptth_link::websocket;
+use ptth_link::upgrade;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinSet;
 
@@ -149,7 +149,7 @@ pub async fn accept(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), fields: 
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {}\r\n{fields}\r\n",
-        websocket::accept(key.as_bytes())
+        upgrade::accept(key.as_bytes())
     );
     socket.write_all(answer.as_bytes()).await.expect("the client reads");
     head

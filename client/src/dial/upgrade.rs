@@ -5,7 +5,8 @@ use std::io;
 
 use bytes::BytesMut;
 use http::{Method, Request, StatusCode};
-use ptth_link::h1::{self, ResponseReader, upgraded};
+use ptth_link::h1::{self, ResponseReader};
+use ptth_link::upgrade::upgraded;
 
 use super::{Answer, MAX_HEAD, MAX_REASON, Stream};
 

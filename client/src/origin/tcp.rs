@@ -18,7 +18,7 @@ use log::trace;
 use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::{Body, write_out};
 use ptth_link::tcp::tune;
-use ptth_link::websocket::WEBSOCKET;
+use ptth_link::upgrade::WEBSOCKET;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;

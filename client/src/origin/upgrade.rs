@@ -10,7 +10,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Response, StatusCode};
 use log::trace;
 use ptth_link::body::{Body, write_out};
-use ptth_link::websocket::{self, WEBSOCKET};
+use ptth_link::upgrade::{self, WEBSOCKET};
 use tokio::io::split;
 
 use crate::serve::Onward;
@@ -33,7 +33,7 @@ pub(super) async fn ask(
     fields.insert(UPGRADE, token);
     fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     fields.remove(CONTENT_LENGTH);
-    let key = (protocol == WEBSOCKET).then(websocket::key);
+    let key = (protocol == WEBSOCKET).then(upgrade::key);
     if let Some(key) = &key {
         let value = HeaderValue::from_str(key).map_err(|_| OriginError::Request)?;
         fields.insert(SEC_WEBSOCKET_KEY, value);
@@ -61,7 +61,7 @@ fn accepted(
 ) -> Result<Response<OriginBody>, OriginError> {
     let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
     if let Some(key) = key
-        && accept != Some(websocket::accept(key.as_bytes()).as_bytes())
+        && accept != Some(upgrade::accept(key.as_bytes()).as_bytes())
     {
         return Err(OriginError::Upgrade("Sec-WebSocket-Accept doesn't fit the key"));
     }

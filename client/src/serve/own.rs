@@ -6,7 +6,7 @@ use h2::server::SendResponse;
 use http::header::{ACCEPT, ALLOW};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
-use ptth_link::events;
+use ptth_link::page;
 use ptth_link::page::page;
 
 /// A response of the client itself. A service puts it among the extensions of a response, which it replaces.
@@ -44,7 +44,7 @@ impl Own {
 
     /// Sends it, or resets the stream where a page would end an EventSource for good.
     pub(super) fn tell(&self, mut respond: SendResponse<Bytes>, asked: &Asker) {
-        if asked.events && events::is_withheld(self.status) {
+        if asked.events && page::is_withheld(self.status) {
             return respond.send_reset(Reason::INTERNAL_ERROR);
         }
         let id = asked.id.as_ref().and_then(|id| id.to_str().ok());
@@ -73,7 +73,7 @@ impl Asker {
             id: field(REQUEST_ID).filter(|id| {
                 id.len() <= LONGEST_ID && id.as_bytes().iter().all(u8::is_ascii_hexdigit)
             }),
-            events: events::is_event_source(&head.method, &head.headers),
+            events: page::is_event_source(&head.method, &head.headers),
             is_head: head.method == Method::HEAD,
         }
     }

@@ -12,7 +12,6 @@
 
 mod ask;
 mod body;
-mod chunked;
 mod fields;
 #[cfg(test)]
 mod oracle;
@@ -21,7 +20,6 @@ mod request;
 mod response;
 #[cfg(test)]
 mod tests;
-mod upgraded;
 
 use std::io;
 
@@ -37,7 +35,6 @@ pub use outgoing::{Framing, Outgoing, OutgoingError, write_request, write_respon
 pub(crate) use request::port;
 pub use request::{Head, Request, RequestReader, is_host};
 pub use response::{Response, ResponseReader};
-pub use upgraded::{Upgraded, upgraded};
 
 /// Why a message is refused. Its sender is at fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -8,7 +8,6 @@
 
 pub mod cork;
 pub mod goaway;
-mod growing;
 pub mod keepalive;
 pub mod window;
 

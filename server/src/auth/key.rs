@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ptth_link::keys::{holds_secret, parse_keys};
 use ptth_link::settings::Mistake;
 use ptth_link::token::PublicKey;
+use ptth_link::token::{holds_secret, parse_keys};
 
 use super::credential::{Claim, Credential, Pass, Refusal};
 use super::secret::{Files, Secret};

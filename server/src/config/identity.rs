@@ -9,9 +9,9 @@ use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::ServerName;
 
 use ptth_link::files;
-use ptth_link::keys::{holds_secret, parse_keys};
 use ptth_link::settings::{Mistake, Sources, TokenSource};
 use ptth_link::token::Token;
+use ptth_link::token::{holds_secret, parse_keys};
 
 use super::{Admission, CertificateSource};
 use crate::auth::{Secret, about};

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 
-use ptth_link::keys::parse_keys;
+use ptth_link::token::parse_keys;
 
 use super::*;
 use crate::tls::testing::Scratch;

@@ -10,9 +10,9 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use ptth_link::body::Timed;
 use ptth_link::deadline::Deadline;
+use ptth_link::deadline::Reading;
 use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::pump::{Pump, PumpError};
-use ptth_link::reading::Reading;
 use tokio::time::Instant;
 
 /// A visitor's body. What exactly is wrong with it, the visitor's side knows; here it is `()`.

@@ -27,10 +27,10 @@ use http_body::Body as HttpBody;
 use log::{Level, debug, log_enabled};
 use ptth_link::body::Body;
 use ptth_link::budget::{Budget, Held};
-use ptth_link::events;
 use ptth_link::forwarded::Forwarded;
 use ptth_link::headers::{self, Origination, Statement};
 use ptth_link::lock::Mutex;
+use ptth_link::page;
 use tokio::time::Instant;
 
 use crate::deliver::{self, Acknowledged};
@@ -197,7 +197,7 @@ impl Account {
             subject,
             accept: head.headers.get(ACCEPT).cloned(),
             // A proxy in front has a connection of its own: it makes a page of ours, or of no response.
-            events: visitor.said.is_none() && events::is_event_source(&head.method, &head.headers),
+            events: visitor.said.is_none() && page::is_event_source(&head.method, &head.headers),
             told: AtomicBool::new(false),
         }
     }
@@ -207,10 +207,10 @@ impl Account {
     }
 
     /// The page for a failure, which is logged here and nowhere else. `None`: the stream is to end without a
-    /// response ([`events`]).
+    /// response ([`page::is_withheld`]).
     fn failed(&self, err: &ExchangeError) -> Option<Response<String>> {
         self.note(&format_args!("status={} why={err}", err.status().as_u16()));
-        let withheld = self.events && events::is_withheld(err.status());
+        let withheld = self.events && page::is_withheld(err.status());
         (!withheld).then(|| self.page(err))
     }
 

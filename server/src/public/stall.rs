@@ -8,9 +8,9 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ptth_link::budget::{Budget, Full};
+use ptth_link::deadline::Reading;
 use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::lock::{Mutex, MutexGuard};
-use ptth_link::reading::Reading;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Fails a write that made no progress for [`READING`], or too little. Reads pass through.

@@ -17,7 +17,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use log::trace;
 use ptth_link::body::{Body as Tunnelled, write_out};
-use ptth_link::websocket::{WEBSOCKET, accept};
+use ptth_link::upgrade::{WEBSOCKET, accept};
 use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf, split};
 use tokio::sync::oneshot;
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use log::warn;
-use ptth_link::descriptors;
+use ptth_link::limits;
 use ptth_link::lock::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
@@ -48,7 +48,7 @@ struct Holding {
 impl ConnectionLimit {
     /// The operator's limits, or those that the process's descriptors allow.
     pub fn new(limits: &Limits) -> Arc<Self> {
-        let descriptors = descriptors::limit();
+        let descriptors = limits::descriptors();
         let visitors = limits.connections.unwrap_or(descriptors * 8 / 10);
         let per_address = limits.connections_per_address.unwrap_or(visitors.div_ceil(4));
         // Visitors can't take the last permits: a backend that comes back must find one.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
-use ptth_link::descriptors;
+use ptth_link::limits;
 use ptth_link::lock::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -74,7 +74,7 @@ async fn reap(all: Weak<Idle>) {
 }
 
 /// The limit of idle connections; several origins share the descriptors.
-pub(super) static MOST: LazyLock<usize> = LazyLock::new(|| (descriptors::limit() / 4).max(256));
+pub(super) static MOST: LazyLock<usize> = LazyLock::new(|| (limits::descriptors() / 4).max(256));
 /// A peek costs a tenth of a request, and under load few connections are idle for longer. Unsolicited bytes that come
 /// sooner are seen only if the runtime has heard of them.
 const MOMENT: Duration = Duration::from_millis(10);

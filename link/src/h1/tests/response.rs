@@ -4,7 +4,7 @@ use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use httparse::Status;
 
-use super::super::chunked::{MERGED, SMALL};
+use super::super::body::{MERGED, SMALL};
 use super::*;
 
 /// The status, how the body is framed, whether the connection persists and the length that is told.

@@ -1,7 +1,14 @@
-//! The two HTTP/1.1 fields of a WebSocket handshake that HTTP/2 leaves out (RFC 8441 §5, RFC 6455 §4).
+//! Connections that speak another protocol than HTTP (RFC 9110 §7.8), and the two HTTP/1.1 fields of a WebSocket's
+//! handshake that HTTP/2 leaves out (RFC 8441 §5, RFC 6455 §4).
+
+use std::io::Cursor;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::BytesMut;
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join, ReadHalf, WriteHalf, join, split,
+};
 
 use crate::crypto;
 
@@ -21,8 +28,18 @@ pub fn accept(key: &[u8]) -> String {
     STANDARD.encode(hash.digest().bytes())
 }
 
+/// A byte stream, with the bytes that were read of it before.
+pub type Upgraded<IO> = Join<Chain<Cursor<BytesMut>, ReadHalf<IO>>, WriteHalf<IO>>;
+
+/// `read` came behind the head.
+pub fn upgraded<IO: AsyncRead + AsyncWrite>(io: IO, read: BytesMut) -> Upgraded<IO> {
+    let (reader, writer) = split(io);
+    join(Cursor::new(read).chain(reader), writer)
+}
+
 #[cfg(test)]
 mod tests {
+
     /// The example of RFC 6455 §1.3.
     #[test]
     fn the_rfc_example_is_accepted() {
