@@ -71,11 +71,6 @@ impl Reading {
         Self { patience, least, taken: 0, waited: Duration::ZERO, wait: None }
     }
 
-    /// How long it may take nothing.
-    pub fn patience(&self) -> Duration {
-        self.patience
-    }
-
     /// Says that so many bytes are taken: nothing waits now.
     pub fn took(&mut self, bytes: usize) {
         if self.least > 0 {

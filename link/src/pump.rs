@@ -26,7 +26,7 @@ pub enum PumpError<E> {
     /// The receiver reset the stream, or its connection is gone.
     Receiver(h2::Error),
     /// The receiver granted no room, or too little, for too long.
-    Stalled(Duration),
+    Stalled,
 }
 
 /// Copies a body to a stream, up to and including the trailers.
@@ -38,13 +38,11 @@ pub struct Pump<B: Body<Data = Bytes>> {
     /// On its way, until the receiver grants room.
     waiting: Bytes,
     reading: Option<Reading>,
-    /// Bytes taken from the body.
-    copied: u64,
 }
 
 impl<B: Body<Data = Bytes>> std::fmt::Debug for Pump<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pump").field("copied", &self.copied).finish_non_exhaustive()
+        f.debug_struct("Pump").field("waiting", &self.waiting.len()).finish_non_exhaustive()
     }
 }
 
@@ -52,7 +50,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
     /// Copies `body` to `stream`, as long as its receiver keeps to `reading`.
     pub fn new(body: B, stream: SendStream<Bytes>, reading: Option<Reading>) -> Self {
         let source = Source { body, held: Merging::default(), ahead: None, pace: Pace::default() };
-        Self { source, stream, waiting: Bytes::new(), reading, copied: 0 }
+        Self { source, stream, waiting: Bytes::new(), reading }
     }
 
     /// The body.
@@ -68,11 +66,6 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
     /// The body, of which some bytes may be lost.
     pub fn into_body(self) -> B {
         self.source.body
-    }
-
-    /// Bytes taken from the body so far.
-    pub fn copied(&self) -> u64 {
-        self.copied
     }
 
     /// Ready when all is handed to the stream; not to be polled again then. `heard` counts the bytes that came from
@@ -91,10 +84,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
         loop {
             if self.waiting.is_empty() {
                 match ready!(self.source.poll_next(cx, heard)).map_err(PumpError::Body)? {
-                    Next::Data(data) => {
-                        self.copied += data.len() as u64;
-                        self.waiting = data;
-                    }
+                    Next::Data(data) => self.waiting = data,
                     Next::Trailers(trailers) => {
                         let sent = self.stream.send_trailers(trailers);
                         return Poll::Ready(sent.map_err(PumpError::Receiver));
@@ -134,7 +124,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
             }
         }
         let Some(reading) = &mut self.reading else { return Poll::Pending };
-        reading.poll_wait(cx).map(|()| Err(PumpError::Stalled(reading.patience())))
+        reading.poll_wait(cx).map(|()| Err(PumpError::Stalled))
     }
 }
 

@@ -115,7 +115,7 @@ impl Asked<'_> {
         let waits = self.expects_continue && self.upgrade.is_none();
         let crosses = self.upgrade.is_none() || tunnel.is_extended();
         let body = self.body.take_if(|_| crosses);
-        let upload = body.map(|body| Upload::new(body, stream, limits.stall, waits));
+        let upload = body.map(|body| Upload::new(body, stream, waits));
         let is_connect = self.head.as_ref().is_some_and(|head| head.method == Method::CONNECT);
         let extended = is_connect || self.upgrade.is_some() && tunnel.is_extended();
         let mut exchange = Exchange::new(response, upload, lease, (extended, limits.head));

@@ -76,9 +76,9 @@ where
     pumped.map_err(|err| match err {
         PumpError::Body(_) => "the origin broke off",
         PumpError::Receiver(_) => "the visitor left",
-        PumpError::Stalled(_) => "the visitor stopped reading",
+        PumpError::Stalled => "the visitor stopped reading",
     })?;
-    let bytes = pump.copied();
+    let bytes = pump.body().moved();
     if let Some(onward) = onward {
         onward.finish(inflow).await;
     }

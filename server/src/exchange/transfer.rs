@@ -298,11 +298,8 @@ impl Open {
         }
         match self.upload.as_mut().map(|upload| upload.poll(cx, 0)) {
             Some(Poll::Ready(Err(PumpError::Body(_)))) => return fail(ExchangeError::VisitorBody),
-            Some(Poll::Ready(Err(PumpError::Stalled(after)))) => {
-                return fail(ExchangeError::BackendTimeout(after));
-            }
-            // The receiver stopped the upload: its response, or the error, is on its way.
-            None | Some(Poll::Ready(Ok(()) | Err(PumpError::Receiver(_))) | Poll::Pending) => {}
+            // Where the receiver stopped the upload, its response, or the error, is on its way.
+            None | Some(_) => {}
         }
         // Before its answer an upgrade has no body that could be slow.
         let upload = self.upload.as_mut().filter(|_| !extended);

@@ -10,7 +10,6 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use ptth_link::body::Timed;
 use ptth_link::deadline::Deadline;
-use ptth_link::deadline::Reading;
 use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::pump::{Pump, PumpError};
 use tokio::time::Instant;
@@ -64,21 +63,12 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// Copies `body` to `stream`, whose backend grants room within each `patience`; after the backend said 100
-    /// (Continue), where the visitor `expects` it.
-    pub(super) fn new(
-        body: Watched,
-        stream: SendStream<Bytes>,
-        patience: Duration,
-        expects: bool,
-    ) -> Self {
-        let pump = Box::new(Pump::new(body, stream, Some(Reading::new(patience, 0))));
-        Self {
-            pump,
-            done: false,
-            hold: expects.then(Deadline::default),
-            pace: LeastRate::default(),
-        }
+    /// Copies `body` to `stream`; after the backend said 100 (Continue), where the visitor `expects` it. How long the
+    /// backend may grant no room is the exchange's to say.
+    pub(super) fn new(body: Watched, stream: SendStream<Bytes>, expects: bool) -> Self {
+        let (pump, hold) =
+            (Box::new(Pump::new(body, stream, None)), expects.then(Deadline::default));
+        Self { pump, done: false, hold, pace: LeastRate::default() }
     }
 
     /// Ready when the copying has ended; `Ok` at every later call. `heard`: as of [`Pump::poll`].
