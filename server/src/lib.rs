@@ -10,7 +10,6 @@
 
 mod auth;
 pub mod config;
-mod confine;
 mod deliver;
 mod demux;
 pub mod embed;

@@ -20,7 +20,7 @@ const SERVER: &[(&str, &[&str])] = &[
         ],
     ),
     ("deliver", &["config", "error", "exchange", "outbox", "policy", "quota", "router", "shard"]),
-    ("exchange", &["config", "confine", "error", "policy", "pool", "quota", "router", "shard"]),
+    ("exchange", &["config", "error", "policy", "pool", "quota", "router", "shard"]),
     ("tunnel", &["frames", "identity", "live", "policy", "quota", "registry", "shard"]),
     ("shard", &["config", "outbox", "policy", "quota", "registry", "tls"]),
     ("outbox", &["config", "error", "quota", "router"]),
