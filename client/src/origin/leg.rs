@@ -1,36 +1,60 @@
 //! Connections to the origin: dialled, kept, and reused while they are alive.
 
 mod dial;
-mod idle;
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Weak};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::header::HeaderName;
 use http::{Method, Response};
+use ptth_link::descriptors;
+use ptth_link::lock::Mutex;
+use tokio::io::ReadBuf;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use crate::serve::Early;
 
 use super::OriginError;
-use super::h1::{Connection, Sending};
-use idle::Idle;
+use super::h1::{Connection, Io, Sending};
 
 pub(super) use dial::{CONNECT, MANY, Whereabouts, tcp};
 
 #[derive(Clone, Debug)]
 pub(super) struct Legs {
     pub(super) to: Arc<Whereabouts>,
-    idle: Arc<Idle>,
+    idle: Arc<Mutex<Idle>>,
 }
 
-/// A connection in use. Dropping it closes it; [`Leg::keep`] makes it idle.
+/// A connection in use. Dropping it makes the connection idle if it is reusable, and else closes it.
 #[derive(Debug)]
 pub struct Leg {
     /// Boxed, since a leg is moved often.
     pub(super) connection: Box<Connection>,
-    idle: Arc<Idle>,
+    idle: Arc<Mutex<Idle>>,
     keep: Duration,
+}
+
+/// Idle connections. The last one used is the next one used, so that the others expire.
+#[derive(Debug, Default)]
+struct Idle {
+    connections: Vec<Resting>,
+    /// Closes expired connections, while there are idle ones.
+    reaper: JoinSet<()>,
+    reaping: bool,
+}
+
+#[derive(Debug)]
+struct Resting {
+    io: Box<dyn Io>,
+    since: Instant,
+    until: Instant,
 }
 
 impl Legs {
@@ -50,15 +74,16 @@ impl Legs {
         let idle = self.idle.clone();
         // Each exchange that has a connection or waits for one holds a reference, and so does `self`.
         let crowd = Arc::strong_count(&idle).saturating_sub(1).max(1);
-        let mut resting = idle.take();
+        let most = (READ_AHEAD / crowd / crowd).clamp(LEAST_READ, MOST_READ);
+        let mut resting = self.rested();
         loop {
             let reused = resting.is_some();
-            let mut connection = match resting.take() {
-                Some(connection) => connection,
-                // The inner box, since few requests dial, and the future of each would have room for it.
-                None => Box::new(Connection::new(Box::pin(self.to.connect(crowd)).await?)),
+            let io = match resting.take() {
+                Some(io) => io,
+                // Boxed, since few requests dial, and the future of each would have room for it.
+                None => Box::pin(self.to.connect(crowd)).await?,
             };
-            connection.begin(request, (READ_AHEAD / crowd / crowd).clamp(LEAST_READ, MOST_READ));
+            let mut connection = Box::new(Connection::new(io, request, most));
             match poll_fn(|cx| connection.poll_head(cx, method, early)).await {
                 Ok(response) => {
                     let keep = keep_alive(&response);
@@ -72,14 +97,62 @@ impl Legs {
             }
         }
     }
-}
 
-impl Leg {
-    pub(super) fn keep(self) {
-        if self.connection.is_reusable() && !self.keep.is_zero() {
-            self.idle.put(self.connection, self.keep);
+    /// The newest idle connection that is alive.
+    fn rested(&self) -> Option<Box<dyn Io>> {
+        loop {
+            let Resting { mut io, since, until } = self.idle.lock().connections.pop()?;
+            let now = Instant::now();
+            // A connection that was busy a moment ago can't have expired at the origin.
+            if until > now && is_silent(&mut *io, now.duration_since(since) > MOMENT) {
+                return Some(io);
+            }
         }
     }
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        let Some(io) = self.connection.reusable().filter(|_| !self.keep.is_zero()) else { return };
+        let mut idle = self.idle.lock();
+        if idle.connections.len() >= *MOST {
+            return;
+        }
+        if !idle.reaping {
+            // At the end of the process there is no runtime any more.
+            let Ok(runtime) = Handle::try_current() else { return };
+            while idle.reaper.try_join_next().is_some() {}
+            idle.reaper.spawn_on(reap(Arc::downgrade(&self.idle)), &runtime);
+            idle.reaping = true;
+        }
+        let since = Instant::now();
+        idle.connections.push(Resting { io, since, until: since + self.keep });
+    }
+}
+
+async fn reap(idle: Weak<Mutex<Idle>>) {
+    loop {
+        sleep(ROUND).await;
+        let Some(idle) = idle.upgrade() else { return };
+        let mut idle = idle.lock();
+        let now = Instant::now();
+        idle.connections.retain_mut(|it| it.until > now && is_silent(&mut *it.io, false));
+        if idle.connections.is_empty() {
+            idle.reaping = false;
+            return;
+        }
+    }
+}
+
+/// Whether neither bytes nor the end came on an idle connection. Noticed here, a close costs no request that can't be
+/// repeated. `closely`: asks the kernel, since the runtime may not have heard of the close.
+fn is_silent(io: &mut dyn Io, closely: bool) -> bool {
+    let (mut byte, mut cx) = ([0], Context::from_waker(Waker::noop()));
+    if Pin::new(&mut *io).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_ready() {
+        return false;
+    }
+    let peek = || io.socket().peek(&mut [MaybeUninit::uninit()]);
+    !closely || peek().is_err_and(|err| err.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// How long the origin keeps the connection: the timeout of Keep-Alive, less a second of latency.
@@ -99,6 +172,13 @@ const MOST_READ: usize = 416 * 1024;
 const LEAST_READ: usize = 8 * 1024;
 /// Node's servers close a connection after five idle seconds, the shortest of the usual ones.
 const KEEP: Duration = Duration::from_secs(4);
+/// The limit of idle connections; several origins share the descriptors.
+static MOST: LazyLock<usize> = LazyLock::new(|| (descriptors::limit() / 4).max(256));
+/// A peek costs a tenth of a request, and under load few connections are idle for longer. Unsolicited bytes that come
+/// sooner are seen only if the runtime has heard of them.
+const MOMENT: Duration = Duration::from_millis(10);
+/// An origin that closed an idle connection waits at most so long for this end to close.
+const ROUND: Duration = Duration::from_secs(2);
 
 #[cfg(target_os = "linux")]
 #[cfg(test)]
@@ -149,7 +229,6 @@ mod tests {
             let request = Sending::new(&Method::GET, "/", &host, &fields, Body::empty());
             let (_, mut leg) = legs.ask(request, &Method::GET, None).await.unwrap();
             while poll_fn(|cx| leg.connection.poll_frame(cx)).await.is_some() {}
-            leg.keep();
             // A new connection is acknowledged at once by itself, for a while.
             if asked >= 10 {
                 fastest = fastest.min(begun.elapsed());
@@ -163,7 +242,7 @@ mod tests {
     async fn as_many_connections_rest_as_were_busy() {
         let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = origin.local_addr().unwrap().port();
-        let busy = (*idle::MOST).min(400);
+        let busy = (*MOST).min(400);
         let (dialled, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
         let waiting = Arc::new(AtomicUsize::new(0));
         let (count, open, asked) = (dialled.clone(), gate.clone(), waiting.clone());
@@ -192,7 +271,7 @@ mod tests {
                     let host = HeaderValue::from_static("a.test");
                     let (fields, body) = (HeaderMap::new(), Body::empty());
                     let request = Sending::new(&Method::GET, "/", &host, &fields, body);
-                    legs.ask(request, &Method::GET, None).await.unwrap().1.keep();
+                    legs.ask(request, &Method::GET, None).await.unwrap();
                 });
             }
             // All are under way before the first is answered.
