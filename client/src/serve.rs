@@ -43,7 +43,6 @@ use crate::tls;
 
 pub use early::Early;
 pub use own::Own;
-use own::{Asker, REQUEST_ID};
 
 pub use reply::Onward;
 use reply::reply;
@@ -192,15 +191,15 @@ async fn exchange(
         answering.announced.told(urls, more(request.headers()));
         return reply::done(respond);
     }
-    let line = Exchange::new(&request, &REQUEST_ID);
+    let line = Exchange::new(&request);
     let (mut head, stream) = request.into_parts();
     let (mut inflow, body) = split(stream, &answering.budget);
-    let asked = Asker::of(&head);
     let journal = &answering.journal;
-    if !answering.is_covered(&head.uri) {
-        let own = Own::misdirected();
-        line.answered(journal, own.status, &own.why);
-        return own.tell(respond, &asked);
+    let covers = |certificate: &Arc<CertificateDer<'_>>| {
+        head.uri.authority().is_some_and(|it| tls::covers(certificate, it.as_str()))
+    };
+    if !answering.covers.as_ref().is_none_or(covers) {
+        return Own::misdirected().tell(respond, &line, journal);
     }
     let early = Early::default();
     head.extensions.insert(early.clone());
@@ -213,11 +212,8 @@ async fn exchange(
             Some(own) => own,
             None if (200..600).contains(&response.status().as_u16()) => {
                 let (status, mut times) = (response.status(), line.head());
-                match reply(&mut respond, response, &mut inflow, &mut times.body).await {
-                    Ok(bytes) => line.finish(journal, status, bytes, times),
-                    Err(why) => line.broken(journal, status, why, times),
-                }
-                return;
+                let sent = reply(&mut respond, response, &mut inflow, &mut times.body).await;
+                return line.ended(journal, status, sent, times);
             }
             // Not final (RFC 9110 §15): h2 ends the connection of a server that ends a stream with 1xx.
             None => Own::failed(format!("the service answered with {}", response.status())),
@@ -225,17 +221,7 @@ async fn exchange(
         Some(Err(err)) => Own::failed(err.to_string()),
         None => return line.cancelled(journal),
     };
-    line.answered(journal, own.status, &own.why);
-    own.tell(respond, &asked);
-}
-
-impl Answering {
-    /// Whether the gateway's certificate covers the host, if that matters.
-    fn is_covered(&self, uri: &http::Uri) -> bool {
-        self.covers.as_ref().is_none_or(|certificate| {
-            uri.authority().is_some_and(|it| tls::covers(certificate, it.as_str()))
-        })
-    }
+    own.tell(respond, &line, journal);
 }
 
 /// Waits for the service, and moves the request's body and 1xx responses meanwhile. `None` if the gateway resets the
