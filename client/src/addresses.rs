@@ -166,11 +166,15 @@ mod tests {
         let mut publishing = JoinSet::new();
         publishing.spawn(async move { publish(&services, board, Some(file), |_, _| {}).await });
         let [one, two] = &places[..] else { panic!("two") };
-        two.told(vec!["https://two.test/".to_owned()], 0);
+        let news = |urls: &[&str], more| {
+            let urls = urls.iter().map(|url| url.to_string()).collect();
+            News { up: None, more, urls }
+        };
+        two.told(news(&["https://two.test/"], 0));
         reads(&path, "https://two.test/\n").await;
-        one.told(vec!["https://one.test/".to_owned(), "https://1.test/".to_owned()], 7);
+        one.told(news(&["https://one.test/", "https://1.test/"], 7));
         reads(&path, "https://one.test/\nhttps://1.test/\nhttps://two.test/\n").await;
-        one.told(vec!["https://one.test/".to_owned()], 0);
+        one.told(news(&["https://one.test/"], 0));
         reads(&path, "https://one.test/\nhttps://two.test/\n").await;
         assert_eq!(folder.names(), 1, "nothing else stays");
         drop(places);

@@ -4,7 +4,6 @@
 //!      answer to a registration. Visitors can't send either: fields of that name don't cross our gateway.
 //! Out: a [`Board`] that can be watched.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::header::HeaderName;
@@ -59,14 +58,13 @@ impl Announced {
         });
     }
 
-    /// The gateway told addresses, and of how many `more` it knows. None at all say nothing.
-    pub(crate) fn told(&self, mut urls: Vec<String>, more: u64) {
-        let mut seen = HashSet::new();
-        urls.retain(|url| seen.insert(url.clone()));
+    /// The gateway told addresses. None at all say nothing.
+    pub(crate) fn told(&self, told: News) {
         self.change(|news| {
-            let fresh = !urls.is_empty() && (&news.urls, news.more) != (&urls, more);
+            let told = News { up: news.up, ..told };
+            let fresh = !told.urls.is_empty() && *news != told;
             if fresh {
-                (news.urls, news.more) = (urls, more);
+                *news = told;
             }
             fresh
         });
@@ -77,24 +75,26 @@ impl Announced {
     }
 }
 
-/// How many addresses these fields leave out.
-pub(crate) fn more(fields: &HeaderMap) -> u64 {
-    fields.get(MORE).and_then(|more| more.to_str().ok()?.parse().ok()).unwrap_or_default()
-}
-
-/// The addresses in a request that is the gateway's own announcement.
-pub(crate) fn announcement<B>(request: &Request<B>) -> Option<Vec<String>> {
+/// What a request tells that is the gateway's own announcement.
+pub(crate) fn announcement<B>(request: &Request<B>) -> Option<News> {
     let path = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str);
-    if request.method() != Method::OPTIONS || path != Some("*") {
-        return None;
-    }
-    request.headers().contains_key(URL).then(|| urls(request.headers()))
+    let is_own = request.method() == Method::OPTIONS && path == Some("*");
+    (is_own && request.headers().contains_key(URL)).then(|| News::of(request.headers()))
 }
 
-/// The addresses that these fields tell. What is no address is passed over.
-pub(crate) fn urls(fields: &HeaderMap) -> Vec<String> {
-    let texts = fields.get_all(URL).iter().filter_map(|url| url.to_str().ok());
-    texts.filter(|url| is_address(url)).take(ANNOUNCED_URLS).map(str::to_owned).collect()
+impl News {
+    /// The addresses that these fields tell. What is no address is passed over.
+    pub(crate) fn of(fields: &HeaderMap) -> Self {
+        let more = fields.get(MORE).and_then(|more| more.to_str().ok()?.parse().ok());
+        let texts = fields.get_all(URL).iter().filter_map(|url| url.to_str().ok());
+        let mut urls = Vec::new();
+        for url in texts.filter(|url| is_address(url)).take(ANNOUNCED_URLS).map(str::to_owned) {
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+        Self { up: None, more: more.unwrap_or_default(), urls }
+    }
 }
 
 /// Whether it is a URL that a terminal, a file of lines and a browser take for one.
@@ -125,8 +125,8 @@ mod tests {
             announcement(&request.body(()).unwrap())
         };
         let urls = ["https://a.test/", "https://b.test/"];
-        let told = Some(urls.map(str::to_owned).to_vec());
-        assert_eq!(request("OPTIONS", "*", &urls), told);
+        let told = request("OPTIONS", "*", &urls).map(|news| news.urls);
+        assert_eq!(told, Some(urls.map(str::to_owned).to_vec()));
         assert_eq!(request("OPTIONS", "*", &[]), None);
         assert_eq!(request("GET", "https://a.test/", &urls), None);
         assert_eq!(request("OPTIONS", "https://a.test/*", &urls), None);
@@ -142,18 +142,16 @@ mod tests {
         for bad in bad.into_iter().chain(["https://a.test/\u{1b}[2J", "https://a.test/ x"]) {
             assert!(!is_address(bad), "{bad:?}");
         }
-        let mut fields = HeaderMap::new();
-        for url in bad {
-            fields.append(URL, url.parse().unwrap());
-        }
-        place.told(urls(&fields), 0);
+        let of =
+            |urls: &[&str]| News::of(&urls.iter().map(|url| (URL, url.parse().unwrap())).collect());
+        place.told(of(&bad));
         assert!(!board.has_changed().unwrap());
         let good = ["https://a.test/", "http://[::1]:8080/a/", "https://a.test/"];
-        place.told(good.map(str::to_owned).to_vec(), 0);
+        place.told(of(&good));
         assert!(board.has_changed().unwrap());
         assert_eq!(told(&mut board), good[..2]);
-        place.told(good.map(str::to_owned).to_vec(), 0);
-        place.told(Vec::new(), 0);
+        place.told(of(&good));
+        place.told(News::default());
         assert!(!board.has_changed().unwrap(), "nothing new");
     }
 }

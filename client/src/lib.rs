@@ -60,7 +60,7 @@ pub use stopped::Stopped;
 pub use tunnels::Process;
 
 /// Holds tunnels to a gateway and answers its requests with `service`, until it is dropped. The public
-/// addresses that the gateway tells go to the log; `Process::announced` has them for a program.
+/// addresses that the gateway tells go to the log; `Process::answering` has them for a program.
 ///
 /// An extended CONNECT (RFC 8441; a WebSocket) arrives as such: method CONNECT, and
 /// [`h2::ext::Protocol`] among the extensions. A 200 accepts it, and the two bodies are the two
@@ -78,7 +78,7 @@ pub async fn serve(config: config::Config, service: impl Answers) -> Result<(), 
         result = process.hold(0..process.slots(), dial::Tcp, service, shutdown) => result,
         never = async {
             let tell = |_: &addresses::Known, url: &str| info!("client: public address {url}");
-            addresses::publish(&known, process.announced.watch(), None, tell).await;
+            addresses::publish(&known, process.answering.announced.watch(), None, tell).await;
             pending().await
         } => never,
     }

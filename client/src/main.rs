@@ -103,7 +103,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     for (service, announced) in services.iter().zip(places) {
         let journal = journal.of(service.label.as_deref());
         let mut process = Process::new(service.config.clone(), journal)?;
-        (process.announced, process.streams) = (announced, streams);
+        (process.answering.announced, process.answering.streams) = (announced, streams);
         let (trigger, shutdown) = shutdown::channel();
         triggers.push(trigger);
         let origin = match &service.origin {

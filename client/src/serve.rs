@@ -28,6 +28,7 @@ use ptth_link::budget::Budget;
 use ptth_link::h2::goaway::{self, Why};
 use ptth_link::h2::window::Window;
 use ptth_link::h2::{self as engine, Load};
+use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
 use ptth_link::shutdown::{Phase, Shutdown};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,7 +37,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tower_service::Service;
 
-use crate::announced::{Announced, announcement, more};
+use crate::announced::{Announced, announcement};
 use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
@@ -60,6 +61,19 @@ pub struct Answering {
     pub ours: bool,
     /// The limit of concurrent requests.
     pub streams: u32,
+}
+
+impl Answering {
+    pub fn new(journal: Journal) -> Self {
+        Self {
+            journal,
+            announced: Announced::default(),
+            budget: Budget::new(BODY_BUDGET),
+            covers: None,
+            ours: false,
+            streams: TUNNEL_STREAMS,
+        }
+    }
 }
 
 /// Any service that can answer the requests of tunnels.
@@ -186,9 +200,9 @@ async fn exchange(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    if let Some(urls) = announcement(&request) {
+    if let Some(news) = announcement(&request) {
         // It is the gateway's own request, not a visitor's.
-        answering.announced.told(urls, more(request.headers()));
+        answering.announced.told(news);
         return reply::done(respond);
     }
     let line = Exchange::new(&request);

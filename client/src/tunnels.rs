@@ -15,9 +15,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use log::info;
-use ptth_link::budget::Budget;
 use ptth_link::crypto;
-use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
 use ptth_link::lock::Mutex;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use rustls::client::danger::ServerCertVerifier;
@@ -26,7 +24,6 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::announced::Announced;
 use crate::complaints::Complaints;
 use crate::config::{Config, Kind, Trust, Via};
 use crate::dial::{self, Dialer, Network, Shared};
@@ -42,12 +39,8 @@ pub struct Process {
     shared: Arc<Shared>,
     instance: Arc<str>,
     knowing: Arc<dyn ServerCertVerifier>,
-    budget: Arc<Budget>,
-    journal: Journal,
-    /// The limit of concurrent requests on each tunnel.
-    pub streams: u32,
-    /// The public addresses, to be watched.
-    pub announced: Announced,
+    /// What each tunnel gets, but for its gateway's own.
+    pub answering: Answering,
     /// Tunnels that came up so far.
     ups: Arc<AtomicU64>,
 }
@@ -76,10 +69,7 @@ impl Process {
             shared: Arc::new(shared),
             instance: dial::instance().into(),
             knowing,
-            budget: Budget::new(BODY_BUDGET),
-            journal,
-            streams: TUNNEL_STREAMS,
-            announced: Announced::default(),
+            answering: Answering::new(journal),
             ups: Arc::default(),
         })
     }
@@ -172,14 +162,7 @@ impl<N: Network, S: Answers> Slot<N, S> {
         );
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);
-        let answering = Answering {
-            journal: self.process.journal.clone(),
-            announced: self.process.announced.clone(),
-            budget: self.process.budget.clone(),
-            covers,
-            ours: dialled.ours,
-            streams: self.process.streams,
-        };
+        let answering = Answering { covers, ours: dialled.ours, ..self.process.answering.clone() };
         let (drain, draining) = channel();
         let (up, is_up) = oneshot::channel();
         let (end, mut ended) = oneshot::channel();
@@ -196,8 +179,8 @@ impl<N: Network, S: Answers> Slot<N, S> {
             "tunnel: {} up; inverted: from here on the gateway asks and this side answers",
             self.label
         );
-        self.process.announced.up();
-        self.process.announced.told(dialled.urls, dialled.more);
+        self.process.answering.announced.up();
+        self.process.answering.announced.told(dialled.news);
         self.up_before = true;
         self.complaints.forget();
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;

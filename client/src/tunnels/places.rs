@@ -182,7 +182,7 @@ impl<N: Network, S: Answers> Places<N, S> {
         let (network, shared) = (self.network.clone(), process.shared.clone());
         let alpn = tls::tunnel(&shared.config, process.knowing.clone(), &instance)?;
         Ok(Slot {
-            label: match process.journal.service() {
+            label: match process.answering.journal.service() {
                 Some(service) => format!("{service}/{number}"),
                 None => number.to_string(),
             },

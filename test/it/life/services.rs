@@ -29,7 +29,7 @@ impl Client {
         let mut config = gateway.client_config();
         change(&mut config);
         let process = Process::new(config, Journal::default()).expect("a client's configuration");
-        let board = process.announced.watch();
+        let board = process.answering.announced.watch();
         let (trigger, shutdown) = channel();
         let network = gateway.network.clone();
         let mut holding = JoinSet::new();
