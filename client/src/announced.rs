@@ -2,27 +2,28 @@
 //!
 //! In:  `OPTIONS *` with `2ptth-url` fields, on a tunnel, from the gateway itself; or the same fields in its
 //!      answer to a registration. Visitors can't send either: fields of that name don't cross our gateway.
-//! Out: a [`Board`] that can be watched.
+//! Out: a [`Board`] that can be watched, the terminal, and the file of `--url-file`.
 
-use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::header::HeaderName;
 use http::{HeaderMap, Method, Request, Uri};
+use log::warn;
+use ptth_link::files;
 use ptth_link::limits::ANNOUNCED_URLS;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::task::spawn_blocking;
 
 pub type Board = Vec<News>;
 
-/// What is known of one service.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct News {
-    /// Since when the gateway asks it; of the first tunnel.
-    pub up: Option<Instant>,
     /// How many more addresses there are than are told.
     pub more: u64,
-    /// Where visitors find it. Each is an `http://` or `https://` URL that is safe to print.
+    /// Where visitors find it. Each is safe to print.
     pub urls: Vec<String>,
 }
 
@@ -51,50 +52,44 @@ impl Announced {
         self.board.subscribe()
     }
 
-    pub(crate) fn up(&self) {
-        self.change(|news| {
-            let first = news.up.is_none();
-            news.up.get_or_insert_with(Instant::now);
-            first
-        });
+    /// The gateway told addresses. None at all say nothing.
+    pub(crate) fn told(&self, told: News) {
+        self.change(told, |news, told| !told.urls.is_empty() && news != told);
     }
 
-    /// The gateway told addresses, and of how many `more` it knows. None at all say nothing.
-    pub(crate) fn told(&self, mut urls: Vec<String>, more: u64) {
-        let mut seen = HashSet::new();
-        urls.retain(|url| seen.insert(url.clone()));
-        self.change(|news| {
-            let fresh = !urls.is_empty() && (&news.urls, news.more) != (&urls, more);
-            if fresh {
-                (news.urls, news.more) = (urls, more);
-            }
-            fresh
-        });
+    /// The gateway was silent; this is where the service must be.
+    pub(crate) fn guess(&self, url: String) {
+        self.change(News { urls: vec![url], more: 0 }, |news, _| news.urls.is_empty());
     }
 
-    fn change(&self, change: impl FnOnce(&mut News) -> bool) {
-        self.board.send_if_modified(|board| board.get_mut(self.service).is_some_and(change));
+    fn change(&self, told: News, differs: impl FnOnce(&News, &News) -> bool) {
+        self.board.send_if_modified(|board| {
+            let news = board.get_mut(self.service).filter(|news| differs(news, &told));
+            news.map(|news| *news = told).is_some()
+        });
     }
 }
 
-/// How many addresses these fields leave out.
-pub(crate) fn more(fields: &HeaderMap) -> u64 {
-    fields.get(MORE).and_then(|more| more.to_str().ok()?.parse().ok()).unwrap_or_default()
-}
-
-/// The addresses in a request that is the gateway's own announcement.
-pub(crate) fn announcement<B>(request: &Request<B>) -> Option<Vec<String>> {
+/// What a request tells that is the gateway's own announcement.
+pub(crate) fn announcement<B>(request: &Request<B>) -> Option<News> {
     let path = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str);
-    if request.method() != Method::OPTIONS || path != Some("*") {
-        return None;
-    }
-    request.headers().contains_key(URL).then(|| urls(request.headers()))
+    let is_own = request.method() == Method::OPTIONS && path == Some("*");
+    (is_own && request.headers().contains_key(URL)).then(|| News::of(request.headers()))
 }
 
-/// The addresses that these fields tell. What is no address is passed over.
-pub(crate) fn urls(fields: &HeaderMap) -> Vec<String> {
-    let texts = fields.get_all(URL).iter().filter_map(|url| url.to_str().ok());
-    texts.filter(|url| is_address(url)).take(ANNOUNCED_URLS).map(str::to_owned).collect()
+impl News {
+    /// The addresses that these fields tell. What is no address is passed over.
+    pub(crate) fn of(fields: &HeaderMap) -> Self {
+        let more = fields.get(MORE).and_then(|more| more.to_str().ok()?.parse().ok());
+        let texts = fields.get_all(URL).iter().filter_map(|url| url.to_str().ok());
+        let mut urls = Vec::new();
+        for url in texts.filter(|url| is_address(url)).take(ANNOUNCED_URLS).map(str::to_owned) {
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+        Self { more: more.unwrap_or_default(), urls }
+    }
 }
 
 /// Whether it is a URL that a terminal, a file of lines and a browser take for one.
@@ -106,6 +101,60 @@ fn is_address(text: &str) -> bool {
         && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
 }
 
+/// Tells each service's addresses, by its number, when they come and when they change; `file` gets all of them, one a
+/// line. Runs until the services are gone. Cancel safe.
+pub async fn publish(
+    mut board: watch::Receiver<Board>,
+    file: Option<&Path>,
+    tell: impl Fn(usize, &str),
+) {
+    let mut told = vec![Vec::new(); board.borrow().len()];
+    loop {
+        let mut changed = false;
+        let board_now = board.borrow_and_update().clone();
+        for (service, (news, told)) in board_now.into_iter().zip(&mut told).enumerate() {
+            if news.urls == *told {
+                continue;
+            }
+            news.urls.iter().for_each(|url| tell(service, url));
+            if news.more > 0 {
+                tell(service, &format!("({} more addresses)", news.more));
+            }
+            *told = news.urls;
+            changed = true;
+        }
+        if let Some(file) = file.filter(|_| changed) {
+            write(file, told.iter().flatten()).await;
+        }
+        if board.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write(file: &Path, urls: impl Iterator<Item = &String>) {
+    let (path, text) = (file.to_owned(), urls.map(|url| format!("{url}\n")).collect::<String>());
+    // A disk may be slow, and this thread has tunnels.
+    let writing = spawn_blocking(move || files::replace(&path, &text, false));
+    if let Ok(Err(err)) = writing.await {
+        warn!("client: the addresses can't be written to {}: {err}", file.display());
+    }
+}
+
+/// Tries whether `path` can be written, and removes the file of an earlier process: a file always holds all of the
+/// addresses, or doesn't exist. Fails if there is something else. Blocks.
+pub fn clear(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => {
+            return Err(io::Error::other("it is there, and it is no file"));
+        }
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    files::replace(path, "", false)?;
+    fs::remove_file(path)
+}
+
 const URL: HeaderName = HeaderName::from_static("2ptth-url");
 const MORE: HeaderName = HeaderName::from_static("2ptth-more-urls");
 /// As browsers take them.
@@ -113,6 +162,13 @@ const LONGEST: usize = 2048;
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use ptth_link::crypto;
+    use tokio::task::JoinSet;
+    use tokio::time::timeout;
+
     use super::*;
 
     #[test]
@@ -125,8 +181,8 @@ mod tests {
             announcement(&request.body(()).unwrap())
         };
         let urls = ["https://a.test/", "https://b.test/"];
-        let told = Some(urls.map(str::to_owned).to_vec());
-        assert_eq!(request("OPTIONS", "*", &urls), told);
+        let told = request("OPTIONS", "*", &urls).map(|news| news.urls);
+        assert_eq!(told, Some(urls.map(str::to_owned).to_vec()));
         assert_eq!(request("OPTIONS", "*", &[]), None);
         assert_eq!(request("GET", "https://a.test/", &urls), None);
         assert_eq!(request("OPTIONS", "https://a.test/*", &urls), None);
@@ -142,18 +198,88 @@ mod tests {
         for bad in bad.into_iter().chain(["https://a.test/\u{1b}[2J", "https://a.test/ x"]) {
             assert!(!is_address(bad), "{bad:?}");
         }
-        let mut fields = HeaderMap::new();
-        for url in bad {
-            fields.append(URL, url.parse().unwrap());
-        }
-        place.told(urls(&fields), 0);
+        let of =
+            |urls: &[&str]| News::of(&urls.iter().map(|url| (URL, url.parse().unwrap())).collect());
+        place.told(of(&bad));
         assert!(!board.has_changed().unwrap());
+        place.guess("https://guess.test/".to_owned());
+        assert_eq!(told(&mut board), ["https://guess.test/"]);
         let good = ["https://a.test/", "http://[::1]:8080/a/", "https://a.test/"];
-        place.told(good.map(str::to_owned).to_vec(), 0);
+        place.told(of(&good));
         assert!(board.has_changed().unwrap());
         assert_eq!(told(&mut board), good[..2]);
-        place.told(good.map(str::to_owned).to_vec(), 0);
-        place.told(Vec::new(), 0);
+        place.told(of(&good));
+        place.told(News::default());
+        place.guess("https://guess.test/".to_owned());
         assert!(!board.has_changed().unwrap(), "nothing new");
+    }
+
+    /// A folder that goes when the test does.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let name = format!("2ptth-test-{}", crypto::hex(&crypto::random::<8>()));
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn names(&self) -> usize {
+            fs::read_dir(&self.0).unwrap().count()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_shows_at_once() {
+        let folder = Folder::new();
+        for bad in ["no/such/folder", ".", "..", ""] {
+            assert!(clear(&folder.0.join(bad)).is_err(), "{bad:?}");
+        }
+        let path = folder.0.join("urls");
+        fs::write(&path, "https://stale.test/\n").unwrap();
+        clear(&path).unwrap();
+        assert!(!path.exists() && folder.names() == 0, "nothing stale stays");
+    }
+
+    async fn reads(path: &PathBuf, text: &str) {
+        let read = async {
+            while fs::read_to_string(path).unwrap_or_default() != text {
+                // The write is on a thread of its own, which knows no paused clock.
+                spawn_blocking(std::thread::yield_now).await.unwrap();
+            }
+        };
+        timeout(Duration::from_secs(3600), read).await.expect("the text");
+    }
+
+    #[tokio::test]
+    async fn addresses_are_told_when_they_come_and_when_they_change() {
+        let folder = Folder::new();
+        let path = folder.0.join("urls");
+        clear(&path).unwrap();
+        let file = path.clone();
+        let (places, board) = Announced::board(2);
+        let mut publishing = JoinSet::new();
+        publishing.spawn(async move { publish(board, Some(&file), |_, _| {}).await });
+        let [one, two] = &places[..] else { panic!("two") };
+        let news = |urls: &[&str], more| {
+            let urls = urls.iter().map(|url| url.to_string()).collect();
+            News { more, urls }
+        };
+        two.told(news(&["https://two.test/"], 0));
+        reads(&path, "https://two.test/\n").await;
+        one.told(news(&["https://one.test/", "https://1.test/"], 7));
+        reads(&path, "https://one.test/\nhttps://1.test/\nhttps://two.test/\n").await;
+        one.told(news(&["https://one.test/"], 0));
+        reads(&path, "https://one.test/\nhttps://two.test/\n").await;
+        assert_eq!(folder.names(), 1, "nothing else stays");
+        drop(places);
+        timeout(Duration::from_secs(60), publishing.join_next()).await.expect("the end");
     }
 }

@@ -8,13 +8,12 @@
 //!
 //! Invariant: a credential leaves only after the gateway is known by its certificate.
 
+mod ask;
 mod authorize;
-mod connect;
 mod error;
 mod network;
 mod proxy;
 mod registration;
-mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +23,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::response::Parts;
 use log::info;
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 use ptth_link::tcp::is_near;
 use ptth_link::{alpn, crypto};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -33,14 +32,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use crate::announced::more;
+use crate::announced::News;
 use crate::config::{Authorization, Config, Gateway, Proxy, Trust, Value, Via};
 
 pub use error::{DialError, Reply, Verdict};
 pub use network::{Network, Tcp};
-pub use proxy::ProxyError;
 
-use registration::{Registration, judge};
+use registration::{judge, request};
 
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
@@ -58,14 +56,11 @@ pub(crate) struct Dialled {
     label: Option<Vec<u8>>,
     pub(crate) certificate: Option<CertificateDer<'static>>,
     pub(crate) version: Option<ProtocolVersion>,
-    /// The public addresses that the gateway announced, and the number of further ones.
-    pub(crate) urls: Vec<String>,
-    pub(crate) more: u64,
+    pub(crate) news: News,
     /// The gateway is probably a 2ptth server.
     pub(crate) ours: bool,
 }
 
-/// What the dials of all tunnels share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -89,12 +84,6 @@ pub(crate) struct Dialer<N> {
     pub(crate) instance: String,
 }
 
-impl Shared {
-    fn http_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.http_until.lock()
-    }
-}
-
 impl<N: Network> Dialer<N> {
     /// Dials the gateway by the doors that the configuration allows. Cancel safe.
     pub(crate) async fn dial(&self) -> Result<Dialled, DialError> {
@@ -112,20 +101,22 @@ impl<N: Network> Dialer<N> {
     }
 
     async fn by_either(&self) -> Result<Dialled, DialError> {
-        if self.shared.http_until().is_some_and(|until| Instant::now() < until) {
+        if self.shared.http_until.lock().is_some_and(|until| Instant::now() < until) {
             let dialled = self.by_http().await;
             if dialled.is_err() {
-                *self.shared.http_until() = None;
+                *self.shared.http_until.lock() = None;
             }
             return dialled;
         }
         let lost = match self.by_alpn().await {
-            Err(err) if err.is_of_the_way() => err,
+            // A middlebox may have dropped the label. That doesn't hold for a certificate that can't be verified: its
+            // owner may intercept.
+            Err(err) if matches!(err, DialError::NoGateway) || err.is_cut() => err,
             dialled => return dialled,
         };
         match self.by_http().await {
             Ok(dialled) => {
-                *self.shared.http_until() = Some(Instant::now() + MEMORY);
+                *self.shared.http_until.lock() = Some(Instant::now() + MEMORY);
                 self.shared.told.call_once(|| {
                     info!("dial: something in between doesn't let the ALPN label through; registered by HTTP instead");
                 });
@@ -133,7 +124,7 @@ impl<N: Network> Dialer<N> {
             }
             // A gateway that stops cuts handshakes, too. Then only its own answer counts.
             Err(err)
-                if !lost.is_cut() || matches!(err, DialError::Denied(_) | DialError::Busy(..)) =>
+                if !lost.is_cut() || matches!(err, DialError::Denied(_) | DialError::Busy(_)) =>
             {
                 Err(err)
             }
@@ -141,7 +132,6 @@ impl<N: Network> Dialer<N> {
         }
     }
 
-    /// Registers by the TLS handshake alone.
     async fn by_alpn(&self) -> Result<Dialled, DialError> {
         let mut dialled = self.shake(&self.alpn).await?;
         let label = &self.shared.config.alpn;
@@ -165,12 +155,14 @@ impl<N: Network> Dialer<N> {
         let fresh = if renewable { self.authorization().await? } else { None };
         if fresh.is_none() || fresh == shown {
             // The program that renews it may be late.
-            denied.firm &= !renewable;
+            if renewable {
+                denied.verdict = Verdict::FinalAtFirst;
+            }
             return Err(DialError::Denied(denied));
         }
         match self.register(fresh.as_ref()).await {
             Err(DialError::Denied(reply)) if reply.status == StatusCode::UNAUTHORIZED => {
-                Err(DialError::Stale(reply))
+                Err(DialError::Denied(Reply { verdict: Verdict::Failed, ..reply }))
             }
             dialled => dialled,
         }
@@ -191,21 +183,21 @@ impl<N: Network> Dialer<N> {
         if nested && dialled.label.as_deref() != Some(b"h2") {
             return Err(DialError::NoConnect);
         }
-        let registration = Registration { config, instance: &self.instance, authorization };
+        let request = request(config, &self.instance, authorization);
         let stream = dialled.stream;
         let asking = async {
             match nested {
-                true => connect::ask(stream, registration.connect()).await,
-                false => Ok(upgrade::ask(stream, registration.upgrade()).await?),
+                true => ask::h2(stream, request).await,
+                false => Ok(ask::h1(stream, request).await?),
             }
         };
         let answer = timeout(ANSWER, asking).await.map_err(io::Error::from)??;
-        dialled.urls = judge(&answer.head, &answer.body)?;
+        dialled.news = judge(&answer.head, &answer.body)?;
         dialled.stream = answer.stream.ok_or_else(|| {
             let (status, reason) = (answer.head.status, String::new());
-            DialError::NoDoor(Reply { status, reason, firm: false })
+            DialError::NoDoor(Reply { status, reason, verdict: Verdict::FinalAtFirst })
         })?;
-        (dialled.ours, dialled.more) = (!dialled.urls.is_empty(), more(&answer.head.headers));
+        dialled.ours = !dialled.news.urls.is_empty();
         Ok(dialled)
     }
 
@@ -218,7 +210,8 @@ impl<N: Network> Dialer<N> {
             Some(proxy) => {
                 way.push_str(&format!(" proxy={proxy}"));
                 let passed = self.by_proxy(&proxy).await;
-                passed.map_err(|why| DialError::Proxy(proxy.to_string(), why))?
+                passed
+                    .map_err(|(why, verdict)| DialError::Proxy(format!("{proxy} {why}"), verdict))?
             }
             None => {
                 let deadline = Instant::now() + CONNECT;
@@ -226,9 +219,8 @@ impl<N: Network> Dialer<N> {
             }
         };
         let (certificate, version) = (None, None);
-        let (urls, more, ours) = (Vec::new(), 0, false);
-        let mut dialled =
-            Dialled { stream, address, way, label, certificate, version, urls, more, ours };
+        let (news, ours) = (News::default(), false);
+        let mut dialled = Dialled { stream, address, way, label, certificate, version, news, ours };
         if config.plain {
             if !is_near(address.ip()) && config.trust != Trust::Insecure {
                 return Err(DialError::Plain);
@@ -260,13 +252,14 @@ impl<N: Network> Dialer<N> {
     }
 
     /// The connections to the proxy and from the proxy share one time limit.
-    async fn by_proxy(&self, proxy: &Proxy) -> Result<(Stream, SocketAddr), ProxyError> {
+    async fn by_proxy(&self, proxy: &Proxy) -> Result<(Stream, SocketAddr), proxy::Refused> {
         let deadline = Instant::now() + CONNECT;
         let connected = self.connect(&proxy.address, deadline).await;
-        let (io, address) = connected.map_err(ProxyError::Unreachable)?;
+        let absent = |err| (format!("can't be reached: {err}"), Verdict::Absent);
+        let (io, address) = connected.map_err(absent)?;
         let passing = proxy::pass(proxy, io, &self.gateway, self.shared.proxy.as_ref());
-        let io = timeout_at(deadline, passing).await.map_err(|_| ProxyError::Late)??;
-        Ok((io, address))
+        let late = |_| ("gave no answer in time".to_owned(), Verdict::Failed);
+        Ok((timeout_at(deadline, passing).await.map_err(late)??, address))
     }
 }
 
@@ -300,10 +293,10 @@ pub(crate) fn instance() -> String {
     format!("{host}-{}", crypto::hex(&crypto::random::<6>()))
 }
 
-pub(crate) fn version_text(version: ProtocolVersion) -> &'static str {
+pub(crate) fn version_text(version: Option<ProtocolVersion>) -> &'static str {
     match version {
-        ProtocolVersion::TLSv1_3 => "1.3",
-        ProtocolVersion::TLSv1_2 => "1.2",
+        Some(ProtocolVersion::TLSv1_3) => "1.3",
+        Some(ProtocolVersion::TLSv1_2) => "1.2",
         _ => "?",
     }
 }

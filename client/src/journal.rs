@@ -5,9 +5,10 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::VIA;
+use http::header::{ACCEPT, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use ptth_link::page;
 use ptth_link::lines::{Lines, number};
 use tokio::time::Instant;
 
@@ -56,10 +57,11 @@ pub struct Exchange {
     target: Option<PathAndQuery>,
     visitor: Option<HeaderValue>,
     by: Option<HeaderValue>,
-    id: Option<HeaderValue>,
+    pub id: Option<HeaderValue>,
+    pub accept: Option<HeaderValue>,
+    pub is_event_source: bool,
 }
 
-/// What an exchange waited for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
     /// For the response's head, since the request came.
@@ -69,17 +71,26 @@ pub struct Times {
 }
 
 impl Exchange {
-    /// What the request says: never its query, which may hold secrets. `id` is the field that names it.
-    pub fn new<B>(request: &Request<B>, id: &HeaderName) -> Self {
-        let field = |name: &HeaderName| request.headers().get(name).cloned();
+    /// What the request says: never its query, which may hold secrets.
+    pub fn new<B>(request: &Request<B>) -> Self {
+        let field = |name| request.headers().get(name).cloned();
         Self {
             begun: Instant::now(),
             method: request.method().clone(),
             target: request.uri().path_and_query().cloned(),
-            visitor: field(&VISITOR),
-            by: field(&VIA),
-            id: field(id),
+            visitor: field(VISITOR),
+            by: field(VIA),
+            // A foreign gateway may pass on a visitor's field.
+            id: field(REQUEST_ID).filter(|id| {
+                id.len() <= LONGEST_ID && id.as_bytes().iter().all(u8::is_ascii_hexdigit)
+            }),
+            accept: field(ACCEPT),
+            is_event_source: page::is_event_source(request.method(), request.headers()),
         }
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.method == Method::HEAD
     }
 
     pub fn head(&self) -> Times {
@@ -113,20 +124,24 @@ impl Exchange {
         text.push(')');
     }
 
-    pub fn finish(&self, journal: &Journal, status: StatusCode, bytes: u64, times: Times) {
+    /// The response ended after so many bytes, or broke off.
+    pub fn ended(
+        &self,
+        journal: &Journal,
+        status: StatusCode,
+        result: Result<u64, &str>,
+        times: Times,
+    ) {
         self.tell(journal, Some(status), |text| {
-            number(text, bytes);
-            text.push_str(" B ");
+            match result {
+                Ok(bytes) => {
+                    number(text, bytes);
+                    text.push_str(" B ");
+                }
+                Err(_) => text.push_str("broke off after "),
+            }
             self.times(text, times);
-        });
-    }
-
-    /// It broke off after its response had begun.
-    pub fn broken(&self, journal: &Journal, status: StatusCode, why: &str, times: Times) {
-        self.tell(journal, Some(status), |text| {
-            text.push_str("broke off after ");
-            self.times(text, times);
-            text.extend([": ", why]);
+            result.err().map(|why| text.extend([": ", why]));
         });
     }
 
@@ -184,7 +199,10 @@ const LONGEST_PATH: usize = 200;
 const LONGEST_METHOD: usize = 20;
 /// An IPv6 address with an IPv4 one in it; ids are shorter.
 const LONGEST_FIELD: usize = 45;
-/// As the gateway knows it.
+/// Twice the digits of our gateway's.
+const LONGEST_ID: usize = 32;
+/// Names the request in the gateway's log.
+const REQUEST_ID: HeaderName = HeaderName::from_static("2ptth-request-id");
 const VISITOR: HeaderName = HeaderName::from_static("x-real-ip");
 
 #[cfg(test)]
@@ -192,8 +210,6 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-
-    const ID: HeaderName = HeaderName::from_static("id");
 
     struct Pipe(mpsc::Sender<String>);
 
@@ -212,7 +228,7 @@ mod tests {
         let (sender, written) = mpsc::channel();
         let journal = Journal::to(Pipe(sender)).of(Some("blog"));
         let request = Request::builder().uri("/a").body(()).unwrap();
-        Exchange::new(&request, &ID).finish(&journal, StatusCode::OK, 3, Times::default());
+        Exchange::new(&request).ended(&journal, StatusCode::OK, Ok(3), Times::default());
         let line = written.recv().unwrap();
         assert!(line.contains("Z blog GET \"/a\" 200 3 B "), "{line}");
         assert!(line.ends_with(")\n"), "{line}");
@@ -226,7 +242,7 @@ mod tests {
         let request = |visitor: &str, via: &str, id: &str| {
             let request = Request::builder().uri("/a");
             let request = request.header("x-real-ip", visitor).header("via", via);
-            Exchange::new(&request.header(&ID, id).body(()).unwrap(), &ID)
+            Exchange::new(&request.header(REQUEST_ID, id).body(()).unwrap())
         };
         let after = |line: String| line.split_once("Z ").unwrap().1.to_owned();
         let exchange = request("2001:db8::7", "2.0 2ptth", "0123456789abcdef");
@@ -235,11 +251,11 @@ mod tests {
         tokio::time::advance(Duration::from_millis(30)).await;
         times.body = Duration::from_millis(20);
         let who = "visitor=2001:db8::7 http=2.0 id=0123456789abcdef\n";
-        exchange.finish(&journal, StatusCode::OK, 3, times);
+        exchange.ended(&journal, StatusCode::OK, Ok(3), times);
         let expected =
             format!("GET \"/a\" 200 3 B 40.0 ms (head 10.0, body 20.0, visitor 10.0) {who}");
         assert_eq!(after(written.recv().unwrap()), expected);
-        exchange.broken(&journal, StatusCode::OK, "the visitor left", times);
+        exchange.ended(&journal, StatusCode::OK, Err("the visitor left"), times);
         let expected = format!(
             "GET \"/a\" 200 broke off after 40.0 ms (head 10.0, body 20.0, visitor 10.0): the visitor left {who}"
         );
@@ -279,7 +295,7 @@ mod tests {
         let (sender, written) = mpsc::channel();
         let journal = Journal::to(Pipe(sender));
         let request = Request::builder().uri("/a?token=secret").body(()).unwrap();
-        Exchange::new(&request, &ID).finish(&journal, StatusCode::OK, 3, Times::default());
+        Exchange::new(&request).ended(&journal, StatusCode::OK, Ok(3), Times::default());
         let line = written.recv().unwrap();
         assert!(line.contains("GET \"/a") && line.contains(" 200 3 B "), "{line}");
         assert!(!line.contains("secret"), "{line}");

@@ -27,12 +27,9 @@
 mod complaints;
 pub mod config;
 mod retry;
-mod stopped;
 mod tunnels;
 
 // What the program and the tests reach into; no part of the interface.
-#[doc(hidden)]
-pub mod addresses;
 #[doc(hidden)]
 pub mod announced;
 #[doc(hidden)]
@@ -56,11 +53,10 @@ use tokio::select;
 
 pub use ptth_link::body::Body;
 pub use serve::{Answers, Early, Onward};
-pub use stopped::Stopped;
-pub use tunnels::Process;
+pub use tunnels::{Process, Stopped};
 
 /// Holds tunnels to a gateway and answers its requests with `service`, until it is dropped. The public
-/// addresses that the gateway tells go to the log; `Process::announced` has them for a program.
+/// addresses that the gateway tells go to the log; `Process::answering` has them for a program.
 ///
 /// An extended CONNECT (RFC 8441; a WebSocket) arrives as such: method CONNECT, and
 /// [`h2::ext::Protocol`] among the extensions. A 200 accepts it, and the two bodies are the two
@@ -73,12 +69,11 @@ pub use tunnels::Process;
 pub async fn serve(config: config::Config, service: impl Answers) -> Result<(), Stopped> {
     let process = Process::new(config, journal::Journal::default())?;
     let (_running, shutdown) = shutdown::channel();
-    let known = [addresses::Known::default()];
     select! {
         result = process.hold(0..process.slots(), dial::Tcp, service, shutdown) => result,
         never = async {
-            let tell = |_: &addresses::Known, url: &str| info!("client: public address {url}");
-            addresses::publish(&known, process.announced.watch(), None, tell).await;
+            let tell = |_, url: &str| info!("client: public address {url}");
+            announced::publish(process.answering.announced.watch(), None, tell).await;
             pending().await
         } => never,
     }

@@ -28,6 +28,8 @@ use ptth_link::budget::Budget;
 use ptth_link::h2::goaway::{self, Why};
 use ptth_link::h2::window::Window;
 use ptth_link::h2::{self as engine, Load};
+use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
+use ptth_link::lock::Mutex;
 use ptth_link::shutdown::{Phase, Shutdown};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,31 +38,41 @@ use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tower_service::Service;
 
-use crate::announced::{Announced, announcement, more};
+use crate::announced::{Announced, announcement};
 use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
 
+use early::Ahead;
 pub use early::Early;
 pub use own::Own;
-use own::{Asker, REQUEST_ID};
 
 pub use reply::Onward;
 use reply::reply;
 
-/// What the exchanges of one tunnel need.
 #[derive(Clone, Debug)]
 pub struct Answering {
     pub journal: Journal,
     pub announced: Announced,
-    /// The memory for bodies.
     pub budget: Arc<Budget>,
     /// The gateway's certificate, where requests for hosts that it doesn't cover are refused.
     pub covers: Option<Arc<CertificateDer<'static>>>,
     /// The gateway is one of ours: it keeps to a lower window once it has acknowledged it.
     pub ours: bool,
-    /// The limit of concurrent requests.
     pub streams: u32,
+}
+
+impl Answering {
+    pub fn new(journal: Journal) -> Self {
+        Self {
+            journal,
+            announced: Announced::default(),
+            budget: Budget::new(BODY_BUDGET),
+            covers: None,
+            ours: false,
+            streams: TUNNEL_STREAMS,
+        }
+    }
 }
 
 /// Any service that can answer the requests of tunnels.
@@ -90,7 +102,7 @@ where
 pub enum Ended {
     /// The gateway refused this client. With TLS 1.3 that arrives after the handshake.
     #[error("{0}")]
-    Refused(DialError),
+    Refused(#[from] DialError),
     /// The gateway gave the reason, and perhaps a text.
     #[error("{}", told(*.0, .1.as_deref()))]
     Told(Why, Option<String>),
@@ -174,7 +186,7 @@ fn ended(ended: engine::Ended) -> Ended {
         return engine::Ended::Connection(err).into();
     }
     match err.into_io().map(DialError::of) {
-        Some(refused @ DialError::Refused(_)) => Ended::Refused(refused),
+        Some(refused @ DialError::Refused(_)) => refused.into(),
         Some(DialError::Tls(err)) => engine::Ended::Socket(err).into(),
         _ => engine::Ended::Closed.into(),
     }
@@ -185,78 +197,64 @@ async fn exchange(
     mut service: impl Answers,
     answering: Arc<Answering>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
 ) {
-    if let Some(urls) = announcement(&request) {
+    if let Some(news) = announcement(&request) {
         // It is the gateway's own request, not a visitor's.
-        answering.announced.told(urls, more(request.headers()));
+        answering.announced.told(news);
         return reply::done(respond);
     }
-    let line = Exchange::new(&request, &REQUEST_ID);
+    let line = Exchange::new(&request);
     let (mut head, stream) = request.into_parts();
     let (mut inflow, body) = split(stream, &answering.budget);
-    let asked = Asker::of(&head);
     let journal = &answering.journal;
-    if !answering.is_covered(&head.uri) {
-        let own = Own::misdirected();
-        line.answered(journal, own.status, &own.why);
-        return own.tell(respond, &asked);
+    let covers = |certificate: &Arc<CertificateDer<'_>>| {
+        head.uri.authority().is_some_and(|it| tls::covers(certificate, it.as_str()))
+    };
+    if !answering.covers.as_ref().is_none_or(covers) {
+        return Own::misdirected().tell(respond, &line, journal);
     }
-    let early = Early::default();
-    head.extensions.insert(early.clone());
+    let ahead = Arc::new(Mutex::new(Ahead { respond: Some(respond), sent: 0 }));
+    head.extensions.insert(Early(Arc::downgrade(&ahead)));
     let calling = async {
         poll_fn(|cx| service.poll_ready(cx)).await?;
         service.call(Request::from_parts(head, body)).await
     };
-    let own = match wait(calling, &mut inflow, &mut respond, &early).await {
-        Some(Ok(mut response)) => match response.extensions_mut().remove::<Own>() {
+    let answer = wait(calling, &mut inflow, &ahead).await;
+    let Some((answer, mut respond)) = answer.zip(ahead.lock().respond.take()) else {
+        return line.cancelled(journal);
+    };
+    let own = match answer {
+        Ok(mut response) => match response.extensions_mut().remove::<Own>() {
             Some(own) => own,
             None if (200..600).contains(&response.status().as_u16()) => {
                 let (status, mut times) = (response.status(), line.head());
-                match reply(&mut respond, response, &mut inflow, &mut times.body).await {
-                    Ok(bytes) => line.finish(journal, status, bytes, times),
-                    Err(why) => line.broken(journal, status, why, times),
-                }
-                return;
+                let sent = reply(&mut respond, response, &mut inflow, &mut times.body).await;
+                return line.ended(journal, status, sent, times);
             }
             // Not final (RFC 9110 §15): h2 ends the connection of a server that ends a stream with 1xx.
             None => Own::failed(format!("the service answered with {}", response.status())),
         },
-        Some(Err(err)) => Own::failed(err.to_string()),
-        None => return line.cancelled(journal),
+        Err(err) => Own::failed(err.to_string()),
     };
-    line.answered(journal, own.status, &own.why);
-    own.tell(respond, &asked);
+    own.tell(respond, &line, journal);
 }
 
-impl Answering {
-    /// Whether the gateway's certificate covers the host, if that matters.
-    fn is_covered(&self, uri: &http::Uri) -> bool {
-        self.covers.as_ref().is_none_or(|certificate| {
-            uri.authority().is_some_and(|it| tls::covers(certificate, it.as_str()))
-        })
-    }
-}
-
-/// Waits for the service, and moves the request's body and 1xx responses meanwhile. `None` if the gateway resets the
-/// stream.
+/// Waits for the service, and moves the request's body meanwhile. `None` if the gateway resets the stream.
 async fn wait<T>(
     calling: impl Future<Output = T>,
     inflow: &mut Inflow,
-    respond: &mut SendResponse<Bytes>,
-    early: &Early,
+    ahead: &Mutex<Ahead>,
 ) -> Option<T> {
     let mut calling = pin!(calling);
     poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
-        let answer = calling.as_mut().poll(cx);
-        for response in early.take(cx) {
-            let _ = respond.send_informational(response);
-        }
-        if answer.is_pending() && respond.poll_reset(cx).is_ready() {
+        let answer = calling.as_mut().poll(cx).map(Some);
+        let is_reset = |respond: &mut SendResponse<Bytes>| respond.poll_reset(cx).is_ready();
+        if answer.is_pending() && ahead.lock().respond.as_mut().is_some_and(is_reset) {
             return Poll::Ready(None);
         }
-        answer.map(Some)
+        answer
     })
     .await
 }

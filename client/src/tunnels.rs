@@ -6,35 +6,33 @@
 //!   └────────────────────────┘
 //! ```
 
-mod losses;
 mod places;
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use log::info;
-use ptth_link::budget::Budget;
+use log::{info, warn};
 use ptth_link::crypto;
-use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
+use ptth_link::h2::goaway::Why;
 use ptth_link::lock::Mutex;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
+use ptth_link::token::{PublicKey, Token};
 use rustls::client::danger::ServerCertVerifier;
 use tokio::select;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::announced::Announced;
 use crate::complaints::Complaints;
 use crate::config::{Config, Kind, Trust, Via};
-use crate::dial::{self, Dialer, Network, Shared};
+use crate::dial::{self, DialError, Dialer, Network, Shared, Verdict};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Answers, Ended, answer};
-use crate::stopped::Stopped;
-use crate::tls::{self, how_verified};
+use crate::tls::{self, TlsError, how_verified};
 
 /// What the tunnels of one service share.
 #[derive(Clone, Debug)]
@@ -42,12 +40,10 @@ pub struct Process {
     shared: Arc<Shared>,
     instance: Arc<str>,
     knowing: Arc<dyn ServerCertVerifier>,
-    budget: Arc<Budget>,
-    journal: Journal,
-    /// The limit of concurrent requests on each tunnel.
-    pub streams: u32,
-    /// The public addresses, to be watched.
-    pub announced: Announced,
+    /// What each tunnel gets, but for its gateway's own.
+    pub answering: Answering,
+    /// The public address, as far as this side can tell: for a gateway that announces none.
+    pub guess: Option<String>,
     /// Tunnels that came up so far.
     ups: Arc<AtomicU64>,
 }
@@ -67,7 +63,7 @@ impl Process {
         let shared = Shared {
             config,
             name,
-            http: tls::anonymous(knowing.clone(), protocol)?,
+            http: tls::client(knowing.clone(), protocol, None)?,
             proxy: encrypted.then(|| tls::origin(&Trust::System)).transpose()?,
             http_until: Mutex::default(),
             told: Once::new(),
@@ -76,10 +72,8 @@ impl Process {
             shared: Arc::new(shared),
             instance: dial::instance().into(),
             knowing,
-            budget: Budget::new(BODY_BUDGET),
-            journal,
-            streams: TUNNEL_STREAMS,
-            announced: Announced::default(),
+            answering: Answering::new(journal),
+            guess: None,
             ups: Arc::default(),
         })
     }
@@ -90,6 +84,43 @@ impl Process {
     }
 }
 
+/// Why there will be no tunnel, however often it is tried.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// The gateway refuses this client; with the public half of its token, if it has one.
+    #[error("{}{}", .0, .1.map(|key| format!("; its public half is {key}")).unwrap_or_default())]
+    Refused(DialError, Option<PublicKey>),
+    /// Another backend has the place, and keeps it.
+    #[error(
+        "the gateway refuses this client: another backend serves this already; stop that one, or ask for another --host or --name"
+    )]
+    Taken,
+    /// Another backend has the place now. Dialling again would take it back, and so on for ever.
+    #[error(
+        "another backend took over what this client served; stop one of the two, or let the gateway's route have `when_taken = \"balance\"`"
+    )]
+    Replaced,
+    /// The gateway admitted this client, and lets it serve nothing of what it asked for; with the gateway's words.
+    #[error(
+        "the gateway refuses this client: {}; ask for another --host or --name, or have the gateway allow it",
+        .0.as_ref().map_or("this token may serve nothing of what was asked for".into(), |words| format!("{words:?}"))
+    )]
+    Forbidden(Option<String>),
+    /// The gateway isn't the one that it should be, on the very first dial.
+    #[error("{0}")]
+    Unknown(DialError),
+    /// TLS can't be set up.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+}
+
+impl Stopped {
+    /// Whether the gateway said no, rather than something here or on the way being wrong.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Unknown(_) | Self::Tls(_))
+    }
+}
+
 /// One tunnel, which is dialled again and again.
 struct Slot<N, S> {
     /// The number, after the service's name if there are several services.
@@ -97,7 +128,6 @@ struct Slot<N, S> {
     process: Process,
     dialer: Dialer<N>,
     service: S,
-    /// A tunnel was up before.
     up_before: bool,
     complaints: Complaints,
     /// Notified of each failed dial.
@@ -135,11 +165,18 @@ impl<N: Network, S: Answers> Slot<N, S> {
         // During a renewal there are two tunnels; the old one drains when the new one is up.
         let mut old = None;
         loop {
-            let loss = match self.dial(tunnels).await {
+            let (ended, live) = match self.dial(tunnels).await {
                 Ok(mut live) => {
                     drop(old.take());
                     let renewal = live.since + RENEWAL.mul_f64(0.9 + 0.1 * random());
+                    let guessing = async {
+                        sleep(ANNOUNCEMENT).await;
+                        let announced = &self.process.answering.announced;
+                        self.process.guess.iter().for_each(|url| announced.guess(url.clone()));
+                        pending().await
+                    };
                     let ended = select! {
+                        never = guessing => never,
                         ended = &mut live.ended => ended.unwrap_or(Ended::CLOSED),
                         () = sleep_until(renewal) => {
                             info!("tunnel: {} is renewed", self.label);
@@ -147,61 +184,115 @@ impl<N: Network, S: Answers> Slot<N, S> {
                             continue;
                         }
                     };
-                    self.lost(ended, Some(&live))?
+                    (ended, Some(live))
                 }
-                Err(loss) => loss?,
+                Err(ended) => (ended, None),
             };
+            let loss = self.lost(ended, live)?;
             sleep(backoff.pause(loss, random())).await;
         }
     }
 
     /// One attempt: dials, and waits until the gateway asks. Not cancel safe: it spawns into `tunnels`.
-    async fn dial(&mut self, tunnels: &mut JoinSet<()>) -> Result<Live, Result<Loss, Stopped>> {
+    async fn dial(&mut self, tunnels: &mut JoinSet<()>) -> Result<Live, Ended> {
         let config = &self.process.shared.config;
-        let dialled = match self.dialer.dial().await {
-            Ok(dialled) => dialled,
-            Err(err) => return Err(self.failed(err)),
-        };
-        info!(
-            "tunnel: {} dialled gateway={} by={} tls={} verified={:?}",
-            self.label,
-            dialled.address,
-            dialled.way,
-            dialled.version.map_or("?", dial::version_text),
-            how_verified(config),
-        );
+        let dialled = self.dialer.dial().await?;
+        let (label, way, verified) = (&self.label, &dialled.way, how_verified(config));
+        let (gateway, tls) = (dialled.address, dial::version_text(dialled.version));
+        info!("tunnel: {label} dialled gateway={gateway} by={way} tls={tls} verified={verified:?}");
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);
-        let answering = Answering {
-            journal: self.process.journal.clone(),
-            announced: self.process.announced.clone(),
-            budget: self.process.budget.clone(),
-            covers,
-            ours: dialled.ours,
-            streams: self.process.streams,
-        };
+        let answering = Answering { covers, ours: dialled.ours, ..self.process.answering.clone() };
         let (drain, draining) = channel();
-        let (up, is_up) = oneshot::channel();
-        let (end, mut ended) = oneshot::channel();
+        let ((up, is_up), (end, ended)) = (oneshot::channel(), oneshot::channel());
         let service = self.service.clone();
         tunnels.spawn(async move {
             let _ = end.send(answer(dialled.stream, service, answering, draining, up).await);
         });
         while tunnels.try_join_next().is_some() {}
         if is_up.await.is_err() {
-            let why = (&mut ended).await.unwrap_or(Ended::CLOSED);
-            return Err(self.lost(why, None));
+            return Err(ended.await.unwrap_or(Ended::CLOSED));
         }
-        info!(
-            "tunnel: {} up; inverted: from here on the gateway asks and this side answers",
-            self.label
-        );
-        self.process.announced.up();
-        self.process.announced.told(dialled.urls, dialled.more);
+        let label = &self.label;
+        info!("tunnel: {label} up; inverted: from here on the gateway asks and this side answers");
+        self.process.answering.announced.told(dialled.news);
         self.up_before = true;
         self.complaints.forget();
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(Live { drain, ended, since: Instant::now(), up })
+    }
+
+    fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
+        let standby = self.process.shared.config.standby;
+        let loss = match err.verdict() {
+            _ if err.is_taken() && standby => return Ok(self.stand_by()),
+            Verdict::Final => return Err(self.refused(err)),
+            // After a success, the client may be behind a captive portal.
+            Verdict::FinalAtFirst if !self.up_before => {
+                let denied = matches!(err, DialError::Denied(_));
+                return Err(if denied { self.refused(err) } else { Stopped::Unknown(err) });
+            }
+            Verdict::FinalAtFirst | Verdict::Failed => Loss::Failed,
+            Verdict::Absent => Loss::Unreachable,
+            Verdict::Later(after) => Loss::Later(after),
+        };
+        self.failures.notify_one();
+        self.complain(&err.to_string());
+        Ok(loss)
+    }
+
+    /// What to do after the end of a tunnel. Without `live`, it never came up.
+    fn lost(&mut self, ended: Ended, live: Option<Live>) -> Result<Loss, Stopped> {
+        let ups = self.process.ups.load(Ordering::Relaxed);
+        match ended {
+            Ended::Refused(err) => return self.failed(err),
+            Ended::Told(Why::Taken, _) if self.process.shared.config.standby => {
+                return Ok(self.stand_by());
+            }
+            Ended::Told(Why::Taken, _) => return Err(Stopped::Taken),
+            Ended::Told(Why::Forbidden, words) => return Err(Stopped::Forbidden(words)),
+            Ended::Told(Why::Replaced, _) if live.as_ref().is_none_or(|live| live.up == ups) => {
+                return Err(Stopped::Replaced);
+            }
+            // A tunnel of this process came up later. Either that tunnel replaced this one, or another backend replaces
+            // it, too, and its end stops the process; dialling before would replace the other backend.
+            Ended::Told(Why::Replaced, _) => {
+                info!("tunnel: {} {ended}", self.label);
+                return Ok(Loss::Displaced);
+            }
+            Ended::Told(Why::Stopping, _) => {
+                info!("tunnel: {} {ended}; looking for its successor", self.label);
+            }
+            _ => self.complain(&format!("lost: {ended}")),
+        }
+        Ok(Loss::Lost(live.map_or(Duration::ZERO, |live| live.since.elapsed())))
+    }
+
+    fn stand_by(&self) -> Loss {
+        let what = "another backend is there";
+        if self.complaints.is_due(what) {
+            info!("tunnel: {} {what}; standing by until it is gone", self.label);
+        }
+        Loss::Taken
+    }
+
+    /// Without a token, the gateway's text about a key would confuse the user: that key is a stand-in.
+    fn refused(&self, err: DialError) -> Stopped {
+        let key = self.process.shared.config.token.as_ref().map(Token::public);
+        match err {
+            DialError::Refused(_) if key.is_none() => {
+                Stopped::Refused(DialError::Refused("it wants a token"), None)
+            }
+            DialError::Refused(_) => Stopped::Refused(err, key),
+            _ => Stopped::Refused(err, None),
+        }
+    }
+
+    fn complain(&self, what: &str) {
+        if self.complaints.is_due(what) {
+            let (label, gateway) = (&self.label, &self.dialer.gateway);
+            warn!("tunnel: {label} gateway={gateway} {what}; trying again, for ever");
+        }
     }
 }
 
@@ -210,5 +301,7 @@ fn random() -> f64 {
     f64::from(u32::from_ne_bytes(crypto::random())) / f64::from(u32::MAX)
 }
 
+/// A gateway announces addresses at once, if it does.
+const ANNOUNCEMENT: Duration = Duration::from_secs(1);
 /// A tunnel has 2³⁰ streams (RFC 9113 §5.1.1): six hours at 50,000 requests a second.
 const RENEWAL: Duration = Duration::from_secs(4 * 3600);

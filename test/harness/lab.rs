@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use ptth_client::Body;
-use ptth_client::announced::Announced;
 use ptth_client::journal::Journal;
 use ptth_client::serve::{Answering, Ended, answer};
 use ptth_link::budget::Budget;
@@ -182,12 +181,9 @@ impl Lab {
         B::Error: std::fmt::Display + Send,
     {
         let answering = Answering {
-            journal: Journal::default(),
-            announced: Announced::default(),
             budget: self.client_budget.clone(),
-            covers: None,
             ours: !self.foreign_gateway,
-            streams: ptth_link::limits::TUNNEL_STREAMS,
+            ..Answering::new(Journal::default())
         };
         let (up, _) = oneshot::channel();
         let (end, ended) = oneshot::channel();

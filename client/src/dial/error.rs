@@ -7,14 +7,12 @@ use std::time::Duration;
 use http::StatusCode;
 use rustls::{AlertDescription, CertificateError, Error, PeerMisbehaved};
 
-use super::proxy::ProxyError;
-
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     #[error("the gateway can't be reached: {0}")]
     Unreachable(io::Error),
-    #[error("the proxy {0} {1}")]
-    Proxy(String, ProxyError),
+    #[error("the proxy {0}")]
+    Proxy(String, Verdict),
     #[error("the TLS handshake broke off: {0}")]
     Tls(io::Error),
     #[error(
@@ -48,12 +46,8 @@ pub enum DialError {
     Refused(&'static str),
     #[error("the gateway refuses this client: {0}")]
     Denied(Reply),
-    /// The gateway refuses an authorization that is renewed for each dial.
-    #[error("the gateway refuses this client: {0}")]
-    Stale(Reply),
-    /// With the time of Retry-After.
     #[error("the gateway has no room now: {0}")]
-    Busy(Reply, Option<Duration>),
+    Busy(Reply),
     #[error("{0}")]
     Authorize(String),
 }
@@ -67,7 +61,6 @@ fn unknown(err: &Error) -> String {
     }
 }
 
-/// What to do about a failed dial.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
     Final,
@@ -105,34 +98,18 @@ impl DialError {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Unreachable(_) => Verdict::Absent,
-            // 502, 503, 504, and the codes of content delivery networks for the same failure. The
-            // request doesn't reach the gateway.
-            Self::Down(reply) => match reply.status.as_u16() {
-                502..=504 | 520..=530 => Verdict::Absent,
-                _ => Verdict::Failed,
-            },
-            Self::Proxy(_, err) => err.verdict(),
-            Self::Tls(_) | Self::Broken(_) | Self::Stale(_) | Self::Authorize(_) => Verdict::Failed,
-            Self::Unknown(_)
-            | Self::NoTls
-            | Self::NoGateway
-            | Self::NoDoor(_)
-            | Self::NoConnect => Verdict::FinalAtFirst,
-            Self::Denied(reply) if !reply.firm => Verdict::FinalAtFirst,
-            Self::Plain | Self::Refused(_) | Self::Denied(_) => Verdict::Final,
-            Self::Busy(_, after) => after.map_or(Verdict::Failed, Verdict::Later),
+            Self::Proxy(_, verdict) => *verdict,
+            Self::NoDoor(it) | Self::Down(it) | Self::Denied(it) | Self::Busy(it) => it.verdict,
+            Self::Tls(_) | Self::Broken(_) | Self::Authorize(_) => Verdict::Failed,
+            Self::Unknown(_) | Self::NoTls | Self::NoGateway | Self::NoConnect => {
+                Verdict::FinalAtFirst
+            }
+            Self::Plain | Self::Refused(_) => Verdict::Final,
         }
     }
 
-    /// Whether another backend serves the host already.
     pub(crate) fn is_taken(&self) -> bool {
         matches!(self, Self::Denied(reply) if reply.status == StatusCode::CONFLICT)
-    }
-
-    /// Whether a middlebox may have dropped the ALPN label. That doesn't hold for a certificate that can't be
-    /// verified: its owner may intercept.
-    pub(super) fn is_of_the_way(&self) -> bool {
-        matches!(self, Self::NoGateway) || self.is_cut()
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -142,15 +119,13 @@ impl DialError {
     }
 }
 
-/// A refusal of a registration by HTTP.
+/// A refusal of a registration by HTTP, and what to do about it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reply {
     pub status: StatusCode,
     /// The peer's text, of 200 characters at most; may be empty.
     pub reason: String,
-    /// The gateway itself refuses, and will refuse again. The answer of a reverse proxy may change, and so may an
-    /// authorization that its source renews.
-    pub firm: bool,
+    pub verdict: Verdict,
 }
 
 impl fmt::Display for Reply {

@@ -8,96 +8,86 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::announced::urls;
-use crate::config::{Config, Value};
+use crate::announced::News;
+use crate::config::{Config, Value, Via};
 
 use super::DialError;
-use super::error::{LONGEST_REASON, Reply};
+use super::error::{LONGEST_REASON, Reply, Verdict};
 
-pub(super) struct Registration<'a> {
-    pub(super) config: &'a Config,
-    /// `<instance>.<slot>`, which tells the tunnels of one process apart and finds their predecessors.
-    pub(super) instance: &'a str,
-    pub(super) authorization: Option<&'a Value>,
-}
-
-impl Registration<'_> {
-    /// As an HTTP/1.1 upgrade (RFC 9110 §7.8).
-    pub(super) fn upgrade(&self) -> Request<()> {
-        let mut request = Request::new(());
-        *request.uri_mut() = Uri::try_from(self.path()).unwrap_or_default();
-        let fields = request.headers_mut();
-        if let Ok(host) = HeaderValue::from_str(&self.config.public_authority()) {
-            fields.insert(HOST, host);
-        }
-        fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        fields.insert(UPGRADE, HeaderValue::from_static(TOKEN));
-        self.tell(fields);
-        request
-    }
-
-    /// As extended CONNECT over HTTP/2 (RFC 8441 §4).
-    pub(super) fn connect(&self) -> Request<()> {
-        let mut request = Request::new(());
-        let uri = format!("{}{}", self.config.public_url(), self.path());
+/// An HTTP/1.1 upgrade (RFC 9110 §7.8), or with [`Via::Connect`] an extended CONNECT over HTTP/2 (RFC 8441 §4).
+///
+/// `instance` is `<instance>.<slot>`, which tells the tunnels of one process apart and finds their predecessors.
+pub(super) fn request(
+    config: &Config,
+    instance: &str,
+    authorization: Option<&Value>,
+) -> Request<()> {
+    let mut request = Request::new(());
+    let url = config.public_url();
+    // The list of origins holds the gateway's own where nothing else is asked for. A gateway of ours then goes by the
+    // name, which is `*` for all that the credential is good for.
+    let path = format!("/.well-known/ptth/{}/", utf8_percent_encode(&url, LITERAL));
+    let (token, is_connect) = (HeaderValue::from_static(TOKEN), config.via == Via::Connect);
+    let uri = if is_connect { url + &path } else { path };
+    *request.uri_mut() = Uri::try_from(uri).unwrap_or_default();
+    if is_connect {
         *request.method_mut() = Method::CONNECT;
-        *request.uri_mut() = Uri::try_from(uri).unwrap_or_default();
         request.extensions_mut().insert(Protocol::from_static(TOKEN));
-        self.tell(request.headers_mut());
-        request
+    } else {
+        let host = HeaderValue::from_str(&config.public_authority());
+        let upgrade = HeaderValue::from_static("upgrade");
+        let host = host.into_iter().map(|host| (HOST, host));
+        request.headers_mut().extend(host.chain([(CONNECTION, upgrade), (UPGRADE, token)]));
     }
-
-    fn tell(&self, fields: &mut HeaderMap) {
-        fields.insert(ALPN, HeaderValue::from_static(INSIDE));
-        if let Some(value) = self.authorization {
-            fields.insert(AUTHORIZATION, value.reveal());
+    let fields = request.headers_mut();
+    fields.insert(ALPN, HeaderValue::from_static(INSIDE));
+    if let Some(value) = authorization {
+        fields.insert(AUTHORIZATION, value.reveal());
+    }
+    let all = config.asked_host.is_none().then_some("*");
+    let ours = [
+        (NAME, config.name.as_deref().or(all)),
+        (PATH, config.path.as_deref()),
+        (INSTANCE, Some(instance)),
+    ];
+    for (name, text) in ours {
+        if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
+            fields.insert(name, value);
         }
-        let all = self.config.asked_host.is_none().then_some("*");
-        let ours = [
-            (NAME, self.config.name.as_deref().or(all)),
-            (PATH, self.config.path.as_deref()),
-            (INSTANCE, Some(self.instance)),
-        ];
-        for (name, text) in ours {
-            if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
-                fields.insert(name, value);
-            }
-        }
     }
-
-    /// `/.well-known/ptth/{list of serialized origins}/`: the gateway's own where nothing else is asked for. A
-    /// gateway of ours then goes by the name, which is `*` for all that the credential is good for.
-    fn path(&self) -> String {
-        let origin = self.config.public_url();
-        format!("/.well-known/ptth/{}/", utf8_percent_encode(&origin, LITERAL))
-    }
+    request
 }
 
 /// The public addresses that the gateway announces with a success, or the meaning of its refusal. `body` is the
 /// beginning of the refusal's body.
-pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<Vec<String>, DialError> {
-    // Only a 2ptth server sends this field; no reverse proxy, portal or foreign gateway does.
-    let firm = head.headers.contains_key(REASON);
-    let reply = || Reply { status: head.status, reason: reason(&head.headers, body), firm };
+pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<News, DialError> {
     let opened = match head.status {
         StatusCode::SWITCHING_PROTOCOLS => names(&head.headers, UPGRADE, TOKEN),
         // Over HTTP/1.1 a 200 is just a page.
         status => status.is_success() && head.version == http::Version::HTTP_2,
     };
     if opened && (!head.headers.contains_key(ALPN) || names(&head.headers, ALPN, INSIDE)) {
-        return Ok(urls(&head.headers));
+        return Ok(News::of(&head.headers));
     }
-    Err(match head.status.as_u16() {
-        400 | 401 | 403 | 409 => DialError::Denied(reply()),
-        429 => DialError::Busy(reply(), retry_after(&head.headers)),
-        503 => match retry_after(&head.headers) {
-            Some(after) => DialError::Busy(reply(), Some(after)),
-            None => DialError::Down(reply()),
-        },
+    let busy = retry_after(&head.headers).map_or(Verdict::Failed, Verdict::Later);
+    let (meaning, verdict): (fn(Reply) -> DialError, _) = match head.status.as_u16() {
+        // Only a 2ptth server sends this field; no reverse proxy, portal or foreign gateway does. The answer of
+        // those may change.
+        400 | 401 | 403 | 409 if head.headers.contains_key(REASON) => {
+            (DialError::Denied, Verdict::Final)
+        }
+        400 | 401 | 403 | 409 => (DialError::Denied, Verdict::FinalAtFirst),
+        429 => (DialError::Busy, busy),
+        503 if busy != Verdict::Failed => (DialError::Busy, busy),
+        // 502, 503, 504, and the codes of content delivery networks for the same failure. The request doesn't reach
+        // the gateway.
+        502..=504 | 520..=530 => (DialError::Down, Verdict::Absent),
         // Not 501 and 505: that server takes no registrations.
-        408 | 500 | 502 | 504 | 506..=599 => DialError::Down(reply()),
-        _ => DialError::NoDoor(reply()),
-    })
+        408 | 500 | 506..=599 => (DialError::Down, Verdict::Failed),
+        _ => (DialError::NoDoor, Verdict::FinalAtFirst),
+    };
+    let reason = reason(&head.headers, body);
+    Err(meaning(Reply { status: head.status, reason, verdict }))
 }
 
 fn names(fields: &HeaderMap, field: HeaderName, text: &str) -> bool {

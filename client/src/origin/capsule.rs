@@ -15,26 +15,18 @@ pub(super) fn head(kind: u32, length: usize) -> [u8; HEAD] {
     head
 }
 
-/// A parser of capsules.
 #[derive(Debug, Default)]
 pub(super) struct Capsules {
-    /// An incomplete head.
     head: BytesMut,
     /// The type of the current capsule, and the number of missing bytes.
     open: Option<(u32, u64)>,
-    /// FINAL_DATA came; without it, the connection was cut.
+    /// All of FINAL_DATA came; without it, the connection was cut.
     pub(super) ended: bool,
 }
 
-#[derive(Debug, Eq, PartialEq)]
-pub(super) enum Content {
-    Data(Bytes),
-    End,
-}
-
 impl Capsules {
-    /// The next content of `bytes`, if there is any. Fails if data came after the end.
-    pub(super) fn next(&mut self, bytes: &mut Bytes) -> Result<Option<Content>, &'static str> {
+    /// The next data of `bytes`, if there is any. Fails if data came after the end.
+    pub(super) fn next(&mut self, bytes: &mut Bytes) -> Result<Option<Bytes>, &'static str> {
         loop {
             let (kind, left) = match self.open.take() {
                 Some(open) => open,
@@ -49,17 +41,12 @@ impl Capsules {
             let here = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
             let payload = bytes.split_to(here);
             let left = left - here as u64;
-            if left > 0 || kind == FINAL_DATA && here > 0 {
-                // The end of a final capsule is a content of its own.
-                self.open = Some((kind, left));
-            } else if kind == FINAL_DATA {
-                self.ended = true;
-                return Ok(Some(Content::End));
-            }
+            self.open = (left > 0).then_some((kind, left));
+            self.ended |= kind == FINAL_DATA && left == 0;
             if matches!(kind, DATA | FINAL_DATA) && !payload.is_empty() {
-                return Ok(Some(Content::Data(payload)));
+                return Ok(Some(payload));
             }
-            if bytes.is_empty() && left > 0 {
+            if left > 0 {
                 return Ok(None);
             }
         }
@@ -106,21 +93,15 @@ mod tests {
 
     /// What is in `bytes` when they come in pieces of `size`: the data, and whether it ended.
     fn read(bytes: &[u8], size: usize) -> Result<(Vec<u8>, bool), &'static str> {
-        let (mut capsules, mut data, mut ends) = (Capsules::default(), Vec::new(), 0);
+        let (mut capsules, mut data) = (Capsules::default(), Vec::new());
         for piece in bytes.chunks(size) {
             let mut piece = Bytes::copy_from_slice(piece);
-            while let Some(content) = capsules.next(&mut piece)? {
-                match content {
-                    Content::Data(bytes) => {
-                        assert!(!bytes.is_empty() && ends == 0);
-                        data.extend(bytes);
-                    }
-                    Content::End => ends += 1,
-                }
+            while let Some(bytes) = capsules.next(&mut piece)? {
+                assert!(!bytes.is_empty());
+                data.extend(bytes);
             }
             assert!(piece.is_empty());
         }
-        assert_eq!(ends, usize::from(capsules.ended));
         Ok((data, capsules.ended))
     }
 

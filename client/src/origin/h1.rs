@@ -10,9 +10,8 @@ mod tests;
 
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode};
@@ -53,7 +52,7 @@ impl Io for TlsStream<TcpStream> {
     }
 }
 
-/// A connection. Dropping it closes the socket.
+/// A connection with its exchange. Dropping it closes the socket.
 #[derive(Debug)]
 pub(super) struct Connection {
     half: Half,
@@ -84,36 +83,28 @@ enum Half {
         ReadHalf<Box<dyn Io>>,
         #[allow(dead_code, reason = "held for its drop, which ends the task")] JoinSet<()>,
     ),
-    /// The connection was upgraded.
+    /// The connection was upgraded, or is idle.
     Gone,
 }
 
 impl Connection {
-    pub(super) fn new(io: Box<dyn Io>) -> Self {
+    /// Begins an exchange on an idle connection. `most` limits the bytes of one read, which stay in memory while
+    /// a visitor reads nothing.
+    pub(super) fn new(io: Box<dyn Io>, sending: Sending, most: usize) -> Self {
         Self {
             half: Half::Both(io),
             input: BytesMut::new(),
             reader: ResponseReader::default(),
             next: LEAST,
-            most: LEAST,
+            most,
             short: false,
-            sending: Sending::default(),
+            sending,
             unsent: None,
             body: Decoder::Done,
             keep: true,
             informational: 0,
             taken: 0,
         }
-    }
-
-    /// Begins an exchange on an idle connection. `most` limits the bytes of one read, which stay in memory while
-    /// a visitor reads nothing.
-    pub(super) fn begin(&mut self, request: Sending, most: usize) {
-        self.sending = request;
-        self.reader = ResponseReader::default();
-        self.keep = true;
-        self.informational = 0;
-        (self.next, self.most) = (LEAST, most);
     }
 
     /// The request, if it may be sent again after this connection closed (RFC 9112 §9.3.1): no byte was written, or
@@ -213,18 +204,9 @@ impl Connection {
             && matches!(self.half, Half::Both(_))
     }
 
-    /// Whether an idle connection is open and silent. Noticed here, a close costs no request that can't be repeated.
-    /// `closely`: asks the kernel, since the runtime may not have heard of the close.
-    pub(super) fn is_alive(&mut self, closely: bool) -> bool {
-        (self.next, self.short) = (LEAST, false);
-        let quiet = self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending();
-        let peek = |io: &dyn Io| io.socket().peek(&mut [MaybeUninit::uninit()]);
-        match &self.half {
-            Half::Both(io) if quiet && closely => {
-                peek(&**io).is_err_and(|err| err.kind() == io::ErrorKind::WouldBlock)
-            }
-            _ => quiet,
-        }
+    /// The socket of a connection that is reusable, which it leaves.
+    pub(super) fn reusable(&mut self) -> Option<Box<dyn Io>> {
+        self.is_reusable().then(|| self.upgraded())?.map(|(io, _)| io)
     }
 
     /// The socket of an upgraded connection, and the bytes behind the head.

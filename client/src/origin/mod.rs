@@ -38,7 +38,7 @@ use h1::Sending;
 use leg::{Leg, Legs, Whereabouts};
 
 use tcp::Download;
-use urls::{Asked, Urls};
+use urls::Urls;
 
 /// The service that asks an origin. Each runtime has one of its own, since it keeps connections.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub struct Origin(Arc<Inner>);
 struct Inner {
     legs: Legs,
     host: Option<HeaderValue>,
-    asked: Asked,
+    secure: bool,
     unforwarded: bool,
     complaints: Arc<Complaints>,
 }
@@ -95,11 +95,6 @@ impl OriginError {
                 (status, "The server behind this gateway is not listening.")
             }
             Self::Untrusted(_) => (bad, "The server behind this gateway could not be verified."),
-            Self::Foreign(_)
-            | Self::Broken(_)
-            | Self::Malformed(_)
-            | Self::Body(_)
-            | Self::Length => (bad, "The server behind this gateway gave no valid response."),
             Self::Upgrade(_) => (bad, "The server behind this gateway botched the upgrade."),
             Self::Request => {
                 (StatusCode::BAD_REQUEST, "This request can't be passed on over HTTP/1.1.")
@@ -112,6 +107,7 @@ impl OriginError {
                 StatusCode::NOT_IMPLEMENTED,
                 "The server behind this gateway speaks no WebSocket; reach it by connect-tcp.",
             ),
+            _ => (bad, "The server behind this gateway gave no valid response."),
         }
     }
 }
@@ -125,10 +121,9 @@ impl Origin {
             HostHeader::Value(value) => HeaderValue::from_str(value).ok(),
         };
         let secure = matches!(address, OriginAddress::Https { .. });
-        let asked = Asked::new(secure, host.as_ref());
         let legs = Legs::new(Arc::new(Whereabouts::new(address, options)?));
         let (unforwarded, complaints) = (options.unforwarded, Arc::default());
-        Ok(Self(Arc::new(Inner { legs, host, asked, unforwarded, complaints })))
+        Ok(Self(Arc::new(Inner { legs, host, secure, unforwarded, complaints })))
     }
 
     /// The same origin, with connections of its own.
@@ -147,7 +142,9 @@ impl Origin {
         let host = HeaderValue::from_str(&self.0.legs.to.address.authority());
         let host = host.map_err(|_| OriginError::Request)?;
         let request = Sending::new(&Method::HEAD, "/", &host, &HeaderMap::new(), Body::empty());
-        let answer = self.0.legs.ask(request, &Method::HEAD, None).await;
+        // Legs of their own, so that no connection stays idle.
+        let legs = Legs::new(self.0.legs.to.clone());
+        let answer = legs.ask(request, &Method::HEAD, None).await;
         let unsure = match &answer {
             Ok((response, _)) => response.status() == StatusCode::BAD_REQUEST,
             Err(err) => matches!(err, OriginError::Broken(_) | OriginError::Malformed(_)),
@@ -164,8 +161,9 @@ impl Origin {
             return tcp::answer(host, *port, request).await;
         }
         let (mut head, body) = request.into_parts();
+        let Inner { legs, host: renamed, secure, .. } = &*self.0;
         let host = head.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
-        let host = self.0.host.clone().or(host).ok_or(OriginError::Request)?;
+        let host = renamed.clone().or(host).ok_or(OriginError::Request)?;
         if head.headers.contains_key(TE) {
             // RFC 9110 §10.1.4: TE is hop by hop.
             head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
@@ -174,17 +172,17 @@ impl Origin {
         if self.0.unforwarded {
             headers::unforward(&mut head.headers);
         }
-        let urls = Urls::new(&head.uri, &self.0.asked, prefix.as_ref());
+        let urls = Urls::new(&head.uri, *secure, renamed.as_ref(), prefix.as_ref());
         urls.iter().for_each(|urls| urls.request(&mut head.headers));
         let mut response = if head.method == Method::CONNECT {
-            upgrade::ask(&self.0.legs, head, &host, body).await?
+            upgrade::ask(legs, head, &host, body).await?
         } else {
             let length = head.headers.get(CONTENT_LENGTH);
             let body = body.with_length(length.and_then(|it| it.to_str().ok()?.parse().ok()));
             let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
             let request = Sending::new(&head.method, target, &host, &head.headers, body);
             let early = head.extensions.get::<Early>();
-            let (response, leg) = self.0.legs.ask(request, &head.method, early).await?;
+            let (response, leg) = legs.ask(request, &head.method, early).await?;
             response.map(|()| OriginBody::Http(Some(leg)))
         };
         urls.iter().for_each(|urls| urls.response(response.headers_mut()));
@@ -218,8 +216,7 @@ impl Service<Request<Body>> for Origin {
     }
 }
 
-/// A response's body on its way from the origin. Dropping it closes the origin's connection, unless the
-/// response was whole.
+/// A response's body on its way from the origin.
 #[derive(Debug)]
 pub enum OriginBody {
     /// `None`: it has ended.
@@ -240,8 +237,8 @@ impl HttpBody for OriginBody {
             Self::Http(leg) => {
                 let Some(asked) = leg else { return Poll::Ready(None) };
                 let frame = asked.connection.poll_frame(cx);
-                // A body that isn't over keeps its connection.
-                leg.take_if(|leg| leg.connection.is_reusable()).into_iter().for_each(Leg::keep);
+                // Another exchange may have the connection before this body is dropped.
+                leg.take_if(|leg| leg.connection.is_reusable());
                 frame
             }
             Self::Raw(download) => download.poll_read(cx).map_err(OriginError::Broken),
@@ -252,15 +249,6 @@ impl HttpBody for OriginBody {
         match self {
             Self::Http(leg) => leg.as_ref().is_none_or(|leg| leg.connection.is_over()),
             Self::Raw(_) => false,
-        }
-    }
-}
-
-impl Drop for OriginBody {
-    fn drop(&mut self) {
-        // A response without a body is never polled.
-        if let Self::Http(leg) = self {
-            leg.take_if(|leg| leg.connection.is_reusable()).into_iter().for_each(Leg::keep);
         }
     }
 }

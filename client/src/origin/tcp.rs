@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 use crate::serve::Onward;
 
-use super::capsule::{self, Capsules, Content, DATA, FINAL_DATA, HEAD};
+use super::capsule::{self, Capsules, DATA, FINAL_DATA, HEAD};
 use super::{OriginBody, OriginError, leg};
 
 /// Connects to the service and joins the two directions, which end independently.
@@ -110,20 +110,18 @@ async fn unwrap(body: Body, half: &mut Option<OwnedWriteHalf>) -> io::Result<()>
         let Ok(mut data) = frame.map_err(io::Error::other)?.into_data() else { continue };
         let length = data.len();
         // One write for all capsules of a frame.
-        let (mut small, mut ended) = (Vec::new(), false);
-        while let Some(content) = capsules.next(&mut data).map_err(io::Error::other)? {
-            match content {
-                Content::Data(bytes) if small.is_empty() && data.is_empty() => {
-                    half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(&bytes).await?;
-                }
-                Content::Data(bytes) => small.extend_from_slice(&bytes),
-                Content::End => ended = true,
+        let mut small = Vec::new();
+        while let Some(bytes) = capsules.next(&mut data).map_err(io::Error::other)? {
+            if small.is_empty() && data.is_empty() {
+                half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(&bytes).await?;
+            } else {
+                small.extend_from_slice(&bytes);
             }
         }
         if !small.is_empty() {
             half.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(&small).await?;
         }
-        if let Some(mut half) = half.take_if(|_| ended) {
+        if let Some(mut half) = half.take_if(|_| capsules.ended) {
             half.shutdown().await?;
         }
         taken += length;
@@ -144,7 +142,6 @@ impl<T: AsyncRead + fmt::Debug + Send + Unpin> Reader for T {}
 pub struct Download {
     pub(super) reader: Box<dyn Reader>,
     pub(super) was_cut: Option<oneshot::Receiver<()>>,
-    /// Of an upgrade, at first: the bytes behind the head.
     pub(super) buffer: BytesMut,
     pub(super) framed: bool,
     pub(super) ended: bool,
@@ -165,9 +162,6 @@ impl Download {
             if cut.is_ok() {
                 return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
             }
-        }
-        if !self.framed && !self.buffer.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(self.buffer.split().freeze()))));
         }
         if self.framed && self.buffer.is_empty() {
             // Room for the head, which is known after the read.

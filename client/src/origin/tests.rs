@@ -16,7 +16,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::*;
-use crate::announced::Announced;
 use crate::journal::Journal;
 use crate::serve::Answering;
 
@@ -26,14 +25,7 @@ async fn tunnel(window: u32) -> (TcpListener, SendRequest<Bytes>, JoinSet<()>, T
     let port = listener.local_addr().unwrap().port();
     let address = OriginAddress::Http { host: "127.0.0.1".to_owned(), port };
     let service = Origin::new(address, &OriginOptions::default()).unwrap();
-    let answering = Answering {
-        journal: Journal::default(),
-        announced: Announced::default(),
-        budget: Budget::new(BODY_BUDGET),
-        covers: None,
-        ours: true,
-        streams: 2048,
-    };
+    let answering = Answering { ours: true, ..Answering::new(Journal::default()) };
     let (near, far) = duplex(64 * 1024);
     let (trigger, drain) = channel();
     let (up, _) = oneshot::channel();
@@ -285,7 +277,7 @@ async fn a_request_whose_body_failed_is_not_tried_on_all_connections() {
         used.push(asked.unwrap().1);
         sockets.push(socket);
     }
-    used.into_iter().for_each(Leg::keep);
+    drop(used);
     let (near, far) = duplex(64 * 1024);
     let (client, server) = tokio::join!(h2::client::handshake(near), h2::server::handshake(far));
     let ((mut sender, connection), mut server) = (client.unwrap(), server.unwrap());

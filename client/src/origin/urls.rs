@@ -11,14 +11,6 @@ use http::header::{
 };
 use http::uri::{Authority, Port, Scheme};
 
-/// The origin's side of the URL, as far as all requests share it.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    scheme: Scheme,
-    /// `None`: the visitor's.
-    authority: Option<Authority>,
-}
-
 /// The two URLs of one request, without their paths.
 #[derive(Debug)]
 pub(super) struct Urls<'a> {
@@ -30,7 +22,7 @@ pub(super) struct Urls<'a> {
     prefix: Option<&'a str>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Place {
     scheme: Scheme,
     authority: Authority,
@@ -64,22 +56,20 @@ const RESPONSE: [(HeaderName, Form, bool); 4] = [
     (SET_COOKIE, Form::Domain, true),
 ];
 
-impl Asked {
-    /// `authority` is the origin's Host, if it isn't the visitor's.
-    pub(super) fn new(secure: bool, authority: Option<&HeaderValue>) -> Self {
-        let scheme = if secure { Scheme::HTTPS } else { Scheme::HTTP };
-        let authority = authority.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-        Self { scheme, authority }
-    }
-}
-
 impl<'a> Urls<'a> {
-    /// `uri` is the visitor's. `None` if it lacks scheme or authority.
-    pub(super) fn new(uri: &Uri, inner: &Asked, prefix: Option<&'a HeaderValue>) -> Option<Self> {
+    /// `uri` is the visitor's, `host` the origin's Host if it isn't the visitor's. `None` if `uri` lacks scheme or
+    /// authority.
+    pub(super) fn new(
+        uri: &Uri,
+        secure: bool,
+        host: Option<&HeaderValue>,
+        prefix: Option<&'a HeaderValue>,
+    ) -> Option<Self> {
         let outer = Place { scheme: uri.scheme()?.clone(), authority: uri.authority()?.clone() };
-        let renamed = inner.authority.is_some();
-        let authority = inner.authority.as_ref().unwrap_or(&outer.authority).clone();
-        let inner = Place { scheme: inner.scheme.clone(), authority };
+        let scheme = if secure { Scheme::HTTPS } else { Scheme::HTTP };
+        let named = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let renamed = named.is_some();
+        let inner = Place { scheme, authority: named.unwrap_or_else(|| outer.authority.clone()) };
         Some(Self { outer, inner, renamed, prefix: prefix.and_then(|it| it.to_str().ok()) })
     }
 
@@ -256,8 +246,8 @@ mod tests {
         let value_of = |text: &str| HeaderValue::from_str(text).unwrap();
         let host = Some(value_of(host)).filter(|host| !host.is_empty());
         let prefix = Some(value_of(prefix)).filter(|prefix| !prefix.is_empty());
-        let inner = Asked::new(secure, host.as_ref());
-        let urls = Urls::new(&visitor.parse().unwrap(), &inner, prefix.as_ref()).unwrap();
+        let uri = visitor.parse().unwrap();
+        let urls = Urls::new(&uri, secure, host.as_ref(), prefix.as_ref()).unwrap();
         let name = HeaderName::try_from(name).unwrap();
         let mut fields = HeaderMap::new();
         fields.append(&name, value_of("other"));

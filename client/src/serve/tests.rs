@@ -4,13 +4,11 @@ use std::io;
 use std::task::Context;
 
 use ptth_link::h2::goaway::refusal;
-use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::channel;
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::time::Instant;
 
 use super::*;
-use crate::announced::Announced;
 use crate::demo::Demo;
 
 /// A socket whose peer has closed it: it takes nothing, and what came before can be read.
@@ -41,14 +39,7 @@ impl AsyncWrite for Closed {
 }
 
 fn answering() -> Answering {
-    Answering {
-        journal: Journal::default(),
-        announced: Announced::default(),
-        budget: Budget::new(BODY_BUDGET),
-        covers: None,
-        ours: true,
-        streams: 2048,
-    }
+    Answering { ours: true, ..Answering::new(Journal::default()) }
 }
 
 #[tokio::test(start_paused = true)]

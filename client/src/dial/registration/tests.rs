@@ -4,7 +4,6 @@ use http::Response;
 
 use super::*;
 use crate::config::Gateway;
-use crate::dial::Verdict;
 
 fn config(gateway: &str) -> Config {
     Config::new(Gateway::parse(gateway).unwrap())
@@ -39,9 +38,9 @@ fn the_request_asks_for_all_or_for_one_origin() {
         config.asked_host = asked.map(str::to_owned);
         config.host = asked.map_or(config.host.clone(), str::to_owned);
         config.name = Some("bob".into());
-        let asking =
-            Registration { config: &config, instance: "laptop-1.0", authorization: Some(&value) };
-        let (h1, h2) = (asking.upgrade(), asking.connect());
+        let h1 = request(&config, "laptop-1.0", Some(&value));
+        config.via = Via::Connect;
+        let h2 = request(&config, "laptop-1.0", Some(&value));
         assert_eq!((h1.uri().to_string().as_str(), h1.method()), (path, &Method::GET));
         assert_eq!(h1.headers()["host"], authority);
         assert_eq!(
@@ -61,14 +60,14 @@ fn the_request_asks_for_all_or_for_one_origin() {
         }
     }
     let config = config("example.com");
-    let bare = Registration { config: &config, instance: "x.0", authorization: None }.upgrade();
+    let bare = request(&config, "x.0", None);
     assert!(!bare.headers().contains_key("authorization"));
     // All that there is, which a gateway of another kind is told by its own origin.
     assert_eq!(bare.headers()["2ptth-name"], "*");
     assert!(!bare.headers().contains_key("2ptth-path"));
     let mut config = config;
     (config.asked_host, config.path) = (Some("a.test".to_owned()), Some("/x".to_owned()));
-    let one = Registration { config: &config, instance: "x.0", authorization: None }.upgrade();
+    let one = request(&config, "x.0", None);
     assert!(!one.headers().contains_key("2ptth-name"));
     assert_eq!(one.headers()["2ptth-path"], "/x");
 }
@@ -94,8 +93,8 @@ fn only_the_right_answer_opens_the_door() {
         (H2, 204, &[("2ptth-url", url), ("2ptth-url", "https://a b/")]),
     ];
     for (version, status, fields) in opened {
-        let urls = judge(&answer(version, status, fields), b"").unwrap();
-        assert_eq!(urls, [url], "{fields:?}");
+        let news = judge(&answer(version, status, fields), b"").unwrap();
+        assert_eq!(news.urls, [url], "{fields:?}");
     }
     let closed: [(_, _, &[(&str, &str)]); 7] = [
         (H1, 101, &[("upgrade", "websocket")]),

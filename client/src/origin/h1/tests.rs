@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream as Socket;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Wake;
+use std::task::{Wake, Waker};
 
 use http::{HeaderMap, HeaderValue};
 use ptth_link::body::Body;
@@ -84,9 +84,7 @@ fn of(method: &Method) -> Sending {
 }
 
 fn asking(io: Flood, request: Sending) -> Connection {
-    let mut connection = Connection::new(Box::new(io));
-    connection.begin(request, 416 * 1024);
-    connection
+    Connection::new(Box::new(io), request, 416 * 1024)
 }
 
 #[derive(Default)]
