@@ -9,7 +9,7 @@
 mod attempt;
 mod dispatch;
 mod intake;
-mod lane;
+mod queue;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -78,8 +78,8 @@ where
     let permit = permit.moved(&outbox.kept).ok_or_else(|| outbox.refuse())?;
     seal(&mut head, body.len(), trailers.is_some());
     let expires = Instant::now() + KEPT;
-    let attempts = 0;
-    outbox.push(Delivery { id, address, head, body, trailers, attempts, expires, permit })?;
+    let (attempts, last) = Default::default();
+    outbox.push(Delivery { id, address, head, body, trailers, attempts, last, expires, permit })?;
     Ok(acknowledgement(respond.status, id))
 }
 

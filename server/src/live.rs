@@ -24,7 +24,6 @@ use crate::reset_limiter::ResetLimiter;
 
 pub(crate) use lobby::Lobby;
 
-/// Names a tunnel in logs.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TunnelId(u64);
 
@@ -36,13 +35,9 @@ impl fmt::Display for TunnelId {
 
 /// One live tunnel, as requests see it.
 pub struct Tunnel {
-    /// Its name in logs.
     pub id: TunnelId,
-    /// The thread that drives it.
     pub shard: usize,
-    /// The holder of the other end.
     pub identity: Identity,
-    /// What it asked to serve, and was granted.
     pub grants: Vec<Grant>,
     dismissal: OnceLock<(Why, &'static str)>,
     /// What the responses that come by it may hold.
@@ -53,7 +48,6 @@ pub struct Tunnel {
     waiting: Gauge,
     /// A stream was opened since the driver last asked.
     opened: AtomicBool,
-    /// The addresses that hold the streams.
     pub(crate) tally: Tally,
     /// Whether it is in several pools.
     shared: AtomicBool,
@@ -76,7 +70,6 @@ impl fmt::Debug for Tunnel {
 }
 
 impl Tunnel {
-    /// A tunnel over `sender`, driven by `shard`.
     pub fn new(
         shard: usize,
         (identity, grants): (Identity, Vec<Grant>),
@@ -108,7 +101,6 @@ impl Tunnel {
         })
     }
 
-    /// Streams in use.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
@@ -126,7 +118,6 @@ impl Tunnel {
         self.waiting.permit()
     }
 
-    /// Whether the backend speaks extended CONNECT (RFC 8441).
     pub(crate) fn is_extended(&self) -> bool {
         self.sender.is_extended_connect_protocol_enabled()
     }
@@ -195,7 +186,6 @@ impl Tunnel {
         self.drain();
     }
 
-    /// Why it was sent away, if it was.
     pub fn dismissal(&self) -> Option<(Why, &'static str)> {
         self.dismissal.get().copied()
     }
@@ -221,12 +211,10 @@ impl Tunnel {
         }
     }
 
-    /// Whether it takes no new requests.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Counts a breach of protocol by the backend.
     pub fn penalize(&self) {
         if self.penalties.fetch_add(1, Ordering::Relaxed) + 1 == MOST_PENALTIES {
             self.attention.notify_one();

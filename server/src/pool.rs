@@ -8,7 +8,7 @@
 
 mod queue;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,11 +22,10 @@ use crate::identity::{Identity, Key};
 use crate::live::Lobby;
 pub use crate::live::Tunnel;
 pub(crate) use crate::live::TunnelId;
-use crate::quota::{Counter, Gauge, InUse, Permit, Share, is_used_up, network};
+use crate::quota::{Counter, Gauge, Permit, Share, is_used_up, network, shared};
 
 use ptth_link::lock::{Mutex, RwLock, RwLockReadGuard};
 
-/// All tunnels of one route.
 #[derive(Debug)]
 pub struct Pool {
     /// The same for each shard, so that no two threads ask for one lock.
@@ -43,7 +42,7 @@ pub struct Pool {
     closed: AtomicBool,
     /// A request that waits presses for room.
     pressing: AtomicBool,
-    shares: Mutex<InUse<IpAddr, Share>>,
+    shares: Mutex<HashMap<IpAddr, Arc<Share>>>,
 }
 
 /// The tunnels of each backend; the order is the same in each view.
@@ -68,16 +67,6 @@ impl Process {
     }
 }
 
-/// How long a request waits, and how many do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Patience {
-    /// For room, while every tunnel is full.
-    pub queue: Duration,
-    /// For a backend, while there is none; and how many requests may.
-    pub hold: Option<(Duration, usize)>,
-}
-
-/// Why there is no tunnel for a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoTunnel {
     Absent,
@@ -88,7 +77,6 @@ pub enum NoTunnel {
 }
 
 impl Pool {
-    /// An empty pool for that many shards.
     pub fn new(shards: usize) -> Arc<Self> {
         Self::holding(shards, Gauge::default())
     }
@@ -108,7 +96,6 @@ impl Pool {
         })
     }
 
-    /// Adds a tunnel, which isn't here.
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
         let process = Process::of(tunnel);
         self.count(|credentials| credentials.add(tunnel.identity.key, [1]));
@@ -118,7 +105,6 @@ impl Pool {
         });
     }
 
-    /// Takes out a tunnel, which is here.
     pub(crate) fn remove(&self, tunnel: &Tunnel) {
         let process = Process::of(tunnel);
         self.count(|credentials| credentials.sub(&tunnel.identity.key, [1]));
@@ -187,16 +173,18 @@ impl Pool {
         all
     }
 
-    /// Whether there is no tunnel at all.
     pub fn is_empty(&self) -> bool {
         self.view(0).is_none_or(|view| view.is_empty())
+    }
+
+    pub(crate) fn is_served(&self) -> bool {
+        self.view(0).is_some_and(|view| takes(&view))
     }
 
     /// What the visitors of an address have of this pool.
     pub fn share(&self, address: IpAddr) -> Arc<Share> {
         let address = network(address);
-        let mut shares = self.shares.lock();
-        shares.of(&address, || Share::new(address))
+        shared(&mut self.shares.lock(), address, || Share::new(address))
     }
 
     /// Waits until `holds` of the tunnels in the pool. Cancel safe.
@@ -238,8 +226,7 @@ impl Pool {
             Some(((avoided(best), in_flight), best))
         });
         let Some((_, tunnel)) = free.min_by_key(|(rank, _)| *rank) else {
-            let any = view.values().flatten().any(|tunnel| !tunnel.is_draining());
-            return Err(match any {
+            return Err(match takes(&view) {
                 true => NoTunnel::Full,
                 false if self.closed.load(Ordering::Relaxed) => NoTunnel::Moved,
                 false => NoTunnel::Absent,
@@ -257,8 +244,8 @@ impl Pool {
         fits.then_some(lease).ok_or(NoTunnel::Full)
     }
 
-    /// Like [`Pool::lease`], but waits a while: for room, and for a backend where the route says so.
-    /// Cancel safe.
+    /// Like [`Pool::lease`], but waits: for room for the time of `queue`, and for a backend as long, and with as many
+    /// other requests at most, as `hold` says. Cancel safe.
     ///
     /// # Errors
     /// [`NoTunnel::Absent`] at once or after the hold, [`NoTunnel::Full`] after the queue's time or
@@ -268,7 +255,8 @@ impl Pool {
         share: &Arc<Share>,
         shard: usize,
         avoid: &[TunnelId],
-        patience: Patience,
+        queue: Duration,
+        hold: Option<(Duration, usize)>,
         moved: &(dyn Fn() -> bool + Sync),
     ) -> Result<Lease, NoTunnel> {
         // Set when the wait begins, and once: backends that come and go don't prolong it.
@@ -277,12 +265,12 @@ impl Pool {
         loop {
             let found = match self.lease(share, shard, avoid) {
                 Err(NoTunnel::Full) => {
-                    let deadline = *queued.get_or_insert_with(after(patience.queue));
+                    let deadline = *queued.get_or_insert_with(after(queue));
                     self.queue(share, shard, avoid, deadline).await
                 }
                 found => found,
             };
-            match (found, patience.hold) {
+            match (found, hold) {
                 (Err(NoTunnel::Absent), Some((time, most))) => {
                     let deadline = *held.get_or_insert_with(after(time));
                     self.hold(deadline, most, moved).await?;
@@ -304,11 +292,7 @@ impl Pool {
         moved: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), NoTunnel> {
         let _permit = self.held.take(most).ok_or(NoTunnel::Absent)?;
-        let over = |tunnels: &[Arc<Tunnel>]| {
-            self.closed.load(Ordering::Relaxed)
-                || moved()
-                || tunnels.iter().any(|tunnel| !tunnel.is_draining())
-        };
+        let over = |_: &[_]| self.closed.load(Ordering::Relaxed) || moved() || self.is_served();
         timeout_at(deadline, self.until(over)).await.map_err(|_| NoTunnel::Absent)?;
         if moved() { Err(NoTunnel::Moved) } else { Ok(()) }
     }
@@ -342,6 +326,10 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.tunnel.leave(&self.share);
     }
+}
+
+fn takes(backends: &Backends) -> bool {
+    backends.values().flatten().any(|tunnel| !tunnel.is_draining())
 }
 
 /// Streams that all tunnels together have room for, and how many of them are free.

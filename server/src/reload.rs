@@ -20,7 +20,6 @@ pub(crate) type Load = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
 pub(crate) struct Reload {
     /// Without it, only certificates and tokens are looked at.
     pub(crate) load: Option<Load>,
-    /// Of the configuration in force.
     digest: [u8; 32],
     /// What the configuration of the start says of the settings that count from the next one.
     from_start: BTreeMap<&'static str, String>,
@@ -38,7 +37,6 @@ impl fmt::Debug for Reload {
 }
 
 impl Reload {
-    /// Begins with this configuration in force.
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             load: None,
@@ -135,7 +133,6 @@ impl Reload {
     }
 }
 
-/// The settings of which `new` says something else.
 fn differences<'a>(
     old: &BTreeMap<&'a str, String>,
     new: &BTreeMap<&'a str, String>,

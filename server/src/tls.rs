@@ -118,8 +118,7 @@ impl Tls {
         Arc::clone(&self.certificates)
     }
 
-    /// The keys that the gateway as a whole admits.
-    pub fn known(&self) -> &Arc<Known> {
+    pub(crate) fn known(&self) -> &Arc<Known> {
         &self.known
     }
 

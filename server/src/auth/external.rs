@@ -75,7 +75,6 @@ impl Scalar for Seconds {
     }
 }
 
-/// How it is asked: some authorizers take GET alone.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum Verb {
@@ -138,7 +137,6 @@ fn connector(ca: Option<PathBuf>, files: &mut Files) -> Result<TlsConnector, Mis
     Ok(Arc::new(tls).into())
 }
 
-/// Where the configuration doesn't say.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(60);
 /// Questions at a time. More would only queue at the authorizer, each with a socket of ours.

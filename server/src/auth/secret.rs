@@ -13,7 +13,6 @@ use serde::{Deserialize, Deserializer, de};
 use ptth_link::settings::Mistake;
 use ptth_link::{crypto, files};
 
-/// Bytes that no output shows.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
@@ -105,7 +104,6 @@ impl Files {
         Self { base: base.into(), warnings: Vec::new(), digest: *SALT }
     }
 
-    /// Adds a warning.
     pub fn warn(&mut self, warning: String) {
         // Several routes may name the same file.
         if !self.warnings.contains(&warning) {
@@ -140,7 +138,6 @@ impl Files {
         Ok(Secret::new(secret))
     }
 
-    /// Reads a text that others may see.
     pub fn text(&mut self, path: &Path) -> Result<String, Mistake> {
         let bytes = self.bytes(path)?;
         String::from_utf8(bytes).map_err(|_| about(path, "isn't UTF-8 text"))

@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 
 use crate::quota::{Gauge, Permit};
 
-/// Where they wait.
 #[derive(Debug, Default)]
 pub(crate) struct Lobby {
     /// Wakes requests that wait.
@@ -30,7 +29,6 @@ impl Lobby {
         Some(waiting)
     }
 
-    /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.held()
     }

@@ -8,7 +8,7 @@
 //! What many addresses guess at together is slowed, too, but never refused for it: that would be a way to keep
 //! its owner out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,7 +21,6 @@ use super::network;
 
 use ptth_link::lock::Mutex;
 
-/// Failed admissions of the last minute.
 #[derive(Debug)]
 pub struct Attempts {
     addresses: Mutex<Table<IpAddr>>,
@@ -56,7 +55,7 @@ struct Bucket {
 pub struct Attempt {
     attempts: Arc<Attempts>,
     address: IpAddr,
-    targets: Vec<String>,
+    targets: BTreeSet<String>,
     failed: bool,
 }
 
@@ -76,14 +75,13 @@ impl Drop for Attempt {
         if self.failed {
             self.attempts.failed(self.address, now);
             let mut targets = self.attempts.targets.lock();
-            self.targets.drain(..).for_each(|target| targets.fail(target, now));
+            std::mem::take(&mut self.targets).into_iter().for_each(|it| targets.fail(it, now));
         }
         self.attempts.judged.notify_waiters();
     }
 }
 
 impl Attempts {
-    /// No attempt has failed yet.
     pub fn new() -> Arc<Self> {
         let (addresses, targets) = (Table::new(FREE), Table::new(FREE_TARGET));
         Arc::new(Self { addresses, targets, judged: Notify::new() })
@@ -95,7 +93,6 @@ impl Attempts {
         self.addresses.lock().delay(&network(address), now)
     }
 
-    /// A backend from `address` wasn't admitted.
     pub fn failed(&self, address: IpAddr, now: Instant) {
         self.addresses.lock().fail(network(address), now);
     }
@@ -107,7 +104,7 @@ impl Attempts {
     pub async fn begin(
         self: &Arc<Self>,
         address: IpAddr,
-        targets: Vec<String>,
+        targets: BTreeSet<String>,
     ) -> Result<Attempt, Duration> {
         let (now, address) = (Instant::now(), network(address));
         // An address without a failure doesn't pay for strangers.
@@ -157,7 +154,6 @@ impl<K: Clone + Eq + Hash> Table<K> {
         bucket.map_or(Duration::ZERO, |it| it.empty_at.saturating_duration_since(now))
     }
 
-    /// Failures that haven't drained yet.
     fn failures(&self, key: &K, now: Instant) -> u32 {
         let failures = self.level(key, now).as_millis().div_ceil(self.share().as_millis());
         u32::try_from(failures).unwrap_or(u32::MAX)
@@ -277,7 +273,7 @@ mod tests {
     }
 
     async fn guess(attempts: &Arc<Attempts>, from: &str) -> Result<Attempt, Duration> {
-        attempts.begin(ip(from), vec!["a.test".to_owned()]).await
+        attempts.begin(ip(from), BTreeSet::from(["a.test".to_owned()])).await
     }
 
     /// What succeeds gives back its own place and nothing else.
@@ -330,7 +326,7 @@ mod tests {
         let waited = begun.elapsed();
         assert!(waited >= Duration::from_secs(1) && waited <= PATIENCE, "{waited:?}");
         let begun = Instant::now();
-        let other = attempts.begin(ip("198.51.100.2"), vec!["b.test".to_owned()]).await;
+        let other = attempts.begin(ip("198.51.100.2"), BTreeSet::from(["b.test".to_owned()])).await;
         other.expect("another name").take_back();
         assert_eq!(begun.elapsed(), Duration::ZERO);
     }

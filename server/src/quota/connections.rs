@@ -20,7 +20,6 @@ use reserve::Reserve;
 
 pub(crate) use permit::ConnectionPermit;
 
-/// Counts the connections of all shards.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     visitors: usize,

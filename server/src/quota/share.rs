@@ -16,9 +16,7 @@ use ptth_link::lock::Mutex;
 pub struct Share {
     /// The address, or a whole [`super::network`].
     pub address: IpAddr,
-    /// Its streams.
     pub streams: Gauge,
-    /// Its requests that wait for a stream.
     pub waiting: Gauge,
 }
 

@@ -6,7 +6,6 @@ use std::str::FromStr;
 
 use super::Table;
 
-/// Which hosts a route is for.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum HostPattern {
     /// `*`: every host.

@@ -24,7 +24,6 @@ use ptth_link::{crypto, files};
 use crate::auth::{Files, about};
 use crate::config::CertificateSource;
 
-/// A certificate that can be shown.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) key: Arc<CertifiedKey>,
@@ -36,7 +35,6 @@ pub(super) struct Loaded {
     pub(super) is_self_signed: bool,
     path: PathBuf,
     ends: ASN1Time,
-    /// What was odd when it was read.
     warnings: Vec<String>,
 }
 
@@ -242,7 +240,6 @@ fn keep(names: &[String], folder: &Path) -> Result<Loaded, Mistake> {
     check(pair)
 }
 
-/// PEM texts that are in no file.
 fn text(cert: &[u8], key: &[u8]) -> Pair {
     let (cert, key) = (("CERT_PEM".into(), cert.into()), ("KEY_PEM".into(), key.into()));
     Pair { cert, key, digest: [0; 32] }

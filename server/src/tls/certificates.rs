@@ -25,7 +25,6 @@ pub(crate) struct Certificates(RwLock<Arc<Table>>);
 #[derive(Debug, Default)]
 struct Table {
     sources: Vec<CertificateSource>,
-    /// What each of them gave.
     loaded: Vec<Arc<Loaded>>,
     /// Which certificate a name or an address gets. A wildcard begins with the dot: `*` stands for one label
     /// (RFC 9525 §6.3).
@@ -77,7 +76,6 @@ impl Certificates {
         self.table().loaded.first().cloned()
     }
 
-    /// What the operator should hear, a sentence each.
     pub(super) fn warnings(&self) -> Vec<String> {
         let table = self.table();
         let own = table.loaded.iter().flat_map(|loaded| loaded.warnings());

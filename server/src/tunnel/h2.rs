@@ -25,7 +25,7 @@ use crate::identity::Grant;
 use crate::identity::Identity;
 use crate::live::Tunnel;
 use crate::quota::ConnectionPermit;
-use crate::registry::{Registry, Turned};
+use crate::registry::Registry;
 use crate::shard::Shard;
 
 use super::announce::announce;
@@ -175,14 +175,14 @@ where
     let mut shutdown = shard.shutdown.clone();
     let mut registration = match shard.registry.enroll(&tunnel) {
         Ok(registration) => Some(registration),
-        Err(turned) => {
-            let (code, why, ended) = match turned {
+        Err(why) => {
+            let (text, ended) = match why {
                 // Another one came first while this one shook hands.
-                Turned::Taken => (Why::Taken, "another backend came first", Ended::Taken),
-                Turned::Full => (Why::OverLimit, OVER, Ended::Over),
-                Turned::Withdrawn => (Why::Withdrawn, "its grant was withdrawn", Ended::Drained),
+                Why::Taken => ("another backend came first", Ended::Taken),
+                Why::OverLimit => (OVER, Ended::Over),
+                _ => ("its grant was withdrawn", Ended::Drained),
             };
-            tunnel.dismiss(code, why);
+            tunnel.dismiss(why, text);
             finish(engine, tunnel).await;
             return ended;
         }

@@ -57,14 +57,10 @@ impl Slot {
 }
 
 impl ConnectionPermit {
-    /// Has a gateway that drains wait for this connection.
+    /// Has a gateway that drains wait for this connection; with `None` no longer, since it carries nothing but tunnels,
+    /// which end after the visitors.
     pub fn await_end(&self, awaited: Option<mpsc::Sender<()>>) {
         *self.awaited.lock() = awaited;
-    }
-
-    /// It carries nothing but tunnels from now on, which aren't waited for: they end after the visitors.
-    pub fn leave_to_tunnels(&self) {
-        self.await_end(None);
     }
 
     /// Marks the connection busy while a request, or the upgraded connection that it became, is under way.

@@ -65,7 +65,6 @@ impl Reserve {
         count < SHARE
     }
 
-    /// The connection speaks like a visitor's.
     pub(super) fn stand_back(&mut self, slot: &Arc<Slot>) {
         slot.visitor.store(true, Ordering::Relaxed);
         if let Some(holder) = self.holder(slot).filter(|holder| holder.rank == Rank::Stranger) {
@@ -73,7 +72,6 @@ impl Reserve {
         }
     }
 
-    /// Whether a slot is still held without a proven key.
     pub(super) fn has(&self, slot: &Arc<Slot>) -> bool {
         self.holders.iter().any(|holder| Arc::ptr_eq(&holder.slot, slot))
     }
