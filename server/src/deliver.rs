@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::config::Respond;
 use crate::error::{ExchangeError, RequestId};
 use crate::exchange::{Informational, Way};
-use crate::outbox::{Delivery, LARGEST};
+use crate::outbox::Delivery;
 
 pub use dispatch::run;
 
@@ -55,7 +55,7 @@ where
     let outbox = &way.shard.outbox;
     let (mut head, body) = request.into_parts();
     let route = way.found.route.id.clone();
-    let limit = respond.limit.min(LARGEST);
+    let limit = respond.limit.min(Respond::LARGEST);
     intake::check_length(&head.headers, limit)?;
     if head.headers.get_all(IDEMPOTENCY_KEY).iter().count() > 1 {
         let why = "There are two Idempotency-Key fields.";

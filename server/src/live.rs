@@ -161,11 +161,6 @@ impl Tunnel {
         self.shared.load(Ordering::Relaxed)
     }
 
-    /// How many streams an address has on it, whatever pools they were taken from.
-    pub(crate) fn taken_by(&self, share: &Share) -> usize {
-        self.tally.of(share)
-    }
-
     /// Wakes all requests that wait for room: the backend allows more streams than before.
     pub(crate) fn note_room(&self) {
         let lobbies = self.lobbies.read();

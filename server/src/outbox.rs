@@ -20,7 +20,7 @@ use crate::error::{ExchangeError, RequestId};
 
 use ptth_link::lock::Mutex;
 
-pub(crate) use backlog::{Backlog, LARGEST, Permit, REQUESTS};
+pub(crate) use backlog::{Backlog, Permit, REQUESTS};
 
 #[derive(Debug)]
 pub struct Outbox {

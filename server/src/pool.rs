@@ -98,7 +98,7 @@ impl Pool {
 
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
         let process = Process::of(tunnel);
-        self.count(|credentials| credentials.add(tunnel.identity.key, [1]));
+        self.credentials.lock().add(tunnel.identity.key, [1]);
         tunnel.join(&self.lobby);
         self.arrange(|backends| {
             backends.entry(process.clone()).or_default().push(tunnel.clone());
@@ -107,7 +107,7 @@ impl Pool {
 
     pub(crate) fn remove(&self, tunnel: &Tunnel) {
         let process = Process::of(tunnel);
-        self.count(|credentials| credentials.sub(&tunnel.identity.key, [1]));
+        self.credentials.lock().sub(&tunnel.identity.key, [1]);
         tunnel.part(&self.lobby);
         self.arrange(|backends| {
             let Some(backend) = backends.get_mut(&process) else { return };
@@ -140,10 +140,6 @@ impl Pool {
         self.stir();
     }
 
-    fn count<T>(&self, of: impl FnOnce(&mut Counter<Option<Key>>) -> T) -> T {
-        of(&mut self.credentials.lock())
-    }
-
     fn view(&self, shard: usize) -> Option<RwLockReadGuard<'_, Backends>> {
         Some(self.views.get(shard)?.read())
     }
@@ -161,8 +157,7 @@ impl Pool {
     }
 
     pub(crate) fn held_by(&self, identity: &Identity) -> usize {
-        let [count] = self.count(|credentials| credentials.of(&identity.key));
-        count
+        self.credentials.lock().of(&identity.key)[0]
     }
 
     /// Every tunnel, draining ones included, the oldest first.
@@ -345,7 +340,7 @@ fn room(backends: &Backends) -> (usize, usize) {
 fn has_its_part(backends: &Backends, share: &Share) -> bool {
     let tunnels = || backends.values().flatten();
     let taken = match tunnels().any(|tunnel| tunnel.is_shared()) {
-        true => tunnels().map(|tunnel| tunnel.taken_by(share)).sum(),
+        true => tunnels().map(|tunnel| tunnel.tally.of(share)).sum(),
         false => share.streams.held(),
     };
     is_used_up(taken, || room(backends))

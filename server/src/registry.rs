@@ -244,19 +244,8 @@ impl Registry {
     }
 
     /// Waits until a tunnel comes or goes, or serves other routes; made before a look, it misses no change after that.
-    pub(crate) fn changed(&self) -> Notified<'_> {
+    pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
-    }
-
-    /// Waits until `holds` of the tunnels. Cancel safe.
-    pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
-        loop {
-            let changed = self.changed();
-            if holds(&self.all()) {
-                return;
-            }
-            changed.await;
-        }
     }
 
     pub fn all(&self) -> Vec<Arc<Tunnel>> {

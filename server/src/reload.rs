@@ -123,7 +123,7 @@ impl Reload {
             warn!("gateway: these settings have changed, and count from the next start: {waiting}");
         }
         let before = shared.registry.policy();
-        let policy = Policy::new(&config, shared.tls.known(), shared.shards(), Some(&before));
+        let policy = Policy::new(&config, &shared.tls.known, shared.shards(), Some(&before));
         shared.registry.swap(policy);
         info!(
             "gateway: the configuration has changed; {} routes are in force",
@@ -199,7 +199,7 @@ mod tests {
         }
 
         fn admits(&self, token: &Token) -> bool {
-            self.shared.tls.known().names(&Key::Ed25519(token.public()))
+            self.shared.tls.known.names(&Key::Ed25519(token.public()))
         }
     }
 
@@ -220,9 +220,9 @@ mod tests {
     #[test]
     fn a_gateway_that_is_no_longer_said_to_be_open_is_closed() {
         let mut changing = Changing::start(Admission::Open);
-        assert!(changing.shared.tls.known().is_open());
+        assert!(changing.shared.tls.known.is_open());
         changing.change(Admission::make());
-        assert!(!changing.shared.tls.known().is_open());
+        assert!(!changing.shared.tls.known.is_open());
         let (one, other) = (Token::generate(), Token::generate());
         changing.change(keys(&one));
         assert!(changing.admits(&one));

@@ -5,7 +5,7 @@ mod reserve;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
@@ -74,23 +74,25 @@ impl ConnectionLimit {
         }
         let slot = if !full {
             counts.all += 1;
-            Arc::default()
+            Slot::new(network, None)
         } else if network.is_some() && counts.make_room(own, self.visitors / HOG) {
-            Arc::default()
-        } else if may_earn() {
+            Slot::new(network, None)
+        } else {
             let full = counts.all >= self.all;
-            let slot = counts.reserve.slot(network, full)?;
+            let slot = may_earn().then(|| counts.reserve.slot(network, full)).flatten()?;
             // With all permits taken, it has the permit of another connection.
             counts.all += usize::from(!full);
             slot
-        } else {
-            return None;
         };
         network.into_iter().for_each(|network| counts.enter(network, &slot));
-        let network = network.map(OnceLock::from).unwrap_or_default();
-        let (limit, [opaque, unframed], awaited) =
-            (Some(self.clone()), Default::default(), Default::default());
-        Some(Arc::new(ConnectionPermit { limit, slot, network, opaque, unframed, awaited }))
+        let ([opaque, unframed], awaited) = Default::default();
+        Some(Arc::new(ConnectionPermit {
+            limit: Some(self.clone()),
+            slot,
+            opaque,
+            unframed,
+            awaited,
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -111,10 +113,10 @@ impl ConnectionPermit {
                 counts.all = counts.all.saturating_sub(1);
                 counts.reserve.settle(&self.slot);
             } else {
-                fits = counts.reserve.name(&self.slot, network);
+                fits = counts.reserve.has_room(network);
             }
         }
-        if fits && self.network.set(network).is_ok() {
+        if fits && self.slot.network.set(network).is_ok() {
             counts.enter(network, &self.slot);
         }
         fits
@@ -146,22 +148,22 @@ impl Counts {
     }
 
     /// The slot isn't a visitor's any more.
-    fn keep(&mut self, network: Option<IpAddr>, slot: &Arc<Slot>) {
-        let holding = network.and_then(|network| self.networks.get_mut(&network));
+    fn keep(&mut self, slot: &Arc<Slot>) {
+        let holding = slot.network.get().and_then(|network| self.networks.get_mut(network));
         holding.into_iter().for_each(|it| it.slots.retain(|own| !Arc::ptr_eq(own, slot)));
     }
 
-    fn leave(&mut self, network: Option<IpAddr>, slot: &Arc<Slot>) {
+    fn leave(&mut self, slot: &Arc<Slot>) {
         self.reserve.settle(slot);
-        self.keep(network, slot);
+        self.keep(slot);
         if !slot.is_taken() {
             self.all = self.all.saturating_sub(1);
         }
-        let Some(network) = network else { return };
-        if let Some(holding) = self.networks.get_mut(&network) {
+        let Some(network) = slot.network.get() else { return };
+        if let Some(holding) = self.networks.get_mut(network) {
             holding.count = holding.count.saturating_sub(1);
             if holding.count == 0 {
-                self.networks.remove(&network);
+                self.networks.remove(network);
             }
         }
     }

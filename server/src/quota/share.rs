@@ -51,8 +51,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn of(&self, share: &Share) -> usize {
-        let [count] = self.counts.lock().of(&share.address);
-        count
+        self.counts.lock().of(&share.address)[0]
     }
 
     /// Asks `wanted` streams whose visitors don't read to end: at the first `turn` those of the largest holders,

@@ -20,8 +20,6 @@ use ptth_link::lock::Mutex;
 pub struct ConnectionPermit {
     pub(super) limit: Option<Arc<ConnectionLimit>>,
     pub(super) slot: Arc<Slot>,
-    /// The address that it counts for; a trusted proxy's connection has none until the proxy names one.
-    pub(super) network: OnceLock<IpAddr>,
     /// Set if a trusted proxy passes bytes without naming the visitor: the fields in them aren't the proxy's word.
     pub opaque: OnceLock<()>,
     /// Set if its last response has neither length nor chunks: the end of the connection is that of the body
@@ -34,6 +32,8 @@ pub struct ConnectionPermit {
 /// The part of a permit that other connections see, which may need it more.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
+    /// The address that it counts for; a trusted proxy's connection has none until the proxy names one.
+    pub(super) network: OnceLock<IpAddr>,
     /// Of one kept for backends: when it ends, if no key is proven.
     pub(super) until: Option<Instant>,
     /// Told when the permit goes to another connection.
@@ -46,6 +46,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    pub(super) fn new(network: Option<IpAddr>, until: Option<Instant>) -> Arc<Self> {
+        let network = network.map(OnceLock::from).unwrap_or_default();
+        Arc::new(Self { network, until, ..Self::default() })
+    }
+
     pub(super) fn lose(&self) {
         self.taken.store(true, Ordering::Relaxed);
         self.lost.notify_one();
@@ -70,12 +75,13 @@ impl ConnectionPermit {
 
     /// Whether it is one of those kept for backends, and no key was proven on it yet.
     pub fn is_reserved(&self) -> bool {
-        self.reserve().is_some_and(|limit| limit.lock().reserve.has(&self.slot))
+        let limit = self.limit.as_ref().filter(|_| self.slot.until.is_some());
+        limit.is_some_and(|limit| limit.lock().reserve.has(&self.slot))
     }
 
     /// Its connection speaks like a visitor's: if it is reserved, others come first.
     pub fn stand_back(&self) {
-        self.reserve().into_iter().for_each(|limit| limit.lock().reserve.stand_back(&self.slot));
+        self.slot.visitor.store(true, Ordering::Relaxed);
     }
 
     /// Whether its peer asked to be a backend and isn't one.
@@ -88,10 +94,10 @@ impl ConnectionPermit {
     pub fn earn(&self, proven: bool) {
         let Some(limit) = &self.limit else { return };
         let mut counts = limit.lock();
-        let network = self.network.get().copied();
         counts.reserve.settle(&self.slot);
-        counts.keep(network, &self.slot);
-        network.filter(|_| proven).into_iter().for_each(|it| counts.reserve.prove(it));
+        counts.keep(&self.slot);
+        let network = self.slot.network.get().filter(|_| proven);
+        network.into_iter().for_each(|network| counts.reserve.prove(*network));
     }
 
     /// Runs the connection that has this permit. `None`: it is cut off, since another one needs the permit more, or the
@@ -114,17 +120,12 @@ impl ConnectionPermit {
             () = over => None,
         }
     }
-
-    /// The limit, if this permit was of its reserve at first.
-    fn reserve(&self) -> Option<&ConnectionLimit> {
-        self.limit.as_deref().filter(|_| self.slot.until.is_some())
-    }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(limit) = &self.limit {
-            limit.lock().leave(self.network.get().copied(), &self.slot);
+            limit.lock().leave(&self.slot);
         }
     }
 }
