@@ -36,10 +36,8 @@ pub(crate) use secret::{Secret, about};
 
 /// Which keys TLS lets in, at the moment of a handshake.
 pub trait Admits: fmt::Debug + Send + Sync {
-    /// Whether any backend may come in.
     fn is_open(&self) -> bool;
 
-    /// Whether the configuration names this key.
     fn names(&self, key: &Key) -> bool;
 }
 
@@ -59,7 +57,7 @@ impl Known {
         self.is_open() || key.is_some_and(|key| self.names(key))
     }
 
-    /// Exchanges them. Whether anything changed.
+    /// Whether anything changed.
     pub fn replace(&self, open: bool, keys: &[PublicKey]) -> bool {
         let new = Keys { open, general: keys.iter().copied().collect() };
         let mut keys = self.0.write();

@@ -80,7 +80,11 @@ where
     let expires = Instant::now() + KEPT;
     let (attempts, last) = Default::default();
     outbox.push(Delivery { id, address, head, body, trailers, attempts, last, expires, permit })?;
-    Ok(acknowledgement(respond.status, id))
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = respond.status;
+    response.headers_mut().insert("2ptth-request-id", id.value());
+    response.extensions_mut().insert(Acknowledged);
+    Ok(response)
 }
 
 /// Completes the head of a request that is kept whole, and that may arrive more than once.
@@ -98,15 +102,6 @@ fn seal(head: &mut Parts, length: usize, trailers: bool) {
     {
         head.headers.insert(IDEMPOTENCY_KEY, key);
     }
-}
-
-/// The answer to a request's sender, with the id that the log and the origin get.
-fn acknowledgement(status: StatusCode, id: RequestId) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response.headers_mut().insert("2ptth-request-id", id.value());
-    response.extensions_mut().insert(Acknowledged);
-    response
 }
 
 /// Marks a response that is the gateway's own, so that its fields need no hygiene.

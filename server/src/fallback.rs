@@ -133,5 +133,4 @@ impl Fallback {
 const PIPE: usize = 256 * 1024;
 /// For certificates to be read, and two ends of a pipe to greet each other.
 const BEGIN: Duration = Duration::from_secs(5);
-/// How often streams that were given up are reset.
 const RELEASE: Duration = Duration::from_secs(1);

@@ -33,7 +33,6 @@ impl fmt::Display for TunnelId {
     }
 }
 
-/// One live tunnel, as requests see it.
 pub struct Tunnel {
     pub id: TunnelId,
     pub shard: usize,
@@ -105,7 +104,6 @@ impl Tunnel {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// For the driver: what is under way.
     pub(crate) fn load(&self) -> Load {
         let opened =
             self.opened.load(Ordering::Relaxed) && self.opened.swap(false, Ordering::Relaxed);
@@ -122,14 +120,12 @@ impl Tunnel {
         self.sender.is_extended_connect_protocol_enabled()
     }
 
-    /// Takes a stream's place, for an address.
     pub(crate) fn enter(&self, share: &Share) {
         self.tally.enter(share);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Gives it back, to a request that waits in any of the pools; the last one out of a tunnel that
-    /// drains wakes its driver.
+    /// Gives the stream back, to a request that waits in any of the pools.
     pub(crate) fn leave(&self, share: &Share) {
         self.tally.leave(share);
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -149,7 +145,6 @@ impl Tunnel {
         self.shared.store(lobbies.len() > 1, Ordering::Relaxed);
     }
 
-    /// They no longer do.
     pub(crate) fn part(&self, lobby: &Arc<Lobby>) {
         let mut lobbies = self.lobbies.write();
         lobbies.remove(&(Arc::as_ptr(lobby) as usize));
@@ -174,8 +169,7 @@ impl Tunnel {
         self.attention.notify_one();
     }
 
-    /// Like [`Tunnel::drain`]; at the end the backend is told why: one of [`ptth_link::h2::goaway`]'s codes,
-    /// and a sentence.
+    /// Like [`Tunnel::drain`]; at the end the backend is told why.
     pub fn dismiss(&self, why: Why, text: &'static str) {
         let _ = self.dismissal.set((why, text));
         self.drain();
@@ -221,12 +215,11 @@ impl Tunnel {
         self.penalties.load(Ordering::Relaxed) >= MOST_PENALTIES
     }
 
-    /// Forgets the breaches so far: once an interval.
     pub fn forgive(&self) {
         self.penalties.store(0, Ordering::Relaxed);
     }
 
-    /// Streams that the backend allows at a time, which it may change; never more than 4,096.
+    /// Streams that the backend allows at a time, which it may change.
     pub fn allowed(&self) -> usize {
         self.sender.current_max_send_streams().min(MOST_STREAMS)
     }

@@ -24,7 +24,7 @@ pub(crate) use backlog::{Backlog, Permit, REQUESTS};
 
 #[derive(Debug)]
 pub struct Outbox {
-    /// For requests whose bodies aren't complete yet.
+    /// Of requests whose bodies aren't complete yet.
     pub(crate) unread: Arc<Backlog>,
     pub(crate) kept: Arc<Backlog>,
     state: Mutex<State>,

@@ -40,7 +40,6 @@ pub struct Found {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Lost {
     Unrouted,
-    /// A dynamic name that no backend serves.
     Nobody(NoBackend),
 }
 
@@ -65,7 +64,6 @@ pub struct Policy {
 #[derive(Debug)]
 enum Target {
     Route(Arc<Route>),
-    /// The dynamic name that the host spells.
     Names,
 }
 
@@ -255,7 +253,6 @@ impl Policy {
         }
     }
 
-    /// The same for all of them.
     pub(crate) fn tidy(&self) {
         let made: Vec<_> = self.made.read().keys().cloned().collect();
         made.iter().for_each(|id| self.forget(id));

@@ -118,14 +118,14 @@ impl Pool {
         });
     }
 
-    /// Sends away all requests that wait, now and later: the route is no more, or is something else.
+    /// Sends away all requests that wait, now and later.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.lobby.freed.notify_waiters();
         self.stir();
     }
 
-    /// Has all requests that wait look whether they are to wait elsewhere.
+    /// Has all requests that wait look where they are to wait.
     pub fn stir(&self) {
         self.changed.notify_waiters();
     }
@@ -182,7 +182,7 @@ impl Pool {
         shared(&mut self.shares.lock(), address, || Share::new(address))
     }
 
-    /// Waits until `holds` of the tunnels in the pool. Cancel safe.
+    /// Waits until `holds` of the tunnels. Cancel safe.
     pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
         loop {
             // Made before the look, it misses no change after it.
@@ -306,12 +306,10 @@ impl Lease {
         &self.tunnel
     }
 
-    /// Waits until the tunnel's streams are asked to make room.
     pub fn pressed(&self) -> OwnedNotified {
         self.tunnel.tally.pressed()
     }
 
-    /// Whether this one is asked, if its visitor has more than `most`.
     pub fn yields(&self, most: usize) -> bool {
         self.tunnel.tally.yields(&self.share, most)
     }
@@ -346,7 +344,7 @@ fn has_its_part(backends: &Backends, share: &Share) -> bool {
     is_used_up(taken, || room(backends))
 }
 
-/// All of them, beginning with another one at each turn.
+/// All of them, from another one on at each turn.
 fn turned<I: Iterator + ExactSizeIterator + Clone>(
     items: I,
     turn: usize,

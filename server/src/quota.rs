@@ -55,7 +55,6 @@ impl Gauge {
         (permit.before < most).then_some(permit)
     }
 
-    /// Waits until one is given back.
     pub fn freed(&self) -> Notified<'_> {
         self.0.freed.notified()
     }

@@ -76,7 +76,7 @@ fn key(route: &Route) -> usize {
 }
 
 impl Member {
-    /// Puts it into the pools of `routes`, and takes it out of all others.
+    /// Puts it into the pools of these routes alone.
     fn set_routes(&mut self, routes: Vec<Arc<Route>>) {
         let routes = routes.into_iter().map(|route| (key(&route), route)).collect();
         let before = std::mem::replace(&mut self.routes, routes);
@@ -86,7 +86,7 @@ impl Member {
         joined.for_each(|(_, route)| route.pool.add(&self.tunnel));
     }
 
-    /// Takes it out of the pools that `policy` doesn't grant it any more.
+    /// Takes it out of what `policy` doesn't grant it.
     fn shrink(&mut self, policy: &Policy) {
         let mut granted = policy.judge(&self.tunnel);
         granted.retain(|route| self.routes.contains_key(&key(route)));
@@ -252,14 +252,12 @@ impl Registry {
         self.members.lock().present.values().map(|member| member.tunnel.clone()).collect()
     }
 
-    /// The same for the routes of all these grants.
     pub fn keepers(&self, identity: &Identity, grants: &[Grant]) -> Vec<Arc<Tunnel>> {
         let mut members = self.members.lock();
         let routes = self.policy().granted(grants);
         routes.iter().flat_map(|route| members.keepers(route, identity)).collect()
     }
 
-    /// Whether a backend has all the tunnels on one of these routes that its credential may have.
     pub fn is_full(&self, identity: &Identity, grants: &[Grant]) -> bool {
         let mut members = self.members.lock();
         let routes = self.policy().granted(grants);

@@ -78,7 +78,6 @@ impl<T> Table<T> {
         })
     }
 
-    /// All routes of a host, whatever their paths.
     pub(crate) fn at(&self, host: &str) -> impl Iterator<Item = &T> {
         self.paths(host).into_iter().flatten().map(|(_, value)| value)
     }

@@ -47,7 +47,6 @@ pub trait Credential: Send + Sync + fmt::Debug {
     }
 }
 
-/// The future of [`Credential::check`].
 pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<Pass, Refusal>> + Send + 'a>>;
 
 #[derive(Clone, Copy)]

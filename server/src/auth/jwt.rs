@@ -84,7 +84,8 @@ impl Settings {
                 "`jwt` needs a key: name a file in `hs256_files`, `eddsa_files` or `rs256_files`, or a variable in `hs256_env`",
             ));
         }
-        signature::install();
+        // Unless the program has chosen another one before.
+        let _ = signature::PROVIDER.install_default();
         let keys = keys.into_iter().map(|(algorithm, key)| self.key(algorithm, key, leeway));
         Ok(Arc::new(Jwt {
             keys: keys.collect::<Result<_, _>>()?,

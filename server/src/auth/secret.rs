@@ -56,7 +56,7 @@ impl<'de> Deserialize<'de> for Secret {
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Whether these bytes are the secret. Takes a time that depends on their length alone.
+    /// Takes a time that depends on the length of `shown` alone.
     pub fn is_of(&self, shown: &[u8]) -> bool {
         crypto::same(&crypto::sha256(shown), &self.0)
     }
@@ -157,7 +157,6 @@ impl Files {
         Ok(bytes)
     }
 
-    /// Warns if others can read this file, which holds a secret.
     pub(super) fn warn_if_exposed(&mut self, path: &Path) {
         files::exposed(&self.base.join(path), "a secret").into_iter().for_each(|it| self.warn(it));
     }

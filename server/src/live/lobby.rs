@@ -12,7 +12,6 @@ use crate::quota::{Gauge, Permit};
 
 #[derive(Debug, Default)]
 pub(crate) struct Lobby {
-    /// Wakes requests that wait.
     pub(crate) freed: Notify,
     waiting: Gauge,
 }
@@ -39,7 +38,6 @@ impl Lobby {
         WAITING.held() > 0
     }
 
-    /// A stream was given back that may be had from here.
     pub(super) fn free(&self) {
         if self.waiting.held() > 0 {
             self.freed.notify_one();

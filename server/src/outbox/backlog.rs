@@ -30,7 +30,6 @@ impl Backlog {
         Arc::new(Self { limits: [requests, BYTES], held: Mutex::default() })
     }
 
-    /// A permit for one more request, which weighs so many bytes so far.
     pub(crate) fn take(
         self: &Arc<Self>,
         route: &RouteId,
@@ -47,7 +46,6 @@ impl Backlog {
     }
 }
 
-/// The right to keep one request, until dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     backlog: Arc<Backlog>,
@@ -62,12 +60,10 @@ impl Permit {
         &self.route
     }
 
-    /// Takes so many bytes more. False if there is no room for them.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         self.add([0, bytes])
     }
 
-    /// The same in another backlog, if that has room.
     pub(crate) fn moved(self, to: &Arc<Backlog>) -> Option<Self> {
         to.take(&self.route, self.address, self.load[1])
     }

@@ -94,7 +94,6 @@ impl Policy {
 
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Refused {
-    /// Nothing that it showed is known.
     #[error("not admitted: {why}")]
     Unknown {
         /// The schemes that might be known, for WWW-Authenticate (RFC 9110 §11.6.1).
@@ -121,11 +120,10 @@ struct Evaluation<'a> {
     claim: &'a Claim<'a>,
     /// The principal, by the first credential that admitted it.
     who: Option<Mark>,
-    /// The answers, by credential and, of those outside, by the hosts that they were asked about.
+    /// By credential and, of those outside, by the hosts that they were asked about.
     asked: HashMap<(usize, Vec<String>), Option<Pass>>,
     challenges: Vec<&'static str>,
     refusals: Vec<Refusal>,
-    /// Whether authorizers outside are asked.
     abroad: bool,
 }
 
@@ -278,7 +276,6 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-/// What is refused where nothing is asked for by name.
 const ANYTHING: &str = "anything without a name of its choice";
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(super) struct Configured {
     pub(super) settings: Settings,
     pub(super) ids: Vec<RouteId>,
     pub(super) hosts: Vec<String>,
-    /// Admits backends where the settings don't.
+    /// Admits where the settings don't.
     pub(super) known: Arc<Known>,
 }
 

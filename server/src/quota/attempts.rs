@@ -44,7 +44,6 @@ struct Table<K> {
 struct Bucket {
     last: Instant,
     empty_at: Instant,
-    /// Attempts that are judged now.
     judging: u32,
 }
 
@@ -148,7 +147,6 @@ impl<K: Clone + Eq + Hash> Table<K> {
         WINDOW / self.free
     }
 
-    /// How long the failures so far take to drain.
     fn level(&self, key: &K, now: Instant) -> Duration {
         let bucket = self.buckets.get(key).filter(|bucket| bucket.is_recent(now));
         bucket.map_or(Duration::ZERO, |it| it.empty_at.saturating_duration_since(now))
@@ -159,7 +157,6 @@ impl<K: Clone + Eq + Hash> Table<K> {
         u32::try_from(failures).unwrap_or(u32::MAX)
     }
 
-    /// How long to wait after the failures so far.
     fn delay(&self, key: &K, now: Instant) -> Duration {
         match self.failures(key, now).checked_sub(self.free) {
             None => Duration::ZERO,

@@ -33,7 +33,7 @@ struct Counts {
     all: usize,
     networks: HashMap<IpAddr, Holding>,
     reserve: Reserve,
-    /// When the last line about it went into the log.
+    /// When the log was told last.
     told: Option<Instant>,
 }
 
@@ -147,7 +147,6 @@ impl Counts {
         true
     }
 
-    /// The slot isn't a visitor's any more.
     fn keep(&mut self, slot: &Arc<Slot>) {
         let holding = slot.network.get().and_then(|network| self.networks.get_mut(network));
         holding.into_iter().for_each(|it| it.slots.retain(|own| !Arc::ptr_eq(own, slot)));

@@ -14,7 +14,7 @@ use ptth_link::lock::Mutex;
 /// What all connections of one address have of one pool.
 #[derive(Debug)]
 pub struct Share {
-    /// The address, or a whole [`super::network`].
+    /// See [`super::network`].
     pub address: IpAddr,
     pub streams: Gauge,
     pub waiting: Gauge,
@@ -63,7 +63,6 @@ impl Tally {
         self.pressed.notify_waiters();
     }
 
-    /// Waits until streams are asked to end.
     pub(crate) fn pressed(&self) -> OwnedNotified {
         self.pressed.clone().notified_owned()
     }

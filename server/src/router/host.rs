@@ -97,7 +97,6 @@ impl fmt::Display for HostPattern {
 pub enum RouteId {
     /// What is under a prefix of the path, on the hosts of a pattern.
     Host(HostPattern, Box<str>),
-    /// The dynamic name, a DNS label in lower case.
     Name(String),
 }
 

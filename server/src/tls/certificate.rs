@@ -39,7 +39,6 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// What the operator should hear of it now; a sentence each.
     pub(super) fn warnings(&self) -> Vec<String> {
         let left = self.ends.timestamp() - ASN1Time::now().timestamp();
         let verb = if left < 0 { "expired" } else { "expires" };
@@ -74,11 +73,9 @@ pub(super) fn load(
     }
 }
 
-/// The paths and contents of the two files, not checked yet.
 struct Pair {
     cert: (PathBuf, Vec<u8>),
     key: (PathBuf, Vec<u8>),
-    /// Changes when either file does.
     digest: [u8; 32],
 }
 
@@ -89,7 +86,6 @@ fn read(cert: &Path, key: &Path) -> Result<Pair, Mistake> {
     Ok(Pair { cert, key, digest: files.digest })
 }
 
-/// Takes certificate and key out of the files and sees that they can be used.
 fn check(pair: Pair) -> Result<Loaded, Mistake> {
     let Pair { cert: (path, cert), key: (key_path, key), digest } = pair;
     let chain = CertificateDer::pem_slice_iter(&cert).collect::<Result<Vec<_>, _>>();
@@ -245,7 +241,6 @@ fn text(cert: &[u8], key: &[u8]) -> Pair {
     Pair { cert, key, digest: [0; 32] }
 }
 
-/// Makes a certificate for this machine and `names`.
 fn made(names: &[String]) -> Result<Pair, Mistake> {
     let failed = |why: rcgen::Error| {
         Mistake::new(format!("no certificate could be made ({why}); check each --name"))

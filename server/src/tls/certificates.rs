@@ -71,7 +71,7 @@ impl Certificates {
         Arc::clone(&self.0.read())
     }
 
-    /// The first, which is the one for names that none is for.
+    /// The one for names that no certificate is for.
     pub(super) fn first(&self) -> Option<Arc<Loaded>> {
         self.table().loaded.first().cloned()
     }

@@ -36,9 +36,7 @@ pub(super) struct Slot {
     pub(super) network: OnceLock<IpAddr>,
     /// Of one kept for backends: when it ends, if no key is proven.
     pub(super) until: Option<Instant>,
-    /// Told when the permit goes to another connection.
     pub(super) lost: Notify,
-    /// Its connection speaks like a visitor's.
     pub(super) visitor: AtomicBool,
     pub(super) taken: AtomicBool,
     /// Requests under way, or what became of them.
@@ -84,7 +82,6 @@ impl ConnectionPermit {
         self.slot.visitor.store(true, Ordering::Relaxed);
     }
 
-    /// Whether its peer asked to be a backend and isn't one.
     pub fn is_unearned(&self) -> bool {
         self.slot.until.is_some() && !self.slot.visitor.load(Ordering::Relaxed)
     }

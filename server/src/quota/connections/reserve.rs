@@ -55,12 +55,10 @@ impl Reserve {
         self.slots.iter().any(|own| Arc::ptr_eq(own, slot))
     }
 
-    /// It is held for good from now on.
     pub(super) fn settle(&mut self, slot: &Arc<Slot>) {
         self.slots.retain(|own| !Arc::ptr_eq(own, slot));
     }
 
-    /// A backend in `network` proved a key that is good for a route.
     pub(super) fn prove(&mut self, network: IpAddr) {
         self.proved.note(network);
     }
