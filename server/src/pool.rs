@@ -48,23 +48,12 @@ pub struct Pool {
 /// The tunnels of each backend; the order is the same in each view.
 type Backends = BTreeMap<Process, Vec<Arc<Tunnel>>>;
 
-/// What tells the backends of a pool apart.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Process {
-    /// The credential, and the name that its holder gives the process.
-    Named(Key, String),
-    /// A tunnel that names no process is a backend by itself.
-    Alone(TunnelId),
-}
+/// What tells the backends of a pool apart: the credential, and the name that its holder gives the process. A tunnel that
+/// names no process is a backend by itself.
+type Process = Result<(Key, String), TunnelId>;
 
-impl Process {
-    fn of(tunnel: &Tunnel) -> Self {
-        Self::named(&tunnel.identity).unwrap_or(Self::Alone(tunnel.id))
-    }
-
-    fn named(identity: &Identity) -> Option<Self> {
-        identity.process().map(|(key, instance)| Self::Named(key, instance.to_owned()))
-    }
+fn named(identity: &Identity) -> Option<(Key, String)> {
+    identity.process().map(|(key, instance)| (key, instance.to_owned()))
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -97,7 +86,7 @@ impl Pool {
     }
 
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
-        let process = Process::of(tunnel);
+        let process = named(&tunnel.identity).ok_or(tunnel.id);
         self.credentials.lock().add(tunnel.identity.key, [1]);
         tunnel.join(&self.lobby);
         self.arrange(|backends| {
@@ -106,7 +95,7 @@ impl Pool {
     }
 
     pub(crate) fn remove(&self, tunnel: &Tunnel) {
-        let process = Process::of(tunnel);
+        let process = named(&tunnel.identity).ok_or(tunnel.id);
         self.credentials.lock().sub(&tunnel.identity.key, [1]);
         tunnel.part(&self.lobby);
         self.arrange(|backends| {
@@ -152,8 +141,8 @@ impl Pool {
     }
 
     pub(crate) fn siblings(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
-        let process = Process::named(identity);
-        process.and_then(|it| self.view(0)?.get(&it).cloned()).unwrap_or_default()
+        let process = named(identity);
+        process.and_then(|it| self.view(0)?.get(&Ok(it)).cloned()).unwrap_or_default()
     }
 
     pub(crate) fn held_by(&self, identity: &Identity) -> usize {

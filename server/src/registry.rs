@@ -86,19 +86,16 @@ impl Member {
         joined.for_each(|(_, route)| route.pool.add(&self.tunnel));
     }
 
-    /// Takes it out of what `policy` doesn't grant it.
-    fn shrink(&mut self, policy: &Policy) {
+    /// Puts it where `policy` grants it, of the routes that are to be kept.
+    fn sort(&mut self, policy: &Policy, keep: impl Fn(&Self, &Route) -> bool) {
         let mut granted = policy.judge(&self.tunnel);
-        granted.retain(|route| self.routes.contains_key(&key(route)));
+        granted.retain(|route| keep(self, route));
         self.set_routes(granted);
     }
+}
 
-    /// Puts it where `policy` grants it, but for the routes that it lost.
-    fn sort(&mut self, policy: &Policy, losers: &Losers) {
-        let mut granted = policy.judge(&self.tunnel);
-        granted.retain(|it| losers.get(&it.id).is_none_or(|lost| !lost.contains(&self.tunnel.id)));
-        self.set_routes(granted);
-    }
+fn has_kept(losers: &Losers) -> impl Fn(&Member, &Route) -> bool {
+    |it, route| losers.get(&route.id).is_none_or(|lost| !lost.contains(&it.tunnel.id))
 }
 
 impl Members {
@@ -155,7 +152,7 @@ impl Members {
         }
         for successor in successors {
             if let Some(successor) = self.present.get_mut(&successor) {
-                successor.sort(policy, &self.losers);
+                successor.sort(policy, has_kept(&self.losers));
             }
         }
         left.into_iter().for_each(|id| policy.forget(id));
@@ -164,7 +161,7 @@ impl Members {
     /// Puts every tunnel where `policy` grants it, and drains those that it grants nothing.
     fn sort(&mut self, policy: &Policy) {
         for member in self.present.values_mut() {
-            member.sort(policy, &self.losers);
+            member.sort(policy, has_kept(&self.losers));
             let tunnel = &member.tunnel;
             if member.routes.is_empty() && !tunnel.is_draining() {
                 warn!("tunnel: {} drained: its credential was withdrawn", tunnel.id);
@@ -298,7 +295,8 @@ impl Registry {
         let mut members = self.members.lock();
         let policy = Arc::new(policy);
         // Before any request goes by the policy: none may meet a tunnel that the policy doesn't admit.
-        members.present.values_mut().for_each(|member| member.shrink(&policy));
+        let here = |it: &Member, route: &Route| it.routes.contains_key(&key(route));
+        members.present.values_mut().for_each(|member| member.sort(&policy, here));
         let mut current = self.policy.write();
         let old = std::mem::replace(&mut *current, policy.clone());
         drop(current);

@@ -13,7 +13,7 @@ use ptth_link::descriptors;
 use ptth_link::lock::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::network;
+use super::{Counter, network};
 use crate::config::Limits;
 use permit::Slot;
 use reserve::Reserve;
@@ -31,17 +31,12 @@ pub struct ConnectionLimit {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    networks: HashMap<IpAddr, Holding>,
+    networks: Counter<IpAddr>,
+    /// Of visitors, the oldest of each network first.
+    visitors: HashMap<IpAddr, Vec<Arc<Slot>>>,
     reserve: Reserve,
     /// When the log was told last.
     told: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct Holding {
-    count: usize,
-    /// Those of visitors, the oldest first.
-    slots: Vec<Arc<Slot>>,
 }
 
 impl ConnectionLimit {
@@ -64,7 +59,7 @@ impl ConnectionLimit {
     ) -> Option<Arc<ConnectionPermit>> {
         let network = address.map(network);
         let mut counts = self.lock();
-        let own = network.map_or(0, |network| counts.of(network));
+        let own = network.map_or(0, |network| counts.networks.of(&network)[0]);
         if network.is_some() && own >= self.per_address {
             return None;
         }
@@ -105,7 +100,7 @@ impl ConnectionPermit {
     pub fn is_for(&self, address: IpAddr) -> bool {
         let (Some(limit), network) = (&self.limit, network(address)) else { return true };
         let (mut counts, hog) = (limit.lock(), limit.visitors / HOG);
-        let own = counts.of(network);
+        let [own] = counts.networks.of(&network);
         let mut fits = own < limit.per_address;
         if fits && counts.reserve.has(&self.slot) {
             if counts.make_room(own, hog) {
@@ -124,32 +119,31 @@ impl ConnectionPermit {
 }
 
 impl Counts {
-    fn of(&self, network: IpAddr) -> usize {
-        self.networks.get(&network).map_or(0, |holding| holding.count)
-    }
-
     fn enter(&mut self, network: IpAddr, slot: &Arc<Slot>) {
-        let holding = self.networks.entry(network).or_default();
-        holding.count += 1;
+        self.networks.add(network, [1]);
         if slot.until.is_none() || !self.reserve.has(slot) {
-            holding.slots.push(slot.clone());
+            self.visitors.entry(network).or_default().push(slot.clone());
         }
     }
 
     /// Whether another connection gives way to one of a network that holds `own` permits: the oldest one without a
     /// request, of the network that holds most permits. A network that holds more than `hog` loses busy ones, too.
     fn make_room(&mut self, own: usize, hog: usize) -> bool {
-        let most = self.networks.values_mut().max_by_key(|holding| holding.slots.len());
-        let Some(most) = most.filter(|most| most.slots.len() >= own + 2) else { return false };
-        let idle = most.slots.iter().position(|slot| slot.busy.held() == 0);
-        let Some(index) = idle.or((most.slots.len() > hog).then_some(0)) else { return false };
-        most.slots.remove(index).lose();
+        let most = self.visitors.values_mut().max_by_key(|slots| slots.len());
+        let Some(most) = most.filter(|most| most.len() >= own + 2) else { return false };
+        let idle = most.iter().position(|slot| slot.busy.held() == 0);
+        let Some(index) = idle.or((most.len() > hog).then_some(0)) else { return false };
+        most.remove(index).lose();
         true
     }
 
     fn keep(&mut self, slot: &Arc<Slot>) {
-        let holding = slot.network.get().and_then(|network| self.networks.get_mut(network));
-        holding.into_iter().for_each(|it| it.slots.retain(|own| !Arc::ptr_eq(own, slot)));
+        let Some(network) = slot.network.get() else { return };
+        let Some(slots) = self.visitors.get_mut(network) else { return };
+        slots.retain(|own| !Arc::ptr_eq(own, slot));
+        if slots.is_empty() {
+            self.visitors.remove(network);
+        }
     }
 
     fn leave(&mut self, slot: &Arc<Slot>) {
@@ -158,13 +152,7 @@ impl Counts {
         if !slot.is_taken() {
             self.all = self.all.saturating_sub(1);
         }
-        let Some(network) = slot.network.get() else { return };
-        if let Some(holding) = self.networks.get_mut(network) {
-            holding.count = holding.count.saturating_sub(1);
-            if holding.count == 0 {
-                self.networks.remove(network);
-            }
-        }
+        slot.network.get().into_iter().for_each(|network| self.networks.sub(network, [1]));
     }
 
     /// Once a minute, since it lasts for long if it does at all.
@@ -244,7 +232,7 @@ mod tests {
         assert!(limit.take(Some(address(6)), || false).is_none(), "all have as few");
         drop((third, fourth, fifth, busy, permits));
         assert_eq!(limit.lock().all, 0);
-        assert!(limit.lock().networks.is_empty());
+        assert!(limit.lock().networks.all().next().is_none() && limit.lock().visitors.is_empty());
     }
 
     #[test]
