@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::header::{ACCEPT, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
-use ptth_link::page;
 use ptth_link::lines::{Lines, number};
+use ptth_link::page;
 use tokio::time::Instant;
 
 /// Takes the lines. Cheap to clone; the default keeps none.

@@ -24,7 +24,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DistinguishedName};
 
-use ptth_link::lock::{RwLock, RwLockReadGuard};
+use ptth_link::lock::RwLock;
 use ptth_link::token::PublicKey;
 
 use crate::identity::Key;
@@ -36,14 +36,12 @@ pub(crate) use secret::{Secret, about};
 
 /// Which keys TLS lets in, at the moment of a handshake.
 pub trait Admits: fmt::Debug + Send + Sync {
-    /// Whether any backend may come in.
     fn is_open(&self) -> bool;
 
-    /// Whether the configuration names this key.
     fn names(&self, key: &Key) -> bool;
 }
 
-/// What the gateway as a whole admits, exchanged by a reload and shared by all policies.
+/// What the gateway as a whole admits, exchanged by a reload and shared by all policies: these keys, or any.
 #[derive(Debug, Default)]
 pub struct Known(RwLock<Keys>);
 
@@ -54,38 +52,27 @@ struct Keys {
 }
 
 impl Known {
-    /// Backends with these keys, or any.
-    pub fn new(open: bool, keys: &[PublicKey]) -> Self {
-        Self(RwLock::new(Keys { open, general: keys.iter().copied().collect() }))
-    }
-
     /// Whether a backend with this key may serve the routes that have no `allow`.
     pub fn admits_generally(&self, key: Option<&Key>) -> bool {
         self.is_open() || key.is_some_and(|key| self.names(key))
     }
 
-    /// Exchanges them. Whether anything changed.
+    /// Whether anything changed.
     pub fn replace(&self, open: bool, keys: &[PublicKey]) -> bool {
         let new = Keys { open, general: keys.iter().copied().collect() };
         let mut keys = self.0.write();
-        let changed = *keys != new;
-        *keys = new;
-        changed
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Keys> {
-        self.0.read()
+        std::mem::replace(&mut *keys, new) != *keys
     }
 }
 
 impl Admits for Known {
     fn is_open(&self) -> bool {
-        self.read().open
+        self.0.read().open
     }
 
     fn names(&self, key: &Key) -> bool {
         // Public keys aren't secrets, so how long the look-up takes may tell about them.
-        matches!(key, Key::Ed25519(key) if self.read().general.contains(key))
+        matches!(key, Key::Ed25519(key) if self.0.read().general.contains(key))
     }
 }
 

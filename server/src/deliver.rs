@@ -9,7 +9,7 @@
 mod attempt;
 mod dispatch;
 mod intake;
-mod lane;
+mod queue;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::config::Respond;
 use crate::error::{ExchangeError, RequestId};
 use crate::exchange::{Informational, Way};
-use crate::outbox::{Delivery, LARGEST};
+use crate::outbox::Delivery;
 
 pub use dispatch::run;
 
@@ -55,7 +55,7 @@ where
     let outbox = &way.shard.outbox;
     let (mut head, body) = request.into_parts();
     let route = way.found.route.id.clone();
-    let limit = respond.limit.min(LARGEST);
+    let limit = respond.limit.min(Respond::LARGEST);
     intake::check_length(&head.headers, limit)?;
     if head.headers.get_all(IDEMPOTENCY_KEY).iter().count() > 1 {
         let why = "There are two Idempotency-Key fields.";
@@ -78,9 +78,13 @@ where
     let permit = permit.moved(&outbox.kept).ok_or_else(|| outbox.refuse())?;
     seal(&mut head, body.len(), trailers.is_some());
     let expires = Instant::now() + KEPT;
-    let attempts = 0;
-    outbox.push(Delivery { id, address, head, body, trailers, attempts, expires, permit })?;
-    Ok(acknowledgement(respond.status, id))
+    let (attempts, last) = Default::default();
+    outbox.push(Delivery { id, address, head, body, trailers, attempts, last, expires, permit })?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = respond.status;
+    response.headers_mut().insert("2ptth-request-id", id.value());
+    response.extensions_mut().insert(Acknowledged);
+    Ok(response)
 }
 
 /// Completes the head of a request that is kept whole, and that may arrive more than once.
@@ -98,15 +102,6 @@ fn seal(head: &mut Parts, length: usize, trailers: bool) {
     {
         head.headers.insert(IDEMPOTENCY_KEY, key);
     }
-}
-
-/// The answer to a request's sender, with the id that the log and the origin get.
-fn acknowledgement(status: StatusCode, id: RequestId) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response.headers_mut().insert("2ptth-request-id", id.value());
-    response.extensions_mut().insert(Acknowledged);
-    response
 }
 
 /// Marks a response that is the gateway's own, so that its fields need no hygiene.

@@ -27,13 +27,11 @@ use crate::identity::Identity;
 use crate::live::Tunnel;
 use crate::pool::{Lease, NoTunnel, Pool};
 
-/// The origins that were needed so far, by their addresses.
 #[derive(Debug)]
 pub(crate) struct Fallbacks {
     known: Mutex<HashMap<String, Fallback>>,
     /// The gateway's threads, on whichever a visitor is.
     shards: usize,
-    /// What their bodies may hold.
     budget: Arc<Budget>,
 }
 
@@ -49,7 +47,6 @@ struct Fallback {
 }
 
 impl Fallbacks {
-    /// None yet, for so many threads.
     pub(crate) fn new(shards: usize) -> Self {
         Self { known: Mutex::default(), shards, budget: Budget::new(BODY_BUDGET) }
     }
@@ -133,9 +130,7 @@ impl Fallback {
     }
 }
 
-/// Between the two ends.
 const PIPE: usize = 256 * 1024;
 /// For certificates to be read, and two ends of a pipe to greet each other.
 const BEGIN: Duration = Duration::from_secs(5);
-/// How often streams that were given up are reset.
 const RELEASE: Duration = Duration::from_secs(1);

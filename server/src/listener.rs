@@ -263,7 +263,7 @@ async fn connection(
             }
             let (target, booking) = shard.registry.emptiest_shard(shard.index);
             let moves = target != shard.index;
-            permit.leave_to_tunnels();
+            permit.await_end(None);
             let shard = shard.at(target);
             let (driver, held) = (shard.clone(), permit.clone());
             let tunnel = Box::pin(async move {

@@ -24,7 +24,6 @@ use crate::reset_limiter::ResetLimiter;
 
 pub(crate) use lobby::Lobby;
 
-/// Names a tunnel in logs.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TunnelId(u64);
 
@@ -34,15 +33,10 @@ impl fmt::Display for TunnelId {
     }
 }
 
-/// One live tunnel, as requests see it.
 pub struct Tunnel {
-    /// Its name in logs.
     pub id: TunnelId,
-    /// The thread that drives it.
     pub shard: usize,
-    /// The holder of the other end.
     pub identity: Identity,
-    /// What it asked to serve, and was granted.
     pub grants: Vec<Grant>,
     dismissal: OnceLock<(Why, &'static str)>,
     /// What the responses that come by it may hold.
@@ -53,7 +47,6 @@ pub struct Tunnel {
     waiting: Gauge,
     /// A stream was opened since the driver last asked.
     opened: AtomicBool,
-    /// The addresses that hold the streams.
     pub(crate) tally: Tally,
     /// Whether it is in several pools.
     shared: AtomicBool,
@@ -76,7 +69,6 @@ impl fmt::Debug for Tunnel {
 }
 
 impl Tunnel {
-    /// A tunnel over `sender`, driven by `shard`.
     pub fn new(
         shard: usize,
         (identity, grants): (Identity, Vec<Grant>),
@@ -108,12 +100,10 @@ impl Tunnel {
         })
     }
 
-    /// Streams in use.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// For the driver: what is under way.
     pub(crate) fn load(&self) -> Load {
         let opened =
             self.opened.load(Ordering::Relaxed) && self.opened.swap(false, Ordering::Relaxed);
@@ -126,19 +116,16 @@ impl Tunnel {
         self.waiting.permit()
     }
 
-    /// Whether the backend speaks extended CONNECT (RFC 8441).
     pub(crate) fn is_extended(&self) -> bool {
         self.sender.is_extended_connect_protocol_enabled()
     }
 
-    /// Takes a stream's place, for an address.
     pub(crate) fn enter(&self, share: &Share) {
         self.tally.enter(share);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Gives it back, to a request that waits in any of the pools; the last one out of a tunnel that
-    /// drains wakes its driver.
+    /// Gives the stream back, to a request that waits in any of the pools.
     pub(crate) fn leave(&self, share: &Share) {
         self.tally.leave(share);
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -158,7 +145,6 @@ impl Tunnel {
         self.shared.store(lobbies.len() > 1, Ordering::Relaxed);
     }
 
-    /// They no longer do.
     pub(crate) fn part(&self, lobby: &Arc<Lobby>) {
         let mut lobbies = self.lobbies.write();
         lobbies.remove(&(Arc::as_ptr(lobby) as usize));
@@ -168,11 +154,6 @@ impl Tunnel {
     /// Whether it is in several pools.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Relaxed)
-    }
-
-    /// How many streams an address has on it, whatever pools they were taken from.
-    pub(crate) fn taken_by(&self, share: &Share) -> usize {
-        self.tally.of(share)
     }
 
     /// Wakes all requests that wait for room: the backend allows more streams than before.
@@ -188,14 +169,12 @@ impl Tunnel {
         self.attention.notify_one();
     }
 
-    /// Like [`Tunnel::drain`]; at the end the backend is told why: one of [`ptth_link::h2::goaway`]'s codes,
-    /// and a sentence.
+    /// Like [`Tunnel::drain`]; at the end the backend is told why.
     pub fn dismiss(&self, why: Why, text: &'static str) {
         let _ = self.dismissal.set((why, text));
         self.drain();
     }
 
-    /// Why it was sent away, if it was.
     pub fn dismissal(&self) -> Option<(Why, &'static str)> {
         self.dismissal.get().copied()
     }
@@ -221,12 +200,10 @@ impl Tunnel {
         }
     }
 
-    /// Whether it takes no new requests.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Counts a breach of protocol by the backend.
     pub fn penalize(&self) {
         if self.penalties.fetch_add(1, Ordering::Relaxed) + 1 == MOST_PENALTIES {
             self.attention.notify_one();
@@ -238,12 +215,11 @@ impl Tunnel {
         self.penalties.load(Ordering::Relaxed) >= MOST_PENALTIES
     }
 
-    /// Forgets the breaches so far: once an interval.
     pub fn forgive(&self) {
         self.penalties.store(0, Ordering::Relaxed);
     }
 
-    /// Streams that the backend allows at a time, which it may change; never more than 4,096.
+    /// Streams that the backend allows at a time, which it may change.
     pub fn allowed(&self) -> usize {
         self.sender.current_max_send_streams().min(MOST_STREAMS)
     }

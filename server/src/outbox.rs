@@ -20,12 +20,11 @@ use crate::error::{ExchangeError, RequestId};
 
 use ptth_link::lock::Mutex;
 
-pub(crate) use backlog::{Backlog, LARGEST, Permit, REQUESTS};
+pub(crate) use backlog::{Backlog, Permit, REQUESTS};
 
-/// The requests that are to be delivered.
 #[derive(Debug)]
 pub struct Outbox {
-    /// For requests whose bodies aren't complete yet.
+    /// Of requests whose bodies aren't complete yet.
     pub(crate) unread: Arc<Backlog>,
     pub(crate) kept: Arc<Backlog>,
     state: Mutex<State>,
@@ -47,7 +46,6 @@ pub struct Counts {
     pub queued: u64,
     /// Not taken for want of room.
     pub refused: u64,
-    /// Taken by a backend.
     pub delivered: u64,
     /// Attempts after which another one follows.
     pub retried: u64,
@@ -63,7 +61,6 @@ impl fmt::Display for Counts {
     }
 }
 
-/// One request, kept whole.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) id: RequestId,
@@ -73,6 +70,8 @@ pub(crate) struct Delivery {
     pub(crate) body: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
     pub(crate) attempts: u32,
+    /// Why the last attempt failed, as the end of a sentence.
+    pub(crate) last: String,
     pub(crate) expires: Instant,
     pub(crate) permit: Permit,
 }
@@ -123,7 +122,6 @@ impl Outbox {
         add(&mut self.state.lock().counts);
     }
 
-    /// What became of the requests so far.
     pub fn counts(&self) -> Counts {
         self.state.lock().counts
     }

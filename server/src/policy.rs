@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ptth_link::lock::{RwLock, RwLockWriteGuard};
+use ptth_link::lock::RwLock;
 use ptth_link::token::PublicKey;
 
 use crate::auth::{Admits, Credential, Known};
@@ -25,25 +25,21 @@ use crate::router::{self, HostPattern, RouteId, Table};
 
 use route::{Configured, Pools};
 
-pub use evaluation::{Refused, Wish};
+pub use evaluation::Refused;
 pub(crate) use route::Route;
 
-/// Where a request goes.
 #[derive(Clone, Debug)]
 pub struct Found {
     pub route: Arc<Route>,
     /// How many bytes of the path are the prefix to strip.
     pub strip: usize,
-    /// Other names have the same host, and are told apart by their paths.
-    pub confined: bool,
+    /// The path of a dynamic name that was found by it: other names have the same host.
+    pub confined: Option<String>,
 }
 
-/// Why a request goes nowhere.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Lost {
-    /// No route for this host and path.
     Unrouted,
-    /// A dynamic name that no backend serves.
     Nobody(NoBackend),
 }
 
@@ -51,9 +47,7 @@ pub enum Lost {
 #[derive(Debug)]
 pub struct Policy {
     table: Table<Target>,
-    /// The configured routes.
-    routes: HashMap<RouteId, Arc<Route>>,
-    /// The same in the order of the configuration, each once for all its hosts.
+    /// The configured routes in their order, each once for all its hosts.
     configured: Vec<Arc<Configured>>,
     /// Dynamic names that a backend serves, and single hosts of a pattern that a backend serves alone: it must not get
     /// the requests of the others, so the host has a route of its own, which comes before the pattern's.
@@ -67,11 +61,9 @@ pub struct Policy {
     pools: Arc<Pools>,
 }
 
-/// What the table leads to.
 #[derive(Debug)]
 enum Target {
     Route(Arc<Route>),
-    /// The dynamic name that the host spells.
     Names,
 }
 
@@ -93,7 +85,6 @@ impl Policy {
         let named = config.names.as_ref().map_or_else(none, |names| names.route.clone());
         let mut policy = Self {
             table: Table::default(),
-            routes: HashMap::new(),
             configured: Vec::new(),
             made: RwLock::default(),
             names: config.names.clone(),
@@ -124,22 +115,18 @@ impl Policy {
         let held = Gauge::default();
         for (host, id) in configured.settings.hosts.iter().zip(&configured.ids) {
             let (pool, configured) = (self.pools.of(id, "", &held), configured.clone());
-            let (wide, base) = (None, String::new());
-            let route = Arc::new(Route { id: id.clone(), pool, wide, base, configured });
+            let route = Arc::new(Route { id: id.clone(), pool, wide: None, configured });
             // The configuration was checked for twins; the first would stay.
-            let _ = self.table.insert(host, &route.path, Target::Route(route.clone()));
-            self.routes.insert(id.clone(), route);
+            let _ = self.table.insert(host, &route.path.clone(), Target::Route(route));
         }
         self.configured.push(configured);
     }
 
-    /// The configured routes, in the order of the configuration.
     pub fn routes(&self) -> Vec<Arc<Route>> {
         let ids = self.configured.iter().flat_map(|configured| &configured.ids);
-        ids.filter_map(|id| self.routes.get(id)).cloned().collect()
+        ids.filter_map(|id| self.owner(id)).cloned().collect()
     }
 
-    /// All credentials of single routes and names.
     fn credentials(&self) -> impl Iterator<Item = &Arc<dyn Credential>> {
         let routes = self.configured.iter().filter_map(|it| it.settings.allow.as_ref()).flatten();
         let names = self.names.iter().flat_map(|names| &names.allow);
@@ -160,7 +147,7 @@ impl Policy {
             (Some((Target::Route(route), prefix)), _) => {
                 let strip = if route.strip { prefix } else { 0 };
                 let route = self.single(route, host).unwrap_or_else(|| route.clone());
-                Ok(Found { route, strip, confined: false })
+                Ok(Found { route, strip, confined: None })
             }
             (Some((Target::Names, _)), Some(names)) => {
                 self.find_name(names, &names.label(host).ok_or(Lost::Unrouted)?, false)
@@ -196,7 +183,8 @@ impl Policy {
         let would_be = || waits().then(|| self.would_be(&id)).flatten().map(Arc::new);
         let route = self.made(&id).or_else(would_be);
         let route = route.ok_or_else(|| Lost::Nobody(names.route.no_backend.clone()))?;
-        Ok(Found { route, strip, confined: by_path })
+        let confined = by_path.then(|| format!("{}/{name}/", names.path_prefix));
+        Ok(Found { route, strip, confined })
     }
 
     /// Whether the table has a route there. A path that only begins with a possible dynamic name is none.
@@ -207,24 +195,19 @@ impl Policy {
     /// The configured route of a host and path, or the one of the pattern that stands for a single host.
     fn owner(&self, id: &RouteId) -> Option<&Arc<Route>> {
         let RouteId::Host(host, path) = id else { return None };
-        let here = |it: &Route| matches!(&it.id, RouteId::Host(_, own) if own == path);
-        let narrow = || {
-            self.table.at(&host.to_string()).find_map(|target| match target {
-                Target::Route(route) if here(route) => Some(route),
-                _ => None,
-            })
-        };
-        self.routes.get(id).or_else(|| if id.is_wide() { None } else { narrow() })
+        self.table.at(&host.to_string()).find_map(|target| match target {
+            Target::Route(it) if it.id == *id || !id.is_wide() && it.path == **path => Some(it),
+            _ => None,
+        })
     }
 
     /// The route that a dynamic name or a single host of a pattern would have; it isn't configured by itself.
     fn would_be(&self, id: &RouteId) -> Option<Route> {
-        if let RouteId::Name(name) = id {
+        if let RouteId::Name(_) = id {
             let names = self.names.as_ref()?;
             let pool = self.pools.of(id, &names.domain, &self.pools.held);
-            let base = format!("{}/{name}/", names.path_prefix);
             let configured = self.named.clone();
-            return Some(Route { id: id.clone(), pool, wide: None, base, configured });
+            return Some(Route { id: id.clone(), pool, wide: None, configured });
         }
         let wide = self.owner(id)?;
         let pool = self.pools.of(id, "", &wide.pool.held);
@@ -232,7 +215,7 @@ impl Policy {
     }
 
     fn route(&self, id: &RouteId) -> Option<Arc<Route>> {
-        self.routes.get(id).cloned().or_else(|| self.made(id))
+        self.owner(id).filter(|route| route.id == *id).cloned().or_else(|| self.made(id))
     }
 
     fn made(&self, id: &RouteId) -> Option<Arc<Route>> {
@@ -244,12 +227,8 @@ impl Policy {
     fn make(&self, id: &RouteId) -> Option<Arc<Route>> {
         self.route(id).or_else(|| {
             let route = Arc::new(self.would_be(id)?);
-            Some(self.write().entry(id.clone()).or_insert(route).clone())
+            Some(self.made.write().entry(id.clone()).or_insert(route).clone())
         })
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<RouteId, Arc<Route>>> {
-        self.made.write()
     }
 
     /// The routes of these grants, as they are or would be.
@@ -265,7 +244,7 @@ impl Policy {
     /// Takes out a dynamic name, or a single host of a pattern, that has no tunnel. Requests that wait for such a host
     /// are sent away, since the backends of its pattern come next; those that wait for a name go on to wait.
     pub(crate) fn forget(&self, id: &RouteId) {
-        let mut made = self.write();
+        let mut made = self.made.write();
         if made.get(id).is_some_and(|route| route.pool.is_empty()) {
             made.remove(id);
             if matches!(id, RouteId::Host(..)) {
@@ -274,9 +253,8 @@ impl Policy {
         }
     }
 
-    /// The same for all of them.
     pub(crate) fn tidy(&self) {
-        let made: Vec<_> = self.write().keys().cloned().collect();
+        let made: Vec<_> = self.made.read().keys().cloned().collect();
         made.iter().for_each(|id| self.forget(id));
     }
 
@@ -289,7 +267,9 @@ impl Policy {
         self.pools.close(|id, domain| {
             same && match id {
                 RouteId::Name(_) => after.names.as_ref().is_some_and(|it| it.domain == domain),
-                RouteId::Host(..) => after.routes.contains_key(id) || made.contains_key(id),
+                RouteId::Host(..) => {
+                    after.owner(id).is_some_and(|it| it.id == *id) || made.contains_key(id)
+                }
             }
         });
     }

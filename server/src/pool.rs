@@ -8,7 +8,7 @@
 
 mod queue;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,11 +22,10 @@ use crate::identity::{Identity, Key};
 use crate::live::Lobby;
 pub use crate::live::Tunnel;
 pub(crate) use crate::live::TunnelId;
-use crate::quota::{Counter, Gauge, InUse, Permit, Share, is_used_up, network};
+use crate::quota::{Counter, Gauge, Permit, Share, is_used_up, network, shared};
 
 use ptth_link::lock::{Mutex, RwLock, RwLockReadGuard};
 
-/// All tunnels of one route.
 #[derive(Debug)]
 pub struct Pool {
     /// The same for each shard, so that no two threads ask for one lock.
@@ -43,41 +42,20 @@ pub struct Pool {
     closed: AtomicBool,
     /// A request that waits presses for room.
     pressing: AtomicBool,
-    shares: Mutex<InUse<IpAddr, Share>>,
+    shares: Mutex<HashMap<IpAddr, Arc<Share>>>,
 }
 
 /// The tunnels of each backend; the order is the same in each view.
 type Backends = BTreeMap<Process, Vec<Arc<Tunnel>>>;
 
-/// What tells the backends of a pool apart.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Process {
-    /// The credential, and the name that its holder gives the process.
-    Named(Key, String),
-    /// A tunnel that names no process is a backend by itself.
-    Alone(TunnelId),
+/// What tells the backends of a pool apart: the credential, and the name that its holder gives the process. A tunnel that
+/// names no process is a backend by itself.
+type Process = Result<(Key, String), TunnelId>;
+
+fn named(identity: &Identity) -> Option<(Key, String)> {
+    identity.process().map(|(key, instance)| (key, instance.to_owned()))
 }
 
-impl Process {
-    fn of(tunnel: &Tunnel) -> Self {
-        Self::named(&tunnel.identity).unwrap_or(Self::Alone(tunnel.id))
-    }
-
-    fn named(identity: &Identity) -> Option<Self> {
-        identity.process().map(|(key, instance)| Self::Named(key, instance.to_owned()))
-    }
-}
-
-/// How long a request waits, and how many do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Patience {
-    /// For room, while every tunnel is full.
-    pub queue: Duration,
-    /// For a backend, while there is none; and how many requests may.
-    pub hold: Option<(Duration, usize)>,
-}
-
-/// Why there is no tunnel for a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoTunnel {
     Absent,
@@ -88,7 +66,6 @@ pub enum NoTunnel {
 }
 
 impl Pool {
-    /// An empty pool for that many shards.
     pub fn new(shards: usize) -> Arc<Self> {
         Self::holding(shards, Gauge::default())
     }
@@ -108,20 +85,18 @@ impl Pool {
         })
     }
 
-    /// Adds a tunnel, which isn't here.
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
-        let process = Process::of(tunnel);
-        self.count(|credentials| credentials.add(tunnel.identity.key, [1]));
+        let process = named(&tunnel.identity).ok_or(tunnel.id);
+        self.credentials.lock().add(tunnel.identity.key, [1]);
         tunnel.join(&self.lobby);
         self.arrange(|backends| {
             backends.entry(process.clone()).or_default().push(tunnel.clone());
         });
     }
 
-    /// Takes out a tunnel, which is here.
     pub(crate) fn remove(&self, tunnel: &Tunnel) {
-        let process = Process::of(tunnel);
-        self.count(|credentials| credentials.sub(&tunnel.identity.key, [1]));
+        let process = named(&tunnel.identity).ok_or(tunnel.id);
+        self.credentials.lock().sub(&tunnel.identity.key, [1]);
         tunnel.part(&self.lobby);
         self.arrange(|backends| {
             let Some(backend) = backends.get_mut(&process) else { return };
@@ -132,14 +107,14 @@ impl Pool {
         });
     }
 
-    /// Sends away all requests that wait, now and later: the route is no more, or is something else.
+    /// Sends away all requests that wait, now and later.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.lobby.freed.notify_waiters();
         self.stir();
     }
 
-    /// Has all requests that wait look whether they are to wait elsewhere.
+    /// Has all requests that wait look where they are to wait.
     pub fn stir(&self) {
         self.changed.notify_waiters();
     }
@@ -154,10 +129,6 @@ impl Pool {
         self.stir();
     }
 
-    fn count<T>(&self, of: impl FnOnce(&mut Counter<Option<Key>>) -> T) -> T {
-        of(&mut self.credentials.lock())
-    }
-
     fn view(&self, shard: usize) -> Option<RwLockReadGuard<'_, Backends>> {
         Some(self.views.get(shard)?.read())
     }
@@ -170,13 +141,12 @@ impl Pool {
     }
 
     pub(crate) fn siblings(&self, identity: &Identity) -> Vec<Arc<Tunnel>> {
-        let process = Process::named(identity);
-        process.and_then(|it| self.view(0)?.get(&it).cloned()).unwrap_or_default()
+        let process = named(identity);
+        process.and_then(|it| self.view(0)?.get(&Ok(it)).cloned()).unwrap_or_default()
     }
 
     pub(crate) fn held_by(&self, identity: &Identity) -> usize {
-        let [count] = self.count(|credentials| credentials.of(&identity.key));
-        count
+        self.credentials.lock().of(&identity.key)[0]
     }
 
     /// Every tunnel, draining ones included, the oldest first.
@@ -187,19 +157,21 @@ impl Pool {
         all
     }
 
-    /// Whether there is no tunnel at all.
     pub fn is_empty(&self) -> bool {
         self.view(0).is_none_or(|view| view.is_empty())
+    }
+
+    pub(crate) fn is_served(&self) -> bool {
+        self.view(0).is_some_and(|view| takes(&view))
     }
 
     /// What the visitors of an address have of this pool.
     pub fn share(&self, address: IpAddr) -> Arc<Share> {
         let address = network(address);
-        let mut shares = self.shares.lock();
-        shares.of(&address, || Share::new(address))
+        shared(&mut self.shares.lock(), address, || Share::new(address))
     }
 
-    /// Waits until `holds` of the tunnels in the pool. Cancel safe.
+    /// Waits until `holds` of the tunnels. Cancel safe.
     pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
         loop {
             // Made before the look, it misses no change after it.
@@ -238,8 +210,7 @@ impl Pool {
             Some(((avoided(best), in_flight), best))
         });
         let Some((_, tunnel)) = free.min_by_key(|(rank, _)| *rank) else {
-            let any = view.values().flatten().any(|tunnel| !tunnel.is_draining());
-            return Err(match any {
+            return Err(match takes(&view) {
                 true => NoTunnel::Full,
                 false if self.closed.load(Ordering::Relaxed) => NoTunnel::Moved,
                 false => NoTunnel::Absent,
@@ -257,8 +228,8 @@ impl Pool {
         fits.then_some(lease).ok_or(NoTunnel::Full)
     }
 
-    /// Like [`Pool::lease`], but waits a while: for room, and for a backend where the route says so.
-    /// Cancel safe.
+    /// Like [`Pool::lease`], but waits: for room for the time of `queue`, and for a backend as long, and with as many
+    /// other requests at most, as `hold` says. Cancel safe.
     ///
     /// # Errors
     /// [`NoTunnel::Absent`] at once or after the hold, [`NoTunnel::Full`] after the queue's time or
@@ -268,7 +239,8 @@ impl Pool {
         share: &Arc<Share>,
         shard: usize,
         avoid: &[TunnelId],
-        patience: Patience,
+        queue: Duration,
+        hold: Option<(Duration, usize)>,
         moved: &(dyn Fn() -> bool + Sync),
     ) -> Result<Lease, NoTunnel> {
         // Set when the wait begins, and once: backends that come and go don't prolong it.
@@ -277,12 +249,12 @@ impl Pool {
         loop {
             let found = match self.lease(share, shard, avoid) {
                 Err(NoTunnel::Full) => {
-                    let deadline = *queued.get_or_insert_with(after(patience.queue));
+                    let deadline = *queued.get_or_insert_with(after(queue));
                     self.queue(share, shard, avoid, deadline).await
                 }
                 found => found,
             };
-            match (found, patience.hold) {
+            match (found, hold) {
                 (Err(NoTunnel::Absent), Some((time, most))) => {
                     let deadline = *held.get_or_insert_with(after(time));
                     self.hold(deadline, most, moved).await?;
@@ -304,11 +276,7 @@ impl Pool {
         moved: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), NoTunnel> {
         let _permit = self.held.take(most).ok_or(NoTunnel::Absent)?;
-        let over = |tunnels: &[Arc<Tunnel>]| {
-            self.closed.load(Ordering::Relaxed)
-                || moved()
-                || tunnels.iter().any(|tunnel| !tunnel.is_draining())
-        };
+        let over = |_: &[_]| self.closed.load(Ordering::Relaxed) || moved() || self.is_served();
         timeout_at(deadline, self.until(over)).await.map_err(|_| NoTunnel::Absent)?;
         if moved() { Err(NoTunnel::Moved) } else { Ok(()) }
     }
@@ -327,12 +295,10 @@ impl Lease {
         &self.tunnel
     }
 
-    /// Waits until the tunnel's streams are asked to make room.
     pub fn pressed(&self) -> OwnedNotified {
         self.tunnel.tally.pressed()
     }
 
-    /// Whether this one is asked, if its visitor has more than `most`.
     pub fn yields(&self, most: usize) -> bool {
         self.tunnel.tally.yields(&self.share, most)
     }
@@ -342,6 +308,10 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.tunnel.leave(&self.share);
     }
+}
+
+fn takes(backends: &Backends) -> bool {
+    backends.values().flatten().any(|tunnel| !tunnel.is_draining())
 }
 
 /// Streams that all tunnels together have room for, and how many of them are free.
@@ -357,13 +327,13 @@ fn room(backends: &Backends) -> (usize, usize) {
 fn has_its_part(backends: &Backends, share: &Share) -> bool {
     let tunnels = || backends.values().flatten();
     let taken = match tunnels().any(|tunnel| tunnel.is_shared()) {
-        true => tunnels().map(|tunnel| tunnel.taken_by(share)).sum(),
+        true => tunnels().map(|tunnel| tunnel.tally.of(share)).sum(),
         false => share.streams.held(),
     };
     is_used_up(taken, || room(backends))
 }
 
-/// All of them, beginning with another one at each turn.
+/// All of them, from another one on at each turn.
 fn turned<I: Iterator + ExactSizeIterator + Clone>(
     items: I,
     turn: usize,

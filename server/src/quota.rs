@@ -55,7 +55,6 @@ impl Gauge {
         (permit.before < most).then_some(permit)
     }
 
-    /// Waits until one is given back.
     pub fn freed(&self) -> Notified<'_> {
         self.0.freed.notified()
     }
@@ -110,48 +109,20 @@ impl<K: Eq + Hash, const N: usize> Counter<K, N> {
     }
 }
 
-/// Values by key, each for as long as it is referenced elsewhere. The others are looked for only when there
-/// are twice as many as were in use.
-#[derive(Debug)]
-pub(crate) struct InUse<K, V> {
-    known: HashMap<K, Arc<V>>,
-    full: usize,
+/// The value of a key, made if there is none. Values that aren't referenced elsewhere are forgotten when the table would
+/// grow.
+pub(crate) fn shared<K: Eq + Hash, V>(
+    known: &mut HashMap<K, Arc<V>>,
+    key: K,
+    make: impl FnOnce() -> Arc<V>,
+) -> Arc<V> {
+    if known.len() == known.capacity() && !known.contains_key(&key) {
+        known.retain(|_, value| Arc::strong_count(value) > 1);
+        // Otherwise the next one might look at all of them again.
+        known.reserve(known.len() + 1);
+    }
+    known.entry(key).or_insert_with(make).clone()
 }
-
-impl<K, V> Default for InUse<K, V> {
-    fn default() -> Self {
-        Self { known: HashMap::new(), full: 0 }
-    }
-}
-
-impl<K: Clone + Eq + Hash, V> InUse<K, V> {
-    /// The value of a key, made if there is none.
-    pub(crate) fn of(&mut self, key: &K, make: impl FnOnce() -> Arc<V>) -> Arc<V> {
-        if let Some(known) = self.known.get(key) {
-            return known.clone();
-        }
-        if self.known.len() >= self.full {
-            self.known.retain(|_, value| Arc::strong_count(value) > 1);
-            self.full = (self.known.len() * 2).max(KEPT);
-        }
-        let value = make();
-        self.known.insert(key.clone(), value.clone());
-        value
-    }
-
-    /// Forgets one, though it is in use.
-    pub(crate) fn remove(&mut self, key: &K) -> Option<Arc<V>> {
-        self.known.remove(key)
-    }
-
-    /// Forgets those that aren't to be kept, though they are in use.
-    pub(crate) fn retain(&mut self, keep: impl FnMut(&K, &mut Arc<V>) -> bool) {
-        self.known.retain(keep);
-    }
-}
-
-/// Values that aren't in use and are remembered all the same.
-const KEPT: usize = 1024;
 
 /// Keys that were noted in the last `SECONDS`. Of more than `MOST` the oldest is forgotten.
 #[derive(Debug)]
@@ -228,12 +199,14 @@ mod tests {
 
     #[test]
     fn a_value_is_the_same_as_long_as_anybody_has_it() {
-        let mut known = InUse::default();
-        let kept = known.of(&0, || Arc::new(0));
-        for n in 1..=KEPT * 2 {
-            drop(known.of(&n, || Arc::new(n)));
+        let mut known = HashMap::new();
+        let kept = shared(&mut known, 0, || Arc::new(0));
+        for n in 1..=1000 {
+            drop(shared(&mut known, n, || Arc::new(n)));
         }
-        assert!(known.known.len() <= KEPT + 1);
-        assert!(Arc::ptr_eq(&kept, &known.of(&0, || Arc::new(1))));
+        assert!(known.len() < 20, "{}", known.len());
+        assert!(Arc::ptr_eq(&kept, &shared(&mut known, 0, || Arc::new(1))));
+        let all: Vec<_> = (0..1000).map(|n| shared(&mut known, n, || Arc::new(n))).collect();
+        assert!(all.iter().enumerate().all(|(n, value)| **value == n));
     }
 }

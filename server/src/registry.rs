@@ -14,6 +14,7 @@ use log::{info, warn};
 use ptth_link::h2::goaway::Why;
 use ptth_link::lock::{Mutex, RwLock};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use crate::config::WhenTaken;
@@ -21,16 +22,14 @@ use crate::fallback::Fallbacks;
 use crate::identity::{Grant, Identity, Key};
 use crate::live::{Tunnel, TunnelId};
 use crate::policy::{Policy, Route};
-use crate::pool::Patience;
 use crate::quota::{Gauge, Permit, Recent};
 use crate::router::RouteId;
 
-/// The tunnels of the whole gateway.
 #[derive(Debug)]
 pub struct Registry {
     policy: RwLock<Arc<Policy>>,
     members: Mutex<Members>,
-    /// Told when a tunnel comes or goes.
+    /// Told when a tunnel comes or goes, or serves other routes.
     changed: Notify,
     /// Tunnels that one credential may have on one route.
     most: usize,
@@ -77,7 +76,7 @@ fn key(route: &Route) -> usize {
 }
 
 impl Member {
-    /// Puts it into the pools of `routes`, and takes it out of all others.
+    /// Puts it into the pools of these routes alone.
     fn set_routes(&mut self, routes: Vec<Arc<Route>>) {
         let routes = routes.into_iter().map(|route| (key(&route), route)).collect();
         let before = std::mem::replace(&mut self.routes, routes);
@@ -87,19 +86,16 @@ impl Member {
         joined.for_each(|(_, route)| route.pool.add(&self.tunnel));
     }
 
-    /// Takes it out of the pools that `policy` doesn't grant it any more.
-    fn shrink(&mut self, policy: &Policy) {
+    /// Puts it where `policy` grants it, of the routes that are to be kept.
+    fn sort(&mut self, policy: &Policy, keep: impl Fn(&Self, &Route) -> bool) {
         let mut granted = policy.judge(&self.tunnel);
-        granted.retain(|route| self.routes.contains_key(&key(route)));
+        granted.retain(|route| keep(self, route));
         self.set_routes(granted);
     }
+}
 
-    /// Puts it where `policy` grants it, but for the routes that it lost.
-    fn sort(&mut self, policy: &Policy, losers: &Losers) {
-        let mut granted = policy.judge(&self.tunnel);
-        granted.retain(|it| losers.get(&it.id).is_none_or(|lost| !lost.contains(&self.tunnel.id)));
-        self.set_routes(granted);
-    }
+fn has_kept(losers: &Losers) -> impl Fn(&Member, &Route) -> bool {
+    |it, route| losers.get(&route.id).is_none_or(|lost| !lost.contains(&it.tunnel.id))
 }
 
 impl Members {
@@ -128,7 +124,6 @@ impl Members {
         }
     }
 
-    /// Takes a route from a tunnel.
     fn lose(&mut self, route: &Route, tunnel: &Tunnel) {
         self.replaced.note(replaced(route, &tunnel.identity));
         let Some(member) = self.present.get_mut(&tunnel.id) else { return };
@@ -157,7 +152,7 @@ impl Members {
         }
         for successor in successors {
             if let Some(successor) = self.present.get_mut(&successor) {
-                successor.sort(policy, &self.losers);
+                successor.sort(policy, has_kept(&self.losers));
             }
         }
         left.into_iter().for_each(|id| policy.forget(id));
@@ -166,7 +161,7 @@ impl Members {
     /// Puts every tunnel where `policy` grants it, and drains those that it grants nothing.
     fn sort(&mut self, policy: &Policy) {
         for member in self.present.values_mut() {
-            member.sort(policy, &self.losers);
+            member.sort(policy, has_kept(&self.losers));
             let tunnel = &member.tunnel;
             if member.routes.is_empty() && !tunnel.is_draining() {
                 warn!("tunnel: {} drained: its credential was withdrawn", tunnel.id);
@@ -229,7 +224,6 @@ impl Registry {
         })
     }
 
-    /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.read().clone()
     }
@@ -239,39 +233,28 @@ impl Registry {
         let _ = self.expected.set(Instant::now() + SUCCESSION);
     }
 
-    /// How long a request waits for a route.
-    pub(crate) fn patience(&self, route: &Route) -> Patience {
+    /// How long a request waits for a backend of a route, and how many requests may.
+    pub(crate) fn hold(&self, route: &Route) -> Option<(Duration, usize)> {
         let left = self.expected.get().map(|until| until.saturating_duration_since(Instant::now()));
         let expecting = left.filter(|left| !left.is_zero()).map(|left| (left, EXPECTING));
-        let hold = route.hold.map(|hold| (hold.time, hold.requests)).or(expecting);
-        Patience { queue: route.queue, hold }
+        route.hold.map(|hold| (hold.time, hold.requests)).or(expecting)
     }
 
-    /// Waits until `holds` of the tunnels. Cancel safe.
-    pub async fn until(&self, holds: impl Fn(&[Arc<Tunnel>]) -> bool) {
-        loop {
-            // Made before the look, it misses no change after it.
-            let changed = self.changed.notified();
-            if holds(&self.all()) {
-                return;
-            }
-            changed.await;
-        }
+    /// Waits until a tunnel comes or goes, or serves other routes; made before a look, it misses no change after that.
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
-    /// Every tunnel, draining ones included.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
         self.members.lock().present.values().map(|member| member.tunnel.clone()).collect()
     }
 
-    /// The same for the routes of all these grants.
     pub fn keepers(&self, identity: &Identity, grants: &[Grant]) -> Vec<Arc<Tunnel>> {
         let mut members = self.members.lock();
         let routes = self.policy().granted(grants);
         routes.iter().flat_map(|route| members.keepers(route, identity)).collect()
     }
 
-    /// Whether a backend has all the tunnels on one of these routes that its credential may have.
     pub fn is_full(&self, identity: &Identity, grants: &[Grant]) -> bool {
         let mut members = self.members.lock();
         let routes = self.policy().granted(grants);
@@ -282,21 +265,21 @@ impl Registry {
     /// after a network change no request waits until the dead one is found dead.
     ///
     /// # Errors
-    /// [`Turned`]: what was true when it was admitted no longer is.
-    pub fn enroll(self: &Arc<Self>, tunnel: &Arc<Tunnel>) -> Result<Registration, Turned> {
+    /// What was true when it was admitted no longer is: [`Why::Withdrawn`], [`Why::Taken`] or [`Why::OverLimit`].
+    pub fn enroll(self: &Arc<Self>, tunnel: &Arc<Tunnel>) -> Result<Registration, Why> {
         let (mut members, policy) = (self.members.lock(), self.policy());
         let (routes, identity) = (policy.judge(tunnel), &tunnel.identity);
-        let turned = if routes.is_empty() {
-            Some(Turned::Withdrawn)
+        let refused = if routes.is_empty() {
+            Some(Why::Withdrawn)
         } else if routes.iter().any(|route| !members.keepers(route, identity).is_empty()) {
-            Some(Turned::Taken)
+            Some(Why::Taken)
         } else {
-            members.is_full(&routes, identity, self.most).then_some(Turned::Full)
+            members.is_full(&routes, identity, self.most).then_some(Why::OverLimit)
         };
-        if let Some(turned) = turned {
+        if let Some(why) = refused {
             // Routes that were made for it.
             tunnel.grants.iter().for_each(|grant| policy.forget(grant.route()));
-            return Err(turned);
+            return Err(why);
         }
         routes.iter().for_each(|route| members.replace(route, tunnel));
         let mut member = Member { tunnel: tunnel.clone(), routes: HashMap::new() };
@@ -312,17 +295,20 @@ impl Registry {
         let mut members = self.members.lock();
         let policy = Arc::new(policy);
         // Before any request goes by the policy: none may meet a tunnel that the policy doesn't admit.
-        members.present.values_mut().for_each(|member| member.shrink(&policy));
+        let here = |it: &Member, route: &Route| it.routes.contains_key(&key(route));
+        members.present.values_mut().for_each(|member| member.sort(&policy, here));
         let mut current = self.policy.write();
         let old = std::mem::replace(&mut *current, policy.clone());
         drop(current);
         old.close(&policy);
         members.sort(&policy);
+        self.changed.notify_waiters();
     }
 
     /// Judges every tunnel again: the keys that the policy goes by have changed.
     pub fn judge(&self) {
         self.members.lock().sort(&self.policy());
+        self.changed.notify_waiters();
     }
 
     /// The shard that drives the fewest tunnels, those on their way there included; `near` if it is
@@ -332,17 +318,6 @@ impl Registry {
         let fewest = booked.iter().enumerate().min_by_key(|(n, count)| (count.held(), *n != near));
         fewest.map_or((near, None), |(shard, count)| (shard, Some(count.permit())))
     }
-}
-
-/// Why a tunnel that was admitted can't join after all.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Turned {
-    /// Another backend came first, and keeps the route.
-    Taken,
-    /// Its credential has all the tunnels that it may have.
-    Full,
-    /// A new policy grants it nothing.
-    Withdrawn,
 }
 
 /// Proof that a tunnel takes requests. Dropping it takes the tunnel out of all pools.

@@ -20,7 +20,6 @@ pub(crate) type Load = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
 pub(crate) struct Reload {
     /// Without it, only certificates and tokens are looked at.
     pub(crate) load: Option<Load>,
-    /// Of the configuration in force.
     digest: [u8; 32],
     /// What the configuration of the start says of the settings that count from the next one.
     from_start: BTreeMap<&'static str, String>,
@@ -38,7 +37,6 @@ impl fmt::Debug for Reload {
 }
 
 impl Reload {
-    /// Begins with this configuration in force.
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             load: None,
@@ -125,7 +123,7 @@ impl Reload {
             warn!("gateway: these settings have changed, and count from the next start: {waiting}");
         }
         let before = shared.registry.policy();
-        let policy = Policy::new(&config, shared.tls.known(), shared.shards(), Some(&before));
+        let policy = Policy::new(&config, &shared.tls.known, shared.shards(), Some(&before));
         shared.registry.swap(policy);
         info!(
             "gateway: the configuration has changed; {} routes are in force",
@@ -135,7 +133,6 @@ impl Reload {
     }
 }
 
-/// The settings of which `new` says something else.
 fn differences<'a>(
     old: &BTreeMap<&'a str, String>,
     new: &BTreeMap<&'a str, String>,
@@ -202,7 +199,7 @@ mod tests {
         }
 
         fn admits(&self, token: &Token) -> bool {
-            self.shared.tls.known().names(&Key::Ed25519(token.public()))
+            self.shared.tls.known.names(&Key::Ed25519(token.public()))
         }
     }
 
@@ -223,9 +220,9 @@ mod tests {
     #[test]
     fn a_gateway_that_is_no_longer_said_to_be_open_is_closed() {
         let mut changing = Changing::start(Admission::Open);
-        assert!(changing.shared.tls.known().is_open());
+        assert!(changing.shared.tls.known.is_open());
         changing.change(Admission::make());
-        assert!(!changing.shared.tls.known().is_open());
+        assert!(!changing.shared.tls.known.is_open());
         let (one, other) = (Token::generate(), Token::generate());
         changing.change(keys(&one));
         assert!(changing.admits(&one));

@@ -23,7 +23,6 @@ use http::uri::PathAndQuery;
 pub use host::{HostPattern, RouteId};
 pub(crate) use host::{exact, is_label};
 
-/// Routes by host and path.
 #[derive(Clone, Debug)]
 pub(crate) struct Table<T> {
     /// By host in lower case, `[address]`, `.suffix` of a wildcard, and `*`.
@@ -79,7 +78,6 @@ impl<T> Table<T> {
         })
     }
 
-    /// All routes of a host, whatever their paths.
     pub(crate) fn at(&self, host: &str) -> impl Iterator<Item = &T> {
         self.paths(host).into_iter().flatten().map(|(_, value)| value)
     }
@@ -137,7 +135,6 @@ pub(crate) fn segment(path: &str) -> Option<&str> {
     rest.split(['/', '?']).next().filter(|segment| !segment.is_empty())
 }
 
-/// Without a copy where nothing is upper case.
 fn lower(text: &str) -> Cow<'_, str> {
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         text.to_ascii_lowercase().into()

@@ -53,7 +53,7 @@ impl Shared {
         shards: Vec<mpsc::UnboundedSender<Driving>>,
     ) -> Result<Arc<Self>, TlsError> {
         let tls = Tls::new(config)?;
-        let policy = Policy::new(config, tls.known(), shards.len(), None);
+        let policy = Policy::new(config, &tls.known, shards.len(), None);
         Ok(Arc::new(Self {
             tls,
             registry: Registry::new(policy, shards.len(), config.limits.tunnels),

@@ -42,8 +42,9 @@ pub struct Tls {
     /// With ticket keys of its own, so that what was resumed under one certificate isn't under the next.
     visitor: RwLock<Arc<ServerConfig>>,
     labels: Vec<Vec<u8>>,
-    certificates: Arc<Certificates>,
-    known: Arc<Known>,
+    pub(crate) certificates: Arc<Certificates>,
+    /// The keys that the gateway as a whole admits.
+    pub known: Arc<Known>,
     /// The public half of a token made at the start, which the operator was shown.
     made: Option<PublicKey>,
     /// The token file, if there is one. Held while reloading, so that two reloads don't overlap.
@@ -111,16 +112,9 @@ impl Tls {
 
     /// What the operator should hear about the certificates now in use; a sentence each.
     pub fn warnings(&self) -> Vec<String> {
-        self.certificates.warnings()
-    }
-
-    pub(crate) fn certificates(&self) -> Arc<Certificates> {
-        Arc::clone(&self.certificates)
-    }
-
-    /// The keys that the gateway as a whole admits.
-    pub fn known(&self) -> &Arc<Known> {
-        &self.known
+        let table = self.certificates.table();
+        let own = table.loaded.iter().flat_map(|loaded| loaded.warnings());
+        own.chain(table.warnings.iter().cloned()).collect()
     }
 
     /// Reads the certificates and the token file again; true if something changed. Blocks.

@@ -140,7 +140,7 @@ impl GatewayBox {
 
     /// Waits until so many tunnels are here, whatever they serve.
     pub async fn until_registered(&self, count: usize) {
-        soon("the tunnels", self.registry.until(|tunnels| tunnels.len() == count)).await;
+        soon("the tunnels", until_registered(&self.registry, count)).await;
     }
 
     /// Waits until the process would have ended.
@@ -160,5 +160,17 @@ impl Drop for GatewayBox {
                 ended.expect("the gateway ends in order");
             }
         }
+    }
+}
+
+/// Waits until a gateway has exactly so many tunnels.
+pub async fn until_registered(registry: &Registry, count: usize) {
+    loop {
+        // Made before the look, it misses no change after it.
+        let changed = registry.changed();
+        if registry.all().len() == count {
+            return;
+        }
+        changed.await;
     }
 }

@@ -292,7 +292,7 @@ fn configuration(change: impl FnOnce(&mut Config)) -> Config {
 
 /// Puts the policy of `config` in force.
 fn apply(shard: &Shard, config: &Config, before: Option<&Policy>) {
-    let known = shard.tls.known();
+    let known = &shard.tls.known;
     known.replace(false, &[]);
     let policy = Policy::new(config, known, 1, before);
     // Every backend of the lab was let in; and unlike an open gateway's, there may be several.

@@ -33,7 +33,7 @@ pub use chunks::Chunks;
 pub use dice::Dice;
 pub use fake::Fake;
 pub use files::{Certificate, Folder};
-pub use gateway::GatewayBox;
+pub use gateway::{GatewayBox, until_registered};
 pub use h2::{Ask, Dialect, H2};
 pub use hello::Hello;
 pub use lab::Lab;

@@ -6,8 +6,8 @@ use bytes::BytesMut;
 use h2::{Ping, Reason, client};
 use http::{Method, Request, StatusCode};
 use ptth_link::h1::{self, ResponseReader};
-use ptth_link::upgrade::upgraded;
 use ptth_link::nested::Nested;
+use ptth_link::upgrade::upgraded;
 use tokio::task::JoinSet;
 
 use super::{Answer, DialError, MAX_HEAD, MAX_REASON, Stream};

@@ -47,21 +47,17 @@ pub trait Credential: Send + Sync + fmt::Debug {
     }
 }
 
-/// The future of [`Credential::check`].
 pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<Pass, Refusal>> + Send + 'a>>;
 
-/// What a backend shows, and what it wants.
 #[derive(Clone, Copy)]
 pub struct Claim<'a> {
     /// The key that it proved to hold in the TLS handshake (door A).
     pub key: Option<Key>,
     /// The value of Authorization (door B). A request with two such fields is malformed.
     pub authorization: Option<&'a HeaderValue>,
-    /// Where it dialled from.
     pub address: IpAddr,
     /// The hosts that it wants to serve: by SNI (door A) or as origins (door B).
     pub hosts: &'a [String],
-    /// The dynamic name that it wants.
     pub name: Option<&'a str>,
 }
 
@@ -77,13 +73,11 @@ impl fmt::Debug for Claim<'_> {
     }
 }
 
-/// Proof that a credential was found good.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pass {
     /// The one dynamic name that the credential itself speaks of, if it does: a claim of a JWT. A
     /// DNS label in lower case.
     pub name: Option<String>,
-    /// The secret that was shown.
     pub mark: Mark,
     /// The principal: two principals of one signing key, or of one authorizer, are two backends.
     pub who: Mark,

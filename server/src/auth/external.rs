@@ -19,7 +19,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
@@ -75,7 +75,6 @@ impl Scalar for Seconds {
     }
 }
 
-/// How it is asked: some authorizers take GET alone.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum Verb {
@@ -138,13 +137,11 @@ fn connector(ca: Option<PathBuf>, files: &mut Files) -> Result<TlsConnector, Mis
     Ok(Arc::new(tls).into())
 }
 
-/// Where the configuration doesn't say.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(60);
 /// Questions at a time. More would only queue at the authorizer, each with a socket of ours.
 const MAX_AT_A_TIME: usize = 64;
 
-/// A URL, taken apart.
 struct Address {
     origin: OriginAddress,
     /// What is dialled, and what the certificate is checked for.
@@ -175,7 +172,6 @@ struct External {
     address: Address,
     tls: Option<TlsConnector>,
     timeout: Duration,
-    /// Whether plain HTTP may go to public addresses.
     anywhere: bool,
     permits: Semaphore,
     mark: Mark,
@@ -198,7 +194,7 @@ impl Credential for External {
             match answer.status {
                 status if status.is_success() => {
                     // Without a subject, principals are told apart by what they showed.
-                    let subject = answer.headers.get(SUBJECT).map(HeaderValue::as_bytes);
+                    let subject = answer.headers.get("2ptth-subject").map(HeaderValue::as_bytes);
                     let subject = subject.filter(|subject| !subject.is_empty());
                     let words = subject.map_or([&[], shown.as_bytes()], |subject| [subject, &[]]);
                     Ok(Pass::of(self.mark).principal(&words))
@@ -237,15 +233,15 @@ impl External {
         let mut shown = shown.clone();
         shown.set_sensitive(true);
         fields.insert(AUTHORIZATION, shown);
-        fields.insert(FORWARDED_FOR, value(&claim.address.to_canonical().to_string())?);
+        fields.insert("x-forwarded-for", value(&claim.address.to_canonical().to_string())?);
         if claim.hosts.len() > MAX_HOSTS {
             return Err("it wants more hosts than the authorizer can be asked about");
         }
         for host in claim.hosts {
-            fields.append(WANTED_HOST, value(host)?);
+            fields.append("2ptth-host", value(host)?);
         }
         if let Some(name) = claim.name {
-            fields.insert(WANTED_NAME, value(name)?);
+            fields.insert("2ptth-name", value(name)?);
         }
         Ok(request)
     }
@@ -291,11 +287,6 @@ async fn converse(
     let answer = h1::ask(&mut io, request, (&mut input, reader)).await;
     Ok(answer.map_err(|_| "the authorizer gives no proper answer")?.parts)
 }
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const WANTED_HOST: HeaderName = HeaderName::from_static("2ptth-host");
-const WANTED_NAME: HeaderName = HeaderName::from_static("2ptth-name");
-const SUBJECT: HeaderName = HeaderName::from_static("2ptth-subject");
 
 /// As many as a registration may name.
 const MAX_HOSTS: usize = 100;

@@ -33,19 +33,14 @@ use crate::router::is_label;
 pub struct Settings {
     /// Shared secrets, the bytes as they are in the file; several, so that they can be rotated.
     hs256_files: Vec<PathBuf>,
-    /// The same in variables of this process's environment.
     hs256_env: Vec<String>,
-    /// Ed25519 public keys, PEM.
     eddsa_files: Vec<PathBuf>,
-    /// RSA public keys, PEM.
     rs256_files: Vec<PathBuf>,
     /// What `aud` must hold. Without it, a token that has an `aud` is meant for another audience.
     audience: Option<String>,
-    /// What `iss` must be.
     issuer: Option<String>,
     /// From `nbf` (or `iat`) to `exp`, in days; 31 if it isn't said.
     max_lifetime_days: Option<u32>,
-    /// The claim that says which dynamic name the token is good for.
     name_claim: Option<String>,
     /// How far the issuer's clock and ours may differ, in seconds; [`LEEWAY`] if it isn't said.
     leeway_seconds: Option<u64>,
@@ -89,7 +84,8 @@ impl Settings {
                 "`jwt` needs a key: name a file in `hs256_files`, `eddsa_files` or `rs256_files`, or a variable in `hs256_env`",
             ));
         }
-        signature::install();
+        // Unless the program has chosen another one before.
+        let _ = signature::PROVIDER.install_default();
         let keys = keys.into_iter().map(|(algorithm, key)| self.key(algorithm, key, leeway));
         Ok(Arc::new(Jwt {
             keys: keys.collect::<Result<_, _>>()?,

@@ -17,26 +17,20 @@ use super::{external, jwt, key};
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Settings {
-    /// A public key of door A.
     Key(Secret),
     /// A file of such keys, one a line, as that of `--token-file`.
     KeyFile(PathBuf),
     /// The SHA-256 of a bearer token, in hexadecimal, so that the configuration holds no secret.
     BearerSha256(Digest),
-    /// A file with a bearer token.
     BearerFile(PathBuf),
     /// A variable of this process's environment, which changes at a restart only. No output shows its name: a
     /// user may have written the secret in its place.
     BearerEnv(Secret),
-    /// User and password.
     Basic(Basic),
-    /// JSON Web Tokens of an issuer whose keys are known.
     Jwt(jwt::Settings),
-    /// An authorizer that is asked over HTTP decides.
     External(external::Settings),
 }
 
-/// The keys of [`Settings`].
 pub const KINDS: [&str; 8] =
     ["key", "key_file", "bearer_sha256", "bearer_file", "bearer_env", "basic", "jwt", "external"];
 

@@ -13,7 +13,6 @@ use serde::{Deserialize, Deserializer, de};
 use ptth_link::settings::Mistake;
 use ptth_link::{crypto, files};
 
-/// Bytes that no output shows.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
@@ -57,7 +56,7 @@ impl<'de> Deserialize<'de> for Secret {
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Whether these bytes are the secret. Takes a time that depends on their length alone.
+    /// Takes a time that depends on the length of `shown` alone.
     pub fn is_of(&self, shown: &[u8]) -> bool {
         crypto::same(&crypto::sha256(shown), &self.0)
     }
@@ -105,7 +104,6 @@ impl Files {
         Self { base: base.into(), warnings: Vec::new(), digest: *SALT }
     }
 
-    /// Adds a warning.
     pub fn warn(&mut self, warning: String) {
         // Several routes may name the same file.
         if !self.warnings.contains(&warning) {
@@ -140,7 +138,6 @@ impl Files {
         Ok(Secret::new(secret))
     }
 
-    /// Reads a text that others may see.
     pub fn text(&mut self, path: &Path) -> Result<String, Mistake> {
         let bytes = self.bytes(path)?;
         String::from_utf8(bytes).map_err(|_| about(path, "isn't UTF-8 text"))
@@ -160,7 +157,6 @@ impl Files {
         Ok(bytes)
     }
 
-    /// Warns if others can read this file, which holds a secret.
     pub(super) fn warn_if_exposed(&mut self, path: &Path) {
         files::exposed(&self.base.join(path), "a secret").into_iter().for_each(|it| self.warn(it));
     }

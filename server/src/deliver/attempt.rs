@@ -15,15 +15,12 @@ use crate::exchange::{Exchange, Way, ask};
 
 use crate::outbox::Delivery;
 
-/// What became of a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The origin has it, whatever it answered.
     Delivered(StatusCode),
     /// The reason, and the shortest pause before the next attempt.
     Failed(String, Option<Duration>),
-    /// It waited too long for a backend.
-    Expired,
 }
 
 /// Tries once. `None`: there was no backend to ask. Dropping the future resets the stream.

@@ -33,7 +33,7 @@ fn too_large() -> ExchangeError {
     ExchangeError::Request(StatusCode::PAYLOAD_TOO_LARGE, why)
 }
 
-/// Bytes of memory that a kept head needs.
+/// In bytes.
 pub(super) fn weight(head: &Parts) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     OVERHEAD.saturating_add(target).saturating_add(headers::weight(&head.headers))

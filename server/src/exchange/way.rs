@@ -56,10 +56,10 @@ impl<'a> Way<'a> {
         avoid: &[TunnelId],
     ) -> Result<Lease, NoTunnel> {
         let (route, registry) = (&self.found.route, &self.shard.registry);
-        let (patience, index) = (registry.patience(route), self.shard.index);
+        let (hold, index) = (registry.hold(route), self.shard.index);
         let moved = || target.is_some_and(|uri| self.has_moved(uri));
         match (
-            route.pool.acquire(&self.share, index, avoid, patience, &moved).await,
+            route.pool.acquire(&self.share, index, avoid, route.queue, hold, &moved).await,
             &route.no_backend,
         ) {
             (Err(NoTunnel::Absent), NoBackend::Origin(address)) => {
@@ -71,8 +71,8 @@ impl<'a> Way<'a> {
 
     /// Takes out of a response what its backend may not say there.
     pub(super) fn confine(&self, fields: &mut HeaderMap) {
-        if self.found.confined {
-            confine(fields, &self.found.route.base);
+        if let Some(path) = &self.found.confined {
+            confine(fields, path);
         }
     }
 }

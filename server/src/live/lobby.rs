@@ -10,10 +10,8 @@ use tokio::sync::Notify;
 
 use crate::quota::{Gauge, Permit};
 
-/// Where they wait.
 #[derive(Debug, Default)]
 pub(crate) struct Lobby {
-    /// Wakes requests that wait.
     pub(crate) freed: Notify,
     waiting: Gauge,
 }
@@ -30,7 +28,6 @@ impl Lobby {
         Some(waiting)
     }
 
-    /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.held()
     }
@@ -41,7 +38,6 @@ impl Lobby {
         WAITING.held() > 0
     }
 
-    /// A stream was given back that may be had from here.
     pub(super) fn free(&self) {
         if self.waiting.held() > 0 {
             self.freed.notify_one();

@@ -30,7 +30,6 @@ impl Backlog {
         Arc::new(Self { limits: [requests, BYTES], held: Mutex::default() })
     }
 
-    /// A permit for one more request, which weighs so many bytes so far.
     pub(crate) fn take(
         self: &Arc<Self>,
         route: &RouteId,
@@ -47,7 +46,6 @@ impl Backlog {
     }
 }
 
-/// The right to keep one request, until dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     backlog: Arc<Backlog>,
@@ -62,12 +60,10 @@ impl Permit {
         &self.route
     }
 
-    /// Takes so many bytes more. False if there is no room for them.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         self.add([0, bytes])
     }
 
-    /// The same in another backlog, if that has room.
     pub(crate) fn moved(self, to: &Arc<Backlog>) -> Option<Self> {
         to.take(&self.route, self.address, self.load[1])
     }
@@ -84,24 +80,21 @@ impl Permit {
     }
 
     fn add(&mut self, more: Load) -> bool {
-        let holders = self.holders();
+        let (holders, limits) = (self.holders(), self.backlog.limits);
         let mut held = self.backlog.held.lock();
-        let [all, of_route, of_address, of_both] =
-            [0, 1, 2, 3].map(|n| plus(held.of(&holders[n]), more));
-        let left = minus(self.backlog.limits, all);
-        // A route grows until it has as much as is left: half of the difference is what it may still take, the
-        // request that is taken now included.
-        let [requests, bytes] = minus(left, of_route);
-        let share = [requests / 2 + 1, bytes / 2];
-        let within =
-            |then: Load, left: Load| (0..2).all(|unit| more[unit] == 0 || then[unit] <= left[unit]);
-        let fits = (0..2).all(|unit| all[unit] <= self.backlog.limits[unit])
-            && within(of_route, left)
-            && within(of_address, left)
-            && within(of_both, share);
+        let before = holders.each_ref().map(|holder| held.of(holder));
+        let fits = (0..2).all(|unit| {
+            let then = before.map(|load| load[unit].saturating_add(more[unit]));
+            let [all, route, address, both] = then;
+            let Some(left) = limits[unit].checked_sub(all) else { return false };
+            // A route grows until it has as much as is left: half of the difference is what it may still take, the
+            // request that is taken now included.
+            let part = left.saturating_sub(route) / 2 + usize::from(unit == 0);
+            more[unit] == 0 || route <= left && address <= left && both <= part
+        });
         if fits {
             holders.into_iter().for_each(|holder| held.add(holder, more));
-            self.load = plus(self.load, more);
+            self.load = [self.load[0] + more[0], self.load[1] + more[1]];
         }
         fits
     }
@@ -118,22 +111,12 @@ impl Drop for Permit {
     }
 }
 
-fn plus(one: Load, other: Load) -> Load {
-    [one[0].saturating_add(other[0]), one[1].saturating_add(other[1])]
-}
-
-fn minus(one: Load, other: Load) -> Load {
-    [one[0].saturating_sub(other[0]), one[1].saturating_sub(other[1])]
-}
-
-/// Each waiting request costs a task beside its bytes.
+/// Each waiting request is looked at whenever a backend comes or an attempt ends.
 pub(crate) const REQUESTS: usize = 1000;
 /// Small beside the budget of bodies under way, since this may be full for hours; a thousand webhooks of
 /// the usual size. The largest body still fits where there are a few others.
 pub(crate) const BYTES: usize = 32 << 20;
-/// The largest body, whatever a route allows.
-pub(crate) const LARGEST: usize = Respond::LARGEST;
-const _: () = assert!(LARGEST <= BYTES / 8);
+const _: () = assert!(Respond::LARGEST <= BYTES / 8);
 
 #[cfg(test)]
 mod tests {
@@ -211,7 +194,7 @@ mod tests {
             })
             .collect();
         assert_eq!(others.len(), 7, "half: one route, of what is left for a share");
-        let mut other = backlog.take(&route(2), address(2), LARGEST).unwrap();
+        let mut other = backlog.take(&route(2), address(2), Respond::LARGEST).unwrap();
         assert!(!other.grow(1 << 20));
         place.shrink(8 << 20);
         assert!(other.grow(1 << 20));

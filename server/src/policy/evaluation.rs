@@ -2,7 +2,7 @@
 //!
 //! Each credential is asked once at most, whatever is wanted: one of them may be an authorizer outside.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -45,67 +45,55 @@ impl Policy {
         at_path(grants, identity.path.as_deref())
     }
 
-    /// Door B: what a backend may serve by its `claim`, of what it asks for, at `path` alone if there is one; and its
-    /// principal, unless the gateway is open. May ask an authorizer outside, under its deadline. Cancel safe.
+    /// Door B: what a backend may serve by its `claim`, of what that asks for (anything, if it names neither hosts nor a
+    /// name), at `path` alone if there is one; and its principal, unless the gateway is open. May ask an authorizer
+    /// outside, under its deadline. Cancel safe.
     pub async fn register(
         &self,
         claim: &Claim<'_>,
-        wish: &Wish,
         path: Option<&str>,
     ) -> Result<(Option<Mark>, Vec<Grant>), Refused> {
         let (mut evaluation, mut grants) = (Evaluation::new(self, claim), Vec::new());
-        match wish {
-            Wish::Name(name) => grants.push(evaluation.name(name).await?),
-            // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
-            Wish::Hosts(hosts) => {
-                for host in hosts {
-                    grants.extend(evaluation.host(host).await?);
-                }
-            }
+        if let Some(name) = claim.name {
+            grants.push(evaluation.name(name).await?);
+        } else if claim.hosts.is_empty() {
             // Authorizers outside are asked only if no credential here is good for anything: what is good for one
             // route is not the business of another route's authorizer.
-            Wish::Any => {
-                for abroad in [false, true] {
-                    evaluation.abroad = abroad;
-                    if grants.is_empty() {
-                        grants = evaluation.routes(None).await;
-                        grants.extend(evaluation.listed().await);
-                    }
-                }
+            for abroad in [false, true] {
+                evaluation.abroad = abroad;
                 if grants.is_empty() {
-                    return Err(evaluation.refuse(ANYTHING).await);
+                    grants = evaluation.routes(None).await;
+                    grants.extend(evaluation.listed().await);
                 }
             }
+            if grants.is_empty() {
+                return Err(evaluation.refuse(ANYTHING).await);
+            }
+        }
+        // Every one of them (draft-kazuho-ptth-ptth-01), or nothing.
+        for host in claim.hosts {
+            grants.extend(evaluation.host(host).await?);
         }
         let mut seen = HashSet::new();
         grants.retain(|grant| seen.insert(grant.route().clone()));
         Ok((evaluation.who, at_path(grants, path)?))
     }
 
-    /// The targets of a guess that asks for `wish`, as text: routes, by their first hosts, and names. What isn't in the
-    /// configuration is none, since a stranger makes up as much of it as it likes.
-    pub fn targets(&self, wish: &Wish) -> Vec<String> {
+    /// The targets of a guess that asks for a name or hosts, as text: routes, by their first hosts, and names. What isn't
+    /// in the configuration is none, since a stranger makes up as much of it as it likes.
+    pub fn targets(&self, name: Option<&str>, hosts: &[String]) -> BTreeSet<String> {
         let text = |target: &Target| match target {
             Target::Route(route) => route.configured.hosts.first().cloned().unwrap_or_default(),
             Target::Names => "a name".to_owned(),
         };
-        let mut found: Vec<String> = match wish {
-            Wish::Any => vec!["*".to_owned()],
-            Wish::Name(_) => vec![text(&Target::Names)],
-            Wish::Hosts(hosts) => {
-                hosts.iter().flat_map(|host| self.table.at(host)).map(text).collect()
-            }
-        };
-        found.sort_unstable();
-        found.dedup();
-        found
+        let any = (name.is_none() && hosts.is_empty()).then(|| "*".to_owned());
+        let found = hosts.iter().flat_map(|host| self.table.at(host)).map(text);
+        found.chain(name.map(|_| text(&Target::Names))).chain(any).collect()
     }
 }
 
-/// Why a backend isn't admitted.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Refused {
-    /// Nothing that it showed is known.
     #[error("not admitted: {why}")]
     Unknown {
         /// The schemes that might be known, for WWW-Authenticate (RFC 9110 §11.6.1).
@@ -113,23 +101,11 @@ pub enum Refused {
         /// For the gateway's log alone.
         why: String,
     },
-    /// It is known, and may not serve this.
     #[error("not allowed to serve {0}")]
     Forbidden(String),
     /// The authorizer that decides about it.
     #[error("the authorizer can't be asked")]
     Unavailable,
-}
-
-/// What a backend asks to serve.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Wish {
-    /// Whatever its credential is good for.
-    Any,
-    /// Exactly these hosts.
-    Hosts(Vec<String>),
-    /// A dynamic name.
-    Name(String),
 }
 
 /// Those routes that are at the path that a backend wants to serve alone, if it names one.
@@ -144,11 +120,10 @@ struct Evaluation<'a> {
     claim: &'a Claim<'a>,
     /// The principal, by the first credential that admitted it.
     who: Option<Mark>,
-    /// The answers, by credential and, of those outside, by the hosts that they were asked about.
+    /// By credential and, of those outside, by the hosts that they were asked about.
     asked: HashMap<(usize, Vec<String>), Option<Pass>>,
     challenges: Vec<&'static str>,
     refusals: Vec<Refusal>,
-    /// Whether authorizers outside are asked.
     abroad: bool,
 }
 
@@ -301,7 +276,6 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-/// What is refused where nothing is asked for by name.
 const ANYTHING: &str = "anything without a name of its choice";
 
 #[cfg(test)]
@@ -375,14 +349,15 @@ mod tests {
         let here = Arc::new(Judge { takes: true, ..Judge::default() });
         let outside = Arc::new(Judge { takes: true, abroad: true, ..Judge::default() });
         let both = policy(&[("a", &here), ("b", &outside)], None);
-        let (_, grants) = both.register(&claim(), &Wish::Any, None).await.unwrap();
+        let (_, grants) = both.register(&claim(), None).await.unwrap();
         assert_eq!(sites(&grants), [host("a.test")], "known here");
-        let unknown = both.register(&claim(), &Wish::Hosts(vec!["c.test".into()]), None).await;
+        let hosts = ["c.test".to_owned()];
+        let unknown = both.register(&Claim { hosts: &hosts, ..claim() }, None).await;
         assert!(matches!(unknown, Err(Refused::Forbidden(_))), "{unknown:?}");
         assert!(outside.asked.lock().unwrap().is_empty());
 
         let alone = policy(&[("b", &outside)], None);
-        let (_, grants) = alone.register(&claim(), &Wish::Any, None).await.unwrap();
+        let (_, grants) = alone.register(&claim(), None).await.unwrap();
         assert_eq!(sites(&grants), [host("b.test")]);
         assert_eq!(*outside.asked.lock().unwrap(), [["b.test".to_owned()]], "asked with its hosts");
 
@@ -390,7 +365,7 @@ mod tests {
         let names = Some(["alice", "bob"].map(str::to_owned).to_vec());
         let grant = NameGrant { names, credential: outside.clone() };
         let named = policy(&[], Some(Names::new("names.test", vec![grant])));
-        let (_, grants) = named.register(&claim(), &Wish::Any, None).await.unwrap();
+        let (_, grants) = named.register(&claim(), None).await.unwrap();
         assert_eq!(sites(&grants), ["alice", "bob"].map(|name| RouteId::Name(name.into())));
         let asked = ["alice.names.test", "bob.names.test"].map(str::to_owned);
         assert_eq!(*outside.asked.lock().unwrap(), [asked], "asked with its names");
@@ -403,10 +378,12 @@ mod tests {
         for (granted, fine) in [(Some(vec!["bob".to_owned()]), false), (None, true)] {
             let grant = NameGrant { names: granted, credential: judge.clone() };
             let policy = policy(&[], Some(Names::new("names.test", vec![grant])));
-            for wish in [Wish::Any, Wish::Name("alice".into())] {
-                assert_eq!(policy.register(&claim(), &wish, None).await.is_ok(), fine, "{wish:?}");
+            for name in [None, Some("alice")] {
+                let claim = Claim { name, ..claim() };
+                assert_eq!(policy.register(&claim, None).await.is_ok(), fine, "{name:?}");
             }
-            assert!(policy.register(&claim(), &Wish::Name("bob".into()), None).await.is_err());
+            let claim = Claim { name: Some("bob"), ..claim() };
+            assert!(policy.register(&claim, None).await.is_err());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One route, as visitors' requests meet it, and the backends that it admits.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use crate::auth::{Admits, Credential, Known};
 use crate::config::{Route as Settings, WhenTaken};
 use crate::identity::{self, Grant};
 use crate::pool::Pool;
-use crate::quota::{Gauge, InUse};
+use crate::quota::{Gauge, shared};
 use crate::router::{HostPattern, RouteId};
 
 use ptth_link::lock::Mutex;
@@ -19,8 +20,6 @@ pub struct Route {
     pub pool: Arc<Pool>,
     /// Of one host of a pattern: the pool of the pattern, whose tunnels serve it while it has none of its own.
     pub wide: Option<Arc<Pool>>,
-    /// The path of a dynamic name, where it is found by path.
-    pub base: String,
     pub(super) configured: Arc<Configured>,
 }
 
@@ -36,10 +35,9 @@ impl Deref for Route {
 #[derive(Debug)]
 pub(super) struct Configured {
     pub(super) settings: Settings,
-    /// One for each host.
     pub(super) ids: Vec<RouteId>,
     pub(super) hosts: Vec<String>,
-    /// Admits backends where the settings don't.
+    /// Admits where the settings don't.
     pub(super) known: Arc<Known>,
 }
 
@@ -98,7 +96,7 @@ pub(super) struct Pools {
     shards: usize,
     /// Requests that wait for a backend, over all dynamic names, since a stranger chooses them.
     pub(super) held: Gauge,
-    known: Mutex<InUse<Key, Pool>>,
+    known: Mutex<HashMap<Key, Arc<Pool>>>,
 }
 
 /// A route, and for a dynamic name its domain: the same name under another one is another host.
@@ -112,7 +110,7 @@ impl Pools {
     /// The pool of a route; a new one counts the requests that wait in `held`.
     pub(super) fn of(&self, id: &RouteId, domain: &str, held: &Gauge) -> Arc<Pool> {
         let make = || Pool::holding(self.shards, held.clone());
-        self.known.lock().of(&(id.clone(), domain.to_owned()), make)
+        shared(&mut self.known.lock(), (id.clone(), domain.to_owned()), make)
     }
 
     pub(super) fn forget(&self, id: &RouteId) {

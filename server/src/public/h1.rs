@@ -145,7 +145,7 @@ where
     admitted.grant(&mut response, true);
     let (give, given) = oneshot::channel();
     let io = async move { given.await.ok() };
-    visitor.permit.leave_to_tunnels();
+    visitor.permit.await_end(None);
     let tunnel = admitted.tunnel(io, visitor);
     // Fails only at the end of the process.
     let _ = visitor.shard.drive(tunnel);

@@ -150,7 +150,7 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(
         }
         let tunnels = requests.conduct.tunnels();
         if requests.ending && tunnels > 0 && requests.streams.len() <= tunnels {
-            requests.visitor.permit.leave_to_tunnels();
+            requests.visitor.permit.await_end(None);
         }
     }
 }

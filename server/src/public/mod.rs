@@ -113,7 +113,7 @@ impl Visitor {
         let said = self.said.as_ref();
         let scheme = said.and_then(|said| said.scheme.as_ref()).unwrap_or(&self.scheme);
         let host = check::target(head, self.sni.as_deref(), scheme)?;
-        if !self.shard.tls.certificates().is_same(self.sni.as_deref(), &host) {
+        if !self.shard.tls.certificates.is_same(self.sni.as_deref(), &host) {
             return Err(ExchangeError::Misdirected);
         }
         let policy = self.shard.registry.policy();

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::auth::Claim;
 use crate::error::{ExchangeError, RegisterError};
 use crate::identity::{Identity, Key};
-use crate::policy::{Lost, Policy, Refused, Wish};
+use crate::policy::{Lost, Policy, Refused};
 use ptth_link::headers::says;
 use ptth_link::tcp::{HTTP, HTTPS};
 use ptth_link::token;
@@ -89,15 +89,14 @@ pub(super) async fn admit(visitor: &Visitor, head: &Parts) -> Result<Registered,
 }
 
 async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, RegisterError> {
-    let (wish, authorization) = read(head).map_err(RegisterError::Malformed)?;
-    let targets = visitor.shard.registry.policy().targets(&wish);
+    let (hosts, name, authorization) = read(head).map_err(RegisterError::Malformed)?;
+    let targets = visitor.shard.registry.policy().targets(name, &hosts);
     let attempt = visitor.shard.attempts.begin(visitor.address, targets).await;
     let attempt = attempt.map_err(|wait| RegisterError::TooMany(wait.as_secs().max(1)))?;
-    let hosts = if let Wish::Hosts(hosts) = &wish { hosts.as_slice() } else { &[] };
-    let name = if let Wish::Name(name) = &wish { Some(name.as_str()) } else { None };
-    let claim = Claim { key: None, authorization, address: visitor.address, hosts, name };
+    let (address, hosts) = (visitor.address, &*hosts);
+    let claim = Claim { key: None, authorization, address, hosts, name };
     let policy = visitor.shard.registry.policy();
-    let judged = timeout(JUDGED, policy.register(&claim, &wish, field(head, SERVED_PATH))).await;
+    let judged = timeout(JUDGED, policy.register(&claim, field(head, SERVED_PATH))).await;
     let judged = judged.unwrap_or(Err(Refused::Unavailable));
     if matches!(judged, Ok(_) | Err(Refused::Unavailable)) {
         attempt.take_back();
@@ -129,8 +128,8 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, RegisterEr
     Ok(Registered { identity, grants, urls, more })
 }
 
-/// The request of a backend, and its credential.
-fn read(head: &Parts) -> Result<(Wish, Option<&HeaderValue>), &'static str> {
+/// What a backend asks for: hosts, a name, or neither, which is anything; and its credential.
+fn read(head: &Parts) -> Result<Asked<'_>, &'static str> {
     let has_body = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
     if has_body || head.headers.contains_key(TRANSFER_ENCODING) {
         return Err("a registration has no body");
@@ -146,16 +145,18 @@ fn read(head: &Parts) -> Result<(Wish, Option<&HeaderValue>), &'static str> {
     let list = head.uri.path().strip_prefix(PATH).ok_or("the path isn't /.well-known/ptth/…/")?;
     let list = list.strip_suffix('/').unwrap_or(list);
     let list = percent_decode_str(list).decode_utf8().map_err(|_| "the origins aren't UTF-8")?;
-    let wish = match field(head, NAME) {
+    let (hosts, name) = match field(head, NAME) {
         // The origin in the path is the gateway's own then, for gateways that don't know the field.
-        Some("*") => Wish::Any,
-        Some(name) if token::is_name(name) => Wish::Name(name.to_owned()),
+        Some("*") => (Vec::new(), None),
+        Some(name) if token::is_name(name) => (Vec::new(), Some(name)),
         _ if head.headers.contains_key(NAME) => return Err("2ptth-name isn't a name"),
-        _ if *list == *"*" => Wish::Any,
-        _ => Wish::Hosts(origins(&list)?),
+        _ if *list == *"*" => (Vec::new(), None),
+        _ => (origins(&list)?, None),
     };
-    Ok((wish, authorization))
+    Ok((hosts, name, authorization))
 }
+
+type Asked<'a> = (Vec<String>, Option<&'a str>, Option<&'a HeaderValue>);
 
 /// The hosts of a list of serialized origins (RFC 6454 §6.2, §7.1).
 fn origins(list: &str) -> Result<Vec<String>, &'static str> {

@@ -8,7 +8,7 @@
 //! What many addresses guess at together is slowed, too, but never refused for it: that would be a way to keep
 //! its owner out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,7 +21,6 @@ use super::network;
 
 use ptth_link::lock::Mutex;
 
-/// Failed admissions of the last minute.
 #[derive(Debug)]
 pub struct Attempts {
     addresses: Mutex<Table<IpAddr>>,
@@ -45,7 +44,6 @@ struct Table<K> {
 struct Bucket {
     last: Instant,
     empty_at: Instant,
-    /// Attempts that are judged now.
     judging: u32,
 }
 
@@ -56,7 +54,7 @@ struct Bucket {
 pub struct Attempt {
     attempts: Arc<Attempts>,
     address: IpAddr,
-    targets: Vec<String>,
+    targets: BTreeSet<String>,
     failed: bool,
 }
 
@@ -76,14 +74,13 @@ impl Drop for Attempt {
         if self.failed {
             self.attempts.failed(self.address, now);
             let mut targets = self.attempts.targets.lock();
-            self.targets.drain(..).for_each(|target| targets.fail(target, now));
+            std::mem::take(&mut self.targets).into_iter().for_each(|it| targets.fail(it, now));
         }
         self.attempts.judged.notify_waiters();
     }
 }
 
 impl Attempts {
-    /// No attempt has failed yet.
     pub fn new() -> Arc<Self> {
         let (addresses, targets) = (Table::new(FREE), Table::new(FREE_TARGET));
         Arc::new(Self { addresses, targets, judged: Notify::new() })
@@ -95,7 +92,6 @@ impl Attempts {
         self.addresses.lock().delay(&network(address), now)
     }
 
-    /// A backend from `address` wasn't admitted.
     pub fn failed(&self, address: IpAddr, now: Instant) {
         self.addresses.lock().fail(network(address), now);
     }
@@ -107,7 +103,7 @@ impl Attempts {
     pub async fn begin(
         self: &Arc<Self>,
         address: IpAddr,
-        targets: Vec<String>,
+        targets: BTreeSet<String>,
     ) -> Result<Attempt, Duration> {
         let (now, address) = (Instant::now(), network(address));
         // An address without a failure doesn't pay for strangers.
@@ -151,19 +147,16 @@ impl<K: Clone + Eq + Hash> Table<K> {
         WINDOW / self.free
     }
 
-    /// How long the failures so far take to drain.
     fn level(&self, key: &K, now: Instant) -> Duration {
         let bucket = self.buckets.get(key).filter(|bucket| bucket.is_recent(now));
         bucket.map_or(Duration::ZERO, |it| it.empty_at.saturating_duration_since(now))
     }
 
-    /// Failures that haven't drained yet.
     fn failures(&self, key: &K, now: Instant) -> u32 {
         let failures = self.level(key, now).as_millis().div_ceil(self.share().as_millis());
         u32::try_from(failures).unwrap_or(u32::MAX)
     }
 
-    /// How long to wait after the failures so far.
     fn delay(&self, key: &K, now: Instant) -> Duration {
         match self.failures(key, now).checked_sub(self.free) {
             None => Duration::ZERO,
@@ -277,7 +270,7 @@ mod tests {
     }
 
     async fn guess(attempts: &Arc<Attempts>, from: &str) -> Result<Attempt, Duration> {
-        attempts.begin(ip(from), vec!["a.test".to_owned()]).await
+        attempts.begin(ip(from), BTreeSet::from(["a.test".to_owned()])).await
     }
 
     /// What succeeds gives back its own place and nothing else.
@@ -330,7 +323,7 @@ mod tests {
         let waited = begun.elapsed();
         assert!(waited >= Duration::from_secs(1) && waited <= PATIENCE, "{waited:?}");
         let begun = Instant::now();
-        let other = attempts.begin(ip("198.51.100.2"), vec!["b.test".to_owned()]).await;
+        let other = attempts.begin(ip("198.51.100.2"), BTreeSet::from(["b.test".to_owned()])).await;
         other.expect("another name").take_back();
         assert_eq!(begun.elapsed(), Duration::ZERO);
     }

@@ -5,7 +5,7 @@ mod reserve;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
@@ -13,14 +13,13 @@ use ptth_link::limits;
 use ptth_link::lock::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::network;
+use super::{Counter, network};
 use crate::config::Limits;
 use permit::Slot;
 use reserve::Reserve;
 
 pub(crate) use permit::ConnectionPermit;
 
-/// Counts the connections of all shards.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     visitors: usize,
@@ -32,17 +31,12 @@ pub struct ConnectionLimit {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    networks: HashMap<IpAddr, Holding>,
+    networks: Counter<IpAddr>,
+    /// Of visitors, the oldest of each network first.
+    visitors: HashMap<IpAddr, Vec<Arc<Slot>>>,
     reserve: Reserve,
-    /// When the last line about it went into the log.
+    /// When the log was told last.
     told: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct Holding {
-    count: usize,
-    /// Those of visitors, the oldest first.
-    slots: Vec<Arc<Slot>>,
 }
 
 impl ConnectionLimit {
@@ -65,7 +59,7 @@ impl ConnectionLimit {
     ) -> Option<Arc<ConnectionPermit>> {
         let network = address.map(network);
         let mut counts = self.lock();
-        let own = network.map_or(0, |network| counts.of(network));
+        let own = network.map_or(0, |network| counts.networks.of(&network)[0]);
         if network.is_some() && own >= self.per_address {
             return None;
         }
@@ -75,23 +69,25 @@ impl ConnectionLimit {
         }
         let slot = if !full {
             counts.all += 1;
-            Arc::default()
+            Slot::new(network, None)
         } else if network.is_some() && counts.make_room(own, self.visitors / HOG) {
-            Arc::default()
-        } else if may_earn() {
+            Slot::new(network, None)
+        } else {
             let full = counts.all >= self.all;
-            let slot = counts.reserve.slot(network, full)?;
+            let slot = may_earn().then(|| counts.reserve.slot(network, full)).flatten()?;
             // With all permits taken, it has the permit of another connection.
             counts.all += usize::from(!full);
             slot
-        } else {
-            return None;
         };
         network.into_iter().for_each(|network| counts.enter(network, &slot));
-        let network = network.map(OnceLock::from).unwrap_or_default();
-        let (limit, [opaque, unframed], awaited) =
-            (Some(self.clone()), Default::default(), Default::default());
-        Some(Arc::new(ConnectionPermit { limit, slot, network, opaque, unframed, awaited }))
+        let ([opaque, unframed], awaited) = Default::default();
+        Some(Arc::new(ConnectionPermit {
+            limit: Some(self.clone()),
+            slot,
+            opaque,
+            unframed,
+            awaited,
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -104,7 +100,7 @@ impl ConnectionPermit {
     pub fn is_for(&self, address: IpAddr) -> bool {
         let (Some(limit), network) = (&self.limit, network(address)) else { return true };
         let (mut counts, hog) = (limit.lock(), limit.visitors / HOG);
-        let own = counts.of(network);
+        let [own] = counts.networks.of(&network);
         let mut fits = own < limit.per_address;
         if fits && counts.reserve.has(&self.slot) {
             if counts.make_room(own, hog) {
@@ -112,10 +108,10 @@ impl ConnectionPermit {
                 counts.all = counts.all.saturating_sub(1);
                 counts.reserve.settle(&self.slot);
             } else {
-                fits = counts.reserve.name(&self.slot, network);
+                fits = counts.reserve.has_room(network);
             }
         }
-        if fits && self.network.set(network).is_ok() {
+        if fits && self.slot.network.set(network).is_ok() {
             counts.enter(network, &self.slot);
         }
         fits
@@ -123,48 +119,40 @@ impl ConnectionPermit {
 }
 
 impl Counts {
-    fn of(&self, network: IpAddr) -> usize {
-        self.networks.get(&network).map_or(0, |holding| holding.count)
-    }
-
     fn enter(&mut self, network: IpAddr, slot: &Arc<Slot>) {
-        let holding = self.networks.entry(network).or_default();
-        holding.count += 1;
+        self.networks.add(network, [1]);
         if slot.until.is_none() || !self.reserve.has(slot) {
-            holding.slots.push(slot.clone());
+            self.visitors.entry(network).or_default().push(slot.clone());
         }
     }
 
     /// Whether another connection gives way to one of a network that holds `own` permits: the oldest one without a
     /// request, of the network that holds most permits. A network that holds more than `hog` loses busy ones, too.
     fn make_room(&mut self, own: usize, hog: usize) -> bool {
-        let most = self.networks.values_mut().max_by_key(|holding| holding.slots.len());
-        let Some(most) = most.filter(|most| most.slots.len() >= own + 2) else { return false };
-        let idle = most.slots.iter().position(|slot| slot.busy.held() == 0);
-        let Some(index) = idle.or((most.slots.len() > hog).then_some(0)) else { return false };
-        most.slots.remove(index).lose();
+        let most = self.visitors.values_mut().max_by_key(|slots| slots.len());
+        let Some(most) = most.filter(|most| most.len() >= own + 2) else { return false };
+        let idle = most.iter().position(|slot| slot.busy.held() == 0);
+        let Some(index) = idle.or((most.len() > hog).then_some(0)) else { return false };
+        most.remove(index).lose();
         true
     }
 
-    /// The slot isn't a visitor's any more.
-    fn keep(&mut self, network: Option<IpAddr>, slot: &Arc<Slot>) {
-        let holding = network.and_then(|network| self.networks.get_mut(&network));
-        holding.into_iter().for_each(|it| it.slots.retain(|own| !Arc::ptr_eq(own, slot)));
+    fn keep(&mut self, slot: &Arc<Slot>) {
+        let Some(network) = slot.network.get() else { return };
+        let Some(slots) = self.visitors.get_mut(network) else { return };
+        slots.retain(|own| !Arc::ptr_eq(own, slot));
+        if slots.is_empty() {
+            self.visitors.remove(network);
+        }
     }
 
-    fn leave(&mut self, network: Option<IpAddr>, slot: &Arc<Slot>) {
+    fn leave(&mut self, slot: &Arc<Slot>) {
         self.reserve.settle(slot);
-        self.keep(network, slot);
+        self.keep(slot);
         if !slot.is_taken() {
             self.all = self.all.saturating_sub(1);
         }
-        let Some(network) = network else { return };
-        if let Some(holding) = self.networks.get_mut(&network) {
-            holding.count = holding.count.saturating_sub(1);
-            if holding.count == 0 {
-                self.networks.remove(&network);
-            }
-        }
+        slot.network.get().into_iter().for_each(|network| self.networks.sub(network, [1]));
     }
 
     /// Once a minute, since it lasts for long if it does at all.
@@ -244,7 +232,7 @@ mod tests {
         assert!(limit.take(Some(address(6)), || false).is_none(), "all have as few");
         drop((third, fourth, fifth, busy, permits));
         assert_eq!(limit.lock().all, 0);
-        assert!(limit.lock().networks.is_empty());
+        assert!(limit.lock().networks.all().next().is_none() && limit.lock().visitors.is_empty());
     }
 
     #[test]

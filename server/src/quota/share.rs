@@ -14,11 +14,9 @@ use ptth_link::lock::Mutex;
 /// What all connections of one address have of one pool.
 #[derive(Debug)]
 pub struct Share {
-    /// The address, or a whole [`super::network`].
+    /// See [`super::network`].
     pub address: IpAddr,
-    /// Its streams.
     pub streams: Gauge,
-    /// Its requests that wait for a stream.
     pub waiting: Gauge,
 }
 
@@ -53,8 +51,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn of(&self, share: &Share) -> usize {
-        let [count] = self.counts.lock().of(&share.address);
-        count
+        self.counts.lock().of(&share.address)[0]
     }
 
     /// Asks `wanted` streams whose visitors don't read to end: at the first `turn` those of the largest holders,
@@ -66,7 +63,6 @@ impl Tally {
         self.pressed.notify_waiters();
     }
 
-    /// Waits until streams are asked to end.
     pub(crate) fn pressed(&self) -> OwnedNotified {
         self.pressed.clone().notified_owned()
     }

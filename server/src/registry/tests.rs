@@ -23,7 +23,8 @@ impl Lab {
         let keys: Vec<_> = (0..backends).map(|_| Token::generate().public()).collect();
         let hosts = (0..backends).map(|n| n.to_string()).chain(["x".to_owned()]);
         config.routes = hosts.map(|host| route(&host)).collect();
-        let known = Arc::new(Known::new(false, &keys));
+        let known = Arc::new(Known::default());
+        known.replace(false, &keys);
         let registry = Registry::new(Policy::new(&config, &known, 1, None), 1, 9);
         let (near, _far) = tokio::io::duplex(1 << 16);
         let (sender, _) = h2::client::handshake(near).await.unwrap();
@@ -34,7 +35,7 @@ impl Lab {
         Identity { key: Some(self.keys[backend]), ..Identity::called(&format!("{instance}.0")) }
     }
 
-    fn enroll(&self, backend: usize) -> Result<(TunnelId, Registration), Turned> {
+    fn enroll(&self, backend: usize) -> Result<(TunnelId, Registration), Why> {
         let grants = vec![Grant::by_key(site("x")), Grant::by_key(site(&backend.to_string()))];
         let identity = self.identity(backend, "process");
         let sender = self.sender.clone();

@@ -6,7 +6,6 @@ use std::str::FromStr;
 
 use super::Table;
 
-/// Which hosts a route is for.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum HostPattern {
     /// `*`: every host.
@@ -98,7 +97,6 @@ impl fmt::Display for HostPattern {
 pub enum RouteId {
     /// What is under a prefix of the path, on the hosts of a pattern.
     Host(HostPattern, Box<str>),
-    /// The dynamic name, a DNS label in lower case.
     Name(String),
 }
 

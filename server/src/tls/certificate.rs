@@ -24,7 +24,6 @@ use ptth_link::{crypto, files};
 use crate::auth::{Files, about};
 use crate::config::CertificateSource;
 
-/// A certificate that can be shown.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) key: Arc<CertifiedKey>,
@@ -36,12 +35,10 @@ pub(super) struct Loaded {
     pub(super) is_self_signed: bool,
     path: PathBuf,
     ends: ASN1Time,
-    /// What was odd when it was read.
     warnings: Vec<String>,
 }
 
 impl Loaded {
-    /// What the operator should hear of it now; a sentence each.
     pub(super) fn warnings(&self) -> Vec<String> {
         let left = self.ends.timestamp() - ASN1Time::now().timestamp();
         let verb = if left < 0 { "expired" } else { "expires" };
@@ -76,11 +73,9 @@ pub(super) fn load(
     }
 }
 
-/// The paths and contents of the two files, not checked yet.
 struct Pair {
     cert: (PathBuf, Vec<u8>),
     key: (PathBuf, Vec<u8>),
-    /// Changes when either file does.
     digest: [u8; 32],
 }
 
@@ -91,7 +86,6 @@ fn read(cert: &Path, key: &Path) -> Result<Pair, Mistake> {
     Ok(Pair { cert, key, digest: files.digest })
 }
 
-/// Takes certificate and key out of the files and sees that they can be used.
 fn check(pair: Pair) -> Result<Loaded, Mistake> {
     let Pair { cert: (path, cert), key: (key_path, key), digest } = pair;
     let chain = CertificateDer::pem_slice_iter(&cert).collect::<Result<Vec<_>, _>>();
@@ -242,13 +236,11 @@ fn keep(names: &[String], folder: &Path) -> Result<Loaded, Mistake> {
     check(pair)
 }
 
-/// PEM texts that are in no file.
 fn text(cert: &[u8], key: &[u8]) -> Pair {
     let (cert, key) = (("CERT_PEM".into(), cert.into()), ("KEY_PEM".into(), key.into()));
     Pair { cert, key, digest: [0; 32] }
 }
 
-/// Makes a certificate for this machine and `names`.
 fn made(names: &[String]) -> Result<Pair, Mistake> {
     let failed = |why: rcgen::Error| {
         Mistake::new(format!("no certificate could be made ({why}); check each --name"))

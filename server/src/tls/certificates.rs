@@ -23,14 +23,13 @@ use super::certificate::{self, Loaded};
 pub(crate) struct Certificates(RwLock<Arc<Table>>);
 
 #[derive(Debug, Default)]
-struct Table {
+pub(super) struct Table {
     sources: Vec<CertificateSource>,
-    /// What each of them gave.
-    loaded: Vec<Arc<Loaded>>,
+    pub(super) loaded: Vec<Arc<Loaded>>,
     /// Which certificate a name or an address gets. A wildcard begins with the dot: `*` stands for one label
     /// (RFC 9525 §6.3).
     names: HashMap<String, usize>,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Certificates {
@@ -68,20 +67,13 @@ impl Certificates {
         failed.map_or(Ok(!same), Err)
     }
 
-    fn table(&self) -> Arc<Table> {
+    pub(super) fn table(&self) -> Arc<Table> {
         Arc::clone(&self.0.read())
     }
 
-    /// The first, which is the one for names that none is for.
+    /// The one for names that no certificate is for.
     pub(super) fn first(&self) -> Option<Arc<Loaded>> {
         self.table().loaded.first().cloned()
-    }
-
-    /// What the operator should hear, a sentence each.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let table = self.table();
-        let own = table.loaded.iter().flat_map(|loaded| loaded.warnings());
-        own.chain(table.warnings.iter().cloned()).collect()
     }
 
     /// Whether a request for `host` may come on a connection that was made for the name `sni`: both get the

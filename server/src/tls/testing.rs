@@ -155,8 +155,7 @@ pub(crate) fn shake(tls: &Tls, config: ClientConfig, name: &str) -> Pair {
     acceptor.read_tls(&mut wire.as_slice()).unwrap();
     let accepted = acceptor.accept().unwrap_or_else(|(error, _)| panic!("{error}")).unwrap();
     let stranger = Stranger::default();
-    let (side, chosen) =
-        tls.side(&accepted.client_hello(), tls.known().clone(), &stranger).unwrap();
+    let (side, chosen) = tls.side(&accepted.client_hello(), tls.known.clone(), &stranger).unwrap();
     match accepted.into_connection(chosen) {
         Ok(server) => {
             let mut pair = Pair { side, client, server, client_error: None, server_error: None };

@@ -32,7 +32,7 @@ use crate::frames::{ACK, GOAWAY, SETTINGS, Walk};
 use crate::identity::{Grant, Identity};
 use crate::live::Tunnel;
 use crate::quota::ConnectionPermit;
-use crate::registry::{Registration, Registry, Turned};
+use crate::registry::{Registration, Registry};
 use crate::shard::Shard;
 use announce::announce;
 
@@ -179,9 +179,14 @@ where
 {
     let registration = match shard.registry.enroll(&tunnel) {
         Ok(registration) => registration,
-        Err(turned) => {
-            let (code, why, ended) = turned_away(turned);
-            tunnel.dismiss(code, why);
+        Err(why) => {
+            let (text, ended) = match why {
+                // Another one came first while this one shook hands.
+                Why::Taken => ("another backend came first", Ended::Taken),
+                Why::OverLimit => (OVER, Ended::Over),
+                _ => ("its grant was withdrawn", Ended::Drained),
+            };
+            tunnel.dismiss(why, text);
             finish(engine, tunnel).await;
             return ended;
         }
@@ -257,16 +262,6 @@ where
         if registration.is_none() && tunnel.in_flight() == 0 {
             return finish(engine, tunnel).await;
         }
-    }
-}
-
-/// What a backend is told that came, and isn't registered.
-fn turned_away(turned: Turned) -> (Why, &'static str, Ended) {
-    match turned {
-        // Another one came first while this one shook hands.
-        Turned::Taken => (Why::Taken, "another backend came first", Ended::Taken),
-        Turned::Full => (Why::OverLimit, OVER, Ended::Over),
-        Turned::Withdrawn => (Why::Withdrawn, "its grant was withdrawn", Ended::Drained),
     }
 }
 

@@ -317,7 +317,7 @@ async fn a_prefix_is_stripped_as_the_route_says_when_it_is_delivered() {
 /// Puts the routes in force that there were at first, changed.
 fn reload(hooks: &Hooks, change: impl FnOnce(&mut Config)) {
     let registry = &hooks.room.shard.registry;
-    let known = hooks.room.shard.tls.known();
+    let known = &hooks.room.shard.tls.known;
     let names = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     let mut config = Config::new(names, Admission::make());
     configure(&mut config, LIMIT);

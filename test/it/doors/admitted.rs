@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use ptth_server::config::{Admission, CertificateSource, Config, Route, WhenTaken};
+use ptth_server::lab::Policy;
 use ptth_server::lab::Registry;
 use ptth_server::lab::Tunnel;
 use ptth_server::lab::{Claim, Credential, Known};
 use ptth_server::lab::{Identity, Key};
-use ptth_server::lab::{Policy, Wish};
 
 use super::tenants::hosts;
 
@@ -171,8 +171,6 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
                         .filter(|_| dice.below(3) == 0)
                         .map(|it| (*it).to_owned())
                         .collect();
-                    let wish =
-                        if wanted.is_empty() { Wish::Any } else { Wish::Hosts(wanted.clone()) };
                     let claim = Claim {
                         key: None,
                         authorization: Some(&shown),
@@ -180,8 +178,7 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
                         hosts: &wanted,
                         name: None,
                     };
-                    let Ok((who, grants)) = registry.policy().register(&claim, &wish, None).await
-                    else {
+                    let Ok((who, grants)) = registry.policy().register(&claim, None).await else {
                         continue;
                     };
                     let identity = Identity {
@@ -285,7 +282,7 @@ async fn a_reload_has_no_moment_in_which_both_policies_count() {
                 hosts: &[],
                 name: None,
             };
-            let (who, grants) = registry.policy().register(&claim, &Wish::Any, None).await.unwrap();
+            let (who, grants) = registry.policy().register(&claim, None).await.unwrap();
             let key = who.map(Key::Secret);
             let identity = Identity { key, ..Identity::called(&format!("p{n}.{}", n % 2)) };
             let budget = ptth_link::budget::Budget::new(1 << 20);

@@ -14,7 +14,7 @@ use ptth_server::config::{Admission, CertificateSource, Config};
 use ptth_server::embed::Embedded;
 use ptth_server::lab::Registry;
 use ptth_test::peer::{self, Peer};
-use ptth_test::{H1, soon};
+use ptth_test::{H1, soon, until_registered};
 use tokio::io::{AsyncReadExt, join, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -111,7 +111,7 @@ async fn a_program_serves_what_no_backend_does() {
     let (read, write) = split(door.stream);
     let mut backend = Peer::answering(join(unread.chain(read), write), &[]).await;
     backend.ping().await;
-    soon("the tunnel", program.registry.until(|tunnels| tunnels.len() == 1)).await;
+    soon("the tunnel", until_registered(&program.registry, 1)).await;
 
     let asking = async {
         visitor

@@ -9,7 +9,7 @@ use ptth_server::lab::Grant;
 use ptth_server::lab::RouteId;
 use ptth_server::lab::{Claim, Known};
 use ptth_server::lab::{Identity, Key};
-use ptth_server::lab::{Policy, Refused, Wish};
+use ptth_server::lab::{Policy, Refused};
 use ptth_test::routes::{names, route};
 
 /// Three routes, of which `any` is for every host that no other one has, and names.
@@ -72,7 +72,7 @@ async fn a_wide_route_is_not_good_for_a_host_that_a_narrower_one_has() {
             hosts: &hosts,
             name: None,
         };
-        let got = policy.register(&claim, &Wish::Hosts(hosts.clone()), None).await;
+        let got = policy.register(&claim, None).await;
         match expected {
             Some(sites) => assert_eq!(granted(&got.expect("it is let in").1), sites, "{hosts:?}"),
             None => assert!(matches!(got, Err(Refused::Forbidden(_))), "{hosts:?}: {got:?}"),

@@ -14,7 +14,6 @@ use ptth_link::settings::Mistake;
 
 use crate::auth::secret::{Files, about};
 
-/// A shared secret, as it is in the file.
 pub(super) fn secret(path: &Path, files: &mut Files) -> Result<DecodingKey, Mistake> {
     let secret = files.secret(path)?;
     if secret.bytes().starts_with(b"-----BEGIN") {

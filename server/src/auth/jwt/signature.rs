@@ -11,15 +11,9 @@ use rustls::SignatureScheme;
 
 use ptth_link::crypto;
 
-/// Gives the library a way to check signatures, unless the program has chosen another one before.
-///
-/// It can't sign. A program that embeds the gateway and makes JWTs with the same library installs
-/// its own provider first; that one checks what is checked here as well.
-pub(super) fn install() {
-    let _ = PROVIDER.install_default();
-}
-
-static PROVIDER: CryptoProvider = CryptoProvider {
+/// Checks signatures, and can't sign: a program that embeds the gateway and makes JWTs with the same library installs
+/// its own provider first, which checks what is checked here as well.
+pub(super) static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(ErrorKind::UnsupportedAlgorithm.into()),
     verifier_factory: verifier,
     // For JWKs, which aren't read here.

@@ -20,8 +20,6 @@ use ptth_link::lock::Mutex;
 pub struct ConnectionPermit {
     pub(super) limit: Option<Arc<ConnectionLimit>>,
     pub(super) slot: Arc<Slot>,
-    /// The address that it counts for; a trusted proxy's connection has none until the proxy names one.
-    pub(super) network: OnceLock<IpAddr>,
     /// Set if a trusted proxy passes bytes without naming the visitor: the fields in them aren't the proxy's word.
     pub opaque: OnceLock<()>,
     /// Set if its last response has neither length nor chunks: the end of the connection is that of the body
@@ -34,11 +32,11 @@ pub struct ConnectionPermit {
 /// The part of a permit that other connections see, which may need it more.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
+    /// The address that it counts for; a trusted proxy's connection has none until the proxy names one.
+    pub(super) network: OnceLock<IpAddr>,
     /// Of one kept for backends: when it ends, if no key is proven.
     pub(super) until: Option<Instant>,
-    /// Told when the permit goes to another connection.
     pub(super) lost: Notify,
-    /// Its connection speaks like a visitor's.
     pub(super) visitor: AtomicBool,
     pub(super) taken: AtomicBool,
     /// Requests under way, or what became of them.
@@ -46,6 +44,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    pub(super) fn new(network: Option<IpAddr>, until: Option<Instant>) -> Arc<Self> {
+        let network = network.map(OnceLock::from).unwrap_or_default();
+        Arc::new(Self { network, until, ..Self::default() })
+    }
+
     pub(super) fn lose(&self) {
         self.taken.store(true, Ordering::Relaxed);
         self.lost.notify_one();
@@ -57,14 +60,10 @@ impl Slot {
 }
 
 impl ConnectionPermit {
-    /// Has a gateway that drains wait for this connection.
+    /// Has a gateway that drains wait for this connection; with `None` no longer, since it carries nothing but tunnels,
+    /// which end after the visitors.
     pub fn await_end(&self, awaited: Option<mpsc::Sender<()>>) {
         *self.awaited.lock() = awaited;
-    }
-
-    /// It carries nothing but tunnels from now on, which aren't waited for: they end after the visitors.
-    pub fn leave_to_tunnels(&self) {
-        self.await_end(None);
     }
 
     /// Marks the connection busy while a request, or the upgraded connection that it became, is under way.
@@ -74,15 +73,15 @@ impl ConnectionPermit {
 
     /// Whether it is one of those kept for backends, and no key was proven on it yet.
     pub fn is_reserved(&self) -> bool {
-        self.reserve().is_some_and(|limit| limit.lock().reserve.has(&self.slot))
+        let limit = self.limit.as_ref().filter(|_| self.slot.until.is_some());
+        limit.is_some_and(|limit| limit.lock().reserve.has(&self.slot))
     }
 
     /// Its connection speaks like a visitor's: if it is reserved, others come first.
     pub fn stand_back(&self) {
-        self.reserve().into_iter().for_each(|limit| limit.lock().reserve.stand_back(&self.slot));
+        self.slot.visitor.store(true, Ordering::Relaxed);
     }
 
-    /// Whether its peer asked to be a backend and isn't one.
     pub fn is_unearned(&self) -> bool {
         self.slot.until.is_some() && !self.slot.visitor.load(Ordering::Relaxed)
     }
@@ -92,10 +91,10 @@ impl ConnectionPermit {
     pub fn earn(&self, proven: bool) {
         let Some(limit) = &self.limit else { return };
         let mut counts = limit.lock();
-        let network = self.network.get().copied();
         counts.reserve.settle(&self.slot);
-        counts.keep(network, &self.slot);
-        network.filter(|_| proven).into_iter().for_each(|it| counts.reserve.prove(it));
+        counts.keep(&self.slot);
+        let network = self.slot.network.get().filter(|_| proven);
+        network.into_iter().for_each(|network| counts.reserve.prove(*network));
     }
 
     /// Runs the connection that has this permit. `None`: it is cut off, since another one needs the permit more, or the
@@ -118,17 +117,12 @@ impl ConnectionPermit {
             () = over => None,
         }
     }
-
-    /// The limit, if this permit was of its reserve at first.
-    fn reserve(&self) -> Option<&ConnectionLimit> {
-        self.limit.as_deref().filter(|_| self.slot.until.is_some())
-    }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(limit) = &self.limit {
-            limit.lock().leave(self.network.get().copied(), &self.slot);
+            limit.lock().leave(&self.slot);
         }
     }
 }

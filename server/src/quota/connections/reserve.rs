@@ -15,90 +15,60 @@ use tokio::time::Instant;
 use super::permit::Slot;
 use crate::quota::Recent;
 
-/// Which holder gives way: each to its equals and betters.
+/// Which connection gives way: each to its equals and betters.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Rank {
+enum Rank {
     Visitor,
     Stranger,
     Proved,
 }
 
-#[derive(Debug)]
-struct Holder {
-    rank: Rank,
-    /// None for a trusted proxy's connection, until the proxy names the visitor.
-    network: Option<IpAddr>,
-    slot: Arc<Slot>,
-}
-
 /// The slots of connections that have proven nothing yet, the oldest first; and the networks that proved a key lately.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
-    holders: Vec<Holder>,
+    slots: Vec<Arc<Slot>>,
     proved: Recent<IpAddr, MOST_PROVED, LATELY>,
 }
 
 impl Reserve {
     /// A slot, if `network` has few enough. With `full`, another connection loses its slot for it.
     pub(super) fn slot(&mut self, network: Option<IpAddr>, full: bool) -> Option<Arc<Slot>> {
-        let rank = self.rank(network);
-        if network.is_some_and(|network| self.count(network) >= SHARE) {
+        if network.is_some_and(|network| !self.has_room(network)) {
             return None;
         }
+        let slot = Slot::new(network, Some(Instant::now() + UNPROVEN));
         if full {
-            let oldest = self.holders.iter().enumerate().min_by_key(|(_, holder)| holder.rank);
-            let (index, _) = oldest.filter(|(_, holder)| holder.rank <= rank)?;
-            self.holders.remove(index).slot.lose();
+            let ranks = self.slots.iter().map(|slot| self.rank(slot)).enumerate();
+            let oldest = ranks.min_by_key(|(_, rank)| *rank);
+            let (index, _) = oldest.filter(|(_, rank)| *rank <= self.rank(&slot))?;
+            self.slots.remove(index).lose();
         }
-        let until = Some(Instant::now() + UNPROVEN);
-        let slot = Arc::new(Slot { until, ..Slot::default() });
-        self.holders.push(Holder { rank, network, slot: slot.clone() });
+        self.slots.push(slot.clone());
         Some(slot)
     }
 
-    /// Names the network of a slot. False if that network has enough.
-    pub(super) fn name(&mut self, slot: &Arc<Slot>, network: IpAddr) -> bool {
-        let (rank, count) = (self.rank(Some(network)), self.count(network));
-        if let Some(holder) = self.holder(slot) {
-            (holder.rank, holder.network) = (rank, Some(network));
-        }
-        count < SHARE
+    pub(super) fn has_room(&self, network: IpAddr) -> bool {
+        self.slots.iter().filter(|slot| slot.network.get() == Some(&network)).count() < SHARE
     }
 
-    /// The connection speaks like a visitor's.
-    pub(super) fn stand_back(&mut self, slot: &Arc<Slot>) {
-        slot.visitor.store(true, Ordering::Relaxed);
-        if let Some(holder) = self.holder(slot).filter(|holder| holder.rank == Rank::Stranger) {
-            holder.rank = Rank::Visitor;
-        }
-    }
-
-    /// Whether a slot is still held without a proven key.
     pub(super) fn has(&self, slot: &Arc<Slot>) -> bool {
-        self.holders.iter().any(|holder| Arc::ptr_eq(&holder.slot, slot))
+        self.slots.iter().any(|own| Arc::ptr_eq(own, slot))
     }
 
-    /// It is held for good from now on.
     pub(super) fn settle(&mut self, slot: &Arc<Slot>) {
-        self.holders.retain(|holder| !Arc::ptr_eq(&holder.slot, slot));
+        self.slots.retain(|own| !Arc::ptr_eq(own, slot));
     }
 
-    /// A backend in `network` proved a key that is good for a route.
     pub(super) fn prove(&mut self, network: IpAddr) {
         self.proved.note(network);
     }
 
-    fn rank(&self, network: Option<IpAddr>) -> Rank {
-        let proved = network.is_some_and(|network| self.proved.has(&network));
-        if proved { Rank::Proved } else { Rank::Stranger }
-    }
-
-    fn count(&self, network: IpAddr) -> usize {
-        self.holders.iter().filter(|holder| holder.network == Some(network)).count()
-    }
-
-    fn holder(&mut self, slot: &Arc<Slot>) -> Option<&mut Holder> {
-        self.holders.iter_mut().find(|holder| Arc::ptr_eq(&holder.slot, slot))
+    fn rank(&self, slot: &Slot) -> Rank {
+        match slot.network.get() {
+            Some(network) if self.proved.has(network) => Rank::Proved,
+            _ if slot.visitor.load(Ordering::Relaxed) => Rank::Visitor,
+            _ => Rank::Stranger,
+        }
     }
 }
 
@@ -124,8 +94,7 @@ mod tests {
         let mut reserve = Reserve::default();
         reserve.prove(network(1).unwrap());
         let slots: Vec<_> = (1..=4).map(|n| reserve.slot(network(n), false).unwrap()).collect();
-        reserve.stand_back(&slots[3]);
-        reserve.stand_back(&slots[0]);
+        [3, 0].into_iter().for_each(|n: usize| slots[n].visitor.store(true, Ordering::Relaxed));
         let mut losers = Vec::new();
         for newcomer in 5..=7 {
             let before: Vec<_> = (0..4).filter(|n| reserve.has(&slots[*n])).collect();
@@ -136,7 +105,7 @@ mod tests {
         assert_eq!(losers, [3, 1, 2]);
         assert!(reserve.slot(network(8), true).is_none(), "a stranger before who proved a key");
         tokio::time::advance(Duration::from_secs(LATELY)).await;
-        assert_eq!(reserve.rank(network(1)), Rank::Stranger, "that is long ago");
+        assert_eq!(reserve.rank(&slots[0]), Rank::Visitor, "that is long ago");
     }
 
     #[test]
@@ -156,7 +125,7 @@ mod tests {
         let slots: Vec<_> = (0..9).filter_map(|_| reserve.slot(network(1), false)).collect();
         assert_eq!(slots.len(), SHARE);
         let behind_a_proxy = reserve.slot(None, false).unwrap();
-        assert!(!reserve.name(&behind_a_proxy, network(1).unwrap()));
+        assert!(!reserve.has_room(network(1).unwrap()));
         reserve.settle(&behind_a_proxy);
         slots.iter().for_each(|slot| reserve.settle(slot));
         assert!(reserve.slot(network(1), false).is_some());

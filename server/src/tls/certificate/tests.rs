@@ -117,7 +117,7 @@ fn a_withdrawn_key_is_known_at_once_and_a_bad_token_file_changes_nothing() {
         let config = client(BOTH[1], &[alpn::PTTH], Arc::new(Shown::token(token)));
         let pair = shake(&tls, config, "localhost");
         let done = pair.done();
-        assert_eq!(done, tls.known().names(&Key::Ed25519(token.public())));
+        assert_eq!(done, tls.known.names(&Key::Ed25519(token.public())));
         done
     };
     assert_eq!(tls.reload(), Ok(false));
@@ -149,7 +149,7 @@ fn certificate_and_tokens_do_not_hinder_each_other() {
     scratch.write("cert.pem", "");
     scratch.write("tokens", other.reveal());
     assert!(tls.reload().unwrap_err().to_string().contains("holds no certificate"));
-    assert!(tls.known().names(&Key::Ed25519(other.public())));
+    assert!(tls.known.names(&Key::Ed25519(other.public())));
 }
 
 #[test]
@@ -270,12 +270,12 @@ fn names_choose_certificates_and_overlaps_are_told() {
     let mut config = Config::new(sources[0].clone(), Admission::Open);
     config.certificates = sources;
     let tls = Tls::new(&config).unwrap();
-    let same = |sni, host| tls.certificates().is_same(Some(sni), host);
+    let same = |sni, host| tls.certificates.is_same(Some(sni), host);
     assert!(same("a.example", "A.Example.:443") && same("a.example", "else.test"));
     assert!(same("b.example", "192.0.2.7:80") && same("b.example", "[2001:DB8::7]:443"));
     assert!(!same("a.example", "b.example") && !same("b.example", "x.b.example"));
     assert!(!same("b.example", "192.0.2.8") && !same("b.example", "") && same("x", ""));
-    assert!(tls.certificates().is_same(None, "b.example"));
+    assert!(tls.certificates.is_same(None, "b.example"));
     let warnings = tls.warnings();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].starts_with("a.example is in the certificate "), "{warnings:?}");
