@@ -291,7 +291,7 @@ impl http_body::Body for Body {
 /// Those of the body and of the socket.
 pub async fn write_out<B>(body: B, half: &mut (impl AsyncWrite + Unpin)) -> io::Result<()>
 where
-    B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
     let mut body = pin!(body);
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {

@@ -63,7 +63,7 @@ pub mod lab {
     pub use crate::outbox::{Counts, Outbox};
     pub use crate::policy::{Lost, Policy, Refused};
     pub use crate::pool::{Pool, Tunnel};
-    pub use crate::public::{Redirect, Visitor, serve_h1, serve_h2};
+    pub use crate::public::{Visitor, serve_h1, serve_h2};
     pub use crate::quota::Attempts;
     pub use crate::registry::{Registration, Registry};
     pub use crate::router::{HostPattern, RouteId};

@@ -33,7 +33,7 @@ use tokio_rustls::server::TlsStream;
 use crate::auth::Admits;
 use crate::demux::Peer;
 use crate::identity::Identity;
-use crate::public::{Redirect, Visitor, serve_h1, serve_h2};
+use crate::public::{Visitor, serve_h1, serve_h2};
 use crate::quota::ConnectionPermit;
 use crate::shard::{Driving, Shard};
 use crate::tunnel::{Admitted, Ended, attach, refuse};
@@ -207,9 +207,9 @@ async fn enter(
             debug!("listener: {peer} dropped: too many connections");
         }
         Entrance::Redirect => {
-            let (shutdown, budget) = (shard.shutdown.clone(), shard.budget.clone());
-            let port = shard.port.get().copied().unwrap_or(HTTPS);
-            Redirect { address: peer.ip(), port, budget, shutdown }.serve(socket).await;
+            let mut visitor = Visitor::new(&shard, peer.ip(), None, permit);
+            visitor.redirect = Some(shard.port.get().copied().unwrap_or(HTTPS));
+            serve_h1(Arc::new(visitor), socket).await;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a request's head must be before it may cross, over HTTP/1.1 or HTTP/2.
 //!
 //! HTTP/1.1 heads went through [`ptth_link::h1`] before; HTTP/2 ones through h2, which leaves open
-//! what [`h2`] checks (RFC 9113 §8.2, §8.3).
+//! what [`is_well_formed`] checks (RFC 9113 §8.2, §8.3).
 
 use std::collections::HashSet;
 
@@ -56,11 +56,8 @@ fn is_whole(uri: &Uri, scheme: &Scheme) -> bool {
         && uri.path_and_query().is_some_and(|path| !path.as_str().starts_with('?'))
 }
 
-/// The verdict on an HTTP/2 head: `Err(None)` is malformed and gets a stream error.
-pub(super) fn h2(head: &mut Parts) -> Result<(), Option<ExchangeError>> {
-    if !is_well_formed(head) {
-        return Err(None);
-    }
+/// Holds an HTTP/2 head to the limits of an HTTP/1.1 one.
+pub(super) fn limits(head: &mut Parts) -> Result<(), ExchangeError> {
     let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     let mut expectations = head.headers.get_all(EXPECT).iter();
     let too_large = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -81,10 +78,11 @@ pub(super) fn h2(head: &mut Parts) -> Result<(), Option<ExchangeError>> {
         join_cookies(&mut head.headers);
         return Ok(());
     };
-    Err(Some(ExchangeError::Request(status, why)))
+    Err(ExchangeError::Request(status, why))
 }
 
-fn is_well_formed(head: &Parts) -> bool {
+/// Whether an HTTP/2 head is; otherwise the stream ends by an error (RFC 9113 §8.1.1).
+pub(super) fn is_well_formed(head: &Parts) -> bool {
     let extended = head.extensions.get::<h2::ext::Protocol>().is_some();
     let path_is_fine = match head.uri.path_and_query().map(PathAndQuery::as_str) {
         Some("*") => head.method == Method::OPTIONS,
@@ -192,8 +190,7 @@ mod tests {
             ("GET", "https://example.com/", &[("x", "padded\t")]),
         ];
         for (method, uri, fields) in cases {
-            let verdict = h2(&mut head(method, uri, fields));
-            assert!(matches!(verdict, Err(None)), "{method} {uri} {fields:?}");
+            assert!(!is_well_formed(&head(method, uri, fields)), "{method} {uri} {fields:?}");
         }
     }
 
@@ -206,27 +203,27 @@ mod tests {
             ("OPTIONS", "*", &[("host", "example.com")]),
             ("BREW", "https://[::1]:8443/", &[("x", "")]),
         ] {
-            assert!(h2(&mut head(method, uri, fields)).is_ok(), "{method} {uri}");
+            let mut head = head(method, uri, fields);
+            assert!(is_well_formed(&head) && limits(&mut head).is_ok(), "{method} {uri}");
         }
     }
 
     #[test]
     fn limits_are_answered() {
         let long = format!("https://example.com/{}", "x".repeat(MAX_TARGET));
-        let status =
-            |result: Result<(), Option<ExchangeError>>| result.unwrap_err().unwrap().status();
-        assert_eq!(status(h2(&mut head("GET", &long, &[]))), 414);
+        let status = |result: Result<(), ExchangeError>| result.unwrap_err().status();
+        assert_eq!(status(limits(&mut head("GET", &long, &[]))), 414);
         let many = vec![("a", "b"); MAX_FIELDS + 1];
-        assert_eq!(status(h2(&mut head("GET", "https://example.com/", &many))), 431);
+        assert_eq!(status(limits(&mut head("GET", "https://example.com/", &many))), 431);
         let value = "x".repeat(1500);
         let twice = [("a", &*value), ("b", &*value), ("a", &*value), ("b", &*value)];
         let distinct = [("cookie", &*value), ("cookie", "other")];
-        assert!(h2(&mut head("GET", "https://example.com/", &twice)).is_ok());
-        assert!(h2(&mut head("GET", "https://example.com/", &distinct)).is_ok());
+        assert!(limits(&mut head("GET", "https://example.com/", &twice)).is_ok());
+        assert!(limits(&mut head("GET", "https://example.com/", &distinct)).is_ok());
         let again = vec![("a", &*value); 4];
-        assert_eq!(status(h2(&mut head("GET", "https://example.com/", &again))), 431);
+        assert_eq!(status(limits(&mut head("GET", "https://example.com/", &again))), 431);
         let expects = [("expect", "200-ok")];
-        assert_eq!(status(h2(&mut head("GET", "https://example.com/", &expects))), 417);
+        assert_eq!(status(limits(&mut head("GET", "https://example.com/", &expects))), 417);
     }
 
     #[test]
@@ -257,7 +254,7 @@ mod tests {
     fn cookie_crumbs_are_joined() {
         let crumbs = [("cookie", "a=1"), ("cookie", "b=2")];
         let mut head = head("GET", "https://example.com/", &crumbs);
-        h2(&mut head).unwrap();
+        limits(&mut head).unwrap();
         assert_eq!(head.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 }

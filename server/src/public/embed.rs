@@ -14,21 +14,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
-use http_body_util::{Either, Full};
-use hyper::upgrade::OnUpgrade;
+use http_body_util::Either;
 use hyper_util::rt::TokioIo;
 use ptth_link::body::Body;
 use tower_service::Service;
 
-use crate::error::{ExchangeError, RequestId};
-use crate::exchange::ask;
+use crate::error::ExchangeError;
 use crate::shard::Driving;
 
 use super::upgrade::{self, Wish};
-use super::{Account, Visitor, admit, check, declared_length, named_host, register};
+use super::{Account, Answer, Then, Visitor, check, named_host, register};
 
 /// Where a request comes from, to be put among its extensions; without it, from nowhere.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,9 +37,6 @@ pub struct InFront<S> {
     visitor: Arc<Visitor>,
     next: S,
 }
-
-/// What a request that has a route gets: a tunnel's body, or a page of ours.
-pub type Answer = Either<Body, Full<Bytes>>;
 
 impl<S> InFront<S> {
     pub(crate) fn new(visitor: Visitor, next: S) -> Self {
@@ -91,88 +85,42 @@ where
 {
     // Without a source it comes from nowhere, as the visitor says.
     let address = request.extensions().get().map_or(visitor.address, |Source(address)| *address);
-    let own = Arc::new(Visitor { address, ..visitor.clone() });
     let upgraded = hyper::upgrade::on(&mut request);
-    let (mut parts, body) = request.into_parts();
-    let visitor = &*own.seen(&parts.headers);
-    let account = Account::open(visitor, &parts);
-    let result = match sound(&mut parts) {
-        Ok(()) if register::is_registration(&parts) => enroll(visitor, &parts, upgraded).await,
-        Ok(()) => forward(visitor, parts, body, upgraded, account.id).await,
-        Err(err) => Err(err),
+    let (mut head, body) = request.into_parts();
+    let account = Account::open(&Arc::new(Visitor { address, ..visitor.clone() }), &head);
+    // The server that read the head has judged its framing.
+    let sound = match check::is_well_formed(&head) {
+        true => check::limits(&mut head),
+        false => Err(ExchangeError::Request(StatusCode::BAD_REQUEST, "The request is malformed.")),
     };
-    match result {
-        Ok(mut response) => {
-            account.answered(response.status());
-            // The tunnel's version says nothing about this connection.
-            *response.version_mut() = Version::HTTP_11;
-            response.map(Either::Left)
-        }
-        Err(err) => {
-            // A service can't end the connection of the server that it is in.
-            let page = account.failed(&err).unwrap_or_else(|| account.page(&err));
-            page.map(|page| Either::Right(Full::from(page)))
-        }
-    }
-}
-
-/// What a head must be to cross. The server that read it has judged its framing.
-fn sound(head: &mut Parts) -> Result<(), ExchangeError> {
-    let malformed = ExchangeError::Request(StatusCode::BAD_REQUEST, "The request is malformed.");
-    if head.method == Method::CONNECT {
-        return Err(ExchangeError::Method);
-    }
-    check::h2(head).map_err(|err| err.unwrap_or(malformed))
-}
-
-async fn enroll(
-    visitor: &Visitor,
-    head: &Parts,
-    upgraded: OnUpgrade,
-) -> Result<Response<Body>, ExchangeError> {
-    let admitted = register::admit(visitor, head).await?;
-    let mut response = Response::new(Body::empty());
-    admitted.grant(&mut response, true);
-    let io = async move { upgraded.await.ok().map(TokioIo::new) };
-    in_background(visitor, admitted.tunnel(io, visitor));
-    Ok(response)
-}
-
-async fn forward<B>(
-    visitor: &Visitor,
-    mut parts: Parts,
-    body: B,
-    upgraded: OnUpgrade,
-    id: RequestId,
-) -> Result<Response<Body>, ExchangeError>
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-{
-    let is_head = parts.method == Method::HEAD;
-    let version = if parts.version == Version::HTTP_2 { "2" } else { "1.1" };
-    let wish = Wish::take(&mut parts);
-    let way = visitor.prepare(&mut parts, version, id)?;
-    let (upload, writer) = upgrade::streams(upgraded);
-    let (mut response, exchange) = match wish {
-        Some(_) => ask(&way, Box::new(parts), upload, &mut |_, _| {}).await?,
-        None => visitor.ask(&way, Box::new(parts), body, id, &mut |_, _| {}).await?,
+    let wish = Wish::take(&mut head);
+    let (upload, writer) = upgrade::streams(upgraded.clone());
+    let (head, mut inform) = (Box::new(head), |_, _: &HeaderMap| {});
+    let (mut response, then) = match wish {
+        Some(_) => account.answer(head, upload, wish, sound, &mut inform, || None).await,
+        None => account.answer(head, body, wish, sound, &mut inform, || None).await,
     };
-    admit(&mut response)?;
-    if let Some(wish) = wish
-        && response.status().is_success()
-        && exchange.extended
-    {
-        let (response, work) = upgrade::switch(&wish, response, exchange, writer);
-        in_background(visitor, Box::pin(work));
-        return Ok(response);
-    }
-    in_background(visitor, Box::pin(exchange));
-    let length = declared_length(response.headers()).filter(|_| !is_head);
-    Ok(response.map(|body| body.with_length(length)))
-}
-
-/// What must move on beside the response. The embedding program drives it ([`crate::embed`]).
-fn in_background(visitor: &Visitor, work: Driving) {
-    // Fails only when the driver is gone, and then the drop is what is wanted.
-    let _ = visitor.shard.drive(work);
+    let shard = &visitor.shard;
+    let work: Driving = match then {
+        // A service can't end the connection of the server that it is in.
+        Then::Nothing | Then::Withhold => return response,
+        Then::Exchange(exchange) => Box::pin(exchange),
+        Then::Upgrade(exchange) => {
+            let empty = Either::Left(Body::empty());
+            let body = std::mem::replace(response.body_mut(), empty);
+            Box::pin(upgrade::carry(exchange, body, writer))
+        }
+        Then::Tunnel(registered) => {
+            let shard = shard.clone();
+            Box::pin(async move {
+                if let Ok(io) = upgraded.await {
+                    registered.tunnel(TokioIo::new(io), shard).await;
+                }
+            })
+        }
+    };
+    // The embedding program drives it ([`crate::embed`]). Fails only when the driver is gone, and then the drop is what
+    // is wanted.
+    let _ = shard.drive(work);
+    response
 }

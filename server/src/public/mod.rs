@@ -1,7 +1,7 @@
 //! Visitors: their wire on one side, an exchange on the other.
 //!
-//! `h1` and `h2` mirror each other; what they share is here: what a request must look like before it
-//! may cross, and what the visitor is told when it can't.
+//! `h1`, `h2` and `embed` translate between a wire and [`Account::answer`], which every request passes: it becomes an
+//! exchange, a tunnel (door B), a redirect, or a page of the gateway's own.
 
 mod check;
 mod embed;
@@ -15,22 +15,28 @@ mod upgrade;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use ::h2::ext::Protocol;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, DATE, HOST};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, DATE, HOST};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
 use http_body::Body as HttpBody;
+use http_body_util::{Either, Full};
 use log::{Level, debug, log_enabled};
+use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::Body;
 use ptth_link::budget::{Budget, Held};
 use ptth_link::forwarded::Forwarded;
+use ptth_link::h1::Refusal;
 use ptth_link::headers::{self, Origination, Statement};
 use ptth_link::lock::Mutex;
 use ptth_link::page;
+use ptth_link::upgrade::WEBSOCKET;
 use tokio::time::Instant;
 
 use crate::deliver::{self, Acknowledged};
@@ -40,11 +46,13 @@ use crate::policy::Lost;
 use crate::quota::ConnectionPermit;
 use crate::shard::Shard;
 
+use register::Registered;
+use upgrade::Wish;
+
 pub(crate) use self::embed::InFront;
-pub use self::embed::{Answer, Source};
+pub use self::embed::Source;
 pub use self::h1::serve as serve_h1;
 pub use self::h2::serve as serve_h2;
-pub use self::redirect::Redirect;
 
 /// One visitor's connection, as its exchanges need to know it.
 #[derive(Clone, Debug)]
@@ -60,6 +68,8 @@ pub struct Visitor {
     pub scheme: Scheme,
     pub(crate) budget: Arc<Budget>,
     pub(crate) permit: Arc<ConnectionPermit>,
+    /// The port of https to which all its requests are redirected; none reaches a tunnel then.
+    pub redirect: Option<u16>,
     /// Of its last request: that of the next one is mostly the same.
     stated: Arc<Mutex<Option<Arc<Statement>>>>,
 }
@@ -80,6 +90,7 @@ impl Visitor {
             scheme: Scheme::HTTPS,
             budget: shard.budget.part(),
             permit,
+            redirect: None,
             stated: Arc::default(),
         }
     }
@@ -100,13 +111,8 @@ impl Visitor {
         Arc::new(Self { address, said: Some(said), ..(**self).clone() })
     }
 
-    /// Makes a checked head fit to cross (target, hygiene, identity) and finds its way. `version` is Via's.
-    fn prepare(
-        &self,
-        head: &mut Parts,
-        version: &'static str,
-        id: RequestId,
-    ) -> Result<Way<'_>, ExchangeError> {
+    /// Makes a checked head fit to cross (target, hygiene, identity) and finds its way.
+    fn prepare(&self, head: &mut Parts, id: RequestId) -> Result<Way<'_>, ExchangeError> {
         if self.permit.is_reserved() {
             return Err(ExchangeError::Crowded);
         }
@@ -125,6 +131,11 @@ impl Visitor {
             Lost::Unrouted => ExchangeError::Unrouted,
             Lost::Nobody(instead) => ExchangeError::Absent(instead),
         })?;
+        let version = match head.version {
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_2 => "2",
+            _ => "1.1",
+        };
         let from = Origination { address: self.address, host: &host, scheme, said, version };
         headers::request(&mut head.headers, &self.statement(from));
         head.headers.insert(REQUEST_ID, id.value());
@@ -138,92 +149,165 @@ impl Visitor {
         }
         last.insert(Arc::new(Statement::new(from))).clone()
     }
-
-    /// Forwards a request; or answers it, and keeps it for later, where its route says so. Cancel safe.
-    async fn ask<B>(
-        &self,
-        way: &Way<'_>,
-        head: Box<Parts>,
-        body: B,
-        id: RequestId,
-        informational: Informational<'_>,
-    ) -> Result<(Response<Body>, Exchange), ExchangeError>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-    {
-        let mut held = Held::of(self.budget.clone());
-        held.set(headers::weight(&head.headers)).map_err(|_| ExchangeError::Crowded)?;
-        match way.found.route.respond {
-            Some(respond) if deliver::suits(&head.method) => {
-                let (from, request) = ((self.address, id), Request::from_parts(*head, body));
-                // Boxed: it is rare, and each exchange's future would have room for it.
-                let taking = deliver::take(way, respond, from, request, informational);
-                Ok((Box::pin(taking).await?, Exchange::nothing()))
-            }
-            _ => exchange::ask(way, head, body, informational).await,
-        }
-    }
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("2ptth-request-id");
 
-/// What the log and the error page say of one exchange.
+/// The body of an answer: a tunnel's, or a page of ours.
+pub type Answer = Either<Body, Full<Bytes>>;
+
+/// The work beside and after an answer.
+enum Then {
+    /// None: it is a page of ours.
+    Nothing,
+    /// The stream or the connection is to end without this page ([`page::is_withheld`]).
+    Withhold,
+    Exchange(Exchange),
+    /// The two bodies are those of another protocol (RFC 9110 §7.8).
+    Upgrade(Exchange),
+    /// The connection, or its stream, becomes a tunnel.
+    Tunnel(Box<Registered>),
+}
+
+/// One request, from its head to its answer: its sender, and what the log and the page say of it.
 #[derive(Debug)]
 struct Account {
+    visitor: Arc<Visitor>,
     id: RequestId,
-    visitor: IpAddr,
     begun: Instant,
-    /// Method, host and path, if they are logged; never the query, which may hold secrets.
+    /// Method, host and path, if they are logged and its result isn't yet; never the query, which may hold secrets.
     subject: Option<String>,
     /// For a page of the gateway's own.
     accept: Option<HeaderValue>,
     /// An EventSource asks, on a connection of its own.
     events: bool,
-    /// Its result is logged.
-    told: AtomicBool,
 }
 
 impl Account {
-    fn open(visitor: &Visitor, head: &Parts) -> Self {
+    fn open(visitor: &Arc<Visitor>, head: &Parts) -> Self {
+        let visitor = visitor.seen(&head.headers);
         let subject = log_enabled!(Level::Debug).then(|| {
             let host = named_host(&head.uri, &head.headers).unwrap_or_default();
             let path = head.uri.path();
             format!("{} {host:?} {path:?} {:?}", head.method, head.version)
         });
+        // A proxy in front has a connection of its own: it makes a page of ours, or of no response.
+        let events = visitor.said.is_none() && page::is_event_source(&head.method, &head.headers);
         Self {
+            visitor,
             id: RequestId::random(),
-            visitor: visitor.address,
             begun: Instant::now(),
             subject,
             accept: head.headers.get(ACCEPT).cloned(),
-            // A proxy in front has a connection of its own: it makes a page of ours, or of no response.
-            events: visitor.said.is_none() && page::is_event_source(&head.method, &head.headers),
-            told: AtomicBool::new(false),
+            events,
         }
     }
 
-    fn answered(&self, status: StatusCode) {
-        self.note(&format_args!("status={}", status.as_u16()));
+    /// Answers a request that its protocol's side finds `sound`. `refusal`: what is wrong with a body that failed.
+    /// Cancel safe. The head is boxed, since each future on the way to the tunnel would have room for it.
+    async fn answer<B>(
+        mut self,
+        mut head: Box<Parts>,
+        body: B,
+        wish: Option<Wish>,
+        sound: Result<(), ExchangeError>,
+        informational: Informational<'_>,
+        refusal: impl Fn() -> Option<Refusal> + Send,
+    ) -> (Response<Answer>, Then)
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+    {
+        let (is_head, is_h2) = (head.method == Method::HEAD, head.version == Version::HTTP_2);
+        let page =
+            |text: String| Either::Right(if is_head { Full::default() } else { text.into() });
+        let result = match (sound, self.visitor.redirect) {
+            (Err(err), _) => Err(err),
+            (Ok(()), Some(port)) => {
+                redirect::location(&mut head, port).map(|found| (found.map(page), Then::Nothing))
+            }
+            (Ok(()), None) => self.ask(head, body, wish, informational).await,
+        };
+        let (mut response, then) = match result {
+            Ok(answered) => {
+                self.note(&format_args!("status={}", answered.0.status().as_u16()));
+                answered
+            }
+            Err(err) => {
+                // A malformed body shows as a failed upload; its reader has the reason.
+                let err = match (err, refusal()) {
+                    (ExchangeError::VisitorBody, Some(Refusal { status, reason })) => {
+                        ExchangeError::Request(status, reason)
+                    }
+                    (err, _) => err,
+                };
+                // The only place where a failure is logged.
+                self.note(&format_args!("status={} why={err}", err.status().as_u16()));
+                let withheld = self.events && page::is_withheld(err.status());
+                let then = if withheld { Then::Withhold } else { Then::Nothing };
+                (err.page(self.accept.as_ref(), self.id).map(page), then)
+            }
+        };
+        if is_h2 {
+            response.headers_mut().remove(CONNECTION);
+        }
+        if !matches!(then, Then::Tunnel(_)) {
+            stamp(response.headers_mut());
+        }
+        (response, then)
     }
 
-    /// The page for a failure, which is logged here and nowhere else. `None`: the stream is to end without a
-    /// response ([`page::is_withheld`]).
-    fn failed(&self, err: &ExchangeError) -> Option<Response<String>> {
-        self.note(&format_args!("status={} why={err}", err.status().as_u16()));
-        let withheld = self.events && page::is_withheld(err.status());
-        (!withheld).then(|| self.page(err))
+    /// Forwards a request; or answers it, and keeps it for later, where its route says so; or judges a registration.
+    async fn ask<B>(
+        &self,
+        mut head: Box<Parts>,
+        body: B,
+        wish: Option<Wish>,
+        informational: Informational<'_>,
+    ) -> Result<(Response<Answer>, Then), ExchangeError>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+    {
+        let visitor = &self.visitor;
+        if register::is_registration(&head) {
+            let (response, registered) = register::admit(visitor, &head).await?;
+            return Ok((response.map(Either::Left), Then::Tunnel(registered)));
+        }
+        match head.extensions.get::<Protocol>() {
+            Some(protocol) if ![WEBSOCKET, CONNECT_TCP].contains(&protocol.as_str()) => {
+                return Err(ExchangeError::NoExtendedConnect);
+            }
+            None if head.method == Method::CONNECT => return Err(ExchangeError::Method),
+            _ => {}
+        }
+        let is_head = head.method == Method::HEAD;
+        let way = visitor.prepare(&mut head, self.id)?;
+        let mut held = Held::of(visitor.budget.clone());
+        held.set(headers::weight(&head.headers)).map_err(|_| ExchangeError::Crowded)?;
+        let (mut response, mut exchange) = match way.found.route.respond {
+            Some(respond) if deliver::suits(&head.method) => {
+                let (from, request) =
+                    ((visitor.address, self.id), Request::from_parts(*head, body));
+                // Boxed: it is rare, and each exchange's future would have room for it.
+                let taking = deliver::take(&way, respond, from, request, informational);
+                (Box::pin(taking).await?, Exchange::nothing())
+            }
+            _ => exchange::ask(&way, head, body, informational).await?,
+        };
+        admit(&mut response)?;
+        let wish = wish.filter(|_| response.status().is_success() && exchange.extended);
+        if let Some(wish) = &wish {
+            wish.grant(&mut response, &mut exchange);
+        }
+        let length = declared_length(response.headers()).filter(|_| !is_head);
+        let response = response.map(|body| Either::Left(body.with_length(length)));
+        Ok((response, if wish.is_some() { Then::Upgrade } else { Then::Exchange }(exchange)))
     }
 
-    fn page(&self, err: &ExchangeError) -> Response<String> {
-        let mut page = err.page(self.accept.as_ref(), self.id);
-        stamp(page.headers_mut());
-        page
-    }
-
-    fn note(&self, how: &dyn fmt::Display) {
-        self.told.store(true, Ordering::Relaxed);
-        if let Some(subject) = &self.subject {
-            let (id, visitor, millis) = (self.id, self.visitor, self.begun.elapsed().as_millis());
+    /// Logs the result, once.
+    fn note(&mut self, how: &dyn fmt::Display) {
+        if let Some(subject) = self.subject.take() {
+            let (id, visitor) = (self.id, self.visitor.address);
+            let millis = self.begun.elapsed().as_millis();
             debug!("exchange: {id} visitor={visitor} {subject} ms={millis} {how}");
         }
     }
@@ -231,9 +315,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if !self.told.load(Ordering::Relaxed) {
-            self.note(&"taken back by the visitor");
-        }
+        self.note(&"taken back by the visitor");
     }
 }
 
@@ -261,7 +343,8 @@ fn admit<B>(response: &mut Response<B>) -> Result<(), ExchangeError> {
         // RFC 9110 §8.6: there is no content, whatever the backend says, and a reader may believe the length.
         response.headers_mut().remove(CONTENT_LENGTH);
     }
-    stamp(response.headers_mut());
+    // The tunnel's version says nothing about the visitor's connection.
+    *response.version_mut() = Version::default();
     Ok(())
 }
 

@@ -7,16 +7,21 @@
 //! upgraded connection ends in the same `tunnel::attach` as door A.
 
 use std::collections::BTreeSet;
-use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use h2::ext::Protocol;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
 use log::{Level, info, log, warn};
 use percent_encoding::percent_decode_str;
+use ptth_link::body::Body;
+use ptth_link::headers::says;
+use ptth_link::tcp::{HTTP, HTTPS};
+use ptth_link::token;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -24,23 +29,16 @@ use crate::auth::Claim;
 use crate::error::{ExchangeError, RegisterError};
 use crate::identity::{Identity, Key};
 use crate::policy::{Lost, Policy, Refused};
-use ptth_link::headers::says;
-use ptth_link::tcp::{HTTP, HTTPS};
-use ptth_link::token;
-
-use crate::identity::Grant;
 use crate::router;
-use crate::shard::Driving;
+use crate::shard::Shard;
 use crate::tunnel::{Admitted, Ended, attach, is_free};
 
 use super::{Visitor, named_host};
 
-/// An admitted backend, and the addresses in the answer to it.
+/// An admitted backend.
 pub(super) struct Registered {
-    identity: Identity,
-    grants: Vec<Grant>,
-    urls: Vec<HeaderValue>,
-    more: usize,
+    backend: Admitted,
+    from: IpAddr,
 }
 
 /// Whether a head asks to become a backend: `GET` with exactly this token (`PTTH/1.0` is something else), or
@@ -73,9 +71,13 @@ pub(super) fn names_token(fields: &HeaderMap) -> bool {
     says(fields, UPGRADE, TOKEN)
 }
 
-/// Judges a registration. Under the deadlines of the authorizers; cancel safe. The error is logged here, with the
-/// reason that the backend isn't told. Boxed: it is rare, and each exchange's task would hold its size.
-pub(super) async fn admit(visitor: &Visitor, head: &Parts) -> Result<Registered, ExchangeError> {
+/// Judges a registration, and makes the response that accepts it. Under the deadlines of the authorizers; cancel safe.
+/// The error is logged here, with the reason that the backend isn't told. Boxed: it is rare, and each exchange's task
+/// would hold its size.
+pub(super) async fn admit(
+    visitor: &Visitor,
+    head: &Parts,
+) -> Result<(Response<Body>, Box<Registered>), ExchangeError> {
     Box::pin(judge(visitor, head)).await.map_err(|err| {
         let from = visitor.address;
         let [asks, name] = [head.uri.path(), field(head, NAME).unwrap_or_default()]
@@ -88,7 +90,10 @@ pub(super) async fn admit(visitor: &Visitor, head: &Parts) -> Result<Registered,
     })
 }
 
-async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, RegisterError> {
+async fn judge(
+    visitor: &Visitor,
+    head: &Parts,
+) -> Result<(Response<Body>, Box<Registered>), RegisterError> {
     let (hosts, name, authorization) = read(head).map_err(RegisterError::Malformed)?;
     let targets = visitor.shard.registry.policy().targets(name, &hosts);
     let attempt = visitor.shard.attempts.begin(visitor.address, targets).await;
@@ -124,8 +129,23 @@ async fn judge(visitor: &Visitor, head: &Parts) -> Result<Registered, RegisterEr
     let usual = if *scheme == Scheme::HTTPS { HTTPS } else { HTTP };
     let port = called.as_ref().and_then(Authority::port_u16).unwrap_or(usual);
     let (urls, more) = policy.urls(&grants, called.as_ref(), (scheme, port));
-    let urls = urls.iter().filter_map(|url| HeaderValue::from_str(url).ok()).collect();
-    Ok(Registered { identity, grants, urls, more })
+    let mut response = Response::new(Body::empty());
+    let fields = response.headers_mut();
+    fields.insert(ALPN, HeaderValue::from_static("h2"));
+    for url in urls.iter().filter_map(|url| HeaderValue::from_str(url).ok()) {
+        fields.append(URL, url);
+    }
+    if more > 0 {
+        fields.insert(MORE, more.into());
+    }
+    if head.version != Version::HTTP_2 {
+        fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(UPGRADE, HeaderValue::from_static(TOKEN));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    }
+    let (proven, permit) = (identity.key.is_some(), visitor.permit.clone());
+    let backend = Admitted { identity, grants, proven, permit, announce: false };
+    Ok((response, Box::new(Registered { backend, from: visitor.address })))
 }
 
 /// What a backend asks for: hosts, a name, or neither, which is anything; and its credential.
@@ -188,52 +208,19 @@ fn field(head: &Parts, name: HeaderName) -> Option<&str> {
 }
 
 impl Registered {
-    /// Makes the response that accepts the registration.
-    pub(super) fn grant<B>(&self, response: &mut Response<B>, http1: bool) {
-        let fields = response.headers_mut();
-        fields.insert(ALPN, HeaderValue::from_static("h2"));
-        for url in &self.urls {
-            fields.append(URL, url.clone());
-        }
-        if self.more > 0 {
-            fields.insert(MORE, self.more.into());
-        }
-        *response.status_mut() = if http1 {
-            fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            fields.insert(UPGRADE, HeaderValue::from_static(TOKEN));
-            StatusCode::SWITCHING_PROTOCOLS
-        } else {
-            StatusCode::OK
-        };
-    }
-
-    /// The tunnel on the byte stream that `io` becomes, driven to its end. It holds the connection's permit.
-    pub(super) fn tunnel<IO>(
-        self,
-        io: impl Future<Output = Option<IO>> + Send + 'static,
-        visitor: &Visitor,
-    ) -> Driving
+    /// Drives the tunnel on the byte stream that the connection, or its stream, has become. It holds the connection's
+    /// permit.
+    pub(super) async fn tunnel<IO>(self, io: IO, shard: Arc<Shard>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let from = visitor.address;
-        let (shard, permit) = (visitor.shard.clone(), visitor.permit.clone());
-        let backend = Admitted {
-            proven: self.identity.key.is_some(),
-            identity: self.identity,
-            grants: self.grants,
-            permit: permit.clone(),
-            announce: false,
-        };
-        Box::pin(async move {
-            let Some(io) = io.await else { return };
-            info!("tunnel: admitted from={from} door=upgrade");
-            let tunnel = attach(io, backend, shard);
-            let ended = permit.hold(tunnel).await.unwrap_or(Ended::Silent);
-            if matches!(ended, Ended::Silent | Ended::Taken | Ended::Over) {
-                warn!("tunnel: refused from={from} door=upgrade: {ended}");
-            }
-        })
+        let Self { backend, from } = self;
+        info!("tunnel: admitted from={from} door=upgrade");
+        let permit = backend.permit.clone();
+        let ended = permit.hold(attach(io, backend, shard)).await.unwrap_or(Ended::Silent);
+        if matches!(ended, Ended::Silent | Ended::Taken | Ended::Over) {
+            warn!("tunnel: refused from={from} door=upgrade: {ended}");
+        }
     }
 }
 

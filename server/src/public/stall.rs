@@ -3,15 +3,15 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ptth_link::budget::{Budget, Full};
 use ptth_link::deadline::Reading;
 use ptth_link::limits::SLOWEST_RATE;
-use ptth_link::lock::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
 /// Fails a write that made no progress for [`READING`], or too little. Reads pass through.
 pub(super) struct Stall<T> {
@@ -19,6 +19,7 @@ pub(super) struct Stall<T> {
     reading: Reading,
     /// While the socket is full: counted until it is dropped.
     full: Option<Full>,
+    lifted: bool,
     outlet: Outlet,
 }
 
@@ -28,28 +29,21 @@ pub(super) struct Outlet(Arc<Shared>);
 
 struct Shared {
     budget: Arc<Budget>,
-    lifted: AtomicBool,
     /// Bytes that were handed out and not written.
     ahead: AtomicUsize,
-    writers: Mutex<Vec<Waker>>,
+    written: Notify,
 }
 
 impl Outlet {
-    /// Lifts the limit, for an upgraded connection: its peer may sleep as long as its kernel answers.
-    pub(super) fn lift(&self) {
-        self.0.lifted.store(true, Ordering::Relaxed);
-    }
-
-    /// Ready while little waits for the socket. h2 would take any number of heads.
-    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.has_room() {
-            return Poll::Ready(());
+    /// Waits while much waits for the socket: h2 would take any number of heads.
+    pub(super) async fn room(&self) {
+        loop {
+            let written = self.0.written.notified();
+            if self.has_room() {
+                return;
+            }
+            written.await;
         }
-        let mut writers = self.writers();
-        if !writers.iter().any(|writer| writer.will_wake(cx.waker())) {
-            writers.push(cx.waker().clone());
-        }
-        Poll::Pending
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -64,7 +58,7 @@ impl Outlet {
     /// Nothing waits: all is written, or a response begins.
     pub(super) fn clear(&self) {
         if self.0.ahead.swap(0, Ordering::Relaxed) > 0 {
-            self.wake();
+            self.0.written.notify_waiters();
         }
     }
 
@@ -73,31 +67,25 @@ impl Outlet {
         let ahead = self.0.ahead.load(Ordering::Relaxed);
         if bytes > 0 && ahead > 0 {
             self.0.ahead.store(ahead.saturating_sub(bytes), Ordering::Relaxed);
-            self.wake();
+            self.0.written.notify_waiters();
         }
-    }
-
-    fn wake(&self) {
-        // Not under the lock, which the woken task may want.
-        let writers = std::mem::take(&mut *self.writers());
-        writers.into_iter().for_each(Waker::wake);
-    }
-
-    fn writers(&self) -> MutexGuard<'_, Vec<Waker>> {
-        self.0.writers.lock()
     }
 }
 
 impl<T> Stall<T> {
-    pub(super) fn new(io: T, budget: Arc<Budget>) -> (Self, Outlet) {
-        let outlet = Outlet(Arc::new(Shared {
-            budget,
-            lifted: AtomicBool::new(false),
-            ahead: AtomicUsize::new(0),
-            writers: Mutex::default(),
-        }));
+    pub(super) fn new(io: T, budget: Arc<Budget>) -> Self {
+        let shared = Shared { budget, ahead: AtomicUsize::new(0), written: Notify::new() };
         let reading = Reading::new(READING, SLOWEST_RATE);
-        (Self { io, reading, full: None, outlet: outlet.clone() }, outlet)
+        Self { io, reading, full: None, lifted: false, outlet: Outlet(Arc::new(shared)) }
+    }
+
+    pub(super) fn outlet(&self) -> Outlet {
+        self.outlet.clone()
+    }
+
+    /// Lifts the limit, for an upgraded connection: its peer may sleep as long as its kernel answers.
+    pub(super) fn lift(&mut self) {
+        self.lifted = true;
     }
 
     pub(super) fn into_inner(self) -> T {
@@ -119,7 +107,7 @@ impl<T> Stall<T> {
             return polled;
         }
         self.full.get_or_insert_with(|| self.outlet.0.budget.full());
-        if self.outlet.0.lifted.load(Ordering::Relaxed) {
+        if self.lifted {
             return polled;
         }
         ready!(self.reading.poll_wait(cx));
@@ -198,7 +186,7 @@ pub(super) const READING: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::task::Waker;
 
     use ptth_link::limits::BODY_BUDGET;
     use tokio::io::{AsyncWriteExt, BufWriter};
@@ -209,7 +197,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_who_stops_is_dropped_after_a_minute() {
         let (near, _far) = tokio::io::duplex(64);
-        let (mut stall, _) = Stall::new(near, Budget::new(BODY_BUDGET));
+        let mut stall = Stall::new(near, Budget::new(BODY_BUDGET));
         let start = Instant::now();
         let err = stall.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(err.kind(), io::ErrorKind::TimedOut);
@@ -219,8 +207,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_upgraded_connection_may_pause() {
         let (near, _far) = tokio::io::duplex(64);
-        let (mut stall, outlet) = Stall::new(near, Budget::new(BODY_BUDGET));
-        outlet.lift();
+        let mut stall = Stall::new(near, Budget::new(BODY_BUDGET));
+        stall.lift();
         let write = tokio::time::timeout(READING * 10, stall.write_all(&[0; 1000]));
         assert!(write.await.is_err(), "it still waits");
     }
@@ -234,8 +222,7 @@ mod tests {
         let mut written = Vec::new();
         while written.last() != Some(&(8 * 1024)) {
             let (near, far) = tokio::io::duplex(64);
-            let (mut stall, _) =
-                Stall::new(BufWriter::with_capacity(1 << 20, near), budget.clone());
+            let mut stall = Stall::new(BufWriter::with_capacity(1 << 20, near), budget.clone());
             let mut sum = 0;
             for _ in 0..10 {
                 let bufs = [io::IoSlice::new(&[0; 8 * 1024]); 8];
@@ -258,11 +245,11 @@ mod tests {
     async fn no_more_is_handed_out_than_may_wait() {
         let budget = Budget::new(BODY_BUDGET);
         let (near, _far) = tokio::io::duplex(1 << 20);
-        let (mut stall, outlet) = Stall::new(near, budget.clone());
-        let cx = Context::from_waker(Waker::noop());
+        let mut stall = Stall::new(near, budget.clone());
+        let outlet = stall.outlet();
         let hand = || {
             let mut handed = 0;
-            while outlet.poll_room(&cx).is_ready() {
+            while outlet.has_room() {
                 outlet.hand(1024);
                 handed += 1024;
             }
@@ -278,8 +265,7 @@ mod tests {
         stall.write_all(&[0; 17 * 1024]).await.unwrap();
         assert_eq!(hand(), 16 * 1024);
         // The write wakes the waiting writer.
-        let room = poll_fn(|cx| outlet.poll_room(cx));
-        let (_, written) = tokio::join!(room, stall.write_all(&[0; 1024]));
+        let ((), written) = tokio::join!(outlet.room(), stall.write_all(&[0; 1024]));
         written.unwrap();
         drop(full);
     }

@@ -16,12 +16,14 @@ use http_body::{Body, Frame};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use log::trace;
-use ptth_link::body::{Body as Tunnelled, write_out};
+use ptth_link::body::write_out;
 use ptth_link::upgrade::{WEBSOCKET, accept};
 use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf, split};
 use tokio::sync::oneshot;
 
 use crate::exchange::{Exchange, Upgrade};
+
+use super::Answer;
 
 type Socket = TokioIo<Upgraded>;
 
@@ -70,28 +72,22 @@ impl Wish {
     }
 }
 
-/// The 101 where hyper has the connection; and what moves the bytes from then on.
-pub(super) fn switch(
-    wish: &Wish,
-    mut response: Response<Tunnelled>,
-    mut exchange: Exchange,
+/// Moves the bytes of an upgraded connection that hyper had.
+pub(super) async fn carry(
+    exchange: Exchange,
+    body: Answer,
     writer: oneshot::Receiver<WriteHalf<Socket>>,
-) -> (Response<Tunnelled>, impl Future<Output = ()> + Send + 'static) {
-    wish.grant(&mut response, &mut exchange);
-    let (parts, body) = response.into_parts();
-    let work = async move {
-        let downloading = async {
-            match writer.await {
-                Ok(mut writer) => write_out(body, &mut writer).await,
-                Err(_) => Ok(()),
-            }
-        };
-        let (_, result) = tokio::join!(exchange, downloading);
-        if let Err(err) = result {
-            trace!("visitor: upgraded connection ended: {err}");
+) {
+    let downloading = async {
+        match writer.await {
+            Ok(mut writer) => write_out(body, &mut writer).await,
+            Err(_) => Ok(()),
         }
     };
-    (Response::from_parts(parts, Tunnelled::empty()), work)
+    let (_, result) = tokio::join!(exchange, downloading);
+    if let Err(err) = result {
+        trace!("visitor: upgraded connection ended: {err}");
+    }
 }
 
 /// What the visitor sends after the upgrade, as a request's body; and the way to write to it.

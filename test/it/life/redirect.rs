@@ -1,16 +1,13 @@
 //! The port that only says where to go.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use ptth_client::demo::Demo;
-use ptth_link::budget::Budget;
-use ptth_link::limits::BODY_BUDGET;
-use ptth_link::shutdown::channel;
-use ptth_server::lab::Redirect;
-use ptth_test::{Answer, Backend, GatewayBox, H1, soon};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use ptth_server::lab::serve_h1;
+use ptth_test::{Answer, Backend, GatewayBox, H1, Lab, soon};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 fn gateway() -> GatewayBox {
@@ -25,6 +22,15 @@ async fn ask(gateway: &GatewayBox, method: &str, request: impl AsRef<[u8]>) -> A
     let answer = visitor.answer_to(method).await;
     assert!(visitor.is_closed().await, "he has no business here any more");
     answer
+}
+
+/// A connection to that port of a lab, whose https is on 443.
+fn connect(lab: &mut Lab) -> DuplexStream {
+    let (near, far) = duplex(1 << 16);
+    let mut visitor = lab.visitor();
+    visitor.redirect = Some(443);
+    lab.spawn(serve_h1(Arc::new(visitor), far));
+    near
 }
 
 /// Any method, byte for byte the same target, and the port of the first `--listen`.
@@ -94,26 +100,16 @@ async fn what_is_malformed_is_refused_and_nothing_reaches_a_tunnel() {
 /// The deadlines of the strict reader hold here, too; and 443 isn't written out.
 #[tokio::test(start_paused = true)]
 async fn slow_visitors_are_not_waited_for() {
-    let (_trigger, shutdown) = channel();
+    let mut lab = Lab::default();
     for (bytes, after) in [("", 10), ("GET / HTTP/1.1\r\nHost: a", 10)] {
-        let (mut near, far) = duplex(1 << 16);
-        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let (budget, shutdown) = (Budget::new(BODY_BUDGET), shutdown.clone());
-        let redirect = Redirect { address, port: 443, budget, shutdown };
-        let mut serving = JoinSet::new();
-        serving.spawn(redirect.serve(far));
+        let mut near = connect(&mut lab);
         near.write_all(bytes.as_bytes()).await.unwrap();
         let start = Instant::now();
         let _ = near.read_to_end(&mut Vec::new()).await;
         let waited = start.elapsed().as_secs();
         assert!((after..=after + 2).contains(&waited), "{bytes:?}: {waited} s");
     }
-    let (mut near, far) = duplex(1 << 16);
-    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let budget = Budget::new(BODY_BUDGET);
-    let redirect = Redirect { address, port: 443, budget, shutdown };
-    let mut serving = JoinSet::new();
-    serving.spawn(redirect.serve(far));
+    let mut near = connect(&mut lab);
     near.write_all(b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
     let mut text = String::new();
     soon("the end", near.read_to_string(&mut text)).await.unwrap();
@@ -123,14 +119,9 @@ async fn slow_visitors_are_not_waited_for() {
 /// What may wait for sockets, where many are full, bounds no head.
 #[tokio::test]
 async fn a_long_head_is_read_however_many_sockets_are_full() {
-    let budget = Budget::new(BODY_BUDGET);
-    let _full: Vec<_> = (0..1000).map(|_| budget.full()).collect();
-    let (_trigger, shutdown) = channel();
-    let (mut near, far) = duplex(1 << 16);
-    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let redirect = Redirect { address, port: 443, budget, shutdown };
-    let mut serving = JoinSet::new();
-    serving.spawn(redirect.serve(far));
+    let mut lab = Lab::default();
+    let _full: Vec<_> = (0..1000).map(|_| lab.budget.full()).collect();
+    let mut near = connect(&mut lab);
     let cookie = "x".repeat(30_000);
     let head = format!("GET /x HTTP/1.1\r\nHost: a.test\r\nCookie: {cookie}\r\n\r\n");
     near.write_all(head.as_bytes()).await.unwrap();

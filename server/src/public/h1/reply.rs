@@ -4,24 +4,16 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::header::{CONNECTION, TE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as HttpBody;
-use ptth_link::body::Body;
 use ptth_link::h1::{Framing, Head, Outgoing, OutgoingError, write_response};
 use ptth_link::headers::{self, says};
 
-use crate::public::declared_length;
-
-pub(in crate::public) enum Content {
-    Tunnel(Body),
-    Page(Bytes),
-}
+use crate::public::{Answer, declared_length};
 
 /// A response, and the properties of its request that decide about it.
-#[derive(Default)]
 pub(super) struct Reply {
     http10: bool,
     keep_alive: bool,
@@ -30,41 +22,39 @@ pub(super) struct Reply {
     /// The visitor takes trailers (RFC 9110 §6.5.1).
     trailers: bool,
     /// Until all of it is in the output.
-    body: Option<Body>,
+    body: Option<Answer>,
 }
 
 impl Reply {
-    /// `None`: the request was refused.
-    pub(super) fn to(request: Option<(&Parts, &Head)>) -> Self {
-        let reply = request.map(|(parts, head)| Self {
+    pub(super) fn to(parts: &Parts, head: &Head) -> Self {
+        Self {
             http10: head.http10,
             keep_alive: head.keep_alive,
             is_head: parts.method == Method::HEAD,
             trailers: says(&parts.headers, TE, "trailers"),
             body: None,
-        });
-        reply.unwrap_or_default()
+        }
     }
 
-    /// Sends the head. `last`: the connection ends with it. `upgraded`: another protocol follows.
+    /// Sends the head, and returns the framing. `last`: the connection ends with it. `upgraded`: another protocol
+    /// follows.
     pub(super) fn begin(
         &mut self,
         out: &mut Outgoing,
-        response: Response<Content>,
+        response: Response<Answer>,
         last: bool,
         upgraded: bool,
-    ) {
-        let (parts, content) = response.into_parts();
+    ) -> Framing {
+        let (parts, body) = response.into_parts();
         let fields = &parts.headers;
         let status = parts.status;
         let bodiless =
             self.is_head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
-        let is_empty = matches!(&content, Content::Tunnel(body) if body.is_end_stream());
         let framing = match declared_length(fields) {
             _ if upgraded => Framing::UntilClose,
             _ if bodiless => Framing::None,
             Some(length) => Framing::Length(length),
-            None if is_empty => Framing::Length(0),
+            None if body.is_end_stream() => Framing::Length(0),
             None if self.http10 => Framing::UntilClose,
             None => Framing::Chunked,
         };
@@ -77,14 +67,8 @@ impl Reply {
             _ => None,
         };
         out.head(write_response((status, self.http10), fields, framing, connection), framing);
-        match content {
-            Content::Tunnel(body) if !bodiless => self.body = Some(body),
-            Content::Page(page) if !bodiless => {
-                // Its length is in its head.
-                let _ = out.data(page).and_then(|()| out.end(None));
-            }
-            _ => {}
-        }
+        self.body = Some(body).filter(|_| !bodiless);
+        framing
     }
 
     /// Moves the body to the output while it has room. True if the room ended first.

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use crate::public::stall::Stall;
 
 /// What the connection, the answer and the body share.
-pub(in crate::public) struct Wire<IO>(Arc<Mutex<State<IO>>>);
+pub(super) struct Wire<IO>(Arc<Mutex<State<IO>>>);
 
 impl<IO> Clone for Wire<IO> {
     fn clone(&self) -> Self {
@@ -39,10 +39,11 @@ pub(super) struct State<IO> {
     /// Counts requests, so that the body of an old one reads nothing of the next.
     turn: u64,
     /// The rest of its body. `None`: an upgrade isn't decided, and nothing may be read before (RFC 9931).
-    body: Option<Decoder>,
+    pub(super) body: Option<Decoder>,
     /// The visitor waits for a 100 before it sends the body (RFC 9110 §10.1.1).
     expects: bool,
-    refusal: Option<Refusal>,
+    /// What is wrong with its body.
+    pub(super) refusal: Option<Refusal>,
 }
 
 impl<IO> Wire<IO> {
@@ -78,20 +79,6 @@ impl<IO> Wire<IO> {
         (state.body, state.expects, state.answered) = (body, expects, false);
         state.refusal = None;
         Incoming { wire: self.clone(), turn: state.turn }
-    }
-
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.lock().refusal
-    }
-
-    /// Declines the upgrade: HTTP/1.1 follows (RFC 9110 §7.8).
-    pub(super) fn decline(&self) {
-        self.lock().body.get_or_insert(Decoder::Done);
-    }
-
-    /// Accepts the upgrade: all bytes up to the end of the connection are the body.
-    pub(super) fn accept(&self) {
-        self.lock().body = Some(Decoder::UntilClose);
     }
 
     /// Sends an interim response (RFC 9110 §15.2). Left out: 100, which is sent when the body is polled, 101, which
@@ -208,7 +195,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
     }
 }
 
-pub(in crate::public) struct Incoming<IO> {
+pub(super) struct Incoming<IO> {
     wire: Wire<IO>,
     turn: u64,
 }
