@@ -1,5 +1,6 @@
 //! Values that are written as a text or as a number: by a flag, by a variable, and in the file.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -33,15 +34,11 @@ impl Scalar for String {
     }
 }
 
-impl Scalar for bool {
-    const WANTED: &'static str = "1 or 0";
+impl Scalar for PathBuf {
+    const WANTED: &'static str = "a path";
 
     fn read(text: &str) -> Result<Self, Option<String>> {
-        match text.to_ascii_lowercase().as_str() {
-            "1" | "true" | "yes" | "on" => Ok(true),
-            "0" | "false" | "no" | "off" => Ok(false),
-            _ => Err(None),
-        }
+        (!text.is_empty()).then(|| text.into()).ok_or(None)
     }
 }
 
@@ -132,10 +129,10 @@ impl Scalar for Prefix {
 /// In bytes; no route has a longer one.
 const LONGEST_PATH: usize = 1024;
 
-/// The parts of a list, which commas or blanks separate.
-pub fn split(list: &str) -> Vec<String> {
-    let parts = list.split(|c: char| c == ',' || c.is_whitespace());
-    parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+/// What stands beside the word in the table.
+pub fn word<T: Clone>(text: &str, words: &[(&str, T)]) -> Result<T, Option<String>> {
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| value.clone()).ok_or(None)
 }
 
 /// A scalar where serde reads a table.
@@ -144,19 +141,15 @@ pub struct As<T>(pub T);
 
 impl<'de, T: Scalar> Deserialize<'de> for As<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Text(String),
-            Whole(i64),
-            Fraction(f64),
-        }
-        // Serde's own message would not say what is wanted.
-        let wrong = |_| Error::custom(format!("this has the wrong type, expected {}", T::WANTED));
-        let text = match Written::deserialize(deserializer).map_err(wrong)? {
-            Written::Text(text) => text,
-            Written::Whole(number) => number.to_string(),
-            Written::Fraction(number) => number.to_string(),
+        let text = match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Float(number) => number.to_string(),
+            // Serde's own message would not say what is wanted.
+            _ => {
+                let why = format!("this has the wrong type, expected {}", T::WANTED);
+                return Err(Error::custom(why));
+            }
         };
         T::parse(&text).map(Self).map_err(Error::custom)
     }

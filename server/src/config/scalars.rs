@@ -1,7 +1,7 @@
 //! Values of the tables that only the file has, as they are written.
 
 use http::{HeaderValue, StatusCode, Uri};
-use ptth_link::settings::Scalar;
+use ptth_link::settings::{Scalar, word};
 
 use super::route::{NoBackend, RESPOND_LIMIT, Respond, WhenTaken};
 use crate::router::HostPattern;
@@ -18,12 +18,9 @@ impl Scalar for WhenTaken {
     const WANTED: &'static str = "\"balance\", \"replace\" or \"reject\"";
 
     fn read(text: &str) -> Result<Self, Option<String>> {
-        match text {
-            "balance" => Ok(Self::Balance),
-            "replace" => Ok(Self::Replace),
-            "reject" => Ok(Self::Reject),
-            _ => Err(None),
-        }
+        let words =
+            [("balance", Self::Balance), ("replace", Self::Replace), ("reject", Self::Reject)];
+        word(text, &words)
     }
 }
 
@@ -31,13 +28,15 @@ impl Scalar for NoBackend {
     const WANTED: &'static str = "404, 502, 503, a URL like \"https://example.com/\", { page = \"away.html\" } or { origin = \"http://127.0.0.1:8081\" }";
 
     fn read(text: &str) -> Result<Self, Option<String>> {
-        match text {
-            "404" => Ok(Self::Status(StatusCode::NOT_FOUND)),
-            "502" => Ok(Self::Status(StatusCode::BAD_GATEWAY)),
-            "503" => Ok(Self::Status(StatusCode::SERVICE_UNAVAILABLE)),
-            url => redirect(url).map(Self::Redirect).ok_or(None),
-        }
+        let known =
+            [StatusCode::NOT_FOUND, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
+        let status = status(text, &known).map(Self::Status);
+        status.or_else(|| redirect(text).map(Self::Redirect)).ok_or(None)
     }
+}
+
+fn status(text: &str, known: &[StatusCode]) -> Option<StatusCode> {
+    known.iter().find(|status| status.as_str() == text).copied()
 }
 
 fn redirect(url: &str) -> Option<HeaderValue> {
@@ -51,13 +50,8 @@ impl Scalar for Respond {
     const WANTED: &'static str = "200, 202 or 204";
 
     fn read(text: &str) -> Result<Self, Option<String>> {
-        let status = match text {
-            "200" => StatusCode::OK,
-            "202" => StatusCode::ACCEPTED,
-            "204" => StatusCode::NO_CONTENT,
-            _ => return Err(None),
-        };
-        Ok(Self { status, limit: RESPOND_LIMIT })
+        let status = status(text, &[StatusCode::OK, StatusCode::ACCEPTED, StatusCode::NO_CONTENT]);
+        status.map(|status| Self { status, limit: RESPOND_LIMIT }).ok_or(None)
     }
 }
 
