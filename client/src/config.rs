@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use log::LevelFilter;
 
 use ptth_link::alpn;
-use ptth_link::settings::{Env, Fields, File, Mark, Mistake, Mistakes, Sources};
+use ptth_link::settings::{Env, Fields, File, LEVEL, Mark, Mistake, Mistakes, Sources};
 use ptth_link::token::Token;
 
 pub(crate) use address::host_and_port;
@@ -196,7 +196,7 @@ impl Options {
             }
             services.push(service);
         }
-        let log = whole.value("log").unwrap_or(LevelFilter::Info);
+        let log = whole.value("log", &LEVEL).unwrap_or(LevelFilter::Info);
         let url_file = whole.path("url_file");
         mistakes.end()?;
         warnings.sort();

@@ -25,7 +25,7 @@ pub use file::{Fields, File};
 pub use given::Given;
 pub use mistake::{ConfigError, Mistake, Mistakes, Place};
 pub use token::{read_token_file, token};
-pub use value::{As, Prefix, Scalar, Timeout, word};
+pub use value::{LEVEL, NUMBER, PREFIX, Parser, TEXT, TIME, TIMEOUT, word};
 
 /// Where variables are looked up: [`std::env::var_os`], or a table in a test.
 pub type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
@@ -154,12 +154,12 @@ impl<'a> Sources<'a> {
     }
 
     /// The value of a setting, which a mistake quotes: it must be no secret.
-    pub fn value<T: Scalar>(&self, name: &'static str) -> Option<T> {
-        self.get(name)?.value()
+    pub fn value<T>(&self, name: &'static str, parser: &Parser<T>) -> Option<T> {
+        self.get(name)?.value(parser)
     }
 
-    pub fn list<T: Scalar>(&self, name: &'static str) -> Option<Vec<T>> {
-        Some(self.get(name)?.list())
+    pub fn list<T>(&self, name: &'static str, parser: &Parser<T>) -> Option<Vec<T>> {
+        Some(self.get(name)?.list(parser))
     }
 
     pub fn path(&self, name: &'static str) -> Option<PathBuf> {

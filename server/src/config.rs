@@ -22,7 +22,7 @@ use log::LevelFilter;
 
 use ptth_link::alpn;
 use ptth_link::crypto;
-use ptth_link::settings::{Env, File, Mark, Mistakes, Sources, Timeout};
+use ptth_link::settings::{Env, File, LEVEL, Mark, Mistakes, NUMBER, Sources, TIME, TIMEOUT};
 use ptth_link::tcp::HTTPS;
 use ptth_link::token::{PublicKey, Token};
 
@@ -162,14 +162,14 @@ impl Default for Limits {
 impl Limits {
     fn read(sources: &Sources<'_>) -> Self {
         let default = Self::default();
-        let timeout = |name, default| sources.value(name).map_or(default, |Timeout(time)| time);
+        let timeout = |name, default| sources.value(name, &TIMEOUT).unwrap_or(default);
         Self {
             head: timeout("head_timeout", default.head),
             stall: timeout("stall_timeout", default.stall),
-            connections: sources.value("max_connections"),
-            connections_per_address: sources.value("max_connections_per_address"),
-            tunnels: sources.value("max_tunnels").unwrap_or(default.tunnels),
-            grace: sources.value("grace").unwrap_or(default.grace),
+            connections: sources.value("max_connections", &NUMBER),
+            connections_per_address: sources.value("max_connections_per_address", &NUMBER),
+            tunnels: sources.value("max_tunnels", &NUMBER).unwrap_or(default.tunnels),
+            grace: sources.value("grace", &TIME).unwrap_or(default.grace),
         }
     }
 }
@@ -246,7 +246,7 @@ impl Config {
             let labels = labels.map_err(|why| given.wrong(format!(": {why}")));
             config.backend_alpn = mistakes.note(labels).unwrap_or_default();
         }
-        config.log = sources.value("log").unwrap_or(config.log);
+        config.log = sources.value("log", &LEVEL).unwrap_or(config.log);
         mistakes.end()?;
         let from_next_start = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::NextStart));
         config.from_next_start = from_next_start

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustls::pki_types::ServerName;
 
 use ptth_link::files::exposed;
-use ptth_link::settings::{self, Mistake, Prefix, Sources, word};
+use ptth_link::settings::{self, Mistake, PREFIX, Parser, Sources, TEXT, word};
 use ptth_link::token::{self, Token};
 use ptth_link::{alpn, crypto};
 
@@ -48,18 +48,15 @@ pub(super) fn service(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Opti
         });
     config.any_host = sources.switch("any_host");
     config.standby = sources.switch("standby");
-    config.asked_host = checked(sources, "host", HOST, public_host);
+    config.asked_host = sources.value("host", &HOST);
     if let Some(host) = &config.asked_host {
         config.host = host.clone();
     }
-    let name = |text: &str| token::is_name(text).then(|| text.to_owned());
-    config.name = checked(sources, "name", NAME, name);
-    config.path = sources.value("path").map(|Prefix(path)| path);
-    let number = |text: &str| text.parse().ok().filter(|it| (1..=MAX_TUNNELS).contains(it));
-    let tunnels = checked(sources, "tunnels", "a number of tunnels, 1 to 64", number);
-    config.tunnels = tunnels.unwrap_or(config.tunnels);
+    config.name = sources.value("name", &NAME);
+    config.path = sources.value("path", &PREFIX);
+    config.tunnels = sources.value("tunnels", &TUNNELS).unwrap_or(config.tunnels);
     if let Some(given) = sources.get("alpn") {
-        let label = alpn::parse_label(&given.value::<String>()?);
+        let label = alpn::parse_label(&given.value(&TEXT)?);
         config.alpn = sources.mistakes.note(label.map_err(|why| given.wrong(why)))?;
     }
     doors(&mut config, sources, warnings);
@@ -68,15 +65,7 @@ pub(super) fn service(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Opti
 
 /// Which door to knock at, what to show there, and through which proxy.
 fn doors(config: &mut Config, sources: &Sources<'_>, warnings: &mut Vec<String>) {
-    let doors = [
-        ("alpn", Via::Alpn),
-        ("upgrade", Via::Upgrade),
-        ("connect", Via::Connect),
-        ("auto", Via::Auto),
-    ];
-    let wanted = "a door: alpn, upgrade, connect or auto";
-    let via = checked(sources, "via", wanted, |text| word(text, &doors).ok());
-    config.via = via.unwrap_or(Via::Auto);
+    config.via = sources.value("via", &DOOR).unwrap_or(Via::Auto);
     if config.plain && config.via == Via::Alpn {
         sources.mistakes.add(Mistake::new("a gateway without TLS has no ALPN label; write --via upgrade or connect, or leave it out"));
     }
@@ -109,22 +98,8 @@ fn read<T>(
     parse: impl FnOnce(&str) -> Result<T, Mistake>,
 ) -> Option<T> {
     let given = sources.get(name)?;
-    let parsed =
-        given.read().and_then(|text: String| parse(&text).map_err(|why| given.placed(why)));
+    let parsed = given.text().and_then(|text| parse(&text).map_err(|why| given.placed(why)));
     sources.mistakes.note(parsed)
-}
-
-/// The value of a setting, if `parse` takes it; else it is noted that it must be `wanted`.
-fn checked<T>(
-    sources: &Sources<'_>,
-    name: &'static str,
-    wanted: &str,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Option<T> {
-    let given = sources.get(name)?;
-    let text: String = given.value()?;
-    let wrong = || given.wrong(format!("{text:?} must be {wanted}"));
-    sources.mistakes.note(parse(&text).ok_or_else(wrong))
 }
 
 fn asking(
@@ -132,11 +107,10 @@ fn asking(
     origin: &OriginAddress,
     warnings: &mut Vec<String>,
 ) -> OriginOptions {
-    let none = |text: &str| word(text, &[("all", false), ("none", true)]).ok();
-    let name = checked(sources, "origin_name", HOST, public_host);
+    let name = sources.value("origin_name", &HOST);
     let asking = OriginOptions {
         host_header: read(sources, "host_header", HostHeader::parse).unwrap_or_default(),
-        unforwarded: checked(sources, "forwarded", "`all` or `none`", none).unwrap_or(false),
+        unforwarded: sources.value("forwarded", &UNFORWARDED).unwrap_or(false),
         ca: sources.path("origin_ca"),
         name: name.and_then(|name| name.try_into().ok()),
     };
@@ -154,7 +128,7 @@ fn trust(sources: &Sources<'_>) -> Result<Trust, Mistake> {
         [] => Ok(Trust::System),
         [("ca", given)] => given.path().map(Trust::Ca),
         [("pin", given)] => {
-            crypto::parse_pin(&given.read::<String>()?).map(Trust::Pin).ok_or_else(|| {
+            crypto::parse_pin(&given.text()?).map(Trust::Pin).ok_or_else(|| {
                 given.here("--pin (PIN) must be `sha256:` and 64 hexadecimal digits; copy it from the gateway's output")
             })
         }
@@ -193,7 +167,7 @@ fn authorization(
             warnings.extend(exposed(&path, "the authorization"));
             Ok(Some(Authorization::File(path)))
         }
-        [("authorization_command", given)] => match given.read::<String>()? {
+        [("authorization_command", given)] => match given.text()? {
             empty if empty.is_empty() => Err(given.here(
                 "--authorization-command (AUTHORIZATION_COMMAND) is empty; write a command of the shell",
             )),
@@ -201,7 +175,7 @@ fn authorization(
         },
         [(_, given)] => {
             let wrong = |why| Mistake::new(format!("the variable AUTHORIZATION {why}"));
-            let value = Value::parse(&given.read::<String>()?);
+            let value = Value::parse(&given.text()?);
             value.map(Authorization::Fixed).map(Some).map_err(wrong)
         }
         [(_, given), ..] => Err(given.here(
@@ -230,13 +204,35 @@ fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
     })
 }
 
-/// A name or an address that can stand in SNI or in a certificate.
-fn public_host(text: &str) -> Option<String> {
-    let host = text.trim_end_matches('.').to_ascii_lowercase();
-    let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-    let host = bare.filter(|it| it.parse::<IpAddr>().is_ok()).unwrap_or(&host);
-    ServerName::try_from(host).is_ok().then(|| host.to_owned())
-}
+const DOOR: Parser<Via> = Parser("a door: alpn, upgrade, connect or auto", |text| {
+    let doors = [
+        ("alpn", Via::Alpn),
+        ("upgrade", Via::Upgrade),
+        ("connect", Via::Connect),
+        ("auto", Via::Auto),
+    ];
+    word(text, &doors)
+});
 
-const HOST: &str = "a host name or an IP address, without scheme and port, like `www.example.com`";
-const NAME: &str = "a name: one label of a host, or one segment of a path, of 1 to 63 letters, digits and - . _ ~ %, like `blog`";
+/// A name or an address that can stand in SNI or in a certificate.
+const HOST: Parser<String> = Parser(
+    "a host name or an IP address, without scheme and port, like `www.example.com`",
+    |text| {
+        let host = text.trim_end_matches('.').to_ascii_lowercase();
+        let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        let host = bare.filter(|it| it.parse::<IpAddr>().is_ok()).unwrap_or(&host);
+        ServerName::try_from(host).map(|_| host.to_owned()).map_err(|_| None)
+    },
+);
+
+const NAME: Parser<String> = Parser(
+    "a name: one label of a host, or one segment of a path, of 1 to 63 letters, digits and - . _ ~ %, like `blog`",
+    |text| token::is_name(text).then(|| text.to_owned()).ok_or(None),
+);
+
+const TUNNELS: Parser<usize> = Parser("a number of tunnels, 1 to 64", |text| {
+    text.parse().ok().filter(|it| (1..=MAX_TUNNELS).contains(it)).ok_or(None)
+});
+
+const UNFORWARDED: Parser<bool> =
+    Parser("`all` or `none`", |text| word(text, &[("all", false), ("none", true)]));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Env, Given, Mark, Mistake, Mistakes, Place, Scalar, Setting, variable};
+use super::{Env, Given, Mark, Mistake, Mistakes, Parser, Place, Setting, variable};
 use crate::{crypto, files};
 
 /// A value of the file and its place.
@@ -170,8 +170,8 @@ impl<'a> Fields<'a> {
         items.into_iter().filter_map(|item| Self::of(item, name)).collect()
     }
 
-    pub fn value<T: Scalar>(&mut self, key: &str) -> Option<T> {
-        self.take(key)?.value()
+    pub fn value<T>(&mut self, key: &str, parser: &Parser<T>) -> Option<T> {
+        self.take(key)?.value(parser)
     }
 
     /// Notes each field that is left and is none of the settings.

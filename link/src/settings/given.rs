@@ -7,7 +7,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::file::{File, Value};
-use super::{Mistake, Mistakes, Scalar, text, word};
+use super::value::PATH;
+use super::{Mistake, Mistakes, Parser, TEXT, text, word};
 
 /// A value, and where it was given.
 #[derive(Clone)]
@@ -29,14 +30,18 @@ impl<'a> Given<'a> {
 
     /// # Errors
     /// A sentence that quotes the value, which must be no secret, but not one of another type, which may be one.
-    pub fn read<T: Scalar>(&self) -> Result<T, Mistake> {
-        match self.text() {
-            Some(text) => T::parse(&text).map_err(|why| self.wrong(why)),
-            None => Err(self.here(format!("`{}` takes {}", self.name, T::WANTED))),
+    pub fn read<T>(&self, parser: &Parser<T>) -> Result<T, Mistake> {
+        match self.scalar() {
+            Some(text) => parser.parse(&text).map_err(|why| self.wrong(why)),
+            None => Err(self.here(format!("`{}` takes {}", self.name, parser.0))),
         }
     }
 
-    fn text(&self) -> Option<String> {
+    pub fn text(&self) -> Result<String, Mistake> {
+        self.read(&TEXT)
+    }
+
+    fn scalar(&self) -> Option<String> {
         match self.value.get_ref() {
             DeValue::String(text) => Some(text.trim().to_owned()),
             DeValue::Integer(it) if it.radix() == 10 => Some(it.as_str().replace('_', "")),
@@ -46,13 +51,13 @@ impl<'a> Given<'a> {
     }
 
     /// The same; a mistake is noted.
-    pub fn value<T: Scalar>(&self) -> Option<T> {
-        self.mistakes.note(self.read())
+    pub fn value<T>(&self, parser: &Parser<T>) -> Option<T> {
+        self.mistakes.note(self.read(parser))
     }
 
     /// In the file, a relative path begins at the file's folder.
     pub fn path(&self) -> Result<PathBuf, Mistake> {
-        let path: PathBuf = self.read()?;
+        let path = PathBuf::from(self.read(&PATH)?);
         Ok(self.file.map_or(path.clone(), |file| file.folder().join(path)))
     }
 
@@ -85,13 +90,13 @@ impl<'a> Given<'a> {
     }
 
     /// The parts of a list. A malformed one is noted and left out.
-    pub fn list<T: Scalar>(&self) -> Vec<T> {
-        self.items().iter().filter_map(Self::value).collect()
+    pub fn list<T>(&self, parser: &Parser<T>) -> Vec<T> {
+        self.items().iter().filter_map(|item| item.value(parser)).collect()
     }
 
     /// The parts of a list, separated by commas, to compare or to parse in one; nothing in place of what is no text.
     pub fn joined(&self) -> String {
-        let texts: Vec<_> = self.items().iter().filter_map(Self::text).collect();
+        let texts: Vec<_> = self.items().iter().filter_map(Self::scalar).collect();
         texts.join(",")
     }
 

@@ -18,7 +18,7 @@ pub fn token<T>(
         let why = "the variables TOKEN and TOKEN_FILE are both set; unset one of them";
         return Err(Mistake::new(why));
     }
-    let text: String = given.read()?;
+    let text = given.text()?;
     if name == "token" {
         let wrong = |why| Mistake::new(format!("the variable TOKEN: {why}"));
         return parse(&text, None).map(|it| Some((it, None))).map_err(wrong);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use ptth_link::settings::{self, Mistake, Scalar, Sources, word};
+use ptth_link::settings::{self, Mistake, Parser, Sources, word};
 use ptth_link::tcp::{HTTP, HTTPS, is_near};
 
 use super::Config;
@@ -19,11 +19,8 @@ impl Trusted {
     /// # Errors
     /// A sentence about the first text that is neither.
     pub fn parse<T: AsRef<str>>(list: &[T]) -> Result<Self, String> {
-        let networks = list.iter().map(|text| Network::parse(text.as_ref()));
-        networks
-            .map(|network| network.map(|Network(network)| network))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let networks = list.iter().map(|text| NETWORK.parse(text.as_ref()));
+        networks.collect::<Result<_, _>>().map(Self)
     }
 
     /// A warning of a network wider than 10.0.0.0/8, the widest private one, or than what a provider gets.
@@ -57,71 +54,53 @@ pub enum ProxyProtocol {
     Required,
 }
 
-impl Scalar for ProxyProtocol {
-    const WANTED: &'static str = "off, optional or required";
+const PROXY_PROTOCOL: Parser<ProxyProtocol> = Parser("off, optional or required", |text| {
+    let words = [
+        ("off", ProxyProtocol::Off),
+        ("optional", ProxyProtocol::Optional),
+        ("required", ProxyProtocol::Required),
+    ];
+    word(&text.to_ascii_lowercase(), &words)
+});
 
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        let words =
-            [("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
-        word(&text.to_ascii_lowercase(), &words)
-    }
-}
-
-struct Network(IpNet);
-
-impl Scalar for Network {
-    const WANTED: &'static str =
-        "an address or a network, like `10.0.0.0/8`, `192.0.2.7` or `fd00::/8`";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
+const NETWORK: Parser<IpNet> =
+    Parser("an address or a network, like `10.0.0.0/8`, `192.0.2.7` or `fd00::/8`", |text| {
         let network = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip)));
-        network.map(Self).map_err(|_| None)
+        network.map_err(|_| None)
+    });
+
+const LISTEN: Parser<SocketAddr> = Parser(ADDRESS, |text| address(text, HTTPS).ok_or(None));
+const PLAIN: Parser<SocketAddr> = Parser(ADDRESS, |text| address(text, HTTP).ok_or(None));
+const ADDRESS: &str =
+    "a port, or an IP address and a port, like `443`, `127.0.0.1:8080` or `[::1]:8443`";
+
+/// `443`, `:443`, `*:443`, `0.0.0.0:443`, `[::]:443`, or an address alone, which has `port`.
+fn address(text: &str, port: u16) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
     }
-}
-
-/// An address to listen on: `443`, `:443`, `*:443`, `0.0.0.0:443`, `[::]:443`, or an address alone, which has `PORT`.
-struct Listen<const PORT: u16>(SocketAddr);
-
-impl<const PORT: u16> Scalar for Listen<PORT> {
-    const WANTED: &'static str =
-        "a port, or an IP address and a port, like `443`, `127.0.0.1:8080` or `[::1]:8443`";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self(address));
-        }
-        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-        if let Ok(ip) = bare.parse::<IpAddr>() {
-            return Ok(Self(SocketAddr::from((ip, PORT))));
-        }
-        let port = text.strip_prefix("*:").or(text.strip_prefix(':')).unwrap_or(text);
-        // `parse` alone would take "+443".
-        let port = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok());
-        let address = |port: u16| Self(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-        port.flatten().map(address).ok_or(None)
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Some(SocketAddr::from((ip, port)));
     }
-}
-
-fn addresses<const PORT: u16>(
-    sources: &Sources<'_>,
-    name: &'static str,
-) -> Option<Vec<SocketAddr>> {
-    let list: Vec<Listen<PORT>> = sources.list(name)?;
-    Some(list.into_iter().map(|Listen(address)| address).collect())
+    let port = text.strip_prefix("*:").or(text.strip_prefix(':')).unwrap_or(text);
+    // `parse` alone would take "+443".
+    let port = port.bytes().all(|b| b.is_ascii_digit()).then_some(port)?;
+    Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.parse().ok()?)))
 }
 
 /// Reads the settings of this file into `config`, which has the certificates already.
 pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
-    let trusted: Vec<Network> = sources.list("trusted_proxies").unwrap_or_default();
-    config.trusted = Trusted(trusted.into_iter().map(|Network(network)| network).collect());
+    let trusted = sources.list("trusted_proxies", &NETWORK).unwrap_or_default();
+    config.trusted = Trusted(trusted.into());
     config.warnings.extend(config.trusted.warning());
-    config.proxy_protocol = sources.value("proxy_protocol").unwrap_or_default();
+    config.proxy_protocol = sources.value("proxy_protocol", &PROXY_PROTOCOL).unwrap_or_default();
     if config.proxy_protocol == ProxyProtocol::Required
         && let Some(given) = sources.get("proxy_protocol").filter(|_| config.trusted.0.is_empty())
     {
         sources.mistakes.add(given.here("--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there"));
     }
-    config.plain = addresses::<HTTP>(sources, "plain").unwrap_or_default();
+    config.plain = sources.list("plain", &PLAIN).unwrap_or_default();
     let public = config.plain.iter().find(|address| !is_private(address.ip()));
     if let (Some(public), false) = (public, sources.switch("plain_anywhere"))
         && let Some(given) = sources.get("plain")
@@ -130,7 +109,7 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
             "--plain {public} would take requests without TLS from any peer; give a loopback or private address, or --plain-anywhere if a firewall keeps other peers away from it"
         )));
     }
-    config.redirect = addresses::<HTTP>(sources, "redirect").unwrap_or_default();
+    config.redirect = sources.list("redirect", &PLAIN).unwrap_or_default();
     if !config.plain.is_empty() && config.trusted.0.is_empty() {
         config.warnings.push(
             "--plain without --trusted-proxies: to the origin every visitor has the address of the proxy before this gateway, and came by http".to_owned(),
@@ -142,7 +121,7 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
 /// Where to listen, if that isn't the default.
 fn listen(sources: &Sources<'_>, config: &mut Config) {
     let port = || sources.mistakes.note(settings::variable(sources.env, "PORT")).flatten();
-    if let Some(listen) = addresses::<HTTPS>(sources, "listen") {
+    if let Some(listen) = sources.list("listen", &LISTEN) {
         config.listen = listen;
     } else if !config.plain.is_empty() {
         config.listen.clear();
@@ -151,9 +130,9 @@ fn listen(sources: &Sources<'_>, config: &mut Config) {
             config.warnings.push(unused.to_owned());
         }
     } else if let Some(port) = port() {
-        let address = Listen::<HTTPS>::parse(port.trim());
+        let address = LISTEN.parse(port.trim());
         let address = address.map_err(|why| Mistake::new(format!("PORT {why}")));
-        config.listen = sources.mistakes.note(address).map(|Listen(it)| it).into_iter().collect();
+        config.listen = sources.mistakes.note(address).into_iter().collect();
     }
     if config.certificates.is_empty() && !config.listen.is_empty() && sources.mistakes.is_empty() {
         sources.mistakes.add(Mistake::new("no certificate: give --cert FILE and --key FILE (or CERT and KEY), or --self-signed to try it out"));
@@ -188,13 +167,12 @@ mod tests {
             ("127.0.0.1", "127.0.0.1:443"),
         ];
         for (text, expected) in table {
-            let Listen(address) = Listen::<443>::read(text).unwrap();
-            assert_eq!(address.to_string(), expected, "{text}");
+            assert_eq!(LISTEN.parse(text).unwrap().to_string(), expected, "{text}");
         }
         for bad in
             ["", ":", "+443", "65536", "-1", "localhost:443", "1.2.3.4:", "[::1]:x", "1.2.3:4"]
         {
-            assert!(Listen::<443>::read(bad).is_err(), "{bad}");
+            assert!(LISTEN.parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 
 use ptth_link::files;
 use ptth_link::keys::{holds_secret, parse_keys};
-use ptth_link::settings::{self, Mistake, Scalar, Sources};
+use ptth_link::settings::{self, Mistake, Parser, Sources};
 use ptth_link::token::Token;
 
 use super::{Admission, CertificateSource};
@@ -33,8 +33,7 @@ pub(super) fn certificate(
                 given.here("--cert and --key contradict --self-signed; give one or the other")
             );
         }
-        let names: Vec<Name> = sources.list("name").unwrap_or_default();
-        let names = names.into_iter().map(|Name(name)| name).collect();
+        let names = sources.list("name", &NAME).unwrap_or_default();
         return Ok(Some(CertificateSource::SelfSigned { names, kept: state.map(Path::to_owned) }));
     }
     let names = sources
@@ -67,7 +66,7 @@ fn half(is_certificate: bool, path: &Path) -> String {
 fn text(sources: &Sources<'_>) -> Result<Option<CertificateSource>, Mistake> {
     let pem = |name| -> Result<_, Mistake> {
         let Some(given) = sources.get(name) else { return Ok(None) };
-        let text: String = given.read()?;
+        let text = given.text()?;
         if text.contains("-----BEGIN") {
             return Ok(Some(Secret::new(text)));
         }
@@ -85,18 +84,14 @@ fn text(sources: &Sources<'_>) -> Result<Option<CertificateSource>, Mistake> {
 }
 
 /// A name in a certificate, perhaps with `*.` before it.
-struct Name(String);
-
-impl Scalar for Name {
-    const WANTED: &'static str =
-        "a DNS name or an IP address, like `example.com` (`xn--…` for other alphabets)";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
+const NAME: Parser<String> = Parser(
+    "a DNS name or an IP address, like `example.com` (`xn--…` for other alphabets)",
+    |text| {
         let bare = text.strip_prefix("*.").unwrap_or(text);
         let is_name = ServerName::try_from(bare).is_ok() && !bare.ends_with('.');
-        is_name.then(|| Self(text.to_owned())).ok_or(None)
-    }
-}
+        is_name.then(|| text.to_owned()).ok_or(None)
+    },
+);
 
 /// Which backends the gateway as a whole admits.
 pub(super) fn admission(

@@ -1,26 +1,12 @@
 //! `[names]` of the configuration file, checked, also against the routes.
 
-use ptth_link::settings::{Fields, Given, Prefix, Scalar};
+use ptth_link::settings::{Fields, Given, PREFIX, TEXT};
 
 use super::route::{NameGrant, Names};
-use super::routes::{NO_BACKEND, Read, backends, credential};
+use super::routes::{NONE_ADMITTED, Read, backends, credential};
+use super::scalars::NAME;
 use crate::auth::{Files, KINDS};
 use crate::router::{self, HostPattern};
-
-/// A host that is a name, in lower case.
-struct Host(String);
-
-impl Scalar for Host {
-    const WANTED: &'static str = "a name like `example.com`, without `*`";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        match text.parse() {
-            Ok(HostPattern::Name(name)) => Ok(Self(name.into())),
-            Ok(_) => Err(None),
-            Err(why) => Err(Some(why.to_owned())),
-        }
-    }
-}
 
 /// The dynamic names, none of which may be a route's.
 pub(super) fn names(mut fields: Fields<'_>, files: &mut Files, others: &[Read]) -> Option<Names> {
@@ -29,11 +15,10 @@ pub(super) fn names(mut fields: Fields<'_>, files: &mut Files, others: &[Read]) 
     let open: Vec<_> = KINDS.iter().filter_map(|kind| fields.alone(kind)).collect();
     let (domain, path_hosts) = (fields.take("domain"), fields.take("path_hosts"));
     let nowhere = domain.is_none() && path_hosts.is_none();
-    let domain = domain.and_then(|given| given.value()).map_or_else(String::new, |Host(it)| it);
+    let domain = domain.and_then(|given| given.value(&NAME)).unwrap_or_default();
     let mut names = Names::new(domain, vec![]);
-    let path_hosts = path_hosts.map(|given| given.list()).unwrap_or_default();
-    names.path_hosts = path_hosts.into_iter().map(|Host(name)| name).collect();
-    if let Some(Prefix(path)) = fields.value("path_prefix") {
+    names.path_hosts = path_hosts.map(|given| given.list(&NAME)).unwrap_or_default();
+    if let Some(path) = fields.value("path_prefix", &PREFIX) {
         path.trim_end_matches('/').clone_into(&mut names.path_prefix);
     }
     backends(&mut fields, files, &mut names.route);
@@ -69,10 +54,10 @@ fn grant(
     let labels = listed.map(|given| {
         let items = given.items();
         if items.is_empty() {
-            given.refuse::<()>(format!("`names` is empty, {NO_BACKEND}"));
+            given.refuse::<()>(format!("`names` is empty, {NONE_ADMITTED}"));
         }
         let label = |item: &Given<'_>| {
-            let label = label(&fields, &item.value::<String>()?, names, others);
+            let label = label(&fields, &item.value(&TEXT)?, names, others);
             fields.mistakes.note(label.map_err(|why| item.here(why)))
         };
         items.iter().filter_map(label).collect()

@@ -6,17 +6,16 @@ use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 use toml::de::{DeValue, ValueDeserializer};
 
 use ptth_client::config::OriginAddress;
-use ptth_link::settings::{self, Env, Fields, File, Given, Mistake, Prefix};
+use ptth_link::settings::{self, Env, Fields, File, Given, Mistake, NUMBER, PREFIX, TEXT, TIME};
 use ptth_link::token;
 
-use super::route::{HOLD_REQUESTS, Hold, Names, NoBackend, Route};
-use super::scalars::Size;
+use super::route::{HOLD_REQUESTS, Hold, Names, NoBackend, RESPOND_LIMIT, Respond, Route};
+use super::scalars::{HOST, NO_BACKEND, RESPOND, SIZE, WHEN_TAKEN};
 use super::{Args, CertificateSource, names};
 use crate::auth::{Credential, Files, Settings};
 use crate::router::{self, HostPattern};
@@ -94,7 +93,7 @@ fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> 
             if items.is_empty() {
                 given.refuse::<()>("`hosts` is empty, so this route would never be used");
             }
-            items.iter().filter_map(|item| Some((item.value()?, item.at()))).unzip()
+            items.iter().filter_map(|item| Some((item.value(&HOST)?, item.at()))).unzip()
         }
         None => {
             if !only {
@@ -104,23 +103,22 @@ fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> 
         }
     };
     let mut route = Route::new("", patterns);
-    if let Some(Prefix(path)) = fields.value("path") {
-        route.path = path;
-    }
+    route.path = fields.value("path", &PREFIX).unwrap_or(route.path);
     route.name = named(&route);
     let name = fields.take("name");
     if let Some(name) = &name {
-        match name.value::<String>() {
+        match name.value(&TEXT) {
             Some(text) if text.is_empty() || text.chars().any(char::is_control) => {
                 name.refuse::<()>("`name` is empty, but logs call the route by it");
             }
             text => route.name = text.unwrap_or_default(),
         }
     }
-    route.respond = fields.value("respond");
+    let respond = fields.value("respond", &RESPOND);
+    route.respond = respond.map(|status| Respond { status, limit: RESPOND_LIMIT });
     if let Some(given) = fields.take("respond_limit") {
         match &mut route.respond {
-            Some(respond) => respond.limit = given.value().map_or(0, |Size(limit)| limit),
+            Some(respond) => respond.limit = given.value(&SIZE).unwrap_or(0),
             None => _ = given.refuse::<()>("`respond_limit` needs `respond`"),
         }
     }
@@ -132,7 +130,7 @@ fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> 
     if let Some(given) = fields.take("allow") {
         let items = given.items();
         if items.is_empty() {
-            given.refuse::<()>(format!("`allow` is empty, {NO_BACKEND}"));
+            given.refuse::<()>(format!("`allow` is empty, {NONE_ADMITTED}"));
         }
         route.allow = Some(items.into_iter().filter_map(|it| credential(it, files)).collect());
     }
@@ -149,14 +147,14 @@ fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> 
 pub(super) fn backends(fields: &mut Fields<'_>, files: &mut Files, route: &mut Route) {
     let strip = fields.take("strip").and_then(|given| given.switch());
     route.strip = strip.unwrap_or(route.strip);
-    route.when_taken = fields.value("when_taken").unwrap_or(route.when_taken);
-    route.queue = fields.value("queue").unwrap_or(route.queue);
-    let hold: Option<Duration> = fields.value("hold");
+    route.when_taken = fields.value("when_taken", &WHEN_TAKEN).unwrap_or(route.when_taken);
+    route.queue = fields.value("queue", &TIME).unwrap_or(route.queue);
+    let hold = fields.value("hold", &TIME);
     let requests = fields.take("hold_requests");
     if let (None, Some(given)) = (hold, &requests) {
         given.refuse::<()>("`hold_requests` needs `hold`");
     }
-    let requests = requests.and_then(|given| given.value()).unwrap_or(HOLD_REQUESTS);
+    let requests = requests.and_then(|given| given.value(&NUMBER)).unwrap_or(HOLD_REQUESTS);
     // "0s" switches it off for a while.
     let hold = hold.filter(|time| !time.is_zero());
     route.hold = hold.map(|time| Hold { time, requests });
@@ -167,13 +165,13 @@ pub(super) fn backends(fields: &mut Fields<'_>, files: &mut Files, route: &mut R
 /// What a visitor gets where no backend is: a scalar, or a table.
 fn no_backend(given: Given<'_>, files: &mut Files) -> Option<NoBackend> {
     if !given.value.get_ref().is_table() {
-        return given.value();
+        return given.value(&NO_BACKEND);
     }
     let mut fields = Fields::of(given, "no_backend")?;
     let (page, origin) = (fields.take("page"), fields.take("origin"));
     fields.end(&[]);
     if let Some(page) = page {
-        let path: PathBuf = page.value()?;
+        let path = PathBuf::from(page.value(&TEXT)?);
         let is_html =
             |it: &OsStr| it.eq_ignore_ascii_case("html") || it.eq_ignore_ascii_case("htm");
         return match files.text(&path) {
@@ -187,7 +185,7 @@ fn no_backend(given: Given<'_>, files: &mut Files) -> Option<NoBackend> {
     let Some(origin) = origin else {
         return fields.refuse("`no_backend` needs `page` or `origin`");
     };
-    let text: String = origin.value()?;
+    let text = origin.value(&TEXT)?;
     match OriginAddress::parse(&text) {
         Ok(address @ (OriginAddress::Http { .. } | OriginAddress::Https { .. })) => {
             Some(NoBackend::Origin(address))
@@ -273,4 +271,4 @@ fn unquoted(message: &str) -> String {
 }
 
 /// What an empty list of credentials means.
-pub(super) const NO_BACKEND: &str = "so no backend could ever serve this; leave it out to admit the backends that the gateway admits, or name a credential";
+pub(super) const NONE_ADMITTED: &str = "so no backend could ever serve this; leave it out to admit the backends that the gateway admits, or name a credential";
