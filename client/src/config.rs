@@ -11,12 +11,12 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use log::LevelFilter;
 
 use ptth_link::alpn;
-use ptth_link::settings::{self, Env, File, Mark, Mistake, Mistakes, Sources, Table};
+use ptth_link::settings::{Env, Fields, File, LEVEL, Mark, Mistake, Mistakes, Sources};
 use ptth_link::token::Token;
 
 pub(crate) use address::host_and_port;
@@ -154,48 +154,49 @@ impl Options {
     /// [`ConfigError`]: all that is wrong with the file, or with what is said besides; in the file with its line.
     pub fn from(args: Args, env: &Env<'_>) -> Result<Self, ConfigError> {
         let mistakes = Mistakes::default();
-        let path = match &args.config {
-            Some(path) => Some(path.clone()),
-            None => settings::variable(env, "CONFIG")?,
-        };
-        let file = path.map(|path| File::read(Path::new(&path))).transpose()?;
-        let tables = file.as_ref().map(|file| Tables::read(file, &mistakes)).unwrap_or_default();
+        let file = File::given(args.config.as_deref(), env)?;
+        let mut top = file.as_ref().map(|file| file.parse(&mistakes)).transpose()?;
+        let tables = top.as_mut().map(tables).unwrap_or_default();
         if let Some(text) = args.addresses.get(2) {
             mistakes.add(Mistake::new(format!(
                 "{:?} is one address too many; write a gateway and one origin",
                 address::quotable(text)
             )));
         }
-        mistakes.end()?;
         let sources = |tables| {
             let flags = args.written();
             Sources { settings: Args::SETTINGS, flags, env, tables, mistakes: &mistakes }
         };
-        let whole = sources(vec![&tables.top]);
-        if let Some(given) = whole.outside_file(Mark::Own).filter(|_| !tables.services.is_empty()) {
-            mistakes.add(Mistake::new(format!(
-                "{} can't hold for each [[service]] of the file of --config; say it there",
-                given.name
-            )));
+        let whole = sources(top.iter().collect());
+        let own = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Own));
+        let own = own.filter_map(|setting| whole.get(setting.name));
+        for given in own.filter(|_| !tables.is_empty()) {
+            mistakes.add(match given.file {
+                Some(_) => given.here("this belongs into a [[service]], where there are some"),
+                None => given.here(format!(
+                    "{} can't hold for each [[service]] of the file of --config; say it there",
+                    given.name
+                )),
+            });
         }
         let (mut services, mut warnings): (Vec<Service>, _) = (Vec::new(), Vec::new());
-        if tables.services.is_empty() {
+        if tables.is_empty() {
             services.extend(service::service(&whole, &mut warnings));
         }
-        for (place, table) in &tables.services {
-            let sources = sources(vec![table, &tables.top]);
+        for table in &tables {
+            let sources = sources([table].into_iter().chain(&top).collect());
             let Some(mut service) = service::service(&sources, &mut warnings) else { continue };
             if services.iter().any(|other| is_twin(&other.config, &service.config)) {
-                mistakes.add(Mistake::new("another service has the same credential, and one of them asks for all that the other does, so visitors would get either; give each a host, a path or a name").at(place.clone()));
+                table.refuse::<()>("another service has the same credential, and one of them asks for all that the other does, so visitors would get either; give each a host, a path or a name");
             }
-            if tables.services.len() > 1 {
+            if tables.len() > 1 {
                 let label = service.config.name.as_ref().or(service.config.asked_host.as_ref());
                 let number = || (services.len() + 1).to_string();
                 service.label = Some(label.cloned().unwrap_or_else(number));
             }
             services.push(service);
         }
-        let log = whole.value("log").unwrap_or(LevelFilter::Info);
+        let log = whole.value("log", &LEVEL).unwrap_or(LevelFilter::Info);
         let url_file = whole.path("url_file");
         mistakes.end()?;
         warnings.sort();
@@ -204,41 +205,21 @@ impl Options {
     }
 }
 
-#[derive(Default)]
-struct Tables {
-    top: Table,
-    /// `[[service]]`, each with its place.
-    services: Vec<(settings::Place, Table)>,
-}
-
-impl Tables {
-    fn read(file: &File, mistakes: &Mistakes) -> Self {
-        let mut read = Self::default();
-        let Some(mut document) = file.parse(mistakes) else { return read };
-        let services = document.tables("service", "[[service]]");
-        read.top = document.settings(Args::SETTINGS);
-        document.end(Args::SETTINGS);
-        for mut table in services {
-            let place = table.place(table.at);
-            let found = table.settings(Args::SETTINGS);
-            table.end(Args::SETTINGS);
-            let mut global = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Global));
-            if let Some(given) = global.find_map(|setting| found.get(setting.name)) {
-                mistakes.add(given.wrong("holds for all services; move it up"));
-            }
-            if !found.contains_key("origin") && mistakes.is_empty() {
-                mistakes.add(Mistake::new("this service has no origin").at(place.clone()));
-            }
-            read.services.push((place, found));
+/// Each `[[service]]` of the file.
+fn tables<'a>(top: &mut Fields<'a>) -> Vec<Fields<'a>> {
+    let services = top.tables("service", "[[service]]");
+    top.end(Args::SETTINGS);
+    for table in &services {
+        table.end(Args::SETTINGS);
+        let mut global = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Global));
+        if let Some(given) = global.find_map(|setting| table.get(setting.name)) {
+            table.mistakes.add(given.wrong("holds for all services; move it up"));
         }
-        let mut own = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Own));
-        let own = own.find_map(|setting| read.top.get(setting.name));
-        if let Some(given) = own.filter(|_| !read.services.is_empty()) {
-            let why = "this belongs into a [[service]], where there are some";
-            mistakes.add(given.here(why));
+        if table.get("origin").is_none() && table.mistakes.is_empty() {
+            table.refuse::<()>("this service has no origin");
         }
-        read
     }
+    services
 }
 
 /// Whether the gateway would have both answer for the same.

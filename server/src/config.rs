@@ -22,7 +22,7 @@ use log::LevelFilter;
 
 use ptth_link::alpn;
 use ptth_link::crypto;
-use ptth_link::settings::{self, Env, File, Mark, Mistake, Mistakes, Sources, Timeout};
+use ptth_link::settings::{Env, File, LEVEL, Mark, Mistakes, NUMBER, Sources, TIME, TIMEOUT};
 use ptth_link::tcp::HTTPS;
 use ptth_link::token::{PublicKey, Token};
 
@@ -159,6 +159,21 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    fn read(sources: &Sources<'_>) -> Self {
+        let default = Self::default();
+        let timeout = |name, default| sources.value(name, &TIMEOUT).unwrap_or(default);
+        Self {
+            head: timeout("head_timeout", default.head),
+            stall: timeout("stall_timeout", default.stall),
+            connections: sources.value("max_connections", &NUMBER),
+            connections_per_address: sources.value("max_connections_per_address", &NUMBER),
+            tunnels: sources.value("max_tunnels", &NUMBER).unwrap_or(default.tunnels),
+            grace: sources.value("grace", &TIME).unwrap_or(default.grace),
+        }
+    }
+}
+
 impl Config {
     /// The defaults of all that has one.
     pub fn new(certificate: CertificateSource, admission: Admission) -> Self {
@@ -199,80 +214,53 @@ impl Config {
     /// [`ConfigError`]: all that is wrong with the file, or with what is said besides; in the file with its line.
     pub fn load(args: &Args, env: &Env<'_>) -> Result<Self, ConfigError> {
         let mistakes = Mistakes::default();
-        let path = match &args.config {
-            Some(path) => Some(path.clone()),
-            None => settings::variable(env, "CONFIG")?,
-        };
-        let file = match path {
-            Some(path) => Some(File::read(Path::new(&path))?),
+        let file = match File::given(args.config.as_deref(), env)? {
             None => routes::names_of_variables(env)?,
+            file => file,
         };
         let mut files = Files::new(file.as_ref().map_or(Path::new(""), File::folder));
-        let tables = file.as_ref().map(|file| Tables::read(file, &mut files, &mistakes));
+        let mut document = file.as_ref().map(|file| file.parse(&mistakes)).transpose()?;
+        let tables = document.as_mut().map(|document| Tables::read(document, &mut files));
         let tables = tables.unwrap_or_default();
-        mistakes.end()?;
         let sources = Sources {
             settings: Args::SETTINGS,
             flags: args.given(),
             env,
-            tables: vec![&tables.settings],
+            tables: document.iter().collect(),
             mistakes: &mistakes,
         };
         let state = sources.path("state");
-        let certificate =
-            mistakes.note(identity::certificate(&sources, state.as_deref())).flatten();
+        let certificate = identity::certificate(&sources, state.as_deref());
+        let certificate = mistakes.note(certificate).flatten();
         let certificates = certificate.into_iter().chain(tables.certificates).collect();
         let mut warnings = files.warnings.clone();
         warnings.extend(tables.names.as_ref().and_then(Names::warning));
         let admission = identity::admission(&sources, state.as_deref(), &mut warnings);
         let admission = mistakes.note(admission).unwrap_or_else(Admission::make);
         let mut config = Self { warnings, ..Self::of(certificates, admission) };
-        config.limits = limits(&sources);
+        config.limits = Limits::read(&sources);
         config.take_over = sources.switch("take_over");
         edge::read(&sources, &mut config);
-        config.listen(&sources);
         if let Some(given) = sources.get("backend_alpn") {
-            let labels =
-                alpn::parse_labels(&given.text()).map_err(|why| given.wrong(format!(": {why}")));
+            let labels = alpn::parse_labels(&given.joined());
+            let labels = labels.map_err(|why| given.wrong(format!(": {why}")));
             config.backend_alpn = mistakes.note(labels).unwrap_or_default();
         }
-        config.log = sources.value("log").unwrap_or(config.log);
+        config.log = sources.value("log", &LEVEL).unwrap_or(config.log);
         mistakes.end()?;
         let from_next_start = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::NextStart));
         config.from_next_start = from_next_start
-            .filter_map(|setting| Some((setting.name, sources.get(setting.name)?.text())))
+            .filter_map(|setting| Some((setting.name, sources.get(setting.name)?.joined())))
             .collect();
         (config.routes, config.names) = (tables.routes, tables.names);
-        let mut digest = [file.map_or([0; 32], |file| file.digest), files.digest].concat();
+        let digest = file.as_ref().map_or([0; 32], |file| file.digest);
+        let mut digest = [digest, files.digest].concat();
         if let Admission::Keys { keys, made: None, .. } = &config.admission {
             digest.extend(keys.iter().flat_map(PublicKey::as_bytes));
         }
         config.digest = crypto::sha256(&digest);
         config.warn();
         Ok(config)
-    }
-
-    /// Where to listen, if that isn't the default.
-    fn listen(&mut self, sources: &Sources<'_>) {
-        let port = || sources.mistakes.note(settings::variable(sources.env, "PORT")).flatten();
-        if let Some(listen) = edge::addresses(sources, "listen", HTTPS) {
-            self.listen = listen;
-        } else if !self.plain.is_empty() {
-            self.listen.clear();
-            if !self.certificates.is_empty() {
-                self.warnings.push(
-                    "--plain without --listen: no visitor is shown the certificate".to_owned(),
-                );
-            }
-        } else if let Some(port) = port() {
-            let address = edge::address(port.trim(), HTTPS);
-            let address =
-                address.ok_or_else(|| Mistake::new(format!("PORT {port:?} isn't a port")));
-            self.listen = sources.mistakes.note(address).into_iter().collect();
-        }
-        if self.certificates.is_empty() && !self.listen.is_empty() && sources.mistakes.is_empty() {
-            sources.mistakes.add(Mistake::new("no certificate: give --cert FILE and --key FILE (or CERT and KEY), or --self-signed to try it out"));
-        }
     }
 
     /// Warns of settings that have no effect, or hardly the one that was meant.
@@ -291,18 +279,5 @@ impl Config {
                     .to_owned(),
             );
         }
-    }
-}
-
-fn limits(sources: &Sources<'_>) -> Limits {
-    let default = Limits::default();
-    let timeout = |name, default| sources.value(name).map_or(default, |Timeout(time)| time);
-    Limits {
-        head: timeout("head_timeout", default.head),
-        stall: timeout("stall_timeout", default.stall),
-        connections: sources.value("max_connections"),
-        connections_per_address: sources.value("max_connections_per_address"),
-        tunnels: sources.value("max_tunnels").unwrap_or(default.tunnels),
-        grace: sources.value("grace").unwrap_or(default.grace),
     }
 }

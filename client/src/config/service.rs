@@ -1,11 +1,12 @@
 //! One service: its tunnels and its origin, from flags, variables and tables of the file.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use rustls::pki_types::ServerName;
 
 use ptth_link::files::exposed;
-use ptth_link::settings::{self, Mistake, Prefix, Sources, TokenSource};
+use ptth_link::settings::{self, Mistake, PREFIX, Parser, Sources, TEXT, word};
 use ptth_link::token::{self, Token};
 use ptth_link::{alpn, crypto};
 
@@ -28,36 +29,35 @@ pub enum Via {
 }
 
 pub(super) fn service(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Option<Service> {
-    let note = |mistake| sources.mistakes.add(mistake);
-    let Some(given) = sources.get("gateway") else {
-        note(Mistake::new(
+    if sources.get("gateway").is_none() {
+        sources.mistakes.add(Mistake::new(
             "no gateway: say which one to dial, like `2ptth-client example.com 8080` (or set GATEWAY)",
         ));
-        return None;
-    };
-    let gateway = Gateway::parse_either(&given.text()).map_err(|why| given.placed(why));
+    }
+    let gateway = read(sources, "gateway", Gateway::parse_either);
     let origin = read(sources, "origin", OriginAddress::parse).unwrap_or(OriginAddress::Demo);
     let asking = asking(sources, &origin, warnings);
-    let (gateway, plain) = sources.mistakes.note(gateway)?;
+    let (gateway, plain) = gateway?;
     let mut config = Config::new(gateway);
     config.plain = plain;
     config.trust = sources.mistakes.note(trust(sources))?;
-    config.token = sources.mistakes.note(token(sources, warnings))?;
+    config.token =
+        sources.mistakes.note(settings::token(sources, one_token))?.map(|(token, file)| {
+            warnings.extend(file.and_then(|path| exposed(&path, "the token")));
+            token
+        });
     config.any_host = sources.switch("any_host");
     config.standby = sources.switch("standby");
-    config.asked_host = checked(sources, "host", HOST, public_host);
+    config.asked_host = sources.value("host", &HOST);
     if let Some(host) = &config.asked_host {
         config.host = host.clone();
     }
-    let name = |text: &str| token::is_name(text).then(|| text.to_owned());
-    config.name = checked(sources, "name", NAME, name);
-    config.path = sources.value("path").map(|Prefix(path)| path);
-    let number = |text: &str| text.parse().ok().filter(|it| (1..=MAX_TUNNELS).contains(it));
-    let tunnels = checked(sources, "tunnels", "a number of tunnels, 1 to 64", number);
-    config.tunnels = tunnels.unwrap_or(config.tunnels);
+    config.name = sources.value("name", &NAME);
+    config.path = sources.value("path", &PREFIX);
+    config.tunnels = sources.value("tunnels", &TUNNELS).unwrap_or(config.tunnels);
     if let Some(given) = sources.get("alpn") {
-        let label = alpn::parse_label(&given.text()).map_err(|why| given.wrong(why));
-        config.alpn = sources.mistakes.note(label)?;
+        let label = alpn::parse_label(&given.value(&TEXT)?);
+        config.alpn = sources.mistakes.note(label.map_err(|why| given.wrong(why)))?;
     }
     doors(&mut config, sources, warnings);
     sources.mistakes.is_empty().then_some(Service { label: None, config, origin, asking })
@@ -65,15 +65,7 @@ pub(super) fn service(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Opti
 
 /// Which door to knock at, what to show there, and through which proxy.
 fn doors(config: &mut Config, sources: &Sources<'_>, warnings: &mut Vec<String>) {
-    let door = |text: &str| match text {
-        "alpn" => Some(Via::Alpn),
-        "upgrade" => Some(Via::Upgrade),
-        "connect" => Some(Via::Connect),
-        "auto" => Some(Via::Auto),
-        _ => None,
-    };
-    let wanted = "a door: alpn, upgrade, connect or auto";
-    config.via = checked(sources, "via", wanted, door).unwrap_or(Via::Auto);
+    config.via = sources.value("via", &DOOR).unwrap_or(Via::Auto);
     if config.plain && config.via == Via::Alpn {
         sources.mistakes.add(Mistake::new("a gateway without TLS has no ALPN label; write --via upgrade or connect, or leave it out"));
     }
@@ -106,20 +98,8 @@ fn read<T>(
     parse: impl FnOnce(&str) -> Result<T, Mistake>,
 ) -> Option<T> {
     let given = sources.get(name)?;
-    sources.mistakes.note(parse(&given.text()).map_err(|why| given.placed(why)))
-}
-
-/// The value of a setting, if `parse` takes it; else it is noted that it must be `wanted`.
-fn checked<T>(
-    sources: &Sources<'_>,
-    name: &'static str,
-    wanted: &str,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Option<T> {
-    let given = sources.get(name)?;
-    let text = given.text();
-    let wrong = || given.wrong(format!("{:?} must be {wanted}", text.trim()));
-    sources.mistakes.note(parse(text.trim()).ok_or_else(wrong))
+    let parsed = given.text().and_then(|text| parse(&text).map_err(|why| given.placed(why)));
+    sources.mistakes.note(parsed)
 }
 
 fn asking(
@@ -127,11 +107,10 @@ fn asking(
     origin: &OriginAddress,
     warnings: &mut Vec<String>,
 ) -> OriginOptions {
-    let none = |text: &str| ["all", "none"].contains(&text).then_some(text == "none");
-    let name = checked(sources, "origin_name", HOST, public_host);
+    let name = sources.value("origin_name", &HOST);
     let asking = OriginOptions {
         host_header: read(sources, "host_header", HostHeader::parse).unwrap_or_default(),
-        unforwarded: checked(sources, "forwarded", "`all` or `none`", none).unwrap_or(false),
+        unforwarded: sources.value("forwarded", &UNFORWARDED).unwrap_or(false),
         ca: sources.path("origin_ca"),
         name: name.and_then(|name| name.try_into().ok()),
     };
@@ -147,10 +126,12 @@ fn trust(sources: &Sources<'_>) -> Result<Trust, Mistake> {
     let said = sources.nearest(&["ca", "pin", "insecure"]);
     match &said[..] {
         [] => Ok(Trust::System),
-        [("ca", given)] => Ok(Trust::Ca(given.text().into())),
-        [("pin", given)] => crypto::parse_pin(&given.text()).map(Trust::Pin).ok_or_else(|| {
-            given.here("--pin (PIN) must be `sha256:` and 64 hexadecimal digits; copy it from the gateway's output")
-        }),
+        [("ca", given)] => given.path().map(Trust::Ca),
+        [("pin", given)] => {
+            crypto::parse_pin(&given.text()?).map(Trust::Pin).ok_or_else(|| {
+                given.here("--pin (PIN) must be `sha256:` and 64 hexadecimal digits; copy it from the gateway's output")
+            })
+        }
         [_] => Ok(Trust::Insecure),
         [(_, given), ..] => {
             Err(given.here("--ca, --pin and --insecure exclude each other; keep one"))
@@ -158,20 +139,15 @@ fn trust(sources: &Sources<'_>) -> Result<Trust, Mistake> {
     }
 }
 
-/// The one token in TOKEN or in a file, where blank lines and comments don't count.
-fn token(sources: &Sources<'_>, warnings: &mut Vec<String>) -> Result<Option<Token>, Mistake> {
-    let Some(source) = TokenSource::of(sources)? else { return Ok(None) };
-    let text = source.read()?;
+/// The one token in a text where blank lines and comments don't count.
+fn one_token(text: &str, _: Option<&Path>) -> Result<Token, String> {
     let text = text.trim_start_matches('\u{feff}');
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
     if lines.len() > 1 {
-        let why = "holds more than one line; leave the token of this client only";
-        return Err(source.wrong(why));
+        return Err("holds more than one line; leave the token of this client only".to_owned());
     }
-    warnings.extend(source.file.as_deref().and_then(|path| exposed(path, "the token")));
-    let word = lines.first().copied().unwrap_or_default();
-    Token::parse(word).map(Some).map_err(|why| source.wrong(why))
+    Token::parse(lines.first().copied().unwrap_or_default()).map_err(|why| why.to_string())
 }
 
 /// What to show at a door of HTTP: one of three sources at most, where any of them is said first.
@@ -183,20 +159,24 @@ fn authorization(
     match &said[..] {
         [] => Ok(None),
         [("authorization_file", given)] => {
-            let text = given.text();
+            let path = given.path()?;
             // Read for its mistakes alone: each dial reads it anew.
-            let wrong = |why| given.here(format!("the authorization file {text} {why}"));
-            Value::read(text.as_ref()).map_err(wrong)?;
-            warnings.extend(exposed(text.as_ref(), "the authorization"));
-            Ok(Some(Authorization::File(text.into())))
+            let wrong =
+                |why| given.here(format!("the authorization file {} {why}", path.display()));
+            Value::read(&path).map_err(wrong)?;
+            warnings.extend(exposed(&path, "the authorization"));
+            Ok(Some(Authorization::File(path)))
         }
-        [("authorization_command", given)] if given.text().trim().is_empty() => Err(given.here(
-            "--authorization-command (AUTHORIZATION_COMMAND) is empty; write a command of the shell",
-        )),
-        [("authorization_command", given)] => Ok(Some(Authorization::Command(given.text()))),
+        [("authorization_command", given)] => match given.text()? {
+            empty if empty.is_empty() => Err(given.here(
+                "--authorization-command (AUTHORIZATION_COMMAND) is empty; write a command of the shell",
+            )),
+            command => Ok(Some(Authorization::Command(command))),
+        },
         [(_, given)] => {
             let wrong = |why| Mistake::new(format!("the variable AUTHORIZATION {why}"));
-            Value::parse(&given.text()).map(Authorization::Fixed).map(Some).map_err(wrong)
+            let value = Value::parse(&given.text()?);
+            value.map(Authorization::Fixed).map(Some).map_err(wrong)
         }
         [(_, given), ..] => Err(given.here(
             "--authorization-file, --authorization-command and AUTHORIZATION exclude each other; keep one",
@@ -224,13 +204,35 @@ fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
     })
 }
 
-/// A name or an address that can stand in SNI or in a certificate.
-fn public_host(text: &str) -> Option<String> {
-    let host = text.trim_end_matches('.').to_ascii_lowercase();
-    let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-    let host = bare.filter(|it| it.parse::<IpAddr>().is_ok()).unwrap_or(&host);
-    ServerName::try_from(host).is_ok().then(|| host.to_owned())
-}
+const DOOR: Parser<Via> = Parser("a door: alpn, upgrade, connect or auto", |text| {
+    let doors = [
+        ("alpn", Via::Alpn),
+        ("upgrade", Via::Upgrade),
+        ("connect", Via::Connect),
+        ("auto", Via::Auto),
+    ];
+    word(text, &doors)
+});
 
-const HOST: &str = "a host name or an IP address, without scheme and port, like `www.example.com`";
-const NAME: &str = "a name: one label of a host, or one segment of a path, of 1 to 63 letters, digits and - . _ ~ %, like `blog`";
+/// A name or an address that can stand in SNI or in a certificate.
+const HOST: Parser<String> = Parser(
+    "a host name or an IP address, without scheme and port, like `www.example.com`",
+    |text| {
+        let host = text.trim_end_matches('.').to_ascii_lowercase();
+        let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        let host = bare.filter(|it| it.parse::<IpAddr>().is_ok()).unwrap_or(&host);
+        ServerName::try_from(host).map(|_| host.to_owned()).map_err(|_| None)
+    },
+);
+
+const NAME: Parser<String> = Parser(
+    "a name: one label of a host, or one segment of a path, of 1 to 63 letters, digits and - . _ ~ %, like `blog`",
+    |text| token::is_name(text).then(|| text.to_owned()).ok_or(None),
+);
+
+const TUNNELS: Parser<usize> = Parser("a number of tunnels, 1 to 64", |text| {
+    text.parse().ok().filter(|it| (1..=MAX_TUNNELS).contains(it)).ok_or(None)
+});
+
+const UNFORWARDED: Parser<bool> =
+    Parser("`all` or `none`", |text| word(text, &[("all", false), ("none", true)]));

@@ -40,10 +40,10 @@ fn empty_is_unset_but_for_secrets() {
 }
 
 const SETTINGS: &[Setting] = &[
-    Setting { name: "on", variable: "ON", kind: Kind::Switch, marks: &[] },
-    Setting { name: "off", variable: "OFF", kind: Kind::Switch, marks: &[] },
-    Setting { name: "text", variable: "TEXT", kind: Kind::Switch, marks: &[] },
-    Setting { name: "unset", variable: "UNSET", kind: Kind::Switch, marks: &[] },
+    Setting { name: "on", variable: "ON", marks: &[Mark::Switch] },
+    Setting { name: "off", variable: "OFF", marks: &[Mark::Switch] },
+    Setting { name: "text", variable: "TEXT", marks: &[Mark::Switch] },
+    Setting { name: "unset", variable: "UNSET", marks: &[Mark::Switch] },
 ];
 
 #[test]

@@ -6,58 +6,54 @@ use log::LevelFilter;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// A value that is written as a text or as a number.
-pub trait Scalar: Sized {
-    /// The end of a sentence that begins with "must be" or "takes".
-    const WANTED: &'static str;
+/// How a value is read that is written as a text or as a number. First the end of a sentence that begins with "must be"
+/// or "takes". The error of the function is the end of one that begins with the quoted text, or nothing.
+#[derive(Debug)]
+pub struct Parser<T>(pub &'static str, pub fn(&str) -> Result<T, Option<String>>);
 
-    /// # Errors
-    /// The end of a sentence that begins with the quoted text; `None`: it isn't [`Self::WANTED`].
-    fn read(text: &str) -> Result<Self, Option<String>>;
-
+impl<T> Parser<T> {
     /// # Errors
     /// A sentence that begins with the quoted text.
-    fn parse(text: &str) -> Result<Self, String> {
-        Self::read(text).map_err(|why| {
-            let why = why.unwrap_or_else(|| format!("must be {}", Self::WANTED));
+    pub fn parse(&self, text: &str) -> Result<T, String> {
+        (self.1)(text).map_err(|why| {
+            let why = why.unwrap_or_else(|| format!("must be {}", self.0));
             format!("{text:?} {why}")
         })
     }
-}
 
-impl Scalar for String {
-    const WANTED: &'static str = "a text";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        Ok(text.to_owned())
+    /// Where serde reads a table.
+    pub fn deserialize<'de, D: Deserializer<'de>>(&self, deserializer: D) -> Result<T, D::Error> {
+        let text = match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Float(number) => number.to_string(),
+            // Serde's own message would not say what is wanted.
+            _ => {
+                let why = format!("this has the wrong type, expected {}", self.0);
+                return Err(Error::custom(why));
+            }
+        };
+        self.parse(&text).map_err(Error::custom)
     }
 }
 
-impl Scalar for bool {
-    const WANTED: &'static str = "1 or 0";
+pub const TEXT: Parser<String> = Parser("a text", |text| Ok(text.to_owned()));
 
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        match text.to_ascii_lowercase().as_str() {
-            "1" | "true" | "yes" | "on" => Ok(true),
-            "0" | "false" | "no" | "off" => Ok(false),
-            _ => Err(None),
-        }
-    }
-}
+pub(super) const PATH: Parser<String> =
+    Parser("a path", |text| (!text.is_empty()).then(|| text.to_owned()).ok_or(None));
 
-impl Scalar for LevelFilter {
-    const WANTED: &'static str = "a level: off, error, warn, info, debug or trace";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
+pub const LEVEL: Parser<LevelFilter> =
+    Parser("a level: off, error, warn, info, debug or trace", |text| {
         text.parse().map_err(|_| None)
-    }
-}
+    });
+
+/// No setting counts from 0.
+pub const NUMBER: Parser<usize> =
+    Parser("a number from 1", |text| text.parse().ok().filter(|number| *number > 0).ok_or(None));
 
 /// A number of seconds, fractions allowed, or a number with its unit; up to a year.
-impl Scalar for Duration {
-    const WANTED: &'static str = "a time like \"10s\", or a number of seconds, up to a year";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
+pub const TIME: Parser<Duration> =
+    Parser("a time like \"10s\", or a number of seconds, up to a year", |text| {
         let end = text.find(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E'));
         let (number, unit) = text.split_at_checked(end.unwrap_or(text.len())).ok_or(None)?;
         let unit = match unit {
@@ -69,97 +65,49 @@ impl Scalar for Duration {
             _ => return Err(None),
         };
         let seconds = number.trim_end().parse::<f64>().map_err(|_| None)? * unit;
-        Self::try_from_secs_f64(seconds).ok().filter(|time| *time <= YEAR).ok_or(None)
-    }
-}
+        Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= YEAR).ok_or(None)
+    });
 
 /// A longer time is a mistake in the unit, and the clock's arithmetic has limits.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// A time that isn't zero.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Timeout(pub Duration);
-
-impl Scalar for Timeout {
-    const WANTED: &'static str =
-        "a time like \"10s\", or a number of seconds, more than 0 and up to a year";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        Duration::read(text).and_then(|it| if it.is_zero() { Err(None) } else { Ok(Self(it)) })
-    }
-}
-
-/// No setting counts from 0.
-impl Scalar for usize {
-    const WANTED: &'static str = "a number from 1";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        text.parse().ok().filter(|number| *number > 0).ok_or(None)
-    }
-}
+pub const TIMEOUT: Parser<Duration> =
+    Parser("a time like \"10s\", or a number of seconds, more than 0 and up to a year", |text| {
+        TIME.parse(text).ok().filter(|time| !time.is_zero()).ok_or(None)
+    });
 
 /// A prefix of paths, without a slash at its end: `/`, or like `/a/b`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Prefix(pub String);
-
-impl Scalar for Prefix {
-    const WANTED: &'static str = "a path like \"/blog\"";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        let path = text.trim_end_matches('/');
-        let mut segments = path.split('/').skip(1);
-        let why = if !text.starts_with('/') {
-            "must begin with a slash"
-        } else if text.contains(['?', '#']) {
-            "has a query, which routing doesn't look at; write the path alone"
-        } else if text.contains('*') {
-            "needs no `*`: it stands for everything below it anyway"
-        } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            "must be as requests have it: other characters as `%HH`, byte by byte"
-        } else if text.starts_with("//") || segments.clone().any(str::is_empty) {
-            "has an empty segment; write single slashes"
-        } else if segments.any(|segment| matches!(segment, "." | "..")) {
-            "has a segment `.` or `..`, which browsers resolve before they ask"
-        } else if path.len() > LONGEST_PATH {
-            "is longer than 1024 bytes"
-        } else {
-            return Ok(Self(if path.is_empty() { "/".to_owned() } else { path.to_owned() }));
-        };
-        Err(Some(why.to_owned()))
-    }
-}
+pub const PREFIX: Parser<String> = Parser("a path like \"/blog\"", |text| {
+    let path = text.trim_end_matches('/');
+    let mut segments = path.split('/').skip(1);
+    let why = if !text.starts_with('/') {
+        "must begin with a slash"
+    } else if text.contains(['?', '#']) {
+        "has a query, which routing doesn't look at; write the path alone"
+    } else if text.contains('*') {
+        "needs no `*`: it stands for everything below it anyway"
+    } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "must be as requests have it: other characters as `%HH`, byte by byte"
+    } else if text.starts_with("//") || segments.clone().any(str::is_empty) {
+        "has an empty segment; write single slashes"
+    } else if segments.any(|segment| matches!(segment, "." | "..")) {
+        "has a segment `.` or `..`, which browsers resolve before they ask"
+    } else if path.len() > LONGEST_PATH {
+        "is longer than 1024 bytes"
+    } else {
+        return Ok(if path.is_empty() { "/".to_owned() } else { path.to_owned() });
+    };
+    Err(Some(why.to_owned()))
+});
 
 /// In bytes; no route has a longer one.
 const LONGEST_PATH: usize = 1024;
 
-/// The parts of a list, which commas or blanks separate.
-pub fn split(list: &str) -> Vec<String> {
-    let parts = list.split(|c: char| c == ',' || c.is_whitespace());
-    parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
-}
-
-/// A scalar where serde reads a table.
-#[derive(Clone, Debug)]
-pub struct As<T>(pub T);
-
-impl<'de, T: Scalar> Deserialize<'de> for As<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Text(String),
-            Whole(i64),
-            Fraction(f64),
-        }
-        // Serde's own message would not say what is wanted.
-        let wrong = |_| Error::custom(format!("this has the wrong type, expected {}", T::WANTED));
-        let text = match Written::deserialize(deserializer).map_err(wrong)? {
-            Written::Text(text) => text,
-            Written::Whole(number) => number.to_string(),
-            Written::Fraction(number) => number.to_string(),
-        };
-        T::parse(&text).map(Self).map_err(Error::custom)
-    }
+/// What stands beside the word in the table.
+pub fn word<T: Clone>(text: &str, words: &[(&str, T)]) -> Result<T, Option<String>> {
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| value.clone()).ok_or(None)
 }
 
 #[cfg(test)]
@@ -190,16 +138,16 @@ mod tests {
             ("1e99", None),
             ("10€", None),
         ] {
-            assert_eq!(Duration::read(text).ok(), millis.map(Duration::from_millis), "{text:?}");
+            assert_eq!(TIME.parse(text).ok(), millis.map(Duration::from_millis), "{text:?}");
         }
-        assert_eq!(Timeout::read("0"), Err(None));
+        assert!(TIMEOUT.parse("0").is_err());
     }
 
     #[test]
     fn numbers_begin_at_one() {
-        assert_eq!(<usize as Scalar>::read("7"), Ok(7));
+        assert_eq!(NUMBER.parse("7"), Ok(7));
         for text in ["0", "-1", "1.5", "x", ""] {
-            assert_eq!(<usize as Scalar>::read(text), Err(None), "{text}");
+            assert!(NUMBER.parse(text).is_err(), "{text}");
         }
     }
 }

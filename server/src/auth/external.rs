@@ -27,11 +27,11 @@ use ptth_client::config::OriginAddress;
 use ptth_client::tls;
 use ptth_link::crypto;
 use ptth_link::h1::{self, ResponseReader};
-use ptth_link::settings::{As, Mistake, Scalar};
+use ptth_link::settings::{Mistake, Parser, TIME};
 use ptth_link::tcp::is_near;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, version};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -50,7 +50,8 @@ pub struct Settings {
     /// May have a secret of its own in its query, so no output shows it.
     url: Secret,
     /// For all of it: waiting for a permit, connecting, asking and the answer.
-    timeout: Option<As<Seconds>>,
+    #[serde(default, deserialize_with = "seconds")]
+    timeout: Option<Duration>,
     #[serde(default)]
     method: Verb,
     /// The certificates by which the authorizer is known, PEM, instead of the system's.
@@ -60,20 +61,18 @@ pub struct Settings {
     allow_plain: bool,
 }
 
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    SECONDS.deserialize(deserializer).map(Some)
+}
+
 /// How long an authorizer may take: backends wait that long for their answer, and hold a connection meanwhile.
-#[derive(Debug)]
-struct Seconds(Duration);
-
-impl Scalar for Seconds {
-    const WANTED: &'static str = "a time of more than 0 and up to 60 seconds, like \"5s\"";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
+const SECONDS: Parser<Duration> =
+    Parser("a time of more than 0 and up to 60 seconds, like \"5s\"", |text| {
         // No exponent and no sign: a time here is a few seconds.
         let plain = Some(text.trim()).filter(|text| !text.contains(['e', 'E', '+']));
-        let time = Duration::read(plain.ok_or(None)?)?;
-        if time.is_zero() || time > LONGEST { Err(None) } else { Ok(Self(time)) }
-    }
-}
+        let time = TIME.parse(plain.ok_or(None)?).map_err(|_| None)?;
+        if time.is_zero() || time > LONGEST { Err(None) } else { Ok(time) }
+    });
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -112,7 +111,7 @@ impl Settings {
             mark: Mark::of("external", &[self.url.bytes()]),
             tls: tls.then(|| connector(self.ca, files)).transpose()?,
             address: Address { origin, name, port, question },
-            timeout: self.timeout.map_or(TIMEOUT, |As(Seconds(time))| time),
+            timeout: self.timeout.unwrap_or(TIMEOUT),
             anywhere: self.allow_plain,
             permits: Semaphore::new(MAX_AT_A_TIME),
         }))

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use ptth_link::settings::{Scalar, Sources};
-use ptth_link::tcp::{HTTP, is_near};
+use ptth_link::settings::{self, Mistake, Parser, Sources, word};
+use ptth_link::tcp::{HTTP, HTTPS, is_near};
 
 use super::Config;
 
@@ -17,14 +17,10 @@ impl Trusted {
     /// Reads networks (`10.0.0.0/8`) and single addresses.
     ///
     /// # Errors
-    /// The text that is neither.
+    /// A sentence about the first text that is neither.
     pub fn parse<T: AsRef<str>>(list: &[T]) -> Result<Self, String> {
-        let network = |text: &T| {
-            let text = text.as_ref();
-            let network = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip)));
-            network.map_err(|_| text.to_owned())
-        };
-        list.iter().map(network).collect::<Result<_, _>>().map(Self)
+        let networks = list.iter().map(|text| NETWORK.parse(text.as_ref()));
+        networks.collect::<Result<_, _>>().map(Self)
     }
 
     /// A warning of a network wider than 10.0.0.0/8, the widest private one, or than what a provider gets.
@@ -58,73 +54,29 @@ pub enum ProxyProtocol {
     Required,
 }
 
-impl Scalar for ProxyProtocol {
-    const WANTED: &'static str = "off, optional or required";
+const PROXY_PROTOCOL: Parser<ProxyProtocol> = Parser("off, optional or required", |text| {
+    let words = [
+        ("off", ProxyProtocol::Off),
+        ("optional", ProxyProtocol::Optional),
+        ("required", ProxyProtocol::Required),
+    ];
+    word(&text.to_ascii_lowercase(), &words)
+});
 
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        match text.to_ascii_lowercase().as_str() {
-            "off" => Ok(Self::Off),
-            "optional" => Ok(Self::Optional),
-            "required" => Ok(Self::Required),
-            _ => Err(None),
-        }
-    }
-}
-
-/// Reads the settings of this file into `config`, which has the certificates already.
-pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
-    if let Some((given, list)) = sources.list("trusted_proxies") {
-        let trusted = Trusted::parse(&list).map_err(|text| {
-            given.wrong(format!(
-                "{text:?} is neither an address nor a network; write them like `10.0.0.0/8,192.0.2.7,fd00::/8`"
-            ))
-        });
-        config.trusted = sources.mistakes.note(trusted).unwrap_or_default();
-        config.warnings.extend(config.trusted.warning());
-    }
-    config.proxy_protocol = sources.value("proxy_protocol").unwrap_or_default();
-    if config.proxy_protocol == ProxyProtocol::Required
-        && let Some(given) = sources.get("proxy_protocol").filter(|_| config.trusted.0.is_empty())
-    {
-        sources.mistakes.add(given.here("--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there"));
-    }
-    config.plain = addresses(sources, "plain", HTTP).unwrap_or_default();
-    let public = config.plain.iter().find(|address| !is_private(address.ip()));
-    if let (Some(public), false) = (public, sources.switch("plain_anywhere"))
-        && let Some(given) = sources.get("plain")
-    {
-        sources.mistakes.add(given.here(format!(
-            "--plain {public} would take requests without TLS from any peer; give a loopback or private address, or --plain-anywhere if a firewall keeps other peers away from it"
-        )));
-    }
-    config.redirect = addresses(sources, "redirect", HTTP).unwrap_or_default();
-    if !config.plain.is_empty() && config.trusted.0.is_empty() {
-        config.warnings.push(
-            "--plain without --trusted-proxies: to the origin every visitor has the address of the proxy before this gateway, and came by http".to_owned(),
-        );
-    }
-}
-
-/// Addresses to listen on, with `port` where none is given.
-pub(super) fn addresses(
-    sources: &Sources<'_>,
-    name: &'static str,
-    port: u16,
-) -> Option<Vec<SocketAddr>> {
-    let (given, list) = sources.list(name)?;
-    let parsed = list.iter().map(|text| {
-        address(text, port).ok_or_else(|| {
-            given.wrong(format!(
-                "{text:?} isn't an address; write a port, or an IP address and a port, like `443`, `127.0.0.1:8080` or `[::1]:8443`"
-            ))
-        })
+const NETWORK: Parser<IpNet> =
+    Parser("an address or a network, like `10.0.0.0/8`, `192.0.2.7` or `fd00::/8`", |text| {
+        let network = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip)));
+        network.map_err(|_| None)
     });
-    sources.mistakes.note(parsed.collect())
-}
 
-/// `443`, `:443`, `*:443`, `0.0.0.0:443`, `[::]:443`, or an address alone.
-pub(super) fn address(text: &str, port: u16) -> Option<SocketAddr> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
+const LISTEN: Parser<SocketAddr> = Parser(ADDRESS, |text| address(text, HTTPS).ok_or(None));
+const PLAIN: Parser<SocketAddr> = Parser(ADDRESS, |text| address(text, HTTP).ok_or(None));
+const ADDRESS: &str =
+    "a port, or an IP address and a port, like `443`, `127.0.0.1:8080` or `[::1]:8443`";
+
+/// `443`, `:443`, `*:443`, `0.0.0.0:443`, `[::]:443`, or an address alone, which has `port`.
+fn address(text: &str, port: u16) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
         return Some(address);
     }
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
@@ -135,6 +87,56 @@ pub(super) fn address(text: &str, port: u16) -> Option<SocketAddr> {
     // `parse` alone would take "+443".
     let port = port.bytes().all(|b| b.is_ascii_digit()).then_some(port)?;
     Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.parse().ok()?)))
+}
+
+/// Reads the settings of this file into `config`, which has the certificates already.
+pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
+    let trusted = sources.list("trusted_proxies", &NETWORK).unwrap_or_default();
+    config.trusted = Trusted(trusted.into());
+    config.warnings.extend(config.trusted.warning());
+    config.proxy_protocol = sources.value("proxy_protocol", &PROXY_PROTOCOL).unwrap_or_default();
+    if config.proxy_protocol == ProxyProtocol::Required
+        && let Some(given) = sources.get("proxy_protocol").filter(|_| config.trusted.0.is_empty())
+    {
+        sources.mistakes.add(given.here("--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there"));
+    }
+    config.plain = sources.list("plain", &PLAIN).unwrap_or_default();
+    let public = config.plain.iter().find(|address| !is_private(address.ip()));
+    if let (Some(public), false) = (public, sources.switch("plain_anywhere"))
+        && let Some(given) = sources.get("plain")
+    {
+        sources.mistakes.add(given.here(format!(
+            "--plain {public} would take requests without TLS from any peer; give a loopback or private address, or --plain-anywhere if a firewall keeps other peers away from it"
+        )));
+    }
+    config.redirect = sources.list("redirect", &PLAIN).unwrap_or_default();
+    if !config.plain.is_empty() && config.trusted.0.is_empty() {
+        config.warnings.push(
+            "--plain without --trusted-proxies: to the origin every visitor has the address of the proxy before this gateway, and came by http".to_owned(),
+        );
+    }
+    listen(sources, config);
+}
+
+/// Where to listen, if that isn't the default.
+fn listen(sources: &Sources<'_>, config: &mut Config) {
+    let port = || sources.mistakes.note(settings::variable(sources.env, "PORT")).flatten();
+    if let Some(listen) = sources.list("listen", &LISTEN) {
+        config.listen = listen;
+    } else if !config.plain.is_empty() {
+        config.listen.clear();
+        if !config.certificates.is_empty() {
+            let unused = "--plain without --listen: no visitor is shown the certificate";
+            config.warnings.push(unused.to_owned());
+        }
+    } else if let Some(port) = port() {
+        let address = LISTEN.parse(port.trim());
+        let address = address.map_err(|why| Mistake::new(format!("PORT {why}")));
+        config.listen = sources.mistakes.note(address).into_iter().collect();
+    }
+    if config.certificates.is_empty() && !config.listen.is_empty() && sources.mistakes.is_empty() {
+        sources.mistakes.add(Mistake::new("no certificate: give --cert FILE and --key FILE (or CERT and KEY), or --self-signed to try it out"));
+    }
 }
 
 /// Loopback, and what no router of the internet passes on: RFC 1918, RFC 3927, RFC 4193, RFC 4291 §2.5.6.
@@ -165,12 +167,12 @@ mod tests {
             ("127.0.0.1", "127.0.0.1:443"),
         ];
         for (text, expected) in table {
-            assert_eq!(address(text, 443).unwrap().to_string(), expected, "{text}");
+            assert_eq!(LISTEN.parse(text).unwrap().to_string(), expected, "{text}");
         }
         for bad in
             ["", ":", "+443", "65536", "-1", "localhost:443", "1.2.3.4:", "[::1]:x", "1.2.3:4"]
         {
-            assert_eq!(address(bad, 443), None, "{bad}");
+            assert!(LISTEN.parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -9,9 +9,8 @@ use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::ServerName;
 
 use ptth_link::files;
-use ptth_link::settings::{Mistake, Sources, TokenSource};
-use ptth_link::token::Token;
-use ptth_link::token::{holds_secret, parse_keys};
+use ptth_link::settings::{self, Mistake, Parser, Sources};
+use ptth_link::token::{Token, holds_secret, parse_keys};
 
 use super::{Admission, CertificateSource};
 use crate::auth::{Secret, about};
@@ -33,11 +32,12 @@ pub(super) fn certificate(
                 given.here("--cert and --key contradict --self-signed; give one or the other")
             );
         }
-        return Ok(Some(self_signed(sources, state)));
+        let names = sources.list("name", &NAME).unwrap_or_default();
+        return Ok(Some(CertificateSource::SelfSigned { names, kept: state.map(Path::to_owned) }));
     }
     let names = sources
         .get("name")
-        .filter(|names| names.is_flag || names.place.is_some() && given.place.is_some());
+        .filter(|names| names.name == "--name" || names.file.is_some() && given.file.is_some());
     match (sources.path("cert"), sources.path("key"), names) {
         // One of them is empty, which was told.
         _ if !sources.mistakes.is_empty() => Ok(None),
@@ -65,15 +65,14 @@ fn half(is_certificate: bool, path: &Path) -> String {
 fn text(sources: &Sources<'_>) -> Result<Option<CertificateSource>, Mistake> {
     let pem = |name| -> Result<_, Mistake> {
         let Some(given) = sources.get(name) else { return Ok(None) };
-        let text = given.text();
+        let text = given.text()?;
         if text.contains("-----BEGIN") {
             return Ok(Some(Secret::new(text)));
         }
         let bare: String = text.split_whitespace().collect();
-        let decoded = BASE64_STANDARD
-            .decode(bare)
-            .map_err(|_| given.wrong("holds neither PEM nor the base64 of it"));
-        Ok(Some(Secret::new(decoded?)))
+        let decoded = BASE64_STANDARD.decode(bare);
+        let wrong = |_| given.wrong("holds neither PEM nor the base64 of it");
+        decoded.map(|pem| Some(Secret::new(pem))).map_err(wrong)
     };
     match (pem("cert_pem")?, pem("key_pem")?) {
         (Some(cert), Some(key)) => Ok(Some(CertificateSource::Text { cert, key })),
@@ -83,21 +82,15 @@ fn text(sources: &Sources<'_>) -> Result<Option<CertificateSource>, Mistake> {
     }
 }
 
-fn self_signed(sources: &Sources<'_>, state: Option<&Path>) -> CertificateSource {
-    let mut names = Vec::new();
-    if let Some((given, list)) = sources.list("name") {
-        for name in &list {
-            let bare = name.strip_prefix("*.").unwrap_or(name);
-            if ServerName::try_from(bare).is_err() || bare.ends_with('.') {
-                sources.mistakes.add(given.wrong(format!(
-                    "{name:?} is neither a DNS name nor an IP address; write it like `example.com` (`xn--…` for other alphabets)"
-                )));
-            }
-        }
-        names = list;
-    }
-    CertificateSource::SelfSigned { names, kept: state.map(Path::to_owned) }
-}
+/// A name in a certificate, perhaps with `*.` before it.
+const NAME: Parser<String> = Parser(
+    "a DNS name or an IP address, like `example.com` (`xn--…` for other alphabets)",
+    |text| {
+        let bare = text.strip_prefix("*.").unwrap_or(text);
+        let is_name = ServerName::try_from(bare).is_ok() && !bare.ends_with('.');
+        is_name.then(|| text.to_owned()).ok_or(None)
+    },
+);
 
 /// Which backends the gateway as a whole admits.
 pub(super) fn admission(
@@ -105,26 +98,25 @@ pub(super) fn admission(
     state: Option<&Path>,
     warnings: &mut Vec<String>,
 ) -> Result<Admission, Mistake> {
-    let open = sources.get("open").filter(|_| sources.switch("open"));
-    let source = match (TokenSource::of(sources)?, open) {
-        (Some(source), None) => source,
-        (None, Some(_)) => return Ok(Admission::Open),
-        (None, None) => {
-            return state.map_or_else(|| Ok(Token::generate()), kept).map(Admission::made);
-        }
+    if let Some(open) = sources.get("open").filter(|_| sources.switch("open")) {
         // No precedence here: guessing wrong would let every backend in.
-        (Some(_), Some(open)) => {
-            return Err(open.here(
+        return match sources.nearest(&["token", "token_file"])[..] {
+            [] => Ok(Admission::Open),
+            _ => Err(open.here(
                 "--open admits any backend, so it contradicts --token-file, TOKEN_FILE and TOKEN; remove one of them",
-            ));
-        }
-    };
-    let text = source.read()?;
-    let keys = parse_keys(&text).map_err(|why| source.wrong(why))?;
-    let private = source.file.as_deref().filter(|_| holds_secret(&text));
-    let warning = private.and_then(|path| files::exposed(path, "a private token"));
-    warnings.extend(warning.map(|warning| warning + ", or keep only the public half there"));
-    Ok(Admission::Keys { keys, file: source.file, made: None })
+            )),
+        };
+    }
+    let given = settings::token(sources, |text, path| {
+        let private = path.filter(|_| holds_secret(text));
+        let warning = private.and_then(|path| files::exposed(path, "a private token"));
+        warnings.extend(warning.map(|warning| warning + ", or keep only the public half there"));
+        parse_keys(text)
+    })?;
+    match given {
+        Some((keys, file)) => Ok(Admission::Keys { keys, file, made: None }),
+        None => state.map_or_else(|| Ok(Token::generate()), kept).map(Admission::made),
+    }
 }
 
 /// The token that was made at an earlier start, else a new one, which is kept for the next.

@@ -1,55 +1,38 @@
 //! `[names]` of the configuration file, checked, also against the routes.
 
-use ptth_link::settings::{Fields, Prefix, Scalar};
+use ptth_link::settings::{Fields, Given, PREFIX, TEXT};
 
 use super::route::{NameGrant, Names};
-use super::routes::{NO_BACKEND, Read, backends, credential};
+use super::routes::{NONE_ADMITTED, Read, backends, credential};
+use super::scalars::NAME;
 use crate::auth::{Files, KINDS};
 use crate::router::{self, HostPattern};
 
-/// A host that is a name, in lower case.
-struct Host(String);
-
-impl Scalar for Host {
-    const WANTED: &'static str = "a name like `example.com`, without `*`";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        match text.parse() {
-            Ok(HostPattern::Name(name)) => Ok(Self(name.into())),
-            Ok(_) => Err(None),
-            Err(why) => Err(Some(why.to_owned())),
-        }
-    }
-}
-
 /// The dynamic names, none of which may be a route's.
 pub(super) fn names(mut fields: Fields<'_>, files: &mut Files, others: &[Read]) -> Option<Names> {
-    let (at, mistakes) = (fields.at, fields.mistakes);
     let allow = fields.tables("allow", "[[names.allow]]");
     // Credentials without a list of names: `jwt = {…}`.
     let open: Vec<_> = KINDS.iter().filter_map(|kind| fields.alone(kind)).collect();
-    let nowhere = !fields.has("domain") && !fields.has("path_hosts");
-    let domain = fields.scalar("domain").map_or_else(String::new, |(_, Host(name))| name);
+    let (domain, path_hosts) = (fields.take("domain"), fields.take("path_hosts"));
+    let nowhere = domain.is_none() && path_hosts.is_none();
+    let domain = domain.and_then(|given| given.value(&NAME)).unwrap_or_default();
     let mut names = Names::new(domain, vec![]);
-    let path_hosts = fields.list("path_hosts").into_iter().flat_map(|(_, list)| list);
-    names.path_hosts = path_hosts.map(|(_, Host(name))| name).collect();
-    if let Some((_, Prefix(path))) = fields.scalar("path_prefix") {
+    names.path_hosts = path_hosts.map(|given| given.list(&NAME)).unwrap_or_default();
+    if let Some(path) = fields.value("path_prefix", &PREFIX) {
         path.trim_end_matches('/').clone_into(&mut names.path_prefix);
     }
     backends(&mut fields, files, &mut names.route);
     fields.end(&[]);
     if nowhere {
-        return fields.refuse(at, "`[names]` needs `domain` or `path_hosts`");
+        return fields.refuse("`[names]` needs `domain` or `path_hosts`");
     }
     apart(&fields, &names, others);
     let none = allow.is_empty() && open.is_empty();
     names.allow = allow.into_iter().filter_map(|it| grant(it, files, &names, others)).collect();
-    for table in open {
-        let credential = credential(&fields, files, table);
-        names.allow.extend(credential.map(|credential| NameGrant { names: None, credential }));
-    }
-    if none && mistakes.is_empty() {
-        fields.wrong(at, "`allow` is empty, so no backend could ever have a name; add a credential, like `[[names.allow]]` or `jwt = {…}`");
+    let open = open.into_iter().filter_map(|given| credential(given, files));
+    names.allow.extend(open.map(|credential| NameGrant { names: None, credential }));
+    if none && fields.mistakes.is_empty() {
+        return fields.refuse("`allow` is empty, so no backend could ever have a name; add a credential, like `[[names.allow]]` or `jwt = {…}`");
     }
     Some(names)
 }
@@ -60,25 +43,24 @@ fn grant(
     names: &Names,
     others: &[Read],
 ) -> Option<NameGrant> {
-    let listed = fields.list::<String>("names");
-    let value = fields.take("credential");
+    let (listed, value) = (fields.take("names"), fields.take("credential"));
     fields.end(&[]);
     let Some(value) = value else {
-        return fields.refuse(fields.at, "`[[names.allow]]` needs `credential`");
+        return fields.refuse("`[[names.allow]]` needs `credential`");
     };
-    let credential = credential(&fields, files, value);
+    let credential = credential(value, files);
     // `*`: any, but for those that other grants list.
-    let listed = listed.filter(|(_, list)| !matches!(&**list, [(_, all)] if all == "*"));
-    if let Some((at, _)) = listed.as_ref().filter(|(_, list)| list.is_empty()) {
-        fields.wrong(*at, format!("`names` is empty, {NO_BACKEND}"));
-    }
-    let labels = listed.map(|(_, list)| {
-        let labels =
-            list.into_iter().map(|(at, name)| match label(&fields, &name, names, others) {
-                Ok(label) => Some(label),
-                Err(why) => fields.refuse(at, why),
-            });
-        labels.flatten().collect()
+    let listed = listed.filter(|given| given.joined() != "*");
+    let labels = listed.map(|given| {
+        let items = given.items();
+        if items.is_empty() {
+            given.refuse::<()>(format!("`names` is empty, {NONE_ADMITTED}"));
+        }
+        let label = |item: &Given<'_>| {
+            let label = label(&fields, &item.value(&TEXT)?, names, others);
+            fields.mistakes.note(label.map_err(|why| item.here(why)))
+        };
+        items.iter().filter_map(label).collect()
     });
     Some(NameGrant { names: labels, credential: credential? })
 }
@@ -115,7 +97,7 @@ fn label(
         Some(twin) => Err(format!(
             "the name {name:?} would be reached at a path that the route {:?} of line {} has",
             twin.route.name,
-            fields.place(twin.at).line
+            fields.file.place(twin.at).line
         )),
     }
 }
@@ -130,7 +112,7 @@ fn apart(fields: &Fields<'_>, names: &Names, others: &[Read]) {
         };
         if inside {
             let domain = &names.domain;
-            fields.wrong(*at, format!("the host {host} is among the dynamic names of {domain}; take it out here or move `domain`"));
+            fields.mistakes.add(fields.file.wrong(*at, format!("the host {host} is among the dynamic names of {domain}; take it out here or move `domain`")));
             return;
         }
     }

@@ -2,29 +2,26 @@
 //! against each other.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::ops::Range;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 use toml::de::{DeValue, ValueDeserializer};
 
 use ptth_client::config::OriginAddress;
-use ptth_link::settings::{
-    self, Env, Fields, File, Mistake, Mistakes, Prefix, Table, Value, split,
-};
+use ptth_link::settings::{self, Env, Fields, File, Given, Mistake, NUMBER, PREFIX, TEXT, TIME};
 use ptth_link::token;
 
-use super::route::{HOLD_REQUESTS, Hold, Names, NoBackend, Route};
-use super::scalars::Size;
+use super::route::{HOLD_REQUESTS, Hold, Names, NoBackend, RESPOND_LIMIT, Respond, Route};
+use super::scalars::{HOST, NO_BACKEND, RESPOND, SIZE, WHEN_TAKEN};
 use super::{Args, CertificateSource, names};
 use crate::auth::{Credential, Files, Settings};
 use crate::router::{self, HostPattern};
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Tables {
-    pub(super) settings: Table,
     pub(super) certificates: Vec<CertificateSource>,
     pub(super) routes: Vec<Route>,
     pub(super) names: Option<Names>,
@@ -40,23 +37,20 @@ pub(super) struct Read {
 }
 
 impl Tables {
-    /// Reads the whole file, and the secret files that it names.
-    pub(super) fn read(file: &File, files: &mut Files, mistakes: &Mistakes) -> Self {
-        let mut read = Self::default();
-        let Some(mut document) = file.parse(mistakes) else { return read };
-        read.settings = document.settings(Args::SETTINGS);
+    /// Takes the tables out of the document, and reads the secret files that they name.
+    pub(super) fn read(document: &mut Fields<'_>, files: &mut Files) -> Self {
         let routes = document.tables("route", "[[route]]");
         let certificates = document.tables("certificate", "[[certificate]]");
-        let names = document.take("names").and_then(|table| document.table(table, "[names]"));
+        let names = document.take("names").and_then(|given| Fields::of(given, "[names]"));
         document.end(Args::SETTINGS);
-        read.certificates =
-            certificates.into_iter().filter_map(|it| certificate(it, file.folder())).collect();
         let only = routes.len() == 1;
         let routes: Vec<_> = routes.into_iter().filter_map(|it| route(it, files, only)).collect();
-        mistakes.note(differ(file, &routes));
-        read.names = names.and_then(|table| names::names(table, files, &routes));
-        read.routes = routes.into_iter().map(|read| read.route).collect();
-        read
+        document.mistakes.note(differ(document.file, &routes));
+        Self {
+            certificates: certificates.into_iter().filter_map(certificate).collect(),
+            names: names.and_then(|table| names::names(table, files, &routes)),
+            routes: routes.into_iter().map(|read| read.route).collect(),
+        }
     }
 }
 
@@ -67,7 +61,7 @@ pub(super) fn names_of_variables(env: &Env<'_>) -> Result<Option<File>, Mistake>
         table.push_str(&format!("domain = {:?}\n", domain.trim()));
     }
     if let Some(hosts) = settings::variable(env, "NAMES_PATH_HOSTS")? {
-        table.push_str(&format!("path_hosts = {:?}\n", split(&hosts)));
+        table.push_str(&format!("path_hosts = {hosts:?}\n"));
     }
     if table.is_empty() {
         return Ok(None);
@@ -82,145 +76,155 @@ pub(super) fn names_of_variables(env: &Env<'_>) -> Result<Option<File>, Mistake>
     Ok(Some(File::of("NAMES_DOMAIN", format!("[names]\n{table}{jwt}"))))
 }
 
-fn certificate(mut fields: Fields<'_>, folder: &Path) -> Option<CertificateSource> {
-    let mut path = |key| {
-        let (_, path) = fields.scalar::<String>(key).filter(|(_, path)| !path.is_empty())?;
-        Some(folder.join(path))
-    };
-    let paths = (path("cert"), path("key"));
+fn certificate(mut fields: Fields<'_>) -> Option<CertificateSource> {
+    let [cert, key] = ["cert", "key"].map(|key| fields.take(key));
     fields.end(&[]);
-    match paths {
-        (Some(cert), Some(key)) => Some(CertificateSource::Files { cert, key }),
-        (None, _) => fields.refuse(fields.at, "`[[certificate]]` needs `cert`"),
-        (_, None) => fields.refuse(fields.at, "`cert` needs `key`"),
-    }
+    let Some(cert) = cert else { return fields.refuse("`[[certificate]]` needs `cert`") };
+    let Some(key) = key else { return fields.refuse("`cert` needs `key`") };
+    let [cert, key] = [cert, key].map(|given| fields.mistakes.note(given.path()));
+    Some(CertificateSource::Files { cert: cert?, key: key? })
 }
 
 fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> {
-    let before = fields.mistakes.count();
-    let at = fields.at;
-    if !fields.has("hosts") && !only {
-        fields.wrong(at, "this route needs `hosts`, since it isn't the only one");
-    }
-    let (patterns, hosts) = match fields.list::<HostPattern>("hosts") {
-        Some((_, list)) if !list.is_empty() => list.into_iter().map(|(at, it)| (it, at)).unzip(),
-        list => {
-            if let Some((at, _)) = list.filter(|_| fields.mistakes.is_empty()) {
-                fields.wrong(at, "`hosts` is empty, so this route would never be used");
+    let (before, at) = (fields.mistakes.count(), fields.at);
+    let (patterns, hosts) = match fields.take("hosts") {
+        Some(given) => {
+            let items = given.items();
+            if items.is_empty() {
+                given.refuse::<()>("`hosts` is empty, so this route would never be used");
+            }
+            items.iter().filter_map(|item| Some((item.value(&HOST)?, item.at()))).unzip()
+        }
+        None => {
+            if !only {
+                fields.refuse::<()>("this route needs `hosts`, since it isn't the only one");
             }
             (vec![HostPattern::Any], vec![at])
         }
     };
     let mut route = Route::new("", patterns);
-    if let Some((_, Prefix(path))) = fields.scalar("path") {
-        route.path = path;
+    route.path = fields.value("path", &PREFIX).unwrap_or(route.path);
+    route.name = named(&route);
+    let name = fields.take("name");
+    if let Some(name) = &name {
+        match name.value(&TEXT) {
+            Some(text) if text.is_empty() || text.chars().any(char::is_control) => {
+                name.refuse::<()>("`name` is empty, but logs call the route by it");
+            }
+            text => route.name = text.unwrap_or_default(),
+        }
     }
-    let (name_at, name) = fields.scalar("name").unwrap_or_else(|| (at, named(&route)));
-    if name.is_empty() || name.chars().any(char::is_control) {
-        fields.wrong(name_at, "`name` is empty, but logs call the route by it");
-    }
-    route.name = name;
-    route.respond = fields.scalar("respond").map(|(_, respond)| respond);
-    match (&mut route.respond, fields.scalar("respond_limit")) {
-        (Some(respond), Some((_, Size(limit)))) => respond.limit = limit,
-        (None, Some((at, _))) => fields.wrong(at, "`respond_limit` needs `respond`"),
-        (_, None) => {}
+    let respond = fields.value("respond", &RESPOND);
+    route.respond = respond.map(|status| Respond { status, limit: RESPOND_LIMIT });
+    if let Some(given) = fields.take("respond_limit") {
+        match &mut route.respond {
+            Some(respond) => respond.limit = given.value(&SIZE).unwrap_or(0),
+            None => _ = given.refuse::<()>("`respond_limit` needs `respond`"),
+        }
     }
     backends(&mut fields, files, &mut route);
     if route.respond.is_some() && matches!(route.no_backend, NoBackend::Origin(_)) {
         // What is delivered later waits for its backend.
-        fields.wrong(at, "an `origin` in `no_backend` needs a route without `respond`");
+        fields.refuse::<()>("an `origin` in `no_backend` needs a route without `respond`");
     }
-    if let Some((at, values)) = fields.values("allow") {
-        if values.is_empty() {
-            fields.wrong(at, format!("`allow` is empty, {NO_BACKEND}"));
+    if let Some(given) = fields.take("allow") {
+        let items = given.items();
+        if items.is_empty() {
+            given.refuse::<()>(format!("`allow` is empty, {NONE_ADMITTED}"));
         }
-        let read = values.into_iter().filter_map(|it| credential(&fields, files, it));
-        route.allow = Some(read.collect());
+        route.allow = Some(items.into_iter().filter_map(|it| credential(it, files)).collect());
     }
     fields.end(&[]);
-    (fields.mistakes.count() == before).then_some(Read { route, at, name: name_at, hosts })
+    (fields.mistakes.count() == before).then_some(Read {
+        route,
+        at,
+        name: name.as_ref().map_or(at, Given::at),
+        hosts,
+    })
 }
 
 /// What routes and dynamic names have alike: when there is another backend, when none is free, and when none is there.
 pub(super) fn backends(fields: &mut Fields<'_>, files: &mut Files, route: &mut Route) {
-    fields.set_switch("strip", &mut route.strip);
-    fields.set("when_taken", &mut route.when_taken);
-    fields.set("queue", &mut route.queue);
-    let (hold, requests) = (fields.scalar::<Duration>("hold"), fields.scalar("hold_requests"));
-    if let (None, Some((at, _))) = (hold, requests) {
-        fields.wrong(at, "`hold_requests` needs `hold`");
+    let strip = fields.take("strip").and_then(|given| given.switch());
+    route.strip = strip.unwrap_or(route.strip);
+    route.when_taken = fields.value("when_taken", &WHEN_TAKEN).unwrap_or(route.when_taken);
+    route.queue = fields.value("queue", &TIME).unwrap_or(route.queue);
+    let hold = fields.value("hold", &TIME);
+    let requests = fields.take("hold_requests");
+    if let (None, Some(given)) = (hold, &requests) {
+        given.refuse::<()>("`hold_requests` needs `hold`");
     }
-    let requests = requests.map_or(HOLD_REQUESTS, |(_, number)| number);
+    let requests = requests.and_then(|given| given.value(&NUMBER)).unwrap_or(HOLD_REQUESTS);
     // "0s" switches it off for a while.
-    let hold = hold.filter(|(_, time)| !time.is_zero());
-    route.hold = hold.map(|(_, time)| Hold { time, requests });
-    let no_backend = fields.take("no_backend").and_then(|value| no_backend(fields, files, value));
+    let hold = hold.filter(|time| !time.is_zero());
+    route.hold = hold.map(|time| Hold { time, requests });
+    let no_backend = fields.take("no_backend").and_then(|given| no_backend(given, files));
     route.no_backend = no_backend.unwrap_or_else(|| route.no_backend.clone());
 }
 
 /// What a visitor gets where no backend is: a scalar, or a table.
-fn no_backend<'a>(fields: &Fields<'a>, files: &mut Files, value: Value<'a>) -> Option<NoBackend> {
-    if !value.get_ref().is_table() {
-        return fields.read("no_backend", &value, "").map(|(_, answer)| answer);
+fn no_backend(given: Given<'_>, files: &mut Files) -> Option<NoBackend> {
+    if !given.value.get_ref().is_table() {
+        return given.value(&NO_BACKEND);
     }
-    let mut fields = fields.table(value, "no_backend")?;
-    let (page, origin) = (fields.scalar::<String>("page"), fields.scalar::<String>("origin"));
+    let mut fields = Fields::of(given, "no_backend")?;
+    let (page, origin) = (fields.take("page"), fields.take("origin"));
     fields.end(&[]);
-    match (page, origin) {
-        (Some((at, path)), _) => match files.text(Path::new(&path)) {
-            Ok(content) => {
-                let path = path.to_ascii_lowercase();
-                let html = path.ends_with(".html") || path.ends_with(".htm");
-                Some(NoBackend::Page { content: content.into(), html })
-            }
-            Err(why) => fields.refuse(at, why),
-        },
-        (None, Some((at, text))) => match OriginAddress::parse(&text) {
-            Ok(address @ (OriginAddress::Http { .. } | OriginAddress::Https { .. })) => {
-                Some(NoBackend::Origin(address))
-            }
-            _ => {
-                let why = format!("origin {text:?} must be a URL like \"http://127.0.0.1:8081\"");
-                fields.refuse(at, why)
-            }
-        },
-        (None, None) => fields.refuse(fields.at, "`no_backend` needs `page` or `origin`"),
+    if let Some(page) = page {
+        let path = PathBuf::from(page.value(&TEXT)?);
+        let is_html =
+            |it: &OsStr| it.eq_ignore_ascii_case("html") || it.eq_ignore_ascii_case("htm");
+        return match files.text(&path) {
+            Ok(text) => Some(NoBackend::Page {
+                content: text.into(),
+                html: path.extension().is_some_and(is_html),
+            }),
+            Err(why) => page.refuse(why),
+        };
+    }
+    let Some(origin) = origin else {
+        return fields.refuse("`no_backend` needs `page` or `origin`");
+    };
+    let text = origin.value(&TEXT)?;
+    match OriginAddress::parse(&text) {
+        Ok(address @ (OriginAddress::Http { .. } | OriginAddress::Https { .. })) => {
+            Some(NoBackend::Origin(address))
+        }
+        _ => {
+            let why = format!("origin {text:?} must be a URL like \"http://127.0.0.1:8081\"");
+            origin.refuse(why)
+        }
     }
 }
 
 /// A credential: a table whose one key is its kind. Reads the files that it names.
-pub(super) fn credential(
-    fields: &Fields<'_>,
-    files: &mut Files,
-    value: Value<'_>,
-) -> Option<Arc<dyn Credential>> {
-    let only = match value.get_ref() {
+pub(super) fn credential(given: Given<'_>, files: &mut Files) -> Option<Arc<dyn Credential>> {
+    let only = match given.value.get_ref() {
         DeValue::Table(table) if table.len() == 1 => table.iter().next(),
         _ => None,
     };
     let Some((kind, inner)) = only else {
-        return fields.refuse(value.span().start, "a credential is a table with one kind, like `{ key = \"2ptth_pub_…\" }` or `{ bearer_file = \"…\" }`");
+        return given.refuse("a credential is a table with one kind, like `{ key = \"2ptth_pub_…\" }` or `{ bearer_file = \"…\" }`");
     };
-    let (kind, name, span) = (kind.get_ref().to_string(), kind.span(), inner.span());
+    let (name, span) = (kind.span(), inner.span());
+    let (file, mistakes) = (given.file?, given.mistakes);
     // What can't be read is quoted as a path; this isn't one.
-    if kind.ends_with("file") && inner.get_ref().as_str().is_some_and(token::begins_like_one) {
-        let why = format!("`{kind}` takes the path of a file, not the token itself");
-        return fields.refuse(span.start, why);
+    if kind.get_ref().ends_with("file")
+        && inner.get_ref().as_str().is_some_and(token::begins_like_one)
+    {
+        let why = format!("`{}` takes the path of a file, not the token itself", kind.get_ref());
+        return mistakes.note(Err(file.wrong(span.start, why)));
     }
-    let kind = kind.escape_debug();
-    let read = Settings::deserialize(ValueDeserializer::from(value)).map_err(|err| {
+    let kind = kind.get_ref().escape_debug().to_string();
+    let read = Settings::deserialize(ValueDeserializer::from(given.value)).map_err(|err| {
         // About the kind's name, about something inside, or about the whole.
         let inside = |at: &Range<usize>| at.start > name.start || err.message().contains("variant");
         let at = err.span().filter(|at| !at.is_empty()).filter(inside);
         let at = at.unwrap_or_else(|| span.clone());
-        (at.start, format!("`{kind}`: {}", unquoted(err.message())))
+        file.wrong(at.start, format!("`{kind}`: {}", unquoted(err.message())))
     });
-    let load = |it: Settings| it.load(files).map_err(|why| (span.start, why.to_string()));
-    match read.and_then(load) {
-        Ok(credential) => Some(credential),
-        Err((at, why)) => fields.refuse(at, why),
-    }
+    let load = |it: Settings| it.load(files).map_err(|why| file.wrong(span.start, why));
+    mistakes.note(read.and_then(load))
 }
 
 /// No two routes may have one name, or take the same requests.
@@ -267,4 +271,4 @@ fn unquoted(message: &str) -> String {
 }
 
 /// What an empty list of credentials means.
-pub(super) const NO_BACKEND: &str = "so no backend could ever serve this; leave it out to admit the backends that the gateway admits, or name a credential";
+pub(super) const NONE_ADMITTED: &str = "so no backend could ever serve this; leave it out to admit the backends that the gateway admits, or name a credential";

@@ -1,43 +1,44 @@
 //! Values of the tables that only the file has, as they are written.
 
 use http::{HeaderValue, StatusCode, Uri};
-use ptth_link::settings::Scalar;
+use ptth_link::settings::{Parser, word};
 
-use super::route::{NoBackend, RESPOND_LIMIT, Respond, WhenTaken};
+use super::route::{NoBackend, Respond, WhenTaken};
 use crate::router::HostPattern;
 
-impl Scalar for HostPattern {
-    const WANTED: &'static str = "a host like \"example.com\"";
+pub(super) const HOST: Parser<HostPattern> = Parser("a host like \"example.com\"", |text| {
+    text.parse().map_err(|why: &str| Some(why.to_owned()))
+});
 
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        text.parse().map_err(|why: &str| Some(why.to_owned()))
-    }
-}
+pub(super) const NAME: Parser<String> =
+    Parser("a name like `example.com`, without `*`", |text| match text.parse() {
+        Ok(HostPattern::Name(name)) => Ok(name.into()),
+        Ok(_) => Err(None),
+        Err(why) => Err(Some(why.to_owned())),
+    });
 
-impl Scalar for WhenTaken {
-    const WANTED: &'static str = "\"balance\", \"replace\" or \"reject\"";
+pub(super) const WHEN_TAKEN: Parser<WhenTaken> =
+    Parser("\"balance\", \"replace\" or \"reject\"", |text| {
+        let words = [
+            ("balance", WhenTaken::Balance),
+            ("replace", WhenTaken::Replace),
+            ("reject", WhenTaken::Reject),
+        ];
+        word(text, &words)
+    });
 
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        match text {
-            "balance" => Ok(Self::Balance),
-            "replace" => Ok(Self::Replace),
-            "reject" => Ok(Self::Reject),
-            _ => Err(None),
-        }
-    }
-}
+pub(super) const NO_BACKEND: Parser<NoBackend> = Parser(
+    "404, 502, 503, a URL like \"https://example.com/\", { page = \"away.html\" } or { origin = \"http://127.0.0.1:8081\" }",
+    |text| {
+        let known =
+            [StatusCode::NOT_FOUND, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
+        let status = status(text, &known).map(NoBackend::Status);
+        status.or_else(|| redirect(text).map(NoBackend::Redirect)).ok_or(None)
+    },
+);
 
-impl Scalar for NoBackend {
-    const WANTED: &'static str = "404, 502, 503, a URL like \"https://example.com/\", { page = \"away.html\" } or { origin = \"http://127.0.0.1:8081\" }";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        match text {
-            "404" => Ok(Self::Status(StatusCode::NOT_FOUND)),
-            "502" => Ok(Self::Status(StatusCode::BAD_GATEWAY)),
-            "503" => Ok(Self::Status(StatusCode::SERVICE_UNAVAILABLE)),
-            url => redirect(url).map(Self::Redirect).ok_or(None),
-        }
-    }
+fn status(text: &str, known: &[StatusCode]) -> Option<StatusCode> {
+    known.iter().find(|status| status.as_str() == text).copied()
 }
 
 fn redirect(url: &str) -> Option<HeaderValue> {
@@ -47,29 +48,13 @@ fn redirect(url: &str) -> Option<HeaderValue> {
     fine.then(|| HeaderValue::from_str(url).ok()).flatten()
 }
 
-impl Scalar for Respond {
-    const WANTED: &'static str = "200, 202 or 204";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
-        let status = match text {
-            "200" => StatusCode::OK,
-            "202" => StatusCode::ACCEPTED,
-            "204" => StatusCode::NO_CONTENT,
-            _ => return Err(None),
-        };
-        Ok(Self { status, limit: RESPOND_LIMIT })
-    }
-}
+pub(super) const RESPOND: Parser<StatusCode> = Parser("200, 202 or 204", |text| {
+    status(text, &[StatusCode::OK, StatusCode::ACCEPTED, StatusCode::NO_CONTENT]).ok_or(None)
+});
 
 /// A number of bytes, or a number with its unit.
-#[derive(Debug, Eq, PartialEq)]
-pub(super) struct Size(pub(super) usize);
-
-impl Scalar for Size {
-    const WANTED: &'static str =
-        "a size like \"1MiB\", up to 4MiB, since each request is kept in memory";
-
-    fn read(text: &str) -> Result<Self, Option<String>> {
+pub(super) const SIZE: Parser<usize> =
+    Parser("a size like \"1MiB\", up to 4MiB, since each request is kept in memory", |text| {
         let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at_checked(end).ok_or(None)?;
         let unit: usize = match unit.trim_start() {
@@ -81,9 +66,8 @@ impl Scalar for Size {
             _ => return Err(None),
         };
         let size = number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
-        size.filter(|size| *size <= Respond::LARGEST).map(Self).ok_or(None)
-    }
-}
+        size.filter(|size| *size <= Respond::LARGEST).ok_or(None)
+    });
 
 #[cfg(test)]
 mod tests {
@@ -108,7 +92,7 @@ mod tests {
             ("99999999999999999999", None),
             ("18446744073709551615MiB", None),
         ] {
-            assert_eq!(Size::read(text).ok(), bytes.map(Size), "{text:?}");
+            assert_eq!(SIZE.parse(text).ok(), bytes, "{text:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn times_are_written_in_several_ways() {
-    let read = |value: Value| serde_json::from_value::<As<Seconds>>(value).map(|As(read)| read.0);
+    let read = |value: Value| SECONDS.deserialize(value);
     let millis = |n| Duration::from_millis(n);
     for (value, expected) in [
         (json!("5s"), millis(5000)),

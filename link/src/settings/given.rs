@@ -1,0 +1,125 @@
+//! A value that was given for a setting, or that a table of the file has.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::file::{File, Value};
+use super::value::PATH;
+use super::{Mistake, Mistakes, Parser, TEXT, text, word};
+
+/// A value, and where it was given.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "it may be a secret")]
+pub struct Given<'a> {
+    /// The flag with its dashes, the variable, or the key.
+    pub name: String,
+    /// `None`: a flag or a variable gave it.
+    pub file: Option<&'a File>,
+    pub mistakes: &'a Mistakes,
+    pub value: Value<'a>,
+}
+
+impl<'a> Given<'a> {
+    /// The byte of the file where it begins.
+    pub fn at(&self) -> usize {
+        self.value.span().start
+    }
+
+    /// # Errors
+    /// A sentence that quotes the value, which must be no secret, but not one of another type, which may be one.
+    pub fn read<T>(&self, parser: &Parser<T>) -> Result<T, Mistake> {
+        match self.scalar() {
+            Some(text) => parser.parse(&text).map_err(|why| self.wrong(why)),
+            None => Err(self.here(format!("`{}` takes {}", self.name, parser.0))),
+        }
+    }
+
+    pub fn text(&self) -> Result<String, Mistake> {
+        self.read(&TEXT)
+    }
+
+    fn scalar(&self) -> Option<String> {
+        match self.value.get_ref() {
+            DeValue::String(text) => Some(text.trim().to_owned()),
+            DeValue::Integer(it) if it.radix() == 10 => Some(it.as_str().replace('_', "")),
+            DeValue::Float(number) => Some(number.as_str().replace('_', "")),
+            _ => None,
+        }
+    }
+
+    /// The same; a mistake is noted.
+    pub fn value<T>(&self, parser: &Parser<T>) -> Option<T> {
+        self.mistakes.note(self.read(parser))
+    }
+
+    /// In the file, a relative path begins at the file's folder.
+    pub fn path(&self) -> Result<PathBuf, Mistake> {
+        let path = PathBuf::from(self.read(&PATH)?);
+        Ok(self.file.map_or(path.clone(), |file| file.folder().join(path)))
+    }
+
+    pub fn switch(&self) -> Option<bool> {
+        let on = [("1", true), ("true", true), ("yes", true), ("on", true)];
+        let off = [("0", false), ("false", false), ("no", false), ("off", false)];
+        let read = match self.value.get_ref() {
+            DeValue::Boolean(on) => Ok(*on),
+            DeValue::String(text) if self.file.is_none() => {
+                word(&text.trim().to_ascii_lowercase(), &[on, off].concat())
+                    .map_err(|_| self.wrong(format!("{text:?} must be 1 or 0")))
+            }
+            _ => Err(self.here(format!("`{}` takes true or false", self.name))),
+        };
+        self.mistakes.note(read)
+    }
+
+    /// The parts of a list: an array, or a text where commas or blanks separate them. Anything else is one part.
+    pub fn items(&self) -> Vec<Self> {
+        let of = |value| Self { value, ..self.clone() };
+        match self.value.get_ref() {
+            DeValue::Array(items) => items.iter().cloned().map(of).collect(),
+            DeValue::String(list) => {
+                let parts = list.split(|c: char| c == ',' || c.is_whitespace());
+                let parts = parts.filter(|part| !part.is_empty());
+                parts.map(|part| of(Spanned::new(self.value.span(), text(part)))).collect()
+            }
+            _ => vec![self.clone()],
+        }
+    }
+
+    /// The parts of a list. A malformed one is noted and left out.
+    pub fn list<T>(&self, parser: &Parser<T>) -> Vec<T> {
+        self.items().iter().filter_map(|item| item.value(parser)).collect()
+    }
+
+    /// The parts of a list, separated by commas, to compare or to parse in one; nothing in place of what is no text.
+    pub fn joined(&self) -> String {
+        let texts: Vec<_> = self.items().iter().filter_map(Self::scalar).collect();
+        texts.join(",")
+    }
+
+    /// A mistake in the value; the sentence goes on behind the name of the flag, variable or key.
+    pub fn wrong(&self, why: impl Display) -> Mistake {
+        self.here(format!("{} {why}", self.name))
+    }
+
+    /// A mistake that shows here, in a sentence of its own.
+    pub fn here(&self, sentence: impl Display) -> Mistake {
+        self.placed(Mistake::new(sentence))
+    }
+
+    /// The mistake, with its place if this is in the file.
+    pub fn placed(&self, mistake: Mistake) -> Mistake {
+        match self.file {
+            Some(file) => mistake.at(file.place(self.at())),
+            None => mistake,
+        }
+    }
+
+    /// Notes a mistake that shows here, in place of a value.
+    pub fn refuse<T>(&self, sentence: impl Display) -> Option<T> {
+        self.mistakes.note(Err(self.here(sentence)))
+    }
+}
