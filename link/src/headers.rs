@@ -12,7 +12,7 @@ use http::uri::Scheme;
 use crate::forwarded::Forwarded;
 
 /// Connection fields: they concern one hop and never cross (RFC 9110 §7.6.1, RFC 9113 §8.2.2).
-const HOP_BY_HOP: [HeaderName; 9] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
