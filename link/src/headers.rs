@@ -289,7 +289,7 @@ fn is_forged(name: &str, quotes: bool) -> bool {
         return is_twin(name);
     }
     let begins = |prefix: &str| spelt(name).take(prefix.len()).eq(prefix.bytes());
-    let is = |other: &&str| name.len() == other.len() && spelt(name).eq(other.bytes());
+    let is = |other: &&str| is_spelt(name, other);
     let claims = || CLAIMS.iter().any(is) || begins(FORWARDED);
     let set = || begins(OURS) || is(&PROXY) || IDENTITY.iter().any(is);
     let counts = quotes && !is_odd(name);
@@ -298,12 +298,17 @@ fn is_forged(name: &str, quotes: bool) -> bool {
 
 /// Whether a name frames a message only for origins to which `_`, `.` or `+` is `-`.
 fn is_twin(name: &str) -> bool {
-    is_odd(name) && FRAMING.iter().any(|other| spelt(name).eq(other.bytes()))
+    FRAMING.iter().any(|other| is_spelt(name, other)) && is_odd(name)
 }
 
 /// Whether a name has characters that some origins take for `-`: CGI writes `_` for it, and for other ones.
 fn is_odd(name: &str) -> bool {
     name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
+}
+
+/// Whether those origins read a name as the other one.
+fn is_spelt(name: &str, other: &str) -> bool {
+    name.len() == other.len() && spelt(name).eq(other.bytes())
 }
 
 /// A name as those origins read it.
