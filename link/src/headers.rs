@@ -234,11 +234,19 @@ pub fn may_trail(name: &str) -> bool {
 /// Removes the connection fields, those that `Connection` names (but for the ones that frame or route),
 /// and those that `also` matches. Rebuilds the map, since removing one field from it reorders the rest.
 fn strip(fields: &mut HeaderMap, also: impl Fn(&str) -> bool) {
+    // The one value of TE that crosses is `trailers` (RFC 9113 §8.2.2).
+    let crosses = |name: &HeaderName| match *name == header::TE {
+        true => fields.get_all(name).iter().eq(["trailers"]),
+        false => !HOP_BY_HOP.contains(name) && !also(name.as_str()),
+    };
+    // Most heads have nothing to remove, `Connection` not even.
+    if fields.keys().all(crosses) {
+        return;
+    }
     let named: Vec<HeaderName> = members(fields, header::CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !is_protected(name))
         .collect();
-    // The one value of TE that crosses is `trailers` (RFC 9113 §8.2.2).
     let te_trailers = says(fields, header::TE, "trailers");
     if te_trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -249,9 +257,6 @@ fn strip(fields: &mut HeaderMap, also: impl Fn(&str) -> bool) {
             || (*name == header::TE && !te_trailers)
             || also(name.as_str())
     };
-    if !fields.keys().any(doomed) {
-        return;
-    }
     let mut kept = HeaderMap::with_capacity(fields.keys_len());
     let mut last = None;
     for (name, value) in std::mem::take(fields) {
