@@ -12,7 +12,7 @@ use http::uri::Scheme;
 use crate::forwarded::Forwarded;
 
 /// Connection fields: they concern one hop and never cross (RFC 9110 §7.6.1, RFC 9113 §8.2.2).
-const HOP_BY_HOP: [HeaderName; 9] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -234,11 +234,19 @@ pub fn may_trail(name: &str) -> bool {
 /// Removes the connection fields, those that `Connection` names (but for the ones that frame or route),
 /// and those that `also` matches. Rebuilds the map, since removing one field from it reorders the rest.
 fn strip(fields: &mut HeaderMap, also: impl Fn(&str) -> bool) {
+    // The one value of TE that crosses is `trailers` (RFC 9113 §8.2.2).
+    let crosses = |name: &HeaderName| match *name == header::TE {
+        true => fields.get_all(name).iter().eq(["trailers"]),
+        false => !HOP_BY_HOP.contains(name) && !also(name.as_str()),
+    };
+    // Most heads have nothing to remove, `Connection` not even.
+    if fields.keys().all(crosses) {
+        return;
+    }
     let named: Vec<HeaderName> = members(fields, header::CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !is_protected(name))
         .collect();
-    // The one value of TE that crosses is `trailers` (RFC 9113 §8.2.2).
     let te_trailers = says(fields, header::TE, "trailers");
     if te_trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -249,9 +257,6 @@ fn strip(fields: &mut HeaderMap, also: impl Fn(&str) -> bool) {
             || (*name == header::TE && !te_trailers)
             || also(name.as_str())
     };
-    if !fields.keys().any(doomed) {
-        return;
-    }
     let mut kept = HeaderMap::with_capacity(fields.keys_len());
     let mut last = None;
     for (name, value) in std::mem::take(fields) {
@@ -289,7 +294,7 @@ fn is_forged(name: &str, quotes: bool) -> bool {
         return is_twin(name);
     }
     let begins = |prefix: &str| spelt(name).take(prefix.len()).eq(prefix.bytes());
-    let is = |other: &&str| name.len() == other.len() && spelt(name).eq(other.bytes());
+    let is = |other: &&str| is_spelt(name, other);
     let claims = || CLAIMS.iter().any(is) || begins(FORWARDED);
     let set = || begins(OURS) || is(&PROXY) || IDENTITY.iter().any(is);
     let counts = quotes && !is_odd(name);
@@ -298,12 +303,17 @@ fn is_forged(name: &str, quotes: bool) -> bool {
 
 /// Whether a name frames a message only for origins to which `_`, `.` or `+` is `-`.
 fn is_twin(name: &str) -> bool {
-    is_odd(name) && FRAMING.iter().any(|other| spelt(name).eq(other.bytes()))
+    FRAMING.iter().any(|other| is_spelt(name, other)) && is_odd(name)
 }
 
 /// Whether a name has characters that some origins take for `-`: CGI writes `_` for it, and for other ones.
 fn is_odd(name: &str) -> bool {
     name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
+}
+
+/// Whether those origins read a name as the other one.
+fn is_spelt(name: &str, other: &str) -> bool {
+    name.len() == other.len() && spelt(name).eq(other.bytes())
 }
 
 /// A name as those origins read it.

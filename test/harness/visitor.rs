@@ -347,11 +347,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> H1<IO> {
     }
 
     async fn fill(&mut self) -> bool {
-        let mut chunk = vec![0; 64 * 1024];
-        match self.stream.read(&mut chunk).await {
+        let mut chunk = Vec::with_capacity(64 * 1024);
+        match self.stream.read_buf(&mut chunk).await {
             Ok(0) | Err(_) => false,
-            Ok(read) => {
-                self.unread.extend_from_slice(&chunk[..read]);
+            Ok(_) => {
+                self.unread.append(&mut chunk);
                 true
             }
         }

@@ -217,7 +217,8 @@ impl<T: AsyncWrite + Unpin, W: Watch> AsyncWrite for Cork<T, W> {
             ready!(corked.poll_flush(cx))?;
         }
         corked.waiting = false;
-        if corked.unsent.capacity() == 0 && buf.len() > SMALL {
+        let all = corked.unsent.len() + buf.len();
+        if all > SMALL.max(corked.unsent.capacity()) {
             // More will follow. Growing step by step would copy it all once more.
             let batch = corked.batch;
             corked.unsent.reserve(batch);
