@@ -129,8 +129,8 @@ where
         // RFC 9110 §10.1.1: otherwise the visitor couldn't know whether to send the body.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let unframed = declared_length(response.headers()).is_none() && !is_head;
-    if head.http10 && unframed && !response.body().is_end_stream() {
+    let unframed = || declared_length(response.headers()).is_none() && !is_head;
+    if head.http10 && unframed() && !response.body().is_end_stream() {
         let _ = visitor.permit.unframed.set(());
     }
     Ok((response, Then::Exchange(exchange)))
