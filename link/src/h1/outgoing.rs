@@ -88,7 +88,7 @@ impl Outgoing {
             Framing::Chunked => {
                 let mut last = BytesMut::from("0\r\n");
                 for (name, value) in trailers.into_iter().flatten() {
-                    write_field(&mut last, name, value);
+                    write_field(&mut last, name, value.as_bytes());
                 }
                 last.extend_from_slice(b"\r\n");
                 self.push(last.freeze());
@@ -167,10 +167,10 @@ pub fn write_request(
     for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    write_field(&mut out, &HOST, host);
+    write_field(&mut out, &HOST, host.as_bytes());
     let framed = |name: &HeaderName| [HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name);
     for (name, value) in fields.iter().filter(|(name, _)| !framed(name)) {
-        write_field(&mut out, name, value);
+        write_field(&mut out, name, value.as_bytes());
     }
     write_framing(&mut out, framing);
     out.freeze()
@@ -192,10 +192,10 @@ pub fn write_response(
     }
     let framed = framing != Framing::None;
     for (name, value) in fields.iter().filter(|(name, _)| !(framed && *name == CONTENT_LENGTH)) {
-        write_field(&mut out, name, value);
+        write_field(&mut out, name, value.as_bytes());
     }
     if let Some(option) = connection {
-        write_field(&mut out, &CONNECTION, &HeaderValue::from_static(option));
+        write_field(&mut out, &CONNECTION, option.as_bytes());
     }
     write_framing(&mut out, framing);
     out.freeze()
@@ -204,14 +204,14 @@ pub fn write_response(
 fn write_framing(out: &mut BytesMut, framing: Framing) {
     match framing {
         Framing::None | Framing::UntilClose => {}
-        Framing::Length(length) => write_field(out, &CONTENT_LENGTH, &length.into()),
+        Framing::Length(length) => write_field(out, &CONTENT_LENGTH, length.to_string().as_bytes()),
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
-    for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+fn write_field(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
+    for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
         out.extend_from_slice(part);
     }
 }

@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 use ptth_link::h1::{Decoder, Framing, Outgoing, Part, Refusal, write_response};
 use ptth_link::lock::{Mutex, MutexGuard};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::public::stall::Stall;
 
@@ -113,8 +114,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
-        self.input.reserve(self.next_read);
-        let polled = pin!(self.io.read_buf(&mut self.input)).poll(cx);
+        // Most polls find nothing, and most heads are short: no buffer is made for those.
+        let mut least = [MaybeUninit::uninit(); LEAST];
+        let mut least = ReadBuf::uninit(&mut least);
+        let polled = if self.next_read > LEAST {
+            self.input.reserve(self.next_read);
+            pin!(self.io.read_buf(&mut self.input)).poll(cx)
+        } else {
+            Pin::new(&mut self.io).poll_read(cx, &mut least).map_ok(|()| least.filled().len())
+        };
+        self.input.extend_from_slice(least.filled());
         match &polled {
             // An idle connection holds no buffer.
             Poll::Pending if self.input.is_empty() => {
