@@ -100,15 +100,11 @@ impl Shared {
     }
 
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        let data = match self.chunks.pop_front() {
-            Some(data) => {
-                self.waiting -= data.len() + PIECE;
-                data
-            }
-            // Most often all that came, which needs no queue.
-            None if self.tail.is_empty() => return None,
-            None => std::mem::take(&mut self.tail).freeze(),
-        };
+        if self.chunks.is_empty() {
+            self.seal();
+        }
+        let data = self.chunks.pop_front()?;
+        self.waiting -= data.len() + PIECE;
         // Less than before.
         let _ = self.count();
         self.read += data.len() as u64;
@@ -133,9 +129,7 @@ impl Shared {
         self.waiting = 0;
         self.trailing = 0;
         let _ = self.count();
-        if rest > 0 {
-            self.took(rest);
-        }
+        self.took(rest);
         self.credit = None;
     }
 
