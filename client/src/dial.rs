@@ -109,8 +109,7 @@ impl<N: Network> Dialer<N> {
             return dialled;
         }
         let lost = match self.by_alpn().await {
-            // A middlebox may have dropped the label. That doesn't hold for a certificate that can't be verified: its
-            // owner may intercept.
+            // A middlebox may have dropped the label. The owner of a certificate that can't be verified may intercept.
             Err(err) if matches!(err, DialError::NoGateway) || err.is_cut() => err,
             dialled => return dialled,
         };
@@ -191,10 +190,10 @@ impl<N: Network> Dialer<N> {
                 false => Ok(ask::h1(stream, request).await?),
             }
         };
-        let answer = timeout(ANSWER, asking).await.map_err(io::Error::from)??;
-        dialled.news = judge(&answer.head, &answer.body)?;
-        dialled.stream = answer.stream.ok_or_else(|| {
-            let (status, reason) = (answer.head.status, String::new());
+        let (head, opened) = timeout(ANSWER, asking).await.map_err(io::Error::from)??;
+        dialled.news = judge(&head, opened.as_ref().err().map_or(&[], Vec::as_slice))?;
+        dialled.stream = opened.map_err(|_| {
+            let (status, reason) = (head.status, String::new());
             DialError::NoDoor(Reply { status, reason, verdict: Verdict::FinalAtFirst })
         })?;
         dialled.ours = !dialled.news.urls.is_empty();
@@ -229,7 +228,7 @@ impl<N: Network> Dialer<N> {
         }
         let shaking = TlsConnector::from(tls.clone());
         let shaking = shaking.connect(self.shared.name.clone(), dialled.stream);
-        let shaken = timeout(HANDSHAKE, shaking).await.map_err(|it| DialError::Tls(it.into()))?;
+        let shaken = timeout(HANDSHAKE, shaking).await.unwrap_or_else(|late| Err(late.into()));
         let stream = shaken.map_err(DialError::of)?;
         let connection = stream.get_ref().1;
         dialled.certificate = connection.peer_certificates().and_then(|it| it.first()).cloned();
@@ -263,13 +262,8 @@ impl<N: Network> Dialer<N> {
     }
 }
 
-struct Answer {
-    head: Parts,
-    /// The byte stream behind the head, if the gateway accepted.
-    stream: Option<Stream>,
-    /// The beginning of the body of a refusal.
-    body: Vec<u8>,
-}
+/// The head of an answer, and the byte stream behind it or the beginning of the body of a refusal.
+type Answer = (Parts, Result<Stream, Vec<u8>>);
 
 /// For TCP, or for both connections of a proxy.
 const CONNECT: Duration = Duration::from_secs(10);

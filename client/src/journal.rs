@@ -27,7 +27,6 @@ impl Journal {
 
     /// The same journal, for one service. If there are several, its lines, and what the log says of its tunnels,
     /// begin with its name.
-    #[must_use]
     pub fn of(&self, service: Option<&str>) -> Self {
         Self { lines: self.lines.clone(), service: service.map(Into::into) }
     }
@@ -62,14 +61,6 @@ pub struct Exchange {
     pub is_event_source: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Times {
-    /// For the response's head, since the request came.
-    pub head: Duration,
-    /// For the service to give the parts of the body; the rest is the visitor's.
-    pub body: Duration,
-}
-
 impl Exchange {
     /// What the request says: never its query, which may hold secrets.
     pub fn new<B>(request: &Request<B>) -> Self {
@@ -93,8 +84,9 @@ impl Exchange {
         self.method == Method::HEAD
     }
 
-    pub fn head(&self) -> Times {
-        Times { head: self.begun.elapsed(), body: Duration::ZERO }
+    /// The time since the request came.
+    pub fn waited(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// The visitor, its version of HTTP, and the id of the request. A gateway that isn't ours may have passed on
@@ -112,25 +104,14 @@ impl Exchange {
         }
     }
 
-    fn times(&self, text: &mut String, times: Times) {
-        let whole = self.begun.elapsed();
-        millis(text, whole);
-        text.push_str(" ms (head ");
-        millis(text, times.head);
-        text.push_str(", body ");
-        millis(text, times.body);
-        text.push_str(", visitor ");
-        millis(text, whole.saturating_sub(times.head + times.body));
-        text.push(')');
-    }
-
-    /// The response ended after so many bytes, or broke off.
+    /// The response ended after so many bytes, or broke off. The service took `head` for the response's head and `body`
+    /// for the parts of the body; the rest of the time is the visitor's.
     pub fn ended(
         &self,
         journal: &Journal,
         status: StatusCode,
         result: Result<u64, &str>,
-        times: Times,
+        [head, body]: [Duration; 2],
     ) {
         self.tell(journal, Some(status), |text| {
             match result {
@@ -140,26 +121,27 @@ impl Exchange {
                 }
                 Err(_) => text.push_str("broke off after "),
             }
-            self.times(text, times);
-            result.err().map(|why| text.extend([": ", why]));
+            let whole = self.waited();
+            millis(text, whole);
+            let visitor = whole.saturating_sub(head + body);
+            for (label, time) in [(" ms (head ", head), (", body ", body), (", visitor ", visitor)]
+            {
+                text.push_str(label);
+                millis(text, time);
+            }
+            text.push(')');
+            text.extend(result.err().into_iter().flat_map(|why| [": ", why]));
         });
     }
 
-    /// The client answered it, since the service didn't.
-    pub fn answered(&self, journal: &Journal, status: StatusCode, why: &str) {
-        self.tell(journal, Some(status), |text| {
-            text.push_str("by 2ptth after ");
-            millis(text, self.begun.elapsed());
-            text.extend([" ms: ", why]);
-        });
-    }
-
-    /// The visitor took it back before there was a response.
-    pub fn cancelled(&self, journal: &Journal) {
-        self.tell(journal, None, |text| {
-            text.push_str("taken back by the visitor after ");
-            millis(text, self.begun.elapsed());
+    /// The client answered, since the service didn't; or the visitor took the request back before there was an answer.
+    pub fn unanswered(&self, journal: &Journal, own: Option<(StatusCode, &str)>) {
+        self.tell(journal, own.map(|(status, _)| status), |text| {
+            text.push_str(if own.is_some() { "by 2ptth" } else { "taken back by the visitor" });
+            text.push_str(" after ");
+            millis(text, self.waited());
             text.push_str(" ms");
+            text.extend(own.into_iter().flat_map(|(_, why)| [": ", why]));
         });
     }
 
@@ -181,10 +163,8 @@ impl Exchange {
 
 /// The beginning of `text`: so many characters at most.
 fn first(text: &str, most: usize) -> &str {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => text.get(..end).unwrap_or_default(),
-        None => text,
-    }
+    let end = text.char_indices().nth(most).map_or(text.len(), |(end, _)| end);
+    text.get(..end).unwrap_or_default()
 }
 
 /// Appends milliseconds and a tenth, rounded.
@@ -228,7 +208,7 @@ mod tests {
         let (sender, written) = mpsc::channel();
         let journal = Journal::to(Pipe(sender)).of(Some("blog"));
         let request = Request::builder().uri("/a").body(()).unwrap();
-        Exchange::new(&request).ended(&journal, StatusCode::OK, Ok(3), Times::default());
+        Exchange::new(&request).ended(&journal, StatusCode::OK, Ok(3), [Duration::ZERO; 2]);
         let line = written.recv().unwrap();
         assert!(line.contains("Z blog GET \"/a\" 200 3 B "), "{line}");
         assert!(line.ends_with(")\n"), "{line}");
@@ -247,9 +227,9 @@ mod tests {
         let after = |line: String| line.split_once("Z ").unwrap().1.to_owned();
         let exchange = request("2001:db8::7", "2.0 2ptth", "0123456789abcdef");
         tokio::time::advance(Duration::from_millis(10)).await;
-        let mut times = exchange.head();
+        let head = exchange.waited();
         tokio::time::advance(Duration::from_millis(30)).await;
-        times.body = Duration::from_millis(20);
+        let times = [head, Duration::from_millis(20)];
         let who = "visitor=2001:db8::7 http=2.0 id=0123456789abcdef\n";
         exchange.ended(&journal, StatusCode::OK, Ok(3), times);
         let expected =
@@ -260,13 +240,13 @@ mod tests {
             "GET \"/a\" 200 broke off after 40.0 ms (head 10.0, body 20.0, visitor 10.0): the visitor left {who}"
         );
         assert_eq!(after(written.recv().unwrap()), expected);
-        exchange.answered(&journal, StatusCode::BAD_GATEWAY, "can't connect");
+        exchange.unanswered(&journal, Some((StatusCode::BAD_GATEWAY, "can't connect")));
         let expected = format!("GET \"/a\" 502 by 2ptth after 40.0 ms: can't connect {who}");
         assert_eq!(after(written.recv().unwrap()), expected);
-        exchange.cancelled(&journal);
+        exchange.unanswered(&journal, None);
         let expected = format!("GET \"/a\" taken back by the visitor after 40.0 ms {who}");
         assert_eq!(after(written.recv().unwrap()), expected);
-        request("me id=0", "1.1\" x", "zzz").cancelled(&journal);
+        request("me id=0", "1.1\" x", "zzz").unanswered(&journal, None);
         let line = after(written.recv().unwrap());
         assert_eq!(line, "GET \"/a\" taken back by the visitor after 0.0 ms\n");
     }
@@ -295,7 +275,7 @@ mod tests {
         let (sender, written) = mpsc::channel();
         let journal = Journal::to(Pipe(sender));
         let request = Request::builder().uri("/a?token=secret").body(()).unwrap();
-        Exchange::new(&request).ended(&journal, StatusCode::OK, Ok(3), Times::default());
+        Exchange::new(&request).ended(&journal, StatusCode::OK, Ok(3), [Duration::ZERO; 2]);
         let line = written.recv().unwrap();
         assert!(line.contains("GET \"/a") && line.contains(" 200 3 B "), "{line}");
         assert!(!line.contains("secret"), "{line}");

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use log::warn;
 use ptth_link::body::{Body, Inflow, split};
@@ -123,9 +123,7 @@ fn told(why: Why, words: Option<&str>) -> String {
 }
 
 /// Answers on `io` with `service` until the connection ends, or until the exchanges that run when `drain` asks are
-/// finished.
-///
-/// `up` is told when the gateway has begun to ask. Dropping the future cuts the tunnel.
+/// finished. `up` is told when the gateway has begun to ask. Dropping the future cuts the tunnel.
 pub async fn answer(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     service: impl Answers,
@@ -197,12 +195,14 @@ async fn exchange(
     mut service: impl Answers,
     answering: Arc<Answering>,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Bytes>,
 ) {
     if let Some(news) = announcement(&request) {
         // It is the gateway's own request, not a visitor's.
         answering.announced.told(news);
-        return reply::done(respond);
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return drop(respond.send_response(response, true));
     }
     let line = Exchange::new(&request);
     let (mut head, stream) = request.into_parts();
@@ -222,15 +222,15 @@ async fn exchange(
     };
     let answer = wait(calling, &mut inflow, &ahead).await;
     let Some((answer, mut respond)) = answer.zip(ahead.lock().respond.take()) else {
-        return line.cancelled(journal);
+        return line.unanswered(journal, None);
     };
     let own = match answer {
         Ok(mut response) => match response.extensions_mut().remove::<Own>() {
             Some(own) => own,
             None if (200..600).contains(&response.status().as_u16()) => {
-                let (status, mut times) = (response.status(), line.head());
-                let sent = reply(&mut respond, response, &mut inflow, &mut times.body).await;
-                return line.ended(journal, status, sent, times);
+                let (status, head, mut body) = (response.status(), line.waited(), Duration::ZERO);
+                let sent = reply(&mut respond, response, &mut inflow, &mut body).await;
+                return line.ended(journal, status, sent, [head, body]);
             }
             // Not final (RFC 9110 §15): h2 ends the connection of a server that ends a stream with 1xx.
             None => Own::failed(format!("the service answered with {}", response.status())),

@@ -1,10 +1,4 @@
 //! Holds the tunnels: dials each, dials again when it is lost, and renews it before its streams run out.
-//!
-//! ```text
-//! retry ─> dial ─(2ptth)─> answer ─> service
-//!   ^                        │ lost
-//!   └────────────────────────┘
-//! ```
 
 mod places;
 
@@ -49,10 +43,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Reads the trust store, and tries whether a certificate can be made. Blocks.
-    ///
-    /// # Errors
-    /// [`Stopped::Tls`].
+    /// Reads the trust store, and tries whether a certificate can be made; fails with [`Stopped::Tls`]. Blocks.
     pub fn new(config: Config, journal: Journal) -> Result<Self, Stopped> {
         let name = tls::server_name(&config)?;
         let knowing = tls::verifier(&config.trust)?;
@@ -136,8 +127,7 @@ struct Slot<N, S> {
 
 /// A tunnel that is up. Dropping it has the tunnel drain.
 struct Live {
-    #[allow(dead_code, reason = "held for its drop")]
-    drain: Trigger,
+    _drain: Trigger,
     ended: oneshot::Receiver<Ended>,
     since: Instant,
     /// How many tunnels of the process had come up with this one.
@@ -150,9 +140,7 @@ impl<N: Network, S: Answers> Slot<N, S> {
         select! {
             biased;
             () = stop.reached(Phase::Draining) => {}
-            stopped = self.keep_up(&mut tunnels) => {
-                stopped?;
-            }
+            stopped = self.keep_up(&mut tunnels) => match stopped? {},
         }
         // Running exchanges may finish; the caller cuts them short.
         while tunnels.join_next().await.is_some() {}
@@ -219,7 +207,7 @@ impl<N: Network, S: Answers> Slot<N, S> {
         self.up_before = true;
         self.complaints.forget();
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Live { drain, ended, since: Instant::now(), up })
+        Ok(Live { _drain: drain, ended, since: Instant::now(), up })
     }
 
     fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
@@ -278,13 +266,12 @@ impl<N: Network, S: Answers> Slot<N, S> {
 
     /// Without a token, the gateway's text about a key would confuse the user: that key is a stand-in.
     fn refused(&self, err: DialError) -> Stopped {
-        let key = self.process.shared.config.token.as_ref().map(Token::public);
-        match err {
-            DialError::Refused(_) if key.is_none() => {
+        match (err, self.process.shared.config.token.as_ref().map(Token::public)) {
+            (DialError::Refused(_), None) => {
                 Stopped::Refused(DialError::Refused("it wants a token"), None)
             }
-            DialError::Refused(_) => Stopped::Refused(err, key),
-            _ => Stopped::Refused(err, None),
+            (err @ DialError::Refused(_), key) => Stopped::Refused(err, key),
+            (err, _) => Stopped::Refused(err, None),
         }
     }
 

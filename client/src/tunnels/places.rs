@@ -1,5 +1,4 @@
-//! The addresses of the tunnels: the gateway's name, or, with `--all-addresses`, each address of the name. Tunnels are
-//! added and removed with the addresses.
+//! The addresses of the tunnels: the gateway's name, or, with `--all-addresses`, each address that the name has now.
 //!
 //! The machines of a gateway share no state, so a backend needs tunnels to each of them.
 
@@ -47,15 +46,12 @@ struct Place {
     /// The time of the last look-up that found it.
     seen: Instant,
     /// Dropping it drains the tunnels.
-    #[allow(dead_code, reason = "held for its drop")]
-    trigger: Trigger,
+    _trigger: Trigger,
 }
 
 impl Process {
-    /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them.
-    ///
-    /// # Errors
-    /// [`Stopped`], once all gateways refused, or can't be trusted.
+    /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them. Fails once all
+    /// gateways refused, or can't be trusted.
     pub async fn hold(
         &self,
         slots: impl Iterator<Item = usize>,
@@ -76,9 +72,7 @@ impl Process {
         select! {
             biased;
             () = shutdown.reached(Phase::Draining) => {}
-            stopped = places.watch() => {
-                stopped?;
-            }
+            stopped = places.watch() => match stopped? {},
         }
         places.held.clear();
         while places.tunnels.join_next().await.is_some() {}
@@ -160,38 +154,33 @@ impl<N: Network, S: Answers> Places<N, S> {
             // If the same gateway had this number before, the new tunnels replace the old ones there.
             let taken: BTreeSet<_> = self.held.values().map(|place| place.number).collect();
             let number = (0..).find(|number| !taken.contains(number)).unwrap_or_default();
-            let (trigger, shutdown) = channel();
-            self.held.insert(address.clone(), Place { number, seen: now, trigger });
+            let (_trigger, shutdown) = channel();
+            self.held.insert(address.clone(), Place { number, seen: now, _trigger });
             if self.process.shared.config.all_addresses {
                 info!("dial: the gateway is at {address}");
             }
             for slot in &self.slots {
-                let slot = number * self.process.slots() + slot;
-                let slot = self.slot(slot, address.clone())?;
+                let process = self.process.clone();
+                let slot = number * process.slots() + slot;
+                let instance = format!("{}.{slot}", process.instance);
+                let (network, shared) = (self.network.clone(), process.shared.clone());
+                let alpn = tls::tunnel(&shared.config, process.knowing.clone(), &instance)?;
+                let service = process.answering.journal.service();
+                let slot = Slot {
+                    label: service.map(|it| format!("{it}/")).unwrap_or_default()
+                        + &slot.to_string(),
+                    process,
+                    dialer: Dialer { network, shared, gateway: address.clone(), alpn, instance },
+                    service: self.service.clone(),
+                    up_before: false,
+                    complaints: Complaints::default(),
+                    failures: self.failures.clone(),
+                };
                 let (address, stop) = (address.clone(), shutdown.clone());
                 self.tunnels.spawn(async move { (address, slot.hold(stop).await) });
             }
         }
         Ok(())
-    }
-
-    fn slot(&self, number: usize, gateway: Gateway) -> Result<Slot<N, S>, Stopped> {
-        let process = self.process.clone();
-        let instance = format!("{}.{number}", process.instance);
-        let (network, shared) = (self.network.clone(), process.shared.clone());
-        let alpn = tls::tunnel(&shared.config, process.knowing.clone(), &instance)?;
-        Ok(Slot {
-            label: match process.answering.journal.service() {
-                Some(service) => format!("{service}/{number}"),
-                None => number.to_string(),
-            },
-            process,
-            dialer: Dialer { network, shared, gateway, alpn, instance },
-            service: self.service.clone(),
-            up_before: false,
-            complaints: Complaints::default(),
-            failures: self.failures.clone(),
-        })
     }
 
     /// If there are other places, an address that refuses is left out for a while; else the refusal is final.
@@ -210,8 +199,7 @@ impl<N: Network, S: Answers> Places<N, S> {
 }
 
 const LOOK: Duration = Duration::from_secs(30);
-/// An address is removed when it wasn't found for so long: visitors cache it, and some name servers answer with a few
-/// of many addresses.
+/// An address is removed when it wasn't found for so long: some name servers answer with a few of many addresses.
 const GONE: Duration = Duration::from_secs(60);
 /// The shortest interval of look-ups, however many dials fail.
 const FEWEST: Duration = Duration::from_secs(1);
