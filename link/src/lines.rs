@@ -22,6 +22,10 @@ impl Lines {
         let (lines, receiver) = sync_channel(QUEUE);
         let dropped = Arc::<AtomicU64>::default();
         let lost = dropped.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with the last clone; an exit waits for no terminal"
+        )]
         thread::spawn(move || write(&receiver, out, &lost));
         Self(Some((lines, dropped)))
     }

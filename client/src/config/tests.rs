@@ -181,6 +181,7 @@ fn switches_and_addresses_have_variables_too() {
 type Wrong<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_mistake_gets_one_clear_sentence() {
     let public = "2ptth_pub_11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     let table: &[Wrong<'_>] = &[

@@ -296,10 +296,10 @@ impl Open {
         if let Poll::Ready(result) = Pin::new(response).poll(cx) {
             return Poll::Ready(result.map_err(classify));
         }
-        match self.upload.as_mut().map(|upload| upload.poll(cx, 0)) {
-            Some(Poll::Ready(Err(PumpError::Body(_)))) => return fail(ExchangeError::VisitorBody),
-            // Where the receiver stopped the upload, its response, or the error, is on its way.
-            None | Some(_) => {}
+        // Where the receiver stopped the upload, its response, or the error, is on its way.
+        let sent = self.upload.as_mut().map(|upload| upload.poll(cx, 0));
+        if let Some(Poll::Ready(Err(PumpError::Body(_)))) = sent {
+            return fail(ExchangeError::VisitorBody);
         }
         // Before its answer an upgrade has no body that could be slow.
         let upload = self.upload.as_mut().filter(|_| !extended);
