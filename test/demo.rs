@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use http::Request;
-use ptth_link::signals::{self, Signal};
+use ptth_link::shutdown::{self, Signal};
 use ptth_test::{Backend, GatewayBox, H1, connect_h2, soon};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         }
     };
     let (stop, stopped) = mpsc::unbounded_channel();
-    let watch = signals::watch(move |signal| {
+    let watch = shutdown::watch_signals(move |signal| {
         if signal == Signal::Stop {
             let _ = stop.send(());
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
-use ptth_link::lines::{Lines, number};
+use ptth_link::logging::{Lines, number};
 use ptth_link::page;
 use tokio::time::Instant;
 

@@ -18,8 +18,8 @@ use ptth_client::origin::Origin;
 use ptth_client::{Process, Stopped};
 use ptth_link::limits;
 use ptth_link::limits::TUNNEL_STREAMS;
-use ptth_link::shutdown::{self, Phase, Shutdown, Trigger};
-use ptth_link::signals::{self, Signal};
+use ptth_link::shutdown::{self, Phase, Shutdown, Signal, Trigger};
+
 use ptth_link::{cli, logging};
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
@@ -147,7 +147,7 @@ fn run(options: &Options) -> Result<(), Failure> {
 /// Drains the services on the first signal, and cuts them on the second.
 fn watch(services: Vec<Arc<Running>>) -> io::Result<()> {
     let mut stopping = false;
-    signals::watch(move |signal| {
+    shutdown::watch_signals(move |signal| {
         let phase = match signal {
             Signal::Reload => return,
             Signal::Stop if mem::replace(&mut stopping, true) => Phase::Closing,

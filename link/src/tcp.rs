@@ -1,12 +1,19 @@
-//! Socket options of a tunnel's TCP connection on both ends, and addresses that no stranger has.
+//! TCP connections: their options on both ends of a tunnel, addresses that no stranger has, and their end, where the peer
+//! has still to read what was sent last.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
+use crate::deadline::Deadline;
 use crate::limits::TCP_NOTSENT_LOWAT;
 
 /// The ports of URLs that name none (RFC 9110 §4.2).
@@ -39,8 +46,86 @@ pub fn is_near(address: IpAddr) -> bool {
 /// An upgraded connection may be silent for days; a middlebox forgets it within minutes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Closes our half, then reads and drops what still comes: closing a socket with unread bytes in it sends a
+/// reset, which destroys what the peer hasn't received yet (RFC 1122 §4.2.2.13, RFC 9112 §9.6).
+///
+/// Ends when the peer closes, is silent for [`LINGER`], has sent `most` bytes, or after `longest`.
+#[derive(Debug)]
+pub struct Linger {
+    shut: bool,
+    left: usize,
+    due: Instant,
+    last: Instant,
+    deadline: Deadline,
+}
+
+impl Linger {
+    /// Begins now.
+    pub fn new(longest: Duration, most: usize) -> Self {
+        let now = Instant::now();
+        let due = now + LINGER.min(longest);
+        Self { shut: false, left: most, due, last: now + longest, deadline: Deadline::default() }
+    }
+
+    /// Ready when the socket may be closed.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    ) -> Poll<()> {
+        if self.poll_rest(cx, io).is_ready() {
+            Poll::Ready(())
+        } else {
+            self.deadline.poll_at(cx, self.due)
+        }
+    }
+
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    ) -> Poll<()> {
+        if !self.shut {
+            self.shut = ready!(Pin::new(&mut *io).poll_shutdown(cx)).is_ok();
+        }
+        let mut room = [0; 4096];
+        while self.shut && self.left > 0 {
+            let mut read = ReadBuf::new(&mut room);
+            let polled = ready!(Pin::new(&mut *io).poll_read(cx, &mut read));
+            let count = polled.map_or(0, |()| read.filled().len());
+            if count == 0 {
+                break;
+            }
+            self.left = self.left.saturating_sub(count);
+            self.due = (Instant::now() + LINGER).min(self.last);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// The same for a socket that the caller owns. Cancel safe.
+pub async fn linger(io: impl AsyncRead + AsyncWrite + Unpin) {
+    linger_within(io, LINGER, UNDER_WAY).await;
+}
+
+async fn linger_within(
+    mut io: impl AsyncRead + AsyncWrite + Unpin,
+    longest: Duration,
+    most: usize,
+) {
+    let mut linger = Linger::new(longest, most);
+    poll_fn(|cx| linger.poll(cx, &mut io)).await;
+}
+
+/// As long as a round trip of the slowest link, and one lost packet.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// What a peer has under way before it learns that it isn't heard any more: its window, or frames in a loop.
+const UNDER_WAY: usize = 256 * 1024;
+
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
     use super::*;
 
     #[test]
@@ -71,5 +156,39 @@ mod tests {
         for address in far {
             assert!(!is_near(address.parse().unwrap()), "{address}");
         }
+    }
+
+    /// The end of our half is seen at once, and what the peer still sends is taken.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_reads_the_end_while_it_sends() {
+        let (ours, mut peer) = duplex(64);
+        let began = Instant::now();
+        let talks = async {
+            assert_eq!(peer.read(&mut [0; 8]).await.unwrap(), 0);
+            peer.write_all(&[7; 1000]).await.unwrap();
+            drop(peer);
+        };
+        tokio::join!(linger_within(ours, LINGER * 10, UNDER_WAY), talks);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_ends_is_left() {
+        let (ours, mut peer) = duplex(64);
+        let began = Instant::now();
+        let floods = async { while peer.write_all(&[7; 64]).await.is_ok() {} };
+        tokio::join!(linger_within(ours, LINGER * 10, 1000), floods);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let (ours, _silent) = duplex(64);
+        linger_within(ours, LINGER * 10, 1000).await;
+        assert_eq!(began.elapsed(), LINGER);
+        let (ours, mut peer) = duplex(64);
+        let trickles = async {
+            while peer.write_all(&[7]).await.is_ok() {
+                tokio::time::sleep(LINGER / 2).await;
+            }
+        };
+        tokio::join!(linger_within(ours, LINGER * 3, 1000), trickles);
+        assert!(began.elapsed() <= LINGER * 5, "{:?}", began.elapsed());
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::warn;
-use ptth_link::signals::{self, Signal};
+use ptth_link::shutdown::{self, Signal};
 use ptth_link::{cli, logging};
 use ptth_server::config::{Args, Config};
 use ptth_server::{Gateway, Order, Tls, greeting};
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         };
         let _ = orders.send(order);
     };
-    if let Err(err) = signals::watch(obey) {
+    if let Err(err) = shutdown::watch_signals(obey) {
         return fail(&format!("can't listen for signals: {err}"));
     }
     cli::say(&greeting(&config, &gateway));

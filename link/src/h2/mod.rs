@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use crate::deadline::Deadline;
 use crate::limits::{SEND_BUFFER, TUNNEL_CONNECTION_WINDOW, TUNNEL_HEADER_LIST};
-use crate::linger::{PATIENCE, UNDER_WAY, linger};
+use crate::tcp::{LINGER, linger};
 
 use self::cork::{Cork, Driver, Watch, cork};
 use self::goaway::Why;
@@ -299,13 +299,13 @@ impl<R: Role, IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Engine<R, IO, W> {
             }
             ended
         });
-        let gone = timeout(PATIENCE, left).await.is_ok();
+        let gone = timeout(LINGER, left).await.is_ok();
         gone || told
     }
 
     /// Lets the peer read our last frames, of which a close with unread bytes would take some back.
     pub async fn close(&self) {
-        self.driver.flushing(linger(self.driver.io(), PATIENCE, UNDER_WAY)).await;
+        self.driver.flushing(linger(self.driver.io())).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::{debug, warn};
 use ptth_link::alpn;
-use ptth_link::linger::{self, linger};
+use ptth_link::tcp::linger;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
@@ -45,7 +45,7 @@ where
         Ok(Err(mut io)) => {
             permit.stand_back();
             let _ = timeout(HANDSHAKE, io.write_all(PLAIN_HTTP)).await;
-            linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
+            linger(io).await;
             return note(peer, &"it speaks HTTP without TLS");
         }
         Err(_) => return note(peer, &"no ClientHello in time"),
@@ -74,7 +74,7 @@ where
             warn!("tunnel: refused from={peer}: {}", refusal(&err, &stranger));
             if !permit.is_reserved() {
                 // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
-                linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
+                linger(io).await;
             }
             return None;
         }

@@ -18,8 +18,8 @@ use http::{HeaderMap, Response, StatusCode};
 use log::trace;
 use ptth_link::deadline::Deadline;
 use ptth_link::h1::{Decoder, Framing, Head, Refusal, Request, RequestReader};
-use ptth_link::linger::{Linger, PATIENCE};
 use ptth_link::shutdown::Phase;
+use ptth_link::tcp::{LINGER, Linger};
 use ptth_link::upgrade::upgraded;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
@@ -267,7 +267,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         }
         let mut left = DRAINED;
         let drained = poll_fn(|cx| self.wire.lock().poll_drain(cx, &mut left));
-        timeout(PATIENCE, drained).await.unwrap_or(false)
+        timeout(LINGER, drained).await.unwrap_or(false)
     }
 
     /// Shuts the connection down, then reads on for a moment if anything is unread.

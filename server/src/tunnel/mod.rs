@@ -22,8 +22,8 @@ use ptth_link::h2::goaway::{Why, refusal};
 use ptth_link::h2::window::Window;
 use ptth_link::h2::{self as engine, Asking};
 use ptth_link::limits::PING_INTERVAL;
-use ptth_link::linger::{self, linger};
 use ptth_link::shutdown::Phase;
+use ptth_link::tcp::linger;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -126,7 +126,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let _ = timeout(FIRST_PONG, io.write_all(&refusal(why, text))).await;
-    linger(io, linger::PATIENCE, linger::UNDER_WAY).await;
+    linger(io).await;
 }
 
 /// Whether no other backend holds one of these routes and would keep it. A backend that is there keeps its place if
