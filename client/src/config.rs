@@ -28,7 +28,6 @@ pub(crate) use proxies::{Kind, Proxy};
 pub use ptth_link::settings::ConfigError;
 pub use service::Via;
 
-/// The settings of the program, checked.
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -36,7 +35,6 @@ pub struct Options {
     pub services: Vec<Service>,
     pub url_file: Option<PathBuf>,
     pub log: LevelFilter,
-    /// A sentence each, for the user.
     pub warnings: Vec<String>,
 }
 
@@ -55,7 +53,6 @@ pub struct Service {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where to dial.
     pub gateway: Gateway,
     /// Without TLS, which ends in front of the gateway or nowhere.
     pub plain: bool,
@@ -71,13 +68,10 @@ pub struct Config {
     pub token: Option<Token>,
     /// What a registration over HTTP shows; such a one can't use the token.
     pub authorization: Option<Authorization>,
-    /// Which door to knock at.
     pub via: Via,
-    /// The proxies to go through.
     pub proxies: Proxies,
     /// Hold tunnels to each address of the gateway's name, directly: no proxy is used then.
     pub all_addresses: bool,
-    /// How to know the gateway.
     pub trust: Trust,
     /// Where another backend keeps the place, wait until it is free.
     pub standby: bool,
@@ -85,7 +79,6 @@ pub struct Config {
     pub any_host: bool,
     /// Parallel tunnels, 1 to [`MAX_TUNNELS`]; to each address if it is all of them.
     pub tunnels: usize,
-    /// The ALPN label that means "backend".
     pub alpn: Vec<u8>,
     /// Stands in for a token, so that an open gateway can tell that tunnels belong together.
     stand_in: Token,
@@ -96,16 +89,12 @@ pub struct Config {
 pub enum Trust {
     /// By the system's trust store, or a bundled one where there is none.
     System,
-    /// By the certificates in a PEM file.
     Ca(PathBuf),
-    /// By the SHA-256 of its certificate.
     Pin([u8; 32]),
-    /// Not at all.
     Insecure,
 }
 
 impl Config {
-    /// The defaults for a gateway.
     pub fn new(gateway: Gateway) -> Self {
         Self {
             host: gateway.host.trim_end_matches('.').to_owned(),

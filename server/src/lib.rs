@@ -9,6 +9,8 @@
 //! One thread a core, each with a runtime, listening sockets and tunnels of its own (`gateway`).
 
 mod auth;
+// Most fields are settings, which docs/configuration.md explains.
+#[allow(missing_docs)]
 pub mod config;
 mod confine;
 mod deliver;

@@ -9,12 +9,10 @@ use rustls::pki_types::ServerName;
 use ptth_link::settings::Mistake;
 use ptth_link::token;
 
-/// The address of a gateway.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Gateway {
     /// A DNS name in lower case, or an IP address without brackets.
     pub host: String,
-    /// Its TCP port.
     pub port: u16,
 }
 

@@ -35,7 +35,6 @@ impl Trusted {
         ))
     }
 
-    /// Whether this is a trusted proxy's address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -45,12 +44,10 @@ impl Trusted {
 /// Whether trusted proxies begin their connections with a header of the PROXY protocol.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum ProxyProtocol {
-    /// Never.
     Off,
     /// The first bytes tell.
     #[default]
     Optional,
-    /// Always.
     Required,
 }
 

@@ -22,9 +22,7 @@ pub struct Route {
     pub path: String,
     /// Whether the origin gets paths without that prefix, and X-Forwarded-Prefix with it.
     pub strip: bool,
-    /// What becomes of a backend where another one is.
     pub when_taken: WhenTaken,
-    /// What a visitor gets where no backend is.
     pub no_backend: NoBackend,
     /// Any one of these lets a backend in. `None`: [`super::Config::admission`] decides.
     pub allow: Option<Vec<Arc<dyn Credential>>>,
@@ -32,7 +30,6 @@ pub struct Route {
     pub queue: Duration,
     /// Whether visitors are answered before the backend was asked.
     pub respond: Option<Respond>,
-    /// Whether requests wait for a backend to come.
     pub hold: Option<Hold>,
 }
 
@@ -57,7 +54,6 @@ impl Route {
 /// What becomes of a backend that wants what another one serves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum WhenTaken {
-    /// They share the load.
     Balance,
     /// The new one gets it, the old one is told and goes.
     Replace,
@@ -65,18 +61,12 @@ pub enum WhenTaken {
     Reject,
 }
 
-/// What a visitor gets while no backend is there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NoBackend {
     /// 404, 502, or 503 with Retry-After.
     Status(StatusCode),
     /// 503 with this page.
-    Page {
-        /// Its text.
-        content: Arc<str>,
-        /// Whether it is HTML, and not plain text.
-        html: bool,
-    },
+    Page { content: Arc<str>, html: bool },
     /// The request goes to this origin, as it is.
     Origin(OriginAddress),
     /// A redirect to this absolute `http` or `https` URL.
@@ -86,7 +76,6 @@ pub enum NoBackend {
 /// An answer at once, as senders of webhooks want it; the request is delivered after it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Respond {
-    /// 200, 202 or 204.
     pub status: StatusCode,
     /// The largest body in bytes; beyond it 413.
     pub limit: usize,
@@ -100,7 +89,6 @@ impl Respond {
 /// Requests wait for a backend to come, instead of failing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Hold {
-    /// This long.
     pub time: Duration,
     /// This many at a time; the next one fails at once.
     pub requests: usize,
@@ -160,11 +148,9 @@ impl Names {
 pub struct NameGrant {
     /// Labels in lower case. `None`: any, but where the credential itself speaks of one, only that.
     pub names: Option<Vec<String>>,
-    /// What lets a backend in.
     pub credential: Arc<dyn Credential>,
 }
 
-/// Requests that `hold` keeps.
 pub(super) const HOLD_REQUESTS: usize = 100;
 /// The largest body that `respond` takes: webhooks are small, and each is kept in memory.
 pub(super) const RESPOND_LIMIT: usize = 1 << 20;
