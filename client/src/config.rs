@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use log::LevelFilter;
 
 use ptth_link::alpn;
-use ptth_link::settings::{Env, Fields, File, LEVEL, Mark, Mistake, Mistakes, Sources};
+use ptth_link::cli::quotable;
+use ptth_link::settings::{self, Env, File, Given, LEVEL, Mark, Mistake, Mistakes, Sources};
 use ptth_link::token::Token;
 
 pub(crate) use address::host_and_port;
@@ -147,14 +148,17 @@ impl Options {
         let mut top = file.as_ref().map(|file| file.parse(&mistakes)).transpose()?;
         let tables = top.as_mut().map(tables).unwrap_or_default();
         if let Some(text) = args.addresses.get(2) {
+            let text = quotable(text);
             mistakes.add(Mistake::new(format!(
-                "{:?} is one address too many; write a gateway and one origin",
-                address::quotable(text)
+                "{text:?} is one address too many; write a gateway and one origin"
             )));
         }
+        let mut flags = args.given();
+        let addresses = ["gateway", "origin"].into_iter().zip(&args.addresses);
+        flags.extend(addresses.map(|(name, address)| (name, settings::text(address))));
         let sources = |tables| {
-            let flags = args.written();
-            Sources { settings: Args::SETTINGS, flags, env, tables, mistakes: &mistakes }
+            let (settings, flags) = (Args::SETTINGS, flags.clone());
+            Sources { settings, flags, env, tables, mistakes: &mistakes }
         };
         let whole = sources(top.iter().collect());
         let own = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Own));
@@ -194,8 +198,7 @@ impl Options {
     }
 }
 
-/// Each `[[service]]` of the file.
-fn tables<'a>(top: &mut Fields<'a>) -> Vec<Fields<'a>> {
+fn tables<'a>(top: &mut Given<'a>) -> Vec<Given<'a>> {
     let services = top.tables("service", "[[service]]");
     top.end(Args::SETTINGS);
     for table in &services {

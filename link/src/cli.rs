@@ -5,8 +5,10 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use argh::{ArgsInfo, EarlyExit, FlagInfoKind, FromArgs};
+use argh::{ArgsInfo, EarlyExit, FlagInfo, FlagInfoKind, FromArgs};
 use strsim::damerau_levenshtein;
+
+use crate::token;
 
 /// Reads the arguments that follow the program's name. `--flag=value` is the same as `--flag value`. The error has the
 /// text of `--help`, or the mistake and the flag that may be meant.
@@ -22,7 +24,7 @@ pub fn parse<A: FromArgs + ArgsInfo>(
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     A::from_args(&[program], &arguments).map_err(|exit| {
         let output = match exit.status {
-            Ok(()) => with_values(&exit.output, flags()),
+            Ok(()) => with_values(&exit.output, &info.flags),
             Err(()) => with_nearest(&exit.output, flags().map(|(long, _)| long)),
         };
         EarlyExit { output, ..exit }
@@ -61,28 +63,22 @@ fn split_equals(arguments: impl IntoIterator<Item = String>, switches: &[&str]) 
 }
 
 /// The text of `--help`, with the argument of each option behind it.
-fn with_values<'a>(
-    help: &str,
-    flags: impl Iterator<Item = (&'a str, &'a FlagInfoKind<'a>)>,
-) -> String {
-    let mut help = help.to_owned();
-    for (long, kind) in flags {
-        let FlagInfoKind::Option { arg_name } = kind else { continue };
-        let begin = format!("\n  {long}");
-        let ends = [" ", "\n"].map(|end| help.find(&format!("{begin}{end}")));
-        let Some(at) = ends.into_iter().flatten().next() else { continue };
-        let end = at + begin.len();
-        let value = format!(" {}", arg_name.to_uppercase());
-        let blanks = help[end..].chars().take_while(|c| *c == ' ').count();
+fn with_values(help: &str, flags: &[FlagInfo<'_>]) -> String {
+    let with_value = |line: &str| {
+        let line = line.strip_prefix("  ")?;
+        let (long, description) = line.split_once(' ').unwrap_or((line, ""));
+        let flag = flags.iter().find(|flag| flag.long == long)?;
+        let FlagInfoKind::Option { arg_name } = flag.kind else { return None };
+        let option = format!("  {long} {}", arg_name.to_uppercase());
         // The description keeps its column, or goes to a line of its own.
-        let behind = match blanks.checked_sub(value.len()) {
+        let gap = match COLUMN.checked_sub(option.len()) {
             Some(left) if left >= 2 => " ".repeat(left),
-            _ if blanks > 0 => format!("\n{}", " ".repeat(COLUMN)),
-            _ => String::new(),
+            _ => format!("\n{}", " ".repeat(COLUMN)),
         };
-        help.replace_range(end..end + blanks, &format!("{value}{behind}"));
-    }
-    help
+        Some(format!("{option}{gap}{}", description.trim_start()).trim_end().to_owned())
+    };
+    let lines = help.lines().map(|line| with_value(line).unwrap_or_else(|| line.to_owned()));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The error, with the flag that is nearest to an unknown one.
@@ -91,6 +87,9 @@ fn with_nearest<'a>(what: &str, flags: impl Iterator<Item = &'a str>) -> String 
     let Some(unknown) = what.strip_prefix("Unrecognized argument: ") else {
         return what.to_owned();
     };
+    if !unknown.starts_with('-') {
+        return format!("{:?} is one argument too many; see --help", quotable(unknown));
+    }
     let distance = |flag: &&str| damerau_levenshtein(unknown, flag);
     match flags.min_by_key(distance).filter(|flag| distance(flag) <= 1 + flag.len() / 4) {
         Some(flag) => format!("{what}; did you mean {flag}?"),
@@ -98,17 +97,24 @@ fn with_nearest<'a>(what: &str, flags: impl Iterator<Item = &'a str>) -> String 
     }
 }
 
+/// What a message may quote of an argument: neither a password nor a token put there by mistake.
+pub fn quotable(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, rest)) => format!("…@{rest}"),
+        None if token::begins_like_one(text) => "2ptth_…".to_owned(),
+        None => text.to_owned(),
+    }
+}
+
 /// Where argh's descriptions begin.
 const COLUMN: usize = 20;
 
-/// Prints the text that was asked for, on stdout.
 pub fn say(text: &dyn Display) -> ExitCode {
     // A closed stdout has no reader.
     let _ = writeln!(io::stdout(), "{}", text.to_string().trim_end());
     ExitCode::SUCCESS
 }
 
-/// Prints an error on stderr, behind the program's name.
 pub fn fail(program: &str, why: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "{program}: {}", why.to_string().trim_end());
     ExitCode::FAILURE
@@ -157,10 +163,13 @@ mod tests {
             ("--insecrue", "did you mean --insecure?"),
             ("--Config", "did you mean --config?"),
             ("--x", "see --help"),
-            ("surplus", "see --help"),
         ] {
             let said = said(&[given]);
             assert_eq!(said, format!("Unrecognized argument: {given}; {expected}"));
+        }
+        assert_eq!(said(&["x"]), "\"x\" is one argument too many; see --help");
+        for (surplus, secret) in [("2ptth_secret", "secret"), ("http://u:p@x", "u:p")] {
+            assert!(!said(&[surplus]).contains(secret));
         }
         let args: Args = parse("it", ["--config=x".to_owned(), "--insecure".to_owned()]).unwrap();
         assert!(args.insecure && args.config.as_deref() == Some("x"));

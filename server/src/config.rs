@@ -9,7 +9,6 @@ mod identity;
 mod names;
 mod route;
 mod routes;
-mod scalars;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +34,6 @@ pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
 
 use routes::Tables;
 
-/// Everything that the gateway was told, checked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {

@@ -187,9 +187,9 @@ fn authorization(
 /// By the names in upper case, else by those in lower case.
 fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
     let either = |upper, lower| -> Result<(&'static str, String), Mistake> {
-        match settings::variable(sources.env, upper)? {
+        match settings::variable(sources.env, upper, false)? {
             Some(text) => Ok((upper, text)),
-            None => Ok((lower, settings::variable(sources.env, lower)?.unwrap_or_default())),
+            None => Ok((lower, settings::variable(sources.env, lower, false)?.unwrap_or_default())),
         }
     };
     let (https_name, https) = either("HTTPS_PROXY", "https_proxy")?;

@@ -117,7 +117,7 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
 
 /// Where to listen, if that isn't the default.
 fn listen(sources: &Sources<'_>, config: &mut Config) {
-    let port = || sources.mistakes.note(settings::variable(sources.env, "PORT")).flatten();
+    let port = || sources.mistakes.note(settings::variable(sources.env, "PORT", false)).flatten();
     if let Some(listen) = sources.list("listen", &LISTEN) {
         config.listen = listen;
     } else if !config.plain.is_empty() {
