@@ -164,13 +164,7 @@ impl Options {
         let own = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Own));
         let own = own.filter_map(|setting| whole.get(setting.name));
         for given in own.filter(|_| !tables.is_empty()) {
-            mistakes.add(match given.file {
-                Some(_) => given.here("this belongs into a [[service]], where there are some"),
-                None => given.here(format!(
-                    "{} can't hold for each [[service]] of the file of --config; say it there",
-                    given.name
-                )),
-            });
+            mistakes.add(given.wrong("can't hold for each [[service]] of the file; say it there"));
         }
         let (mut services, mut warnings): (Vec<Service>, _) = (Vec::new(), Vec::new());
         if tables.is_empty() {

@@ -17,15 +17,15 @@ pub fn parse<A: FromArgs + ArgsInfo>(
     arguments: impl IntoIterator<Item = String>,
 ) -> Result<A, EarlyExit> {
     let info = A::get_args_info();
-    let flags = || info.flags.iter().map(|flag| (flag.long, &flag.kind));
-    let switches = flags().filter(|(_, kind)| **kind == FlagInfoKind::Switch);
-    let switches: Vec<_> = switches.map(|(long, _)| long).collect();
-    let arguments = split_equals(arguments, &switches);
+    let is_switch = |long: &str| {
+        info.flags.iter().any(|flag| flag.long == long && flag.kind == FlagInfoKind::Switch)
+    };
+    let arguments = split_equals(arguments, is_switch);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     A::from_args(&[program], &arguments).map_err(|exit| {
         let output = match exit.status {
             Ok(()) => with_values(&exit.output, &info.flags),
-            Err(()) => with_nearest(&exit.output, flags().map(|(long, _)| long)),
+            Err(()) => with_nearest(&exit.output, &info.flags),
         };
         EarlyExit { output, ..exit }
     })
@@ -45,21 +45,21 @@ pub fn start<A: FromArgs + ArgsInfo>(program: &str) -> Result<A, ExitCode> {
 
 /// Takes `--flag=value` apart, which argh knows as two arguments only; up to a `--`. A switch takes no
 /// value: `--insecure=false` stays in one piece, for argh to refuse.
-fn split_equals(arguments: impl IntoIterator<Item = String>, switches: &[&str]) -> Vec<String> {
-    let mut split = Vec::new();
+fn split_equals(
+    arguments: impl IntoIterator<Item = String>,
+    is_switch: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let mut ended = false;
-    for argument in arguments {
+    let split = arguments.into_iter().flat_map(|argument| {
         ended |= argument == "--";
         match argument.split_once('=') {
-            Some((flag, value))
-                if !ended && flag.starts_with("--") && !switches.contains(&flag) =>
-            {
-                split.extend([flag.to_owned(), value.to_owned()]);
+            Some((flag, value)) if !ended && flag.starts_with("--") && !is_switch(flag) => {
+                vec![flag.to_owned(), value.to_owned()]
             }
-            _ => split.push(argument),
+            _ => vec![argument],
         }
-    }
-    split
+    });
+    split.collect()
 }
 
 /// The text of `--help`, with the argument of each option behind it.
@@ -82,15 +82,16 @@ fn with_values(help: &str, flags: &[FlagInfo<'_>]) -> String {
 }
 
 /// The error, with the flag that is nearest to an unknown one.
-fn with_nearest<'a>(what: &str, flags: impl Iterator<Item = &'a str>) -> String {
+fn with_nearest(what: &str, flags: &[FlagInfo<'_>]) -> String {
     let what = what.trim_end();
     let Some(unknown) = what.strip_prefix("Unrecognized argument: ") else {
         return what.to_owned();
     };
     if !unknown.starts_with('-') {
-        return format!("{:?} is one argument too many; see --help", quotable(unknown));
+        return format!("Unrecognized argument: {}; see --help", quotable(unknown));
     }
     let distance = |flag: &&str| damerau_levenshtein(unknown, flag);
+    let flags = flags.iter().map(|flag| flag.long);
     match flags.min_by_key(distance).filter(|flag| distance(flag) <= 1 + flag.len() / 4) {
         Some(flag) => format!("{what}; did you mean {flag}?"),
         None => format!("{what}; see --help"),
@@ -167,7 +168,7 @@ mod tests {
             let said = said(&[given]);
             assert_eq!(said, format!("Unrecognized argument: {given}; {expected}"));
         }
-        assert_eq!(said(&["x"]), "\"x\" is one argument too many; see --help");
+        assert_eq!(said(&["x"]), "Unrecognized argument: x; see --help");
         for (surplus, secret) in [("2ptth_secret", "secret"), ("http://u:p@x", "u:p")] {
             assert!(!said(&[surplus]).contains(secret));
         }
@@ -187,7 +188,7 @@ mod tests {
         ];
         for (given, expected) in table {
             let given = given.iter().map(|text| text.to_string());
-            assert_eq!(split_equals(given, &["--insecure"]), expected);
+            assert_eq!(split_equals(given, |flag| flag == "--insecure"), expected);
         }
     }
 }

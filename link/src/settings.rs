@@ -25,7 +25,7 @@ use crate::token::begins_like_one;
 
 pub use file::File;
 pub use given::Given;
-pub use mistake::{ConfigError, Mistake, Mistakes, Place};
+pub use mistake::{ConfigError, Mistake, Mistakes};
 pub use value::{LEVEL, NUMBER, PREFIX, Parser, TEXT, TIME, TIMEOUT, word};
 
 /// Where variables are looked up: [`std::env::var_os`], or a table in a test.
@@ -201,14 +201,11 @@ impl<'a> Sources<'a> {
             _ if setting.is(Mark::Secret) => return None,
             _ => {
                 let given = self.tables.get(level - FILE)?.get(name)?;
-                let is_empty =
-                    given.value.get_ref().as_str().is_some_and(|it| it.trim().is_empty());
-                let filled = if is_empty {
-                    Err(given.here(format!("`{name}` is empty")))
-                } else {
-                    Ok(given)
+                let text = given.value.get_ref().as_str();
+                return match text.is_some_and(|text| text.trim().is_empty()) {
+                    true => given.refuse(format!("`{name}` is empty")),
+                    false => Some(given),
                 };
-                return self.mistakes.note(filled);
             }
         };
         Some(Given { name, file: None, mistakes: self.mistakes, value: Spanned::new(0..0, value) })

@@ -8,7 +8,7 @@ use rustls::pki_types::ServerName;
 use ptth_link::files::exposed;
 use ptth_link::settings::{self, Mistake, PREFIX, Parser, Sources, TEXT, word};
 use ptth_link::token::{self, Token};
-use ptth_link::{alpn, crypto};
+use ptth_link::{alpn, crypto, keys};
 
 use super::{
     Authorization, Config, Gateway, HostHeader, MAX_TUNNELS, OriginAddress, OriginOptions, Proxies,
@@ -141,13 +141,12 @@ fn trust(sources: &Sources<'_>) -> Result<Trust, Mistake> {
 
 /// The one token in a text where blank lines and comments don't count.
 fn one_token(text: &str, _: Option<&Path>) -> Result<Token, String> {
-    let text = text.trim_start_matches('\u{feff}');
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    if lines.len() > 1 {
+    let mut words = keys::words(text).map(|(_, word)| word);
+    let word = words.next().unwrap_or_default();
+    if words.next().is_some() {
         return Err("holds more than one line; leave the token of this client only".to_owned());
     }
-    Token::parse(lines.first().copied().unwrap_or_default()).map_err(|why| why.to_string())
+    Token::parse(word).map_err(|why| why.to_string())
 }
 
 /// What to show at a door of HTTP: one of three sources at most, where any of them is said first.
@@ -205,13 +204,8 @@ fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
 }
 
 const DOOR: Parser<Via> = Parser("a door: alpn, upgrade, connect or auto", |text| {
-    let doors = [
-        ("alpn", Via::Alpn),
-        ("upgrade", Via::Upgrade),
-        ("connect", Via::Connect),
-        ("auto", Via::Auto),
-    ];
-    word(text, &doors)
+    use Via::{Alpn, Auto, Connect, Upgrade};
+    word(text, &[("alpn", Alpn), ("upgrade", Upgrade), ("connect", Connect), ("auto", Auto)])
 });
 
 /// A name or an address that can stand in SNI or in a certificate.

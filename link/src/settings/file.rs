@@ -10,7 +10,8 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Env, Given, Mistake, Mistakes, Place, variable};
+use super::mistake::Place;
+use super::{Env, Given, Mistake, Mistakes, variable};
 use crate::{crypto, files};
 
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
@@ -56,14 +57,10 @@ impl File {
     }
 
     /// The line and column of a byte.
-    pub fn place(&self, at: usize) -> Place {
+    pub(super) fn place(&self, at: usize) -> Place {
         let before = self.text.get(..at).unwrap_or(&self.text);
         let line = before.rsplit('\n').next().unwrap_or_default();
-        Place {
-            path: self.path.clone(),
-            line: before.matches('\n').count() + 1,
-            column: line.chars().count() + 1,
-        }
+        (self.path.clone(), before.matches('\n').count() + 1, line.chars().count() + 1)
     }
 
     pub fn wrong(&self, at: usize, sentence: impl Display) -> Mistake {

@@ -24,7 +24,7 @@ pub struct Given<'a> {
 
 impl<'a> Given<'a> {
     pub fn line(&self) -> usize {
-        self.file.map_or(0, |file| file.place(self.value.span().start).line)
+        self.file.map_or(0, |file| file.place(self.value.span().start).1)
     }
 
     /// # Errors

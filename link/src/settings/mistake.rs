@@ -7,17 +7,12 @@ use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A place in the configuration file. Line and column count from 1, the column in characters.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Place {
-    pub path: Arc<Path>,
-    pub line: usize,
-    pub column: usize,
-}
+/// A place in the configuration file: the path, the line and the column in characters, which count from 1.
+pub(super) type Place = (Arc<Path>, usize, usize);
 
 /// One mistake: where in the file, if it is there, as compilers write it (`gateway.toml:3:8`), and a sentence.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, thiserror::Error)]
-#[error("{}{sentence}", place.as_ref().map_or_else(String::new, |Place { path, line, column }| {
+#[error("{}{sentence}", place.as_ref().map_or_else(String::new, |(path, line, column)| {
     format!("{}:{line}:{column}: ", path.display())
 }))]
 pub struct Mistake {
@@ -30,7 +25,7 @@ impl Mistake {
         Self { place: None, sentence: sentence.to_string() }
     }
 
-    pub fn at(self, place: Place) -> Self {
+    pub(super) fn at(self, place: Place) -> Self {
         Self { place: Some(place), ..self }
     }
 }

@@ -52,11 +52,8 @@ pub enum ProxyProtocol {
 }
 
 const PROXY_PROTOCOL: Parser<ProxyProtocol> = Parser("off, optional or required", |text| {
-    let words = [
-        ("off", ProxyProtocol::Off),
-        ("optional", ProxyProtocol::Optional),
-        ("required", ProxyProtocol::Required),
-    ];
+    use ProxyProtocol::{Off, Optional, Required};
+    let words = [("off", Off), ("optional", Optional), ("required", Required)];
     word(&text.to_ascii_lowercase(), &words)
 });
 
@@ -92,19 +89,20 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
     config.trusted = Trusted(trusted.into());
     config.warnings.extend(config.trusted.warning());
     config.proxy_protocol = sources.value("proxy_protocol", &PROXY_PROTOCOL).unwrap_or_default();
-    if config.proxy_protocol == ProxyProtocol::Required
-        && let Some(given) = sources.get("proxy_protocol").filter(|_| config.trusted.0.is_empty())
+    let needs_proxies = config.proxy_protocol == ProxyProtocol::Required;
+    if needs_proxies
+        && config.trusted.0.is_empty()
+        && let Some(given) = sources.get("proxy_protocol")
     {
-        sources.mistakes.add(given.here("--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there"));
+        given.refuse::<()>("--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there");
     }
     config.plain = sources.list("plain", &PLAIN).unwrap_or_default();
-    let public = config.plain.iter().find(|address| !is_private(address.ip()));
-    if let (Some(public), false) = (public, sources.switch("plain_anywhere"))
-        && let Some(given) = sources.get("plain")
-    {
-        sources.mistakes.add(given.here(format!(
+    let anywhere = sources.switch("plain_anywhere");
+    let public = config.plain.iter().find(|address| !anywhere && !is_private(address.ip()));
+    if let (Some(public), Some(given)) = (public, sources.get("plain")) {
+        given.refuse::<()>(format!(
             "--plain {public} would take requests without TLS from any peer; give a loopback or private address, or --plain-anywhere if a firewall keeps other peers away from it"
-        )));
+        ));
     }
     config.redirect = sources.list("redirect", &PLAIN).unwrap_or_default();
     if !config.plain.is_empty() && config.trusted.0.is_empty() {

@@ -169,12 +169,8 @@ pub(super) const NAME: Parser<String> =
 
 pub(super) const WHEN_TAKEN: Parser<WhenTaken> =
     Parser("\"balance\", \"replace\" or \"reject\"", |text| {
-        let words = [
-            ("balance", WhenTaken::Balance),
-            ("replace", WhenTaken::Replace),
-            ("reject", WhenTaken::Reject),
-        ];
-        word(text, &words)
+        use WhenTaken::{Balance, Reject, Replace};
+        word(text, &[("balance", Balance), ("replace", Replace), ("reject", Reject)])
     });
 
 pub(super) const NO_BACKEND: Parser<NoBackend> = Parser(

@@ -151,7 +151,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ),
         (
             "gateway = 'g'\nhost = 'a'\n[[service]]\norigin = '80'\n",
-            "FILE:2:8: this belongs into a [[service]]",
+            "FILE:2:8: host can't hold for each [[service]]",
         ),
         (
             "gateway = 'g'\n[[service]]\norigin = '80'\n[[service]]\norigin = '81'\ntunnels = 0\n",
