@@ -24,8 +24,8 @@ pub fn parse<A: FromArgs + ArgsInfo>(
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     A::from_args(&[program], &arguments).map_err(|exit| {
         let output = match exit.status {
-            Ok(()) => with_values(&exit.output, &info.flags),
-            Err(()) => with_nearest(&exit.output, &info.flags),
+            Ok(()) => with_values(&exit.output, info.flags),
+            Err(()) => with_nearest(&exit.output, info.flags),
         };
         EarlyExit { output, ..exit }
     })
