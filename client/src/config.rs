@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use log::LevelFilter;
 
 use ptth_link::alpn;
-use ptth_link::settings::{Env, Fields, File, LEVEL, Mark, Mistake, Mistakes, Sources};
+use ptth_link::cli::quotable;
+use ptth_link::settings::{self, Env, File, Given, LEVEL, Mark, Mistake, Mistakes, Sources};
 use ptth_link::token::Token;
 
 pub(crate) use address::host_and_port;
@@ -28,7 +29,6 @@ pub(crate) use proxies::{Kind, Proxy};
 pub use ptth_link::settings::ConfigError;
 pub use service::Via;
 
-/// The settings of the program, checked.
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -36,7 +36,6 @@ pub struct Options {
     pub services: Vec<Service>,
     pub url_file: Option<PathBuf>,
     pub log: LevelFilter,
-    /// A sentence each, for the user.
     pub warnings: Vec<String>,
 }
 
@@ -55,7 +54,6 @@ pub struct Service {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where to dial.
     pub gateway: Gateway,
     /// Without TLS, which ends in front of the gateway or nowhere.
     pub plain: bool,
@@ -71,13 +69,10 @@ pub struct Config {
     pub token: Option<Token>,
     /// What a registration over HTTP shows; such a one can't use the token.
     pub authorization: Option<Authorization>,
-    /// Which door to knock at.
     pub via: Via,
-    /// The proxies to go through.
     pub proxies: Proxies,
     /// Hold tunnels to each address of the gateway's name, directly: no proxy is used then.
     pub all_addresses: bool,
-    /// How to know the gateway.
     pub trust: Trust,
     /// Where another backend keeps the place, wait until it is free.
     pub standby: bool,
@@ -85,7 +80,6 @@ pub struct Config {
     pub any_host: bool,
     /// Parallel tunnels, 1 to [`MAX_TUNNELS`]; to each address if it is all of them.
     pub tunnels: usize,
-    /// The ALPN label that means "backend".
     pub alpn: Vec<u8>,
     /// Stands in for a token, so that an open gateway can tell that tunnels belong together.
     stand_in: Token,
@@ -96,16 +90,12 @@ pub struct Config {
 pub enum Trust {
     /// By the system's trust store, or a bundled one where there is none.
     System,
-    /// By the certificates in a PEM file.
     Ca(PathBuf),
-    /// By the SHA-256 of its certificate.
     Pin([u8; 32]),
-    /// Not at all.
     Insecure,
 }
 
 impl Config {
-    /// The defaults for a gateway.
     pub fn new(gateway: Gateway) -> Self {
         Self {
             host: gateway.host.trim_end_matches('.').to_owned(),
@@ -158,26 +148,23 @@ impl Options {
         let mut top = file.as_ref().map(|file| file.parse(&mistakes)).transpose()?;
         let tables = top.as_mut().map(tables).unwrap_or_default();
         if let Some(text) = args.addresses.get(2) {
+            let text = quotable(text);
             mistakes.add(Mistake::new(format!(
-                "{:?} is one address too many; write a gateway and one origin",
-                address::quotable(text)
+                "{text:?} is one address too many; write a gateway and one origin"
             )));
         }
+        let mut flags = args.given();
+        let addresses = ["gateway", "origin"].into_iter().zip(&args.addresses);
+        flags.extend(addresses.map(|(name, address)| (name, settings::text(address))));
         let sources = |tables| {
-            let flags = args.written();
-            Sources { settings: Args::SETTINGS, flags, env, tables, mistakes: &mistakes }
+            let (settings, flags) = (Args::SETTINGS, flags.clone());
+            Sources { settings, flags, env, tables, mistakes: &mistakes }
         };
         let whole = sources(top.iter().collect());
         let own = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::Own));
         let own = own.filter_map(|setting| whole.get(setting.name));
         for given in own.filter(|_| !tables.is_empty()) {
-            mistakes.add(match given.file {
-                Some(_) => given.here("this belongs into a [[service]], where there are some"),
-                None => given.here(format!(
-                    "{} can't hold for each [[service]] of the file of --config; say it there",
-                    given.name
-                )),
-            });
+            mistakes.add(given.wrong("can't hold for each [[service]] of the file; say it there"));
         }
         let (mut services, mut warnings): (Vec<Service>, _) = (Vec::new(), Vec::new());
         if tables.is_empty() {
@@ -205,8 +192,7 @@ impl Options {
     }
 }
 
-/// Each `[[service]]` of the file.
-fn tables<'a>(top: &mut Fields<'a>) -> Vec<Fields<'a>> {
+fn tables<'a>(top: &mut Given<'a>) -> Vec<Given<'a>> {
     let services = top.tables("service", "[[service]]");
     top.end(Args::SETTINGS);
     for table in &services {

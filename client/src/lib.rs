@@ -25,6 +25,8 @@
 //! ```
 
 mod complaints;
+// Most fields are settings, which docs/configuration.md explains.
+#[allow(missing_docs)]
 pub mod config;
 mod retry;
 mod tunnels;

@@ -32,27 +32,27 @@ use tokio::time::timeout;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = match cli::start::<Args>(PROGRAM) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
+    start().unwrap_or_else(|failed| failed)
+}
+
+fn start() -> Result<ExitCode, ExitCode> {
+    let args = cli::start::<Args>(PROGRAM)?;
     if args.version {
-        return cli::say(&concat!("2ptth-client ", env!("CARGO_PKG_VERSION")));
+        return Ok(cli::say(&concat!("2ptth-client ", env!("CARGO_PKG_VERSION"))));
     }
-    let options = match Options::from(args, &|name| std::env::var_os(name)) {
-        Ok(options) => options,
-        Err(err) => return cli::fail(PROGRAM, &err),
-    };
+    let options = Options::from(args, &|name| std::env::var_os(name));
+    let options = options.map_err(|err| cli::fail(PROGRAM, &err))?;
     logging::start(options.log);
     for warning in &options.warnings {
         warn!("client: {warning}");
     }
-    let Err(failure) = run(&options) else { return ExitCode::SUCCESS };
-    let code = cli::fail(PROGRAM, &failure);
-    match failure {
-        Failure::Gateway(_, why) if why.is_refusal() => REFUSED.into(),
-        _ => code,
-    }
+    run(&options).map(|()| ExitCode::SUCCESS).map_err(|failure| {
+        let code = cli::fail(PROGRAM, &failure);
+        match failure {
+            Failure::Gateway(_, why) if why.is_refusal() => REFUSED.into(),
+            _ => code,
+        }
+    })
 }
 
 #[derive(Debug, thiserror::Error)]

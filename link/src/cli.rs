@@ -5,8 +5,10 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use argh::{ArgsInfo, EarlyExit, FlagInfoKind, FromArgs};
+use argh::{ArgsInfo, EarlyExit, FlagInfo, FlagInfoKind, FromArgs};
 use strsim::damerau_levenshtein;
+
+use crate::token;
 
 /// Reads the arguments that follow the program's name. `--flag=value` is the same as `--flag value`. The error has the
 /// text of `--help`, or the mistake and the flag that may be meant.
@@ -15,15 +17,15 @@ pub fn parse<A: FromArgs + ArgsInfo>(
     arguments: impl IntoIterator<Item = String>,
 ) -> Result<A, EarlyExit> {
     let info = A::get_args_info();
-    let flags = || info.flags.iter().map(|flag| (flag.long, &flag.kind));
-    let switches = flags().filter(|(_, kind)| **kind == FlagInfoKind::Switch);
-    let switches: Vec<_> = switches.map(|(long, _)| long).collect();
-    let arguments = split_equals(arguments, &switches);
+    let is_switch = |long: &str| {
+        info.flags.iter().any(|flag| flag.long == long && flag.kind == FlagInfoKind::Switch)
+    };
+    let arguments = split_equals(arguments, is_switch);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     A::from_args(&[program], &arguments).map_err(|exit| {
         let output = match exit.status {
-            Ok(()) => with_values(&exit.output, flags()),
-            Err(()) => with_nearest(&exit.output, flags().map(|(long, _)| long)),
+            Ok(()) => with_values(&exit.output, info.flags),
+            Err(()) => with_nearest(&exit.output, info.flags),
         };
         EarlyExit { output, ..exit }
     })
@@ -43,72 +45,77 @@ pub fn start<A: FromArgs + ArgsInfo>(program: &str) -> Result<A, ExitCode> {
 
 /// Takes `--flag=value` apart, which argh knows as two arguments only; up to a `--`. A switch takes no
 /// value: `--insecure=false` stays in one piece, for argh to refuse.
-fn split_equals(arguments: impl IntoIterator<Item = String>, switches: &[&str]) -> Vec<String> {
-    let mut split = Vec::new();
+fn split_equals(
+    arguments: impl IntoIterator<Item = String>,
+    is_switch: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let mut ended = false;
-    for argument in arguments {
+    let split = arguments.into_iter().flat_map(|argument| {
         ended |= argument == "--";
         match argument.split_once('=') {
-            Some((flag, value))
-                if !ended && flag.starts_with("--") && !switches.contains(&flag) =>
-            {
-                split.extend([flag.to_owned(), value.to_owned()]);
+            Some((flag, value)) if !ended && flag.starts_with("--") && !is_switch(flag) => {
+                vec![flag.to_owned(), value.to_owned()]
             }
-            _ => split.push(argument),
+            _ => vec![argument],
         }
-    }
-    split
+    });
+    split.collect()
 }
 
 /// The text of `--help`, with the argument of each option behind it.
-fn with_values<'a>(
-    help: &str,
-    flags: impl Iterator<Item = (&'a str, &'a FlagInfoKind<'a>)>,
-) -> String {
-    let mut help = help.to_owned();
-    for (long, kind) in flags {
-        let FlagInfoKind::Option { arg_name } = kind else { continue };
-        let begin = format!("\n  {long}");
-        let ends = [" ", "\n"].map(|end| help.find(&format!("{begin}{end}")));
-        let Some(at) = ends.into_iter().flatten().next() else { continue };
-        let end = at + begin.len();
-        let value = format!(" {}", arg_name.to_uppercase());
-        let blanks = help[end..].chars().take_while(|c| *c == ' ').count();
+fn with_values(help: &str, flags: &[FlagInfo<'_>]) -> String {
+    let with_value = |line: &str| {
+        let line = line.strip_prefix("  ")?;
+        let (long, description) = line.split_once(' ').unwrap_or((line, ""));
+        let flag = flags.iter().find(|flag| flag.long == long)?;
+        let FlagInfoKind::Option { arg_name } = flag.kind else { return None };
+        let option = format!("  {long} {}", arg_name.to_uppercase());
         // The description keeps its column, or goes to a line of its own.
-        let behind = match blanks.checked_sub(value.len()) {
+        let gap = match COLUMN.checked_sub(option.len()) {
             Some(left) if left >= 2 => " ".repeat(left),
-            _ if blanks > 0 => format!("\n{}", " ".repeat(COLUMN)),
-            _ => String::new(),
+            _ => format!("\n{}", " ".repeat(COLUMN)),
         };
-        help.replace_range(end..end + blanks, &format!("{value}{behind}"));
-    }
-    help
+        Some(format!("{option}{gap}{}", description.trim_start()).trim_end().to_owned())
+    };
+    let lines = help.lines().map(|line| with_value(line).unwrap_or_else(|| line.to_owned()));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The error, with the flag that is nearest to an unknown one.
-fn with_nearest<'a>(what: &str, flags: impl Iterator<Item = &'a str>) -> String {
+fn with_nearest(what: &str, flags: &[FlagInfo<'_>]) -> String {
     let what = what.trim_end();
     let Some(unknown) = what.strip_prefix("Unrecognized argument: ") else {
         return what.to_owned();
     };
+    if !unknown.starts_with('-') {
+        return format!("Unrecognized argument: {}; see --help", quotable(unknown));
+    }
     let distance = |flag: &&str| damerau_levenshtein(unknown, flag);
+    let flags = flags.iter().map(|flag| flag.long);
     match flags.min_by_key(distance).filter(|flag| distance(flag) <= 1 + flag.len() / 4) {
         Some(flag) => format!("{what}; did you mean {flag}?"),
         None => format!("{what}; see --help"),
     }
 }
 
+/// What a message may quote of an argument: neither a password nor a token put there by mistake.
+pub fn quotable(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, rest)) => format!("…@{rest}"),
+        None if token::begins_like_one(text) => "2ptth_…".to_owned(),
+        None => text.to_owned(),
+    }
+}
+
 /// Where argh's descriptions begin.
 const COLUMN: usize = 20;
 
-/// Prints the text that was asked for, on stdout.
 pub fn say(text: &dyn Display) -> ExitCode {
     // A closed stdout has no reader.
     let _ = writeln!(io::stdout(), "{}", text.to_string().trim_end());
     ExitCode::SUCCESS
 }
 
-/// Prints an error on stderr, behind the program's name.
 pub fn fail(program: &str, why: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "{program}: {}", why.to_string().trim_end());
     ExitCode::FAILURE
@@ -157,10 +164,13 @@ mod tests {
             ("--insecrue", "did you mean --insecure?"),
             ("--Config", "did you mean --config?"),
             ("--x", "see --help"),
-            ("surplus", "see --help"),
         ] {
             let said = said(&[given]);
             assert_eq!(said, format!("Unrecognized argument: {given}; {expected}"));
+        }
+        assert_eq!(said(&["x"]), "Unrecognized argument: x; see --help");
+        for (surplus, secret) in [("2ptth_secret", "secret"), ("http://u:p@x", "u:p")] {
+            assert!(!said(&[surplus]).contains(secret));
         }
         let args: Args = parse("it", ["--config=x".to_owned(), "--insecure".to_owned()]).unwrap();
         assert!(args.insecure && args.config.as_deref() == Some("x"));
@@ -178,7 +188,7 @@ mod tests {
         ];
         for (given, expected) in table {
             let given = given.iter().map(|text| text.to_string());
-            assert_eq!(split_equals(given, &["--insecure"]), expected);
+            assert_eq!(split_equals(given, |flag| flag == "--insecure"), expected);
         }
     }
 }

@@ -11,20 +11,21 @@
 mod file;
 mod given;
 mod mistake;
-mod token;
 mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::DeValue;
 
-pub use file::{Fields, File};
+use crate::files;
+use crate::token::begins_like_one;
+
+pub use file::File;
 pub use given::Given;
-pub use mistake::{ConfigError, Mistake, Mistakes, Place};
-pub use token::{read_token_file, token};
+pub use mistake::{ConfigError, Mistake, Mistakes};
 pub use value::{LEVEL, NUMBER, PREFIX, Parser, TEXT, TIME, TIMEOUT, word};
 
 /// Where variables are looked up: [`std::env::var_os`], or a table in a test.
@@ -33,7 +34,6 @@ pub type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 /// The flags that were given, by the setting's name.
 pub type Flags = BTreeMap<&'static str, DeValue<'static>>;
 
-/// The declaration of a setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The key in the file, where `-` and `_` are the same. The flag is `--` and the name with dashes.
@@ -127,20 +127,18 @@ pub fn text(text: &str) -> DeValue<'static> {
     DeValue::String(text.to_owned().into())
 }
 
-/// What a flag gives that is repeated.
 pub fn texts(texts: &[String]) -> Option<DeValue<'static>> {
     let items = texts.iter().map(|it| Spanned::new(0..0, text(it)));
     (!texts.is_empty()).then(|| DeValue::Array(items.collect()))
 }
 
-/// Where settings are looked up.
 #[expect(missing_debug_implementations, reason = "of the closure")]
 pub struct Sources<'a> {
     pub settings: &'static [Setting],
     pub flags: Flags,
     pub env: &'a Env<'a>,
     /// Tables of the file, the one that counts most first.
-    pub tables: Vec<&'a Fields<'a>>,
+    pub tables: Vec<&'a Given<'a>>,
     pub mistakes: &'a Mistakes,
 }
 
@@ -189,7 +187,6 @@ impl<'a> Sources<'a> {
         found.expect("a setting that the program declares")
     }
 
-    /// The value of a setting at one level.
     fn at(&self, level: usize, name: &'static str) -> Option<Given<'a>> {
         let setting = self.setting(name);
         let (name, value) = match level {
@@ -198,33 +195,26 @@ impl<'a> Sources<'a> {
                 false => (format!("--{}", setting.dashed()), self.flags.get(name)?.clone()),
             },
             1 => {
-                let text = variable_as(self.env, setting.variable, setting.is(Mark::Strict));
+                let text = variable(self.env, setting.variable, setting.is(Mark::Strict));
                 (setting.variable.to_owned(), self::text(&self.mistakes.note(text).flatten()?))
             }
             _ if setting.is(Mark::Secret) => return None,
             _ => {
                 let given = self.tables.get(level - FILE)?.get(name)?;
-                let is_empty =
-                    given.value.get_ref().as_str().is_some_and(|it| it.trim().is_empty());
-                let filled = if is_empty {
-                    Err(given.here(format!("`{name}` is empty")))
-                } else {
-                    Ok(given)
+                let text = given.value.get_ref().as_str();
+                return match text.is_some_and(|text| text.trim().is_empty()) {
+                    true => given.refuse(format!("`{name}` is empty")),
+                    false => Some(given),
                 };
-                return self.mistakes.note(filled);
             }
         };
         Some(Given { name, file: None, mistakes: self.mistakes, value: Spanned::new(0..0, value) })
     }
 }
 
-/// The text of a variable, or `None` where it is unset or empty.
-pub fn variable(env: &Env<'_>, name: &'static str) -> Result<Option<String>, Mistake> {
-    variable_as(env, name, false)
-}
-
-/// The same; where it is `strict`, one that is set but empty or blank is a mistake.
-fn variable_as(env: &Env<'_>, name: &'static str, strict: bool) -> Result<Option<String>, Mistake> {
+/// The text of a variable, or `None` where it is unset or empty. Where it is `strict`, one that is set but empty or
+/// blank is a mistake.
+pub fn variable(env: &Env<'_>, name: &str, strict: bool) -> Result<Option<String>, Mistake> {
     let mistake = |why| Mistake::new(format!("the variable {name} {why}"));
     let Some(value) = env(name) else { return Ok(None) };
     let value = value.into_string().map_err(|_| mistake("isn't UTF-8 text"))?;
@@ -232,6 +222,41 @@ fn variable_as(env: &Env<'_>, name: &'static str, strict: bool) -> Result<Option
         return Err(mistake("is set but empty; give it a value or unset it"));
     }
     Ok(Some(value).filter(|value| !value.is_empty()))
+}
+
+/// What `parse` makes of the text in the variable TOKEN, or in the file that `token_file` names; and that file. The
+/// program declares both settings. Blocks.
+pub fn token<T>(
+    sources: &Sources<'_>,
+    parse: impl FnOnce(&str, Option<&Path>) -> Result<T, String>,
+) -> Result<Option<(T, Option<PathBuf>)>, Mistake> {
+    let mut said = sources.nearest(&["token", "token_file"]);
+    let Some((name, given)) = said.pop() else { return Ok(None) };
+    if !said.is_empty() {
+        let why = "the variables TOKEN and TOKEN_FILE are both set; unset one of them";
+        return Err(Mistake::new(why));
+    }
+    let text = given.text()?;
+    if name == "token" {
+        let wrong = |why| Mistake::new(format!("the variable TOKEN: {why}"));
+        return parse(&text, None).map(|it| Some((it, None))).map_err(wrong);
+    }
+    let path = given.path()?;
+    if begins_like_one(&text) && !path.exists() {
+        return Err(given.here(
+            "--token-file (TOKEN_FILE) takes a path, not the token itself; give the token by the variable TOKEN, where other users don't see it",
+        ));
+    }
+    let wrong = |why| given.here(format!("the token file {}: {why}", path.display()));
+    let text = read_token_file(&path).map_err(|why| given.here(why))?;
+    let parsed = parse(&text, Some(&path)).map_err(wrong)?;
+    Ok(Some((parsed, Some(path))))
+}
+
+/// Blocks. The error is a sentence for the operator.
+pub fn read_token_file(path: &Path) -> Result<String, String> {
+    String::from_utf8(files::read("the token file", path)?)
+        .map_err(|_| format!("the token file {} isn't UTF-8 text", path.display()))
 }
 
 #[cfg(test)]

@@ -232,7 +232,7 @@ pub fn holds_secret(text: &str) -> bool {
 }
 
 /// Each line's number, from 1, and its text without blanks around it and comments.
-fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.split('\n').enumerate();
     // `#` isn't in the alphabet of base64url, so it can't be part of a key.
     lines

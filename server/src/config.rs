@@ -9,7 +9,6 @@ mod identity;
 mod names;
 mod route;
 mod routes;
-mod scalars;
 #[cfg(test)]
 mod tests;
 
@@ -35,21 +34,17 @@ pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
 
 use routes::Tables;
 
-/// Everything that the gateway was told, checked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// Where to listen. An IPv6 wildcard takes IPv4 as well.
     pub listen: Vec<SocketAddr>,
-    /// Where to listen for HTTP without TLS.
     pub plain: Vec<SocketAddr>,
-    /// Where to listen for HTTP requests, which are redirected to https.
     pub redirect: Vec<SocketAddr>,
     /// Share the ports with a gateway that runs already and will stop then.
     pub take_over: bool,
     /// The proxies whose Forwarded fields and PROXY headers count.
     pub trusted: Trusted,
-    /// Whether they speak the PROXY protocol.
     pub proxy_protocol: ProxyProtocol,
     /// The name in the ClientHello chooses one; the first, if no certificate has that name.
     pub certificates: Vec<CertificateSource>,
@@ -57,15 +52,12 @@ pub struct Config {
     pub admission: Admission,
     /// Without routes and names there is one route for all hosts and paths.
     pub routes: Vec<Route>,
-    /// The dynamic names, if backends may ask for one.
     pub names: Option<Names>,
     /// The SHA-256 of that file and of all secret files that it names, to tell a change.
     pub digest: [u8; 32],
     /// The ALPN labels that mean "backend", in order of preference.
     pub backend_alpn: Vec<Vec<u8>>,
-    /// Deadlines and largest numbers.
     pub limits: Limits,
-    /// For the binary alone.
     pub log: LevelFilter,
     /// The settings of which a change counts from the next start, by their names.
     pub from_next_start: BTreeMap<&'static str, String>,
@@ -73,17 +65,14 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// Where the certificate comes from.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CertificateSource {
     /// PEM files, read again by [`crate::tls::Tls::reload`].
     Files {
         /// The chain, the server's own certificate first.
         cert: PathBuf,
-        /// The private key.
         key: PathBuf,
     },
-    /// Made at start.
     SelfSigned {
         /// Names and addresses beside those of the machine.
         names: Vec<String>,
@@ -91,20 +80,12 @@ pub enum CertificateSource {
         kept: Option<PathBuf>,
     },
     /// PEM text, of the environment.
-    Text {
-        /// As in a file.
-        cert: Secret,
-        /// Likewise.
-        key: Secret,
-    },
+    Text { cert: Secret, key: Secret },
 }
 
-/// Which backends may come in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Admission {
-    /// Those that prove to hold one of these keys.
     Keys {
-        /// The public halves.
         keys: Vec<PublicKey>,
         /// Where they were read, if in a file; read again by [`crate::tls::Tls::reload`].
         file: Option<PathBuf>,
@@ -126,10 +107,8 @@ impl Admission {
     }
 }
 
-/// Deadlines and largest numbers that the operator can set.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// From the request's head to the response's.
     pub head: Duration,
     /// Without a byte in a response under way.
     pub stall: Duration,
@@ -137,7 +116,6 @@ pub struct Limits {
     pub connections: Option<usize>,
     /// Connections at a time from one address; `None` means a share of all.
     pub connections_per_address: Option<usize>,
-    /// Tunnels at a time of one credential on one route.
     pub tunnels: usize,
     /// For running responses, once asked to stop.
     pub grace: Duration,
@@ -175,7 +153,6 @@ impl Limits {
 }
 
 impl Config {
-    /// The defaults of all that has one.
     pub fn new(certificate: CertificateSource, admission: Admission) -> Self {
         Self::of(vec![certificate], admission)
     }

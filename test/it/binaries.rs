@@ -33,18 +33,18 @@ const SECRET: &str = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0";
 /// What can be wrong with the gateway's settings: a flag, its variable, a bad value, the words about it.
 const GATEWAY: &[(&str, &str, &str, &str)] = &[
     ("--config", "CONFIG", "/nowhere/2ptth.toml", "can't be read (No such file"),
-    ("--listen", "LISTEN", "localhost:443", "isn't an address"),
-    ("--listen", "LISTEN", "127.0.0.1:x", "isn't an address"),
-    ("--name", "NAMES", "no name", "is neither a DNS name nor an IP address"),
+    ("--listen", "LISTEN", "localhost:443", "must be a port, or an IP address"),
+    ("--listen", "LISTEN", "127.0.0.1:x", "must be a port, or an IP address"),
+    ("--name", "NAMES", "no name", "must be a DNS name or an IP address"),
     ("--token-file", "TOKEN_FILE", "/nowhere/tokens", "can't be read"),
     ("--backend-alpn", "BACKEND_ALPN", "h2", "can't mean a backend"),
     ("--backend-alpn", "BACKEND_ALPN", "%", "hexadecimal digits"),
-    ("--trusted-proxies", "TRUSTED_PROXIES", "10.0.0.0/33", "neither an address nor a network"),
+    ("--trusted-proxies", "TRUSTED_PROXIES", "10.0.0.0/33", "must be an address or a network"),
     ("--proxy-protocol", "PROXY_PROTOCOL", "v2", "must be off, optional or required"),
     ("--proxy-protocol", "PROXY_PROTOCOL", "required", "give their addresses"),
-    ("--plain", "PLAIN", "localhost:80", "isn't an address"),
+    ("--plain", "PLAIN", "localhost:80", "must be a port, or an IP address"),
     ("--plain", "PLAIN", "0.0.0.0:0", "without TLS from any peer"),
-    ("--redirect", "REDIRECT", "localhost", "isn't an address"),
+    ("--redirect", "REDIRECT", "localhost", "must be a port, or an IP address"),
     ("--head-timeout", "HEAD_TIMEOUT", "0", "must be a time"),
     ("--head-timeout", "HEAD_TIMEOUT", "-1", "must be a time"),
     ("--stall-timeout", "STALL_TIMEOUT", "soon", "must be a time"),
@@ -73,7 +73,7 @@ async fn each_wrong_setting_of_the_gateway_gives_one_sentence_and_code_1() {
         }
     }
     let output = run("2ptth-server", &base, &[("NAMES", "a.test,-")]).await;
-    expect_sentence("2ptth-server", &output, "is neither a DNS name nor an IP address");
+    expect_sentence("2ptth-server", &output, "must be a DNS name or an IP address");
 }
 
 /// Compilers taught editors to jump to such a place.

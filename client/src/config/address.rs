@@ -6,15 +6,14 @@ use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
 
+use ptth_link::cli::quotable;
 use ptth_link::settings::Mistake;
 use ptth_link::token;
 
-/// The address of a gateway.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Gateway {
     /// A DNS name in lower case, or an IP address without brackets.
     pub host: String,
-    /// Its TCP port.
     pub port: u16,
 }
 
@@ -230,15 +229,6 @@ fn wrong((what, example): (&str, &str), text: &str, why: &str) -> Mistake {
 const GATEWAY: (&str, &str) = ("the gateway", "write it like `example.com` or `192.0.2.1:8443`");
 const ORIGIN: (&str, &str) = ("the origin", "write it like `8080` or `http://localhost:8080`");
 const HOST_HEADER: (&str, &str) = ("--host-header", "write `keep`, `origin` or a host");
-
-/// What a message may quote of an address: neither a password nor a token put there by mistake.
-pub(super) fn quotable(text: &str) -> String {
-    match text.rsplit_once('@') {
-        Some((_, rest)) => format!("…@{rest}"),
-        None if token::begins_like_one(text) => "2ptth_…".to_owned(),
-        None => text.to_owned(),
-    }
-}
 
 fn parse_port(text: &str) -> Result<u16, &'static str> {
     // `parse` alone would take "+80".

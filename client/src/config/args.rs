@@ -1,7 +1,6 @@
 //! The flags and other settings of the client.
 
 use ptth_link::settings;
-use ptth_link::settings::Flags;
 
 settings! {
     /// The client of 2ptth: dials a gateway and lets it ask the origin, a web server near you.
@@ -96,15 +95,5 @@ settings! {
         origin, "ORIGIN" Own Positional;
         token, "TOKEN" Strict Secret;
         authorization, "AUTHORIZATION" Strict Secret;
-    }
-}
-
-impl Args {
-    /// What was written for each setting; the third address and those behind it are none.
-    pub(super) fn written(&self) -> Flags {
-        let mut given = self.given();
-        let addresses = ["gateway", "origin"].into_iter().zip(&self.addresses);
-        given.extend(addresses.map(|(name, text)| (name, settings::text(text))));
-        given
     }
 }

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
 
-/// Where the Authorization value comes from.
 #[derive(Clone, Eq, PartialEq)]
 pub enum Authorization {
     /// The value itself, for the life of the process.
@@ -55,7 +54,6 @@ impl Value {
         Ok(Self(value))
     }
 
-    /// The value in a file. Blocks.
     pub fn read(path: &Path) -> Result<Self, String> {
         let mut bytes = Vec::new();
         let file = File::open(path);

@@ -141,13 +141,12 @@ fn trust(sources: &Sources<'_>) -> Result<Trust, Mistake> {
 
 /// The one token in a text where blank lines and comments don't count.
 fn one_token(text: &str, _: Option<&Path>) -> Result<Token, String> {
-    let text = text.trim_start_matches('\u{feff}');
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    if lines.len() > 1 {
+    let mut words = token::words(text).map(|(_, word)| word);
+    let word = words.next().unwrap_or_default();
+    if words.next().is_some() {
         return Err("holds more than one line; leave the token of this client only".to_owned());
     }
-    Token::parse(lines.first().copied().unwrap_or_default()).map_err(|why| why.to_string())
+    Token::parse(word).map_err(|why| why.to_string())
 }
 
 /// What to show at a door of HTTP: one of three sources at most, where any of them is said first.
@@ -187,9 +186,9 @@ fn authorization(
 /// By the names in upper case, else by those in lower case.
 fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
     let either = |upper, lower| -> Result<(&'static str, String), Mistake> {
-        match settings::variable(sources.env, upper)? {
+        match settings::variable(sources.env, upper, false)? {
             Some(text) => Ok((upper, text)),
-            None => Ok((lower, settings::variable(sources.env, lower)?.unwrap_or_default())),
+            None => Ok((lower, settings::variable(sources.env, lower, false)?.unwrap_or_default())),
         }
     };
     let (https_name, https) = either("HTTPS_PROXY", "https_proxy")?;
@@ -205,13 +204,8 @@ fn proxies(sources: &Sources<'_>) -> Result<Proxies, Mistake> {
 }
 
 const DOOR: Parser<Via> = Parser("a door: alpn, upgrade, connect or auto", |text| {
-    let doors = [
-        ("alpn", Via::Alpn),
-        ("upgrade", Via::Upgrade),
-        ("connect", Via::Connect),
-        ("auto", Via::Auto),
-    ];
-    word(text, &doors)
+    use Via::{Alpn, Auto, Connect, Upgrade};
+    word(text, &[("alpn", Alpn), ("upgrade", Upgrade), ("connect", Connect), ("auto", Auto)])
 });
 
 /// A name or an address that can stand in SNI or in a certificate.

@@ -187,6 +187,7 @@ fn each_mistake_gets_one_clear_sentence() {
     let table: &[Wrong<'_>] = &[
         ("", &[], &["no gateway", "GATEWAY"]),
         ("g 80 81", &[], &["\"81\"", "too many"]),
+        ("g 80 2ptth_secret", &[], &["too many"]),
         ("g", &[("TOKEN", "")], &["TOKEN", "empty"]),
         ("g", &[("TOKEN_FILE", "")], &["TOKEN_FILE", "empty"]),
         ("g", &[("TOKEN", "secret")], &["TOKEN", "begins with `2ptth_`"]),
@@ -196,7 +197,6 @@ fn each_mistake_gets_one_clear_sentence() {
         ("g --token-file 2ptth_secret", &[], &["--token-file", "variable TOKEN"]),
         ("g", &[("TOKEN_FILE", "2ptth_secret")], &["TOKEN_FILE", "variable TOKEN"]),
         ("g 2ptth_secret", &[], &["token", "TOKEN"]),
-        ("g 80 2ptth_secret", &[], &["too many"]),
         ("", &[("GATEWAY", "2ptth_secret")], &["token", "TOKEN"]),
         ("2ptth_secret", &[], &["token", "TOKEN"]),
         ("g --pin x", &[], &["--pin", "64 hexadecimal"]),

@@ -1,5 +1,6 @@
-//! A value that was given for a setting, or that a table of the file has.
+//! A value that was given for a setting, or that a table of the file has; also a whole table.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::PathBuf;
 
@@ -8,13 +9,12 @@ use toml::de::DeValue;
 
 use super::file::{File, Value};
 use super::value::PATH;
-use super::{Mistake, Mistakes, Parser, TEXT, text, word};
+use super::{Mark, Mistake, Mistakes, Parser, Setting, TEXT, text, word};
 
-/// A value, and where it was given.
 #[derive(Clone)]
 #[expect(missing_debug_implementations, reason = "it may be a secret")]
 pub struct Given<'a> {
-    /// The flag with its dashes, the variable, or the key.
+    /// The flag with its dashes, the variable, or the key; of a table, what the sentences call it.
     pub name: String,
     /// `None`: a flag or a variable gave it.
     pub file: Option<&'a File>,
@@ -23,9 +23,8 @@ pub struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    /// The byte of the file where it begins.
-    pub fn at(&self) -> usize {
-        self.value.span().start
+    pub fn line(&self) -> usize {
+        self.file.map_or(0, |file| file.place(self.value.span().start).1)
     }
 
     /// # Errors
@@ -113,7 +112,7 @@ impl<'a> Given<'a> {
     /// The mistake, with its place if this is in the file.
     pub fn placed(&self, mistake: Mistake) -> Mistake {
         match self.file {
-            Some(file) => mistake.at(file.place(self.at())),
+            Some(file) => mistake.at(file.place(self.value.span().start)),
             None => mistake,
         }
     }
@@ -121,5 +120,80 @@ impl<'a> Given<'a> {
     /// Notes a mistake that shows here, in place of a value.
     pub fn refuse<T>(&self, sentence: impl Display) -> Option<T> {
         self.mistakes.note(Err(self.here(sentence)))
+    }
+}
+
+/// A table. Its fields are taken out one by one; [`Self::end`] notes those that are left.
+impl<'a> Given<'a> {
+    /// The same, if it is a table, which the sentences call `name`.
+    pub fn table(self, name: &str) -> Option<Self> {
+        match self.value.get_ref().is_table() {
+            true => Some(Self { name: name.to_owned(), ..self }),
+            false => self.refuse(format!("`{}` takes a table", self.name)),
+        }
+    }
+
+    fn field(&self, key: &str, value: Value<'a>) -> Self {
+        Self { name: key.to_owned(), file: self.file, mistakes: self.mistakes, value }
+    }
+
+    pub fn get(&self, key: &str) -> Option<Self> {
+        let value = self.value.get_ref().get(key)?;
+        Some(self.field(key, value.clone()))
+    }
+
+    fn remove(&mut self, key: &str) -> Option<(Spanned<Cow<'a, str>>, Value<'a>)> {
+        match self.value.get_mut() {
+            DeValue::Table(table) => table.remove_entry(key),
+            _ => None,
+        }
+    }
+
+    pub fn take(&mut self, key: &str) -> Option<Self> {
+        let (_, value) = self.remove(key)?;
+        Some(self.field(key, value))
+    }
+
+    /// Takes a field out, into a table of its own.
+    pub fn alone(&mut self, key: &str) -> Option<Self> {
+        let (name, value) = self.remove(key)?;
+        let span = value.span();
+        let table = DeValue::Table([(name, value)].into_iter().collect());
+        Some(self.field(key, Spanned::new(span, table)))
+    }
+
+    /// The tables of a list, which the sentences call `name`; one table alone needs no brackets.
+    pub fn tables(&mut self, key: &str, name: &str) -> Vec<Self> {
+        let items = self.take(key).map(|given| given.items()).unwrap_or_default();
+        items.into_iter().filter_map(|item| item.table(name)).collect()
+    }
+
+    pub fn take_value<T>(&mut self, key: &str, parser: &Parser<T>) -> Option<T> {
+        self.take(key)?.value(parser)
+    }
+
+    /// Notes each field that is left and is none of the settings.
+    pub fn end(&self, settings: &'static [Setting]) {
+        let (name, table) = (&self.name, self.value.get_ref().as_table());
+        for key in table.into_iter().flat_map(|table| table.keys()) {
+            let text = key.get_ref();
+            let sentence = match settings.iter().find(|setting| setting.name == text) {
+                Some(setting) if setting.is(Mark::Secret) => format!(
+                    "`{text}` is no key of {name}; give it by `{text}_file`, or by the variable {}",
+                    setting.variable
+                ),
+                Some(_) => continue,
+                // The table of another program that 2ptth replaces.
+                None if text == "proxy" => format!(
+                    "`proxy` isn't a key of {name}; check its spelling, or see the README's recipes for `[[proxy]]`"
+                ),
+                None => {
+                    let key = text.escape_debug();
+                    format!("`{key}` isn't a key of {name}; check its spelling")
+                }
+            };
+            self.field(text, Spanned::new(key.span(), DeValue::Boolean(false)))
+                .refuse::<()>(sentence);
+        }
     }
 }

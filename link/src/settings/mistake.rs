@@ -3,45 +3,33 @@
 //! Invariant: no sentence quotes what may be a secret.
 
 use std::cell::RefCell;
-use std::fmt;
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A place in the configuration file. `Display` is as compilers write it: `gateway.toml:3:8`. Line and column count
-/// from 1, the column in characters.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Place {
-    pub path: Arc<Path>,
-    pub line: usize,
-    pub column: usize,
-}
+/// A place in the configuration file: the path, the line and the column in characters, which count from 1.
+pub(super) type Place = (Arc<Path>, usize, usize);
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.path.display(), self.line, self.column)
-    }
-}
-
-/// One mistake: where in the file, if it is there, and a sentence.
+/// One mistake: where in the file, if it is there, as compilers write it (`gateway.toml:3:8`), and a sentence.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, thiserror::Error)]
-#[error("{}{sentence}", place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default())]
+#[error("{}{sentence}", place.as_ref().map_or_else(String::new, |(path, line, column)| {
+    format!("{}:{line}:{column}: ", path.display())
+}))]
 pub struct Mistake {
     place: Option<Place>,
     sentence: String,
 }
 
 impl Mistake {
-    pub fn new(sentence: impl fmt::Display) -> Self {
+    pub fn new(sentence: impl Display) -> Self {
         Self { place: None, sentence: sentence.to_string() }
     }
 
-    /// The same at a place of the file.
-    pub fn at(self, place: Place) -> Self {
+    pub(super) fn at(self, place: Place) -> Self {
         Self { place: Some(place), ..self }
     }
 }
 
-/// The mistakes found so far.
 #[derive(Debug, Default)]
 pub struct Mistakes(RefCell<Vec<Mistake>>);
 
@@ -60,7 +48,7 @@ impl Mistakes {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.count() == 0
     }
 
     /// # Errors

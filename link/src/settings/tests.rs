@@ -7,7 +7,7 @@ use super::*;
 fn bytes_that_are_no_text_are_refused() {
     use std::os::unix::ffi::OsStringExt;
     let env = |_: &str| Some(OsString::from_vec(vec![0xff]));
-    let error = variable(&env, "LOG").unwrap_err();
+    let error = variable(&env, "LOG", false).unwrap_err();
     assert_eq!(error.to_string(), "the variable LOG isn't UTF-8 text");
 }
 
@@ -25,13 +25,13 @@ fn env(name: &str) -> Option<OsString> {
 
 #[test]
 fn empty_is_unset_but_for_secrets() {
-    assert_eq!(variable(&env, "UNSET"), Ok(None));
-    assert_eq!(variable(&env, "EMPTY"), Ok(None));
-    assert_eq!(variable(&env, "TEXT"), Ok(Some("text".into())));
-    assert_eq!(variable_as(&env, "UNSET", true), Ok(None));
-    assert_eq!(variable_as(&env, "TEXT", true), Ok(Some("text".into())));
+    assert_eq!(variable(&env, "UNSET", false), Ok(None));
+    assert_eq!(variable(&env, "EMPTY", false), Ok(None));
+    assert_eq!(variable(&env, "TEXT", false), Ok(Some("text".into())));
+    assert_eq!(variable(&env, "UNSET", true), Ok(None));
+    assert_eq!(variable(&env, "TEXT", true), Ok(Some("text".into())));
     for name in ["EMPTY", "BLANK"] {
-        let error = variable_as(&env, name, true).unwrap_err().to_string();
+        let error = variable(&env, name, true).unwrap_err().to_string();
         assert_eq!(
             error,
             format!("the variable {name} is set but empty; give it a value or unset it")

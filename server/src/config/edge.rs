@@ -35,7 +35,6 @@ impl Trusted {
         ))
     }
 
-    /// Whether this is a trusted proxy's address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -45,21 +44,16 @@ impl Trusted {
 /// Whether trusted proxies begin their connections with a header of the PROXY protocol.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum ProxyProtocol {
-    /// Never.
     Off,
     /// The first bytes tell.
     #[default]
     Optional,
-    /// Always.
     Required,
 }
 
 const PROXY_PROTOCOL: Parser<ProxyProtocol> = Parser("off, optional or required", |text| {
-    let words = [
-        ("off", ProxyProtocol::Off),
-        ("optional", ProxyProtocol::Optional),
-        ("required", ProxyProtocol::Required),
-    ];
+    use ProxyProtocol::{Off, Optional, Required};
+    let words = [("off", Off), ("optional", Optional), ("required", Required)];
     word(&text.to_ascii_lowercase(), &words)
 });
 
@@ -95,19 +89,20 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
     config.trusted = Trusted(trusted.into());
     config.warnings.extend(config.trusted.warning());
     config.proxy_protocol = sources.value("proxy_protocol", &PROXY_PROTOCOL).unwrap_or_default();
-    if config.proxy_protocol == ProxyProtocol::Required
-        && let Some(given) = sources.get("proxy_protocol").filter(|_| config.trusted.0.is_empty())
+    let needs_proxies = config.proxy_protocol == ProxyProtocol::Required;
+    if needs_proxies
+        && config.trusted.0.is_empty()
+        && let Some(given) = sources.get("proxy_protocol")
     {
-        sources.mistakes.add(given.here("--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there"));
+        given.refuse::<()>("--proxy-protocol required is about the proxies of --trusted-proxies (TRUSTED_PROXIES); give their addresses there");
     }
     config.plain = sources.list("plain", &PLAIN).unwrap_or_default();
-    let public = config.plain.iter().find(|address| !is_private(address.ip()));
-    if let (Some(public), false) = (public, sources.switch("plain_anywhere"))
-        && let Some(given) = sources.get("plain")
-    {
-        sources.mistakes.add(given.here(format!(
+    let anywhere = sources.switch("plain_anywhere");
+    let public = config.plain.iter().find(|address| !anywhere && !is_private(address.ip()));
+    if let (Some(public), Some(given)) = (public, sources.get("plain")) {
+        given.refuse::<()>(format!(
             "--plain {public} would take requests without TLS from any peer; give a loopback or private address, or --plain-anywhere if a firewall keeps other peers away from it"
-        )));
+        ));
     }
     config.redirect = sources.list("redirect", &PLAIN).unwrap_or_default();
     if !config.plain.is_empty() && config.trusted.0.is_empty() {
@@ -120,7 +115,7 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
 
 /// Where to listen, if that isn't the default.
 fn listen(sources: &Sources<'_>, config: &mut Config) {
-    let port = || sources.mistakes.note(settings::variable(sources.env, "PORT")).flatten();
+    let port = || sources.mistakes.note(settings::variable(sources.env, "PORT", false)).flatten();
     if let Some(listen) = sources.list("listen", &LISTEN) {
         config.listen = listen;
     } else if !config.plain.is_empty() {

@@ -45,21 +45,20 @@ pub(super) fn certificate(
             "--name is for --self-signed; the names of a certificate from a file are in the file",
         )),
         (Some(cert), Some(key), None) => Ok(Some(CertificateSource::Files { cert, key })),
-        (Some(cert), ..) => Err(given.here(half(true, &cert))),
-        (_, Some(key), _) => Err(given.here(half(false, &key))),
+        (Some(cert), ..) => Err(given.here(half(CERTIFICATE, &cert))),
+        (_, Some(key), _) => Err(given.here(half(KEY, &key))),
         (None, None, _) => Ok(None),
     }
 }
 
 /// What is said of a certificate without its key, or of a key without its certificate.
-fn half(is_certificate: bool, path: &Path) -> String {
+fn half((half, needs): (&str, &str), path: &Path) -> String {
     let path = path.display();
-    let (half, needs) = match is_certificate {
-        true => ("certificate", "private key: give --key FILE (or KEY)"),
-        false => ("key", "certificate: give --cert FILE (or CERT)"),
-    };
     format!("the {half} {path} needs its {needs}, the same file if it holds both")
 }
+
+const CERTIFICATE: (&str, &str) = ("certificate", "private key: give --key FILE (or KEY)");
+const KEY: (&str, &str) = ("key", "certificate: give --cert FILE (or CERT)");
 
 /// As container platforms give it: PEM text in variables, or its base64.
 fn text(sources: &Sources<'_>) -> Result<Option<CertificateSource>, Mistake> {
@@ -77,8 +76,8 @@ fn text(sources: &Sources<'_>) -> Result<Option<CertificateSource>, Mistake> {
     match (pem("cert_pem")?, pem("key_pem")?) {
         (Some(cert), Some(key)) => Ok(Some(CertificateSource::Text { cert, key })),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(Mistake::new(half(true, "CERT_PEM".as_ref()))),
-        (None, Some(_)) => Err(Mistake::new(half(false, "KEY_PEM".as_ref()))),
+        (Some(_), None) => Err(Mistake::new(half(CERTIFICATE, "CERT_PEM".as_ref()))),
+        (None, Some(_)) => Err(Mistake::new(half(KEY, "KEY_PEM".as_ref()))),
     }
 }
 

@@ -1,15 +1,18 @@
 //! `[names]` of the configuration file, checked, also against the routes.
 
-use ptth_link::settings::{Fields, Given, PREFIX, TEXT};
+use ptth_link::settings::{Given, PREFIX, TEXT};
 
-use super::route::{NameGrant, Names};
+use super::route::{NAME, NameGrant, Names};
 use super::routes::{NONE_ADMITTED, Read, backends, credential};
-use super::scalars::NAME;
 use crate::auth::{Files, KINDS};
 use crate::router::{self, HostPattern};
 
 /// The dynamic names, none of which may be a route's.
-pub(super) fn names(mut fields: Fields<'_>, files: &mut Files, others: &[Read]) -> Option<Names> {
+pub(super) fn names(
+    mut fields: Given<'_>,
+    files: &mut Files,
+    others: &[Read<'_>],
+) -> Option<Names> {
     let allow = fields.tables("allow", "[[names.allow]]");
     // Credentials without a list of names: `jwt = {…}`.
     let open: Vec<_> = KINDS.iter().filter_map(|kind| fields.alone(kind)).collect();
@@ -18,7 +21,7 @@ pub(super) fn names(mut fields: Fields<'_>, files: &mut Files, others: &[Read]) 
     let domain = domain.and_then(|given| given.value(&NAME)).unwrap_or_default();
     let mut names = Names::new(domain, vec![]);
     names.path_hosts = path_hosts.map(|given| given.list(&NAME)).unwrap_or_default();
-    if let Some(path) = fields.value("path_prefix", &PREFIX) {
+    if let Some(path) = fields.take_value("path_prefix", &PREFIX) {
         path.trim_end_matches('/').clone_into(&mut names.path_prefix);
     }
     backends(&mut fields, files, &mut names.route);
@@ -26,7 +29,7 @@ pub(super) fn names(mut fields: Fields<'_>, files: &mut Files, others: &[Read]) 
     if nowhere {
         return fields.refuse("`[names]` needs `domain` or `path_hosts`");
     }
-    apart(&fields, &names, others);
+    apart(&names, others);
     let none = allow.is_empty() && open.is_empty();
     names.allow = allow.into_iter().filter_map(|it| grant(it, files, &names, others)).collect();
     let open = open.into_iter().filter_map(|given| credential(given, files));
@@ -38,10 +41,10 @@ pub(super) fn names(mut fields: Fields<'_>, files: &mut Files, others: &[Read]) 
 }
 
 fn grant(
-    mut fields: Fields<'_>,
+    mut fields: Given<'_>,
     files: &mut Files,
     names: &Names,
-    others: &[Read],
+    others: &[Read<'_>],
 ) -> Option<NameGrant> {
     let (listed, value) = (fields.take("names"), fields.take("credential"));
     fields.end(&[]);
@@ -57,7 +60,7 @@ fn grant(
             given.refuse::<()>(format!("`names` is empty, {NONE_ADMITTED}"));
         }
         let label = |item: &Given<'_>| {
-            let label = label(&fields, &item.value(&TEXT)?, names, others);
+            let label = label(&item.value(&TEXT)?, names, others);
             fields.mistakes.note(label.map_err(|why| item.here(why)))
         };
         items.iter().filter_map(label).collect()
@@ -66,12 +69,7 @@ fn grant(
 }
 
 /// One name, of which the domain is no part.
-fn label(
-    fields: &Fields<'_>,
-    name: &str,
-    names: &Names,
-    others: &[Read],
-) -> Result<String, String> {
+fn label(name: &str, names: &Names, others: &[Read<'_>]) -> Result<String, String> {
     let domain = &names.domain;
     if let Some(label) = router::label(name, domain) {
         return Ok(label.into_owned());
@@ -97,14 +95,14 @@ fn label(
         Some(twin) => Err(format!(
             "the name {name:?} would be reached at a path that the route {:?} of line {} has",
             twin.route.name,
-            fields.file.place(twin.at).line
+            twin.table.line()
         )),
     }
 }
 
 /// No route may be for a host that a backend could ask for as its name.
-fn apart(fields: &Fields<'_>, names: &Names, others: &[Read]) {
-    for (host, at) in others.iter().flat_map(|read| read.route.hosts.iter().zip(&read.hosts)) {
+fn apart(names: &Names, others: &[Read<'_>]) {
+    for (host, given) in others.iter().flat_map(|read| read.route.hosts.iter().zip(&read.hosts)) {
         let inside = match host {
             HostPattern::Name(name) => router::label(name, &names.domain).is_some(),
             HostPattern::Under(suffix) => **suffix == *names.domain,
@@ -112,7 +110,7 @@ fn apart(fields: &Fields<'_>, names: &Names, others: &[Read]) {
         };
         if inside {
             let domain = &names.domain;
-            fields.mistakes.add(fields.file.wrong(*at, format!("the host {host} is among the dynamic names of {domain}; take it out here or move `domain`")));
+            given.refuse::<()>(format!("the host {host} is among the dynamic names of {domain}; take it out here or move `domain`"));
             return;
         }
     }

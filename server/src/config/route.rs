@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, Uri};
 
 use ptth_client::config::OriginAddress;
+use ptth_link::settings::{Parser, word};
 use ptth_link::token;
 
 use crate::auth::Credential;
@@ -22,9 +23,7 @@ pub struct Route {
     pub path: String,
     /// Whether the origin gets paths without that prefix, and X-Forwarded-Prefix with it.
     pub strip: bool,
-    /// What becomes of a backend where another one is.
     pub when_taken: WhenTaken,
-    /// What a visitor gets where no backend is.
     pub no_backend: NoBackend,
     /// Any one of these lets a backend in. `None`: [`super::Config::admission`] decides.
     pub allow: Option<Vec<Arc<dyn Credential>>>,
@@ -32,7 +31,6 @@ pub struct Route {
     pub queue: Duration,
     /// Whether visitors are answered before the backend was asked.
     pub respond: Option<Respond>,
-    /// Whether requests wait for a backend to come.
     pub hold: Option<Hold>,
 }
 
@@ -57,7 +55,6 @@ impl Route {
 /// What becomes of a backend that wants what another one serves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum WhenTaken {
-    /// They share the load.
     Balance,
     /// The new one gets it, the old one is told and goes.
     Replace,
@@ -65,18 +62,12 @@ pub enum WhenTaken {
     Reject,
 }
 
-/// What a visitor gets while no backend is there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NoBackend {
     /// 404, 502, or 503 with Retry-After.
     Status(StatusCode),
     /// 503 with this page.
-    Page {
-        /// Its text.
-        content: Arc<str>,
-        /// Whether it is HTML, and not plain text.
-        html: bool,
-    },
+    Page { content: Arc<str>, html: bool },
     /// The request goes to this origin, as it is.
     Origin(OriginAddress),
     /// A redirect to this absolute `http` or `https` URL.
@@ -86,7 +77,6 @@ pub enum NoBackend {
 /// An answer at once, as senders of webhooks want it; the request is delivered after it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Respond {
-    /// 200, 202 or 204.
     pub status: StatusCode,
     /// The largest body in bytes; beyond it 413.
     pub limit: usize,
@@ -100,7 +90,6 @@ impl Respond {
 /// Requests wait for a backend to come, instead of failing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Hold {
-    /// This long.
     pub time: Duration,
     /// This many at a time; the next one fails at once.
     pub requests: usize,
@@ -160,11 +149,96 @@ impl Names {
 pub struct NameGrant {
     /// Labels in lower case. `None`: any, but where the credential itself speaks of one, only that.
     pub names: Option<Vec<String>>,
-    /// What lets a backend in.
     pub credential: Arc<dyn Credential>,
 }
 
-/// Requests that `hold` keeps.
 pub(super) const HOLD_REQUESTS: usize = 100;
 /// The largest body that `respond` takes: webhooks are small, and each is kept in memory.
 pub(super) const RESPOND_LIMIT: usize = 1 << 20;
+
+pub(super) const HOST: Parser<HostPattern> = Parser("a host like \"example.com\"", |text| {
+    text.parse().map_err(|why: &str| Some(why.to_owned()))
+});
+
+pub(super) const NAME: Parser<String> =
+    Parser("a name like `example.com`, without `*`", |text| match text.parse() {
+        Ok(HostPattern::Name(name)) => Ok(name.into()),
+        Ok(_) => Err(None),
+        Err(why) => Err(Some(why.to_owned())),
+    });
+
+pub(super) const WHEN_TAKEN: Parser<WhenTaken> =
+    Parser("\"balance\", \"replace\" or \"reject\"", |text| {
+        use WhenTaken::{Balance, Reject, Replace};
+        word(text, &[("balance", Balance), ("replace", Replace), ("reject", Reject)])
+    });
+
+pub(super) const NO_BACKEND: Parser<NoBackend> = Parser(
+    "404, 502, 503, a URL like \"https://example.com/\", { page = \"away.html\" } or { origin = \"http://127.0.0.1:8081\" }",
+    |text| {
+        let known =
+            [StatusCode::NOT_FOUND, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
+        let status = status(text, &known).map(NoBackend::Status);
+        status.or_else(|| redirect(text).map(NoBackend::Redirect)).ok_or(None)
+    },
+);
+
+fn status(text: &str, known: &[StatusCode]) -> Option<StatusCode> {
+    known.iter().find(|status| status.as_str() == text).copied()
+}
+
+fn redirect(url: &str) -> Option<HeaderValue> {
+    let uri: Uri = url.parse().ok()?;
+    let http = matches!(uri.scheme_str(), Some("http" | "https"));
+    let fine = http && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    fine.then(|| HeaderValue::from_str(url).ok()).flatten()
+}
+
+pub(super) const RESPOND: Parser<StatusCode> = Parser("200, 202 or 204", |text| {
+    status(text, &[StatusCode::OK, StatusCode::ACCEPTED, StatusCode::NO_CONTENT]).ok_or(None)
+});
+
+/// A number of bytes, or a number with its unit.
+pub(super) const SIZE: Parser<usize> =
+    Parser("a size like \"1MiB\", up to 4MiB, since each request is kept in memory", |text| {
+        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at_checked(end).ok_or(None)?;
+        let unit: usize = match unit.trim_start() {
+            "" | "B" => 1,
+            "kB" | "KB" => 1_000,
+            "KiB" | "k" | "K" => 1 << 10,
+            "MB" => 1_000_000,
+            "MiB" | "m" | "M" => 1 << 20,
+            _ => return Err(None),
+        };
+        let size = number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+        size.filter(|size| *size <= Respond::LARGEST).ok_or(None)
+    });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_and_an_end() {
+        for (text, bytes) in [
+            ("0", Some(0)),
+            ("1000", Some(1_000)),
+            ("1MiB", Some(1 << 20)),
+            ("64 KiB", Some(65_536)),
+            ("2kB", Some(2_000)),
+            ("1M", Some(1 << 20)),
+            ("4MiB", Some(4 << 20)),
+            ("5MiB", None),
+            ("1.5MiB", None),
+            ("-1", None),
+            ("+1", None),
+            ("MiB", None),
+            ("1TiB", None),
+            ("99999999999999999999", None),
+            ("18446744073709551615MiB", None),
+        ] {
+            assert_eq!(SIZE.parse(text).ok(), bytes, "{text:?}");
+        }
+    }
+}

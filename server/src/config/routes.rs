@@ -11,11 +11,13 @@ use serde::Deserialize;
 use toml::de::{DeValue, ValueDeserializer};
 
 use ptth_client::config::OriginAddress;
-use ptth_link::settings::{self, Env, Fields, File, Given, Mistake, NUMBER, PREFIX, TEXT, TIME};
+use ptth_link::settings::{self, Env, File, Given, Mistake, NUMBER, PREFIX, TEXT, TIME};
 use ptth_link::token;
 
-use super::route::{HOLD_REQUESTS, Hold, Names, NoBackend, RESPOND_LIMIT, Respond, Route};
-use super::scalars::{HOST, NO_BACKEND, RESPOND, SIZE, WHEN_TAKEN};
+use super::route::{
+    HOLD_REQUESTS, HOST, Hold, NO_BACKEND, Names, NoBackend, RESPOND, RESPOND_LIMIT, Respond,
+    Route, SIZE, WHEN_TAKEN,
+};
 use super::{Args, CertificateSource, names};
 use crate::auth::{Credential, Files, Settings};
 use crate::router::{self, HostPattern};
@@ -28,24 +30,24 @@ pub(super) struct Tables {
 }
 
 /// A route, and the places of its parts in the file.
-pub(super) struct Read {
+pub(super) struct Read<'a> {
     pub(super) route: Route,
-    /// Of the table.
-    pub(super) at: usize,
-    name: usize,
-    pub(super) hosts: Vec<usize>,
+    pub(super) table: Given<'a>,
+    name: Option<Given<'a>>,
+    /// Each host's own, or the table's.
+    pub(super) hosts: Vec<Given<'a>>,
 }
 
 impl Tables {
     /// Takes the tables out of the document, and reads the secret files that they name.
-    pub(super) fn read(document: &mut Fields<'_>, files: &mut Files) -> Self {
+    pub(super) fn read(document: &mut Given<'_>, files: &mut Files) -> Self {
         let routes = document.tables("route", "[[route]]");
         let certificates = document.tables("certificate", "[[certificate]]");
-        let names = document.take("names").and_then(|given| Fields::of(given, "[names]"));
+        let names = document.take("names").and_then(|given| given.table("[names]"));
         document.end(Args::SETTINGS);
         let only = routes.len() == 1;
         let routes: Vec<_> = routes.into_iter().filter_map(|it| route(it, files, only)).collect();
-        document.mistakes.note(differ(document.file, &routes));
+        document.mistakes.note(differ(&routes));
         Self {
             certificates: certificates.into_iter().filter_map(certificate).collect(),
             names: names.and_then(|table| names::names(table, files, &routes)),
@@ -57,10 +59,10 @@ impl Tables {
 /// What variables say that have no flag: dynamic names, as the file would have them.
 pub(super) fn names_of_variables(env: &Env<'_>) -> Result<Option<File>, Mistake> {
     let mut table = String::new();
-    if let Some(domain) = settings::variable(env, "NAMES_DOMAIN")? {
+    if let Some(domain) = settings::variable(env, "NAMES_DOMAIN", false)? {
         table.push_str(&format!("domain = {:?}\n", domain.trim()));
     }
-    if let Some(hosts) = settings::variable(env, "NAMES_PATH_HOSTS")? {
+    if let Some(hosts) = settings::variable(env, "NAMES_PATH_HOSTS", false)? {
         table.push_str(&format!("path_hosts = {hosts:?}\n"));
     }
     if table.is_empty() {
@@ -69,14 +71,15 @@ pub(super) fn names_of_variables(env: &Env<'_>) -> Result<Option<File>, Mistake>
     let secrets = ["NAMES_JWT_SECRET_A", "NAMES_JWT_SECRET_B"];
     let secrets = secrets.into_iter().filter(|it| env(it).is_some_and(|it| !it.is_empty()));
     let secrets: Vec<_> = secrets.collect();
-    let claim = settings::variable(env, "NAMES_JWT_CLAIM")?.unwrap_or_else(|| "tid".to_owned());
-    let audience = settings::variable(env, "NAMES_JWT_AUDIENCE")?;
+    let claim =
+        settings::variable(env, "NAMES_JWT_CLAIM", false)?.unwrap_or_else(|| "tid".to_owned());
+    let audience = settings::variable(env, "NAMES_JWT_AUDIENCE", false)?;
     let audience = audience.map_or_else(String::new, |it| format!(", audience = {it:?}"));
     let jwt = format!("jwt = {{ hs256_env = {secrets:?}, name_claim = {claim:?}{audience} }}\n");
     Ok(Some(File::of("NAMES_DOMAIN", format!("[names]\n{table}{jwt}"))))
 }
 
-fn certificate(mut fields: Fields<'_>) -> Option<CertificateSource> {
+fn certificate(mut fields: Given<'_>) -> Option<CertificateSource> {
     let [cert, key] = ["cert", "key"].map(|key| fields.take(key));
     fields.end(&[]);
     let Some(cert) = cert else { return fields.refuse("`[[certificate]]` needs `cert`") };
@@ -85,25 +88,25 @@ fn certificate(mut fields: Fields<'_>) -> Option<CertificateSource> {
     Some(CertificateSource::Files { cert: cert?, key: key? })
 }
 
-fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> {
-    let (before, at) = (fields.mistakes.count(), fields.at);
+fn route<'a>(mut fields: Given<'a>, files: &mut Files, only: bool) -> Option<Read<'a>> {
+    let before = fields.mistakes.count();
     let (patterns, hosts) = match fields.take("hosts") {
         Some(given) => {
             let items = given.items();
             if items.is_empty() {
                 given.refuse::<()>("`hosts` is empty, so this route would never be used");
             }
-            items.iter().filter_map(|item| Some((item.value(&HOST)?, item.at()))).unzip()
+            items.into_iter().filter_map(|item| Some((item.value(&HOST)?, item))).unzip()
         }
         None => {
             if !only {
                 fields.refuse::<()>("this route needs `hosts`, since it isn't the only one");
             }
-            (vec![HostPattern::Any], vec![at])
+            (vec![HostPattern::Any], vec![fields.clone()])
         }
     };
     let mut route = Route::new("", patterns);
-    route.path = fields.value("path", &PREFIX).unwrap_or(route.path);
+    route.path = fields.take_value("path", &PREFIX).unwrap_or(route.path);
     route.name = named(&route);
     let name = fields.take("name");
     if let Some(name) = &name {
@@ -114,7 +117,7 @@ fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> 
             text => route.name = text.unwrap_or_default(),
         }
     }
-    let respond = fields.value("respond", &RESPOND);
+    let respond = fields.take_value("respond", &RESPOND);
     route.respond = respond.map(|status| Respond { status, limit: RESPOND_LIMIT });
     if let Some(given) = fields.take("respond_limit") {
         match &mut route.respond {
@@ -135,21 +138,17 @@ fn route(mut fields: Fields<'_>, files: &mut Files, only: bool) -> Option<Read> 
         route.allow = Some(items.into_iter().filter_map(|it| credential(it, files)).collect());
     }
     fields.end(&[]);
-    (fields.mistakes.count() == before).then_some(Read {
-        route,
-        at,
-        name: name.as_ref().map_or(at, Given::at),
-        hosts,
-    })
+    let is_good = fields.mistakes.count() == before;
+    is_good.then_some(Read { route, table: fields, name, hosts })
 }
 
 /// What routes and dynamic names have alike: when there is another backend, when none is free, and when none is there.
-pub(super) fn backends(fields: &mut Fields<'_>, files: &mut Files, route: &mut Route) {
+pub(super) fn backends(fields: &mut Given<'_>, files: &mut Files, route: &mut Route) {
     let strip = fields.take("strip").and_then(|given| given.switch());
     route.strip = strip.unwrap_or(route.strip);
-    route.when_taken = fields.value("when_taken", &WHEN_TAKEN).unwrap_or(route.when_taken);
-    route.queue = fields.value("queue", &TIME).unwrap_or(route.queue);
-    let hold = fields.value("hold", &TIME);
+    route.when_taken = fields.take_value("when_taken", &WHEN_TAKEN).unwrap_or(route.when_taken);
+    route.queue = fields.take_value("queue", &TIME).unwrap_or(route.queue);
+    let hold = fields.take_value("hold", &TIME);
     let requests = fields.take("hold_requests");
     if let (None, Some(given)) = (hold, &requests) {
         given.refuse::<()>("`hold_requests` needs `hold`");
@@ -167,7 +166,7 @@ fn no_backend(given: Given<'_>, files: &mut Files) -> Option<NoBackend> {
     if !given.value.get_ref().is_table() {
         return given.value(&NO_BACKEND);
     }
-    let mut fields = Fields::of(given, "no_backend")?;
+    let mut fields = given.table("no_backend")?;
     let (page, origin) = (fields.take("page"), fields.take("origin"));
     fields.end(&[]);
     if let Some(page) = page {
@@ -228,27 +227,24 @@ pub(super) fn credential(given: Given<'_>, files: &mut Files) -> Option<Arc<dyn 
 }
 
 /// No two routes may have one name, or take the same requests.
-fn differ(file: &File, routes: &[Read]) -> Result<(), Mistake> {
-    let mut names: HashMap<&str, &Read> = HashMap::new();
-    let mut table: router::Table<&Read> = router::Table::default();
+fn differ(routes: &[Read<'_>]) -> Result<(), Mistake> {
+    let mut names: HashMap<&str, &Read<'_>> = HashMap::new();
+    let mut table: router::Table<&Read<'_>> = router::Table::default();
     for read in routes {
         let Route { name, hosts, path, .. } = &read.route;
-        for (host, at) in hosts.iter().zip(&read.hosts) {
+        for (host, given) in hosts.iter().zip(&read.hosts) {
             if let Err(first) = table.insert(host, path, read) {
-                let (line, first) = (file.place(first.at).line, &first.route.name);
-                return Err(file.wrong(*at, format!(
+                let (line, first) = (first.table.line(), &first.route.name);
+                return Err(given.here(format!(
                     "the route {first:?} of line {line} has the host {host} and the path {path}, too; one of them would never be used"
                 )));
             }
         }
         if let Some(first) = names.insert(name, read) {
-            let line = file.place(first.at).line;
-            return Err(file.wrong(
-                read.name,
-                format!(
-                    "the route of line {line} is called {name:?}, too; each needs its own `name`"
-                ),
-            ));
+            let line = first.table.line();
+            return Err(read.name.as_ref().unwrap_or(&read.table).here(format!(
+                "the route of line {line} is called {name:?}, too; each needs its own `name`"
+            )));
         }
     }
     Ok(())
@@ -270,5 +266,4 @@ fn unquoted(message: &str) -> String {
     }
 }
 
-/// What an empty list of credentials means.
 pub(super) const NONE_ADMITTED: &str = "so no backend could ever serve this; leave it out to admit the backends that the gateway admits, or name a credential";

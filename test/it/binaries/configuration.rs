@@ -127,7 +127,7 @@ fn keys(page: &str, heading: &str) -> BTreeSet<String> {
 fn the_page_has_every_key_of_routes_names_and_credentials() {
     let page = crate::documents::read("docs/configuration.md");
     for (heading, path, function) in
-        [("`[[route]]`", "config/routes.rs", "route("), ("`[names]`", "config/names.rs", "names(")]
+        [("`[[route]]`", "config/routes.rs", "route<"), ("`[names]`", "config/names.rs", "names(")]
     {
         let (mut declared, both) = (taken(path, function), taken("config/routes.rs", "backends("));
         assert!(declared.len() > 3 && both.len() > 5, "{declared:?} {both:?}");

@@ -127,7 +127,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ("gateway = 'g'\ntunnels = 2.0\n", "FILE:2:11: tunnels \"2.0\" must be a number"),
         ("gateway = 'g'\ntunnels = 65\n", "FILE:2:11: tunnels \"65\" must be a number of tunnels"),
         ("gateway = 'g'\nany_host = 'yes'\n", "FILE:2:12: `any_host` takes true or false"),
-        ("gateway = 'g'\nhost = [5]\n", "FILE:2:8: `host` takes a text"),
+        ("gateway = 'g'\nhost = [5]\n", "FILE:2:8: `host` takes a host name"),
         ("gateway = 'g'\nca = true\n", "FILE:2:6: `ca` takes a path"),
         ("gateway = 'g'\nhost = ' '\n", "FILE:2:8: `host` is empty"),
         ("gateway = 'g'\nhost = 'a:1'\n", "FILE:2:8: host \"a:1\" must be a host name"),
@@ -151,7 +151,7 @@ fn each_mistake_is_told_with_its_line_and_column() {
         ),
         (
             "gateway = 'g'\nhost = 'a'\n[[service]]\norigin = '80'\n",
-            "FILE:2:8: this belongs into a [[service]]",
+            "FILE:2:8: host can't hold for each [[service]]",
         ),
         (
             "gateway = 'g'\n[[service]]\norigin = '80'\n[[service]]\norigin = '81'\ntunnels = 0\n",
