@@ -84,7 +84,17 @@ impl ExchangeError {
             }
             Self::Unrouted => (StatusCode::NOT_FOUND, "There is no such site here."),
             Self::Register(err) => err.row(),
-            Self::Absent(instead) => (absent(instead), "There is no upstream available"),
+            Self::Absent(instead) => {
+                let status = match instead {
+                    NoBackend::Status(status) => *status,
+                    NoBackend::Page { .. } => UNAVAILABLE,
+                    // It was tried, and isn't to be had.
+                    NoBackend::Origin(_) => StatusCode::BAD_GATEWAY,
+                    // For now, and with the same method and body (RFC 9110 §15.4.8).
+                    NoBackend::Redirect(_) => StatusCode::TEMPORARY_REDIRECT,
+                };
+                (status, "There is no upstream available")
+            }
             Self::Crowded => (UNAVAILABLE, "This gateway has too many connections."),
             Self::Full => (UNAVAILABLE, "Every way to the server behind this gateway is busy."),
             Self::Backlog => {
@@ -122,7 +132,7 @@ impl ExchangeError {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
         if self.ends_connection() {
-            // HTTP/1.1 only; the HTTP/2 side takes it off again.
+            // HTTP/1.1 only: it is taken off for HTTP/2.
             fields.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         match self {
@@ -143,18 +153,6 @@ impl ExchangeError {
             _ => {}
         }
         response
-    }
-}
-
-/// The status in place of a backend that is away.
-fn absent(instead: &NoBackend) -> StatusCode {
-    match instead {
-        NoBackend::Status(status) => *status,
-        NoBackend::Page { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        // It was tried, and isn't to be had.
-        NoBackend::Origin(_) => StatusCode::BAD_GATEWAY,
-        // For now, and with the same method and body (RFC 9110 §15.4.8).
-        NoBackend::Redirect(_) => StatusCode::TEMPORARY_REDIRECT,
     }
 }
 
