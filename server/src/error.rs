@@ -118,11 +118,6 @@ impl ExchangeError {
         self.row().0
     }
 
-    /// Whether the visitor's connection must close: its framing can't be trusted any more, or it holds a permit that is kept for backends.
-    pub(crate) fn ends_connection(&self) -> bool {
-        matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow | Self::Crowded)
-    }
-
     /// The response, with what its status wants.
     pub(crate) fn page(&self, accept: Option<&HeaderValue>, id: RequestId) -> Response<String> {
         let (status, sentence) = self.row();
@@ -131,8 +126,10 @@ impl ExchangeError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
-        if self.ends_connection() {
-            // HTTP/1.1 only: it is taken off for HTTP/2.
+        if matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow | Self::Crowded)
+        {
+            // The connection's framing can't be trusted any more, or it holds a permit that is kept for backends. HTTP/1.1
+            // only: it is taken off for HTTP/2.
             fields.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         match self {
