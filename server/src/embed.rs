@@ -53,14 +53,15 @@ impl Embedded {
     /// # Errors
     /// [`TlsError`]: certificate or keys.
     pub fn new(config: &Config, shutdown: Shutdown) -> Result<(Self, Driver), TlsError> {
-        let (shard, work) = Shard::embedded(config, shutdown)?;
+        let (shard, work) = Shard::alone(config, shutdown)?;
         Ok((Self(shard.clone()), Driver { shard, work }))
     }
 
     /// A service that has the backends answer what they serve, and `next` everything else.
     pub fn in_front_of<S>(&self, next: S) -> InFront<S> {
         let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        InFront::new(Visitor::new(&self.0, nowhere, None, Arc::default()), next)
+        let visitor = Visitor::new(&self.0, nowhere, None, Arc::default());
+        InFront { visitor: Arc::new(visitor), next }
     }
 
     /// The tunnels, and the policy by which they are here.

@@ -84,7 +84,17 @@ impl ExchangeError {
             }
             Self::Unrouted => (StatusCode::NOT_FOUND, "There is no such site here."),
             Self::Register(err) => err.row(),
-            Self::Absent(instead) => (absent(instead), "There is no upstream available"),
+            Self::Absent(instead) => {
+                let status = match instead {
+                    NoBackend::Status(status) => *status,
+                    NoBackend::Page { .. } => UNAVAILABLE,
+                    // It was tried, and isn't to be had.
+                    NoBackend::Origin(_) => StatusCode::BAD_GATEWAY,
+                    // For now, and with the same method and body (RFC 9110 §15.4.8).
+                    NoBackend::Redirect(_) => StatusCode::TEMPORARY_REDIRECT,
+                };
+                (status, "There is no upstream available")
+            }
             Self::Crowded => (UNAVAILABLE, "This gateway has too many connections."),
             Self::Full => (UNAVAILABLE, "Every way to the server behind this gateway is busy."),
             Self::Backlog => {
@@ -108,11 +118,6 @@ impl ExchangeError {
         self.row().0
     }
 
-    /// Whether the visitor's connection must close: its framing can't be trusted any more, or it holds a permit that is kept for backends.
-    pub(crate) fn ends_connection(&self) -> bool {
-        matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow | Self::Crowded)
-    }
-
     /// The response, with what its status wants.
     pub(crate) fn page(&self, accept: Option<&HeaderValue>, id: RequestId) -> Response<String> {
         let (status, sentence) = self.row();
@@ -121,8 +126,10 @@ impl ExchangeError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
-        if self.ends_connection() {
-            // HTTP/1.1 only; the HTTP/2 side takes it off again.
+        if matches!(self, Self::Request(..) | Self::VisitorBody | Self::VisitorSlow | Self::Crowded)
+        {
+            // The connection's framing can't be trusted any more, or it holds a permit that is kept for backends. HTTP/1.1
+            // only: it is taken off for HTTP/2.
             fields.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         match self {
@@ -143,18 +150,6 @@ impl ExchangeError {
             _ => {}
         }
         response
-    }
-}
-
-/// The status in place of a backend that is away.
-fn absent(instead: &NoBackend) -> StatusCode {
-    match instead {
-        NoBackend::Status(status) => *status,
-        NoBackend::Page { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        // It was tried, and isn't to be had.
-        NoBackend::Origin(_) => StatusCode::BAD_GATEWAY,
-        // For now, and with the same method and body (RFC 9110 §15.4.8).
-        NoBackend::Redirect(_) => StatusCode::TEMPORARY_REDIRECT,
     }
 }
 

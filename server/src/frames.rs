@@ -5,13 +5,10 @@
 pub(crate) struct Head {
     /// Bytes of its payload.
     pub(crate) length: u32,
-    /// Its type.
     pub(crate) kind: u8,
-    /// Its flags.
     pub(crate) flags: u8,
-    /// Its stream.
     pub(crate) stream: u32,
-    /// Of RST_STREAM, why.
+    /// Of RST_STREAM alone.
     pub(crate) code: u32,
 }
 
@@ -96,22 +93,16 @@ const HEAD: usize = 9;
 const KIND: usize = 3;
 /// Bytes of RST_STREAM.
 pub(crate) const RESET: usize = 13;
-/// RFC 9113 §6.2.
+// The types of RFC 9113 §6, and two flags.
 pub(crate) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
-/// RFC 9113 §6.4.
 pub(crate) const RST_STREAM: u8 = 3;
-/// RFC 9113 §6.5.
 pub(crate) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
-/// RFC 9113 §6.8.
 pub(crate) const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
-/// RFC 9113 §6.10.
 pub(crate) const CONTINUATION: u8 = 9;
-/// The flag of SETTINGS and PING that are answers.
 pub(crate) const ACK: u8 = 1;
-/// The flag of a field block's last frame.
 pub(crate) const END_HEADERS: u8 = 4;
 
 #[cfg(test)]

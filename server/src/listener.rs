@@ -41,7 +41,7 @@ use crate::tunnel::{Admitted, Ended, attach, refuse};
 use handshake::HANDSHAKE;
 pub use handshake::accept_tls;
 pub use plain::serve_plain;
-use proxied::{Refused, Source};
+use proxied::Source;
 pub use rewind::Rewind;
 
 /// What a listening socket is for.
@@ -230,12 +230,11 @@ pub async fn behind<IO: AsyncRead + Unpin>(
         }
         Ok(Ok(Source::Visitor(peer))) if permit.is_for(peer.ip()) => Some(peer),
         Ok(Ok(Source::Visitor(peer))) => note(peer, &"too many connections"),
-        Ok(Err(refused @ (Refused::Ended | Refused::Io(_)))) => note(proxy, &refused),
-        Ok(Err(refused)) => {
-            // The operator's settings of the proxy and of the gateway contradict each other.
-            warn!("listener: the proxy {proxy} was refused: {refused}");
+        Ok(Err(err)) if err.kind() == io::ErrorKind::InvalidData => {
+            warn!("listener: the proxy {proxy} was refused: {err}");
             None
         }
+        Ok(Err(err)) => note(proxy, &err),
         Err(_) => note(proxy, &"no PROXY header in time"),
     }
 }
@@ -327,19 +326,17 @@ pub async fn serve_backend<IO>(
     let identity = Identity::of(stream.get_ref().1);
     let policy = shard.registry.policy();
     let proven = identity.key.as_ref().is_some_and(|key| policy.names(key));
-    let ended = match policy.admit(&identity, peer.ip()).await {
-        Ok(grants) => {
-            drop(policy);
-            let backend = Admitted { identity, grants, proven, permit, announce: true };
-            attach(stream, backend, shard).await
-        }
+    let grants = match policy.admit(&identity, peer.ip()).await {
+        Ok(grants) => grants,
         Err(refused) => {
             let why = refused.to_string();
             warn!("tunnel: refused from={peer} name={:?}: {why}", identity.name);
             return refuse(stream, Why::Forbidden, &why).await;
         }
     };
-    match ended {
+    drop(policy);
+    let backend = Admitted { identity, grants, proven, permit, announce: true };
+    match attach(stream, backend, shard).await {
         ended @ (Ended::Silent | Ended::Taken | Ended::Over) => {
             warn!("tunnel: refused from={peer}: {ended}")
         }

@@ -1,4 +1,5 @@
 //! One thread's view of the gateway, and what all threads share.
+#![allow(missing_docs, reason = "it is public for the tests alone")]
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,23 +20,14 @@ use crate::tls::{Tls, TlsError};
 /// What all shards share.
 #[derive(Debug)]
 pub struct Shared {
-    /// Certificates and keys.
     pub tls: Tls,
-    /// The live tunnels and the policy by which they are here.
     pub registry: Arc<Registry>,
-    /// What is delivered after its sender was answered.
     pub outbox: Arc<Outbox>,
-    /// What bodies may hold.
     pub budget: Arc<Budget>,
-    /// Failed admissions, by address.
     pub attempts: Arc<Attempts>,
-    /// How many connections there may be.
     pub connections: Arc<ConnectionLimit>,
-    /// How long and how many.
     pub limits: Limits,
-    /// The proxies that are believed.
     pub trusted: Trusted,
-    /// Whether they speak the PROXY protocol.
     pub proxy_protocol: ProxyProtocol,
     /// The port that the world knows, for the addresses that backends are told.
     pub port: OnceLock<u16>,
@@ -43,11 +35,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What `config` says, for the shards that drive what is sent to `shards`. Reads files,
-    /// so it blocks.
-    ///
-    /// # Errors
-    /// [`TlsError`]: certificate or keys.
+    /// For the shards that drive what is sent to `shards`. Reads files, so it blocks.
     pub fn new(
         config: &Config,
         shards: Vec<mpsc::UnboundedSender<Driving>>,
@@ -68,10 +56,7 @@ impl Shared {
             shards,
         }))
     }
-}
 
-impl Shared {
-    /// How many threads there are.
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
@@ -80,11 +65,8 @@ impl Shared {
 /// One thread's view of the gateway.
 #[derive(Debug)]
 pub struct Shard {
-    /// Which one it is.
     pub index: usize,
-    /// The end of the process.
     pub shutdown: Shutdown,
-    /// What all have in common.
     pub shared: Arc<Shared>,
 }
 
@@ -97,23 +79,11 @@ impl std::ops::Deref for Shard {
 }
 
 impl Shard {
-    /// A gateway of one shard and without a socket. The caller that brings the connections (a simulated
-    /// network, another program's listener) gives each to [`crate::listener::accept_tls`], and what
-    /// comes of that to [`crate::listener::serve_visitor`] or [`crate::listener::serve_backend`].
-    /// Reads files, so it blocks.
-    ///
-    /// # Errors
-    /// [`TlsError`].
-    pub fn alone(config: &Config, shutdown: Shutdown) -> Result<Arc<Self>, TlsError> {
-        // Its tunnels have no thread: it is its own only shard.
-        Self::embedded(config, shutdown).map(|(shard, _)| shard)
-    }
-
-    /// A gateway of one shard inside another program; and the work that it wants driven.
-    ///
-    /// # Errors
-    /// [`TlsError`].
-    pub(crate) fn embedded(
+    /// A gateway of one shard and without a socket, and the work that it wants driven. The caller that brings the
+    /// connections (a simulated network, another program's listener) gives each to
+    /// [`crate::listener::accept_tls`], and what comes of that to [`crate::listener::serve_visitor`] or
+    /// [`crate::listener::serve_backend`]. Reads files, so it blocks.
+    pub fn alone(
         config: &Config,
         shutdown: Shutdown,
     ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Driving>), TlsError> {

@@ -61,7 +61,7 @@ impl Lab {
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let (trigger, shutdown) = channel();
         let config = configuration(change);
-        let shard = Shard::alone(&config, shutdown.clone()).expect("a lab");
+        let (shard, _) = Shard::alone(&config, shutdown.clone()).expect("a lab");
         apply(&shard, &config, None);
         let registry = shard.registry.clone();
         let routes = registry.policy();

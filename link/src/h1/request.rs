@@ -28,7 +28,7 @@ pub struct Request {
 }
 
 /// What a valid head says of its message.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Head {
     /// Bytes of the body, where they are known (RFC 9112 §6.3). `None`: it comes in chunks.
     pub length: Option<u64>,

@@ -8,7 +8,7 @@ use ptth_link::alpn;
 use ptth_link::tcp::linger;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -31,23 +31,18 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let address = peer.ip();
-    let hello = timeout(HANDSHAKE, async {
-        // TLS begins with a number below any letter (RFC 8446 §5.1), HTTP with a method.
-        let _ = io.look(1).await;
-        if io.seen().first().is_some_and(u8::is_ascii_uppercase) {
-            return Err(io);
-        }
-        Ok(LazyConfigAcceptor::new(Acceptor::default(), io).await)
-    });
-    let hello = match hello.await {
-        Ok(Ok(Ok(hello))) => hello,
-        Ok(Ok(Err(err))) => return note(peer, &err),
-        Ok(Err(mut io)) => {
-            permit.stand_back();
-            let _ = timeout(HANDSHAKE, io.write_all(PLAIN_HTTP)).await;
-            linger(io).await;
-            return note(peer, &"it speaks HTTP without TLS");
-        }
+    let due = Instant::now() + HANDSHAKE;
+    // TLS begins with a number below any letter (RFC 8446 §5.1), HTTP with a method.
+    let _ = timeout_at(due, io.look(1)).await;
+    if io.seen().first().is_some_and(u8::is_ascii_uppercase) {
+        permit.stand_back();
+        let _ = timeout(HANDSHAKE, io.write_all(PLAIN_HTTP)).await;
+        linger(io).await;
+        return note(peer, &"it speaks HTTP without TLS");
+    }
+    let hello = match timeout_at(due, LazyConfigAcceptor::new(Acceptor::default(), io)).await {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(err)) => return note(peer, &err),
         Err(_) => return note(peer, &"no ClientHello in time"),
     };
     let stranger = Stranger::default();

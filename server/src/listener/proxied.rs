@@ -64,32 +64,22 @@ pub fn beginning(bytes: &[u8]) -> Beginning {
 pub(super) enum Source {
     /// The proxy: it sent no header, and so speaks for itself.
     Proxy,
-    /// This visitor.
     Visitor(SocketAddr),
     /// Not known: the header says LOCAL, UNKNOWN or a Unix socket.
     Unknown,
 }
 
-/// Why a connection's first bytes are refused.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
-    #[error("its PROXY header is malformed")]
-    Malformed,
-    /// The proxy only looked whether the port is open.
-    #[error("it closed at once")]
-    Ended,
-    #[error("it sent no PROXY header")]
-    Missing,
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
 /// Takes the header off a trusted proxy's connection, and returns the peer that it names. To be put under a deadline.
 /// Cancel safe.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] where the settings of the proxy and of the gateway contradict each other.
 pub(super) async fn source<T: AsyncRead + Unpin>(
     io: &mut Rewind<T>,
     mode: ProxyProtocol,
-) -> Result<Source, Refused> {
+) -> io::Result<Source> {
+    let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    let malformed = "its PROXY header is malformed";
     if mode == ProxyProtocol::Off {
         return Ok(Source::Proxy);
     }
@@ -102,11 +92,16 @@ pub(super) async fn source<T: AsyncRead + Unpin>(
                     Source::Visitor(SocketAddr::new(source.ip().to_canonical(), source.port()))
                 }));
             }
-            Beginning::Malformed => return Err(Refused::Malformed),
-            Beginning::Other if mode == ProxyProtocol::Required => return Err(Refused::Missing),
+            Beginning::Malformed => return invalid(malformed),
+            Beginning::Other if mode == ProxyProtocol::Required => {
+                return invalid("it sent no PROXY header");
+            }
             Beginning::Other => return Ok(Source::Proxy),
-            Beginning::Short if came == 0 && io.seen().is_empty() => return Err(Refused::Ended),
-            Beginning::Short if came == 0 => return Err(Refused::Malformed),
+            // The proxy only looked whether the port is open.
+            Beginning::Short if came == 0 && io.seen().is_empty() => {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed at once"));
+            }
+            Beginning::Short if came == 0 => return invalid(malformed),
             Beginning::Short => came = io.look(V2_MOST).await?,
         }
     }

@@ -1,13 +1,12 @@
 //! A connection whose first bytes can be looked at before they are read.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, BufMut, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::quota::ConnectionPermit;
 
@@ -64,15 +63,9 @@ impl<T: AsyncRead + Unpin> Rewind<T> {
     /// Waits for more bytes to look at, and says how many came: 0 at the end of the stream, or when `most`
     /// are there. Cancel safe: what came stays.
     pub async fn look(&mut self, most: usize) -> io::Result<usize> {
-        let mut chunk = [0; CHUNK];
-        let room = most.saturating_sub(self.seen.len()).min(CHUNK);
-        if room == 0 {
-            return Ok(0);
-        }
-        let mut buf = ReadBuf::new(chunk.get_mut(..room).unwrap_or_default());
-        poll_fn(|cx| Pin::new(&mut self.io).poll_read(cx, &mut buf)).await?;
-        self.seen.extend_from_slice(buf.filled());
-        Ok(buf.filled().len())
+        let room = most.saturating_sub(self.seen.len());
+        self.seen.reserve(room);
+        self.io.read_buf(&mut (&mut self.seen).limit(room)).await
     }
 }
 
@@ -125,6 +118,3 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewind<T> {
         Poll::Ready(Ok(()))
     }
 }
-
-/// More than any beginning that is looked at.
-const CHUNK: usize = 1024;

@@ -24,7 +24,11 @@ pub(super) fn target(
 ) -> Result<String, ExchangeError> {
     let bad = |why| ExchangeError::Request(StatusCode::BAD_REQUEST, why);
     let host = head.headers.remove(HOST);
-    if let Some(authority) = head.uri.authority().filter(|_| is_whole(&head.uri, scheme)) {
+    let has_path = |path: &PathAndQuery| !path.as_str().starts_with('?');
+    let whole =
+        head.uri.scheme() == Some(scheme) && head.uri.path_and_query().is_some_and(has_path);
+    if let Some(authority) = head.uri.authority().filter(|_| whole) {
+        // It crosses as it is, as most of HTTP/2's do.
         return Ok(authority.as_str().to_owned());
     }
     let authority = match head.uri.authority() {
@@ -48,12 +52,6 @@ pub(super) fn target(
     let uri = Uri::builder().scheme(scheme.clone()).authority(authority).path_and_query(path);
     head.uri = uri.build().map_err(|_| bad("The target is malformed."))?;
     Ok(host)
-}
-
-/// Whether the target crosses as it is, as most of HTTP/2's do.
-fn is_whole(uri: &Uri, scheme: &Scheme) -> bool {
-    uri.scheme() == Some(scheme)
-        && uri.path_and_query().is_some_and(|path| !path.as_str().starts_with('?'))
 }
 
 /// Holds an HTTP/2 head to the limits of an HTTP/1.1 one.

@@ -8,6 +8,7 @@
 //! comes from.
 
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use http_body_util::Either;
+use http_body_util::channel::Channel;
 use hyper_util::rt::TokioIo;
 use ptth_link::body::Body;
 use tower_service::Service;
@@ -34,14 +36,8 @@ pub struct Source(pub IpAddr);
 /// A service that asks backends for what they serve, and `S` for everything else.
 #[derive(Clone, Debug)]
 pub struct InFront<S> {
-    visitor: Arc<Visitor>,
-    next: S,
-}
-
-impl<S> InFront<S> {
-    pub(crate) fn new(visitor: Visitor, next: S) -> Self {
-        Self { visitor: Arc::new(visitor), next }
-    }
+    pub(crate) visitor: Arc<Visitor>,
+    pub(crate) next: S,
 }
 
 impl<S, B, R> Service<Request<B>> for InFront<S>
@@ -94,7 +90,7 @@ where
         false => Err(ExchangeError::Request(StatusCode::BAD_REQUEST, "The request is malformed.")),
     };
     let wish = Wish::take(&mut head);
-    let (upload, writer) = upgrade::streams(upgraded.clone());
+    let (sender, upload) = Channel::<_, io::Error>::new(1);
     let (head, mut inform) = (Box::new(head), |_, _: &HeaderMap| {});
     let (mut response, then) = match wish {
         Some(_) => account.answer(head, upload, wish, sound, &mut inform, || None).await,
@@ -108,7 +104,7 @@ where
         Then::Upgrade(exchange) => {
             let empty = Either::Left(Body::empty());
             let body = std::mem::replace(response.body_mut(), empty);
-            Box::pin(upgrade::carry(exchange, body, writer))
+            Box::pin(upgrade::carry(exchange, body, upgraded, sender))
         }
         Then::Tunnel(registered) => {
             let shard = shard.clone();

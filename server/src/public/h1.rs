@@ -18,6 +18,7 @@ use http::{HeaderMap, Response, StatusCode};
 use log::trace;
 use ptth_link::deadline::Deadline;
 use ptth_link::h1::{Decoder, Framing, Head, Refusal, Request, RequestReader};
+use ptth_link::lock::Mutex;
 use ptth_link::shutdown::Phase;
 use ptth_link::tcp::{LINGER, Linger};
 use ptth_link::upgrade::upgraded;
@@ -33,7 +34,7 @@ use super::upgrade::Wish;
 use super::{Account, Answer, Then, Visitor};
 
 use reply::Reply;
-use wire::{DRAINED, Wire};
+use wire::{DRAINED, State, Wire, begin};
 
 /// Answers one visitor's HTTP/1.1 connection to its end. Dropping the future cuts it.
 pub async fn serve<IO>(visitor: Arc<Visitor>, io: IO)
@@ -41,7 +42,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let address = visitor.address;
-    let wire = Wire::new(Stall::new(io, visitor.budget.clone()));
+    let wire = Arc::new(Mutex::new(State::new(Stall::new(io, visitor.budget.clone()))));
     let connection = Connection { wire, visitor, head_due: Deadline::default(), asked: false };
     if let Err(err) = connection.run().await {
         trace!("visitor: {address} connection ended: {err}");
@@ -74,8 +75,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
                 Next::Over => return Ok(()),
                 Next::Tunnel(registered) => {
                     let shard = &self.visitor.shard;
-                    if let Some((io, read)) = self.wire.into_parts() {
-                        let tunnel = registered.tunnel(upgraded(io, read), shard.clone());
+                    if let Some(state) = Arc::into_inner(self.wire) {
+                        let State { io, input, .. } = state.into_inner();
+                        let io = upgraded(io.into_inner(), input);
+                        let tunnel = registered.tunnel(io, shard.clone());
                         // Fails only at the end of the process.
                         let _ = shard.drive(Box::pin(tunnel));
                     }
@@ -133,7 +136,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
             Ok(Request { parts, head, body }) => (parts, head, body, Ok(())),
             Err(Refusal { status, reason }) => {
                 let nothing = Box::new(http::Request::new(()).into_parts().0);
-                (nothing, REFUSED, Decoder::Done, Err(ExchangeError::Request(status, reason)))
+                (
+                    nothing,
+                    Head::default(),
+                    Decoder::Done,
+                    Err(ExchangeError::Request(status, reason)),
+                )
             }
         };
         if is_registration(&head) && !said.upgrade {
@@ -145,12 +153,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         let reply = Reply::to(&head, &said);
         // RFC 9110 §7.8: a wish may be ignored.
         let wish = if said.upgrade { Wish::take(&mut head) } else { None };
-        let body = self.wire.begin(wish.is_none().then_some(rest), said.expect_continue);
+        let body = begin(&self.wire, wish.is_none().then_some(rest), said.expect_continue);
         let wire = self.wire.clone();
         let mut inform = |status, fields: &HeaderMap| {
             // RFC 9110 §15.2: HTTP/1.0 has no interim responses.
             if !said.http10 {
-                wire.inform(status, fields);
+                wire.lock().inform(status, fields);
             }
         };
         let refusal = || wire.lock().refusal;
@@ -206,7 +214,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         Ok(match tunnel {
             Some(registered) => Next::Tunnel(registered),
             None if upgraded => Next::Over,
-            None if reply.is_last() || !self.drained().await => Next::Close,
+            None if !reply.keep_alive || !self.drained().await => Next::Close,
             None => Next::Request,
         })
     }
@@ -243,7 +251,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
                 if written.is_ready() && full {
                     continue;
                 }
-                let sent = written.is_ready() && reply.is_over();
+                let sent = written.is_ready() && reply.body.is_none();
                 if sent && !shut {
                     ready!(Pin::new(&mut wire.io).poll_shutdown(cx))?;
                     shut = true;
@@ -286,14 +294,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
     }
 }
 
-/// What is taken for said by a head that can't be read.
-const REFUSED: Head = Head {
-    length: Some(0),
-    upgrade: false,
-    expect_continue: false,
-    http10: false,
-    keep_alive: false,
-};
 const TOO_SLOW: Refusal =
     Refusal { status: StatusCode::REQUEST_TIMEOUT, reason: "The request's head came too slowly." };
 /// For a visitor that is still sending to notice the last response: many read only after they have sent everything.

@@ -16,10 +16,10 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as HttpBody;
 use http_body_util::Either;
-use ptth_link::body::{Timed, split};
+use ptth_link::body::{Body, Inflow, Timed, split};
 use ptth_link::deadline::Reading;
 use ptth_link::headers;
 use ptth_link::limits::SLOWEST_RATE;
@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 use crate::error::{ExchangeError, RegisterError};
 use crate::exchange::Exchange;
 
-use self::conduct::Conduct;
+use self::conduct::{Conduct, NESTED};
 use self::connection::Connection;
 use super::register::{Registered, is_registration};
 use super::stall::{Outlet, READING};
@@ -50,24 +50,11 @@ where
     }
 }
 
-/// One stream, from its head to its end. Boxed, since tokio moves what it runs five times.
-fn exchange(
-    visitor: &Arc<Visitor>,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-    conduct: &Arc<Conduct>,
-    outlet: &Outlet,
-) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let (head, stream) = request.into_parts();
-    let account = Account::open(visitor, &head);
-    let (head, outlet) = ((Box::new(head), stream), outlet.clone());
-    Box::pin(answer(account, head, (respond, outlet), conduct.clone()))
-}
-
+/// One stream, from its head to its end.
 async fn answer(
     mut account: Account,
     (mut head, stream): (Box<Parts>, RecvStream),
-    (mut respond, outlet): (SendResponse<Bytes>, Outlet),
+    (mut respond, outlet): (SendResponse<Bytes>, Arc<Outlet>),
     conduct: Arc<Conduct>,
 ) {
     // Taken back before it was looked at: it isn't sent at all.
@@ -82,42 +69,16 @@ async fn answer(
     let visitor = account.visitor.clone();
     let registers = is_registration(&head);
     // Until the end of the tunnel that it may become.
-    let nesting = if registers { conduct.nest() } else { None };
+    let nesting = if registers { conduct.tunnels.take(NESTED) } else { None };
     let sound = match registers && nesting.is_none() {
         true => Err(ExchangeError::Register(RegisterError::Full)),
         false => check::limits(&mut head),
     };
     let (mut inflow, body) = split(stream, &visitor.budget);
-    // 1xx responses come while the future below holds everything else; they are passed on between its polls.
-    let early = Mutex::new(Vec::new());
-    let mut note = |status, fields: &HeaderMap| {
-        let mut response = Response::new(());
-        *response.status_mut() = status;
-        *response.headers_mut() = fields.clone();
-        early.lock().push(response);
-    };
-    let answered = {
-        let mut asking = pin!(account.answer(head, body, None, sound, &mut note, || None));
-        poll_fn(|cx| {
-            if !registers {
-                let _ = Pin::new(&mut inflow).poll(cx);
-            }
-            let answer = asking.as_mut().poll(cx);
-            for response in early.lock().drain(..) {
-                // Left out as over HTTP/1.1 while much waits for a slow visitor; but not a 100, which it may wait for.
-                if outlet.has_room() || response.status() == StatusCode::CONTINUE {
-                    outlet.hand(headers::weight(response.headers()));
-                    let _ = respond.send_informational(response);
-                }
-            }
-            match answer.map(Some) {
-                // The visitor takes it back.
-                Poll::Pending => respond.poll_reset(cx).map(|_| None),
-                answer => answer,
-            }
-        })
-        .await
-    };
+    let asking = (account, head, body, sound);
+    // What comes of a registration's stream is the tunnel's.
+    let taking = (!registers).then_some(&mut inflow);
+    let answered = ask(asking, taking, (&mut respond, &outlet)).await;
     let Some((response, then)) = answered else { return conduct.cancelled() };
     match then {
         // Not REFUSED_STREAM, since a backend may have seen the request (RFC 9113 §8.7); and some clients take
@@ -144,6 +105,43 @@ async fn answer(
     }
 }
 
+type Asking = (Account, Box<Parts>, Body, Result<(), ExchangeError>);
+
+/// The answer, unless the visitor takes the request back. `inflow` takes its body off the stream.
+async fn ask(
+    (account, head, body, sound): Asking,
+    mut inflow: Option<&mut Inflow>,
+    (respond, outlet): (&mut SendResponse<Bytes>, &Outlet),
+) -> Option<(Response<Answer>, Then)> {
+    // 1xx responses come while the future below holds everything else; they are passed on between its polls.
+    let early = Mutex::new(Vec::new());
+    let mut note = |status, fields: &HeaderMap| {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = fields.clone();
+        early.lock().push(response);
+    };
+    let mut asking = pin!(account.answer(head, body, None, sound, &mut note, || None));
+    poll_fn(|cx| {
+        if let Some(inflow) = &mut inflow {
+            let _ = Pin::new(&mut **inflow).poll(cx);
+        }
+        let answer = asking.as_mut().poll(cx);
+        for response in early.lock().drain(..) {
+            // Left out as over HTTP/1.1 while much waits for a slow visitor; but not a 100, which it may wait for.
+            if outlet.has_room() || response.status() == StatusCode::CONTINUE {
+                outlet.hand(headers::weight(response.headers()));
+                let _ = respond.send_informational(response);
+            }
+        }
+        match answer.map(Some) {
+            Poll::Pending => respond.poll_reset(cx).map(|_| None),
+            answer => answer,
+        }
+    })
+    .await
+}
+
 /// Has the stream carry the tunnel, and stays as long as it lives: the connection carries it.
 async fn nest(
     visitor: &Visitor,
@@ -163,7 +161,7 @@ async fn nest(
 
 /// Sends the response. False if the visitor didn't take it all.
 async fn reply(
-    (mut respond, outlet): (SendResponse<Bytes>, Outlet),
+    (mut respond, outlet): (SendResponse<Bytes>, Arc<Outlet>),
     response: Response<Answer>,
     mut exchange: Exchange,
 ) -> bool {

@@ -137,17 +137,14 @@ impl Visitor {
             _ => "1.1",
         };
         let from = Origination { address: self.address, host: &host, scheme, said, version };
-        headers::request(&mut head.headers, &self.statement(from));
+        let statement = {
+            let mut last = self.stated.lock();
+            let same = last.take().filter(|last| last.suits(&from));
+            last.insert(same.unwrap_or_else(|| Arc::new(Statement::new(from)))).clone()
+        };
+        headers::request(&mut head.headers, &statement);
         head.headers.insert(REQUEST_ID, id.value());
         Ok(Way::new(&self.shard, policy, found, self.address))
-    }
-
-    fn statement(&self, from: Origination<'_>) -> Arc<Statement> {
-        let mut last = self.stated.lock();
-        if let Some(statement) = last.as_ref().filter(|last| last.suits(&from)) {
-            return statement.clone();
-        }
-        last.insert(Arc::new(Statement::new(from))).clone()
     }
 }
 
@@ -250,8 +247,12 @@ impl Account {
         if is_h2 {
             response.headers_mut().remove(CONNECTION);
         }
-        if !matches!(then, Then::Tunnel(_)) {
-            stamp(response.headers_mut());
+        // RFC 9110 §6.6.1: a response without a Date is given the time at which it came.
+        if !matches!(then, Then::Tunnel(_))
+            && !response.headers().contains_key(DATE)
+            && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+        {
+            response.headers_mut().insert(DATE, now);
         }
         (response, then)
     }
@@ -346,13 +347,4 @@ fn admit<B>(response: &mut Response<B>) -> Result<(), ExchangeError> {
     // The tunnel's version says nothing about the visitor's connection.
     *response.version_mut() = Version::default();
     Ok(())
-}
-
-/// RFC 9110 §6.6.1: a response without a Date is given the time at which it came.
-fn stamp(fields: &mut HeaderMap) {
-    if !fields.contains_key(DATE)
-        && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
-    {
-        fields.insert(DATE, now);
-    }
 }

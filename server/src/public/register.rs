@@ -106,7 +106,7 @@ async fn judge(
     if matches!(judged, Ok(_) | Err(Refused::Unavailable)) {
         attempt.take_back();
     }
-    let (who, grants) = judged.map_err(|refused| match refused {
+    let (principal, grants) = judged.map_err(|refused| match refused {
         Refused::Unknown { challenges, why } => RegisterError::Unauthorized(challenges, why),
         Refused::Forbidden(what) => RegisterError::Forbidden(what),
         Refused::Unavailable => RegisterError::Unavailable,
@@ -114,7 +114,7 @@ async fn judge(
     let name = field(head, INSTANCE).unwrap_or_default();
     let mut identity = Identity::called(name);
     identity.ours = !name.is_empty();
-    identity.key = who.map(Key::Secret);
+    identity.key = principal.map(Key::Secret);
     if !is_free(&visitor.shard.registry, &identity, &grants).await {
         return Err(RegisterError::Taken);
     }

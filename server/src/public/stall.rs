@@ -20,14 +20,11 @@ pub(super) struct Stall<T> {
     /// While the socket is full: counted until it is dropped.
     full: Option<Full>,
     lifted: bool,
-    outlet: Outlet,
+    outlet: Arc<Outlet>,
 }
 
 /// The socket, as seen by a writer above the codec.
-#[derive(Clone)]
-pub(super) struct Outlet(Arc<Shared>);
-
-struct Shared {
+pub(super) struct Outlet {
     budget: Arc<Budget>,
     /// Bytes that were handed out and not written.
     ahead: AtomicUsize,
@@ -38,7 +35,7 @@ impl Outlet {
     /// Waits while much waits for the socket: h2 would take any number of heads.
     pub(super) async fn room(&self) {
         loop {
-            let written = self.0.written.notified();
+            let written = self.written.notified();
             if self.has_room() {
                 return;
             }
@@ -47,39 +44,39 @@ impl Outlet {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.0.ahead.load(Ordering::Relaxed) < self.0.budget.batch()
+        self.ahead.load(Ordering::Relaxed) < self.budget.batch()
     }
 
     /// Counts bytes that are on their way to the socket.
     pub(super) fn hand(&self, bytes: usize) {
-        self.0.ahead.fetch_add(bytes, Ordering::Relaxed);
+        self.ahead.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Nothing waits: all is written, or a response begins.
     pub(super) fn clear(&self) {
-        if self.0.ahead.swap(0, Ordering::Relaxed) > 0 {
-            self.0.written.notify_waiters();
+        if self.ahead.swap(0, Ordering::Relaxed) > 0 {
+            self.written.notify_waiters();
         }
     }
 
     /// Heads and the framing of chunks are written, too, and weren't handed.
     fn wrote(&self, bytes: usize) {
-        let ahead = self.0.ahead.load(Ordering::Relaxed);
+        let ahead = self.ahead.load(Ordering::Relaxed);
         if bytes > 0 && ahead > 0 {
-            self.0.ahead.store(ahead.saturating_sub(bytes), Ordering::Relaxed);
-            self.0.written.notify_waiters();
+            self.ahead.store(ahead.saturating_sub(bytes), Ordering::Relaxed);
+            self.written.notify_waiters();
         }
     }
 }
 
 impl<T> Stall<T> {
     pub(super) fn new(io: T, budget: Arc<Budget>) -> Self {
-        let shared = Shared { budget, ahead: AtomicUsize::new(0), written: Notify::new() };
+        let outlet = Outlet { budget, ahead: AtomicUsize::new(0), written: Notify::new() };
         let reading = Reading::new(READING, SLOWEST_RATE);
-        Self { io, reading, full: None, lifted: false, outlet: Outlet(Arc::new(shared)) }
+        Self { io, reading, full: None, lifted: false, outlet: Arc::new(outlet) }
     }
 
-    pub(super) fn outlet(&self) -> Outlet {
+    pub(super) fn outlet(&self) -> Arc<Outlet> {
         self.outlet.clone()
     }
 
@@ -92,21 +89,20 @@ impl<T> Stall<T> {
         self.io
     }
 
-    /// `taken` are the bytes that went with it, if it is ready.
-    fn watch<R>(
+    /// Judges a write, of how many bytes it may be, or a flush, of none.
+    fn watch(
         &mut self,
         cx: &mut Context<'_>,
-        polled: Poll<io::Result<R>>,
-        taken: impl FnOnce(&R) -> usize,
-    ) -> Poll<io::Result<R>> {
+        polled: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(result) = &polled {
             self.full = None;
-            let taken = result.as_ref().map_or(0, taken);
+            let taken = *result.as_ref().unwrap_or(&0);
             self.reading.took(taken);
             self.outlet.wrote(taken);
             return polled;
         }
-        self.full.get_or_insert_with(|| self.outlet.0.budget.full());
+        self.full.get_or_insert_with(|| self.outlet.budget.full());
         if self.lifted {
             return polled;
         }
@@ -119,11 +115,11 @@ impl<T: AsyncWrite + Unpin> Stall<T> {
     /// How many bytes to write now. Where many sockets are full, none until the kernel has taken what was
     /// encrypted before.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if !self.outlet.0.budget.is_calm() {
+        if !self.outlet.budget.is_calm() {
             let drained = Pin::new(&mut self.io).poll_flush(cx);
-            ready!(self.watch(cx, drained, |()| 0))?;
+            ready!(self.watch(cx, drained.map_ok(|()| 0)))?;
         }
-        Poll::Ready(Ok(self.outlet.0.budget.batch()))
+        Poll::Ready(Ok(self.outlet.budget.batch()))
     }
 }
 
@@ -145,7 +141,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
     ) -> Poll<io::Result<usize>> {
         let room = ready!(self.poll_room(cx))?;
         let polled = Pin::new(&mut self.io).poll_write(cx, buf.get(..room).unwrap_or(buf));
-        self.watch(cx, polled, |bytes| *bytes)
+        self.watch(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -161,7 +157,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
         };
         let bufs = bufs.get(..bufs.iter().take_while(fit).count()).unwrap_or(bufs);
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.watch(cx, polled, |bytes| *bytes)
+        self.watch(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -170,12 +166,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch(cx, polled, |()| 0)
+        self.watch(cx, polled.map_ok(|()| 0)).map_ok(drop)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.watch(cx, polled, |()| 0)
+        self.watch(cx, polled.map_ok(|()| 0)).map_ok(drop)
     }
 }
 

@@ -2,30 +2,25 @@
 //!
 //! On the tunnel it is extended CONNECT (RFC 8441), whose two bodies these streams become.
 
-use std::future::Future;
+use std::future::pending;
 use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use h2::ext::Protocol;
 use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
-use http_body::{Body, Frame};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use http_body_util::channel::Sender;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use log::trace;
 use ptth_link::body::write_out;
 use ptth_link::upgrade::{WEBSOCKET, accept};
-use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf, split};
-use tokio::sync::oneshot;
+use tokio::io::{AsyncReadExt, split};
 
 use crate::exchange::{Exchange, Upgrade};
 
 use super::Answer;
-
-type Socket = TokioIo<Upgraded>;
 
 /// The wish, taken off the head before hygiene removes its fields.
 pub(super) struct Wish {
@@ -72,64 +67,35 @@ impl Wish {
     }
 }
 
-/// Moves the bytes of an upgraded connection that hyper had.
+/// Moves the bytes of a connection that hyper upgrades: the response's to it, and its own to the request's body by
+/// `sender`.
 pub(super) async fn carry(
     exchange: Exchange,
     body: Answer,
-    writer: oneshot::Receiver<WriteHalf<Socket>>,
-) {
-    let downloading = async {
-        match writer.await {
-            Ok(mut writer) => write_out(body, &mut writer).await,
-            Err(_) => Ok(()),
-        }
-    };
-    let (_, result) = tokio::join!(exchange, downloading);
-    if let Err(err) = result {
-        trace!("visitor: upgraded connection ended: {err}");
-    }
-}
-
-/// What the visitor sends after the upgrade, as a request's body; and the way to write to it.
-pub(super) fn streams(upgraded: OnUpgrade) -> (Upgrading, oneshot::Receiver<WriteHalf<Socket>>) {
-    let (writer, receiver) = oneshot::channel();
-    let buffer = BytesMut::new();
-    (Upgrading { upgraded, writer: Some(writer), reader: None, buffer }, receiver)
-}
-
-/// A body that begins with the upgrade, and is empty if there is none.
-pub(super) struct Upgrading {
     upgraded: OnUpgrade,
-    /// `None` from the upgrade on.
-    writer: Option<oneshot::Sender<WriteHalf<Socket>>>,
-    reader: Option<ReadHalf<Socket>>,
-    buffer: BytesMut,
-}
-
-impl Body for Upgrading {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = &mut *self;
-        if this.writer.is_some() {
-            let upgraded = ready!(Pin::new(&mut this.upgraded).poll(cx));
-            if let (Ok(socket), Some(writer)) = (upgraded, this.writer.take()) {
-                let (read, write) = split(TokioIo::new(socket));
-                let _ = writer.send(write);
-                this.reader = Some(read);
+    mut sender: Sender<Bytes, io::Error>,
+) {
+    let Ok(socket) = upgraded.await else { return };
+    let (mut reader, mut writer) = split(TokioIo::new(socket));
+    let uploading = async move {
+        let mut buffer = BytesMut::new();
+        loop {
+            buffer.reserve(CHUNK);
+            match reader.read_buf(&mut buffer).await {
+                Ok(0) => break drop(sender),
+                Ok(_) if sender.send_data(buffer.split().freeze()).await.is_err() => break,
+                Ok(_) => {}
+                Err(err) => break sender.abort(err),
             }
         }
-        let Some(reader) = &mut this.reader else { return Poll::Ready(None) };
-        this.buffer.reserve(CHUNK);
-        if ready!(pin!(reader.read_buf(&mut this.buffer)).poll(cx))? == 0 {
-            this.reader = None;
-            return Poll::Ready(None);
-        }
-        Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))))
+        pending::<()>().await;
+    };
+    let moving = async { tokio::join!(exchange, write_out(body, &mut writer)) };
+    tokio::select! {
+        () = uploading => {}
+        (_, result) = moving => if let Err(err) = result {
+            trace!("visitor: upgraded connection ended: {err}");
+        },
     }
 }
 

@@ -272,7 +272,7 @@ async fn a_proxy_that_sends_no_header_meets_the_deadline() {
     config.trusted = Trusted::parse(&[PROXY.to_string()]).expect("an address");
     config.proxy_protocol = ProxyProtocol::Required;
     let (_trigger, shutdown) = channel();
-    let shard = Shard::alone(&config, shutdown).expect("a gateway");
+    let (shard, _) = Shard::alone(&config, shutdown).expect("a gateway");
     for begun in [&b""[..], b"PROXY TCP4 ", b"\r\n\r\n\0"] {
         let (mut near, far) = duplex(64);
         near.write_all(begun).await.unwrap();

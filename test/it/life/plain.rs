@@ -126,7 +126,8 @@ async fn keeps(shard: &Arc<Shard>, bytes: &[u8]) -> u64 {
 async fn slow_visitors_without_tls_meet_their_deadlines() {
     let source = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
     let (_trigger, shutdown) = channel();
-    let shard = Shard::alone(&Config::new(source, Admission::make()), shutdown).expect("a gateway");
+    let (shard, _) =
+        Shard::alone(&Config::new(source, Admission::make()), shutdown).expect("a gateway");
     let good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     assert_eq!(keeps(&shard, b"").await, 10, "silence");
     assert_eq!(keeps(&shard, b"PRI * HT").await, 10, "half a preface");

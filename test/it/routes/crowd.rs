@@ -155,7 +155,7 @@ async fn joining_and_leaving_costs_the_same_among_ten_thousand() {
     config.routes = vec![route("a", &["a.test"], &[&token])];
     config.names = Some(names(&[(&token, None)]));
     let (_trigger, shutdown) = channel();
-    let shard = Shard::alone(&config, shutdown).expect("a gateway");
+    let (shard, _) = Shard::alone(&config, shutdown).expect("a gateway");
     let (near, _far) = tokio::io::duplex(64 * 1024);
     let (sender, _connection) = ::h2::client::handshake(near).await.expect("a sender");
     let budget = Budget::new(1 << 20);

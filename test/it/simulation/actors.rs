@@ -97,7 +97,7 @@ impl Gateway {
         let mut hand = take(&self.hand);
         loop {
             let (trigger, shutdown) = channel();
-            let shard = Shard::alone(&self.config, shutdown).expect("a gateway");
+            let (shard, _) = Shard::alone(&self.config, shutdown).expect("a gateway");
             let listener = TcpListener::bind((ANY, 443)).await?;
             let mut connections = JoinSet::new();
             let order = loop {

@@ -16,13 +16,13 @@ use crate::public::{Answer, declared_length};
 /// A response, and the properties of its request that decide about it.
 pub(super) struct Reply {
     http10: bool,
-    keep_alive: bool,
+    pub(super) keep_alive: bool,
     /// It has no body (RFC 9110 §9.3.2).
     is_head: bool,
     /// The visitor takes trailers (RFC 9110 §6.5.1).
     trailers: bool,
     /// Until all of it is in the output.
-    body: Option<Answer>,
+    pub(super) body: Option<Answer>,
 }
 
 impl Reply {
@@ -105,14 +105,6 @@ impl Reply {
             self.body = None;
         }
         Ok(false)
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.body.is_none()
-    }
-
-    pub(super) fn is_last(&self) -> bool {
-        !self.keep_alive
     }
 }
 

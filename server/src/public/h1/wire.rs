@@ -13,19 +13,13 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 use ptth_link::h1::{Decoder, Framing, Outgoing, Part, Refusal, write_response};
-use ptth_link::lock::{Mutex, MutexGuard};
+use ptth_link::lock::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::public::stall::Stall;
 
 /// What the connection, the answer and the body share.
-pub(super) struct Wire<IO>(Arc<Mutex<State<IO>>>);
-
-impl<IO> Clone for Wire<IO> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
+pub(super) type Wire<IO> = Arc<Mutex<State<IO>>>;
 
 pub(super) struct State<IO> {
     pub(super) io: Stall<IO>,
@@ -47,9 +41,18 @@ pub(super) struct State<IO> {
     pub(super) refusal: Option<Refusal>,
 }
 
-impl<IO> Wire<IO> {
+/// Begins a request; `body` is `None` for one that asks for an upgrade.
+pub(super) fn begin<IO>(wire: &Wire<IO>, body: Option<Decoder>, expects: bool) -> Incoming<IO> {
+    let mut state = wire.lock();
+    state.turn += 1;
+    (state.body, state.expects, state.answered) = (body, expects, false);
+    state.refusal = None;
+    Incoming { wire: wire.clone(), turn: state.turn }
+}
+
+impl<IO> State<IO> {
     pub(super) fn new(io: Stall<IO>) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self {
             io,
             out: Outgoing::default(),
             input: BytesMut::new(),
@@ -60,41 +63,19 @@ impl<IO> Wire<IO> {
             body: Some(Decoder::Done),
             expects: false,
             refusal: None,
-        })))
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, State<IO>> {
-        self.0.lock()
-    }
-
-    /// The socket and its unread input. `None` while a clone is alive.
-    pub(super) fn into_parts(self) -> Option<(IO, BytesMut)> {
-        let state = Arc::into_inner(self.0)?.into_inner();
-        Some((state.io.into_inner(), state.input))
-    }
-
-    /// Begins a request; `body` is `None` for one that asks for an upgrade.
-    pub(super) fn begin(&self, body: Option<Decoder>, expects: bool) -> Incoming<IO> {
-        let mut state = self.lock();
-        state.turn += 1;
-        (state.body, state.expects, state.answered) = (body, expects, false);
-        state.refusal = None;
-        Incoming { wire: self.clone(), turn: state.turn }
+        }
     }
 
     /// Sends an interim response (RFC 9110 §15.2). Left out: 100, which is sent when the body is polled, 101, which
     /// ends HTTP/1.1, and all while [`INTERIM`] bytes wait for a slow visitor.
-    pub(super) fn inform(&self, status: StatusCode, fields: &HeaderMap) {
-        let out = &mut self.lock().out;
+    pub(super) fn inform(&mut self, status: StatusCode, fields: &HeaderMap) {
         let excluded = [StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS].contains(&status);
-        if !excluded && out.waiting() < INTERIM {
+        if !excluded && self.out.waiting() < INTERIM {
             let head = write_response((status, false), fields, Framing::None, None);
-            out.head(head, Framing::None);
+            self.out.head(head, Framing::None);
         }
     }
-}
 
-impl<IO> State<IO> {
     pub(super) fn is_whole(&self) -> bool {
         self.body.as_ref().is_some_and(Decoder::is_done)
     }

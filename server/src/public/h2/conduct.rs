@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use crate::quota::{Gauge, Permit};
+use crate::quota::Gauge;
 
 /// Counts the requests that a visitor took back after they had gone to a backend, those that were
 /// malformed, and the other streams that it made us reset (MadeYouReset).
@@ -11,13 +11,13 @@ pub(super) struct Conduct {
     cancelled: AtomicU32,
     answered: AtomicU32,
     provoked: AtomicI32,
-    tunnels: Gauge,
+    /// Streams that are tunnels, from before their registration is judged to the tunnel's end: [`NESTED`] at most.
+    pub(super) tunnels: Gauge,
     /// A trusted proxy's, which brings many visitors: what one of them takes back isn't the others' fault.
     shared: bool,
 }
 
 impl Conduct {
-    /// That of a connection, which may be `shared` by many visitors.
     pub(super) fn new(shared: bool) -> Self {
         Self { shared, ..Self::default() }
     }
@@ -29,17 +29,6 @@ impl Conduct {
             && cancelled > CANCELLED
             && cancelled / 4 > self.answered.load(Ordering::Relaxed)
             || self.provoked.load(Ordering::Relaxed) > STREAM_ERRORS
-    }
-
-    /// Streams that are tunnels now, or may become one.
-    pub(super) fn tunnels(&self) -> usize {
-        self.tunnels.held()
-    }
-
-    /// The right of one stream to be a tunnel, from before its registration is judged to the tunnel's end, unless
-    /// [`NESTED`] have it.
-    pub(super) fn nest(&self) -> Option<Permit> {
-        self.tunnels.take(NESTED)
     }
 
     pub(super) fn cancelled(&self) {
@@ -69,7 +58,7 @@ impl Conduct {
 
 /// Tunnels inside one connection. A client has one connection for each of its tunnels; more are of use only to
 /// save handshakes.
-const NESTED: usize = 8;
+pub(super) const NESTED: usize = 8;
 /// Cancelled requests, if they outnumber the answered ones four to one.
 const CANCELLED: u32 = 100;
 /// Stream errors that a visitor may make us send in the life of a connection (MadeYouReset).

@@ -19,33 +19,16 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::answer;
 use super::conduct::Conduct;
-use super::exchange;
-use super::frames::Frames;
-use crate::public::Visitor;
+use super::frames::{Frames, UNFINISHED};
 use crate::public::stall::{Outlet, Stall};
-
-fn builder(batch: usize) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .max_concurrent_streams(STREAMS)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(batch)
-        // More than one turn brings: between two turns each stream's own task takes what came, and merges it.
-        .data_frame_budget(TURN * SMALLEST_COST)
-        .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
-        .max_local_error_reset_streams(Some(STREAM_ERRORS))
-        // WebSocket over HTTP/2 (RFC 8441).
-        .enable_connect_protocol();
-    builder
-}
+use crate::public::{Account, Visitor};
 
 /// A connection, its socket as its streams see it, and the requests that are under way on it.
 pub(super) struct Connection<IO> {
     pub(super) wire: Answering<Stall<IO>, Frames>,
-    outlet: Outlet,
+    outlet: Arc<Outlet>,
     visitor: Arc<Visitor>,
     conduct: Arc<Conduct>,
     streams: JoinSet<()>,
@@ -62,8 +45,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         let conduct = Arc::new(Conduct::new(visitor.trusts(visitor.address)));
         let io = Stall::new(io, budget.clone());
         let outlet = io.outlet();
-        let (io, driver) = cork(io, Frames::new(conduct.clone()));
-        let handshake = driver.flushing(builder(budget.batch()).handshake::<_, Bytes>(io));
+        let (io, driver) = cork(io, Frames::new(conduct.clone(), &UNFINISHED));
+        let mut builder = Builder::new();
+        builder
+            .max_concurrent_streams(STREAMS)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEADER_LIST)
+            .max_send_buffer_size(budget.batch())
+            // More than one turn brings: between two turns each stream's own task takes what came, and merges it.
+            .data_frame_budget(TURN * SMALLEST_COST)
+            .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
+            .max_local_error_reset_streams(Some(STREAM_ERRORS))
+            // WebSocket over HTTP/2 (RFC 8441).
+            .enable_connect_protocol();
+        let handshake = driver.flushing(builder.handshake::<_, Bytes>(io));
         let mut connection = match timeout(PREFACE, handshake).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(err)) => {
@@ -96,8 +92,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         }
         let ended = self.wire.poll(cx, Load::default(), |request, respond| {
             self.accepted += 1;
-            let stream = exchange(&self.visitor, request, respond, &self.conduct, &self.outlet);
-            self.streams.spawn(stream);
+            let (head, stream) = request.into_parts();
+            let account = Account::open(&self.visitor, &head);
+            let (request, respond) = ((Box::new(head), stream), (respond, self.outlet.clone()));
+            let stream = answer(account, request, respond, self.conduct.clone());
+            // Boxed, since tokio moves what it runs five times.
+            self.streams.spawn(Box::pin(stream));
         });
         if self.wire.driver.is_flushed() {
             self.outlet.clear();
@@ -151,7 +151,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 self.ending = true;
                 self.wire.connection.graceful_shutdown();
             }
-            let tunnels = self.conduct.tunnels();
+            let tunnels = self.conduct.tunnels.held();
             if self.ending && tunnels > 0 && self.streams.len() <= tunnels {
                 self.visitor.permit.await_end(None);
             }

@@ -32,8 +32,6 @@ pub(super) struct Frames {
     /// The permits of connections in the middle of a field block, and ours while this one is.
     places: &'static Semaphore,
     unfinished: Option<SemaphorePermit<'static>>,
-    /// There was none left.
-    excessive: bool,
     acknowledged: bool,
     /// The last stream that was opened without knowing our SETTINGS (RFC 9113 §5.1.2).
     eager: u32,
@@ -42,15 +40,11 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    pub(super) fn new(conduct: Arc<Conduct>) -> Self {
-        Self::within(&UNFINISHED, conduct)
-    }
-
-    fn within(places: &'static Semaphore, conduct: Arc<Conduct>) -> Self {
+    /// `places`: for heads that go on in another frame, of the process.
+    pub(super) fn new(conduct: Arc<Conduct>, places: &'static Semaphore) -> Self {
         Self {
             places,
             unfinished: None,
-            excessive: false,
             conduct,
             came: Walk::after(PREFACE),
             went: Walk::default(),
@@ -60,66 +54,28 @@ impl Frames {
             missized: false,
         }
     }
-
-    fn see(&mut self, mut bytes: &[u8]) {
-        while let Some(head) = self.came.next(&mut bytes) {
-            self.missized |= head.is_missized();
-            if matches!(head.kind, HEADERS | CONTINUATION) {
-                let goes_on = head.flags & END_HEADERS == 0;
-                let before = self.unfinished.take().filter(|_| goes_on);
-                self.unfinished = match goes_on {
-                    true => before.or_else(|| self.places.try_acquire().ok()),
-                    false => None,
-                };
-                self.excessive |= goes_on && self.unfinished.is_none();
-            }
-            match head.kind {
-                HEADERS => {
-                    self.block.clear();
-                    if !self.acknowledged {
-                        self.eager = self.eager.max(head.stream);
-                    }
-                }
-                SETTINGS if head.flags & ACK != 0 => self.acknowledged = true,
-                _ => {}
-            }
-        }
-    }
-
-    /// The same as `bytes`, where GOAWAY among them is to have another code.
-    fn corrected(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        if !self.missized {
-            return None;
-        }
-        let (mut walk, mut rest) = (self.went, bytes);
-        while let Some(head) = walk.next(&mut rest) {
-            if head.kind == GOAWAY && rest.get(LAST_STREAM..CODE_END) == Some(&PROTOCOL_ERROR) {
-                let (before, after) =
-                    (bytes.len() - rest.len() + LAST_STREAM, rest.get(CODE_END..)?);
-                return Some([bytes.get(..before)?, &FRAME_SIZE_ERROR, after].concat());
-            }
-        }
-        None
-    }
-
-    /// How much of `bytes` comes before the first RST_STREAM that doesn't begin them.
-    fn before_reset(&self, bytes: &[u8]) -> usize {
-        let (mut walk, mut rest) = (self.went, bytes);
-        while let Some(head) = walk.next(&mut rest) {
-            let start = (bytes.len() - rest.len()).saturating_sub(RESET);
-            if head.kind == RST_STREAM && start > 0 {
-                return start;
-            }
-        }
-        bytes.len()
-    }
 }
 
 impl Watch for Frames {
     fn came(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        self.see(bytes);
-        if self.excessive {
-            return Err(io::ErrorKind::OutOfMemory.into());
+        let mut rest = bytes;
+        while let Some(head) = self.came.next(&mut rest) {
+            self.missized |= head.is_missized();
+            match head.kind {
+                HEADERS | CONTINUATION if head.flags & END_HEADERS != 0 => self.unfinished = None,
+                HEADERS | CONTINUATION if self.unfinished.is_none() => {
+                    let place = self.places.try_acquire();
+                    self.unfinished = Some(place.map_err(|_| io::ErrorKind::OutOfMemory)?);
+                }
+                SETTINGS if head.flags & ACK != 0 => self.acknowledged = true,
+                _ => {}
+            }
+            if head.kind == HEADERS {
+                self.block.clear();
+                if !self.acknowledged {
+                    self.eager = self.eager.max(head.stream);
+                }
+            }
         }
         if !self.came.in_block() {
             self.block.clear();
@@ -130,9 +86,21 @@ impl Watch for Frames {
         Ok(())
     }
 
+    /// Ends before an RST_STREAM that doesn't begin it, and with the code of a GOAWAY that is to have another one.
     fn going<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        let part = bytes.get(..self.before_reset(bytes)).unwrap_or(bytes);
-        self.corrected(part).map_or(Cow::Borrowed(part), Cow::Owned)
+        let (mut walk, mut rest) = (self.went, bytes);
+        while let Some(head) = walk.next(&mut rest) {
+            let passed = bytes.len() - rest.len();
+            let part = |end| bytes.get(..end).unwrap_or(bytes);
+            if head.kind == RST_STREAM && passed > RESET {
+                return Cow::Borrowed(part(passed - RESET));
+            }
+            let code = rest.get(LAST_STREAM..CODE_END);
+            if head.kind == GOAWAY && self.missized && code == Some(&PROTOCOL_ERROR) {
+                return Cow::Owned([part(passed + LAST_STREAM), &FRAME_SIZE_ERROR].concat());
+            }
+        }
+        Cow::Borrowed(bytes)
     }
 
     fn went(&mut self, mut bytes: &[u8]) {
@@ -147,7 +115,7 @@ impl Watch for Frames {
 
 /// Heads of the process that go on in another frame, at a time: browsers' hardly ever do, and h2 may hold 700 KB
 /// of one, of the shortest fields that there are, each with its place in a map.
-static UNFINISHED: Semaphore = Semaphore::const_new(128);
+pub(super) static UNFINISHED: Semaphore = Semaphore::const_new(128);
 /// From the first byte of a head to its last, as over HTTP/1.1. Nothing else of the connection passes meanwhile.
 const BLOCK: Duration = Duration::from_secs(10);
 /// Bytes of what a visitor sends before its first frame (RFC 9113 §3.4).
@@ -178,7 +146,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_that_drips_has_ten_seconds() {
         let (near, mut far) = tokio::io::duplex(1024);
-        let (mut frames, _driver) = cork(near, Frames::new(Arc::default()));
+        let (mut frames, _driver) = cork(near, Frames::new(Arc::default(), &UNFINISHED));
         let begun = Instant::now();
         let drip = async {
             far.write_all(&[0; PREFACE]).await.unwrap();
@@ -213,7 +181,7 @@ mod tests {
         for _ in 0..2 {
             let (near, mut far) = tokio::io::duplex(1024);
             far.write_all(&[&begin[..], &more, &more].concat()).await.unwrap();
-            let (mut frames, driver) = cork(near, Frames::within(places, Arc::default()));
+            let (mut frames, driver) = cork(near, Frames::new(Arc::default(), places));
             frames.read_exact(&mut vec![0; begin.len() + 2 * more.len()]).await.unwrap();
             far_ends.push(far);
             open.push(frames);
@@ -221,7 +189,7 @@ mod tests {
         }
         let (near, mut far) = tokio::io::duplex(1024);
         far.write_all(&begin).await.unwrap();
-        let (mut third, _driver) = cork(near, Frames::within(places, Arc::default()));
+        let (mut third, _driver) = cork(near, Frames::new(Arc::default(), places));
         let err = third.read(&mut [0; 1024]).await.unwrap_err();
         assert_eq!(err.kind(), io::ErrorKind::OutOfMemory);
         // Who ends his makes room for the next.
@@ -236,11 +204,12 @@ mod tests {
 
     #[test]
     fn a_write_ends_before_a_reset() {
-        let frames = Frames::new(Arc::default());
+        let frames = Frames::new(Arc::default(), &UNFINISHED);
         let (data, reset) = (frame(0, 1, 1, b"end"), frame(RST_STREAM, 0, 1, &[0; 4]));
-        assert_eq!(frames.before_reset(&[&data[..], &reset, &data].concat()), data.len());
-        assert_eq!(frames.before_reset(&[&reset[..], &data].concat()), RESET + data.len());
-        assert_eq!(frames.before_reset(&[&reset[..], &reset].concat()), RESET);
-        assert_eq!(frames.before_reset(&data), data.len());
+        let before_reset = |bytes: &[u8]| frames.going(bytes).len();
+        assert_eq!(before_reset(&[&data[..], &reset, &data].concat()), data.len());
+        assert_eq!(before_reset(&[&reset[..], &data].concat()), RESET + data.len());
+        assert_eq!(before_reset(&[&reset[..], &reset].concat()), RESET);
+        assert_eq!(before_reset(&data), data.len());
     }
 }
