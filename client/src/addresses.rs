@@ -3,69 +3,42 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use log::warn;
 use ptth_link::files;
-use tokio::select;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep_until};
 
-use crate::announced::{Board, News};
+use crate::announced::Board;
 
-/// A service, as far as its addresses go.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    pub label: Option<String>,
-    /// Where it must be, if the gateway doesn't say.
-    pub guess: Option<String>,
-    pub origin: String,
-}
-
-/// Tells each service's addresses when its first tunnel is up, and again when they change. Runs until the
-/// services are gone. Cancel safe.
+/// Tells each service's addresses, by its number, when they come and when they change. Runs until the services are
+/// gone. Cancel safe.
 pub async fn publish(
-    services: &[Known],
     mut board: watch::Receiver<Board>,
     file: Option<UrlFile>,
-    tell: impl Fn(&Known, &str),
+    tell: impl Fn(usize, &str),
 ) {
-    let mut told = vec![Vec::new(); services.len()];
+    let mut told = vec![Vec::new(); board.borrow().len()];
     loop {
-        let news = board.borrow_and_update().clone();
-        let mut wake = None;
         let mut changed = false;
-        for ((service, news), told) in services.iter().zip(&news).zip(&mut told) {
-            match addresses(service, news) {
-                Ok(urls) if urls != *told => {
-                    urls.iter().for_each(|url| tell(service, url));
-                    if news.more > 0 {
-                        tell(service, &format!("({} more addresses)", news.more));
-                    }
-                    *told = urls;
-                    changed = true;
-                }
-                Ok(_) => {}
-                Err(later) => wake = wake.into_iter().chain(later).min(),
+        let board_now = board.borrow_and_update().clone();
+        for (service, (news, told)) in board_now.into_iter().zip(&mut told).enumerate() {
+            if news.urls == *told {
+                continue;
             }
+            news.urls.iter().for_each(|url| tell(service, url));
+            if news.more > 0 {
+                tell(service, &format!("({} more addresses)", news.more));
+            }
+            *told = news.urls;
+            changed = true;
         }
         if let Some(file) = file.as_ref().filter(|_| changed) {
             write(file, told.iter().flatten()).await;
         }
-        select! {
-            changed = board.changed() => if changed.is_err() { return },
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+        if board.changed().await.is_err() {
+            return;
         }
-    }
-}
-
-/// A service's addresses, or when to ask again.
-fn addresses(service: &Known, news: &News) -> Result<Vec<String>, Option<Instant>> {
-    match news.up.map(|up| up + PATIENCE) {
-        _ if !news.urls.is_empty() => Ok(news.urls.clone()),
-        Some(over) if over <= Instant::now() => Ok(service.guess.iter().cloned().collect()),
-        later => Err(later),
     }
 }
 
@@ -100,17 +73,16 @@ impl UrlFile {
     }
 }
 
-/// For a gateway's announcement, which it makes at once. One that makes none leaves us with a guess.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use ptth_link::crypto;
     use tokio::task::JoinSet;
-    use tokio::time::{sleep, timeout};
+    use tokio::time::timeout;
 
     use super::*;
-    use crate::announced::Announced;
+    use crate::announced::{Announced, News};
 
     /// A folder that goes when the test does.
     struct Folder(PathBuf);
@@ -162,13 +134,12 @@ mod tests {
         let path = folder.0.join("urls");
         let file = UrlFile::new(path.clone()).unwrap();
         let (places, board) = Announced::board(2);
-        let services = vec![Known::default(), Known::default()];
         let mut publishing = JoinSet::new();
-        publishing.spawn(async move { publish(&services, board, Some(file), |_, _| {}).await });
+        publishing.spawn(async move { publish(board, Some(file), |_, _| {}).await });
         let [one, two] = &places[..] else { panic!("two") };
         let news = |urls: &[&str], more| {
             let urls = urls.iter().map(|url| url.to_string()).collect();
-            News { up: None, more, urls }
+            News { more, urls }
         };
         two.told(news(&["https://two.test/"], 0));
         reads(&path, "https://two.test/\n").await;
@@ -179,19 +150,5 @@ mod tests {
         assert_eq!(folder.names(), 1, "nothing else stays");
         drop(places);
         timeout(Duration::from_secs(60), publishing.join_next()).await.expect("the end");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_guess_is_for_gateways_that_say_nothing() {
-        let known = Known { guess: Some("https://guess.test/".to_owned()), ..Known::default() };
-        let mut news = News::default();
-        assert_eq!(addresses(&known, &news), Err(None), "no tunnel is up");
-        news.up = Some(Instant::now());
-        assert_eq!(addresses(&known, &news), Err(news.up.map(|up| up + PATIENCE)));
-        sleep(PATIENCE).await;
-        assert_eq!(addresses(&known, &news), Ok(vec!["https://guess.test/".to_owned()]));
-        assert_eq!(addresses(&Known::default(), &news), Ok(vec![]), "nobody knows");
-        news.urls = vec!["https://told.test/".to_owned()];
-        assert_eq!(addresses(&known, &news), Ok(news.urls.clone()));
     }
 }

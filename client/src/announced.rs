@@ -10,18 +10,15 @@ use http::header::HeaderName;
 use http::{HeaderMap, Method, Request, Uri};
 use ptth_link::limits::ANNOUNCED_URLS;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 pub type Board = Vec<News>;
 
 /// What is known of one service.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct News {
-    /// Since when the gateway asks it; of the first tunnel.
-    pub up: Option<Instant>,
     /// How many more addresses there are than are told.
     pub more: u64,
-    /// Where visitors find it. Each is an `http://` or `https://` URL that is safe to print.
+    /// Where visitors find it. Each is safe to print.
     pub urls: Vec<String>,
 }
 
@@ -50,28 +47,21 @@ impl Announced {
         self.board.subscribe()
     }
 
-    pub(crate) fn up(&self) {
-        self.change(|news| {
-            let first = news.up.is_none();
-            news.up.get_or_insert_with(Instant::now);
-            first
-        });
-    }
-
     /// The gateway told addresses. None at all say nothing.
     pub(crate) fn told(&self, told: News) {
-        self.change(|news| {
-            let told = News { up: news.up, ..told };
-            let fresh = !told.urls.is_empty() && *news != told;
-            if fresh {
-                *news = told;
-            }
-            fresh
-        });
+        self.change(told, |news, told| !told.urls.is_empty() && news != told);
     }
 
-    fn change(&self, change: impl FnOnce(&mut News) -> bool) {
-        self.board.send_if_modified(|board| board.get_mut(self.service).is_some_and(change));
+    /// The gateway was silent; this is where the service must be.
+    pub(crate) fn guess(&self, url: String) {
+        self.change(News { urls: vec![url], more: 0 }, |news, _| news.urls.is_empty());
+    }
+
+    fn change(&self, told: News, differs: impl FnOnce(&News, &News) -> bool) {
+        self.board.send_if_modified(|board| {
+            let news = board.get_mut(self.service).filter(|news| differs(news, &told));
+            news.map(|news| *news = told).is_some()
+        });
     }
 }
 
@@ -93,7 +83,7 @@ impl News {
                 urls.push(url);
             }
         }
-        Self { up: None, more: more.unwrap_or_default(), urls }
+        Self { more: more.unwrap_or_default(), urls }
     }
 }
 
@@ -146,12 +136,15 @@ mod tests {
             |urls: &[&str]| News::of(&urls.iter().map(|url| (URL, url.parse().unwrap())).collect());
         place.told(of(&bad));
         assert!(!board.has_changed().unwrap());
+        place.guess("https://guess.test/".to_owned());
+        assert_eq!(told(&mut board), ["https://guess.test/"]);
         let good = ["https://a.test/", "http://[::1]:8080/a/", "https://a.test/"];
         place.told(of(&good));
         assert!(board.has_changed().unwrap());
         assert_eq!(told(&mut board), good[..2]);
         place.told(of(&good));
         place.told(News::default());
+        place.guess("https://guess.test/".to_owned());
         assert!(!board.has_changed().unwrap(), "nothing new");
     }
 }

@@ -73,12 +73,11 @@ pub use tunnels::Process;
 pub async fn serve(config: config::Config, service: impl Answers) -> Result<(), Stopped> {
     let process = Process::new(config, journal::Journal::default())?;
     let (_running, shutdown) = shutdown::channel();
-    let known = [addresses::Known::default()];
     select! {
         result = process.hold(0..process.slots(), dial::Tcp, service, shutdown) => result,
         never = async {
-            let tell = |_: &addresses::Known, url: &str| info!("client: public address {url}");
-            addresses::publish(&known, process.answering.announced.watch(), None, tell).await;
+            let tell = |_, url: &str| info!("client: public address {url}");
+            addresses::publish(process.answering.announced.watch(), None, tell).await;
             pending().await
         } => never,
     }

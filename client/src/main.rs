@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::io;
+use std::mem;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use log::{error, info, warn};
-use ptth_client::addresses::{Known, UrlFile, publish};
+use ptth_client::addresses::{UrlFile, publish};
 use ptth_client::announced::Announced;
-use ptth_client::config::{Args, Options, OriginAddress, Service};
+use ptth_client::config::{Args, Config, Options, OriginAddress, Service};
 use ptth_client::demo::Demo;
 use ptth_client::dial::Tcp;
 use ptth_client::journal::Journal;
@@ -81,8 +81,8 @@ struct Running {
     before: usize,
 }
 
-/// The number of a service, and the result of its tunnels on one core.
-type Outcome = (usize, Result<(), Stopped>);
+/// The number of a service, and why its tunnels ended on one core.
+type Refusal = (usize, Stopped);
 
 /// Holds the tunnels, spread over the cores, until a signal arrives or the last service ends.
 fn run(options: &Options) -> Result<(), Failure> {
@@ -104,6 +104,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         let journal = journal.of(service.label.as_deref());
         let mut process = Process::new(service.config.clone(), journal)?;
         (process.answering.announced, process.answering.streams) = (announced, streams);
+        process.guess = guess(&service.config);
         let (trigger, shutdown) = shutdown::channel();
         triggers.push(trigger);
         let origin = match &service.origin {
@@ -120,7 +121,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         main.block_on(look(&service.origin, running.origin.as_ref()));
     }
     let cores = thread::available_parallelism().map_or(1, usize::from).min(tunnels);
-    let (done, outcomes) = mpsc::unbounded_channel();
+    let (done, refusals) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
     for core in 0..cores {
         let (runtime, running, done) = (runtime()?, running.clone(), done.clone());
@@ -132,18 +133,15 @@ fn run(options: &Options) -> Result<(), Failure> {
         threads.push(thread::Builder::new().name(format!("core {core}")).spawn(hold)?);
     }
     drop(done);
-    let known: Vec<_> = services.iter().map(known).collect();
-    let tell = |service: &Known, url: &str| {
-        journal.of(service.label.as_deref()).shown(url, &service.origin);
+    let tell = |service, url: &str| {
+        if let Some(Service { label, origin, .. }) = services.get::<usize>(service) {
+            journal.of(label.as_deref()).shown(url, &origin.to_string());
+        }
     };
     let ended = main.block_on(async {
-        let publishing = async {
-            publish(&known, board, file, tell).await;
-            pending().await
-        };
         select! {
-            ended = end(services, &triggers, outcomes) => ended,
-            never = publishing => never,
+            ended = end(services, &triggers, refusals) => ended,
+            never = async { publish(board, file, tell).await; pending().await } => never,
         }
     });
     main.shutdown_background();
@@ -157,11 +155,11 @@ fn run(options: &Options) -> Result<(), Failure> {
 
 /// Drains the services on the first signal, and cuts them on the second.
 fn watch(triggers: Arc<Vec<Trigger>>) -> io::Result<()> {
-    let stopping = AtomicBool::new(false);
+    let mut stopping = false;
     signals::watch(move |signal| {
         let phase = match signal {
             Signal::Reload => return,
-            Signal::Stop if stopping.swap(true, Ordering::Relaxed) => Phase::Closing,
+            Signal::Stop if mem::replace(&mut stopping, true) => Phase::Closing,
             Signal::Stop => {
                 info!("client: stopping; running exchanges have {} s", GRACE.as_secs());
                 Phase::Draining
@@ -176,19 +174,13 @@ fn watch(triggers: Arc<Vec<Trigger>>) -> io::Result<()> {
 async fn end(
     services: &[Service],
     triggers: &[Trigger],
-    mut outcomes: mpsc::UnboundedReceiver<Outcome>,
+    mut refusals: mpsc::UnboundedReceiver<Refusal>,
 ) -> Result<(), Failure> {
-    let mut first = None;
-    let mut over = BTreeSet::new();
-    while let Some((number, outcome)) = outcomes.recv().await {
-        let Err(stopped) = outcome else { continue };
-        let (Some(service), Some(trigger)) = (services.get(number), triggers.get(number)) else {
-            continue;
-        };
+    let (mut first, mut over) = (None, BTreeSet::new());
+    while let Some((number, stopped)) = refusals.recv().await {
         // The tunnels on the other cores are refused, too, or end by the trigger.
-        if !over.insert(number) {
-            continue;
-        }
+        let service = services.iter().zip(triggers).nth(number).filter(|_| over.insert(number));
+        let Some((service, trigger)) = service else { continue };
         let gateway: Box<str> = service.config.gateway.to_string().into();
         match &service.label {
             None => return Err(Failure::Gateway(gateway, stopped)),
@@ -204,7 +196,7 @@ async fn end(
 async fn hold(
     running: Vec<Running>,
     (core, cores): (usize, usize),
-    done: mpsc::UnboundedSender<Outcome>,
+    done: mpsc::UnboundedSender<Refusal>,
 ) {
     let mut holding = JoinSet::new();
     for (number, running) in running.into_iter().enumerate() {
@@ -222,11 +214,14 @@ async fn hold(
                 shutdown.reached(Phase::Draining).await;
                 let _ = timeout(GRACE, shutdown.reached(Phase::Closing)).await;
             };
-            let ended = select! {
-                ended = held => ended,
-                () = grace => Ok(()),
-            };
-            let _ = done.send((number, ended));
+            select! {
+                ended = held => {
+                    if let Err(stopped) = ended {
+                        let _ = done.send((number, stopped));
+                    }
+                }
+                () = grace => {}
+            }
         });
     }
     while holding.join_next().await.is_some() {}
@@ -243,12 +238,10 @@ async fn look(address: &OriginAddress, origin: Option<&Origin>) {
     }
 }
 
-/// The public address, as far as the client can tell. An open gateway and a gateway with a single route serve any
-/// host under this port; only the gateway knows the address of a name.
-fn known(service: &Service) -> Known {
-    let config = &service.config;
-    let guess = config.name.is_none().then(|| format!("{}/", config.public_url()));
-    Known { label: service.label.clone(), guess, origin: service.origin.to_string() }
+/// An open gateway and a gateway with a single route serve any host under this port; only the gateway knows the
+/// address of a name.
+fn guess(config: &Config) -> Option<String> {
+    config.name.is_none().then(|| format!("{}/", config.public_url()))
 }
 
 fn runtime() -> io::Result<Runtime> {

@@ -10,6 +10,7 @@ mod losses;
 mod places;
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct Process {
     knowing: Arc<dyn ServerCertVerifier>,
     /// What each tunnel gets, but for its gateway's own.
     pub answering: Answering,
+    /// The public address, as far as this side can tell: for a gateway that announces none.
+    pub guess: Option<String>,
     /// Tunnels that came up so far.
     ups: Arc<AtomicU64>,
 }
@@ -70,6 +73,7 @@ impl Process {
             instance: dial::instance().into(),
             knowing,
             answering: Answering::new(journal),
+            guess: None,
             ups: Arc::default(),
         })
     }
@@ -129,7 +133,14 @@ impl<N: Network, S: Answers> Slot<N, S> {
                 Ok(mut live) => {
                     drop(old.take());
                     let renewal = live.since + RENEWAL.mul_f64(0.9 + 0.1 * random());
+                    let guessing = async {
+                        sleep(ANNOUNCEMENT).await;
+                        let announced = &self.process.answering.announced;
+                        self.process.guess.iter().for_each(|url| announced.guess(url.clone()));
+                        pending().await
+                    };
                     let ended = select! {
+                        never = guessing => never,
                         ended = &mut live.ended => ended.unwrap_or(Ended::CLOSED),
                         () = sleep_until(renewal) => {
                             info!("tunnel: {} is renewed", self.label);
@@ -179,7 +190,6 @@ impl<N: Network, S: Answers> Slot<N, S> {
             "tunnel: {} up; inverted: from here on the gateway asks and this side answers",
             self.label
         );
-        self.process.answering.announced.up();
         self.process.answering.announced.told(dialled.news);
         self.up_before = true;
         self.complaints.forget();
@@ -193,5 +203,7 @@ fn random() -> f64 {
     f64::from(u32::from_ne_bytes(crypto::random())) / f64::from(u32::MAX)
 }
 
+/// A gateway announces addresses at once, if it does.
+const ANNOUNCEMENT: Duration = Duration::from_secs(1);
 /// A tunnel has 2³⁰ streams (RFC 9113 §5.1.1): six hours at 50,000 requests a second.
 const RENEWAL: Duration = Duration::from_secs(4 * 3600);

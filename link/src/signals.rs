@@ -15,7 +15,7 @@ pub enum Signal {
 }
 
 /// Calls `handle` for each signal, from a thread that lives as long as the process.
-pub fn watch(handle: impl Fn(Signal) + Send + 'static) -> io::Result<()> {
+pub fn watch(mut handle: impl FnMut(Signal) + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut term, mut int, mut hup) = {
         let _context = runtime.enter();
