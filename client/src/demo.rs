@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame};
 use ptth_link::body::{Body, BodyError};
 use ptth_link::websocket::WEBSOCKET;
 use tokio::time::{interval, sleep};
@@ -57,38 +57,37 @@ const LONGEST_DELAY: f64 = 30.0;
 fn answer(request: Request<Body>) -> Response<DemoBody> {
     let protocol = request.extensions().get::<h2::ext::Protocol>();
     let is_websocket = protocol.is_some_and(|protocol| protocol.as_str() == WEBSOCKET);
-    let mut response = match (request.method(), request.uri().path()) {
+    let (mut status, mut fields) = (StatusCode::OK, HeaderMap::new());
+    let body = match (request.method(), request.uri().path()) {
         (&Method::CONNECT, _) if is_websocket => {
             let mut echo = Echo::new(request.into_body());
-            return Response::new(DemoBody::Stream(Box::new(move |cx| echo.poll_frame(cx))));
+            DemoBody::Stream(Box::new(move |cx| echo.poll_frame(cx)))
         }
         (&Method::CONNECT, _) => {
-            let mut response = Response::new(DemoBody::Text(Some("Only websocket.\n")));
-            *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
-            return response;
+            status = StatusCode::NOT_IMPLEMENTED;
+            DemoBody::Text(Some("Only websocket.\n"))
         }
         (&Method::GET | &Method::HEAD, "/events") => {
-            let mut response = Response::new(events());
-            let kind = HeaderValue::from_static("text/event-stream");
-            response.headers_mut().insert(CONTENT_TYPE, kind);
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            return response;
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            events()
         }
-        (&Method::HEAD, _) => Response::new(DemoBody::Text(None)),
         (&Method::POST | &Method::PUT | &Method::PATCH, _) => {
-            let length = request.headers().get(CONTENT_LENGTH).cloned();
-            let kind = request.headers().get(CONTENT_TYPE).cloned();
-            let mut response = Response::new(DemoBody::Body(request.into_body()));
-            let kind = kind.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-            response.headers_mut().insert(CONTENT_TYPE, kind);
-            length.map(|length| response.headers_mut().insert(CONTENT_LENGTH, length));
-            return response;
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            for name in [CONTENT_TYPE, CONTENT_LENGTH] {
+                fields.extend(request.headers().get(&name).map(|value| (name, value.clone())));
+            }
+            let mut body = request.into_body();
+            DemoBody::Stream(Box::new(move |cx| Pin::new(&mut body).poll_frame(cx)))
         }
-        _ => Response::new(DemoBody::Text(Some(POSSIBLE))),
+        (method, _) => {
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            fields.insert(CONTENT_LENGTH, POSSIBLE.len().into());
+            DemoBody::Text((method != Method::HEAD).then_some(POSSIBLE))
+        }
     };
-    let fields = response.headers_mut();
-    fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(POSSIBLE.len()));
+    let mut response = Response::new(body);
+    (*response.status_mut(), *response.headers_mut()) = (status, fields);
     response
 }
 
@@ -97,8 +96,6 @@ const POSSIBLE: &str = "Transmission is possible!\n";
 #[allow(missing_debug_implementations, reason = "no caller prints it")]
 pub enum DemoBody {
     Text(Option<&'static str>),
-    Body(Body),
-    /// Frames, for ever or until the visitor's end.
     Stream(Frames),
 }
 
@@ -115,25 +112,12 @@ impl HttpBody for DemoBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text.into())))),
-            Self::Body(body) => Pin::new(body).poll_frame(cx),
             Self::Stream(poll_frame) => poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Text(text) => text.is_none(),
-            Self::Body(body) => body.is_end_stream(),
-            Self::Stream(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Text(text) => SizeHint::with_exact(text.map_or(0, str::len) as u64),
-            Self::Body(body) => body.size_hint(),
-            Self::Stream(_) => SizeHint::new(),
-        }
+        matches!(self, Self::Text(None))
     }
 }
 

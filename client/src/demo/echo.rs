@@ -9,7 +9,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame};
 use ptth_link::body::{Body, BodyError};
 
-/// The echo of one WebSocket.
 pub(super) struct Echo {
     body: Body,
     raw: BytesMut,
@@ -80,22 +79,19 @@ impl Echo {
 
 /// The header of a frame to send back, what follows it, and the length of the header that came.
 fn header(raw: &[u8]) -> Option<(Vec<u8>, Payload, usize)> {
-    let (&first, &second) = (raw.first()?, raw.get(1)?);
-    let (left, mut at) = match second & 0x7f {
-        126 => (u64::from(u16::from_be_bytes(raw.get(2..4)?.try_into().ok()?)), 4),
-        127 => (u64::from_be_bytes(raw.get(2..10)?.try_into().ok()?), 10),
-        short => (u64::from(short), 2),
+    let mut rest = raw;
+    let (first, second) = (rest.try_get_u8().ok()?, rest.try_get_u8().ok()?);
+    let left = match second & 0x7f {
+        126 => rest.try_get_u16().ok()?.into(),
+        127 => rest.try_get_u64().ok()?,
+        short => short.into(),
     };
-    let mut mask = [0; 4];
-    let length = raw.get(1..at)?;
     let answer = if first & 0x0f == PING { (first & 0xf0) | PONG } else { first };
     let mut head = vec![answer, second & 0x7f];
-    head.extend_from_slice(length.get(1..)?);
-    if second & 0x80 != 0 {
-        mask = raw.get(at..at + 4)?.try_into().ok()?;
-        at += 4;
-    }
-    Some((head, Payload { left, mask, closes: first & 0x0f == CLOSE }, at))
+    head.extend_from_slice(raw.get(2..raw.len() - rest.len())?);
+    let mask = if second & 0x80 != 0 { rest.try_get_u32().ok()?.to_be_bytes() } else { [0; 4] };
+    let payload = Payload { left, mask, closes: first & 0x0f == CLOSE };
+    Some((head, payload, raw.len() - rest.len()))
 }
 
 const CLOSE: u8 = 8;

@@ -95,11 +95,6 @@ impl OriginError {
                 (status, "The server behind this gateway is not listening.")
             }
             Self::Untrusted(_) => (bad, "The server behind this gateway could not be verified."),
-            Self::Foreign(_)
-            | Self::Broken(_)
-            | Self::Malformed(_)
-            | Self::Body(_)
-            | Self::Length => (bad, "The server behind this gateway gave no valid response."),
             Self::Upgrade(_) => (bad, "The server behind this gateway botched the upgrade."),
             Self::Request => {
                 (StatusCode::BAD_REQUEST, "This request can't be passed on over HTTP/1.1.")
@@ -112,6 +107,7 @@ impl OriginError {
                 StatusCode::NOT_IMPLEMENTED,
                 "The server behind this gateway speaks no WebSocket; reach it by connect-tcp.",
             ),
+            _ => (bad, "The server behind this gateway gave no valid response."),
         }
     }
 }

@@ -63,27 +63,26 @@ impl Whereabouts {
 
     /// Connects, as one of `crowd`.
     pub(super) async fn connect(&self, crowd: usize) -> Result<Box<dyn Io>, OriginError> {
-        let connected = timeout(CONNECT, self.dial(crowd)).await;
+        let connecting = async {
+            Ok::<Box<dyn Io>, io::Error>(match &self.address {
+                OriginAddress::Http { host, port } => Box::new(tcp(host, *port, crowd).await?),
+                OriginAddress::Https { host, port } => {
+                    let [near, far] = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+                    let socket = tcp(host, *port, crowd).await?;
+                    let local = socket.peer_addr()?.ip().to_canonical().is_loopback();
+                    let tls = if local { near } else { far };
+                    let name = || ServerName::try_from(host.clone()).map_err(io::Error::other);
+                    let name = self.name.clone().map_or_else(name, Ok)?;
+                    Box::new(TlsConnector::from(tls.clone()).connect(name, socket).await?)
+                }
+                OriginAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
+                OriginAddress::Demo | OriginAddress::Tcp { .. } => {
+                    return Err(io::ErrorKind::Unsupported.into());
+                }
+            })
+        };
+        let connected = timeout(CONNECT, connecting).await;
         connected.unwrap_or_else(|late| Err(late.into())).map_err(unreachable)
-    }
-
-    async fn dial(&self, crowd: usize) -> io::Result<Box<dyn Io>> {
-        match &self.address {
-            OriginAddress::Http { host, port } => Ok(Box::new(tcp(host, *port, crowd).await?)),
-            OriginAddress::Https { host, port } => {
-                let [near, far] = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-                let socket = tcp(host, *port, crowd).await?;
-                let local = socket.peer_addr()?.ip().to_canonical().is_loopback();
-                let tls = if local { near } else { far };
-                let name = || ServerName::try_from(host.clone()).map_err(io::Error::other);
-                let name = self.name.clone().map_or_else(name, Ok)?;
-                Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, socket).await?))
-            }
-            OriginAddress::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            OriginAddress::Demo | OriginAddress::Tcp { .. } => {
-                Err(io::ErrorKind::Unsupported.into())
-            }
-        }
     }
 }
 
@@ -111,29 +110,27 @@ pub(in crate::origin) async fn tcp(host: &str, port: u16, crowd: usize) -> io::R
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
-        match connect(address, crowd).await {
-            Ok(socket) => {
-                socket.set_nodelay(true)?;
-                return Ok(socket);
+        let connecting = async {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            if crowd > FEW {
+                // Before the handshake, which fixes the window scale.
+                let size = if crowd > MANY { SMALL_BUFFER } else { RECEIVE_BUFFER };
+                socket.set_recv_buffer_size(size)?;
+                #[cfg(target_os = "linux")]
+                socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
             }
+            socket.set_nodelay(true)?;
+            socket.connect(address).await
+        };
+        match connecting.await {
+            Ok(socket) => return Ok(socket),
             Err(err) => last = err,
         }
     }
     Err(last)
-}
-
-async fn connect(address: SocketAddr, crowd: usize) -> io::Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    if crowd > FEW {
-        // Before the handshake, which fixes the window scale.
-        socket.set_recv_buffer_size(if crowd > MANY { SMALL_BUFFER } else { RECEIVE_BUFFER })?;
-        #[cfg(target_os = "linux")]
-        socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
-    }
-    socket.connect(address).await
 }
 
 /// Up to so many connections, the kernel may grow the receive buffers, which saves a sixth of the CPU time of a single
