@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 use log::warn;
 use ptth_link::files;
@@ -11,11 +11,11 @@ use tokio::task::spawn_blocking;
 
 use crate::announced::Board;
 
-/// Tells each service's addresses, by its number, when they come and when they change. Runs until the services are
-/// gone. Cancel safe.
+/// Tells each service's addresses, by its number, when they come and when they change; `file` gets all of them, one a
+/// line. Runs until the services are gone. Cancel safe.
 pub async fn publish(
     mut board: watch::Receiver<Board>,
-    file: Option<UrlFile>,
+    file: Option<&Path>,
     tell: impl Fn(usize, &str),
 ) {
     let mut told = vec![Vec::new(); board.borrow().len()];
@@ -33,7 +33,7 @@ pub async fn publish(
             *told = news.urls;
             changed = true;
         }
-        if let Some(file) = file.as_ref().filter(|_| changed) {
+        if let Some(file) = file.filter(|_| changed) {
             write(file, told.iter().flatten()).await;
         }
         if board.changed().await.is_err() {
@@ -42,39 +42,32 @@ pub async fn publish(
     }
 }
 
-async fn write(file: &UrlFile, urls: impl Iterator<Item = &String>) {
-    let (file, text) = (file.clone(), urls.map(|url| format!("{url}\n")).collect::<String>());
+async fn write(file: &Path, urls: impl Iterator<Item = &String>) {
+    let (path, text) = (file.to_owned(), urls.map(|url| format!("{url}\n")).collect::<String>());
     // A disk may be slow, and this thread has tunnels.
-    let writing =
-        spawn_blocking(move || files::replace(&file.0, &text, false).map_err(|err| (file, err)));
-    if let Ok(Err((file, err))) = writing.await {
-        warn!("client: the addresses can't be written to {}: {err}", file.0.display());
+    let writing = spawn_blocking(move || files::replace(&path, &text, false));
+    if let Ok(Err(err)) = writing.await {
+        warn!("client: the addresses can't be written to {}: {err}", file.display());
     }
 }
 
-/// A file that always holds all of the addresses, one a line, or doesn't exist.
-#[derive(Clone, Debug)]
-pub struct UrlFile(PathBuf);
-
-impl UrlFile {
-    /// Tries whether `path` can be written, and removes the file of an earlier process. Fails if there is something
-    /// else. Blocks.
-    pub fn new(path: PathBuf) -> io::Result<Self> {
-        match fs::symlink_metadata(&path) {
-            Ok(found) if !found.is_file() => {
-                return Err(io::Error::other("it is there, and it is no file"));
-            }
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
-            _ => {}
+/// Tries whether `path` can be written, and removes the file of an earlier process: a file always holds all of the
+/// addresses, or doesn't exist. Fails if there is something else. Blocks.
+pub fn clear(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => {
+            return Err(io::Error::other("it is there, and it is no file"));
         }
-        files::replace(&path, "", false)?;
-        fs::remove_file(&path)?;
-        Ok(Self(path))
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        _ => {}
     }
+    files::replace(path, "", false)?;
+    fs::remove_file(path)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::time::Duration;
 
     use ptth_link::crypto;
@@ -110,11 +103,11 @@ mod tests {
     fn a_file_that_cannot_be_written_shows_at_once() {
         let folder = Folder::new();
         for bad in ["no/such/folder", ".", "..", ""] {
-            assert!(UrlFile::new(folder.0.join(bad)).is_err(), "{bad:?}");
+            assert!(clear(&folder.0.join(bad)).is_err(), "{bad:?}");
         }
         let path = folder.0.join("urls");
         fs::write(&path, "https://stale.test/\n").unwrap();
-        UrlFile::new(path.clone()).unwrap();
+        clear(&path).unwrap();
         assert!(!path.exists() && folder.names() == 0, "nothing stale stays");
     }
 
@@ -132,10 +125,11 @@ mod tests {
     async fn addresses_are_told_when_they_come_and_when_they_change() {
         let folder = Folder::new();
         let path = folder.0.join("urls");
-        let file = UrlFile::new(path.clone()).unwrap();
+        clear(&path).unwrap();
+        let file = path.clone();
         let (places, board) = Announced::board(2);
         let mut publishing = JoinSet::new();
-        publishing.spawn(async move { publish(board, Some(file), |_, _| {}).await });
+        publishing.spawn(async move { publish(board, Some(&file), |_, _| {}).await });
         let [one, two] = &places[..] else { panic!("two") };
         let news = |urls: &[&str], more| {
             let urls = urls.iter().map(|url| url.to_string()).collect();

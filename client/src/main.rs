@@ -1,6 +1,5 @@
 //! `2ptth-client`: arguments, logging, signals, exit code, and one thread a core.
 
-use std::collections::BTreeSet;
 use std::future::pending;
 use std::io;
 use std::mem;
@@ -11,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use log::{error, info, warn};
-use ptth_client::addresses::{UrlFile, publish};
+use ptth_client::addresses::{clear, publish};
 use ptth_client::announced::Announced;
 use ptth_client::config::{Args, Config, Options, OriginAddress, Service};
 use ptth_client::demo::Demo;
@@ -71,27 +70,28 @@ enum Failure {
 }
 
 /// A service, as the thread of each core needs it.
-#[derive(Clone)]
 struct Running {
+    service: Service,
     /// `None`: the built-in demo.
     origin: Option<Origin>,
     process: Process,
+    trigger: Trigger,
     shutdown: Shutdown,
     /// The number of tunnels of the services before it, so that the cores share all tunnels evenly.
     before: usize,
 }
 
-/// The number of a service, and why its tunnels ended on one core.
-type Refusal = (usize, Stopped);
+/// Why the tunnels of a service ended on one core.
+type Refusal = (Arc<Running>, Stopped);
 
 /// Holds the tunnels, spread over the cores, until a signal arrives or the last service ends.
 fn run(options: &Options) -> Result<(), Failure> {
-    let services = &options.services;
-    let writable = |path: PathBuf| UrlFile::new(path.clone()).map_err(|e| Failure::Urls(path, e));
-    let file = options.url_file.clone().map(writable).transpose()?;
+    if let Some(path) = &options.url_file {
+        clear(path).map_err(|err| Failure::Urls(path.clone(), err))?;
+    }
     let journal = Journal::to(io::stdout());
-    let (places, board) = Announced::board(services.len());
-    let tunnels = services.iter().map(|service| service.config.tunnels).sum();
+    let (places, board) = Announced::board(options.services.len());
+    let tunnels = options.services.iter().map(|service| service.config.tunnels).sum();
     let descriptors = descriptors::limit();
     let streams = descriptors::streams(descriptors, tunnels);
     if streams < TUNNEL_STREAMS {
@@ -99,34 +99,30 @@ fn run(options: &Options) -> Result<(), Failure> {
             "client: {descriptors} descriptors allow {streams} requests at a time on each tunnel"
         );
     }
-    let (mut triggers, mut running, mut before) = (Vec::new(), Vec::new(), 0);
-    for (service, announced) in services.iter().zip(places) {
+    let (mut services, mut before) = (Vec::new(), 0);
+    for (service, announced) in options.services.iter().cloned().zip(places) {
         let journal = journal.of(service.label.as_deref());
         let mut process = Process::new(service.config.clone(), journal)?;
         (process.answering.announced, process.answering.streams) = (announced, streams);
         process.guess = guess(&service.config);
-        let (trigger, shutdown) = shutdown::channel();
-        triggers.push(trigger);
         let origin = match &service.origin {
             OriginAddress::Demo => None,
             address => Some(Origin::new(address.clone(), &service.asking).map_err(Stopped::Tls)?),
         };
-        running.push(Running { origin, process, shutdown, before });
-        before += service.config.tunnels;
+        let (trigger, shutdown) = shutdown::channel();
+        services.push(Arc::new(Running { service, origin, process, trigger, shutdown, before }));
+        before += services.last().map_or(0, |it| it.process.slots());
     }
-    let triggers = Arc::new(triggers);
-    watch(triggers.clone())?;
+    watch(services.clone())?;
     let main = runtime()?;
-    for (service, running) in services.iter().zip(&running) {
-        main.block_on(look(&service.origin, running.origin.as_ref()));
-    }
+    services.iter().for_each(|service| main.block_on(look(service)));
     let cores = thread::available_parallelism().map_or(1, usize::from).min(tunnels);
     let (done, refusals) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
     for core in 0..cores {
-        let (runtime, running, done) = (runtime()?, running.clone(), done.clone());
+        let (runtime, services, done) = (runtime()?, services.clone(), done.clone());
         let hold = move || {
-            runtime.block_on(hold(running, (core, cores), done));
+            runtime.block_on(hold(services, (core, cores), done));
             // A pending name lookup would block an ordinary shutdown.
             runtime.shutdown_background();
         };
@@ -134,19 +130,24 @@ fn run(options: &Options) -> Result<(), Failure> {
     }
     drop(done);
     let tell = |service, url: &str| {
-        if let Some(Service { label, origin, .. }) = services.get::<usize>(service) {
-            journal.of(label.as_deref()).shown(url, &origin.to_string());
+        if let Some(Running { service, process, .. }) =
+            services.get::<usize>(service).map(|it| &**it)
+        {
+            process.answering.journal.shown(url, &service.origin.to_string());
         }
     };
     let ended = main.block_on(async {
         select! {
-            ended = end(services, &triggers, refusals) => ended,
-            never = async { publish(board, file, tell).await; pending().await } => never,
+            ended = end(refusals) => ended,
+            never = async {
+                publish(board, options.url_file.as_deref(), tell).await;
+                pending().await
+            } => never,
         }
     });
     main.shutdown_background();
     // The exit handlers of the TLS library would abort the process if a thread were in a handshake.
-    triggers.iter().for_each(|trigger| trigger.advance(Phase::Closing));
+    services.iter().for_each(|service| service.trigger.advance(Phase::Closing));
     for thread in threads {
         let _ = thread.join();
     }
@@ -154,7 +155,7 @@ fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// Drains the services on the first signal, and cuts them on the second.
-fn watch(triggers: Arc<Vec<Trigger>>) -> io::Result<()> {
+fn watch(services: Vec<Arc<Running>>) -> io::Result<()> {
     let mut stopping = false;
     signals::watch(move |signal| {
         let phase = match signal {
@@ -165,62 +166,63 @@ fn watch(triggers: Arc<Vec<Trigger>>) -> io::Result<()> {
                 Phase::Draining
             }
         };
-        triggers.iter().for_each(|trigger| trigger.advance(phase));
+        services.iter().for_each(|service| service.trigger.advance(phase));
     })
 }
 
 /// Waits until all tunnels have ended. A refusal ends all tunnels of its service, since they have the same
 /// credential; the other services go on. The first refusal becomes the result of the process.
-async fn end(
-    services: &[Service],
-    triggers: &[Trigger],
-    mut refusals: mpsc::UnboundedReceiver<Refusal>,
-) -> Result<(), Failure> {
-    let (mut first, mut over) = (None, BTreeSet::new());
-    while let Some((number, stopped)) = refusals.recv().await {
+async fn end(mut refusals: mpsc::UnboundedReceiver<Refusal>) -> Result<(), Failure> {
+    let mut first = Ok(());
+    while let Some((running, stopped)) = refusals.recv().await {
         // The tunnels on the other cores are refused, too, or end by the trigger.
-        let service = services.iter().zip(triggers).nth(number).filter(|_| over.insert(number));
-        let Some((service, trigger)) = service else { continue };
-        let gateway: Box<str> = service.config.gateway.to_string().into();
-        match &service.label {
-            None => return Err(Failure::Gateway(gateway, stopped)),
-            Some(label) => error!("client: service={label:?} gateway={gateway} ends: {stopped}"),
+        if running.shutdown.is(Phase::Draining) {
+            continue;
         }
-        trigger.advance(Phase::Draining);
-        first.get_or_insert(Failure::Gateway(gateway, stopped));
+        let gateway: Box<str> = running.service.config.gateway.to_string().into();
+        if let Some(label) = &running.service.label {
+            error!("client: service={label:?} gateway={gateway} ends: {stopped}");
+        }
+        running.trigger.advance(Phase::Draining);
+        first = first.and(Err(Failure::Gateway(gateway, stopped)));
+        if running.service.label.is_none() {
+            break;
+        }
     }
-    first.map_or(Ok(()), Err)
+    first
 }
 
 /// Holds one core's share of the tunnels of all services.
 async fn hold(
-    running: Vec<Running>,
+    services: Vec<Arc<Running>>,
     (core, cores): (usize, usize),
     done: mpsc::UnboundedSender<Refusal>,
 ) {
     let mut holding = JoinSet::new();
-    for (number, running) in running.into_iter().enumerate() {
-        let Running { origin, process, mut shutdown, before } = running;
-        let slots = (0..process.slots()).filter(move |slot| (before + slot) % cores == core);
-        let (end, done) = (shutdown.clone(), done.clone());
+    for running in services {
+        let done = done.clone();
         holding.spawn(async move {
+            let Running { origin, process, shutdown, before, .. } = &*running;
+            let slots = (0..process.slots()).filter(|slot| (before + slot) % cores == core);
             let held = async {
                 match origin {
-                    Some(origin) => process.hold(slots, Tcp, origin.apart(), end).await,
-                    None => process.hold(slots, Tcp, Demo, end).await,
+                    Some(origin) => {
+                        process.hold(slots, Tcp, origin.apart(), shutdown.clone()).await
+                    }
+                    None => process.hold(slots, Tcp, Demo, shutdown.clone()).await,
                 }
             };
+            let mut shutdown = shutdown.clone();
             let grace = async {
                 shutdown.reached(Phase::Draining).await;
                 let _ = timeout(GRACE, shutdown.reached(Phase::Closing)).await;
             };
-            select! {
-                ended = held => {
-                    if let Err(stopped) = ended {
-                        let _ = done.send((number, stopped));
-                    }
-                }
-                () = grace => {}
+            let ended = select! {
+                ended = held => ended,
+                () = grace => Ok(()),
+            };
+            if let Err(stopped) = ended {
+                let _ = done.send((running, stopped));
             }
         });
     }
@@ -228,7 +230,8 @@ async fn hold(
 }
 
 /// Asks the origin once, so that the log shows a wrong address before the first request.
-async fn look(address: &OriginAddress, origin: Option<&Origin>) {
+async fn look(Running { service, origin, .. }: &Running) {
+    let address = &service.origin;
     let Some(origin) = origin else { return info!("origin: {address}") };
     match timeout(LOOK, origin.look()).await {
         Ok(Ok(Some(status))) => info!("origin: {address} answers, status={}", status.as_u16()),

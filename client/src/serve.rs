@@ -29,6 +29,7 @@ use ptth_link::h2::goaway::{self, Why};
 use ptth_link::h2::window::Window;
 use ptth_link::h2::{self as engine, Load};
 use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
+use ptth_link::lock::Mutex;
 use ptth_link::shutdown::{Phase, Shutdown};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,6 +43,7 @@ use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
 
+use early::Ahead;
 pub use early::Early;
 pub use own::Own;
 
@@ -198,7 +200,7 @@ async fn exchange(
     mut service: impl Answers,
     answering: Arc<Answering>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
 ) {
     if let Some(news) = announcement(&request) {
         // It is the gateway's own request, not a visitor's.
@@ -215,14 +217,18 @@ async fn exchange(
     if !answering.covers.as_ref().is_none_or(covers) {
         return Own::misdirected().tell(respond, &line, journal);
     }
-    let early = Early::default();
-    head.extensions.insert(early.clone());
+    let ahead = Arc::new(Mutex::new(Ahead { respond: Some(respond), sent: 0 }));
+    head.extensions.insert(Early(Arc::downgrade(&ahead)));
     let calling = async {
         poll_fn(|cx| service.poll_ready(cx)).await?;
         service.call(Request::from_parts(head, body)).await
     };
-    let own = match wait(calling, &mut inflow, &mut respond, &early).await {
-        Some(Ok(mut response)) => match response.extensions_mut().remove::<Own>() {
+    let answer = wait(calling, &mut inflow, &ahead).await;
+    let Some((answer, mut respond)) = answer.zip(ahead.lock().respond.take()) else {
+        return line.cancelled(journal);
+    };
+    let own = match answer {
+        Ok(mut response) => match response.extensions_mut().remove::<Own>() {
             Some(own) => own,
             None if (200..600).contains(&response.status().as_u16()) => {
                 let (status, mut times) = (response.status(), line.head());
@@ -232,31 +238,26 @@ async fn exchange(
             // Not final (RFC 9110 §15): h2 ends the connection of a server that ends a stream with 1xx.
             None => Own::failed(format!("the service answered with {}", response.status())),
         },
-        Some(Err(err)) => Own::failed(err.to_string()),
-        None => return line.cancelled(journal),
+        Err(err) => Own::failed(err.to_string()),
     };
     own.tell(respond, &line, journal);
 }
 
-/// Waits for the service, and moves the request's body and 1xx responses meanwhile. `None` if the gateway resets the
-/// stream.
+/// Waits for the service, and moves the request's body meanwhile. `None` if the gateway resets the stream.
 async fn wait<T>(
     calling: impl Future<Output = T>,
     inflow: &mut Inflow,
-    respond: &mut SendResponse<Bytes>,
-    early: &Early,
+    ahead: &Mutex<Ahead>,
 ) -> Option<T> {
     let mut calling = pin!(calling);
     poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
-        let answer = calling.as_mut().poll(cx);
-        for response in early.take(cx) {
-            let _ = respond.send_informational(response);
-        }
-        if answer.is_pending() && respond.poll_reset(cx).is_ready() {
+        let answer = calling.as_mut().poll(cx).map(Some);
+        let is_reset = |respond: &mut SendResponse<Bytes>| respond.poll_reset(cx).is_ready();
+        if answer.is_pending() && ahead.lock().respond.as_mut().is_some_and(is_reset) {
             return Poll::Ready(None);
         }
-        answer.map(Some)
+        answer
     })
     .await
 }

@@ -142,7 +142,6 @@ impl<T: AsyncRead + fmt::Debug + Send + Unpin> Reader for T {}
 pub struct Download {
     pub(super) reader: Box<dyn Reader>,
     pub(super) was_cut: Option<oneshot::Receiver<()>>,
-    /// Of an upgrade, at first: the bytes behind the head.
     pub(super) buffer: BytesMut,
     pub(super) framed: bool,
     pub(super) ended: bool,
@@ -163,9 +162,6 @@ impl Download {
             if cut.is_ok() {
                 return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
             }
-        }
-        if !self.framed && !self.buffer.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(self.buffer.split().freeze()))));
         }
         if self.framed && self.buffer.is_empty() {
             // Room for the head, which is known after the read.

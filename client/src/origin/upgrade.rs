@@ -1,5 +1,8 @@
 //! WebSocket and any other upgrade: extended CONNECT on the tunnel, `Upgrade` at the origin (RFC 8441 §5).
 
+use std::io::Cursor;
+
+use bytes::BytesMut;
 use h2::ext::Protocol;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
@@ -11,7 +14,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use log::trace;
 use ptth_link::body::{Body, write_out};
 use ptth_link::websocket::{self, WEBSOCKET};
-use tokio::io::split;
+use tokio::io::{AsyncReadExt, split};
 
 use crate::serve::Onward;
 
@@ -65,7 +68,7 @@ fn accepted(
     {
         return Err(OriginError::Upgrade("Sec-WebSocket-Accept doesn't fit the key"));
     }
-    let (io, buffer) = leg.connection.upgraded().ok_or_else(cut)?;
+    let (io, read) = leg.connection.upgraded().ok_or_else(cut)?;
     let (mut head, ()) = response.into_parts();
     head.status = StatusCode::OK;
     for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
@@ -78,7 +81,7 @@ fn accepted(
             trace!("origin: upgraded connection: {err}");
         }
     }));
-    let reader = Box::new(reader);
+    let (reader, buffer) = (Box::new(Cursor::new(read).chain(reader)), BytesMut::new());
     let download = Download { reader, was_cut: None, buffer, framed: false, ended: false };
     Ok(Response::from_parts(head, OriginBody::Raw(download)))
 }

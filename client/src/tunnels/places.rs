@@ -36,8 +36,8 @@ struct Places<N, S> {
     held: BTreeMap<Gateway, Place>,
     /// The addresses whose gateway refused, until when they are left out.
     shunned: BTreeMap<Gateway, Instant>,
-    /// The results, with address and number of the place.
-    tunnels: JoinSet<(Gateway, usize, Result<(), Stopped>)>,
+    /// The results, with the address.
+    tunnels: JoinSet<(Gateway, Result<(), Stopped>)>,
     /// Notified of each failed dial.
     failures: Arc<Notify>,
 }
@@ -114,8 +114,8 @@ impl<N: Network, S: Answers> Places<N, S> {
                     // The gateway may have moved; but each of many tunnels notifies often.
                     () = self.failures.notified() => at = again.min(looked + FEWEST),
                     Some(done) = self.tunnels.join_next() => match done {
-                        Ok((_, _, Ok(()))) => {}
-                        Ok((address, number, Err(why))) => self.ended(address, number, why)?,
+                        Ok((_, Ok(()))) => {}
+                        Ok((address, Err(why))) => self.ended(address, why)?,
                         Err(err) => warn!("tunnel: its task ended: {err}"),
                     },
                 }
@@ -170,7 +170,7 @@ impl<N: Network, S: Answers> Places<N, S> {
                 let slot = number * self.process.slots() + slot;
                 let slot = self.slot(slot, address.clone())?;
                 let (address, stop) = (address.clone(), shutdown.clone());
-                self.tunnels.spawn(async move { (address, number, slot.hold(stop).await) });
+                self.tunnels.spawn(async move { (address, slot.hold(stop).await) });
             }
         }
         Ok(())
@@ -196,12 +196,11 @@ impl<N: Network, S: Answers> Places<N, S> {
     }
 
     /// If there are other places, an address that refuses is left out for a while; else the refusal is final.
-    fn ended(&mut self, address: Gateway, number: usize, why: Stopped) -> Result<(), Stopped> {
+    fn ended(&mut self, address: Gateway, why: Stopped) -> Result<(), Stopped> {
         // Only the first result of a place counts.
-        if self.held.get(&address).is_none_or(|place| place.number != number) {
+        if self.held.remove(&address).is_none() {
             return Ok(());
         }
-        self.held.remove(&address);
         if self.held.is_empty() {
             return Err(why);
         }
