@@ -112,7 +112,9 @@ impl<N: Network> Dialer<N> {
             return dialled;
         }
         let lost = match self.by_alpn().await {
-            Err(err) if err.is_of_the_way() => err,
+            // A middlebox may have dropped the label. That doesn't hold for a certificate that can't be verified: its
+            // owner may intercept.
+            Err(err) if matches!(err, DialError::NoGateway) || err.is_cut() => err,
             dialled => return dialled,
         };
         match self.by_http().await {

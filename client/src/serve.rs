@@ -105,7 +105,7 @@ where
 pub enum Ended {
     /// The gateway refused this client. With TLS 1.3 that arrives after the handshake.
     #[error("{0}")]
-    Refused(DialError),
+    Refused(#[from] DialError),
     /// The gateway gave the reason, and perhaps a text.
     #[error("{}", told(*.0, .1.as_deref()))]
     Told(Why, Option<String>),
@@ -189,7 +189,7 @@ fn ended(ended: engine::Ended) -> Ended {
         return engine::Ended::Connection(err).into();
     }
     match err.into_io().map(DialError::of) {
-        Some(refused @ DialError::Refused(_)) => Ended::Refused(refused),
+        Some(refused @ DialError::Refused(_)) => refused.into(),
         Some(DialError::Tls(err)) => engine::Ended::Socket(err).into(),
         _ => engine::Ended::Closed.into(),
     }

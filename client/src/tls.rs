@@ -12,11 +12,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier, verify_server_name};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore, version};
+use rustls::{ClientConfig, RootCertStore, version};
 
 use ptth_link::crypto;
 use ptth_link::token::TokenError;
@@ -33,41 +33,37 @@ pub fn tunnel(
     common_name: &str,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let wishes = config.name.iter().chain(&config.path).map(String::as_str);
-    let (certificate, key) = config.identity().certificate(common_name, wishes)?;
-    let tls = builder(knowing)?.with_client_auth_cert(vec![certificate], key)?;
-    Ok(one_protocol(tls, &config.alpn))
+    let identity = config.identity().certificate(common_name, wishes)?;
+    client(knowing, &config.alpn, Some(identity))
 }
 
-/// The TLS configuration of a registration by HTTP. It has no client certificate, since a reverse proxy before the
-/// gateway would get it.
-pub fn anonymous(
+/// The TLS configuration of a client that offers one protocol. For a registration by HTTP it has no certificate of its
+/// own, since a reverse proxy before the gateway would get it.
+pub fn client(
     knowing: Arc<dyn ServerCertVerifier>,
     protocol: &[u8],
+    identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    Ok(one_protocol(builder(knowing)?.with_no_client_auth(), protocol))
-}
-
-fn builder(
-    knowing: Arc<dyn ServerCertVerifier>,
-) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let builder = ClientConfig::builder_with_provider(crypto::provider())
-        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?;
-    // rustls calls every verifier of the caller "dangerous", its own verifiers too.
-    Ok(builder.dangerous().with_custom_certificate_verifier(knowing))
-}
-
-fn one_protocol(mut tls: ClientConfig, protocol: &[u8]) -> Arc<ClientConfig> {
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
+        // rustls calls every verifier of the caller "dangerous", its own verifiers too.
+        .dangerous()
+        .with_custom_certificate_verifier(knowing);
+    let mut tls = match identity {
+        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key)?,
+        None => builder.with_no_client_auth(),
+    };
     tls.alpn_protocols = vec![protocol.to_vec()];
     // Each connection proves the key anew; the gateway gives no tickets anyway.
     tls.resumption = Resumption::disabled();
-    Arc::new(tls)
+    Ok(Arc::new(tls))
 }
 
 /// The TLS configuration for an origin. Blocks.
 pub fn origin(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut tls = builder(verifier(trust)?)?.with_no_client_auth();
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(tls))
+    let mut tls = client(verifier(trust)?, b"http/1.1", None)?;
+    Arc::make_mut(&mut tls).resumption = Resumption::default();
+    Ok(tls)
 }
 
 /// The name that the gateway's certificate is checked for, and SNI unless it is an address.

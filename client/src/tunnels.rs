@@ -29,7 +29,7 @@ use crate::complaints::Complaints;
 use crate::config::{Config, Kind, Trust, Via};
 use crate::dial::{self, Dialer, Network, Shared};
 use crate::journal::Journal;
-use crate::retry::{Backoff, Loss};
+use crate::retry::Backoff;
 use crate::serve::{Answering, Answers, Ended, answer};
 use crate::stopped::Stopped;
 use crate::tls::{self, how_verified};
@@ -63,7 +63,7 @@ impl Process {
         let shared = Shared {
             config,
             name,
-            http: tls::anonymous(knowing.clone(), protocol)?,
+            http: tls::client(knowing.clone(), protocol, None)?,
             proxy: encrypted.then(|| tls::origin(&Trust::System)).transpose()?,
             http_until: Mutex::default(),
             told: Once::new(),
@@ -129,7 +129,7 @@ impl<N: Network, S: Answers> Slot<N, S> {
         // During a renewal there are two tunnels; the old one drains when the new one is up.
         let mut old = None;
         loop {
-            let loss = match self.dial(tunnels).await {
+            let (ended, live) = match self.dial(tunnels).await {
                 Ok(mut live) => {
                     drop(old.take());
                     let renewal = live.since + RENEWAL.mul_f64(0.9 + 0.1 * random());
@@ -148,21 +148,19 @@ impl<N: Network, S: Answers> Slot<N, S> {
                             continue;
                         }
                     };
-                    self.lost(ended, Some(&live))?
+                    (ended, Some(live))
                 }
-                Err(loss) => loss?,
+                Err(ended) => (ended, None),
             };
+            let loss = self.lost(ended, live)?;
             sleep(backoff.pause(loss, random())).await;
         }
     }
 
     /// One attempt: dials, and waits until the gateway asks. Not cancel safe: it spawns into `tunnels`.
-    async fn dial(&mut self, tunnels: &mut JoinSet<()>) -> Result<Live, Result<Loss, Stopped>> {
+    async fn dial(&mut self, tunnels: &mut JoinSet<()>) -> Result<Live, Ended> {
         let config = &self.process.shared.config;
-        let dialled = match self.dialer.dial().await {
-            Ok(dialled) => dialled,
-            Err(err) => return Err(self.failed(err)),
-        };
+        let dialled = self.dialer.dial().await?;
         info!(
             "tunnel: {} dialled gateway={} by={} tls={} verified={:?}",
             self.label,
@@ -176,15 +174,14 @@ impl<N: Network, S: Answers> Slot<N, S> {
         let answering = Answering { covers, ours: dialled.ours, ..self.process.answering.clone() };
         let (drain, draining) = channel();
         let (up, is_up) = oneshot::channel();
-        let (end, mut ended) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
         let service = self.service.clone();
         tunnels.spawn(async move {
             let _ = end.send(answer(dialled.stream, service, answering, draining, up).await);
         });
         while tunnels.try_join_next().is_some() {}
         if is_up.await.is_err() {
-            let why = (&mut ended).await.unwrap_or(Ended::CLOSED);
-            return Err(self.lost(why, None));
+            return Err(ended.await.unwrap_or(Ended::CLOSED));
         }
         info!(
             "tunnel: {} up; inverted: from here on the gateway asks and this side answers",

@@ -114,12 +114,6 @@ impl DialError {
         matches!(self, Self::Denied(reply) if reply.status == StatusCode::CONFLICT)
     }
 
-    /// Whether a middlebox may have dropped the ALPN label. That doesn't hold for a certificate that can't be
-    /// verified: its owner may intercept.
-    pub(super) fn is_of_the_way(&self) -> bool {
-        matches!(self, Self::NoGateway) || self.is_cut()
-    }
-
     pub(super) fn is_cut(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use http::header::{HOST, PROXY_AUTHORIZATION};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
@@ -26,21 +26,30 @@ pub(super) async fn pass(
     gateway: &Gateway,
     tls: Option<&Arc<ClientConfig>>,
 ) -> Result<Stream, Refused> {
-    match proxy.kind {
-        Kind::Http => connect(proxy, io, gateway).await,
-        Kind::Https => {
-            let encrypted = encrypt(proxy, io, tls).await;
+    let target = (gateway.host.as_str(), gateway.port);
+    match (proxy.kind, &proxy.login) {
+        (Kind::Http, _) => connect(proxy, io, gateway).await,
+        (Kind::Https, _) => {
+            let name = ServerName::try_from(proxy.address.host.clone()).map_err(io::Error::other);
+            let encrypted = async {
+                let tls = tls.ok_or(io::ErrorKind::Unsupported)?;
+                TlsConnector::from(tls.clone()).connect(name?, io).await
+            };
             let broken = |err| (format!("broke off TLS: {err}"), Verdict::Failed);
-            connect(proxy, encrypted.map_err(broken)?, gateway).await
+            let io = Box::new(encrypted.await.map_err(broken)?);
+            connect(proxy, io, gateway).await
         }
-        Kind::Socks => socks(proxy, io, gateway).await,
+        // The library doesn't read beyond its messages.
+        (Kind::Socks, Some((user, password))) => {
+            let passed =
+                Socks5Stream::connect_with_password_and_socket(io, target, user, password).await;
+            passed.map(Socks5Stream::into_inner).map_err(refusal)
+        }
+        (Kind::Socks, None) => {
+            let passed = Socks5Stream::connect_with_socket(io, target).await;
+            passed.map(Socks5Stream::into_inner).map_err(refusal)
+        }
     }
-}
-
-async fn encrypt(proxy: &Proxy, io: Stream, tls: Option<&Arc<ClientConfig>>) -> io::Result<Stream> {
-    let tls = tls.ok_or(io::ErrorKind::Unsupported)?;
-    let name = ServerName::try_from(proxy.address.host.clone()).map_err(io::Error::other)?;
-    Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, io).await?))
 }
 
 async fn connect(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream, Refused> {
@@ -54,33 +63,17 @@ async fn connect(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream,
     // It isn't an HTTP proxy, or it closed.
     let broken = |err| (format!("gave no proper answer: {err}"), Verdict::Failed);
     let answer = ask(io, request).await.map_err(broken)?;
-    answer.stream.ok_or_else(|| status(answer.head.status))
-}
-
-async fn socks(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream, Refused> {
-    let target = (gateway.host.as_str(), gateway.port);
-    let passed = match &proxy.login {
-        Some((user, password)) => {
-            Socks5Stream::connect_with_password_and_socket(io, target, user, password).await
-        }
-        None => Socks5Stream::connect_with_socket(io, target).await,
-    };
-    // The library doesn't read beyond its messages.
-    Ok(Box::new(passed.map_err(socks_error)?.into_inner()) as Stream)
+    answer.stream.ok_or_else(|| match answer.head.status.as_u16() {
+        407 => ("refuses (407): it wants a user and a password, or others; write them like `http://user:password@proxy:3128`".into(), Verdict::FinalAtFirst),
+        code @ 500..=599 => (format!("can't reach the gateway ({code})"), Verdict::Absent),
+        code => (format!("refuses ({code})"), Verdict::FinalAtFirst),
+    })
 }
 
 /// The end of a sentence that begins with the proxy, and what to do.
 pub(super) type Refused = (String, Verdict);
 
-fn status(status: StatusCode) -> Refused {
-    match status.as_u16() {
-        407 => ("refuses (407): it wants a user and a password, or others; write them like `http://user:password@proxy:3128`".into(), Verdict::FinalAtFirst),
-        code @ 500..=599 => (format!("can't reach the gateway ({code})"), Verdict::Absent),
-        code => (format!("refuses ({code})"), Verdict::FinalAtFirst),
-    }
-}
-
-fn socks_error(err: Error) -> Refused {
+fn refusal(err: Error) -> Refused {
     let verdict = match err {
         // A proxy reports an absent gateway by one of these.
         Error::GeneralSocksServerFailure

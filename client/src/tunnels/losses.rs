@@ -15,7 +15,7 @@ use crate::stopped::Stopped;
 use super::{Live, Slot};
 
 impl<N, S> Slot<N, S> {
-    pub(super) fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
+    fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
         let standby = self.process.shared.config.standby;
         let loss = match err.verdict() {
             _ if err.is_taken() && standby => return Ok(self.stand_by()),
@@ -35,16 +35,16 @@ impl<N, S> Slot<N, S> {
     }
 
     /// What to do after the end of a tunnel. Without `live`, it never came up.
-    pub(super) fn lost(&mut self, ended: Ended, live: Option<&Live>) -> Result<Loss, Stopped> {
+    pub(super) fn lost(&mut self, ended: Ended, live: Option<Live>) -> Result<Loss, Stopped> {
         let ups = self.process.ups.load(Ordering::Relaxed);
         match ended {
-            Ended::Refused(err) => return Err(self.refused(err)),
+            Ended::Refused(err) => return self.failed(err),
             Ended::Told(Why::Taken, _) if self.process.shared.config.standby => {
                 return Ok(self.stand_by());
             }
             Ended::Told(Why::Taken, _) => return Err(Stopped::Taken),
             Ended::Told(Why::Forbidden, words) => return Err(Stopped::Forbidden(words)),
-            Ended::Told(Why::Replaced, _) if live.is_none_or(|live| live.up == ups) => {
+            Ended::Told(Why::Replaced, _) if live.as_ref().is_none_or(|live| live.up == ups) => {
                 return Err(Stopped::Replaced);
             }
             // A tunnel of this process came up later. Either that tunnel replaced this one, or another backend replaces
