@@ -8,13 +8,12 @@
 //!
 //! Invariant: a credential leaves only after the gateway is known by its certificate.
 
+mod ask;
 mod authorize;
-mod connect;
 mod error;
 mod network;
 mod proxy;
 mod registration;
-mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
@@ -191,8 +190,8 @@ impl<N: Network> Dialer<N> {
         let stream = dialled.stream;
         let asking = async {
             match nested {
-                true => connect::ask(stream, request).await,
-                false => Ok(upgrade::ask(stream, request).await?),
+                true => ask::h2(stream, request).await,
+                false => Ok(ask::h1(stream, request).await?),
             }
         };
         let answer = timeout(ANSWER, asking).await.map_err(io::Error::from)??;

@@ -27,12 +27,9 @@
 mod complaints;
 pub mod config;
 mod retry;
-mod stopped;
 mod tunnels;
 
 // What the program and the tests reach into; no part of the interface.
-#[doc(hidden)]
-pub mod addresses;
 #[doc(hidden)]
 pub mod announced;
 #[doc(hidden)]
@@ -56,8 +53,7 @@ use tokio::select;
 
 pub use ptth_link::body::Body;
 pub use serve::{Answers, Early, Onward};
-pub use stopped::Stopped;
-pub use tunnels::Process;
+pub use tunnels::{Process, Stopped};
 
 /// Holds tunnels to a gateway and answers its requests with `service`, until it is dropped. The public
 /// addresses that the gateway tells go to the log; `Process::answering` has them for a program.
@@ -77,7 +73,7 @@ pub async fn serve(config: config::Config, service: impl Answers) -> Result<(), 
         result = process.hold(0..process.slots(), dial::Tcp, service, shutdown) => result,
         never = async {
             let tell = |_, url: &str| info!("client: public address {url}");
-            addresses::publish(process.answering.announced.watch(), None, tell).await;
+            announced::publish(process.answering.announced.watch(), None, tell).await;
             pending().await
         } => never,
     }

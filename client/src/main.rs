@@ -10,8 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use log::{error, info, warn};
-use ptth_client::addresses::{clear, publish};
-use ptth_client::announced::Announced;
+use ptth_client::announced::{Announced, clear, publish};
 use ptth_client::config::{Args, Config, Options, OriginAddress, Service};
 use ptth_client::demo::Demo;
 use ptth_client::dial::Tcp;

@@ -6,7 +6,6 @@
 //!   └────────────────────────┘
 //! ```
 
-mod losses;
 mod places;
 
 use std::convert::Infallible;
@@ -15,10 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use log::info;
+use log::{info, warn};
 use ptth_link::crypto;
+use ptth_link::h2::goaway::Why;
 use ptth_link::lock::Mutex;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
+use ptth_link::token::{PublicKey, Token};
 use rustls::client::danger::ServerCertVerifier;
 use tokio::select;
 use tokio::sync::{Notify, oneshot};
@@ -27,12 +28,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::complaints::Complaints;
 use crate::config::{Config, Kind, Trust, Via};
-use crate::dial::{self, Dialer, Network, Shared};
+use crate::dial::{self, DialError, Dialer, Network, Shared, Verdict};
 use crate::journal::Journal;
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Answers, Ended, answer};
-use crate::stopped::Stopped;
-use crate::tls::{self, how_verified};
+use crate::tls::{self, TlsError, how_verified};
 
 /// What the tunnels of one service share.
 #[derive(Clone, Debug)]
@@ -81,6 +81,43 @@ impl Process {
     /// The number of tunnels to hold.
     pub fn slots(&self) -> usize {
         self.shared.config.tunnels
+    }
+}
+
+/// Why there will be no tunnel, however often it is tried.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// The gateway refuses this client; with the public half of its token, if it has one.
+    #[error("{}{}", .0, .1.map(|key| format!("; its public half is {key}")).unwrap_or_default())]
+    Refused(DialError, Option<PublicKey>),
+    /// Another backend has the place, and keeps it.
+    #[error(
+        "the gateway refuses this client: another backend serves this already; stop that one, or ask for another --host or --name"
+    )]
+    Taken,
+    /// Another backend has the place now. Dialling again would take it back, and so on for ever.
+    #[error(
+        "another backend took over what this client served; stop one of the two, or let the gateway's route have `when_taken = \"balance\"`"
+    )]
+    Replaced,
+    /// The gateway admitted this client, and lets it serve nothing of what it asked for; with the gateway's words.
+    #[error(
+        "the gateway refuses this client: {}; ask for another --host or --name, or have the gateway allow it",
+        .0.as_ref().map_or("this token may serve nothing of what was asked for".into(), |words| format!("{words:?}"))
+    )]
+    Forbidden(Option<String>),
+    /// The gateway isn't the one that it should be, on the very first dial.
+    #[error("{0}")]
+    Unknown(DialError),
+    /// TLS can't be set up.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+}
+
+impl Stopped {
+    /// Whether the gateway said no, rather than something here or on the way being wrong.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Unknown(_) | Self::Tls(_))
     }
 }
 
@@ -192,6 +229,81 @@ impl<N: Network, S: Answers> Slot<N, S> {
         self.complaints.forget();
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(Live { drain, ended, since: Instant::now(), up })
+    }
+}
+
+impl<N, S> Slot<N, S> {
+    fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
+        let standby = self.process.shared.config.standby;
+        let loss = match err.verdict() {
+            _ if err.is_taken() && standby => return Ok(self.stand_by()),
+            Verdict::Final => return Err(self.refused(err)),
+            // After a success, the client may be behind a captive portal.
+            Verdict::FinalAtFirst if !self.up_before => {
+                let denied = matches!(err, DialError::Denied(_));
+                return Err(if denied { self.refused(err) } else { Stopped::Unknown(err) });
+            }
+            Verdict::FinalAtFirst | Verdict::Failed => Loss::Failed,
+            Verdict::Absent => Loss::Unreachable,
+            Verdict::Later(after) => Loss::Later(after),
+        };
+        self.failures.notify_one();
+        self.complain(&err.to_string());
+        Ok(loss)
+    }
+
+    /// What to do after the end of a tunnel. Without `live`, it never came up.
+    fn lost(&mut self, ended: Ended, live: Option<Live>) -> Result<Loss, Stopped> {
+        let ups = self.process.ups.load(Ordering::Relaxed);
+        match ended {
+            Ended::Refused(err) => return self.failed(err),
+            Ended::Told(Why::Taken, _) if self.process.shared.config.standby => {
+                return Ok(self.stand_by());
+            }
+            Ended::Told(Why::Taken, _) => return Err(Stopped::Taken),
+            Ended::Told(Why::Forbidden, words) => return Err(Stopped::Forbidden(words)),
+            Ended::Told(Why::Replaced, _) if live.as_ref().is_none_or(|live| live.up == ups) => {
+                return Err(Stopped::Replaced);
+            }
+            // A tunnel of this process came up later. Either that tunnel replaced this one, or another backend replaces
+            // it, too, and its end stops the process; dialling before would replace the other backend.
+            Ended::Told(Why::Replaced, _) => {
+                info!("tunnel: {} {ended}", self.label);
+                return Ok(Loss::Displaced);
+            }
+            Ended::Told(Why::Stopping, _) => {
+                info!("tunnel: {} {ended}; looking for its successor", self.label);
+            }
+            _ => self.complain(&format!("lost: {ended}")),
+        }
+        Ok(Loss::Lost(live.map_or(Duration::ZERO, |live| live.since.elapsed())))
+    }
+
+    fn stand_by(&self) -> Loss {
+        let what = "another backend is there";
+        if self.complaints.is_due(what) {
+            info!("tunnel: {} {what}; standing by until it is gone", self.label);
+        }
+        Loss::Taken
+    }
+
+    /// Without a token, the gateway's text about a key would confuse the user: that key is a stand-in.
+    fn refused(&self, err: DialError) -> Stopped {
+        let key = self.process.shared.config.token.as_ref().map(Token::public);
+        match err {
+            DialError::Refused(_) if key.is_none() => {
+                Stopped::Refused(DialError::Refused("it wants a token"), None)
+            }
+            DialError::Refused(_) => Stopped::Refused(err, key),
+            _ => Stopped::Refused(err, None),
+        }
+    }
+
+    fn complain(&self, what: &str) {
+        if self.complaints.is_due(what) {
+            let (label, gateway) = (&self.label, &self.dialer.gateway);
+            warn!("tunnel: {label} gateway={gateway} {what}; trying again, for ever");
+        }
     }
 }
 

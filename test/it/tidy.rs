@@ -39,22 +39,7 @@ const SERVER: &[(&str, &[&str])] = &[
 
 /// Whom each module of the client may import.
 const CLIENT: &[(&str, &[&str])] = &[
-    (
-        "tunnels",
-        &[
-            "announced",
-            "complaints",
-            "config",
-            "dial",
-            "journal",
-            "retry",
-            "serve",
-            "stopped",
-            "tls",
-        ],
-    ),
-    ("addresses", &["announced"]),
-    ("stopped", &["dial", "tls"]),
+    ("tunnels", &["announced", "complaints", "config", "dial", "journal", "retry", "serve", "tls"]),
     ("serve", &["announced", "dial", "journal", "tls"]),
     ("origin", &["complaints", "config", "serve", "tls"]),
     ("dial", &["announced", "config"]),
@@ -145,10 +130,7 @@ const CORE: [(&str, &[&str]); 2] = [
             "tunnel",
         ],
     ),
-    (
-        "client/src",
-        &["complaints", "dial", "lib", "main", "origin", "retry", "serve", "stopped", "tunnels"],
-    ),
+    ("client/src", &["complaints", "dial", "lib", "main", "origin", "retry", "serve", "tunnels"]),
 ];
 /// Files of the core's modules that are features.
 const FEATURES: [&str; 3] = [

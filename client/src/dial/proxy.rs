@@ -15,9 +15,8 @@ use tokio_socks::tcp::Socks5Stream;
 
 use crate::config::{Gateway, Kind, Proxy};
 
-use super::Stream;
 use super::error::Verdict;
-use super::upgrade::ask;
+use super::{Stream, ask};
 
 /// Has `proxy` connect `io` to `gateway`. `tls` is for an https:// proxy. Cancel safe: the connection is closed.
 pub(super) async fn pass(
@@ -62,7 +61,7 @@ async fn connect(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream,
     }
     // It isn't an HTTP proxy, or it closed.
     let broken = |err| (format!("gave no proper answer: {err}"), Verdict::Failed);
-    let answer = ask(io, request).await.map_err(broken)?;
+    let answer = ask::h1(io, request).await.map_err(broken)?;
     answer.stream.ok_or_else(|| match answer.head.status.as_u16() {
         407 => ("refuses (407): it wants a user and a password, or others; write them like `http://user:password@proxy:3128`".into(), Verdict::FinalAtFirst),
         code @ 500..=599 => (format!("can't reach the gateway ({code})"), Verdict::Absent),

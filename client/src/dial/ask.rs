@@ -1,16 +1,33 @@
-//! The registration over HTTP/2: extended CONNECT (RFC 8441), and the tunnel inside that one stream.
+//! One request on a fresh connection, which may become a byte stream: for a registration, and for CONNECT at a proxy.
 
 use std::io;
 
+use bytes::BytesMut;
 use h2::{Ping, Reason, client};
-use http::Request;
+use http::{Method, Request, StatusCode};
+use ptth_link::h1::{self, ResponseReader, upgraded};
 use ptth_link::nested::Nested;
 use tokio::task::JoinSet;
 
 use super::{Answer, DialError, MAX_HEAD, MAX_REASON, Stream};
 
-/// Cancel safe: the connection is closed.
-pub(super) async fn ask(io: Stream, request: Request<()>) -> Result<Answer, DialError> {
+/// Over HTTP/1.1. Cancel safe: the connection is closed.
+pub(super) async fn h1(mut io: Stream, request: Request<()>) -> io::Result<Answer> {
+    let mut input = BytesMut::new();
+    let reader = ResponseReader::within(MAX_HEAD, MAX_FIELDS);
+    let mut response = h1::ask(&mut io, &request, (&mut input, reader)).await?;
+    let status = response.parts.status;
+    let passes = *request.method() == Method::CONNECT && status.is_success();
+    if passes || status == StatusCode::SWITCHING_PROTOCOLS {
+        let stream: Stream = Box::new(upgraded(io, input));
+        return Ok(Answer { head: response.parts, stream: Some(stream), body: Vec::new() });
+    }
+    let body = response.beginning(&mut io, &mut input, MAX_REASON).await;
+    Ok(Answer { head: response.parts, stream: None, body })
+}
+
+/// Extended CONNECT over HTTP/2 (RFC 8441), with the tunnel inside that one stream. Cancel safe: the connection is closed.
+pub(super) async fn h2(io: Stream, request: Request<()>) -> Result<Answer, DialError> {
     // On the outer connection the roles aren't transposed: this side sends one request.
     let mut builder = client::Builder::new();
     builder
@@ -58,5 +75,7 @@ impl From<h2::Error> for DialError {
     }
 }
 
+/// As many as the gateway takes from a visitor.
+const MAX_FIELDS: usize = 100;
 /// For the stream and the outer connection: 1 Gbit/s at 130 ms. The windows inside must be the narrower ones.
 const WINDOW: u32 = 16 * 1024 * 1024;
