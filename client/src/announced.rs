@@ -19,7 +19,6 @@ use tokio::task::spawn_blocking;
 
 pub type Board = Vec<News>;
 
-/// What is known of one service.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct News {
     /// How many more addresses there are than are told.

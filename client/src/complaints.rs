@@ -6,7 +6,6 @@ use tokio::time::Instant;
 
 use ptth_link::lock::Mutex;
 
-/// What was told within the last minute, and when.
 #[derive(Debug, Default)]
 pub(crate) struct Complaints(Mutex<Vec<(String, Instant)>>);
 

@@ -56,13 +56,11 @@ pub(crate) struct Dialled {
     label: Option<Vec<u8>>,
     pub(crate) certificate: Option<CertificateDer<'static>>,
     pub(crate) version: Option<ProtocolVersion>,
-    /// The public addresses that the gateway announced.
     pub(crate) news: News,
     /// The gateway is probably a 2ptth server.
     pub(crate) ours: bool,
 }
 
-/// What the dials of all tunnels share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -134,7 +132,6 @@ impl<N: Network> Dialer<N> {
         }
     }
 
-    /// Registers by the TLS handshake alone.
     async fn by_alpn(&self) -> Result<Dialled, DialError> {
         let mut dialled = self.shake(&self.alpn).await?;
         let label = &self.shared.config.alpn;
@@ -296,10 +293,10 @@ pub(crate) fn instance() -> String {
     format!("{host}-{}", crypto::hex(&crypto::random::<6>()))
 }
 
-pub(crate) fn version_text(version: ProtocolVersion) -> &'static str {
+pub(crate) fn version_text(version: Option<ProtocolVersion>) -> &'static str {
     match version {
-        ProtocolVersion::TLSv1_3 => "1.3",
-        ProtocolVersion::TLSv1_2 => "1.2",
+        Some(ProtocolVersion::TLSv1_3) => "1.3",
+        Some(ProtocolVersion::TLSv1_2) => "1.2",
         _ => "?",
     }
 }

@@ -62,7 +62,6 @@ pub struct Exchange {
     pub is_event_source: bool,
 }
 
-/// What an exchange waited for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
     /// For the response's head, since the request came.
@@ -204,7 +203,6 @@ const LONGEST_FIELD: usize = 45;
 const LONGEST_ID: usize = 32;
 /// Names the request in the gateway's log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("2ptth-request-id");
-/// As the gateway knows it.
 const VISITOR: HeaderName = HeaderName::from_static("x-real-ip");
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-/// How the last attempt ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Loss {
     /// No address, or no connection. An attempt costs the gateway nothing, so it is repeated often enough to be

@@ -50,18 +50,15 @@ pub use own::Own;
 pub use reply::Onward;
 use reply::reply;
 
-/// What the exchanges of one tunnel need.
 #[derive(Clone, Debug)]
 pub struct Answering {
     pub journal: Journal,
     pub announced: Announced,
-    /// The memory for bodies.
     pub budget: Arc<Budget>,
     /// The gateway's certificate, where requests for hosts that it doesn't cover are refused.
     pub covers: Option<Arc<CertificateDer<'static>>>,
     /// The gateway is one of ours: it keeps to a lower window once it has acknowledged it.
     pub ours: bool,
-    /// The limit of concurrent requests.
     pub streams: u32,
 }
 

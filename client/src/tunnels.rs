@@ -128,7 +128,6 @@ struct Slot<N, S> {
     process: Process,
     dialer: Dialer<N>,
     service: S,
-    /// A tunnel was up before.
     up_before: bool,
     complaints: Complaints,
     /// Notified of each failed dial.
@@ -198,20 +197,14 @@ impl<N: Network, S: Answers> Slot<N, S> {
     async fn dial(&mut self, tunnels: &mut JoinSet<()>) -> Result<Live, Ended> {
         let config = &self.process.shared.config;
         let dialled = self.dialer.dial().await?;
-        info!(
-            "tunnel: {} dialled gateway={} by={} tls={} verified={:?}",
-            self.label,
-            dialled.address,
-            dialled.way,
-            dialled.version.map_or("?", dial::version_text),
-            how_verified(config),
-        );
+        let (label, way, verified) = (&self.label, &dialled.way, how_verified(config));
+        let (gateway, tls) = (dialled.address, dial::version_text(dialled.version));
+        info!("tunnel: {label} dialled gateway={gateway} by={way} tls={tls} verified={verified:?}");
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);
         let answering = Answering { covers, ours: dialled.ours, ..self.process.answering.clone() };
         let (drain, draining) = channel();
-        let (up, is_up) = oneshot::channel();
-        let (end, ended) = oneshot::channel();
+        let ((up, is_up), (end, ended)) = (oneshot::channel(), oneshot::channel());
         let service = self.service.clone();
         tunnels.spawn(async move {
             let _ = end.send(answer(dialled.stream, service, answering, draining, up).await);
@@ -220,19 +213,15 @@ impl<N: Network, S: Answers> Slot<N, S> {
         if is_up.await.is_err() {
             return Err(ended.await.unwrap_or(Ended::CLOSED));
         }
-        info!(
-            "tunnel: {} up; inverted: from here on the gateway asks and this side answers",
-            self.label
-        );
+        let label = &self.label;
+        info!("tunnel: {label} up; inverted: from here on the gateway asks and this side answers");
         self.process.answering.announced.told(dialled.news);
         self.up_before = true;
         self.complaints.forget();
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(Live { drain, ended, since: Instant::now(), up })
     }
-}
 
-impl<N, S> Slot<N, S> {
     fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {
         let standby = self.process.shared.config.standby;
         let loss = match err.verdict() {

@@ -78,7 +78,6 @@ fn late() -> String {
 const PATIENCE: Duration = Duration::from_secs(10);
 /// More than [`Value`] takes, so that a value that is too long is noticed.
 const MOST_OUTPUT: u64 = 16 * 1024;
-/// For the log.
 const MOST_WORDS: u64 = 1024;
 
 #[cfg(test)]

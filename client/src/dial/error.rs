@@ -61,7 +61,6 @@ fn unknown(err: &Error) -> String {
     }
 }
 
-/// What to do about a failed dial.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
     Final,
@@ -109,7 +108,6 @@ impl DialError {
         }
     }
 
-    /// Whether another backend serves the host already.
     pub(crate) fn is_taken(&self) -> bool {
         matches!(self, Self::Denied(reply) if reply.status == StatusCode::CONFLICT)
     }

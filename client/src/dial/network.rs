@@ -30,7 +30,6 @@ pub trait Network: Clone + Send + Sync + 'static {
     }
 }
 
-/// The Internet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 

@@ -15,10 +15,8 @@ pub(super) fn head(kind: u32, length: usize) -> [u8; HEAD] {
     head
 }
 
-/// A parser of capsules.
 #[derive(Debug, Default)]
 pub(super) struct Capsules {
-    /// An incomplete head.
     head: BytesMut,
     /// The type of the current capsule, and the number of missing bytes.
     open: Option<(u32, u64)>,

@@ -209,7 +209,6 @@ impl Whereabouts {
         timeout(CONNECT, shaking).await.is_ok_and(|shaken| shaken.is_ok())
     }
 
-    /// Connects, as one of `crowd`.
     async fn connect(&self, crowd: usize) -> Result<Box<dyn Io>, OriginError> {
         let connecting = async {
             Ok::<Box<dyn Io>, io::Error>(match &self.address {

@@ -36,7 +36,6 @@ struct Places<N, S> {
     held: BTreeMap<Gateway, Place>,
     /// The addresses whose gateway refused, until when they are left out.
     shunned: BTreeMap<Gateway, Instant>,
-    /// The results, with the address.
     tunnels: JoinSet<(Gateway, Result<(), Stopped>)>,
     /// Notified of each failed dial.
     failures: Arc<Notify>,

@@ -61,7 +61,6 @@ impl Sending {
         Some(Self { out, ..Self::default() })
     }
 
-    /// Whether no byte was written.
     pub(super) fn is_untouched(&self) -> bool {
         self.out.untouched().is_some()
     }
@@ -88,7 +87,6 @@ impl Sending {
         }
     }
 
-    /// Takes from the body while there is room.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), OriginError> {
         while let Some(body) = &mut self.body
             && self.out.waiting() < BATCH
