@@ -62,14 +62,6 @@ pub struct Exchange {
     pub is_event_source: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Times {
-    /// For the response's head, since the request came.
-    pub head: Duration,
-    /// For the service to give the parts of the body; the rest is the visitor's.
-    pub body: Duration,
-}
-
 impl Exchange {
     /// What the request says: never its query, which may hold secrets.
     pub fn new<B>(request: &Request<B>) -> Self {
@@ -93,8 +85,9 @@ impl Exchange {
         self.method == Method::HEAD
     }
 
-    pub fn head(&self) -> Times {
-        Times { head: self.begun.elapsed(), body: Duration::ZERO }
+    /// The time since the request came.
+    pub fn waited(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// The visitor, its version of HTTP, and the id of the request. A gateway that isn't ours may have passed on
@@ -112,25 +105,14 @@ impl Exchange {
         }
     }
 
-    fn times(&self, text: &mut String, times: Times) {
-        let whole = self.begun.elapsed();
-        millis(text, whole);
-        text.push_str(" ms (head ");
-        millis(text, times.head);
-        text.push_str(", body ");
-        millis(text, times.body);
-        text.push_str(", visitor ");
-        millis(text, whole.saturating_sub(times.head + times.body));
-        text.push(')');
-    }
-
-    /// The response ended after so many bytes, or broke off.
+    /// The response ended after so many bytes, or broke off. The service took `head` for the response's head and `body`
+    /// for the parts of the body; the rest of the time is the visitor's.
     pub fn ended(
         &self,
         journal: &Journal,
         status: StatusCode,
         result: Result<u64, &str>,
-        times: Times,
+        [head, body]: [Duration; 2],
     ) {
         self.tell(journal, Some(status), |text| {
             match result {
@@ -140,7 +122,15 @@ impl Exchange {
                 }
                 Err(_) => text.push_str("broke off after "),
             }
-            self.times(text, times);
+            let whole = self.waited();
+            millis(text, whole);
+            let visitor = whole.saturating_sub(head + body);
+            for (label, time) in [(" ms (head ", head), (", body ", body), (", visitor ", visitor)]
+            {
+                text.push_str(label);
+                millis(text, time);
+            }
+            text.push(')');
             result.err().map(|why| text.extend([": ", why]));
         });
     }
@@ -149,7 +139,7 @@ impl Exchange {
     pub fn answered(&self, journal: &Journal, status: StatusCode, why: &str) {
         self.tell(journal, Some(status), |text| {
             text.push_str("by 2ptth after ");
-            millis(text, self.begun.elapsed());
+            millis(text, self.waited());
             text.extend([" ms: ", why]);
         });
     }
@@ -158,7 +148,7 @@ impl Exchange {
     pub fn cancelled(&self, journal: &Journal) {
         self.tell(journal, None, |text| {
             text.push_str("taken back by the visitor after ");
-            millis(text, self.begun.elapsed());
+            millis(text, self.waited());
             text.push_str(" ms");
         });
     }
@@ -228,7 +218,7 @@ mod tests {
         let (sender, written) = mpsc::channel();
         let journal = Journal::to(Pipe(sender)).of(Some("blog"));
         let request = Request::builder().uri("/a").body(()).unwrap();
-        Exchange::new(&request).ended(&journal, StatusCode::OK, Ok(3), Times::default());
+        Exchange::new(&request).ended(&journal, StatusCode::OK, Ok(3), [Duration::ZERO; 2]);
         let line = written.recv().unwrap();
         assert!(line.contains("Z blog GET \"/a\" 200 3 B "), "{line}");
         assert!(line.ends_with(")\n"), "{line}");
@@ -247,9 +237,9 @@ mod tests {
         let after = |line: String| line.split_once("Z ").unwrap().1.to_owned();
         let exchange = request("2001:db8::7", "2.0 2ptth", "0123456789abcdef");
         tokio::time::advance(Duration::from_millis(10)).await;
-        let mut times = exchange.head();
+        let head = exchange.waited();
         tokio::time::advance(Duration::from_millis(30)).await;
-        times.body = Duration::from_millis(20);
+        let times = [head, Duration::from_millis(20)];
         let who = "visitor=2001:db8::7 http=2.0 id=0123456789abcdef\n";
         exchange.ended(&journal, StatusCode::OK, Ok(3), times);
         let expected =
@@ -295,7 +285,7 @@ mod tests {
         let (sender, written) = mpsc::channel();
         let journal = Journal::to(Pipe(sender));
         let request = Request::builder().uri("/a?token=secret").body(()).unwrap();
-        Exchange::new(&request).ended(&journal, StatusCode::OK, Ok(3), Times::default());
+        Exchange::new(&request).ended(&journal, StatusCode::OK, Ok(3), [Duration::ZERO; 2]);
         let line = written.recv().unwrap();
         assert!(line.contains("GET \"/a") && line.contains(" 200 3 B "), "{line}");
         assert!(!line.contains("secret"), "{line}");

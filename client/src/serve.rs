@@ -228,9 +228,9 @@ async fn exchange(
         Ok(mut response) => match response.extensions_mut().remove::<Own>() {
             Some(own) => own,
             None if (200..600).contains(&response.status().as_u16()) => {
-                let (status, mut times) = (response.status(), line.head());
-                let sent = reply(&mut respond, response, &mut inflow, &mut times.body).await;
-                return line.ended(journal, status, sent, times);
+                let (status, head, mut body) = (response.status(), line.waited(), Duration::ZERO);
+                let sent = reply(&mut respond, response, &mut inflow, &mut body).await;
+                return line.ended(journal, status, sent, [head, body]);
             }
             // Not final (RFC 9110 §15): h2 ends the connection of a server that ends a stream with 1xx.
             None => Own::failed(format!("the service answered with {}", response.status())),

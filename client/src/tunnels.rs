@@ -278,13 +278,12 @@ impl<N: Network, S: Answers> Slot<N, S> {
 
     /// Without a token, the gateway's text about a key would confuse the user: that key is a stand-in.
     fn refused(&self, err: DialError) -> Stopped {
-        let key = self.process.shared.config.token.as_ref().map(Token::public);
-        match err {
-            DialError::Refused(_) if key.is_none() => {
+        match (err, self.process.shared.config.token.as_ref().map(Token::public)) {
+            (DialError::Refused(_), None) => {
                 Stopped::Refused(DialError::Refused("it wants a token"), None)
             }
-            DialError::Refused(_) => Stopped::Refused(err, key),
-            _ => Stopped::Refused(err, None),
+            (err @ DialError::Refused(_), key) => Stopped::Refused(err, key),
+            (err, _) => Stopped::Refused(err, None),
         }
     }
 

@@ -7,12 +7,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// The head of a capsule with `length` bytes, fewer than 2³⁰: two numbers of four bytes (RFC 9000 §16).
 pub(super) fn head(kind: u32, length: usize) -> [u8; HEAD] {
-    let mut head = [0; HEAD];
-    let mut rest = &mut head[..];
-    for number in [kind, length as u32] {
-        rest.put_u32(number | 0b10 << 30);
-    }
-    head
+    let [kind, length] = [kind, length as u32].map(|number| u64::from(number | 0b10 << 30));
+    (kind << 32 | length).to_be_bytes()
 }
 
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ use http_body::Frame;
 use ptth_link::h1::{Decoder, Part, Refusal, ResponseReader};
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf, split};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
@@ -56,6 +56,9 @@ impl Io for TlsStream<TcpStream> {
 #[derive(Debug)]
 pub(super) struct Connection {
     half: Half,
+    /// The task that sends the rest of the request beside the response, which may not wait for it.
+    #[allow(dead_code, reason = "held for its drop, which ends the task")]
+    upload: Option<JoinSet<()>>,
     /// Bytes that were read and not yet parsed.
     input: BytesMut,
     reader: ResponseReader,
@@ -78,12 +81,8 @@ pub(super) struct Connection {
 #[derive(Debug)]
 enum Half {
     Both(Box<dyn Io>),
-    /// A task has the other half while the request continues beside the response, which may not wait for it.
-    Reading(
-        ReadHalf<Box<dyn Io>>,
-        #[allow(dead_code, reason = "held for its drop, which ends the task")] JoinSet<()>,
-    ),
-    /// The connection was upgraded, or is idle.
+    Reading(ReadHalf<Box<dyn Io>>),
+    /// The connection is idle.
     Gone,
 }
 
@@ -93,6 +92,7 @@ impl Connection {
     pub(super) fn new(io: Box<dyn Io>, sending: Sending, most: usize) -> Self {
         Self {
             half: Half::Both(io),
+            upload: None,
             input: BytesMut::new(),
             reader: ResponseReader::default(),
             next: LEAST,
@@ -206,15 +206,21 @@ impl Connection {
 
     /// The socket of a connection that is reusable, which it leaves.
     pub(super) fn reusable(&mut self) -> Option<Box<dyn Io>> {
-        self.is_reusable().then(|| self.upgraded())?.map(|(io, _)| io)
+        let half = self.is_reusable().then(|| std::mem::replace(&mut self.half, Half::Gone));
+        if let Some(Half::Both(io)) = half { Some(io) } else { None }
     }
 
-    /// The socket of an upgraded connection, and the bytes behind the head.
-    pub(super) fn upgraded(&mut self) -> Option<(Box<dyn Io>, BytesMut)> {
-        match std::mem::replace(&mut self.half, Half::Gone) {
-            Half::Both(io) => Some((io, self.input.split())),
-            Half::Reading(..) | Half::Gone => None,
-        }
+    /// The half that writes to an upgraded connection. What comes on the other half is the body.
+    pub(super) fn upgraded(&mut self) -> Option<WriteHalf<Box<dyn Io>>> {
+        self.body = Decoder::UntilClose;
+        self.split()
+    }
+
+    fn split(&mut self) -> Option<WriteHalf<Box<dyn Io>>> {
+        let Half::Both(io) = std::mem::replace(&mut self.half, Half::Gone) else { return None };
+        let (reader, writer) = split(io);
+        self.half = Half::Reading(reader);
+        Some(writer)
     }
 
     /// Moves the rest of the request into a task.
@@ -222,15 +228,12 @@ impl Connection {
         if self.sending.is_over() {
             return;
         }
-        let Half::Both(io) = std::mem::replace(&mut self.half, Half::Gone) else { return };
-        let (reader, mut writer) = split(io);
+        let Some(mut writer) = self.split() else { return };
         let mut sending = std::mem::take(&mut self.sending);
-        let mut task = JoinSet::new();
-        task.spawn(async move {
+        self.upload.get_or_insert_default().spawn(async move {
             // The response reports errors.
             let _ = std::future::poll_fn(|cx| sending.poll(&mut writer, cx)).await;
         });
-        self.half = Half::Reading(reader, task);
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -241,7 +244,7 @@ impl Connection {
         self.input.reserve(self.next);
         let read = match &mut self.half {
             Half::Both(io) => pin!(io.read_buf(&mut self.input)).poll(cx),
-            Half::Reading(io, _) => pin!(io.read_buf(&mut self.input)).poll(cx),
+            Half::Reading(io) => pin!(io.read_buf(&mut self.input)).poll(cx),
             Half::Gone => Poll::Ready(Ok(0)),
         };
         match read {

@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::header::HeaderName;
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use ptth_link::descriptors;
 use ptth_link::lock::Mutex;
 use rustls::pki_types::ServerName;
@@ -90,6 +90,9 @@ impl Legs {
             match poll_fn(|cx| connection.poll_head(cx, method, early)).await {
                 Ok(response) => {
                     let keep = keep_alive(&response);
+                    // An upgraded connection is none of those that ask.
+                    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                    let idle = if upgraded { Arc::default() } else { idle };
                     return Ok((response, Leg { connection, idle, keep }));
                 }
                 // The origin closed the connection while it was idle.

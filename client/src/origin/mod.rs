@@ -221,7 +221,7 @@ impl Service<Request<Body>> for Origin {
 pub enum OriginBody {
     /// `None`: it has ended.
     Http(Option<Leg>),
-    /// After an upgrade, or without HTTP.
+    /// Without HTTP.
     Raw(Download),
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Invariant: whatever target a visitor names, the address is the one of the command line.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -19,9 +18,9 @@ use ptth_link::alpn::CONNECT_TCP;
 use ptth_link::body::{Body, write_out};
 use ptth_link::tcp::tune;
 use ptth_link::websocket::WEBSOCKET;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -65,8 +64,7 @@ pub(super) async fn answer(
             trace!("origin: TCP connection: {err}");
         }
     };
-    let buffer = BytesMut::new();
-    let (reader, was_cut) = (Box::new(reader), Some(was_cut));
+    let (was_cut, buffer) = (Some(was_cut), BytesMut::new());
     let download = Download { reader, was_cut, buffer, framed, ended: false };
     let mut response = Response::new(OriginBody::Raw(download));
     response.extensions_mut().insert(Onward::new(upload));
@@ -134,17 +132,14 @@ async fn unwrap(body: Body, half: &mut Option<OwnedWriteHalf>) -> io::Result<()>
     if capsules.ended { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-pub(super) trait Reader: AsyncRead + fmt::Debug + Send + Unpin {}
-impl<T: AsyncRead + fmt::Debug + Send + Unpin> Reader for T {}
-
-/// The bytes that come from the service, or from an origin after an upgrade.
+/// The bytes that come from the service.
 #[derive(Debug)]
 pub struct Download {
-    pub(super) reader: Box<dyn Reader>,
-    pub(super) was_cut: Option<oneshot::Receiver<()>>,
-    pub(super) buffer: BytesMut,
-    pub(super) framed: bool,
-    pub(super) ended: bool,
+    reader: OwnedReadHalf,
+    was_cut: Option<oneshot::Receiver<()>>,
+    buffer: BytesMut,
+    framed: bool,
+    ended: bool,
 }
 
 impl Download {

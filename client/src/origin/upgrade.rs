@@ -1,8 +1,5 @@
 //! WebSocket and any other upgrade: extended CONNECT on the tunnel, `Upgrade` at the origin (RFC 8441 §5).
 
-use std::io::Cursor;
-
-use bytes::BytesMut;
 use h2::ext::Protocol;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
@@ -14,13 +11,11 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use log::trace;
 use ptth_link::body::{Body, write_out};
 use ptth_link::websocket::{self, WEBSOCKET};
-use tokio::io::{AsyncReadExt, split};
 
 use crate::serve::Onward;
 
 use super::h1::{Sending, cut};
 use super::leg::{Leg, Legs};
-use super::tcp::Download;
 use super::{OriginBody, OriginError};
 
 /// Asks the origin to upgrade. A refusal comes back with its status, fields and body.
@@ -68,20 +63,17 @@ fn accepted(
     {
         return Err(OriginError::Upgrade("Sec-WebSocket-Accept doesn't fit the key"));
     }
-    let (io, read) = leg.connection.upgraded().ok_or_else(cut)?;
+    let mut writer = leg.connection.upgraded().ok_or_else(cut)?;
     let (mut head, ()) = response.into_parts();
     head.status = StatusCode::OK;
     for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
         head.headers.remove(name);
     }
-    let (reader, mut writer) = split(io);
     // The directions end independently; an error ends both.
     head.extensions.insert(Onward::new(async move {
         if let Err(err) = write_out(outgoing, &mut writer).await {
             trace!("origin: upgraded connection: {err}");
         }
     }));
-    let (reader, buffer) = (Box::new(Cursor::new(read).chain(reader)), BytesMut::new());
-    let download = Download { reader, was_cut: None, buffer, framed: false, ended: false };
-    Ok(Response::from_parts(head, OriginBody::Raw(download)))
+    Ok(Response::from_parts(head, OriginBody::Http(Some(leg))))
 }
