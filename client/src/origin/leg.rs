@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::header::HeaderName;
-use http::{Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use ptth_link::descriptors;
 use ptth_link::lock::Mutex;
 use rustls::pki_types::ServerName;
@@ -22,7 +22,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::config::{OriginAddress, OriginOptions, Trust};
+use crate::complaints::Complaints;
+use crate::config::{HostHeader, OriginAddress, OriginOptions, Trust};
 use crate::serve::Early;
 use crate::tls::{self, TlsError};
 
@@ -175,9 +176,13 @@ fn keep_alive(response: &Response<()>) -> Duration {
 pub(super) struct Whereabouts {
     pub(super) address: OriginAddress,
     /// For an https:// origin: TLS on loopback, and TLS with other machines.
-    tls: Option<[Arc<ClientConfig>; 2]>,
+    pub(super) tls: Option<[Arc<ClientConfig>; 2]>,
     /// The name for the verification, in place of the address's own.
     name: Option<ServerName<'static>>,
+    /// The Host for the origin, if it isn't the visitor's.
+    pub(super) host: Option<HeaderValue>,
+    pub(super) unforwarded: bool,
+    pub(super) complaints: Complaints,
 }
 
 impl Whereabouts {
@@ -194,7 +199,13 @@ impl Whereabouts {
             Ok([near, far])
         };
         let tls = secure.then(known).transpose()?;
-        Ok(Self { address, tls, name: options.name.clone() })
+        let host = match &options.host_header {
+            HostHeader::Keep => None,
+            HostHeader::Origin => HeaderValue::from_str(&address.authority()).ok(),
+            HostHeader::Value(value) => HeaderValue::from_str(value).ok(),
+        };
+        let (name, unforwarded) = (options.name.clone(), options.unforwarded);
+        Ok(Self { address, tls, name, host, unforwarded, complaints: Complaints::default() })
     }
 
     /// Whether an http:// origin speaks TLS.
@@ -316,7 +327,7 @@ pub(super) const CONNECT: Duration = Duration::from_secs(10);
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use http::{HeaderMap, HeaderValue};
+    use http::HeaderMap;
     use ptth_link::body::Body;
     use socket2::SockRef;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

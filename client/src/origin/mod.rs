@@ -29,8 +29,7 @@ use ptth_link::forwarded::PREFIX;
 use ptth_link::headers;
 use tower_service::Service;
 
-use crate::complaints::Complaints;
-use crate::config::{HostHeader, OriginAddress, OriginOptions};
+use crate::config::{OriginAddress, OriginOptions};
 use crate::serve::{Early, Own};
 use crate::tls::TlsError;
 
@@ -42,16 +41,7 @@ use urls::Urls;
 
 /// The service that asks an origin. Each runtime has one of its own, since it keeps connections.
 #[derive(Clone, Debug)]
-pub struct Origin(Arc<Inner>);
-
-#[derive(Clone, Debug)]
-struct Inner {
-    legs: Legs,
-    host: Option<HeaderValue>,
-    secure: bool,
-    unforwarded: bool,
-    complaints: Arc<Complaints>,
-}
+pub struct Origin(Arc<Legs>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
@@ -115,75 +105,68 @@ impl OriginError {
 impl Origin {
     /// Reads certificates, so it blocks.
     pub fn new(address: OriginAddress, options: &OriginOptions) -> Result<Self, TlsError> {
-        let host = match &options.host_header {
-            HostHeader::Keep => None,
-            HostHeader::Origin => HeaderValue::from_str(&address.authority()).ok(),
-            HostHeader::Value(value) => HeaderValue::from_str(value).ok(),
-        };
-        let secure = matches!(address, OriginAddress::Https { .. });
-        let legs = Legs::new(Arc::new(Whereabouts::new(address, options)?));
-        let (unforwarded, complaints) = (options.unforwarded, Arc::default());
-        Ok(Self(Arc::new(Inner { legs, host, secure, unforwarded, complaints })))
+        Ok(Self(Arc::new(Legs::new(Arc::new(Whereabouts::new(address, options)?)))))
     }
 
     /// The same origin, with connections of its own.
     #[must_use]
     pub fn apart(&self) -> Self {
-        let inner = Inner::clone(&self.0);
-        Self(Arc::new(Inner { legs: Legs::new(inner.legs.to.clone()), ..inner }))
+        Self(Arc::new(Legs::new(self.0.to.clone())))
     }
 
     /// The status of `HEAD /`, if the origin speaks HTTP.
     pub async fn look(&self) -> Result<Option<StatusCode>, OriginError> {
-        if let OriginAddress::Tcp { host, port } = &self.0.legs.to.address {
+        if let OriginAddress::Tcp { host, port } = &self.0.to.address {
             let connected = tcp::connect(host, *port).await;
             return connected.map(|_| None).map_err(OriginError::Connect);
         }
-        let host = HeaderValue::from_str(&self.0.legs.to.address.authority());
+        let host = HeaderValue::from_str(&self.0.to.address.authority());
         let host = host.map_err(|_| OriginError::Request)?;
         let request = Sending::new(&Method::HEAD, "/", &host, &HeaderMap::new(), Body::empty());
-        // Legs of their own, so that no connection stays idle.
-        let legs = Legs::new(self.0.legs.to.clone());
-        let answer = legs.ask(request, &Method::HEAD, None).await;
+        // Apart, so that no connection stays idle.
+        let answer = self.apart().0.ask(request, &Method::HEAD, None).await;
         let unsure = match &answer {
             Ok((response, _)) => response.status() == StatusCode::BAD_REQUEST,
             Err(err) => matches!(err, OriginError::Broken(_) | OriginError::Malformed(_)),
         };
         // On a TLS port servers answer HTTP with 400, or not at all.
-        if unsure && self.0.legs.to.speaks_tls().await {
+        if unsure && self.0.to.speaks_tls().await {
             return Err(OriginError::Foreign(h1::TLS));
         }
         Ok(Some(answer?.0.status()))
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<OriginBody>, OriginError> {
-        if let OriginAddress::Tcp { host, port } = &self.0.legs.to.address {
+        if let OriginAddress::Tcp { host, port } = &self.0.to.address {
             return tcp::answer(host, *port, request).await;
         }
         let (mut head, body) = request.into_parts();
-        let Inner { legs, host: renamed, secure, .. } = &*self.0;
+        let to = &*self.0.to;
         let host = head.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
-        let host = renamed.clone().or(host).ok_or(OriginError::Request)?;
+        let host = to.host.clone().or(host).ok_or(OriginError::Request)?;
         if head.headers.contains_key(TE) {
             // RFC 9110 §10.1.4: TE is hop by hop.
             head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
         let prefix = head.headers.get(PREFIX).cloned();
-        if self.0.unforwarded {
+        if to.unforwarded {
             headers::unforward(&mut head.headers);
         }
-        let urls = Urls::new(&head.uri, *secure, renamed.as_ref(), prefix.as_ref());
+        let urls = Urls::new(&head.uri, to.tls.is_some(), to.host.as_ref(), prefix.as_ref());
         urls.iter().for_each(|urls| urls.request(&mut head.headers));
-        let mut response = if head.method == Method::CONNECT {
-            upgrade::ask(legs, head, &host, body).await?
+        let (body, upgrade) = if head.method == Method::CONNECT {
+            (Body::empty(), Some((upgrade::request(&mut head)?, body)))
         } else {
             let length = head.headers.get(CONTENT_LENGTH);
-            let body = body.with_length(length.and_then(|it| it.to_str().ok()?.parse().ok()));
-            let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-            let request = Sending::new(&head.method, target, &host, &head.headers, body);
-            let early = head.extensions.get::<Early>();
-            let (response, leg) = legs.ask(request, &head.method, early).await?;
-            response.map(|()| OriginBody::Http(Some(leg)))
+            (body.with_length(length.and_then(|it| it.to_str().ok()?.parse().ok())), None)
+        };
+        let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let request = Sending::new(&head.method, target, &host, &head.headers, body);
+        let early = head.extensions.get::<Early>();
+        let (response, leg) = self.0.ask(request, &head.method, early).await?;
+        let mut response = match upgrade {
+            Some((key, outgoing)) => upgrade::response(response, leg, outgoing, key.as_deref())?,
+            None => response.map(|()| OriginBody::Http(Some(leg))),
         };
         urls.iter().for_each(|urls| urls.response(response.headers_mut()));
         Ok(response)
@@ -206,8 +189,8 @@ impl Service<Request<Body>> for Origin {
                 let mut response = Response::new(OriginBody::Http(None));
                 let ((status, sentence), why) = (err.page(), err.to_string());
                 let failed = [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
-                if failed.contains(&status) && origin.0.complaints.is_due(&why) {
-                    warn!("origin: {}: {why}", origin.0.legs.to.address);
+                if failed.contains(&status) && origin.0.to.complaints.is_due(&why) {
+                    warn!("origin: {}: {why}", origin.0.to.address);
                 }
                 response.extensions_mut().insert(Own { status, sentence, why });
                 Ok(response)

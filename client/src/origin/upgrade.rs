@@ -6,7 +6,6 @@ use http::header::{
     UPGRADE,
 };
 use http::request::Parts;
-use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Response, StatusCode};
 use log::trace;
 use ptth_link::body::{Body, write_out};
@@ -14,20 +13,15 @@ use ptth_link::websocket::{self, WEBSOCKET};
 
 use crate::serve::Onward;
 
-use super::h1::{Sending, cut};
-use super::leg::{Leg, Legs};
+use super::h1::cut;
+use super::leg::Leg;
 use super::{OriginBody, OriginError};
 
-/// Asks the origin to upgrade. A refusal comes back with its status, fields and body.
-pub(super) async fn ask(
-    legs: &Legs,
-    head: Parts,
-    host: &HeaderValue,
-    outgoing: Body,
-) -> Result<Response<OriginBody>, OriginError> {
+/// Makes a CONNECT the request for an upgrade. The key of a WebSocket is returned.
+pub(super) fn request(head: &mut Parts) -> Result<Option<String>, OriginError> {
     let protocol = head.extensions.get::<Protocol>().ok_or(OriginError::Request)?.as_str();
-    let mut fields = head.headers;
     let token = HeaderValue::from_str(protocol).map_err(|_| OriginError::Request)?;
+    let fields = &mut head.headers;
     fields.insert(UPGRADE, token);
     fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     fields.remove(CONTENT_LENGTH);
@@ -37,43 +31,37 @@ pub(super) async fn ask(
         fields.insert(SEC_WEBSOCKET_KEY, value);
         fields.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
     }
-    let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let request = Sending::new(&Method::GET, target, host, &fields, Body::empty());
-    let (response, leg) = legs.ask(request, &Method::GET, head.extensions.get()).await?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return accepted(response, leg, outgoing, key.as_deref());
-    }
-    let mut response = response.map(|()| OriginBody::Http(Some(leg)));
-    if response.status().is_success() {
-        // The origin didn't upgrade, but 200 as the answer to CONNECT would say that it did.
-        *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
-    }
-    Ok(response)
+    head.method = Method::GET;
+    Ok(key)
 }
 
-fn accepted(
+/// The answer to the CONNECT. A refusal keeps its status, fields and body.
+pub(super) fn response(
     response: Response<()>,
     mut leg: Leg,
     outgoing: Body,
     key: Option<&str>,
 ) -> Result<Response<OriginBody>, OriginError> {
-    let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
-    if let Some(key) = key
-        && accept != Some(websocket::accept(key.as_bytes()).as_bytes())
-    {
-        return Err(OriginError::Upgrade("Sec-WebSocket-Accept doesn't fit the key"));
-    }
-    let mut writer = leg.connection.upgraded().ok_or_else(cut)?;
     let (mut head, ()) = response.into_parts();
-    head.status = StatusCode::OK;
-    for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
-        head.headers.remove(name);
-    }
-    // The directions end independently; an error ends both.
-    head.extensions.insert(Onward::new(async move {
-        if let Err(err) = write_out(outgoing, &mut writer).await {
-            trace!("origin: upgraded connection: {err}");
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let accept = head.headers.get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+        if key.is_some_and(|key| accept != Some(websocket::accept(key.as_bytes()).as_bytes())) {
+            return Err(OriginError::Upgrade("Sec-WebSocket-Accept doesn't fit the key"));
         }
-    }));
+        let mut writer = leg.connection.upgraded().ok_or_else(cut)?;
+        head.status = StatusCode::OK;
+        for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
+            head.headers.remove(name);
+        }
+        // The directions end independently; an error ends both.
+        head.extensions.insert(Onward::new(async move {
+            if let Err(err) = write_out(outgoing, &mut writer).await {
+                trace!("origin: upgraded connection: {err}");
+            }
+        }));
+    } else if head.status.is_success() {
+        // The origin didn't upgrade, but 200 as the answer to CONNECT would say that it did.
+        head.status = StatusCode::NOT_IMPLEMENTED;
+    }
     Ok(Response::from_parts(head, OriginBody::Http(Some(leg))))
 }
