@@ -150,9 +150,7 @@ impl<N: Network, S: Answers> Slot<N, S> {
         select! {
             biased;
             () = stop.reached(Phase::Draining) => {}
-            stopped = self.keep_up(&mut tunnels) => {
-                stopped?;
-            }
+            stopped = self.keep_up(&mut tunnels) => match stopped? {},
         }
         // Running exchanges may finish; the caller cuts them short.
         while tunnels.join_next().await.is_some() {}

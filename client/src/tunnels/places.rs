@@ -76,9 +76,7 @@ impl Process {
         select! {
             biased;
             () = shutdown.reached(Phase::Draining) => {}
-            stopped = places.watch() => {
-                stopped?;
-            }
+            stopped = places.watch() => match stopped? {},
         }
         places.held.clear();
         while places.tunnels.join_next().await.is_some() {}
@@ -166,32 +164,27 @@ impl<N: Network, S: Answers> Places<N, S> {
                 info!("dial: the gateway is at {address}");
             }
             for slot in &self.slots {
-                let slot = number * self.process.slots() + slot;
-                let slot = self.slot(slot, address.clone())?;
+                let process = self.process.clone();
+                let slot = number * process.slots() + slot;
+                let instance = format!("{}.{slot}", process.instance);
+                let (network, shared) = (self.network.clone(), process.shared.clone());
+                let alpn = tls::tunnel(&shared.config, process.knowing.clone(), &instance)?;
+                let service = process.answering.journal.service();
+                let slot = Slot {
+                    label: service.map(|it| format!("{it}/")).unwrap_or_default()
+                        + &slot.to_string(),
+                    process,
+                    dialer: Dialer { network, shared, gateway: address.clone(), alpn, instance },
+                    service: self.service.clone(),
+                    up_before: false,
+                    complaints: Complaints::default(),
+                    failures: self.failures.clone(),
+                };
                 let (address, stop) = (address.clone(), shutdown.clone());
                 self.tunnels.spawn(async move { (address, slot.hold(stop).await) });
             }
         }
         Ok(())
-    }
-
-    fn slot(&self, number: usize, gateway: Gateway) -> Result<Slot<N, S>, Stopped> {
-        let process = self.process.clone();
-        let instance = format!("{}.{number}", process.instance);
-        let (network, shared) = (self.network.clone(), process.shared.clone());
-        let alpn = tls::tunnel(&shared.config, process.knowing.clone(), &instance)?;
-        Ok(Slot {
-            label: match process.answering.journal.service() {
-                Some(service) => format!("{service}/{number}"),
-                None => number.to_string(),
-            },
-            process,
-            dialer: Dialer { network, shared, gateway, alpn, instance },
-            service: self.service.clone(),
-            up_before: false,
-            complaints: Complaints::default(),
-            failures: self.failures.clone(),
-        })
     }
 
     /// If there are other places, an address that refuses is left out for a while; else the refusal is final.
