@@ -229,7 +229,7 @@ impl<N: Network> Dialer<N> {
         }
         let shaking = TlsConnector::from(tls.clone());
         let shaking = shaking.connect(self.shared.name.clone(), dialled.stream);
-        let shaken = timeout(HANDSHAKE, shaking).await.map_err(|it| DialError::Tls(it.into()))?;
+        let shaken = timeout(HANDSHAKE, shaking).await.unwrap_or_else(|late| Err(late.into()));
         let stream = shaken.map_err(DialError::of)?;
         let connection = stream.get_ref().1;
         dialled.certificate = connection.peer_certificates().and_then(|it| it.first()).cloned();

@@ -27,8 +27,8 @@ impl Linger {
     /// Begins now.
     pub fn new(longest: Duration, most: usize) -> Self {
         let now = Instant::now();
-        let (last, due) = (now + longest, now + PATIENCE);
-        Self { shut: false, left: most, due: due.min(last), last, deadline: Deadline::default() }
+        let due = now + PATIENCE.min(longest);
+        Self { shut: false, left: most, due, last: now + longest, deadline: Deadline::default() }
     }
 
     /// Ready when the socket may be closed.
@@ -68,10 +68,7 @@ impl Linger {
 }
 
 /// The same for a socket that the caller owns. Cancel safe.
-pub async fn linger<IO>(mut io: IO, longest: Duration, most: usize)
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
+pub async fn linger(mut io: impl AsyncRead + AsyncWrite + Unpin, longest: Duration, most: usize) {
     let mut linger = Linger::new(longest, most);
     poll_fn(|cx| linger.poll(cx, &mut io)).await;
 }

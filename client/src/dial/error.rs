@@ -1,6 +1,5 @@
 //! Why a gateway can't be dialled, by the party at fault, and what to do about it.
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -120,7 +119,9 @@ impl DialError {
 }
 
 /// A refusal of a registration by HTTP, and what to do about it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+// The registered name, not the peer's reason phrase.
+#[error("{} {}{}", .status.as_u16(), .status.canonical_reason().unwrap_or("unknown status"), quoted(.reason))]
 pub struct Reply {
     pub status: StatusCode,
     /// The peer's text, of 200 characters at most; may be empty.
@@ -128,16 +129,8 @@ pub struct Reply {
     pub verdict: Verdict,
 }
 
-impl fmt::Display for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The registered name, not the peer's reason phrase.
-        let name = self.status.canonical_reason().unwrap_or("unknown status");
-        write!(f, "{} {name}", self.status.as_u16())?;
-        match self.reason.as_str() {
-            "" => Ok(()),
-            reason => write!(f, ", {reason:?}"),
-        }
-    }
+fn quoted(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(", {reason:?}") }
 }
 
 /// Characters of a peer's text that are printed.

@@ -46,15 +46,12 @@ impl Onward {
 
 /// Sends the response. Then the rest of the request is dropped (h2 sends RST_STREAM(NO_ERROR), RFC 9113 §8.1), unless
 /// the response has an [`Onward`]. `waited` becomes the time that the service took for the body.
-pub(super) async fn reply<B>(
+pub(super) async fn reply(
     respond: &mut SendResponse<Bytes>,
-    response: Response<B>,
+    response: Response<impl HttpBody<Data = Bytes>>,
     inflow: &mut Inflow,
     waited: &mut Duration,
-) -> Result<u64, &'static str>
-where
-    B: HttpBody<Data = Bytes>,
-{
+) -> Result<u64, &'static str> {
     let (mut parts, body) = response.into_parts();
     headers::response(&mut parts.headers);
     let onward = parts.extensions.remove::<Onward>();
