@@ -191,10 +191,10 @@ impl<N: Network> Dialer<N> {
                 false => Ok(ask::h1(stream, request).await?),
             }
         };
-        let answer = timeout(ANSWER, asking).await.map_err(io::Error::from)??;
-        dialled.news = judge(&answer.head, &answer.body)?;
-        dialled.stream = answer.stream.ok_or_else(|| {
-            let (status, reason) = (answer.head.status, String::new());
+        let (head, opened) = timeout(ANSWER, asking).await.map_err(io::Error::from)??;
+        dialled.news = judge(&head, opened.as_ref().err().map_or(&[], Vec::as_slice))?;
+        dialled.stream = opened.map_err(|_| {
+            let (status, reason) = (head.status, String::new());
             DialError::NoDoor(Reply { status, reason, verdict: Verdict::FinalAtFirst })
         })?;
         dialled.ours = !dialled.news.urls.is_empty();
@@ -263,13 +263,8 @@ impl<N: Network> Dialer<N> {
     }
 }
 
-struct Answer {
-    head: Parts,
-    /// The byte stream behind the head, if the gateway accepted.
-    stream: Option<Stream>,
-    /// The beginning of the body of a refusal.
-    body: Vec<u8>,
-}
+/// The head of an answer, and the byte stream behind it or the beginning of the body of a refusal.
+type Answer = (Parts, Result<Stream, Vec<u8>>);
 
 /// For TCP, or for both connections of a proxy.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -27,7 +27,6 @@ impl Journal {
 
     /// The same journal, for one service. If there are several, its lines, and what the log says of its tunnels,
     /// begin with its name.
-    #[must_use]
     pub fn of(&self, service: Option<&str>) -> Self {
         Self { lines: self.lines.clone(), service: service.map(Into::into) }
     }

@@ -1,10 +1,4 @@
 //! Holds the tunnels: dials each, dials again when it is lost, and renews it before its streams run out.
-//!
-//! ```text
-//! retry ─> dial ─(2ptth)─> answer ─> service
-//!   ^                        │ lost
-//!   └────────────────────────┘
-//! ```
 
 mod places;
 
@@ -136,8 +130,7 @@ struct Slot<N, S> {
 
 /// A tunnel that is up. Dropping it has the tunnel drain.
 struct Live {
-    #[allow(dead_code, reason = "held for its drop")]
-    drain: Trigger,
+    _drain: Trigger,
     ended: oneshot::Receiver<Ended>,
     since: Instant,
     /// How many tunnels of the process had come up with this one.
@@ -217,7 +210,7 @@ impl<N: Network, S: Answers> Slot<N, S> {
         self.up_before = true;
         self.complaints.forget();
         let up = self.process.ups.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Live { drain, ended, since: Instant::now(), up })
+        Ok(Live { _drain: drain, ended, since: Instant::now(), up })
     }
 
     fn failed(&mut self, err: DialError) -> Result<Loss, Stopped> {

@@ -18,14 +18,13 @@ pub struct Nested<K> {
     recv: RecvStream,
     unread: Bytes,
     ended: bool,
-    #[allow(dead_code, reason = "held for its drop")]
-    kept: K,
+    _kept: K,
 }
 
 impl<K> Nested<K> {
     /// `kept` is dropped with the stream, and keeps the outer connection up until then.
     pub fn new(send: SendStream<Bytes>, recv: RecvStream, kept: K) -> Self {
-        Self { send, recv, unread: Bytes::new(), ended: false, kept }
+        Self { send, recv, unread: Bytes::new(), ended: false, _kept: kept }
     }
 
     /// Waits for bytes. False at the end of the stream.

@@ -19,11 +19,10 @@ pub(super) async fn h1(mut io: Stream, request: Request<()>) -> io::Result<Answe
     let status = response.parts.status;
     let passes = *request.method() == Method::CONNECT && status.is_success();
     if passes || status == StatusCode::SWITCHING_PROTOCOLS {
-        let stream: Stream = Box::new(upgraded(io, input));
-        return Ok(Answer { head: response.parts, stream: Some(stream), body: Vec::new() });
+        return Ok((response.parts, Ok(Box::new(upgraded(io, input)))));
     }
     let body = response.beginning(&mut io, &mut input, MAX_REASON).await;
-    Ok(Answer { head: response.parts, stream: None, body })
+    Ok((response.parts, Err(body)))
 }
 
 /// Extended CONNECT over HTTP/2 (RFC 8441), with the tunnel inside that one stream. Cancel safe: the connection is closed.
@@ -52,8 +51,7 @@ pub(super) async fn h2(io: Stream, request: Request<()>) -> Result<Answer, DialE
     let (response, send) = sender.ready().await?.send_request(request, false)?;
     let (head, mut recv) = response.await?.into_parts();
     if head.status.is_success() {
-        let stream: Stream = Box::new(Nested::new(send, recv, driver));
-        return Ok(Answer { head, stream: Some(stream), body: Vec::new() });
+        return Ok((head, Ok(Box::new(Nested::new(send, recv, driver)))));
     }
     let mut body = Vec::new();
     while body.len() < MAX_REASON
@@ -62,7 +60,7 @@ pub(super) async fn h2(io: Stream, request: Request<()>) -> Result<Answer, DialE
         body.extend_from_slice(&data);
     }
     body.truncate(MAX_REASON);
-    Ok(Answer { head, stream: None, body })
+    Ok((head, Err(body)))
 }
 
 impl From<h2::Error> for DialError {

@@ -61,8 +61,8 @@ async fn connect(proxy: &Proxy, io: Stream, gateway: &Gateway) -> Result<Stream,
     }
     // It isn't an HTTP proxy, or it closed.
     let broken = |err| (format!("gave no proper answer: {err}"), Verdict::Failed);
-    let answer = ask::h1(io, request).await.map_err(broken)?;
-    answer.stream.ok_or_else(|| match answer.head.status.as_u16() {
+    let (head, opened) = ask::h1(io, request).await.map_err(broken)?;
+    opened.map_err(|_| match head.status.as_u16() {
         407 => ("refuses (407): it wants a user and a password, or others; write them like `http://user:password@proxy:3128`".into(), Verdict::FinalAtFirst),
         code @ 500..=599 => (format!("can't reach the gateway ({code})"), Verdict::Absent),
         code => (format!("refuses ({code})"), Verdict::FinalAtFirst),

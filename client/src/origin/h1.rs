@@ -56,8 +56,7 @@ impl Io for TlsStream<TcpStream> {
 #[derive(Debug)]
 pub(super) struct Connection {
     half: Half,
-    /// The task that sends the rest of the request beside the response, which may not wait for it.
-    #[allow(dead_code, reason = "held for its drop, which ends the task")]
+    /// The task that sends the rest of the request beside the response, which may not wait for it. Ends with it.
     upload: Option<JoinSet<()>>,
     /// Bytes that were read and not yet parsed.
     input: BytesMut,

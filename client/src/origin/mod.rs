@@ -109,7 +109,6 @@ impl Origin {
     }
 
     /// The same origin, with connections of its own.
-    #[must_use]
     pub fn apart(&self) -> Self {
         Self(Arc::new(Legs::new(self.0.to.clone())))
     }

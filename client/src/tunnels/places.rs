@@ -47,8 +47,7 @@ struct Place {
     /// The time of the last look-up that found it.
     seen: Instant,
     /// Dropping it drains the tunnels.
-    #[allow(dead_code, reason = "held for its drop")]
-    trigger: Trigger,
+    _trigger: Trigger,
 }
 
 impl Process {
@@ -158,8 +157,8 @@ impl<N: Network, S: Answers> Places<N, S> {
             // If the same gateway had this number before, the new tunnels replace the old ones there.
             let taken: BTreeSet<_> = self.held.values().map(|place| place.number).collect();
             let number = (0..).find(|number| !taken.contains(number)).unwrap_or_default();
-            let (trigger, shutdown) = channel();
-            self.held.insert(address.clone(), Place { number, seen: now, trigger });
+            let (_trigger, shutdown) = channel();
+            self.held.insert(address.clone(), Place { number, seen: now, _trigger });
             if self.process.shared.config.all_addresses {
                 info!("dial: the gateway is at {address}");
             }
