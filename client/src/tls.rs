@@ -1,28 +1,29 @@
 //! TLS of a tunnel: the label, the client's certificate, and how the gateway is known.
+//!
+//! Invariant: the handshake always proves possession of the key, since certificates are public.
 
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod verify;
 
 use std::fs;
+use std::io;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::danger::ServerCertVerifier;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, RootCertStore, version};
+use rustls::{CertificateError, ClientConfig, OtherError, RootCertStore, version};
 
 use ptth_link::crypto;
 use ptth_link::token::TokenError;
 
 use crate::config::{Config, Trust, host_and_port};
-use verify::{Listed, Shortcut};
 
 /// The TLS configuration of one tunnel. `common_name` is `<instance>.<slot>`, at most 64 characters.
 ///
@@ -95,14 +96,14 @@ pub fn covers(certificate: &CertificateDer<'_>, authority: &str) -> bool {
 /// Reads the trust store or the file of `--ca`, so it blocks.
 pub fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     match trust {
-        Trust::Pin(pin) => Ok(Arc::new(Shortcut(Some(*pin)))),
-        Trust::Insecure => Ok(Arc::new(Shortcut(None))),
+        Trust::Pin(pin) => Ok(Arc::new(Verifier::Pin(*pin))),
+        Trust::Insecure => Ok(Arc::new(Verifier::Any)),
         Trust::System => Ok(authorities(system_roots())?),
         Trust::Ca(path) => {
             let wrong = |why| TlsError::Ca(path.clone(), why);
             let pem = fs::read(path).map_err(|why| wrong(format!("can't be read ({why})")))?;
             let (listed, roots) = roots(&pem).map_err(wrong)?;
-            Ok(Arc::new(Listed { authorities: authorities(roots)?, listed }))
+            Ok(Arc::new(Verifier::Listed(authorities(roots)?, listed)))
         }
     }
 }
@@ -142,6 +143,55 @@ pub fn roots(pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, RootCertStore)
         added.map_err(|why| format!("holds a bad certificate ({why})"))?;
     }
     Ok((found, roots))
+}
+
+/// Verification without an authority.
+#[derive(Debug)]
+enum Verifier {
+    Any,
+    /// The SHA-256 of the certificate. Chain, names and dates are ignored.
+    Pin([u8; 32]),
+    /// The certificates of a file: authorities, or the gateway's own.
+    Listed(Arc<WebPkiServerVerifier>, Vec<CertificateDer<'static>>),
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self {
+            Self::Any => {}
+            Self::Pin(wanted) => {
+                let seen = crypto::sha256(end_entity);
+                if !crypto::same(&seen, wanted) {
+                    let [seen, wanted] = [&seen, wanted].map(crypto::pin_text);
+                    let why = format!("the gateway's certificate has the pin {seen}, not {wanted}");
+                    let why = OtherError(Arc::new(io::Error::other(why)));
+                    return Err(CertificateError::Other(why).into());
+                }
+            }
+            Self::Listed(authorities, listed) => {
+                match authorities.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+                    // `openssl req -x509` marks its certificates as authorities, and webpki accepts no authority as a
+                    // server. rustls has no variant for that error (dates are checked before, and have one).
+                    Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
+                        if listed.iter().any(|listed| listed == end_entity) =>
+                    {
+                        verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+                    }
+                    verified => return verified,
+                }
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    ptth_link::verify_signatures!();
 }
 
 /// Why no tunnel can be tried. Each is one sentence for the user, causes included.

@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 
 use ptth_link::crypto;
 
-use super::verify::Shortcut;
+use super::Verifier;
 
 /// Shows one certificate with one key, that of another too.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl ResolvesServerCert for Always {
 
 /// Takes any client certificate, so that the tests see which one came.
 #[derive(Debug)]
-pub(super) struct AnyClient(pub(super) Shortcut);
+pub(super) struct AnyClient(pub(super) Verifier);
 
 impl rustls::server::danger::ClientCertVerifier for AnyClient {
     fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {

@@ -50,7 +50,7 @@ fn gateway(
     let mut config = ServerConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[version])
         .unwrap()
-        .with_client_cert_verifier(Arc::new(AnyClient(Shortcut(None))))
+        .with_client_cert_verifier(Arc::new(AnyClient(Verifier::Any)))
         .with_cert_resolver(Arc::new(Always(Arc::new(shown))));
     config.alpn_protocols = labels.iter().map(|label| label.to_vec()).collect();
     config
