@@ -109,8 +109,7 @@ impl<N: Network> Dialer<N> {
             return dialled;
         }
         let lost = match self.by_alpn().await {
-            // A middlebox may have dropped the label. That doesn't hold for a certificate that can't be verified: its
-            // owner may intercept.
+            // A middlebox may have dropped the label. The owner of a certificate that can't be verified may intercept.
             Err(err) if matches!(err, DialError::NoGateway) || err.is_cut() => err,
             dialled => return dialled,
         };

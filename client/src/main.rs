@@ -240,8 +240,7 @@ async fn look(Running { service, origin, .. }: &Running) {
     }
 }
 
-/// An open gateway and a gateway with a single route serve any host under this port; only the gateway knows the
-/// address of a name.
+/// An open gateway, or one with a single route, serves any host; only the gateway knows the address of a name.
 fn guess(config: &Config) -> Option<String> {
     config.name.is_none().then(|| format!("{}/", config.public_url()))
 }

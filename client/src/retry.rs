@@ -4,8 +4,7 @@ use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Loss {
-    /// No address, or no connection. An attempt costs the gateway nothing, so it is repeated often enough to be
-    /// back within two seconds of it.
+    /// No address, or no connection. An attempt costs the gateway nothing, so the client is back within two seconds.
     Unreachable,
     /// The gateway answered, and no tunnel came up; too many of these would be a burden.
     Failed,

@@ -123,9 +123,7 @@ fn told(why: Why, words: Option<&str>) -> String {
 }
 
 /// Answers on `io` with `service` until the connection ends, or until the exchanges that run when `drain` asks are
-/// finished.
-///
-/// `up` is told when the gateway has begun to ask. Dropping the future cuts the tunnel.
+/// finished. `up` is told when the gateway has begun to ask. Dropping the future cuts the tunnel.
 pub async fn answer(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     service: impl Answers,

@@ -25,9 +25,8 @@ use ptth_link::token::TokenError;
 
 use crate::config::{Config, Trust, host_and_port};
 
-/// The TLS configuration of one tunnel. `common_name` is `<instance>.<slot>`, at most 64 characters.
-///
-/// It offers the label of `config` alone, so the gateway must agree or end the handshake.
+/// The TLS configuration of one tunnel. `common_name` is `<instance>.<slot>`, at most 64 characters. The label of
+/// `config` is offered alone, so the gateway must agree or end the handshake.
 pub fn tunnel(
     config: &Config,
     knowing: Arc<dyn ServerCertVerifier>,

@@ -43,10 +43,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Reads the trust store, and tries whether a certificate can be made. Blocks.
-    ///
-    /// # Errors
-    /// [`Stopped::Tls`].
+    /// Reads the trust store, and tries whether a certificate can be made; fails with [`Stopped::Tls`]. Blocks.
     pub fn new(config: Config, journal: Journal) -> Result<Self, Stopped> {
         let name = tls::server_name(&config)?;
         let knowing = tls::verifier(&config.trust)?;

@@ -78,8 +78,7 @@ impl<K: Unpin> AsyncWrite for Nested<K> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends this direction, and waits for the peer to end its own: then all has arrived, and the outer connection
-    /// may be closed.
+    /// Ends this direction, and waits until the peer has ended its own: then all has arrived.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.ended {
             self.ended = true;

@@ -15,7 +15,6 @@ use super::DialError;
 use super::error::{LONGEST_REASON, Reply, Verdict};
 
 /// An HTTP/1.1 upgrade (RFC 9110 §7.8), or with [`Via::Connect`] an extended CONNECT over HTTP/2 (RFC 8441 §4).
-///
 /// `instance` is `<instance>.<slot>`, which tells the tunnels of one process apart and finds their predecessors.
 pub(super) fn request(
     config: &Config,
@@ -58,8 +57,7 @@ pub(super) fn request(
     request
 }
 
-/// The public addresses that the gateway announces with a success, or the meaning of its refusal. `body` is the
-/// beginning of the refusal's body.
+/// What the gateway announces with a success, or the meaning of its refusal, whose body begins with `body`.
 pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<News, DialError> {
     let opened = match head.status {
         StatusCode::SWITCHING_PROTOCOLS => names(&head.headers, UPGRADE, TOKEN),
@@ -71,16 +69,14 @@ pub(super) fn judge(head: &Parts, body: &[u8]) -> Result<News, DialError> {
     }
     let busy = retry_after(&head.headers).map_or(Verdict::Failed, Verdict::Later);
     let (meaning, verdict): (fn(Reply) -> DialError, _) = match head.status.as_u16() {
-        // Only a 2ptth server sends this field; no reverse proxy, portal or foreign gateway does. The answer of
-        // those may change.
+        // Only a 2ptth server sends this field. The answer of a reverse proxy, portal or foreign gateway may change.
         400 | 401 | 403 | 409 if head.headers.contains_key(REASON) => {
             (DialError::Denied, Verdict::Final)
         }
         400 | 401 | 403 | 409 => (DialError::Denied, Verdict::FinalAtFirst),
         429 => (DialError::Busy, busy),
         503 if busy != Verdict::Failed => (DialError::Busy, busy),
-        // 502, 503, 504, and the codes of content delivery networks for the same failure. The request doesn't reach
-        // the gateway.
+        // 502, 503, 504, and the codes of content delivery networks: the request doesn't reach the gateway.
         502..=504 | 520..=530 => (DialError::Down, Verdict::Absent),
         // Not 501 and 505: that server takes no registrations.
         408 | 500 | 506..=599 => (DialError::Down, Verdict::Failed),

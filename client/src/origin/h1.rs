@@ -86,8 +86,7 @@ enum Half {
 }
 
 impl Connection {
-    /// Begins an exchange on an idle connection. `most` limits the bytes of one read, which stay in memory while
-    /// a visitor reads nothing.
+    /// Begins an exchange. `most` limits the bytes of one read, which stay in memory while a visitor reads nothing.
     pub(super) fn new(io: Box<dyn Io>, sending: Sending, most: usize) -> Self {
         Self {
             half: Half::Both(io),

@@ -1,7 +1,6 @@
 //! The origin as a service: one stream becomes one HTTP/1.1 request, or one TCP connection.
 //!
-//! Invariant: the address that is dialled comes from the command line alone; nothing that a request
-//! says can change it.
+//! Invariant: the address that is dialled comes from the command line alone, whatever a request says.
 
 mod capsule;
 mod h1;

@@ -57,8 +57,7 @@ const RESPONSE: [(HeaderName, Form, bool); 4] = [
 ];
 
 impl<'a> Urls<'a> {
-    /// `uri` is the visitor's, `host` the origin's Host if it isn't the visitor's. `None` if `uri` lacks scheme or
-    /// authority.
+    /// `host` is the origin's Host if it isn't the visitor's. `None` if the visitor's `uri` isn't absolute.
     pub(super) fn new(
         uri: &Uri,
         secure: bool,

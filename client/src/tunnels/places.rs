@@ -1,5 +1,4 @@
-//! The addresses of the tunnels: the gateway's name, or, with `--all-addresses`, each address of the name. Tunnels are
-//! added and removed with the addresses.
+//! The addresses of the tunnels: the gateway's name, or, with `--all-addresses`, each address that the name has now.
 //!
 //! The machines of a gateway share no state, so a backend needs tunnels to each of them.
 
@@ -51,10 +50,8 @@ struct Place {
 }
 
 impl Process {
-    /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them.
-    ///
-    /// # Errors
-    /// [`Stopped`], once all gateways refused, or can't be trusted.
+    /// Holds the tunnels of these slots, on this runtime, until `shutdown`. Dropping it cuts them. Fails once all
+    /// gateways refused, or can't be trusted.
     pub async fn hold(
         &self,
         slots: impl Iterator<Item = usize>,
@@ -202,8 +199,7 @@ impl<N: Network, S: Answers> Places<N, S> {
 }
 
 const LOOK: Duration = Duration::from_secs(30);
-/// An address is removed when it wasn't found for so long: visitors cache it, and some name servers answer with a few
-/// of many addresses.
+/// An address is removed when it wasn't found for so long: some name servers answer with a few of many addresses.
 const GONE: Duration = Duration::from_secs(60);
 /// The shortest interval of look-ups, however many dials fail.
 const FEWEST: Duration = Duration::from_secs(1);

@@ -18,8 +18,7 @@ use super::super::OriginError;
 pub(in crate::origin) struct Sending {
     out: Outgoing,
     body: Option<Body>,
-    /// The whole head while it may be sent again: an idempotent method (RFC 9110 §9.2.2), no body, and no byte of a
-    /// response.
+    /// The whole head if it may be sent again: of an idempotent method (RFC 9110 §9.2.2), and without a body.
     whole: Bytes,
 }
 
@@ -69,8 +68,7 @@ impl Sending {
         self.body.is_none() && self.out.is_flushed()
     }
 
-    /// Ready when all is written. Fails with
-    /// [`OriginError::Broken`], [`OriginError::Body`] or [`OriginError::Length`].
+    /// Ready when all is written. Fails with `Broken`, `Body` or `Length`.
     pub(super) fn poll(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
