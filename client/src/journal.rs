@@ -134,21 +134,14 @@ impl Exchange {
         });
     }
 
-    /// The client answered it, since the service didn't.
-    pub fn answered(&self, journal: &Journal, status: StatusCode, why: &str) {
-        self.tell(journal, Some(status), |text| {
-            text.push_str("by 2ptth after ");
-            millis(text, self.waited());
-            text.extend([" ms: ", why]);
-        });
-    }
-
-    /// The visitor took it back before there was a response.
-    pub fn cancelled(&self, journal: &Journal) {
-        self.tell(journal, None, |text| {
-            text.push_str("taken back by the visitor after ");
+    /// The client answered, since the service didn't; or the visitor took the request back before there was an answer.
+    pub fn unanswered(&self, journal: &Journal, own: Option<(StatusCode, &str)>) {
+        self.tell(journal, own.map(|(status, _)| status), |text| {
+            text.push_str(if own.is_some() { "by 2ptth" } else { "taken back by the visitor" });
+            text.push_str(" after ");
             millis(text, self.waited());
             text.push_str(" ms");
+            own.map(|(_, why)| text.extend([": ", why]));
         });
     }
 
@@ -170,10 +163,8 @@ impl Exchange {
 
 /// The beginning of `text`: so many characters at most.
 fn first(text: &str, most: usize) -> &str {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => text.get(..end).unwrap_or_default(),
-        None => text,
-    }
+    let end = text.char_indices().nth(most).map_or(text.len(), |(end, _)| end);
+    text.get(..end).unwrap_or_default()
 }
 
 /// Appends milliseconds and a tenth, rounded.
@@ -249,13 +240,13 @@ mod tests {
             "GET \"/a\" 200 broke off after 40.0 ms (head 10.0, body 20.0, visitor 10.0): the visitor left {who}"
         );
         assert_eq!(after(written.recv().unwrap()), expected);
-        exchange.answered(&journal, StatusCode::BAD_GATEWAY, "can't connect");
+        exchange.unanswered(&journal, Some((StatusCode::BAD_GATEWAY, "can't connect")));
         let expected = format!("GET \"/a\" 502 by 2ptth after 40.0 ms: can't connect {who}");
         assert_eq!(after(written.recv().unwrap()), expected);
-        exchange.cancelled(&journal);
+        exchange.unanswered(&journal, None);
         let expected = format!("GET \"/a\" taken back by the visitor after 40.0 ms {who}");
         assert_eq!(after(written.recv().unwrap()), expected);
-        request("me id=0", "1.1\" x", "zzz").cancelled(&journal);
+        request("me id=0", "1.1\" x", "zzz").unanswered(&journal, None);
         let line = after(written.recv().unwrap());
         assert_eq!(line, "GET \"/a\" taken back by the visitor after 0.0 ms\n");
     }

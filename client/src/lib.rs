@@ -45,8 +45,6 @@ pub mod serve;
 #[doc(hidden)]
 pub mod tls;
 
-use std::future::pending;
-
 use log::info;
 use ptth_link::shutdown;
 use tokio::select;
@@ -69,12 +67,9 @@ pub use tunnels::{Process, Stopped};
 pub async fn serve(config: config::Config, service: impl Answers) -> Result<(), Stopped> {
     let process = Process::new(config, journal::Journal::default())?;
     let (_running, shutdown) = shutdown::channel();
+    let tell = |_, url: &str| info!("client: public address {url}");
     select! {
         result = process.hold(0..process.slots(), dial::Tcp, service, shutdown) => result,
-        never = async {
-            let tell = |_, url: &str| info!("client: public address {url}");
-            announced::publish(process.answering.announced.watch(), None, tell).await;
-            pending().await
-        } => never,
+        () = announced::publish(process.answering.announced.watch(), None, tell) => Ok(()),
     }
 }

@@ -1,6 +1,5 @@
 //! `2ptth-client`: arguments, logging, signals, exit code, and one thread a core.
 
-use std::future::pending;
 use std::io;
 use std::mem;
 use std::path::PathBuf;
@@ -91,12 +90,10 @@ fn run(options: &Options) -> Result<(), Failure> {
     let journal = Journal::to(io::stdout());
     let (places, board) = Announced::board(options.services.len());
     let tunnels = options.services.iter().map(|service| service.config.tunnels).sum();
-    let descriptors = descriptors::limit();
-    let streams = descriptors::streams(descriptors, tunnels);
+    let limit = descriptors::limit();
+    let streams = descriptors::streams(limit, tunnels);
     if streams < TUNNEL_STREAMS {
-        info!(
-            "client: {descriptors} descriptors allow {streams} requests at a time on each tunnel"
-        );
+        info!("client: {limit} descriptors allow {streams} requests at a time on each tunnel");
     }
     let (mut services, mut before) = (Vec::new(), 0);
     for (service, announced) in options.services.iter().cloned().zip(places) {
@@ -129,19 +126,13 @@ fn run(options: &Options) -> Result<(), Failure> {
     }
     drop(done);
     let tell = |service, url: &str| {
-        if let Some(Running { service, process, .. }) =
-            services.get::<usize>(service).map(|it| &**it)
-        {
-            process.answering.journal.shown(url, &service.origin.to_string());
-        }
+        let Some(running) = services.get::<usize>(service) else { return };
+        running.process.answering.journal.shown(url, &running.service.origin.to_string());
     };
     let ended = main.block_on(async {
         select! {
             ended = end(refusals) => ended,
-            never = async {
-                publish(board, options.url_file.as_deref(), tell).await;
-                pending().await
-            } => never,
+            () = publish(board, options.url_file.as_deref(), tell) => Ok(()),
         }
     });
     main.shutdown_background();

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use log::warn;
 use ptth_link::body::{Body, Inflow, split};
@@ -195,12 +195,14 @@ async fn exchange(
     mut service: impl Answers,
     answering: Arc<Answering>,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Bytes>,
 ) {
     if let Some(news) = announcement(&request) {
         // It is the gateway's own request, not a visitor's.
         answering.announced.told(news);
-        return reply::done(respond);
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return drop(respond.send_response(response, true));
     }
     let line = Exchange::new(&request);
     let (mut head, stream) = request.into_parts();
@@ -220,7 +222,7 @@ async fn exchange(
     };
     let answer = wait(calling, &mut inflow, &ahead).await;
     let Some((answer, mut respond)) = answer.zip(ahead.lock().respond.take()) else {
-        return line.cancelled(journal);
+        return line.unanswered(journal, None);
     };
     let own = match answer {
         Ok(mut response) => match response.extensions_mut().remove::<Own>() {

@@ -37,7 +37,7 @@ impl Own {
 
     /// Sends it, or resets the stream where a page would end an EventSource for good.
     pub(super) fn tell(&self, mut respond: SendResponse<Bytes>, line: &Exchange, to: &Journal) {
-        line.answered(to, self.status, &self.why);
+        line.unanswered(to, Some((self.status, self.why.as_str())));
         if line.is_event_source && events::is_withheld(self.status) {
             return respond.send_reset(Reason::INTERNAL_ERROR);
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use http::{Response, StatusCode};
+use http::Response;
 use http_body::Body as HttpBody;
 use ptth_link::body::{Inflow, Timed};
 use ptth_link::headers;
@@ -80,10 +80,4 @@ pub(super) async fn reply(
         onward.finish(inflow).await;
     }
     Ok(bytes)
-}
-
-pub(super) fn done(mut respond: SendResponse<Bytes>) {
-    let mut response = Response::new(());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let _ = respond.send_response(response, true);
 }
