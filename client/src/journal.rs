@@ -130,7 +130,7 @@ impl Exchange {
                 millis(text, time);
             }
             text.push(')');
-            result.err().map(|why| text.extend([": ", why]));
+            text.extend(result.err().into_iter().flat_map(|why| [": ", why]));
         });
     }
 
@@ -141,7 +141,7 @@ impl Exchange {
             text.push_str(" after ");
             millis(text, self.waited());
             text.push_str(" ms");
-            own.map(|(_, why)| text.extend([": ", why]));
+            text.extend(own.into_iter().flat_map(|(_, why)| [": ", why]));
         });
     }
 
