@@ -263,8 +263,7 @@ impl Lobby {
     }
 }
 
-/// Streams of one tunnel, twice as many as our client allows: what a backend says of all of them, as by SETTINGS,
-/// costs the gateway as much as there are.
+/// Twice what our client allows: a SETTINGS frame of the backend costs the gateway as much as there are streams.
 const MOST_STREAMS: usize = 4096;
 /// Breaches of protocol within one PING interval after which a backend is dropped.
 const MOST_PENALTIES: u32 = 100;

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 use super::authorization;
 use super::credential::{Claim, Credential, Pass, Refusal};
-use super::secret::Files;
+use super::secret::{Files, ensure};
 use crate::identity::Mark;
 use crate::router::is_label;
 
@@ -49,20 +49,15 @@ pub struct Settings {
 impl Settings {
     pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, Mistake> {
         let leeway = self.leeway_seconds.unwrap_or(LEEWAY);
-        if leeway > LEEWAY {
-            return Err(Mistake::new("`jwt`: `leeway_seconds` can be 60 at most"));
-        }
+        ensure(leeway <= LEEWAY, "`jwt`: `leeway_seconds` can be 60 at most")?;
         let days = self.max_lifetime_days.unwrap_or(31);
         // Ten years: more isn't a limit.
-        if !(1..=3650).contains(&days) {
-            return Err(Mistake::new("`jwt`: `max_lifetime_days` must be 1 to 3650"));
-        }
+        ensure((1..=3650).contains(&days), "`jwt`: `max_lifetime_days` must be 1 to 3650")?;
         let texts = [&self.audience, &self.issuer, &self.name_claim];
-        if texts.into_iter().flatten().any(String::is_empty) {
-            return Err(Mistake::new(
-                "`jwt`: `audience`, `issuer` and `name_claim` can be left out, but not empty",
-            ));
-        }
+        ensure(
+            !texts.into_iter().flatten().any(String::is_empty),
+            "`jwt`: `audience`, `issuer` and `name_claim` can be left out, but not empty",
+        )?;
         let mut keys = Vec::new();
         for path in &self.hs256_files {
             keys.push((Algorithm::HS256, keys::secret(path, files)?));
@@ -79,11 +74,10 @@ impl Settings {
                 keys.extend(found.into_iter().map(|key| (algorithm, key)));
             }
         }
-        if keys.is_empty() {
-            return Err(Mistake::new(
-                "`jwt` needs a key: name a file in `hs256_files`, `eddsa_files` or `rs256_files`, or a variable in `hs256_env`",
-            ));
-        }
+        ensure(
+            !keys.is_empty(),
+            "`jwt` needs a key: name a file in `hs256_files`, `eddsa_files` or `rs256_files`, or a variable in `hs256_env`",
+        )?;
         // Unless the program has chosen another one before.
         let _ = signature::PROVIDER.install_default();
         let keys = keys.into_iter().map(|(algorithm, key)| self.key(algorithm, key, leeway));

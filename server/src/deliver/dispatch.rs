@@ -87,7 +87,7 @@ fn begin(
         if late {
             shard.outbox.count(|counts| counts.dropped += 1);
             let (id, route, last) = (delivery.id, delivery.permit.route(), &delivery.last);
-            warn!("deliver: {id} {route} dropped: nobody took it for a day{last}");
+            warn!("deliver: {id} {route} dropped: no backend took it for a day{last}");
         }
         // At the end no backend is let in any more. Those that are lost are counted together.
         !late && (!ending || find(delivery).is_some())
@@ -96,8 +96,7 @@ fn begin(
         let found = find(delivery)?;
         Some((found.route.id.clone(), found))
     };
-    // Tasks of one thread begin in the order in which they were spawned: so a sender's requests set out in the order in
-    // which they came.
+    // Tasks of one thread begin in the order in which they were spawned, so a sender's requests set out as they came.
     for (delivery, found, turn) in queue.begin(leads) {
         tasks.spawn(deliver(shard.clone(), delivery, policy.clone(), found, turn));
     }
@@ -187,8 +186,7 @@ async fn drain(body: Body, exchange: Exchange) {
     let _ = timeout(DRAINING, async { tokio::join!(exchange, reading) }).await;
 }
 
-/// The pause after so many attempts: it doubles from two seconds to five minutes, and up to half of it is taken off at
-/// random, so that requests that failed together don't come back together.
+/// It doubles from two seconds to five minutes, less up to a half at random: what failed together comes back apart.
 fn back_off(attempts: u32) -> Duration {
     spread(attempts, u32::from_ne_bytes(crypto::random()))
 }

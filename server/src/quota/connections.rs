@@ -50,8 +50,8 @@ impl ConnectionLimit {
         Arc::new(Self { visitors, all, per_address, counts: Mutex::default() })
     }
 
-    /// A permit for a connection from `address`, or from a trusted proxy, which brings many visitors; if there is one,
-    /// and of those kept for backends only if it `may_earn` it.
+    /// A permit for a connection, without an `address` for a trusted proxy's; of those kept for backends if it
+    /// `may_earn` it.
     pub fn take(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -208,8 +208,7 @@ impl ConnectionPermit {
         fits
     }
 
-    /// Has a gateway that drains wait for this connection; with `None` no longer, since it carries nothing but tunnels,
-    /// which end after the visitors.
+    /// Has a gateway that drains wait for this connection; with `None`, once it carries tunnels alone, no longer.
     pub fn await_end(&self, awaited: Option<mpsc::Sender<()>>) {
         *self.awaited.lock() = awaited;
     }
@@ -234,8 +233,8 @@ impl ConnectionPermit {
         self.slot.until.is_some() && !self.slot.visitor.load(Ordering::Relaxed)
     }
 
-    /// A backend was admitted on this connection. If its credential is `proven` (an open gateway admits any), its network
-    /// comes first when permits are rare.
+    /// A backend was admitted. If its credential is `proven` (an open gateway admits any), its network comes first from
+    /// now on.
     pub fn earn(&self, proven: bool) {
         let Some(limit) = &self.limit else { return };
         let mut counts = limit.lock();
