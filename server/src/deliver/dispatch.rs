@@ -92,12 +92,11 @@ fn begin(
         // At the end no backend is let in any more. Those that are lost are counted together.
         !late && (!ending || find(delivery).is_some())
     });
-    let leads = |delivery: &Box<Delivery>| {
-        let found = find(delivery)?;
-        Some((found.route.id.clone(), found))
-    };
     // Tasks of one thread begin in the order in which they were spawned, so a sender's requests set out as they came.
-    for (delivery, found, turn) in queue.begin(leads) {
+    for (delivery, found, turn) in queue.begin(|it| {
+        let found = find(it)?;
+        Some((found.route.id.clone(), found))
+    }) {
         tasks.spawn(deliver(shard.clone(), delivery, policy.clone(), found, turn));
     }
 }
