@@ -81,8 +81,8 @@ impl Policy {
     /// `known`: the keys that the gateway as a whole admits. The pools of the policy `before` go on, with the requests
     /// that wait.
     pub fn new(config: &Config, known: &Arc<Known>, shards: usize, before: Option<&Self>) -> Self {
-        let none = || Settings::new("", Vec::new());
-        let named = config.names.as_ref().map_or_else(none, |names| names.route.clone());
+        let named = config.names.as_ref().map(|names| names.route.clone());
+        let named = named.unwrap_or_else(|| Settings::new("", Vec::new()));
         let mut policy = Self {
             table: Table::default(),
             configured: Vec::new(),

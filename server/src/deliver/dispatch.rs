@@ -30,11 +30,12 @@ use super::queue::{Queue, Turn};
 pub async fn run(shard: Arc<Shard>) {
     let outbox = shard.outbox.clone();
     let (mut draining, mut closing) = (shard.shutdown.clone(), shard.shutdown.clone());
+    // Dropped last, when nothing is kept any more.
+    let mut tally = Tally { told: outbox.counts(), outbox: outbox.clone() };
     let (mut queue, mut tasks) = (Queue::new(AT_ONCE), JoinSet::new());
     let (mut report, mut look) = (interval(REPORT), interval(LOOK));
     report.set_missed_tick_behavior(MissedTickBehavior::Delay);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut tally = Tally { told: outbox.counts(), outbox: outbox.clone() };
     let mut ending = false;
     loop {
         // Made before the look, it misses no tunnel that comes after it.
@@ -114,7 +115,6 @@ async fn deliver(
     // An attempt is large; most of those that are here pause.
     let outcome = Box::pin(attempt(&delivery, &way)).await;
     drop((turn, way));
-    outbox.news.notify_one();
     let (why, after) = match outcome {
         None => return Some(delivery),
         Some(Ok(status)) => {
@@ -125,6 +125,8 @@ async fn deliver(
         }
         Some(Err(failure)) => failure,
     };
+    // Its turn is another request's now.
+    outbox.news.notify_one();
     delivery.attempts += 1;
     outbox.count(|counts| counts.retried += 1);
     let (attempts, mut shutdown) = (delivery.attempts, shard.shutdown.clone());
