@@ -134,16 +134,11 @@ impl Tunnel {
         }
     }
 
-    /// Requests that wait in `lobby` wait for this tunnel, too.
-    pub(crate) fn join(&self, lobby: &Arc<Lobby>) {
-        let mut lobbies = self.lobbies.write();
-        lobbies.insert(Arc::as_ptr(lobby) as usize, lobby.clone());
-        self.shared.store(lobbies.len() > 1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn part(&self, lobby: &Arc<Lobby>) {
-        let mut lobbies = self.lobbies.write();
-        lobbies.remove(&(Arc::as_ptr(lobby) as usize));
+    /// Whether requests that wait in `lobby` wait for this tunnel, too.
+    pub(crate) fn join(&self, lobby: &Arc<Lobby>, waits: bool) {
+        let (mut lobbies, key) = (self.lobbies.write(), Arc::as_ptr(lobby) as usize);
+        lobbies.remove(&key);
+        lobbies.extend(waits.then(|| (key, lobby.clone())));
         self.shared.store(lobbies.len() > 1, Ordering::Relaxed);
     }
 

@@ -79,7 +79,7 @@ impl Pool {
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
         let process = named(&tunnel.identity).ok_or(tunnel.id);
         self.credentials.lock().add(tunnel.identity.key, [1]);
-        tunnel.join(&self.lobby);
+        tunnel.join(&self.lobby, true);
         self.arrange(|backends| {
             backends.entry(process.clone()).or_default().push(tunnel.clone());
         });
@@ -88,7 +88,7 @@ impl Pool {
     pub(crate) fn remove(&self, tunnel: &Tunnel) {
         let process = named(&tunnel.identity).ok_or(tunnel.id);
         self.credentials.lock().sub(&tunnel.identity.key, [1]);
-        tunnel.part(&self.lobby);
+        tunnel.join(&self.lobby, false);
         self.arrange(|backends| {
             let Some(backend) = backends.get_mut(&process) else { return };
             backend.retain(|it| it.id != tunnel.id);
