@@ -32,7 +32,7 @@ use crate::identity::Key;
 pub use credential::{Checking, Claim, Credential, Pass, Refusal};
 pub use kinds::{KINDS, Settings};
 pub use secret::Files;
-pub(crate) use secret::{Secret, about};
+pub(crate) use secret::{Secret, about, ensure};
 
 /// Which keys TLS lets in, at the moment of a handshake.
 pub trait Admits: fmt::Debug + Send + Sync {

@@ -6,7 +6,6 @@
 //! A request is delivered at least once, not at most once: an attempt that failed may have been
 //! processed. So each attempt carries the same Idempotency-Key.
 
-mod attempt;
 mod dispatch;
 mod intake;
 mod queue;

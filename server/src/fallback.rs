@@ -38,12 +38,10 @@ pub(crate) struct Fallbacks {
 #[derive(Debug)]
 struct Fallback {
     pool: Arc<Pool>,
-    /// The two ends of its pipe.
-    #[allow(dead_code, reason = "held for its drop, which ends them")]
-    running: JoinSet<()>,
+    /// The two ends of its pipe, which end when this is dropped.
+    _running: JoinSet<()>,
     /// Dropped, the far end would drain.
-    #[allow(dead_code, reason = "held for its drop")]
-    trigger: Trigger,
+    _trigger: Trigger,
 }
 
 impl Fallbacks {
@@ -63,8 +61,9 @@ impl Fallbacks {
     ) -> Result<Lease, NoTunnel> {
         let mut known = self.known.lock().await;
         let key = address.to_string();
+        let lease = |it: &Fallback| it.pool.lease(&it.pool.share(visitor), shard, &[]);
         if let Some(fallback) = known.get(&key) {
-            match fallback.pool.lease(&fallback.pool.share(visitor), shard, &[]) {
+            match lease(fallback) {
                 Err(NoTunnel::Absent) => {}
                 found => return found,
             }
@@ -73,7 +72,7 @@ impl Fallbacks {
         // Requests that come meanwhile wait for the same one, behind the lock.
         let begun = timeout(BEGIN, Fallback::begin(address, shard, pool, &self.budget)).await;
         let fallback = begun.ok().flatten().ok_or(NoTunnel::Absent)?;
-        let lease = fallback.pool.lease(&fallback.pool.share(visitor), shard, &[]);
+        let lease = lease(&fallback);
         known.insert(key, fallback);
         lease
     }
@@ -126,7 +125,7 @@ impl Fallback {
             driven.drain();
         });
         pool.add(&tunnel);
-        Some(Self { pool, running, trigger })
+        Some(Self { pool, _running: running, _trigger: trigger })
     }
 }
 

@@ -1,11 +1,9 @@
 //! One live tunnel, as requests and its driver see it.
 
-mod lobby;
-
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -21,8 +19,6 @@ use crate::identity::Grant;
 use crate::identity::Identity;
 use crate::quota::{Gauge, Permit, Share, Tally};
 use crate::reset_limiter::ResetLimiter;
-
-pub(crate) use lobby::Lobby;
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TunnelId(u64);
@@ -138,16 +134,11 @@ impl Tunnel {
         }
     }
 
-    /// Requests that wait in `lobby` wait for this tunnel, too.
-    pub(crate) fn join(&self, lobby: &Arc<Lobby>) {
-        let mut lobbies = self.lobbies.write();
-        lobbies.insert(Arc::as_ptr(lobby) as usize, lobby.clone());
-        self.shared.store(lobbies.len() > 1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn part(&self, lobby: &Arc<Lobby>) {
-        let mut lobbies = self.lobbies.write();
-        lobbies.remove(&(Arc::as_ptr(lobby) as usize));
+    /// Whether requests that wait in `lobby` wait for this tunnel, too.
+    pub(crate) fn join(&self, lobby: &Arc<Lobby>, waits: bool) {
+        let (mut lobbies, key) = (self.lobbies.write(), Arc::as_ptr(lobby) as usize);
+        lobbies.remove(&key);
+        lobbies.extend(waits.then(|| (key, lobby.clone())));
         self.shared.store(lobbies.len() > 1, Ordering::Relaxed);
     }
 
@@ -229,8 +220,45 @@ impl Tunnel {
     }
 }
 
-/// Streams of one tunnel, twice as many as our client allows: what a backend says of all of them, as by SETTINGS,
-/// costs the gateway as much as there are.
+/// Where the requests of a pool wait for its tunnels' streams. A tunnel may be in ten thousand pools, and a stream that
+/// ends wakes a request in each pool where one waits: this must cost nothing where none waits anywhere, and little
+/// where they wait elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Lobby {
+    pub(crate) freed: Notify,
+    waiting: Gauge,
+}
+
+/// Requests that wait in all lobbies of the process.
+static WAITING: LazyLock<Gauge> = LazyLock::new(Gauge::default);
+
+impl Lobby {
+    /// A permit to be among `most` who wait, taken before the last look for a stream: a stream that is given back
+    /// after that look finds the request waiting.
+    pub(crate) fn wait(&self, most: usize) -> Option<(Permit, Permit)> {
+        let waiting = (WAITING.permit(), self.waiting.take(most)?);
+        fence(Ordering::SeqCst);
+        Some(waiting)
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.held()
+    }
+
+    /// Whether a request waits in any lobby, of those that took their permit before this stream was given back.
+    fn is_any_wanted() -> bool {
+        fence(Ordering::SeqCst);
+        WAITING.held() > 0
+    }
+
+    fn free(&self) {
+        if self.waiting.held() > 0 {
+            self.freed.notify_one();
+        }
+    }
+}
+
+/// Twice what our client allows: a SETTINGS frame of the backend costs the gateway as much as there are streams.
 const MOST_STREAMS: usize = 4096;
 /// Breaches of protocol within one PING interval after which a backend is dropped.
 const MOST_PENALTIES: u32 = 100;

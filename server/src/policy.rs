@@ -49,8 +49,8 @@ pub struct Policy {
     table: Table<Target>,
     /// The configured routes in their order, each once for all its hosts.
     configured: Vec<Arc<Configured>>,
-    /// Dynamic names that a backend serves, and single hosts of a pattern that a backend serves alone: it must not get
-    /// the requests of the others, so the host has a route of its own, which comes before the pattern's.
+    /// Dynamic names, and single hosts of a pattern, each while a backend serves it. Such a host comes before its
+    /// pattern.
     made: RwLock<HashMap<RouteId, Arc<Route>>>,
     names: Option<Names>,
     /// For the routes of all dynamic names.
@@ -78,11 +78,11 @@ impl Admits for Policy {
 }
 
 impl Policy {
-    /// The policy of `config` for that many shards; `known` are the keys that the gateway as a whole admits.
-    /// The pools of the policy `before` go on: a request that waits for a host and path goes on to wait.
+    /// `known`: the keys that the gateway as a whole admits. The pools of the policy `before` go on, with the requests
+    /// that wait.
     pub fn new(config: &Config, known: &Arc<Known>, shards: usize, before: Option<&Self>) -> Self {
-        let none = || Settings::new("", Vec::new());
-        let named = config.names.as_ref().map_or_else(none, |names| names.route.clone());
+        let named = config.names.as_ref().map(|names| names.route.clone());
+        let named = named.unwrap_or_else(|| Settings::new("", Vec::new()));
         let mut policy = Self {
             table: Table::default(),
             configured: Vec::new(),
@@ -139,9 +139,8 @@ impl Policy {
         self.names.as_ref().filter(|_| theirs)?.label(host)
     }
 
-    /// Where a request for this Host or `:authority` and this path goes. The names' domain is looked up
-    /// like any host; by path, a configured route comes before a dynamic name, so that no backend can take
-    /// a part of one by its choice of a name.
+    /// Where a request for this Host or `:authority` and this path goes. By path, a configured route comes before a
+    /// dynamic name, so that no backend can take a part of the route by its choice of a name.
     pub fn find(&self, host: &str, path: &str) -> Result<Found, Lost> {
         match (self.table.find(host, path), &self.names) {
             (Some((Target::Route(route), prefix)), _) => {
@@ -169,8 +168,9 @@ impl Policy {
     }
 
     fn find_name(&self, names: &Names, name: &str, by_path: bool) -> Result<Found, Lost> {
-        let prefix = names.path_prefix.len() + 1 + name.len();
-        let strip = if by_path && names.route.strip { prefix } else { 0 };
+        let confined = by_path.then(|| format!("{}/{name}/", names.path_prefix));
+        // Without the slash at its end.
+        let strip = confined.as_ref().filter(|_| names.route.strip).map_or(0, |it| it.len() - 1);
         let id = RouteId::Name(name.to_owned());
         // A route for a name that no backend serves yet, if a request may wait for it, is the request's own: a stranger
         // chose the name, and nothing stays of the route when the request ends.
@@ -183,7 +183,6 @@ impl Policy {
         let would_be = || waits().then(|| self.would_be(&id)).flatten().map(Arc::new);
         let route = self.made(&id).or_else(would_be);
         let route = route.ok_or_else(|| Lost::Nobody(names.route.no_backend.clone()))?;
-        let confined = by_path.then(|| format!("{}/{name}/", names.path_prefix));
         Ok(Found { route, strip, confined })
     }
 
@@ -204,9 +203,9 @@ impl Policy {
     /// The route that a dynamic name or a single host of a pattern would have; it isn't configured by itself.
     fn would_be(&self, id: &RouteId) -> Option<Route> {
         if let RouteId::Name(_) = id {
-            let names = self.names.as_ref()?;
-            let pool = self.pools.of(id, &names.domain, &self.pools.held);
-            let configured = self.named.clone();
+            let domain = &self.names.as_ref()?.domain;
+            let (pool, configured) =
+                (self.pools.of(id, domain, &self.pools.held), self.named.clone());
             return Some(Route { id: id.clone(), pool, wide: None, configured });
         }
         let wide = self.owner(id)?;
@@ -242,7 +241,7 @@ impl Policy {
     }
 
     /// Takes out a dynamic name, or a single host of a pattern, that has no tunnel. Requests that wait for such a host
-    /// are sent away, since the backends of its pattern come next; those that wait for a name go on to wait.
+    /// are sent away, since the backends of its pattern come next.
     pub(crate) fn forget(&self, id: &RouteId) {
         let mut made = self.made.write();
         if made.get(id).is_some_and(|route| route.pool.is_empty()) {
@@ -258,8 +257,7 @@ impl Policy {
         made.iter().for_each(|id| self.forget(id));
     }
 
-    /// Sends away the requests that wait for a route that `after` doesn't have, or has at other addresses; and has the
-    /// others look whether they still wait for the right route.
+    /// Sends away the requests that wait for a route that `after` doesn't have, or has at other addresses.
     pub fn close(&self, after: &Self) {
         let same = Arc::ptr_eq(&self.pools, &after.pools);
         // Locked before the pools, as wherever both are.
@@ -287,14 +285,12 @@ impl Policy {
             }
             let kept = match id {
                 RouteId::Name(name) => {
-                    let kept = self.names.as_ref().is_some_and(|it| it.keeps(name, grant, key));
-                    if kept { std::slice::from_ref(id) } else { &[] }
+                    let names = self.names.as_ref().filter(|it| it.keeps(name, grant, key));
+                    names.map(|_| std::slice::from_ref(id))
                 }
-                RouteId::Host(..) => {
-                    self.owner(id).map_or(&[][..], |it| it.configured.keeps(grant, key))
-                }
+                RouteId::Host(..) => self.owner(id).map(|it| it.configured.keeps(grant, key)),
             };
-            ids.extend(kept.iter().filter(|id| seen.insert(*id)));
+            ids.extend(kept.into_iter().flatten().filter(|id| seen.insert(*id)));
         }
         ids.into_iter().filter_map(|id| self.make(id)).collect()
     }

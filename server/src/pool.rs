@@ -26,7 +26,7 @@ use crate::quota::{Counter, Gauge, Permit, Share, is_used_up, network, shared};
 
 use ptth_link::lock::{Mutex, RwLock, RwLockReadGuard};
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pool {
     /// The same for each shard, so that no two threads ask for one lock.
     views: Vec<RwLock<Backends>>,
@@ -72,23 +72,14 @@ impl Pool {
 
     /// The same; the requests that wait for a backend are counted in `held`, with those of other pools.
     pub fn holding(shards: usize, held: Gauge) -> Arc<Self> {
-        Arc::new(Self {
-            views: (0..shards).map(|_| RwLock::default()).collect(),
-            credentials: Mutex::default(),
-            turn: AtomicUsize::new(0),
-            held,
-            lobby: Arc::default(),
-            changed: Notify::new(),
-            closed: AtomicBool::new(false),
-            pressing: AtomicBool::new(false),
-            shares: Mutex::default(),
-        })
+        let views = (0..shards).map(|_| RwLock::default()).collect();
+        Arc::new(Self { views, held, ..Self::default() })
     }
 
     pub fn add(&self, tunnel: &Arc<Tunnel>) {
         let process = named(&tunnel.identity).ok_or(tunnel.id);
         self.credentials.lock().add(tunnel.identity.key, [1]);
-        tunnel.join(&self.lobby);
+        tunnel.join(&self.lobby, true);
         self.arrange(|backends| {
             backends.entry(process.clone()).or_default().push(tunnel.clone());
         });
@@ -97,7 +88,7 @@ impl Pool {
     pub(crate) fn remove(&self, tunnel: &Tunnel) {
         let process = named(&tunnel.identity).ok_or(tunnel.id);
         self.credentials.lock().sub(&tunnel.identity.key, [1]);
-        tunnel.part(&self.lobby);
+        tunnel.join(&self.lobby, false);
         self.arrange(|backends| {
             let Some(backend) = backends.get_mut(&process) else { return };
             backend.retain(|it| it.id != tunnel.id);
@@ -322,8 +313,7 @@ fn room(backends: &Backends) -> (usize, usize) {
     })
 }
 
-/// Whether an address has its part of these tunnels. What it took of them by way of another pool
-/// counts: a backend's routes are one backend.
+/// Whether an address has its part of these tunnels, also of what it took by way of other pools.
 fn has_its_part(backends: &Backends, share: &Share) -> bool {
     let tunnels = || backends.values().flatten();
     let taken = match tunnels().any(|tunnel| tunnel.is_shared()) {

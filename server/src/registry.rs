@@ -190,8 +190,8 @@ impl Members {
         rivals
     }
 
-    /// Whether a credential has as many tunnels on one of the routes as it may have, without those that a tunnel of
-    /// `identity` replaces; or as many that were replaced and still carry something.
+    /// Whether a credential has its `most` tunnels on a route, but for a tunnel that is replaced; or as many that were
+    /// replaced and still carry something.
     fn is_full(&mut self, routes: &[Arc<Route>], identity: &Identity, most: usize) -> bool {
         self.leaving.retain(|it| it.upgrade().is_some_and(|it| it.in_flight() > 0));
         let leaving = self.leaving.iter().filter_map(Weak::upgrade);
@@ -261,8 +261,8 @@ impl Registry {
         members.is_full(&routes, identity, self.most)
     }
 
-    /// Lets a tunnel take requests for its routes. One of the same credential and name is replaced at once, and told:
-    /// after a network change no request waits until the dead one is found dead.
+    /// Lets a tunnel take requests for its routes. It replaces the one of the same credential and name at once: after a
+    /// network change no request waits until the old one is found dead.
     ///
     /// # Errors
     /// What was true when it was admitted no longer is: [`Why::Withdrawn`], [`Why::Taken`] or [`Why::OverLimit`].
@@ -311,8 +311,8 @@ impl Registry {
         self.changed.notify_waiters();
     }
 
-    /// The shard that drives the fewest tunnels, those on their way there included; `near` if it is
-    /// one of them. And the permit that has the tunnel count there.
+    /// The shard that drives the fewest tunnels, `near` if it is one of them; and the permit that has the tunnel count
+    /// there.
     pub fn emptiest_shard(&self, near: usize) -> (usize, Option<Permit>) {
         let booked = self.booked.lock();
         let fewest = booked.iter().enumerate().min_by_key(|(n, count)| (count.held(), *n != near));

@@ -112,7 +112,7 @@ impl Reload {
         let Some((admits, config)) = changed else { return false };
         if !admits && config.at_large() {
             warn!(
-                "gateway: nobody is admitted any more where a route doesn't say whom; name a token file, or start anew to have a token made"
+                "gateway: no backend is admitted any more where a route has no `allow`; name a token file, or start anew to have a token made"
             );
         }
         self.digest = config.digest;

@@ -15,7 +15,7 @@ mod tests;
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::server::danger::ClientCertVerifier;
@@ -73,8 +73,7 @@ impl Tls {
         Ok(tls)
     }
 
-    /// Chooses the configuration with which the handshake goes on. A backend's key that isn't among `keys` will be in
-    /// `stranger`.
+    /// With what the handshake goes on. A backend's key that isn't among `keys` will be in `stranger`.
     pub fn side(
         &self,
         hello: &ClientHello<'_>,
@@ -91,8 +90,7 @@ impl Tls {
         }
     }
 
-    /// The pin by which a client may know this gateway: of the first certificate, as it is now. `None`
-    /// where there is none, behind a proxy that ends TLS.
+    /// The pin of the first certificate, as it is now. `None` where there is none, behind a proxy that ends TLS.
     pub fn pin(&self) -> Option<String> {
         let first = self.certificates.first()?;
         Some(crypto::pin_text(&crypto::sha256(first.key.cert.first()?)))
@@ -127,7 +125,12 @@ impl Tls {
         if certificates == Ok(true) {
             self.forget_sessions()?;
         }
-        let tokens = tokens.as_deref().map_or(Ok(false), |path| self.reload_tokens(path));
+        let keys = |path: &PathBuf| {
+            let text = read_token_file(path).map_err(TlsError::new)?;
+            let wrong = |why| TlsError::new(format!("the token file {}: {why}", path.display()));
+            Ok(self.known.replace(false, &parse_keys(&text).map_err(wrong)?))
+        };
+        let tokens = tokens.as_ref().map_or(Ok(false), keys);
         Ok(certificates? | tokens?)
     }
 
@@ -167,12 +170,6 @@ impl Tls {
         *self.visitor.write() = fresh;
         Ok(())
     }
-
-    fn reload_tokens(&self, path: &Path) -> Result<bool, TlsError> {
-        let text = read_token_file(path).map_err(TlsError::new)?;
-        let wrong = |why| TlsError::new(format!("the token file {}: {why}", path.display()));
-        Ok(self.known.replace(false, &parse_keys(&text).map_err(wrong)?))
-    }
 }
 
 /// What visitors get: HTTP, tickets, no question about a certificate.
@@ -183,8 +180,7 @@ fn visitor(certificates: &Arc<Certificates>) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
-/// What backends get: their labels alone, and a question. Without tickets or sessions, so that each
-/// connection proves the key anew.
+/// What backends get: their labels alone, a question, and no tickets: each connection proves the key anew.
 fn backend(
     certificates: &Arc<Certificates>,
     keys: Arc<dyn Admits>,

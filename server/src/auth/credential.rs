@@ -27,8 +27,7 @@ pub trait Credential: Send + Sync + fmt::Debug {
         Err(Refusal::Absent)
     }
 
-    /// Whether what once passed with `mark` would still pass: asked after a reload, without the
-    /// secret, of a credential that may have been made of other settings.
+    /// Whether what once passed with `mark` would pass now: asked after a reload, without the secret.
     fn keeps(&self, mark: Mark) -> bool;
 
     /// What WWW-Authenticate says of this kind (RFC 9110 §11.6.1); `None` where no field would help.
@@ -75,8 +74,7 @@ impl fmt::Debug for Claim<'_> {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pass {
-    /// The one dynamic name that the credential itself speaks of, if it does: a claim of a JWT. A
-    /// DNS label in lower case.
+    /// The one dynamic name that the credential speaks of, a DNS label in lower case: a claim of a JWT.
     pub name: Option<String>,
     pub mark: Mark,
     /// The principal: two principals of one signing key, or of one authorizer, are two backends.

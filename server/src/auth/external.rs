@@ -40,7 +40,7 @@ use tokio_rustls::TlsConnector;
 
 use super::authorization;
 use super::credential::{Checking, Claim, Credential, Pass, Refusal};
-use super::secret::{Files, Secret, about};
+use super::secret::{Files, Secret, about, ensure};
 use crate::identity::Mark;
 
 /// `external = { url = "https://auth.example.com/2ptth", timeout = "5s" }`.
@@ -93,15 +93,13 @@ impl Settings {
             *question.method_mut() = Method::POST;
         }
         let tls = matches!(origin, OriginAddress::Https { .. });
-        if self.ca.is_some() && !tls {
-            return Err(Mistake::new("`external`: `ca` is for an `https://` URL only"));
-        }
+        let why = "`external`: `ca` is for an `https://` URL only";
+        ensure(self.ca.is_none() || tls, why)?;
         let public = matches!(name, ServerName::IpAddress(address) if !is_near(address.into()));
-        if !tls && !self.allow_plain && public {
-            return Err(Mistake::new(
-                "`external`: `http://` to a public address would show every credential on the way; use `https://`, or say `allow_plain = true`",
-            ));
-        }
+        ensure(
+            tls || self.allow_plain || !public,
+            "`external`: `http://` to a public address would show every credential on the way; use `https://`, or say `allow_plain = true`",
+        )?;
         if !tls && self.allow_plain {
             files.warn(format!(
                 "credentials go to the authorizer {origin} unencrypted (`allow_plain`)"

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 use super::authorization;
 use super::credential::{Claim, Credential, Pass, Refusal};
-use super::secret::Files;
+use super::secret::{Files, ensure};
 use crate::identity::Mark;
 use crate::router::is_label;
 
@@ -49,20 +49,15 @@ pub struct Settings {
 impl Settings {
     pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, Mistake> {
         let leeway = self.leeway_seconds.unwrap_or(LEEWAY);
-        if leeway > LEEWAY {
-            return Err(Mistake::new("`jwt`: `leeway_seconds` can be 60 at most"));
-        }
+        ensure(leeway <= LEEWAY, "`jwt`: `leeway_seconds` can be 60 at most")?;
         let days = self.max_lifetime_days.unwrap_or(31);
         // Ten years: more isn't a limit.
-        if !(1..=3650).contains(&days) {
-            return Err(Mistake::new("`jwt`: `max_lifetime_days` must be 1 to 3650"));
-        }
+        ensure((1..=3650).contains(&days), "`jwt`: `max_lifetime_days` must be 1 to 3650")?;
         let texts = [&self.audience, &self.issuer, &self.name_claim];
-        if texts.into_iter().flatten().any(String::is_empty) {
-            return Err(Mistake::new(
-                "`jwt`: `audience`, `issuer` and `name_claim` can be left out, but not empty",
-            ));
-        }
+        ensure(
+            !texts.into_iter().flatten().any(String::is_empty),
+            "`jwt`: `audience`, `issuer` and `name_claim` can be left out, but not empty",
+        )?;
         let mut keys = Vec::new();
         for path in &self.hs256_files {
             keys.push((Algorithm::HS256, keys::secret(path, files)?));
@@ -79,18 +74,16 @@ impl Settings {
                 keys.extend(found.into_iter().map(|key| (algorithm, key)));
             }
         }
-        if keys.is_empty() {
-            return Err(Mistake::new(
-                "`jwt` needs a key: name a file in `hs256_files`, `eddsa_files` or `rs256_files`, or a variable in `hs256_env`",
-            ));
-        }
+        ensure(
+            !keys.is_empty(),
+            "`jwt` needs a key: name a file in `hs256_files`, `eddsa_files` or `rs256_files`, or a variable in `hs256_env`",
+        )?;
         // Unless the program has chosen another one before.
         let _ = signature::PROVIDER.install_default();
         let keys = keys.into_iter().map(|(algorithm, key)| self.key(algorithm, key, leeway));
         Ok(Arc::new(Jwt {
             keys: keys.collect::<Result<_, _>>()?,
             max_lifetime: f64::from(days) * SECONDS_PER_DAY,
-            leeway,
             name_claim: self.name_claim,
         }))
     }
@@ -131,8 +124,6 @@ struct Jwt {
     keys: Vec<Key>,
     /// In seconds.
     max_lifetime: f64,
-    /// In seconds.
-    leeway: u64,
     name_claim: Option<String>,
 }
 
@@ -166,8 +157,8 @@ impl Jwt {
         if header.crit.is_some() {
             return Err("it has extensions that are critical, and unknown here");
         }
-        let (claims, mark) = self.signed(token)?;
-        self.lives_short(&claims)?;
+        let (claims, key) = self.signed(token)?;
+        self.lives_short(&claims, key.rules.leeway)?;
         let name = match &self.name_claim {
             Some(claim) => Some(label(claims.get(claim))?),
             None => None,
@@ -176,16 +167,16 @@ impl Jwt {
         // A token without a subject is a principal of its own.
         let anonymous = if subject.is_none() && name.is_none() { token } else { &[] };
         let words = [subject, name.as_deref()].map(|word| word.unwrap_or_default().as_bytes());
-        let pass = Pass::of(mark).principal(&[words[0], words[1], anonymous]);
+        let pass = Pass::of(key.mark).principal(&[words[0], words[1], anonymous]);
         Ok(Pass { name, ..pass })
     }
 
     /// The claims, if one of the keys signed them and its rules hold.
-    fn signed(&self, token: &[u8]) -> Result<(Map<String, Value>, Mark), &'static str> {
+    fn signed(&self, token: &[u8]) -> Result<(Map<String, Value>, &Key), &'static str> {
         let mut refused = "no key is for its algorithm";
-        for Key { key, rules, mark } in &self.keys {
-            match jsonwebtoken::decode(token, key, rules) {
-                Ok(data) => return Ok((data.claims, *mark)),
+        for key in &self.keys {
+            match jsonwebtoken::decode(token, &key.key, &key.rules) {
+                Ok(data) => return Ok((data.claims, key)),
                 Err(err) => match err.into_kind() {
                     ErrorKind::InvalidAlgorithm => {}
                     ErrorKind::InvalidSignature => refused = "no key has signed it",
@@ -197,12 +188,12 @@ impl Jwt {
     }
 
     /// The library checked that `nbf` is past and `exp` isn't.
-    fn lives_short(&self, claims: &Map<String, Value>) -> Result<(), &'static str> {
+    fn lives_short(&self, claims: &Map<String, Value>, leeway: u64) -> Result<(), &'static str> {
         let date = |name| claims.get(name).and_then(Value::as_f64);
         let end = date("exp").ok_or("its `exp` is no date")?;
         let begin = date("nbf").or_else(|| date("iat")).ok_or("it has neither `nbf` nor `iat`")?;
         // An `iat` in the future would make the lifetime look shorter than it is.
-        let now = jsonwebtoken::get_current_timestamp().saturating_add(self.leeway);
+        let now = jsonwebtoken::get_current_timestamp().saturating_add(leeway);
         if begin > now as f64 {
             return Err("it isn't valid yet");
         }

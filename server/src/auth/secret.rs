@@ -115,9 +115,8 @@ impl Files {
     pub fn secret(&mut self, path: &Path) -> Result<Secret, Mistake> {
         let bytes = self.bytes(path)?;
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).trim_ascii();
-        if bytes.is_empty() {
-            return Err(about(path, "is empty; an empty secret would let every backend in"));
-        }
+        let why = "is empty; an empty secret would let every backend in";
+        ensure_file(path, !bytes.is_empty(), why)?;
         self.warn_if_exposed(path);
         Ok(Secret::new(bytes))
     }
@@ -130,11 +129,10 @@ impl Files {
         let name = name.filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
         let value = name.and_then(std::env::var_os).unwrap_or_default();
         let secret = value.as_encoded_bytes().trim_ascii();
-        if secret.is_empty() {
-            return Err(Mistake::new(
-                "the environment variable that is named here isn't set, or is empty; what stands here is its name, not the secret",
-            ));
-        }
+        ensure(
+            !secret.is_empty(),
+            "the environment variable that is named here isn't set, or is empty; what stands here is its name, not the secret",
+        )?;
         Ok(Secret::new(secret))
     }
 
@@ -148,10 +146,8 @@ impl Files {
         let file = File::open(self.base.join(path)).map_err(|err| unreadable(path, &err))?;
         let read = file.take(LONGEST + 1).read_to_end(&mut bytes);
         read.map_err(|err| unreadable(path, &err))?;
-        if bytes.len() as u64 > LONGEST {
-            let why = "is longer than a megabyte, so it is neither a secret nor a certificate; check the path";
-            return Err(about(path, why));
-        }
+        let why = "is longer than a megabyte, so it is neither a secret nor a certificate; check the path";
+        ensure_file(path, bytes.len() as u64 <= LONGEST, why)?;
         let name = crypto::sha256(path.as_os_str().as_encoded_bytes());
         self.digest = crypto::sha256(&[self.digest, name, crypto::sha256(&bytes)].concat());
         Ok(bytes)
@@ -175,6 +171,14 @@ fn unreadable(path: &Path, err: &io::Error) -> Mistake {
 
 /// More is no secret, key or certificate: a path that was mistaken, maybe a device without an end.
 const LONGEST: u64 = 1 << 20;
+
+pub(crate) fn ensure(holds: bool, otherwise: impl fmt::Display) -> Result<(), Mistake> {
+    if holds { Ok(()) } else { Err(Mistake::new(otherwise)) }
+}
+
+pub(super) fn ensure_file(path: &Path, holds: bool, otherwise: &str) -> Result<(), Mistake> {
+    if holds { Ok(()) } else { Err(about(path, otherwise)) }
+}
 
 /// What is wrong with a file, as the end of a sentence that begins with its path.
 pub(crate) fn about(path: &Path, why: impl fmt::Display) -> Mistake {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::authorization;
 use super::credential::{Claim, Credential, Pass, Refusal};
-use super::secret::{Digest, Files, Secret};
+use super::secret::{Digest, Files, Secret, ensure};
 use crate::identity::Mark;
 
 #[derive(Debug)]
@@ -35,11 +35,10 @@ impl SharedSecret {
     ) -> Result<Arc<dyn Credential>, Mistake> {
         let Basic { user, password_file, password_sha256 } = settings;
         // RFC 7617 §2: neither may hold control characters, and the first colon ends the user.
-        if user.is_empty() || user.contains(|c: char| c == ':' || c.is_control()) {
-            return Err(Mistake::new(
-                "`basic`: `user` must have a character at least, and no colon among them",
-            ));
-        }
+        ensure(
+            !user.is_empty() && !user.contains(|c: char| c == ':' || c.is_control()),
+            "`basic`: `user` must have a character at least, and no colon among them",
+        )?;
         let password = match (&password_file, password_sha256) {
             (Some(path), None) => files.secret(path)?.digest(),
             (None, Some(digest)) => digest,
@@ -58,11 +57,8 @@ impl SharedSecret {
         place: &dyn Display,
     ) -> Result<Arc<dyn Credential>, Mistake> {
         // No field could carry more; a second line is a second token, or a comment.
-        if !token.bytes().iter().all(u8::is_ascii_graphic) {
-            return Err(Mistake::new(format!(
-                "{place} must hold one token and nothing else: visible ASCII without blanks, as a header field carries it"
-            )));
-        }
+        let why = "must hold one token and nothing else: visible ASCII without blanks, as a header field carries it";
+        ensure(token.bytes().iter().all(u8::is_ascii_graphic), format!("{place} {why}"))?;
         Ok(Arc::new(Self::Bearer(token.digest())))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body;
 use ptth_link::headers;
 
@@ -19,13 +19,10 @@ use crate::outbox::Permit;
 
 /// Refuses a body whose declared length is too large, before any of it is read.
 pub(super) fn check_length(fields: &HeaderMap, limit: usize) -> Result<(), ExchangeError> {
-    let Some(length) = fields.get(CONTENT_LENGTH) else { return Ok(()) };
     // It was checked to be digits; more than fit a number are too many.
-    let length = length.to_str().ok().and_then(|length| length.parse::<usize>().ok());
-    match length {
-        Some(length) if length <= limit => Ok(()),
-        _ => Err(too_large()),
-    }
+    let read = |length: &HeaderValue| length.to_str().ok()?.parse::<usize>().ok();
+    let fits = |length| read(length).is_some_and(|length| length <= limit);
+    if fields.get(CONTENT_LENGTH).is_none_or(fits) { Ok(()) } else { Err(too_large()) }
 }
 
 fn too_large() -> ExchangeError {

@@ -16,15 +16,17 @@ use ptth_link::lock::Mutex;
 pub(super) struct Queue<T> {
     /// With the route that each led to at the last look.
     waiting: VecDeque<(Key, T)>,
-    under_way: Arc<Mutex<Counter<(RouteId, Option<IpAddr>)>>>,
+    under_way: UnderWay,
     at_once: usize,
 }
 
 type Key = (RouteId, IpAddr);
+/// By route, and by route and address.
+type UnderWay = Arc<Mutex<Counter<(RouteId, Option<IpAddr>)>>>;
 
 /// The right to one attempt, until dropped.
 pub(super) struct Turn {
-    under_way: Arc<Mutex<Counter<(RouteId, Option<IpAddr>)>>>,
+    under_way: UnderWay,
     key: Key,
 }
 

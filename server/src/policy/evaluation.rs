@@ -167,8 +167,8 @@ impl<'a> Evaluation<'a> {
         self.policy.names.as_ref().map_or("", |names| &names.domain)
     }
 
-    /// What it may serve of a route. `wanted`: the one of its hosts that it asks for. A credential that is judged here
-    /// is good for the whole route, an authorizer's answer for what it was asked.
+    /// What it may serve of a route: all, by a credential that is judged here; what it asks for, by an authorizer's
+    /// answer.
     async fn route(&mut self, of: &Configured, wanted: Option<(&RouteId, &str)>) -> Vec<Grant> {
         let Some(credentials) = &of.settings.allow else {
             let fine = of.known.admits_generally(self.claim.key.as_ref());
@@ -185,8 +185,7 @@ impl<'a> Evaluation<'a> {
         Vec::new()
     }
 
-    /// What it may serve of the configured routes; of several those that visitors of `host` come to, if it is one of
-    /// theirs, else all.
+    /// What it may serve of the configured routes; of several those that have `host`, if one does.
     async fn routes(&mut self, host: Option<&str>) -> Vec<Grant> {
         let (mut all, mut here) = (Vec::new(), Vec::new());
         let at: Vec<_> = host.into_iter().flat_map(|host| self.policy.table.at(host)).collect();
@@ -230,8 +229,7 @@ impl<'a> Evaluation<'a> {
         None
     }
 
-    /// The routes that visitors of this host come to, or the dynamic name that it spells: not those of a
-    /// wider pattern, which a narrower one has taken the host from.
+    /// The routes that visitors of this host come to, or the dynamic name that it spells.
     async fn host(&mut self, host: &str) -> Result<Vec<Grant>, Refused> {
         self.abroad = true;
         let mut grants = Vec::new();
@@ -257,8 +255,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Tells a backend that is good for something else from one that is good for nothing. No authorizer outside
-    /// is asked for that.
+    /// Tells a backend that is good for something else from the others, without asking an authorizer.
     async fn refuse(&mut self, what: &str) -> Refused {
         self.abroad = false;
         for credential in self.policy.credentials() {

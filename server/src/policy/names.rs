@@ -46,8 +46,7 @@ impl Names {
         granted.is_under(&self.domain) && self.allow.iter().any(keeps)
     }
 
-    /// Whether an entry is for that name. An entry without a list is for all names that no entry lists: a listed
-    /// name is reserved.
+    /// Whether an entry is for that name; without a list, it is for all names that no entry lists.
     pub(super) fn includes(&self, grant: &NameGrant, name: &str) -> bool {
         let lists = |it: &NameGrant| it.names.iter().flatten().any(|known| known == name);
         match &grant.names {

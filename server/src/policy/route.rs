@@ -13,7 +13,7 @@ use crate::router::{HostPattern, RouteId};
 
 use ptth_link::lock::Mutex;
 
-/// One route, as visitors' requests meet it: a host of a configured route, one host of its pattern, or a dynamic name.
+/// A host of a configured route, one host of its pattern, or a dynamic name.
 #[derive(Clone, Debug)]
 pub struct Route {
     pub id: RouteId,
@@ -56,8 +56,8 @@ impl Configured {
         })
     }
 
-    /// The routes that a grant is still good for: all hosts of the route, if it was made for a credential that is judged
-    /// here; what an authorizer outside was asked about is good for that alone.
+    /// The routes that a grant is still good for: all, if its credential is judged here; else what the authorizer was
+    /// asked.
     pub(super) fn keeps<'a>(
         &'a self,
         grant: &'a Grant,

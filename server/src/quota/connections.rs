@@ -1,24 +1,24 @@
 //! The connection limit: how many connections there may be, in all and from one address, and which one gives way.
 
-mod permit;
 mod reserve;
 
 use std::collections::HashMap;
+use std::future::{Future, pending};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use log::warn;
 use ptth_link::limits;
 use ptth_link::lock::{Mutex, MutexGuard};
-use tokio::time::Instant;
+use tokio::select;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
 
-use super::{Counter, network};
+use super::{Counter, Gauge, Permit, network};
 use crate::config::Limits;
-use permit::Slot;
 use reserve::Reserve;
-
-pub(crate) use permit::ConnectionPermit;
 
 #[derive(Debug)]
 pub struct ConnectionLimit {
@@ -50,8 +50,8 @@ impl ConnectionLimit {
         Arc::new(Self { visitors, all, per_address, counts: Mutex::default() })
     }
 
-    /// A permit for a connection from `address`, or from a trusted proxy, which brings many visitors; if there is one,
-    /// and of those kept for backends only if it `may_earn` it.
+    /// A permit for a connection, without an `address` for a trusted proxy's; of those kept for backends if it
+    /// `may_earn` it.
     pub fn take(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -92,29 +92,6 @@ impl ConnectionLimit {
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock()
-    }
-}
-
-impl ConnectionPermit {
-    /// Says which address's connection a trusted proxy brings. False if that address has enough.
-    pub fn is_for(&self, address: IpAddr) -> bool {
-        let (Some(limit), network) = (&self.limit, network(address)) else { return true };
-        let (mut counts, hog) = (limit.lock(), limit.visitors / HOG);
-        let [own] = counts.networks.of(&network);
-        let mut fits = own < limit.per_address;
-        if fits && counts.reserve.has(&self.slot) {
-            if counts.make_room(own, hog) {
-                // Both have been counted.
-                counts.all = counts.all.saturating_sub(1);
-                counts.reserve.settle(&self.slot);
-            } else {
-                fits = counts.reserve.has_room(network);
-            }
-        }
-        if fits && self.slot.network.set(network).is_ok() {
-            counts.enter(network, &self.slot);
-        }
-        fits
     }
 }
 
@@ -160,6 +137,139 @@ impl Counts {
         if self.told.is_none_or(|told| told.elapsed() >= TELL) {
             self.told = Some(Instant::now());
             warn!("listener: all {visitors} places for visitors are taken (--max-connections)");
+        }
+    }
+}
+
+/// The permit of one connection, and the gateway's wait for its end when draining. Dropping it frees the permit. The
+/// default counts for no limit: the connections of tests and of programs that embed the gateway.
+#[derive(Debug, Default)]
+pub struct ConnectionPermit {
+    limit: Option<Arc<ConnectionLimit>>,
+    slot: Arc<Slot>,
+    /// Set if a trusted proxy passes bytes without naming the visitor: the fields in them aren't the proxy's word.
+    pub opaque: OnceLock<()>,
+    /// Set if its last response has neither length nor chunks: the end of the connection is that of the body
+    /// (RFC 9112 §6.3), and must not look orderly before.
+    pub unframed: OnceLock<()>,
+    /// A gateway that drains waits while this sender exists.
+    awaited: Mutex<Option<mpsc::Sender<()>>>,
+}
+
+/// The part of a permit that other connections see, which may need it more.
+#[derive(Debug, Default)]
+struct Slot {
+    /// The address that it counts for; a trusted proxy's connection has none until the proxy names one.
+    network: OnceLock<IpAddr>,
+    /// Of one kept for backends: when it ends, if no key is proven.
+    until: Option<Instant>,
+    lost: Notify,
+    visitor: AtomicBool,
+    taken: AtomicBool,
+    /// Requests under way, or what became of them.
+    busy: Gauge,
+}
+
+impl Slot {
+    fn new(network: Option<IpAddr>, until: Option<Instant>) -> Arc<Self> {
+        let network = network.map(OnceLock::from).unwrap_or_default();
+        Arc::new(Self { network, until, ..Self::default() })
+    }
+
+    fn lose(&self) {
+        self.taken.store(true, Ordering::Relaxed);
+        self.lost.notify_one();
+    }
+
+    fn is_taken(&self) -> bool {
+        self.taken.load(Ordering::Relaxed)
+    }
+}
+
+impl ConnectionPermit {
+    /// Says which address's connection a trusted proxy brings. False if that address has enough.
+    pub fn is_for(&self, address: IpAddr) -> bool {
+        let (Some(limit), network) = (&self.limit, network(address)) else { return true };
+        let (mut counts, hog) = (limit.lock(), limit.visitors / HOG);
+        let [own] = counts.networks.of(&network);
+        let mut fits = own < limit.per_address;
+        if fits && counts.reserve.has(&self.slot) {
+            if counts.make_room(own, hog) {
+                // Both have been counted.
+                counts.all = counts.all.saturating_sub(1);
+                counts.reserve.settle(&self.slot);
+            } else {
+                fits = counts.reserve.has_room(network);
+            }
+        }
+        if fits && self.slot.network.set(network).is_ok() {
+            counts.enter(network, &self.slot);
+        }
+        fits
+    }
+
+    /// Has a gateway that drains wait for this connection; with `None`, once it carries tunnels alone, no longer.
+    pub fn await_end(&self, awaited: Option<mpsc::Sender<()>>) {
+        *self.awaited.lock() = awaited;
+    }
+
+    /// Marks the connection busy while a request, or the upgraded connection that it became, is under way.
+    pub fn busy(&self) -> Option<Permit> {
+        self.limit.as_ref().map(|_| self.slot.busy.permit())
+    }
+
+    /// Whether it is one of those kept for backends, and no key was proven on it yet.
+    pub fn is_reserved(&self) -> bool {
+        let limit = self.limit.as_ref().filter(|_| self.slot.until.is_some());
+        limit.is_some_and(|limit| limit.lock().reserve.has(&self.slot))
+    }
+
+    /// Its connection speaks like a visitor's: if it is reserved, others come first.
+    pub fn stand_back(&self) {
+        self.slot.visitor.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_unearned(&self) -> bool {
+        self.slot.until.is_some() && !self.slot.visitor.load(Ordering::Relaxed)
+    }
+
+    /// A backend was admitted. If its credential is `proven` (an open gateway admits any), its network comes first from
+    /// now on.
+    pub fn earn(&self, proven: bool) {
+        let Some(limit) = &self.limit else { return };
+        let mut counts = limit.lock();
+        counts.reserve.settle(&self.slot);
+        counts.keep(&self.slot);
+        let network = self.slot.network.get().filter(|_| proven);
+        network.into_iter().for_each(|network| counts.reserve.prove(*network));
+    }
+
+    /// Runs the connection that has this permit. `None`: it is cut off, since another one needs the permit more, or the
+    /// permit is kept for backends, and no key was proven in time. Cancel safe if `work` is.
+    pub async fn hold<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let over = async {
+            match self.slot.until {
+                Some(until) => sleep_until(until).await,
+                None => pending().await,
+            }
+            if !self.is_reserved() {
+                pending().await
+            }
+        };
+        select! {
+            // Before another request is taken: the other connection waits already.
+            biased;
+            () = self.slot.lost.notified() => None,
+            done = work => Some(done),
+            () = over => None,
+        }
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        if let Some(limit) = &self.limit {
+            limit.lock().leave(&self.slot);
         }
     }
 }
@@ -220,7 +330,7 @@ mod tests {
         let third = limit.take(Some(address(3)), || false).expect("room");
         let lost: Vec<_> = (0..8).filter(|n| of(&permits[*n])).collect();
         assert_eq!(lost, [1], "who is there for longest, without a request");
-        assert!(permits[1].hold(std::future::pending::<()>()).await.is_none());
+        assert!(permits[1].hold(pending::<()>()).await.is_none());
         drop(permits.remove(1));
         assert_eq!(limit.lock().all, 8, "it was somebody else's");
         permits[1].earn(true);

@@ -21,7 +21,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, Validity, X509Certifi
 use ptth_link::settings::Mistake;
 use ptth_link::{crypto, files};
 
-use crate::auth::{Files, about};
+use crate::auth::{Files, about, ensure};
 use crate::config::CertificateSource;
 
 #[derive(Debug)]
@@ -52,8 +52,7 @@ impl Loaded {
 /// A renewal every 60 days of 90 leaves 30; with two weeks left it failed for long. In seconds.
 const SOON: i64 = 14 * 86_400;
 
-/// A certificate for what the source says. What it gave `before` stays if it still gives the same; only
-/// files can change. Blocks.
+/// What the source gives; what it gave `before`, if that is the same. Only files can change. Blocks.
 pub(super) fn load(
     source: &CertificateSource,
     before: Option<&Arc<Loaded>>,
@@ -123,12 +122,9 @@ fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Mist
     // RFC 7468 §11, and the older way of OpenSSL, RFC 1421 §4.6.1.1.
     let encrypted = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
     let has = |mark: &str| bytes.windows(mark.len()).any(|window| window == mark.as_bytes());
-    if encrypted.into_iter().any(has) {
-        return Err(Mistake::new(format!(
-            "the key in {} is encrypted; decrypt it with `openssl pkey -in FILE -out NEW` and give the new file",
-            path.display()
-        )));
-    }
+    let why =
+        "is encrypted; decrypt it with `openssl pkey -in FILE -out NEW` and give the new file";
+    ensure(!encrypted.into_iter().any(has), format!("the key in {} {why}", path.display()))?;
     PrivateKeyDer::from_pem_slice(bytes).map_err(|why| match why {
         pem::Error::NoItemsFound if CertificateDer::from_pem_slice(bytes).is_ok() => swapped(path),
         pem::Error::NoItemsFound => about(
@@ -190,17 +186,13 @@ fn certified(
 
 fn dates(Validity { not_before, not_after }: &Validity, path: &Path) -> Result<(), Mistake> {
     let (path, now) = (path.display(), ASN1Time::now());
-    if now > *not_after {
-        return Err(Mistake::new(format!(
-            "the certificate in {path} expired on {not_after}; renew it (`certbot renew`), or set this machine's clock"
-        )));
-    }
-    if now < *not_before {
-        return Err(Mistake::new(format!(
-            "the certificate in {path} isn't valid before {not_before}; set this machine's clock"
-        )));
-    }
-    Ok(())
+    let expired = format!(
+        "the certificate in {path} expired on {not_after}; renew it (`certbot renew`), or set this machine's clock"
+    );
+    let early = "set this machine's clock";
+    let early = format!("the certificate in {path} isn't valid before {not_before}; {early}");
+    ensure(now <= *not_after, expired)?;
+    ensure(now >= *not_before, early)
 }
 
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {

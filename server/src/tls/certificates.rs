@@ -110,7 +110,7 @@ impl Table {
             let source = described(source);
             if own.names.is_empty() && index > 0 {
                 warnings.push(format!(
-                    "{source} is for no name (it has no subjectAltName), so nobody is ever shown it"
+                    "{source} is for no name (it has no subjectAltName), so no visitor is ever shown it"
                 ));
             }
             for name in &own.names {
@@ -134,8 +134,7 @@ impl Table {
     }
 }
 
-/// A host as the table has it: without port, brackets and final dot, in lower case; addresses in their one
-/// canonical spelling.
+/// Without port, brackets and final dot, in lower case; addresses in their canonical spelling.
 fn plain(host: &str) -> String {
     let name = match host.strip_prefix('[') {
         Some(inside) => inside.split(']').next(),

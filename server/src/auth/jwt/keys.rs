@@ -12,16 +12,12 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use ptth_link::settings::Mistake;
 
-use crate::auth::secret::{Files, about};
+use crate::auth::secret::{Files, about, ensure_file};
 
 pub(super) fn secret(path: &Path, files: &mut Files) -> Result<DecodingKey, Mistake> {
     let secret = files.secret(path)?;
-    if secret.bytes().starts_with(b"-----BEGIN") {
-        return Err(about(
-            path,
-            "holds a PEM key where `hs256_files` wants a secret; everybody who knows a public key could sign with it",
-        ));
-    }
+    let why = "holds a PEM key where `hs256_files` wants a secret; whatever knows a public key could sign with it";
+    ensure_file(path, !secret.bytes().starts_with(b"-----BEGIN"), why)?;
     if secret.bytes().len() < SHORTEST {
         files.warn(format!(
             "{} holds a secret of {} bytes; HS256 wants {SHORTEST} or more (RFC 7518 §3.2), for example from `openssl rand -hex 32`",
@@ -40,11 +36,8 @@ pub(super) fn public(
 ) -> Result<Vec<DecodingKey>, Mistake> {
     let wrong = |why: &str| about(path, why);
     let text = files.text(path)?;
-    if text.contains("PRIVATE KEY-----") {
-        return Err(wrong(
-            "holds a private key; the gateway needs only the public half (`openssl pkey -in FILE -pubout`)",
-        ));
-    }
+    let why = "holds a private key; the gateway needs only the public half (`openssl pkey -in FILE -pubout`)";
+    ensure_file(path, !text.contains("PRIVATE KEY-----"), why)?;
     let keys = SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes()).map(|der| {
         let der = der.map_err(|_| wrong("isn't proper PEM"))?;
         let key = SubjectPublicKeyInfo::from_der(&der);
@@ -54,10 +47,8 @@ pub(super) fn public(
             (Algorithm::RS256, Ok(PublicKey::RSA(rsa))) if *of == OID_PKCS1_RSAENCRYPTION => {
                 // What every provider of ours takes; shorter ones are broken, longer ones cost.
                 let bits = rsa.key_size();
-                if !(2048..=8192).contains(&bits) {
-                    let why = format!("holds an RSA key of {bits} bits; it must have 2048 to 8192");
-                    return Err(wrong(&why));
-                }
+                let why = format!("holds an RSA key of {bits} bits; it must have 2048 to 8192");
+                ensure_file(path, (2048..=8192).contains(&bits), &why)?;
                 Ok(DecodingKey::from_rsa_der(raw))
             }
             (Algorithm::RS256, _) => Err(wrong("holds a key that isn't RSA, in `rs256_files`")),
@@ -66,9 +57,8 @@ pub(super) fn public(
         }
     });
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
-    if keys.is_empty() {
-        return Err(wrong("holds no public key; it must have `-----BEGIN PUBLIC KEY-----` in it"));
-    }
+    let why = "holds no public key; it must have `-----BEGIN PUBLIC KEY-----` in it";
+    ensure_file(path, !keys.is_empty(), why)?;
     Ok(keys)
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::permit::Slot;
+use super::Slot;
 use crate::quota::Recent;
 
 /// Which connection gives way: each to its equals and betters.
