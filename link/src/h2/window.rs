@@ -264,7 +264,6 @@ const LONGEST: Duration = Duration::from_millis(500);
 mod tests {
     use super::*;
     use crate::budget::NARROWEST;
-    use crate::h2::window::Window;
 
     #[tokio::test(start_paused = true)]
     async fn the_window_follows_what_is_left() {
@@ -382,12 +381,10 @@ mod tests {
         timeout(Duration::from_secs(60), both).await.expect("it goes on");
     }
 
-    const FIRST: u32 = 64 * 1024;
-
     /// The window of a peer that sends `rate` bytes a second, as far as its window lets it, for ten seconds.
     async fn settled(window: &mut Window, rate: f64, round_trip: Duration) -> u32 {
         window.reach(round_trip);
-        let (mut announced, mut received) = (FIRST, 0);
+        let (mut announced, mut received) = (FOREIGN, 0);
         for _ in 0..200 {
             let span = round_trip.max(Duration::from_millis(50));
             tokio::time::advance(span).await;
@@ -407,13 +404,13 @@ mod tests {
         let ms = Duration::from_millis;
         for (rate, round_trip, least, most) in [
             // 3 Mbit/s.
-            (375e3, ms(20), FIRST, FIRST),
+            (375e3, ms(20), FOREIGN, FOREIGN),
             (30e6, ms(1), 150_000, 200_000),
             (12.5e6, ms(100), 3_000_000, 3_400_000),
             // A link that needs more than anybody is granted at first.
             (125e6, ms(100), 7 << 20, 9 << 20),
         ] {
-            let mut window = Window::growing(Budget::new(64 << 20), FIRST, 32 << 20, 2);
+            let mut window = Window::growing(Budget::new(64 << 20), FOREIGN, 32 << 20, 2);
             let settled = settled(&mut window, rate, round_trip).await;
             assert!((least..=most).contains(&settled), "{rate} {round_trip:?}: {settled}");
         }
@@ -425,13 +422,13 @@ mod tests {
         let mut windows = Vec::new();
         let mut sum = 0;
         for _ in 0..100 {
-            let mut window = Window::growing(budget.part(), FIRST, 32 << 20, 2);
-            sum += 2 * (settled(&mut window, 125e6, Duration::from_millis(100)).await - FIRST);
+            let mut window = Window::growing(budget.part(), FOREIGN, 32 << 20, 2);
+            sum += 2 * (settled(&mut window, 125e6, Duration::from_millis(100)).await - FOREIGN);
             windows.push(window);
         }
         assert!(sum <= 32 << 20, "{sum}");
         drop(windows);
-        let mut window = Window::growing(budget.part(), FIRST, 32 << 20, 2);
+        let mut window = Window::growing(budget.part(), FOREIGN, 32 << 20, 2);
         let settled = settled(&mut window, 125e6, Duration::from_millis(100)).await;
         assert!(settled >= 7 << 20, "{settled}: all was given back");
     }
@@ -440,7 +437,7 @@ mod tests {
     async fn no_window_grows_while_much_is_held() {
         let budget = Budget::new(64 << 20);
         budget.take(33 << 20);
-        let mut window = Window::growing(budget.part(), FIRST, 32 << 20, 2);
-        assert_eq!(settled(&mut window, 125e6, Duration::from_millis(100)).await, FIRST);
+        let mut window = Window::growing(budget.part(), FOREIGN, 32 << 20, 2);
+        assert_eq!(settled(&mut window, 125e6, Duration::from_millis(100)).await, FOREIGN);
     }
 }

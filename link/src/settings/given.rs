@@ -76,7 +76,7 @@ impl<'a> Given<'a> {
 
     /// The parts of a list: an array, or a text where commas or blanks separate them. Anything else is one part.
     pub fn items(&self) -> Vec<Self> {
-        let of = |value| Self { value, ..self.clone() };
+        let of = |value| self.field(&self.name, value);
         match self.value.get_ref() {
             DeValue::Array(items) => items.iter().cloned().map(of).collect(),
             DeValue::String(list) => {
