@@ -4,8 +4,8 @@
 //! Out: a [`Config`], or a sentence for each mistake that says what is wrong and what to do.
 
 mod args;
-mod edge;
 mod identity;
+mod listen;
 mod names;
 mod route;
 mod routes;
@@ -28,7 +28,7 @@ use ptth_link::token::{PublicKey, Token};
 use crate::auth::{Files, Secret};
 
 pub use args::Args;
-pub use edge::{ProxyProtocol, Trusted};
+pub use listen::{ProxyProtocol, Trusted};
 pub use ptth_link::settings::ConfigError;
 pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
 
@@ -217,7 +217,7 @@ impl Config {
         let mut config = Self { warnings, ..Self::of(certificates, admission) };
         config.limits = Limits::read(&sources);
         config.take_over = sources.switch("take_over");
-        edge::read(&sources, &mut config);
+        listen::read(&sources, &mut config);
         if let Some(given) = sources.get("backend_alpn") {
             let labels = alpn::parse_labels(&given.joined());
             let labels = labels.map_err(|why| given.wrong(format!(": {why}")));

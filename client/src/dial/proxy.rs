@@ -1,6 +1,6 @@
-//! The leg through a proxy: CONNECT (RFC 9110 §9.3.6) or SOCKS5 (RFC 1928).
+//! The way through a proxy: CONNECT (RFC 9110 §9.3.6) or SOCKS5 (RFC 1928).
 //!
-//! Names are resolved at the proxy. Errors say which leg failed, and never a password.
+//! Names are resolved at the proxy. Errors say which part of it failed, and never a password.
 
 use std::io;
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 //! Invariant: the address that is dialled comes from the command line alone, whatever a request says.
 
 mod capsule;
+mod connections;
 mod h1;
-mod leg;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -32,15 +32,15 @@ use crate::config::{OriginAddress, OriginOptions};
 use crate::serve::{Early, Own};
 use crate::tls::TlsError;
 
+use connections::{Connections, Leased, Whereabouts};
 use h1::Sending;
-use leg::{Leg, Legs, Whereabouts};
 
 use tcp::Download;
 use urls::Urls;
 
 /// The service that asks an origin. Each runtime has one of its own, since it keeps connections.
 #[derive(Clone, Debug)]
-pub struct Origin(Arc<Legs>);
+pub struct Origin(Arc<Connections>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
@@ -74,7 +74,7 @@ pub enum OriginError {
 }
 
 impl OriginError {
-    /// The status, and the sentence for visitors: which leg failed, and nothing about addresses.
+    /// The status, and the sentence for visitors: which part of the way failed, and nothing about addresses.
     fn page(&self) -> (StatusCode, &'static str) {
         let bad = StatusCode::BAD_GATEWAY;
         match self {
@@ -104,12 +104,12 @@ impl OriginError {
 impl Origin {
     /// Reads certificates, so it blocks.
     pub fn new(address: OriginAddress, options: &OriginOptions) -> Result<Self, TlsError> {
-        Ok(Self(Arc::new(Legs::new(Arc::new(Whereabouts::new(address, options)?)))))
+        Ok(Self(Arc::new(Connections::new(Arc::new(Whereabouts::new(address, options)?)))))
     }
 
     /// The same origin, with connections of its own.
     pub fn apart(&self) -> Self {
-        Self(Arc::new(Legs::new(self.0.to.clone())))
+        Self(Arc::new(Connections::new(self.0.to.clone())))
     }
 
     /// The status of `HEAD /`, if the origin speaks HTTP.
@@ -161,10 +161,10 @@ impl Origin {
         let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let request = Sending::new(&head.method, target, &host, &head.headers, body);
         let early = head.extensions.get::<Early>();
-        let (response, leg) = self.0.ask(request, &head.method, early).await?;
+        let (response, leased) = self.0.ask(request, &head.method, early).await?;
         let mut response = match upgrade {
-            Some((key, outgoing)) => upgrade::response(response, leg, outgoing, key.as_deref())?,
-            None => response.map(|()| OriginBody::Http(Some(leg))),
+            Some((key, outgoing)) => upgrade::response(response, leased, outgoing, key.as_deref())?,
+            None => response.map(|()| OriginBody::Http(Some(leased))),
         };
         urls.iter().for_each(|urls| urls.response(response.headers_mut()));
         Ok(response)
@@ -201,7 +201,7 @@ impl Service<Request<Body>> for Origin {
 #[derive(Debug)]
 pub enum OriginBody {
     /// `None`: it has ended.
-    Http(Option<Leg>),
+    Http(Option<Leased>),
     /// Without HTTP.
     Raw(Download),
 }
@@ -215,11 +215,11 @@ impl HttpBody for OriginBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
         match &mut *self {
-            Self::Http(leg) => {
-                let Some(asked) = leg else { return Poll::Ready(None) };
+            Self::Http(leased) => {
+                let Some(asked) = leased else { return Poll::Ready(None) };
                 let frame = asked.connection.poll_frame(cx);
                 // Another exchange may have the connection before this body is dropped.
-                leg.take_if(|leg| leg.connection.is_reusable());
+                leased.take_if(|leased| leased.connection.is_reusable());
                 frame
             }
             Self::Raw(download) => download.poll_read(cx).map_err(OriginError::Broken),
@@ -228,7 +228,7 @@ impl HttpBody for OriginBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Http(leg) => leg.as_ref().is_none_or(|leg| leg.connection.is_over()),
+            Self::Http(leased) => leased.as_ref().is_none_or(|leased| leased.connection.is_over()),
             Self::Raw(_) => false,
         }
     }

@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use crate::serve::Onward;
 
 use super::capsule::{self, Capsules, DATA, FINAL_DATA, HEAD};
-use super::{OriginBody, OriginError, leg};
+use super::{OriginBody, OriginError, connections};
 
 /// Connects to the service and joins the two directions, which end independently.
 pub(super) async fn answer(
@@ -75,7 +75,8 @@ pub(super) async fn answer(
 }
 
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let socket = timeout(leg::CONNECT, leg::tcp(host, port, leg::MANY)).await??;
+    let socket =
+        timeout(connections::CONNECT, connections::tcp(host, port, connections::MANY)).await??;
     // The connection may be silent for days; a service that vanished must be noticed.
     tune(&socket, UNACKNOWLEDGED)?;
     Ok(socket)

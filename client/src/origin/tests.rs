@@ -267,13 +267,16 @@ async fn a_request_whose_body_failed_is_not_tried_on_all_connections() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let address = OriginAddress::Http { host: "127.0.0.1".to_owned(), port };
-    let legs = Legs::new(Arc::new(Whereabouts::new(address, &OriginOptions::default()).unwrap()));
+    let connections =
+        Connections::new(Arc::new(Whereabouts::new(address, &OriginOptions::default()).unwrap()));
     let host = HeaderValue::from_static("a.test");
     let (mut sockets, mut used) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         let get = Sending::new(&Method::GET, "/", &host, &HeaderMap::new(), Body::empty());
-        let (asked, socket) =
-            tokio::join!(legs.ask(get, &Method::GET, None), answer(&listener, "204 No Content"));
+        let (asked, socket) = tokio::join!(
+            connections.ask(get, &Method::GET, None),
+            answer(&listener, "204 No Content")
+        );
         used.push(asked.unwrap().1);
         sockets.push(socket);
     }
@@ -291,7 +294,7 @@ async fn a_request_whose_body_failed_is_not_tried_on_all_connections() {
     let (inflow, body) = ptth_link::body::split(incoming.into_body(), &Budget::new(BODY_BUDGET));
     drop(inflow);
     let post = Sending::new(&Method::POST, "/", &host, &HeaderMap::new(), body);
-    assert!(soon(legs.ask(post, &Method::POST, None)).await.is_err());
+    assert!(soon(connections.ask(post, &Method::POST, None)).await.is_err());
     // The kernel knows; the runtime may not have heard of it.
     let peek = |socket: &TcpStream| SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
     let closed = sockets.iter().filter(|socket| peek(socket).is_ok_and(|read| read == 0)).count();

@@ -13,8 +13,8 @@ use ptth_link::upgrade::{self, WEBSOCKET};
 
 use crate::serve::Onward;
 
+use super::connections::Leased;
 use super::h1::cut;
-use super::leg::Leg;
 use super::{OriginBody, OriginError};
 
 /// Makes a CONNECT the request for an upgrade. The key of a WebSocket is returned.
@@ -38,7 +38,7 @@ pub(super) fn request(head: &mut Parts) -> Result<Option<String>, OriginError> {
 /// The answer to the CONNECT. A refusal keeps its status, fields and body.
 pub(super) fn response(
     response: Response<()>,
-    mut leg: Leg,
+    mut leased: Leased,
     outgoing: Body,
     key: Option<&str>,
 ) -> Result<Response<OriginBody>, OriginError> {
@@ -48,7 +48,7 @@ pub(super) fn response(
         if key.is_some_and(|key| accept != Some(upgrade::accept(key.as_bytes()).as_bytes())) {
             return Err(OriginError::Upgrade("Sec-WebSocket-Accept doesn't fit the key"));
         }
-        let mut writer = leg.connection.upgraded().ok_or_else(cut)?;
+        let mut writer = leased.connection.upgraded().ok_or_else(cut)?;
         head.status = StatusCode::OK;
         for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
             head.headers.remove(name);
@@ -63,5 +63,5 @@ pub(super) fn response(
         // The origin didn't upgrade, but 200 as the answer to CONNECT would say that it did.
         head.status = StatusCode::NOT_IMPLEMENTED;
     }
-    Ok(Response::from_parts(head, OriginBody::Http(Some(leg))))
+    Ok(Response::from_parts(head, OriginBody::Http(Some(leased))))
 }

@@ -13,7 +13,7 @@ use crate::journal::{Exchange, Journal};
 #[derive(Clone, Debug)]
 pub struct Own {
     pub status: StatusCode,
-    /// For visitors: which leg failed, and nothing about addresses.
+    /// For visitors: which part of the way failed, and nothing about addresses.
     pub sentence: &'static str,
     /// For the user's log.
     pub why: String,

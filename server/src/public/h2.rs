@@ -3,7 +3,7 @@
 //! Invariant: a fault of one of its streams ends that stream; misconduct ends its connection; neither reaches the
 //! tunnel or another visitor.
 
-mod conduct;
+mod abuse;
 mod connection;
 mod frames;
 
@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 use crate::error::{ExchangeError, RegisterError};
 use crate::exchange::Exchange;
 
-use self::conduct::{Conduct, NESTED};
+use self::abuse::{Abuse, NESTED};
 use self::connection::Connection;
 use super::register::{Registered, is_registration};
 use super::stall::{Outlet, READING};
@@ -55,7 +55,7 @@ async fn answer(
     mut account: Account,
     (mut head, stream): (Box<Parts>, RecvStream),
     (mut respond, outlet): (SendResponse<Bytes>, Arc<Outlet>),
-    conduct: Arc<Conduct>,
+    abuse: Arc<Abuse>,
 ) {
     // Taken back before it was looked at: it isn't sent at all.
     if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
@@ -63,13 +63,13 @@ async fn answer(
     }
     if !check::is_well_formed(&head) {
         account.note(&"malformed");
-        conduct.malformed();
+        abuse.malformed();
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
     let visitor = account.visitor.clone();
     let registers = is_registration(&head);
     // Until the end of the tunnel that it may become.
-    let nesting = if registers { conduct.tunnels.take(NESTED) } else { None };
+    let nesting = if registers { abuse.tunnels.take(NESTED) } else { None };
     let sound = match registers && nesting.is_none() {
         true => Err(ExchangeError::Register(RegisterError::Full)),
         false => check::limits(&mut head),
@@ -79,7 +79,7 @@ async fn answer(
     // What comes of a registration's stream is the tunnel's.
     let taking = (!registers).then_some(&mut inflow);
     let answered = ask(asking, taking, (&mut respond, &outlet)).await;
-    let Some((response, then)) = answered else { return conduct.cancelled() };
+    let Some((response, then)) = answered else { return abuse.cancelled() };
     match then {
         // Not REFUSED_STREAM, since a backend may have seen the request (RFC 9113 §8.7); and some clients take
         // CANCEL for an end without an error.
@@ -93,9 +93,9 @@ async fn answer(
             let replying = reply((respond, outlet), response, exchange);
             let (_, done) = tokio::join!(&mut inflow, replying);
             if done {
-                conduct.answered();
+                abuse.answered();
             } else {
-                conduct.cancelled();
+                abuse.cancelled();
             }
         }
         Then::Tunnel(registered) => {

@@ -141,7 +141,7 @@ async fn strangers_who_say_nothing_keep_no_backend_out() {
     comes_in(&gateway, silent, &fill).await;
 }
 
-/// The same for those who fail: neither the wait before the next attempt nor the farewell is spent in the reserve.
+/// The same for those who fail: neither the wait before the next attempt nor the last words are spent in the reserve.
 #[tokio::test]
 async fn strangers_with_a_wrong_key_keep_no_backend_out() {
     let (gateway, _crowd) = crowded().await;

@@ -1,5 +1,6 @@
 //! The tunnel, from its admission to its end.
 
+mod addresses;
 mod admission;
 mod alpn;
 mod asking;
@@ -8,7 +9,6 @@ mod certificates;
 mod coming;
 mod distance;
 mod doors;
-mod everywhere;
 mod hosts;
 mod origin;
 mod plain;

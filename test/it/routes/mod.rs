@@ -1,9 +1,9 @@
 //! Many backends behind one gateway: who gets which requests, and who may.
 
+mod asking;
 mod balance;
 mod carve;
 mod crowd;
-mod desk;
 mod hold;
 mod model;
 mod names;

@@ -19,8 +19,8 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::abuse::Abuse;
 use super::answer;
-use super::conduct::Conduct;
 use super::frames::{Frames, UNFINISHED};
 use crate::public::stall::{Outlet, Stall};
 use crate::public::{Account, Visitor};
@@ -30,7 +30,7 @@ pub(super) struct Connection<IO> {
     pub(super) wire: Answering<Stall<IO>, Frames>,
     outlet: Arc<Outlet>,
     visitor: Arc<Visitor>,
-    conduct: Arc<Conduct>,
+    abuse: Arc<Abuse>,
     streams: JoinSet<()>,
     /// So far.
     accepted: u64,
@@ -42,10 +42,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     /// Waits for the preface. `None` if none comes.
     pub(super) async fn start(visitor: Arc<Visitor>, io: IO) -> Option<Box<Self>> {
         let budget = &visitor.budget;
-        let conduct = Arc::new(Conduct::new(visitor.trusts(visitor.address)));
+        let abuse = Arc::new(Abuse::new(visitor.trusts(visitor.address)));
         let io = Stall::new(io, budget.clone());
         let outlet = io.outlet();
-        let (io, driver) = cork(io, Frames::new(conduct.clone(), &UNFINISHED));
+        let (io, driver) = cork(io, Frames::new(abuse.clone(), &UNFINISHED));
         let mut builder = Builder::new();
         builder
             .max_concurrent_streams(STREAMS)
@@ -76,7 +76,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         let keepalive = Keepalive::measuring(connection.ping_pong()?);
         let wire = Answering::new(connection, driver, window, keepalive);
         let (streams, accepted, ending) = Default::default();
-        Some(Box::new(Self { wire, outlet, visitor, conduct, streams, accepted, ending }))
+        Some(Box::new(Self { wire, outlet, visitor, abuse, streams, accepted, ending }))
     }
 
     /// Takes the requests that come, until the connection ends, or there is something to decide: the first one came,
@@ -95,7 +95,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             let (head, stream) = request.into_parts();
             let account = Account::open(&self.visitor, &head);
             let (request, respond) = ((Box::new(head), stream), (respond, self.outlet.clone()));
-            let stream = answer(account, request, respond, self.conduct.clone());
+            let stream = answer(account, request, respond, self.abuse.clone());
             // Boxed, since tokio moves what it runs five times.
             self.streams.spawn(Box::pin(stream));
         });
@@ -104,9 +104,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         }
         let changed = self.streams.is_empty() == were_open || (left && self.ending);
         match ended {
-            Poll::Pending if changed || self.is_last() || self.conduct.is_bad() => {
-                Poll::Ready(None)
-            }
+            Poll::Pending if changed || self.is_last() || self.abuse.is_bad() => Poll::Ready(None),
             ended => ended.map(Some),
         }
     }
@@ -137,21 +135,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                     if self.ending {
                         break;
                     }
-                    idle = Instant::now() + FAREWELL;
+                    idle = Instant::now() + LAST_FRAMES;
                     ends = true;
                 }
                 () = shutdown.reached(Phase::Draining), if !self.ending => ends = true,
             }
-            if self.conduct.is_bad() {
+            if self.abuse.is_bad() {
                 debug!("visitor: {} cancels too much", self.visitor.address);
                 self.wire.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                self.conduct.forgive();
+                self.abuse.forgive();
             }
             if ends || self.is_last() {
                 self.ending = true;
                 self.wire.connection.graceful_shutdown();
             }
-            let tunnels = self.conduct.tunnels.held();
+            let tunnels = self.abuse.tunnels.held();
             if self.ending && tunnels > 0 && self.streams.len() <= tunnels {
                 self.visitor.permit.await_end(None);
             }
@@ -167,7 +165,7 @@ const FIRST_REQUEST: Duration = Duration::from_secs(75);
 /// Without a stream.
 const IDLE: Duration = Duration::from_secs(75);
 /// From our GOAWAY to the close, for a visitor that doesn't answer it.
-const FAREWELL: Duration = Duration::from_secs(2);
+const LAST_FRAMES: Duration = Duration::from_secs(2);
 /// As wide as a stream's window grows, if the process may hold so much.
 const WIDEST_WINDOW: u32 = 32 * 1024 * 1024;
 /// So many streams of a connection may be as full as their window allows; beyond that they share.
@@ -186,7 +184,7 @@ const SMALLEST_COST: usize = 32;
 /// Streams that were reset before we looked at them (rapid reset).
 const RESETS_BEFORE_ACCEPT: usize = 20;
 /// Where h2 ends the connection itself: it counts streams above the limit, too, which a visitor that hasn't seen
-/// our SETTINGS may open (RFC 9113 §5.1.2). [`Conduct`] tells those apart, and is stricter.
+/// our SETTINGS may open (RFC 9113 §5.1.2). [`Abuse`] tells those apart, and is stricter.
 const STREAM_ERRORS: usize = 1000;
 /// From the TLS handshake to the end of the preface.
 const PREFACE: Duration = Duration::from_secs(10);

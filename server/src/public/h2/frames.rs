@@ -10,7 +10,7 @@ use ptth_link::deadline::Deadline;
 use ptth_link::h2::cork::Watch;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::conduct::Conduct;
+use super::abuse::Abuse;
 use crate::frames::{
     ACK, CONTINUATION, END_HEADERS, GOAWAY, HEADERS, RESET, RST_STREAM, SETTINGS, Walk,
 };
@@ -21,11 +21,11 @@ use crate::frames::{
 /// h2 holds what it has decoded of one. RST_STREAM begins a write, and so a TLS record,
 /// of its own: curl before 8 loses a response whose end it reads together with the reset that follows (RFC 9113
 /// §8.1), and it waits for ever, busily, when the reset comes later. The resets of streams that the visitor
-/// opened after it had acknowledged our SETTINGS are counted in its [`Conduct`]. And GOAWAY says FRAME_SIZE_ERROR
+/// opened after it had acknowledged our SETTINGS are counted in its [`Abuse`]. And GOAWAY says FRAME_SIZE_ERROR
 /// for a frame whose size is wrong (RFC 9113 §4.2), where h2 says PROTOCOL_ERROR.
 #[derive(Debug)]
 pub(super) struct Frames {
-    conduct: Arc<Conduct>,
+    abuse: Arc<Abuse>,
     came: Walk,
     went: Walk,
     block: Deadline,
@@ -41,11 +41,11 @@ pub(super) struct Frames {
 
 impl Frames {
     /// `places`: for heads that go on in another frame, of the process.
-    pub(super) fn new(conduct: Arc<Conduct>, places: &'static Semaphore) -> Self {
+    pub(super) fn new(abuse: Arc<Abuse>, places: &'static Semaphore) -> Self {
         Self {
             places,
             unfinished: None,
-            conduct,
+            abuse,
             came: Walk::after(PREFACE),
             went: Walk::default(),
             block: Deadline::default(),
@@ -107,7 +107,7 @@ impl Watch for Frames {
         while let Some(head) = self.went.next(&mut bytes) {
             let ours = matches!(head.code, NO_ERROR | INTERNAL_ERROR | CANCEL);
             if head.kind == RST_STREAM && !ours && head.stream > self.eager {
-                self.conduct.provoked();
+                self.abuse.provoked();
             }
         }
     }

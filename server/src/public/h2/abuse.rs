@@ -7,7 +7,7 @@ use crate::quota::Gauge;
 /// Counts the requests that a visitor took back after they had gone to a backend, those that were
 /// malformed, and the other streams that it made us reset (MadeYouReset).
 #[derive(Debug, Default)]
-pub(super) struct Conduct {
+pub(super) struct Abuse {
     cancelled: AtomicU32,
     answered: AtomicU32,
     provoked: AtomicI32,
@@ -17,7 +17,7 @@ pub(super) struct Conduct {
     shared: bool,
 }
 
-impl Conduct {
+impl Abuse {
     pub(super) fn new(shared: bool) -> Self {
         Self { shared, ..Self::default() }
     }
@@ -71,9 +71,9 @@ mod tests {
     #[test]
     fn who_takes_back_everything_is_bad_unless_he_brings_many() {
         for shared in [false, true] {
-            let conduct = Conduct::new(shared);
-            (0..=CANCELLED).for_each(|_| conduct.cancelled());
-            assert_eq!(conduct.is_bad(), !shared);
+            let abuse = Abuse::new(shared);
+            (0..=CANCELLED).for_each(|_| abuse.cancelled());
+            assert_eq!(abuse.is_bad(), !shared);
         }
     }
 }

@@ -31,15 +31,15 @@ use super::OriginError;
 use super::h1::{self, Connection, Io, Sending};
 
 #[derive(Clone, Debug)]
-pub(super) struct Legs {
+pub(super) struct Connections {
     pub(super) to: Arc<Whereabouts>,
     idle: Arc<Mutex<Idle>>,
 }
 
 /// A connection in use. Dropping it makes the connection idle if it is reusable, and else closes it.
 #[derive(Debug)]
-pub struct Leg {
-    /// Boxed, since a leg is moved often.
+pub struct Leased {
+    /// Boxed, since it is moved often.
     pub(super) connection: Box<Connection>,
     idle: Arc<Mutex<Idle>>,
     keep: Duration,
@@ -61,7 +61,7 @@ struct Resting {
     until: Instant,
 }
 
-impl Legs {
+impl Connections {
     pub(super) fn new(to: Arc<Whereabouts>) -> Self {
         Self { to, idle: Arc::default() }
     }
@@ -74,7 +74,7 @@ impl Legs {
         mut request: Sending,
         method: &Method,
         early: Option<&Early>,
-    ) -> Result<(Response<()>, Leg), OriginError> {
+    ) -> Result<(Response<()>, Leased), OriginError> {
         let idle = self.idle.clone();
         // Each exchange that has a connection or waits for one holds a reference, and so does `self`.
         let crowd = Arc::strong_count(&idle).saturating_sub(1).max(1);
@@ -94,7 +94,7 @@ impl Legs {
                     // An upgraded connection is none of those that ask.
                     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
                     let idle = if upgraded { Arc::default() } else { idle };
-                    return Ok((response, Leg { connection, idle, keep }));
+                    return Ok((response, Leased { connection, idle, keep }));
                 }
                 // The origin closed the connection while it was idle.
                 Err(err @ OriginError::Broken(_)) if reused => {
@@ -118,7 +118,7 @@ impl Legs {
     }
 }
 
-impl Drop for Leg {
+impl Drop for Leased {
     fn drop(&mut self) {
         let Some(io) = self.connection.reusable().filter(|_| !self.keep.is_zero()) else { return };
         let mut idle = self.idle.lock();
@@ -340,9 +340,9 @@ mod tests {
 
     const CROWD: usize = 17;
 
-    fn legs(port: u16) -> Legs {
+    fn connections(port: u16) -> Connections {
         let address = OriginAddress::Http { host: "127.0.0.1".to_owned(), port };
-        Legs::new(Arc::new(
+        Connections::new(Arc::new(
             Whereabouts::new(address, &OriginOptions::default()).expect("no file is read"),
         ))
     }
@@ -362,14 +362,14 @@ mod tests {
                 }
             }
         });
-        let legs = legs(port);
+        let connections = connections(port);
         let mut fastest = Duration::MAX;
         for asked in 0..20 {
             let (fields, begun) = (HeaderMap::new(), Instant::now());
             let host = HeaderValue::from_static("a.test");
             let request = Sending::new(&Method::GET, "/", &host, &fields, Body::empty());
-            let (_, mut leg) = legs.ask(request, &Method::GET, None).await.unwrap();
-            while poll_fn(|cx| leg.connection.poll_frame(cx)).await.is_some() {}
+            let (_, mut leased) = connections.ask(request, &Method::GET, None).await.unwrap();
+            while poll_fn(|cx| leased.connection.poll_frame(cx)).await.is_some() {}
             // A new connection is acknowledged at once by itself, for a while.
             if asked >= 10 {
                 fastest = fastest.min(begun.elapsed());
@@ -403,16 +403,16 @@ mod tests {
                 });
             }
         });
-        let legs = Arc::new(legs(port));
+        let connections = Arc::new(connections(port));
         for _ in 0..2 {
             let mut asking = JoinSet::new();
             for _ in 0..busy {
-                let legs = legs.clone();
+                let connections = connections.clone();
                 asking.spawn(async move {
                     let host = HeaderValue::from_static("a.test");
                     let (fields, body) = (HeaderMap::new(), Body::empty());
                     let request = Sending::new(&Method::GET, "/", &host, &fields, body);
-                    legs.ask(request, &Method::GET, None).await.unwrap();
+                    connections.ask(request, &Method::GET, None).await.unwrap();
                 });
             }
             // All are under way before the first is answered.
@@ -432,22 +432,22 @@ mod tests {
     async fn an_exchange_that_waits_for_its_response_counts() {
         let origin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = origin.local_addr().unwrap().port();
-        let legs = Arc::new(legs(port));
+        let connections = Arc::new(connections(port));
         let mut asking = JoinSet::new();
         let mut sockets = Vec::new();
         for _ in 0..CROWD {
-            let legs = legs.clone();
+            let connections = connections.clone();
             asking.spawn(async move {
                 let host = HeaderValue::from_static("a.test");
                 let (fields, body) = (HeaderMap::new(), Body::empty());
                 let request = Sending::new(&Method::GET, "/", &host, &fields, body);
-                legs.ask(request, &Method::GET, None).await.map(drop)
+                connections.ask(request, &Method::GET, None).await.map(drop)
             });
             sockets.push(origin.accept().await.unwrap());
         }
-        assert_eq!(Arc::strong_count(&legs.idle), CROWD + 1);
+        assert_eq!(Arc::strong_count(&connections.idle), CROWD + 1);
         asking.shutdown().await;
-        assert_eq!(Arc::strong_count(&legs.idle), 1);
+        assert_eq!(Arc::strong_count(&connections.idle), 1);
     }
 
     #[tokio::test]
