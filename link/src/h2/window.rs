@@ -5,7 +5,7 @@
 //! follows what is left: wide while few streams are open and their readers keep up, which a long
 //! fat link needs; narrow when many are open or readers stall, which memory needs. And it is no wider than
 //! the link is long: what is more only waits in the receiver's socket, and there the heads of other
-//! streams wait behind it. A peer that isn't ours is never told of a lower one ([`Growing`]).
+//! streams wait behind it. A peer that isn't ours is never told of a lower one (`Growing`).
 
 use std::sync::Arc;
 use std::task::Context;
