@@ -71,19 +71,16 @@ where
         head: Some(head),
         stripped: false,
         refused: Vec::new(),
+        attempts: 0,
     };
-    let mut attempts = 0;
     loop {
-        attempts += 1;
         match asked.attempt(informational).await {
             Ok(begun) => return Ok(begun),
             Err(Failed::ForGood(err)) => return Err(err),
-            Err(Failed::Unprocessed(err)) if attempts == ATTEMPTS || asked.head.is_none() => {
+            Err(Failed::Unprocessed(err)) if asked.attempts >= ATTEMPTS || asked.head.is_none() => {
                 return Err(ExchangeError::Tunnel(err));
             }
-            Err(Failed::Unprocessed(err)) => {
-                debug!("exchange: not processed, trying again: {err}");
-            }
+            Err(Failed::Unprocessed(err)) => debug!("exchange: not processed, trying again: {err}"),
         }
     }
 }
@@ -101,6 +98,8 @@ struct Asked<'a> {
     stripped: bool,
     /// The tunnels whose backends did nothing with it.
     refused: Vec<TunnelId>,
+    /// Looks for a tunnel so far, [`ATTEMPTS`] at most.
+    attempts: usize,
 }
 
 impl Asked<'_> {
@@ -111,14 +110,13 @@ impl Asked<'_> {
         let lease = self.lease().await?;
         let tunnel = lease.tunnel().clone();
         let (response, stream) = self.open(&lease)?;
-        let limits = &self.way.shard.limits;
+        let patience = self.way.shard.limits.head;
         let waits = self.expects_continue && self.upgrade.is_none();
         let crosses = self.upgrade.is_none() || tunnel.is_extended();
-        let body = self.body.take_if(|_| crosses);
-        let upload = body.map(|body| Upload::new(body, stream, waits));
+        let upload = self.body.take_if(|_| crosses).map(|it| Upload::new(it, stream, waits));
         let is_connect = self.head.as_ref().is_some_and(|head| head.method == Method::CONNECT);
         let extended = is_connect || self.upgrade.is_some() && tunnel.is_extended();
-        let mut exchange = Exchange::new(response, upload, lease, (extended, limits.head));
+        let mut exchange = Exchange::new(response, upload, lease, (extended, patience));
         match response_of(&mut exchange, (&self.way, &tunnel), &mut self.head, informational).await
         {
             Ok(response) => Ok((response, exchange)),
@@ -139,7 +137,8 @@ impl Asked<'_> {
 
     /// The right to a stream, of the tunnels to which the host and path lead by then.
     async fn lease(&mut self) -> Result<Lease, ExchangeError> {
-        for _ in 0..ATTEMPTS {
+        while self.attempts < ATTEMPTS {
+            self.attempts += 1;
             let target = self.head.as_ref().map(|head| &head.uri).filter(|_| !self.stripped);
             match (self.way.lease(target, &self.refused).await, target) {
                 (Ok(lease), _) => return Ok(lease),
