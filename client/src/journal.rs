@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use ptth_link::failure::Failure;
 use ptth_link::logging::{Lines, number};
 use ptth_link::page;
 use tokio::time::Instant;
@@ -135,13 +136,15 @@ impl Exchange {
     }
 
     /// The client answered, since the service didn't; or the visitor took the request back before there was an answer.
-    pub fn unanswered(&self, journal: &Journal, own: Option<(StatusCode, &str)>) {
-        self.tell(journal, own.map(|(status, _)| status), |text| {
+    pub fn unanswered(&self, journal: &Journal, own: Option<(Failure, &str)>) {
+        self.tell(journal, own.map(|(failure, _)| failure.row().status), |text| {
             text.push_str(if own.is_some() { "by 2ptth" } else { "taken back by the visitor" });
             text.push_str(" after ");
             millis(text, self.waited());
             text.push_str(" ms");
-            text.extend(own.into_iter().flat_map(|(_, why)| [": ", why]));
+            text.extend(
+                own.into_iter().flat_map(|(failure, why)| [": ", failure.code(), ", ", why]),
+            );
         });
     }
 
@@ -240,8 +243,9 @@ mod tests {
             "GET \"/a\" 200 broke off after 40.0 ms (head 10.0, body 20.0, visitor 10.0): the visitor left {who}"
         );
         assert_eq!(after(written.recv().unwrap()), expected);
-        exchange.unanswered(&journal, Some((StatusCode::BAD_GATEWAY, "can't connect")));
-        let expected = format!("GET \"/a\" 502 by 2ptth after 40.0 ms: can't connect {who}");
+        exchange.unanswered(&journal, Some((Failure::OriginRefused, "can't connect")));
+        let expected =
+            format!("GET \"/a\" 502 by 2ptth after 40.0 ms: E-ORIGIN-REFUSED, can't connect {who}");
         assert_eq!(after(written.recv().unwrap()), expected);
         exchange.unanswered(&journal, None);
         let expected = format!("GET \"/a\" taken back by the visitor after 40.0 ms {who}");

@@ -12,6 +12,7 @@ pub mod budget;
 pub mod cli;
 pub mod crypto;
 pub mod deadline;
+pub mod failure;
 pub mod files;
 pub mod forwarded;
 pub mod h1;

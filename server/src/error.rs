@@ -1,8 +1,7 @@
-//! The party at fault when an exchange fails, and what the visitor is told.
+//! Why the gateway answers an exchange by itself, and what the visitor is told.
 //!
-//! One variant per party, because the party decides the status code; this is the only place where a
-//! failure becomes one. The page names the leg that failed and a request id that is in the log too,
-//! and not a word about internals.
+//! Each variant is a row of [`ptth_link::failure`], which has the party at fault, status and sentence. The page names
+//! them and a request id that is in the log too, and not a word about internals.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,6 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use ptth_link::crypto;
+use ptth_link::failure::{Failure, Row};
 use ptth_link::page::page;
 
 use crate::config::NoBackend;
@@ -38,7 +38,7 @@ pub(crate) enum ExchangeError {
     VisitorSlow,
     #[error("no route")]
     Unrouted,
-    #[error("{}", .0.row().1)]
+    #[error("{0}")]
     Register(RegisterError),
     /// No backend is connected; and what its route wants the visitor to get.
     #[error("no backend is connected")]
@@ -62,66 +62,50 @@ pub(crate) enum ExchangeError {
 }
 
 impl ExchangeError {
-    /// The status code, which names the party at fault, and what the visitor may know.
-    fn row(&self) -> (StatusCode, &'static str) {
-        const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+    pub(crate) fn failure(&self) -> Failure {
         match self {
-            Self::Request(status, reason) => (*status, reason),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "This method is not available here."),
-            Self::Misdirected => (
-                StatusCode::MISDIRECTED_REQUEST,
-                "This connection is not for that host; make a new one.",
-            ),
-            Self::NoExtendedConnect => (
-                StatusCode::NOT_IMPLEMENTED,
-                "The server behind this gateway has no WebSockets over HTTP/2.",
-            ),
-            Self::VisitorBody => {
-                (StatusCode::BAD_REQUEST, "The request's body was malformed or broke off.")
-            }
-            Self::VisitorSlow => {
-                (StatusCode::REQUEST_TIMEOUT, "The request's body came too slowly.")
-            }
-            Self::Unrouted => (StatusCode::NOT_FOUND, "There is no such site here."),
-            Self::Register(err) => err.row(),
-            Self::Absent(instead) => {
-                let status = match instead {
-                    NoBackend::Status(status) => *status,
-                    NoBackend::Page { .. } => UNAVAILABLE,
-                    // It was tried, and isn't to be had.
-                    NoBackend::Origin(_) => StatusCode::BAD_GATEWAY,
-                    // For now, and with the same method and body (RFC 9110 §15.4.8).
-                    NoBackend::Redirect(_) => StatusCode::TEMPORARY_REDIRECT,
-                };
-                (status, "There is no upstream available")
-            }
-            Self::Crowded => (UNAVAILABLE, "This gateway has too many connections."),
-            Self::Full => (UNAVAILABLE, "Every way to the server behind this gateway is busy."),
-            Self::Backlog => {
-                (UNAVAILABLE, "Too many requests wait for the server behind this gateway.")
-            }
-            Self::Moved => (UNAVAILABLE, "This site is being changed."),
-            Self::BackendTimeout(_) => (
-                StatusCode::GATEWAY_TIMEOUT,
-                "The server behind this gateway did not answer in time.",
-            ),
-            Self::Tunnel(_) => {
-                (StatusCode::BAD_GATEWAY, "The connection to the server behind this gateway broke.")
-            }
-            Self::Backend(_) => {
-                (StatusCode::BAD_GATEWAY, "The server behind this gateway gave no valid response.")
-            }
+            Self::Request(..) => Failure::Request,
+            Self::Method => Failure::Method,
+            Self::Misdirected => Failure::Misdirected,
+            Self::NoExtendedConnect => Failure::BackendUpgrade,
+            Self::VisitorBody => Failure::Body,
+            Self::VisitorSlow => Failure::BodySlow,
+            Self::Unrouted => Failure::NoRoute,
+            Self::Register(err) => err.failure(),
+            Self::Absent(_) => Failure::NoBackend,
+            Self::Crowded => Failure::Connections,
+            Self::Full => Failure::Streams,
+            Self::Backlog => Failure::Backlog,
+            Self::Moved => Failure::RouteChanged,
+            Self::BackendTimeout(_) => Failure::BackendSilent,
+            Self::Tunnel(_) => Failure::TunnelLost,
+            Self::Backend(_) => Failure::BackendProtocol,
         }
     }
 
+    /// The status code and the sentence: the table's, unless the request or its route has others.
+    fn said(&self) -> (StatusCode, &'static str) {
+        let Row { status, sentence, .. } = self.failure().row();
+        let status = match self {
+            Self::Request(status, reason) => return (*status, reason),
+            Self::Register(RegisterError::Malformed(why)) => return (status, why),
+            Self::Absent(NoBackend::Status(status)) => *status,
+            Self::Absent(NoBackend::Page { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            // For now, and with the same method and body (RFC 9110 §15.4.8).
+            Self::Absent(NoBackend::Redirect(_)) => StatusCode::TEMPORARY_REDIRECT,
+            _ => status,
+        };
+        (status, sentence)
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
-        self.row().0
+        self.said().0
     }
 
     /// The response, with what its status wants.
     pub(crate) fn page(&self, accept: Option<&HeaderValue>, id: RequestId) -> Response<String> {
-        let (status, sentence) = self.row();
-        let mut response = page(status, sentence, accept, Some(&id.to_string()));
+        let said @ (status, sentence) = self.said();
+        let mut response = page(self.failure(), said, accept, Some(&id.to_string()));
         let fields = response.headers_mut();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             fields.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
@@ -133,7 +117,7 @@ impl ExchangeError {
             fields.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         match self {
-            Self::Register(err) => err.tell(fields),
+            Self::Register(err) => err.tell(fields, sentence),
             Self::Absent(NoBackend::Page { content, html }) => {
                 let kind =
                     if *html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
@@ -176,35 +160,22 @@ pub(crate) enum RegisterError {
 }
 
 impl RegisterError {
-    /// The status code, and what the backend is told.
-    fn row(&self) -> (StatusCode, &'static str) {
+    fn failure(&self) -> Failure {
         match self {
-            Self::Malformed(why) => (StatusCode::BAD_REQUEST, why),
+            Self::Malformed(_) => Failure::Registration,
             // One answer for what is unknown and for what is wrong.
-            Self::Unauthorized(..) => (
-                StatusCode::UNAUTHORIZED,
-                "this credential isn't known here, or is no longer valid",
-            ),
-            Self::Forbidden(_) => {
-                (StatusCode::FORBIDDEN, "this credential doesn't allow to serve what was asked for")
-            }
-            Self::Taken => (StatusCode::CONFLICT, "another backend is there and keeps its place"),
-            Self::TooMany(_) => {
-                (StatusCode::TOO_MANY_REQUESTS, "too many failed attempts from this address")
-            }
-            Self::Full => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "this credential or connection has all the tunnels that it may have",
-            ),
-            Self::Unavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "credentials can't be checked right now")
-            }
+            Self::Unauthorized(..) => Failure::Credential,
+            Self::Forbidden(_) => Failure::Forbidden,
+            Self::Taken => Failure::Taken,
+            Self::TooMany(_) => Failure::Attempts,
+            Self::Full => Failure::Tunnels,
+            Self::Unavailable => Failure::Authorizer,
         }
     }
 
     /// What the status alone doesn't say.
-    fn tell(&self, fields: &mut HeaderMap) {
-        fields.insert(REASON, HeaderValue::from_static(self.row().1));
+    fn tell(&self, fields: &mut HeaderMap, sentence: &'static str) {
+        fields.insert(REASON, HeaderValue::from_static(sentence));
         match self {
             Self::Unauthorized(challenges, _) => {
                 // RFC 9110 §15.5.2 wants one; where keys alone are known, this is the nearest.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ptth_link::failure::Failure;
+
 /// README.md is the first look; whatever goes beyond has a page in `docs/`.
 const LONGEST_README: usize = 220;
 
@@ -193,4 +195,23 @@ fn the_functions_on_a_requests_way_exist() {
         }
     }
     assert!(named >= 15, "{named}");
+}
+
+/// Each section names a code of the table, in the table's order, and begins with its status, party and sentence.
+#[test]
+fn the_page_of_errors_is_the_table_of_failures() {
+    let page = read("docs/errors.md");
+    let told: Vec<_> = page.split("\n## ").skip(1).collect();
+    let rows = Failure::ALL.iter().map(|failure| failure.row());
+    let expected: Vec<_> = rows
+        .map(|row| {
+            let (status, party) = (row.status.as_u16(), row.party.name());
+            format!("{}\n\n{status}, {party}: {}\n\n", row.code, row.sentence)
+        })
+        .collect();
+    assert_eq!(told.len(), expected.len());
+    for (section, head) in told.iter().zip(expected) {
+        assert!(section.starts_with(&head), "{section:?} isn't {head:?}");
+        assert!(section.len() > head.len() + 40, "no advice: {section}");
+    }
 }

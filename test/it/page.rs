@@ -39,7 +39,7 @@ async fn connect_is_refused_with_what_is_allowed() {
 
 /// An error page names the leg and a request id, in the form that the visitor asked for.
 #[tokio::test]
-async fn a_page_is_text_or_json_and_carries_the_request_id() {
+async fn a_page_is_text_html_or_json_and_carries_code_and_request_id() {
     let gateway = GatewayBox::start();
     let text = H1::get(&gateway, "/").await;
     assert_eq!(text.field("content-type"), "text/plain; charset=utf-8");
@@ -57,6 +57,16 @@ async fn a_page_is_text_or_json_and_carries_the_request_id() {
         json.text()
     );
     assert!(json.text().contains("\"status\":502"), "{}", json.text());
+    assert!(json.text().contains("\"code\":\"E-NO-BACKEND\""), "{}", json.text());
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let request = format!("GET / HTTP/1.1\r\n{HOST}Accept: {browser}\r\n\r\n");
+    let html = H1::ask(&gateway, request).await;
+    assert_eq!(html.field("content-type"), "text/html; charset=utf-8");
+    assert!(html.text().contains("<li class=\"fault\">backend</li>"), "{}", html.text());
+    for page in [&text, &html, &json] {
+        let told = page.field("proxy-status");
+        assert_eq!(told, "2ptth; error=destination_unavailable; details=\"E-NO-BACKEND\"");
+    }
     let ids = [&text, &json]
         .map(|answer| answer.text().chars().filter(char::is_ascii_hexdigit).collect::<String>());
     assert_ne!(ids[0], ids[1]);

@@ -24,6 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 use log::warn;
 use ptth_link::body::{Body, BodyError};
+use ptth_link::failure::Failure;
 use ptth_link::forwarded::PREFIX;
 use ptth_link::headers;
 use tower_service::Service;
@@ -74,29 +75,18 @@ pub enum OriginError {
 }
 
 impl OriginError {
-    /// The status, and the sentence for visitors: which part of the way failed, and nothing about addresses.
-    fn page(&self) -> (StatusCode, &'static str) {
-        let bad = StatusCode::BAD_GATEWAY;
+    fn failure(&self) -> Failure {
         match self {
-            Self::Connect(err) => {
-                let late = err.kind() == io::ErrorKind::TimedOut;
-                let status = if late { StatusCode::GATEWAY_TIMEOUT } else { bad };
-                (status, "The server behind this gateway is not listening.")
-            }
-            Self::Untrusted(_) => (bad, "The server behind this gateway could not be verified."),
-            Self::Upgrade(_) => (bad, "The server behind this gateway botched the upgrade."),
-            Self::Request => {
-                (StatusCode::BAD_REQUEST, "This request can't be passed on over HTTP/1.1.")
-            }
-            Self::NotHttp => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "The server behind this gateway speaks no HTTP; reach it by connect-tcp.",
-            ),
-            Self::NoWebSocket => (
-                StatusCode::NOT_IMPLEMENTED,
-                "The server behind this gateway speaks no WebSocket; reach it by connect-tcp.",
-            ),
-            _ => (bad, "The server behind this gateway gave no valid response."),
+            Self::Connect(err) if err.kind() == io::ErrorKind::TimedOut => Failure::OriginSilent,
+            Self::Connect(_) => Failure::OriginRefused,
+            Self::Untrusted(_) => Failure::OriginUntrusted,
+            Self::Foreign(_) | Self::Malformed(_) => Failure::OriginProtocol,
+            Self::Broken(_) => Failure::OriginBroken,
+            Self::Body(_) | Self::Length => Failure::Body,
+            Self::Upgrade(_) => Failure::OriginUpgrade,
+            Self::Request => Failure::OriginRequest,
+            Self::NotHttp => Failure::OriginTcp,
+            Self::NoWebSocket => Failure::OriginNoWebSocket,
         }
     }
 }
@@ -185,12 +175,12 @@ impl Service<Request<Body>> for Origin {
         Box::pin(async move {
             origin.answer(request).await.or_else(|err| {
                 let mut response = Response::new(OriginBody::Http(None));
-                let ((status, sentence), why) = (err.page(), err.to_string());
+                let (failure, why) = (err.failure(), err.to_string());
                 let failed = [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
-                if failed.contains(&status) && origin.0.to.complaints.is_due(&why) {
+                if failed.contains(&failure.row().status) && origin.0.to.complaints.is_due(&why) {
                     warn!("origin: {}: {why}", origin.0.to.address);
                 }
-                response.extensions_mut().insert(Own { status, sentence, why });
+                response.extensions_mut().insert(Own { failure, why });
                 Ok(response)
             })
         })

@@ -5,6 +5,7 @@ use h2::Reason;
 use h2::server::SendResponse;
 use http::header::ALLOW;
 use http::{HeaderValue, Response, StatusCode};
+use ptth_link::failure::{Failure, Row};
 use ptth_link::page::{self, page};
 
 use crate::journal::{Exchange, Journal};
@@ -12,38 +13,33 @@ use crate::journal::{Exchange, Journal};
 /// A response of the client itself. A service puts it among the extensions of a response, which it replaces.
 #[derive(Clone, Debug)]
 pub struct Own {
-    pub status: StatusCode,
-    /// For visitors: which part of the way failed, and nothing about addresses.
-    pub sentence: &'static str,
+    pub failure: Failure,
     /// For the user's log.
     pub why: String,
 }
 
 impl Own {
     pub(super) fn failed(why: String) -> Self {
-        let sentence = "The server behind this gateway failed.";
-        Self { status: StatusCode::BAD_GATEWAY, sentence, why }
+        Self { failure: Failure::BackendService, why }
     }
 
     /// draft-thomson-ptth-potato: names outside the gateway's certificate are refused.
     pub(super) fn misdirected() -> Self {
-        Self {
-            status: StatusCode::MISDIRECTED_REQUEST,
-            sentence: "The gateway's certificate does not cover this host.",
-            why: "the gateway's certificate doesn't cover the host (--any-host)".to_owned(),
-        }
+        let why = "the gateway's certificate doesn't cover the host (--any-host)".to_owned();
+        Self { failure: Failure::BackendHost, why }
     }
 
     /// Sends it, or resets the stream where a page would end an EventSource for good.
     pub(super) fn tell(&self, mut respond: SendResponse<Bytes>, line: &Exchange, to: &Journal) {
-        line.unanswered(to, Some((self.status, self.why.as_str())));
-        if line.is_event_source && page::is_withheld(self.status) {
+        let Row { status, sentence, .. } = self.failure.row();
+        line.unanswered(to, Some((self.failure, self.why.as_str())));
+        if line.is_event_source && page::is_withheld(status) {
             return respond.send_reset(Reason::INTERNAL_ERROR);
         }
         let id = line.id.as_ref().and_then(|id| id.to_str().ok());
-        let (mut head, text) =
-            page(self.status, self.sentence, line.accept.as_ref(), id).into_parts();
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+        let page = page(self.failure, (status, sentence), line.accept.as_ref(), id);
+        let (mut head, text) = page.into_parts();
+        if status == StatusCode::METHOD_NOT_ALLOWED {
             // RFC 9110 §15.5.6. The service speaks no HTTP.
             head.headers.insert(ALLOW, HeaderValue::from_static("CONNECT"));
         }

@@ -238,8 +238,9 @@ impl Account {
                     (err, _) => err,
                 };
                 // The only place where a failure is logged.
-                self.note(&format_args!("status={} why={err}", err.status().as_u16()));
-                let withheld = self.events && page::is_withheld(err.status());
+                let (status, code) = (err.status(), err.failure().code());
+                self.note(&format_args!("status={} code={code} why={err}", status.as_u16()));
+                let withheld = self.events && page::is_withheld(status);
                 let then = if withheld { Then::Withhold } else { Then::Nothing };
                 (err.page(self.accept.as_ref(), self.id).map(page), then)
             }

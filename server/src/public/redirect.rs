@@ -4,7 +4,7 @@ use http::header::{CACHE_CONTROL, LOCATION};
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderValue, Method, Response, StatusCode};
-use ptth_link::page::page;
+use ptth_link::page;
 use ptth_link::tcp::HTTPS;
 
 use crate::error::ExchangeError;
@@ -26,7 +26,7 @@ pub(super) fn location(head: &mut Parts, port: u16) -> Result<Response<String>, 
     let value = HeaderValue::from_str(&location).map_err(|_| bad("The target is malformed."))?;
     // RFC 9110 §15.4.9: the same method again, which 301 doesn't promise.
     let status = StatusCode::PERMANENT_REDIRECT;
-    let mut response = page(status, &format!("This is at {location}"), None, None);
+    let mut response = page::of(status, page::TEXT, format!("This is at {location}\n"));
     let fields = response.headers_mut();
     fields.insert(LOCATION, value);
     // By default, a cache keeps this status for ever, also when the gateway has moved.

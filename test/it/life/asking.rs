@@ -85,8 +85,10 @@ async fn an_answer_of_the_clients_own_is_as_good_as_the_gateways() {
     };
     let (kind, text) = ask("GET", "*/*").await;
     assert_eq!(kind, "text/plain; charset=utf-8");
-    let (sentence, id) = text.split_once("\nRequest id: ").expect("two lines");
-    assert_eq!(sentence, "502 The server behind this gateway is not listening.");
+    let (sentence, id) = text.split_once("\nRequest id: ").expect("three lines");
+    let expected =
+        "502 The server behind this gateway is not listening.\nError code: E-ORIGIN-REFUSED";
+    assert_eq!(sentence, expected);
     assert!(id.trim().len() == 16 && id.trim().bytes().all(|it| it.is_ascii_hexdigit()), "{id}");
     for accept in ["application/json", "application/problem+json"] {
         let (kind, text) = ask("GET", accept).await;
