@@ -5,6 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -183,6 +184,7 @@ pub(super) struct Whereabouts {
     pub(super) host: Option<HeaderValue>,
     pub(super) unforwarded: bool,
     pub(super) complaints: Complaints,
+    answered: AtomicBool,
 }
 
 impl Whereabouts {
@@ -205,7 +207,32 @@ impl Whereabouts {
             HostHeader::Value(value) => HeaderValue::from_str(value).ok(),
         };
         let (name, unforwarded) = (options.name.clone(), options.unforwarded);
-        Ok(Self { address, tls, name, host, unforwarded, complaints: Complaints::default() })
+        Ok(Self {
+            address,
+            tls,
+            name,
+            host,
+            unforwarded,
+            complaints: Complaints::default(),
+            answered: AtomicBool::new(false),
+        })
+    }
+
+    /// What the user may try where the first response refuses its request. Development servers (Vite, webpack, Django,
+    /// Rails, Jupyter) answer hosts that they don't know with 400 or 403, and Home Assistant a proxy that it doesn't.
+    pub(super) fn advice(&self, status: StatusCode) -> Option<&'static str> {
+        let first = !self.answered.swap(true, Ordering::Relaxed);
+        let refused = [StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN].contains(&status);
+        match (&self.host, self.unforwarded) {
+            _ if !first || !refused => None,
+            (None, _) => {
+                Some("if it refuses hosts that it doesn't know, --host-header origin helps")
+            }
+            (Some(_), false) => {
+                Some("if it refuses proxies that it doesn't know, --forwarded none helps")
+            }
+            (Some(_), true) => None,
+        }
     }
 
     /// Whether an http:// origin speaks TLS.
@@ -325,7 +352,7 @@ pub(super) const CONNECT: Duration = Duration::from_secs(10);
 #[cfg(target_os = "linux")]
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use http::HeaderMap;
     use ptth_link::body::Body;
@@ -345,6 +372,22 @@ mod tests {
         Connections::new(Arc::new(
             Whereabouts::new(address, &OriginOptions::default()).expect("no file is read"),
         ))
+    }
+
+    #[test]
+    fn a_first_response_that_may_be_a_host_check_gets_advice_once() {
+        let advice = |host_header, unforwarded, statuses: [u16; 2]| {
+            let address = OriginAddress::Http { host: "127.0.0.1".to_owned(), port: 1 };
+            let options = OriginOptions { host_header, unforwarded, ..OriginOptions::default() };
+            let to = Whereabouts::new(address, &options).expect("no file is read");
+            statuses.map(|status| to.advice(StatusCode::from_u16(status).unwrap()))
+        };
+        let [first, second] = advice(HostHeader::Keep, false, [403, 403]);
+        assert!(first.is_some_and(|it| it.contains("--host-header origin")) && second.is_none());
+        assert_eq!(advice(HostHeader::Keep, false, [200, 403]), [None; 2]);
+        let [first, _] = advice(HostHeader::Origin, false, [400, 200]);
+        assert!(first.is_some_and(|it| it.contains("--forwarded none")));
+        assert_eq!(advice(HostHeader::Origin, true, [400, 400]), [None; 2]);
     }
 
     /// An origin that writes head and body apart, with Nagle's algorithm, on one connection.

@@ -152,6 +152,10 @@ impl Origin {
         let request = Sending::new(&head.method, target, &host, &head.headers, body);
         let early = head.extensions.get::<Early>();
         let (response, leased) = self.0.ask(request, &head.method, early).await?;
+        let status = response.status();
+        if let Some(advice) = to.advice(status) {
+            warn!("origin: {}: its first response is {}; {advice}", to.address, status.as_u16());
+        }
         let mut response = match upgrade {
             Some((key, outgoing)) => upgrade::response(response, leased, outgoing, key.as_deref())?,
             None => response.map(|()| OriginBody::Http(Some(leased))),
