@@ -1,8 +1,9 @@
 //! Which backends may come in: the check of the key inside the TLS handshake, and the kinds of credentials.
 //!
-//! Invariant: the key admits, nothing else. Chain, dates and names of a backend's certificate are
-//! its own claims.
+//! Invariant: the key admits, or an authority that the operator named (`client_ca`). Where a key admits, chain, dates
+//! and names of the certificate are the backend's own claims.
 
+mod authority;
 pub mod authorization;
 mod credential;
 mod external;
@@ -39,6 +40,11 @@ pub trait Admits: fmt::Debug + Send + Sync {
     fn is_open(&self) -> bool;
 
     fn names(&self, key: &Key) -> bool;
+
+    /// Whether an authority vouches for a certificate, with its intermediates; `None` where there are no authorities.
+    fn verify(&self, _: &[CertificateDer<'_>]) -> Option<Result<(), rustls::Error>> {
+        None
+    }
 }
 
 /// What the gateway as a whole admits, exchanged by a reload and shared by all policies: these keys, or any.
@@ -99,16 +105,23 @@ impl ClientCertVerifier for Verifier {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let key = Key::of(end_entity)?;
         if self.keys.is_open() || self.keys.names(&key) {
-            Ok(ClientCertVerified::assertion())
-        } else {
-            let _ = self.stranger.set(key);
-            // The one error that reaches the backend as the alert access_denied.
-            Err(CertificateError::ApplicationVerificationFailure.into())
+            return Ok(ClientCertVerified::assertion());
+        }
+        let chain = [&[end_entity.clone()], intermediates].concat();
+        match self.keys.verify(&chain) {
+            Some(Ok(())) => Ok(ClientCertVerified::assertion()),
+            None
+            | Some(Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))) => {
+                let _ = self.stranger.set(key);
+                // The one error that reaches the backend as the alert access_denied.
+                Err(CertificateError::ApplicationVerificationFailure.into())
+            }
+            Some(Err(err)) => Err(err),
         }
     }
 

@@ -4,7 +4,7 @@
 //! of one key apart and goes into logs.
 
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use rustls::ServerConnection;
 use rustls::pki_types::CertificateDer;
@@ -54,6 +54,8 @@ impl fmt::Display for Key {
 pub struct Identity {
     /// The key that it proved to hold; `None` only in open mode.
     pub key: Option<Key>,
+    /// The certificate of that key, and its intermediates.
+    pub chain: Arc<[CertificateDer<'static>]>,
     /// The certificate's CN: printable, 64 characters at most, empty if there is none.
     pub name: String,
     /// The process: `name` up to its last dot.
@@ -71,8 +73,9 @@ pub struct Identity {
 impl Identity {
     /// Reads it from a connection that finished its handshake.
     pub fn of(connection: &ServerConnection) -> Self {
-        let certificate = connection.peer_certificates().and_then(|chain| chain.first());
-        let mut identity = certificate.map(Self::claimed).unwrap_or_default();
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let mut identity = chain.first().map(Self::claimed).unwrap_or_default();
+        identity.chain = chain.into();
         identity.sni = connection.server_name().map(str::to_owned);
         identity
     }

@@ -325,7 +325,8 @@ pub async fn serve_backend<IO>(
 {
     let identity = Identity::of(stream.get_ref().1);
     let policy = shard.registry.policy();
-    let proven = identity.key.as_ref().is_some_and(|key| policy.names(key));
+    let vouched = || matches!(policy.verify(&identity.chain), Some(Ok(())));
+    let proven = identity.key.as_ref().is_some_and(|key| policy.names(key) || vouched());
     let grants = match policy.admit(&identity, peer.ip()).await {
         Ok(grants) => grants,
         Err(refused) => {

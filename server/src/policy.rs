@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ptth_link::lock::RwLock;
 use ptth_link::token::PublicKey;
+use rustls::pki_types::CertificateDer;
 
 use crate::auth::{Admits, Credential, Known};
 use crate::config::{Config, Names, NoBackend, Route as Settings};
@@ -74,6 +75,18 @@ impl Admits for Policy {
 
     fn names(&self, key: &Key) -> bool {
         self.known.names(key) || matches!(key, Key::Ed25519(key) if self.keys.contains(key))
+    }
+
+    /// The verdict of the first authority that accepts it, else of the last.
+    fn verify(&self, chain: &[CertificateDer<'_>]) -> Option<Result<(), rustls::Error>> {
+        let mut verdict = None;
+        for credential in self.credentials() {
+            verdict = credential.verify(chain).or(verdict);
+            if let Some(Ok(())) = verdict {
+                break;
+            }
+        }
+        verdict
     }
 }
 
@@ -276,7 +289,7 @@ impl Policy {
     /// credential is still good for. A credential that is judged here is good for all hosts of a route, so those
     /// that the route has got since are the tunnel's, too; an authorizer outside was asked about none of them.
     pub fn judge(&self, tunnel: &Tunnel) -> Vec<Arc<Route>> {
-        let key = tunnel.identity.key.as_ref();
+        let identity = &tunnel.identity;
         let (mut ids, mut seen) = (Vec::new(), HashSet::new());
         for grant in &tunnel.grants {
             let id = grant.route();
@@ -285,10 +298,10 @@ impl Policy {
             }
             let kept = match id {
                 RouteId::Name(name) => {
-                    let names = self.names.as_ref().filter(|it| it.keeps(name, grant, key));
+                    let names = self.names.as_ref().filter(|it| it.keeps(name, grant, identity));
                     names.map(|_| std::slice::from_ref(id))
                 }
-                RouteId::Host(..) => self.owner(id).map(|it| it.configured.keeps(grant, key)),
+                RouteId::Host(..) => self.owner(id).map(|it| it.configured.keeps(grant, identity)),
             };
             ids.extend(kept.into_iter().flatten().filter(|id| seen.insert(*id)));
         }

@@ -39,7 +39,7 @@ impl Hello {
     /// A backend by name, with the key of `token`.
     pub fn backend(token: &Token, name: &str) -> Self {
         let (certificate, key) = token.certificate(name, []).expect("a certificate");
-        Self::offering(&[b"2ptth"]).showing(certificate, key)
+        Self::offering(&[b"2ptth"]).showing(vec![certificate], key)
     }
 
     /// Offers these labels in place of the ones before.
@@ -70,16 +70,16 @@ impl Hello {
         self
     }
 
-    /// Shows this certificate if it is asked.
+    /// Shows this certificate and its intermediates if it is asked.
     #[must_use]
     pub fn showing(
         mut self,
-        certificate: CertificateDer<'static>,
+        chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Self {
         let provider = crypto::provider();
         let key = provider.key_provider.load_private_key(key).expect("a key");
-        self.certificate = Some(Arc::new(CertifiedKey::new(vec![certificate], key)));
+        self.certificate = Some(Arc::new(CertifiedKey::new(chain, key)));
         self
     }
 

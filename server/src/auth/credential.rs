@@ -10,6 +10,7 @@ use std::pin::Pin;
 use http::HeaderValue;
 
 use ptth_link::token::PublicKey;
+use rustls::pki_types::CertificateDer;
 
 use crate::identity::{Key, Mark};
 
@@ -44,6 +45,11 @@ pub trait Credential: Send + Sync + fmt::Debug {
     fn keys(&self) -> &[PublicKey] {
         &[]
     }
+
+    /// Whether a certificate of door A, with its intermediates, passes here now; `None` where no certificate does.
+    fn verify(&self, _: &[CertificateDer<'_>]) -> Option<Result<(), rustls::Error>> {
+        None
+    }
 }
 
 pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<Pass, Refusal>> + Send + 'a>>;
@@ -52,6 +58,8 @@ pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<Pass, Refusal>> + Sen
 pub struct Claim<'a> {
     /// The key that it proved to hold in the TLS handshake (door A).
     pub key: Option<Key>,
+    /// The certificate of that key, and its intermediates.
+    pub chain: &'a [CertificateDer<'static>],
     /// The value of Authorization (door B). A request with two such fields is malformed.
     pub authorization: Option<&'a HeaderValue>,
     pub address: IpAddr,
@@ -76,6 +84,8 @@ impl fmt::Debug for Claim<'_> {
 pub struct Pass {
     /// The one dynamic name that the credential speaks of, a DNS label in lower case: a claim of a JWT.
     pub name: Option<String>,
+    /// The hosts that the credential speaks of, which may be patterns: the DNS names of a certificate.
+    pub hosts: Option<Vec<String>>,
     pub mark: Mark,
     /// The principal: two principals of one signing key, or of one authorizer, are two backends.
     pub who: Mark,
@@ -84,7 +94,7 @@ pub struct Pass {
 impl Pass {
     /// By a secret that one party has, which is the principal.
     pub fn of(mark: Mark) -> Self {
-        Self { name: None, mark, who: mark }
+        Self { name: None, hosts: None, mark, who: mark }
     }
 
     /// The same for the principal that the credential names by these words.
@@ -129,6 +139,7 @@ mod tests {
         let authorization = HeaderValue::from_static("Bearer s3cret");
         let claim = Claim {
             key: None,
+            chain: &[],
             authorization: Some(&authorization),
             address: [127, 0, 0, 1].into(),
             hosts: &[],

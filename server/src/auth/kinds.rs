@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::credential::Credential;
 use super::secret::{Digest, Files, Secret};
 use super::shared_secret::{Basic, SharedSecret};
-use super::{external, jwt, key};
+use super::{authority, external, jwt, key};
 
 /// A credential as the configuration writes it: a table with the kind as its one key.
 #[derive(Debug, Deserialize)]
@@ -29,10 +29,20 @@ pub enum Settings {
     Basic(Basic),
     Jwt(jwt::Settings),
     External(external::Settings),
+    ClientCa(authority::Settings),
 }
 
-pub const KINDS: [&str; 8] =
-    ["key", "key_file", "bearer_sha256", "bearer_file", "bearer_env", "basic", "jwt", "external"];
+pub const KINDS: [&str; 9] = [
+    "key",
+    "key_file",
+    "bearer_sha256",
+    "bearer_file",
+    "bearer_env",
+    "basic",
+    "jwt",
+    "external",
+    "client_ca",
+];
 
 impl Settings {
     /// Makes the credential, and reads the files that it names. Blocks.
@@ -49,6 +59,7 @@ impl Settings {
             Self::Basic(settings) => SharedSecret::basic(settings, files),
             Self::Jwt(settings) => settings.load(files),
             Self::External(settings) => settings.load(files),
+            Self::ClientCa(settings) => settings.load(files),
         }
     }
 }
@@ -98,6 +109,8 @@ mod tests {
             [[allow]]
             external = { url = "http://127.0.0.1/", timeout = 2, allow_plain = true }
             [[allow]]
+            client_ca = "ca.pem"
+            [[allow]]
             [allow.basic]
             user = "bob"
             password_sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
@@ -114,6 +127,7 @@ mod tests {
             Jwt(_),
             External(_),
             External(_),
+            ClientCa(_),
             Basic(_),
         ] = &route.allow[..]
         else {

@@ -54,7 +54,7 @@ pub(crate) fn judge(credential: &Arc<dyn Credential>, claim: &Claim<'_>) -> Resu
 /// A backend that shows nothing.
 pub(crate) fn nothing() -> Claim<'static> {
     let address = [192, 0, 2, 7].into();
-    Claim { key: None, authorization: None, address, hosts: &[], name: None }
+    Claim { key: None, chain: &[], authorization: None, address, hosts: &[], name: None }
 }
 
 /// Fails if debug output of `shown` has any line of a file in the folder, in text or bytes.

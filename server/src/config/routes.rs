@@ -197,7 +197,9 @@ fn no_backend(given: Given<'_>, files: &mut Files) -> Option<NoBackend> {
 }
 
 /// A credential: a table whose one key is its kind. Reads the files that it names.
-pub(super) fn credential(given: Given<'_>, files: &mut Files) -> Option<Arc<dyn Credential>> {
+pub(super) fn credential(mut given: Given<'_>, files: &mut Files) -> Option<Arc<dyn Credential>> {
+    let revoked = given.take("client_crl").map(|it| it.path()).transpose();
+    let revoked = given.mistakes.note(revoked)?;
     let only = match given.value.get_ref() {
         DeValue::Table(table) if table.len() == 1 => table.iter().next(),
         _ => None,
@@ -221,6 +223,11 @@ pub(super) fn credential(given: Given<'_>, files: &mut Files) -> Option<Arc<dyn 
         let at = err.span().filter(|at| !at.is_empty()).filter(inside);
         let at = at.unwrap_or_else(|| span.clone());
         file.wrong(at.start, format!("`{kind}`: {}", unquoted(err.message())))
+    });
+    let read = read.and_then(|it| match (it, revoked) {
+        (Settings::ClientCa(it), revoked) => Ok(Settings::ClientCa(it.with(revoked))),
+        (it, None) => Ok(it),
+        _ => Err(file.wrong(span.start, "`client_crl` stands beside `client_ca` alone")),
     });
     let load = |it: Settings| it.load(files).map_err(|why| file.wrong(span.start, why));
     mistakes.note(read.and_then(load))

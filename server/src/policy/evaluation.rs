@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::auth::{Claim, Credential, Pass, Refusal};
+use crate::auth::{Admits, Claim, Credential, Pass, Refusal};
 use crate::identity::{Grant, Identity, Mark};
 use crate::router::RouteId;
 
@@ -21,13 +21,17 @@ impl Policy {
     /// # Errors
     /// [`Refused::Forbidden`]: its key is good for something, but not for what it asks.
     pub async fn admit(&self, identity: &Identity, address: IpAddr) -> Result<Vec<Grant>, Refused> {
+        let Identity { key, chain, .. } = identity;
         let claim =
-            Claim { key: identity.key, authorization: None, address, hosts: &[], name: None };
+            Claim { key: *key, chain, authorization: None, address, hosts: &[], name: None };
         let (mut evaluation, mut grants) = (Evaluation::new(self, &claim), Vec::new());
         let sni = identity.sni.as_deref();
         // In another program's certificate the OU may be what its company always writes there.
         let fits = |it: &str| self.names.as_ref().is_some_and(|names| names.is_fit(it));
-        if let Some(wish) = identity.wish.as_deref().filter(|it| identity.ours || fits(it)) {
+        // In an authority's certificate it is, too.
+        let free = self.is_open() || key.is_some_and(|key| self.names(&key));
+        let wish = identity.wish.as_deref().filter(|it| free && (identity.ours || fits(it)));
+        if let Some(wish) = wish {
             let forbidden = || Refused::Forbidden(format!("the name {wish:?}"));
             grants.push(evaluation.named(wish).await.ok_or_else(forbidden)?);
         } else if let Some(name) = sni.and_then(|host| self.name_at(host)) {
@@ -176,13 +180,41 @@ impl<'a> Evaluation<'a> {
         };
         for credential in credentials {
             let Some(pass) = self.passes(credential, &of.hosts).await else { continue };
-            let ids = match wanted.filter(|_| credential.is_abroad()) {
-                Some((id, host)) => id.at(host).into_iter().collect(),
-                None => of.ids.clone(),
+            let ids = match (wanted.filter(|_| credential.is_abroad()), &pass.hosts) {
+                (_, Some(hosts)) => self.certified(of, hosts),
+                (Some((id, host)), _) => id.at(host).into_iter().collect(),
+                (None, _) => of.ids.clone(),
             };
-            return ids.into_iter().map(|id| self.grant(id, &pass)).collect();
+            if !ids.is_empty() {
+                return ids.into_iter().map(|id| self.grant(id, &pass)).collect();
+            }
         }
         Vec::new()
+    }
+
+    /// What of a route a certificate is for: each of its `names` that visitors find there, or that is a pattern there.
+    fn certified(&self, of: &Configured, names: &[String]) -> Vec<RouteId> {
+        let mut ids = Vec::new();
+        for name in names {
+            let whole = of.hosts.iter().zip(&of.ids).filter(|(host, _)| *host == name);
+            ids.extend(whole.map(|(_, id)| id.clone()));
+            ids.extend(self.policy.table.at(name).filter_map(|target| match target {
+                Target::Route(it) if std::ptr::eq(&*it.configured, of) => it.id.at(name),
+                _ => None,
+            }));
+        }
+        let mut seen = HashSet::new();
+        ids.retain(|id| seen.insert(id.clone()));
+        ids
+    }
+
+    /// The dynamic names that a credential speaks of, if it speaks of any.
+    fn spoken(&self, pass: &Pass) -> Option<Vec<String>> {
+        let named = pass.name.clone().map(|name| vec![name]);
+        let names = |hosts: &Vec<String>| {
+            hosts.iter().filter_map(|host| self.policy.name_at(host)).collect()
+        };
+        named.or_else(|| pass.hosts.as_ref().map(names))
     }
 
     /// What it may serve of the configured routes; of several those that have `host`, if one does.
@@ -206,9 +238,11 @@ impl<'a> Evaluation<'a> {
             let listed = entry.names.iter().flatten().filter(|_| !domain.is_empty());
             let hosts: Vec<_> = listed.map(|name| format!("{name}.{domain}")).collect();
             let Some(pass) = self.passes(&entry.credential, &hosts).await else { continue };
-            let good = match &pass.name {
-                // It speaks of one name, which must be among the granted ones all the same.
-                Some(name) => names.may_have(entry, name).then(|| vec![name.clone()]),
+            let good = match self.spoken(&pass) {
+                // They must be among the granted ones all the same.
+                Some(spoken) => {
+                    Some(spoken.into_iter().filter(|it| names.may_have(entry, it)).collect())
+                }
                 None => entry.names.clone(),
             };
             let good = good.into_iter().flatten().map(RouteId::Name);
@@ -221,8 +255,10 @@ impl<'a> Evaluation<'a> {
         let names = self.policy.names.as_ref()?;
         for entry in names.allow.iter().filter(|entry| names.may_have(entry, name)) {
             let pass = self.passes(&entry.credential, &[]).await;
-            // A credential that speaks of a name is good for that name alone.
-            if let Some(pass) = pass.filter(|it| it.name.as_ref().is_none_or(|own| own == name)) {
+            // A credential that speaks of names is good for those alone.
+            let fits =
+                |it: &Pass| self.spoken(it).is_none_or(|own| own.iter().any(|it| it == name));
+            if let Some(pass) = pass.filter(fits) {
                 return Some(self.grant(RouteId::Name(name.to_owned()), &pass));
             }
         }
@@ -337,7 +373,7 @@ mod tests {
 
     fn claim() -> Claim<'static> {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Claim { key: None, authorization: None, address, hosts: &[], name: None }
+        Claim { key: None, chain: &[], authorization: None, address, hosts: &[], name: None }
     }
 
     /// What one route's backend shows is none of another one's authorizer's business.

@@ -5,7 +5,7 @@ use ptth_link::limits::ANNOUNCED_URLS;
 use ptth_link::tcp::{HTTP, HTTPS};
 
 use crate::config::{NameGrant, Names};
-use crate::identity::{Grant, Key};
+use crate::identity::{Grant, Identity};
 use crate::router::{self, HostPattern, RouteId};
 
 use super::Policy;
@@ -40,9 +40,9 @@ impl Names {
     }
 
     /// Whether a backend that once passed may still have the name.
-    pub(super) fn keeps(&self, name: &str, granted: &Grant, key: Option<&Key>) -> bool {
+    pub(super) fn keeps(&self, name: &str, granted: &Grant, identity: &Identity) -> bool {
         let keeps =
-            |it: &NameGrant| self.includes(it, name) && lets_in(&it.credential, granted, key);
+            |it: &NameGrant| self.includes(it, name) && lets_in(&it.credential, granted, identity);
         granted.is_under(&self.domain) && self.allow.iter().any(keeps)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::auth::{Admits, Credential, Known};
 use crate::config::{Route as Settings, WhenTaken};
-use crate::identity::{self, Grant};
+use crate::identity::{Grant, Identity, Key};
 use crate::pool::Pool;
 use crate::quota::{Gauge, shared};
 use crate::router::{HostPattern, RouteId};
@@ -58,16 +58,16 @@ impl Configured {
 
     /// The routes that a grant is still good for: all, if its credential is judged here; else what the authorizer was
     /// asked.
-    pub(super) fn keeps<'a>(
-        &'a self,
-        grant: &'a Grant,
-        key: Option<&identity::Key>,
-    ) -> &'a [RouteId] {
+    pub(super) fn keeps<'a>(&'a self, grant: &'a Grant, identity: &Identity) -> &'a [RouteId] {
         let Some(credentials) = &self.settings.allow else {
-            return if self.known.admits_generally(key) { &self.ids } else { &[] };
+            let fine = self.known.admits_generally(identity.key.as_ref());
+            return if fine { &self.ids } else { &[] };
         };
-        let mut good = credentials.iter().filter(|it| lets_in(it, grant, key));
-        match good.clone().any(|it| !it.is_abroad()) {
+        let mut good = credentials.iter().filter(|it| lets_in(it, grant, identity));
+        // An authority vouches for the names of a certificate, and for nothing beyond them.
+        let whole =
+            |it: &Arc<dyn Credential>| !it.is_abroad() && it.verify(&identity.chain).is_none();
+        match good.clone().any(whole) {
             true => &self.ids,
             false if good.next().is_some() => std::slice::from_ref(grant.route()),
             false => &[],
@@ -79,12 +79,12 @@ impl Configured {
 pub(super) fn lets_in(
     credential: &Arc<dyn Credential>,
     grant: &Grant,
-    key: Option<&identity::Key>,
+    identity: &Identity,
 ) -> bool {
-    match (grant.mark(), key) {
+    match (grant.mark(), identity.key) {
         (Some(mark), _) => credential.keeps(mark),
-        (None, Some(identity::Key::Ed25519(key))) => credential.keys().contains(key),
-        (None, _) => false,
+        (None, Some(Key::Ed25519(key))) if credential.keys().contains(&key) => true,
+        (None, _) => matches!(credential.verify(&identity.chain), Some(Ok(()))),
     }
 }
 
@@ -96,11 +96,9 @@ pub(super) struct Pools {
     shards: usize,
     /// Requests that wait for a backend, over all dynamic names, since a stranger chooses them.
     pub(super) held: Gauge,
-    known: Mutex<HashMap<Key, Arc<Pool>>>,
+    /// A route, and for a dynamic name its domain: the same name under another one is another host.
+    known: Mutex<HashMap<(RouteId, String), Arc<Pool>>>,
 }
-
-/// A route, and for a dynamic name its domain: the same name under another one is another host.
-type Key = (RouteId, String);
 
 impl Pools {
     pub(super) fn new(shards: usize) -> Arc<Self> {

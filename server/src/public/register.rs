@@ -99,7 +99,7 @@ async fn judge(
     let attempt = visitor.shard.attempts.begin(visitor.address, targets).await;
     let attempt = attempt.map_err(|wait| RegisterError::TooMany(wait.as_secs().max(1)))?;
     let (address, hosts) = (visitor.address, &*hosts);
-    let claim = Claim { key: None, authorization, address, hosts, name };
+    let claim = Claim { key: None, chain: &[], authorization, address, hosts, name };
     let policy = visitor.shard.registry.policy();
     let judged = timeout(JUDGED, policy.register(&claim, field(head, SERVED_PATH))).await;
     let judged = judged.unwrap_or(Err(Refused::Unavailable));

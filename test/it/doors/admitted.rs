@@ -172,6 +172,7 @@ async fn nothing_reaches_a_backend_that_is_not_admitted() {
                         .map(|it| (*it).to_owned())
                         .collect();
                     let claim = Claim {
+                        chain: &[],
                         key: None,
                         authorization: Some(&shown),
                         address: Ipv4Addr::LOCALHOST.into(),
@@ -276,6 +277,7 @@ async fn a_reload_has_no_moment_in_which_both_policies_count() {
         for n in 0..100_u64 {
             let shown = http::HeaderValue::from_str(&format!("{} {n}", n % 2)).unwrap();
             let claim = Claim {
+                chain: &[],
                 key: None,
                 authorization: Some(&shown),
                 address: Ipv4Addr::LOCALHOST.into(),

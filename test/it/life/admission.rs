@@ -100,7 +100,7 @@ async fn what_a_certificate_says_beside_its_key_does_not_matter() {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         change(&mut params);
         let (certificate, key) = signed_for_itself(&params, &gateway.token);
-        let hello = Hello::offering(&[b"2ptth"]).showing(certificate, key);
+        let hello = Hello::offering(&[b"2ptth"]).showing(vec![certificate], key);
         knock(&gateway, &hello).await.unwrap_or_else(|err| panic!("{what}: {err}"));
     }
 }
@@ -130,12 +130,12 @@ async fn the_right_key_elsewhere_in_the_certificate_admits_nobody() {
     params.distinguished_name.push(DnType::CommonName, public.to_string());
     let (certificate, key) = signed_for_itself(&params, &Token::generate());
     assert!(certificate.windows(spki.len()).any(|window| window == spki));
-    let hello = Hello::offering(&[b"2ptth"]).showing(certificate, key);
+    let hello = Hello::offering(&[b"2ptth"]).showing(vec![certificate], key);
     assert_eq!(refusal(knock(&gateway, &hello).await), "it doesn't know this token");
     // Its certificate, without its key: TLS 1.2 and 1.3 both have it sign the handshake.
     for version in [&version::TLS12, &version::TLS13] {
         let (_, other) = Token::generate().certificate("x.0", []).expect("a certificate");
-        let hello = Hello::offering(&[b"2ptth"]).only(version).showing(right.clone(), other);
+        let hello = Hello::offering(&[b"2ptth"]).only(version).showing(vec![right.clone()], other);
         let err = knock(&gateway, &hello).await.expect_err("a forged signature");
         assert!(!matches!(err, DialError::Refused(_)), "{err:?}");
     }

@@ -66,6 +66,7 @@ async fn a_wide_route_is_not_good_for_a_host_that_a_narrower_one_has() {
     for (token, hosts, expected) in cases {
         let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
         let claim = Claim {
+            chain: &[],
             key: key(token),
             authorization: None,
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -1,6 +1,7 @@
 //! Many backends behind one gateway: who gets which requests, and who may.
 
 mod asking;
+mod authority;
 mod balance;
 mod carve;
 mod crowd;

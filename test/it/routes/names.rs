@@ -312,7 +312,7 @@ async fn an_odd_organizational_unit_does_not_keep_a_key_from_its_route() {
         let (_, private) = token.certificate("x", []).unwrap();
         let pair = rcgen::KeyPair::try_from(&private).unwrap();
         let certificate = params.self_signed(&pair).unwrap();
-        let hello = Hello::offering(&[b"2ptth"]).showing(certificate.into(), private);
+        let hello = Hello::offering(&[b"2ptth"]).showing(vec![certificate.into()], private);
         let stream = hello.connect(gateway.address).await.unwrap();
         let mut peer = Peer::answering(stream, &[]).await;
         let reading = async {
