@@ -16,6 +16,8 @@ pub const POTATO_02: &[u8] = &[0xd5, 0x87, 0xc9, 0xa5];
 pub const H2: &[u8] = b"h2";
 /// HTTP/1.1 over TLS (RFC 7301 §6).
 pub const HTTP_1_1: &[u8] = b"http/1.1";
+/// A validation server of a directory of certificates (RFC 8737 §6.2).
+pub const ACME: &[u8] = b"acme-tls/1";
 /// No ALPN label, but the upgrade token of draft-ietf-httpbis-connect-tcp.
 pub const CONNECT_TCP: &str = "connect-tcp";
 
@@ -49,6 +51,9 @@ pub fn parse_label(text: &str) -> Result<Vec<u8>, String> {
         0 => Err("an ALPN label is empty; write one or more, like `2ptth,ph2`".to_owned()),
         _ if label == H2 || label == HTTP_1_1 => Err(format!(
             "`{text}` can't mean a backend, since browsers offer it; choose another ALPN label"
+        )),
+        _ if label == ACME => Err(format!(
+            "`{text}` can't mean a backend, since it validates certificates (RFC 8737); choose another ALPN label"
         )),
         1..=MAX_LABEL => Ok(label),
         length => {
@@ -109,6 +114,7 @@ mod tests {
             (",", "an ALPN label is empty"),
             ("2ptth,h2", "`h2` can't mean a backend"),
             ("http%2f1.1", "`http%2f1.1` can't mean a backend"),
+            ("acme-tls/1", "`acme-tls/1` can't mean a backend"),
             ("%", "\"%\" has a `%` without"),
             ("a%1", "\"a%1\" has a `%` without"),
             ("%+1", "\"%+1\" has a `%` without"),

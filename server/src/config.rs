@@ -3,6 +3,7 @@
 //! In:  [`Args`], a way to look up variables, and the file of `--config` ([`mod@ptth_link::settings`]).
 //! Out: a [`Config`], or a sentence for each mistake that says what is wrong and what to do.
 
+mod acme;
 mod args;
 mod identity;
 mod listen;
@@ -15,6 +16,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -27,6 +29,7 @@ use ptth_link::token::{PublicKey, Token};
 
 use crate::auth::{Files, Secret};
 
+pub use acme::Issuer;
 pub use args::Args;
 pub use listen::{ProxyProtocol, Trusted};
 pub use ptth_link::settings::ConfigError;
@@ -79,6 +82,8 @@ pub enum CertificateSource {
         /// The folder where it is kept for the next start.
         kept: Option<PathBuf>,
     },
+    /// Ordered by the gateway itself, for one name.
+    Acme { name: String, issuer: Arc<Issuer> },
     /// PEM text, of the environment.
     Text { cert: Secret, key: Secret },
 }
@@ -209,7 +214,9 @@ impl Config {
         let state = sources.path("state");
         let certificate = identity::certificate(&sources, state.as_deref());
         let certificate = mistakes.note(certificate).flatten();
-        let certificates = certificate.into_iter().chain(tables.certificates).collect();
+        let ordered = acme::certificates(&sources, state.as_deref(), &tables, &mut files);
+        let certificates = certificate.into_iter().chain(ordered).chain(tables.certificates);
+        let certificates = certificates.collect();
         let mut warnings = files.warnings.clone();
         warnings.extend(tables.names.as_ref().and_then(Names::warning));
         let admission = identity::admission(&sources, state.as_deref(), &mut warnings);

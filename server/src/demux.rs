@@ -15,6 +15,8 @@ pub enum Side {
     Visitor,
     /// Wants to be asked. Not proven yet.
     Backend,
+    /// Validates a name for which an order of ours is under way (RFC 8737).
+    Challenge,
 }
 
 /// What is on the other end of a connection, and what it speaks.
@@ -26,6 +28,8 @@ pub enum Peer {
     VisitorH1,
     /// A visitor speaking HTTP/2.
     VisitorH2,
+    /// The server that validates one of our names. The handshake was all that it wanted.
+    Validator,
 }
 
 impl Peer {
@@ -33,6 +37,7 @@ impl Peer {
     pub fn of(side: Side, protocol: Option<&[u8]>) -> Self {
         match (side, protocol) {
             (Side::Backend, Some(_)) => Self::Backend,
+            (Side::Challenge, _) => Self::Validator,
             (Side::Visitor, Some(protocol)) if protocol == alpn::H2 => Self::VisitorH2,
             _ => Self::VisitorH1,
         }
@@ -52,6 +57,9 @@ mod tests {
             (Side::Visitor, Some(b"h2"), Peer::VisitorH2),
             (Side::Visitor, Some(b"http/1.1"), Peer::VisitorH1),
             (Side::Visitor, None, Peer::VisitorH1),
+            (Side::Visitor, Some(b"acme-tls/1"), Peer::VisitorH1),
+            (Side::Challenge, Some(b"acme-tls/1"), Peer::Validator),
+            (Side::Challenge, None, Peer::Validator),
         ] {
             assert_eq!(Peer::of(side, protocol), peer, "{side:?} {protocol:?}");
         }

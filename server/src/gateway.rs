@@ -15,6 +15,8 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
+#[cfg(feature = "acme")]
+use crate::acme;
 use crate::config::{Config, ConfigError};
 use crate::deliver;
 use crate::listener::{self, Entrance};
@@ -174,13 +176,18 @@ impl Gateway {
 
 /// Carries out orders, and rereads changed files meanwhile.
 async fn command(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     mut reload: Reload,
     mut orders: mpsc::UnboundedReceiver<Order>,
     trigger: &Trigger,
     mut all_drained: mpsc::Receiver<()>,
 ) {
     let mut look = interval(RELOAD_INTERVAL);
+    #[cfg(feature = "acme")]
+    let ordering = acme::run(shared.clone());
+    #[cfg(not(feature = "acme"))]
+    let ordering = std::future::pending();
+    let mut ordering = Box::pin(ordering);
     loop {
         let asked = select! {
             order = orders.recv() => match order {
@@ -189,10 +196,13 @@ async fn command(
                 Some(Order::Abort) | None => return,
             },
             _ = look.tick() => false,
+            // Never ends.
+            () = &mut ordering => continue,
             _ = all_drained.recv() => return,
         };
         reload.run(shared, asked);
     }
+    drop(ordering);
     info!("gateway: stopping; running exchanges have {} s", shared.limits.grace.as_secs());
     trigger.advance(Phase::Draining);
     let finished = async {

@@ -13,6 +13,8 @@
     reason = "private modules, which `lab` shows to the tests; not the public ones below"
 )]
 
+#[cfg(feature = "acme")]
+mod acme;
 mod auth;
 // Most fields are settings, which docs/configuration.md explains.
 pub mod config;
@@ -27,6 +29,7 @@ mod frames;
 #[warn(missing_docs)]
 mod gateway;
 mod greeting;
+mod https;
 mod identity;
 mod listener;
 mod live;

@@ -9,6 +9,8 @@ mod evaluation;
 mod names;
 mod route;
 
+#[cfg(feature = "acme")]
+use std::collections::BTreeSet;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -251,6 +253,18 @@ impl Policy {
 
     pub(crate) fn has_backend(&self, id: &RouteId) -> bool {
         self.route(id).is_some_and(|route| !route.pool.is_empty())
+    }
+
+    /// The hosts of the dynamic names that a backend serves now.
+    #[cfg(feature = "acme")]
+    pub(crate) fn named_hosts(&self) -> BTreeSet<String> {
+        let domain = self.names.as_ref().map(|it| &it.domain).filter(|domain| !domain.is_empty());
+        let made = self.made.read();
+        let hosts = made.keys().filter_map(|id| match id {
+            RouteId::Name(name) if router::is_label(name) => Some(format!("{name}.{}", domain?)),
+            _ => None,
+        });
+        hosts.collect()
     }
 
     /// Takes out a dynamic name, or a single host of a pattern, that has no tunnel. Requests that wait for such a host

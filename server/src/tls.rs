@@ -8,6 +8,9 @@
 
 mod certificate;
 mod certificates;
+mod challenges;
+#[cfg(feature = "acme")]
+mod ordered;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -19,7 +22,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, version};
 
 use ptth_link::lock::{Mutex, RwLock};
@@ -33,6 +39,9 @@ use crate::config::{Admission, Config};
 use crate::demux::Side;
 
 pub(crate) use certificates::Certificates;
+pub(crate) use challenges::Challenges;
+#[cfg(feature = "acme")]
+pub(crate) use ordered::{Held, Ordered};
 /// Why a certificate or a token file can't be used: one sentence, equal for equal causes.
 pub use ptth_link::settings::Mistake as TlsError;
 
@@ -43,6 +52,7 @@ pub struct Tls {
     visitor: RwLock<Arc<ServerConfig>>,
     labels: Vec<Vec<u8>>,
     pub(crate) certificates: Arc<Certificates>,
+    pub(crate) challenges: Challenges,
     /// The keys that the gateway as a whole admits.
     pub known: Arc<Known>,
     /// The public half of a token made at the start, which the operator was shown.
@@ -63,6 +73,7 @@ impl Tls {
             visitor: RwLock::new(Arc::new(visitor(&certificates)?)),
             labels: config.backend_alpn.clone(),
             certificates,
+            challenges: Challenges::default(),
             known: Arc::default(),
             made,
             tokens: Mutex::default(),
@@ -84,15 +95,19 @@ impl Tls {
         if offered.any(|label| self.labels.iter().any(|known| known == label)) {
             let config = backend(&self.certificates, keys, &self.labels, stranger.clone())?;
             Ok((Side::Backend, Arc::new(config)))
+        } else if let Some(key) = self.challenges.asked(hello) {
+            Ok((Side::Challenge, Arc::new(challenge(key)?)))
         } else {
+            // Has no label for a validator whose name isn't being ordered: it gets the alert no_application_protocol.
             let visitor = self.visitor.read();
             Ok((Side::Visitor, Arc::clone(&visitor)))
         }
     }
 
-    /// The pin of the first certificate, as it is now. `None` where there is none, behind a proxy that ends TLS.
+    /// The pin of the first certificate, as it is now. `None` where there is none, behind a proxy that ends TLS, and
+    /// where it only stands in for one that is being ordered.
     pub fn pin(&self) -> Option<String> {
-        let first = self.certificates.first()?;
+        let first = self.certificates.first().filter(|first| !first.stands_in)?;
         Some(crypto::pin_text(&crypto::sha256(first.key.cert.first()?)))
     }
 
@@ -175,7 +190,7 @@ impl Tls {
 /// What visitors get: HTTP, tickets, no question about a certificate.
 fn visitor(certificates: &Arc<Certificates>) -> Result<ServerConfig, TlsError> {
     let labels = vec![alpn::H2.to_vec(), alpn::HTTP_1_1.to_vec()];
-    let mut config = common(certificates, WebPkiClientVerifier::no_client_auth(), labels)?;
+    let mut config = common(certificates.clone(), WebPkiClientVerifier::no_client_auth(), labels)?;
     config.ticketer = crypto::ticketer().map_err(refused)?;
     Ok(config)
 }
@@ -188,14 +203,24 @@ fn backend(
     stranger: Stranger,
 ) -> Result<ServerConfig, TlsError> {
     let verifier = Arc::new(Verifier { keys, stranger });
-    let mut config = common(certificates, verifier, labels.to_vec())?;
+    let mut config = common(certificates.clone(), verifier, labels.to_vec())?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// What a validator gets: this certificate, and nothing to come back with.
+fn challenge(key: Arc<CertifiedKey>) -> Result<ServerConfig, TlsError> {
+    let certificates = Arc::new(SingleCertAndKey::from(key));
+    let labels = vec![alpn::ACME.to_vec()];
+    let mut config = common(certificates, WebPkiClientVerifier::no_client_auth(), labels)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
 }
 
 fn common(
-    certificates: &Arc<Certificates>,
+    certificates: Arc<dyn ResolvesServerCert>,
     verifier: Arc<dyn ClientCertVerifier>,
     labels: Vec<Vec<u8>>,
 ) -> Result<ServerConfig, TlsError> {
@@ -203,7 +228,7 @@ fn common(
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .map_err(refused)?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::clone(certificates) as _);
+        .with_cert_resolver(certificates);
     config.alpn_protocols = labels;
     // rustls and OpenSSL put AES-256 first when they dial, for no reason of theirs; the few peers without
     // AES in hardware pay more for AES-128 than for ChaCha20, but little beside the network.

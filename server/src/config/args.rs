@@ -53,8 +53,21 @@ settings! {
         /// commas; default none)
         option "addr" => redirect: Vec<String>, "REDIRECT" NextStart;
 
-        /// folder where --self-signed's certificate and a token that is made are kept for the next start
-        /// (STATE_DIRECTORY; default none)
+        /// get and renew a certificate for this name from --acme-directory, whose terms you agree to by it;
+        /// `auto` for the exact hosts of all routes; repeatable (ACME, separated by commas)
+        option "name" => acme: Vec<String>, "ACME";
+
+        /// address at which the directory may write to you (ACME_EMAIL; default none)
+        option "address" => acme_email: Option<String>, "ACME_EMAIL";
+
+        /// the directory of an authority that speaks ACME (ACME_DIRECTORY; default Let's Encrypt's)
+        option "url" => acme_directory: Option<String>, "ACME_DIRECTORY";
+
+        /// certificates to know the directory by, PEM, instead of the system's (ACME_CA)
+        option "file" => acme_ca: Option<String>, "ACME_CA" Strict;
+
+        /// folder where the certificates and the account of --acme, --self-signed's certificate and a token
+        /// that is made are kept for the next start (STATE_DIRECTORY; default none)
         option "folder" => state: Option<String>, "STATE_DIRECTORY" Strict;
 
         /// share the ports with a gateway that is there already, which is to be stopped then (TAKE_OVER=1)

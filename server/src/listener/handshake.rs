@@ -62,7 +62,7 @@ where
     } else {
         permit.stand_back();
     }
-    let stream = match timeout(HANDSHAKE, hello.into_stream(config).into_fallible()).await {
+    let mut stream = match timeout(HANDSHAKE, hello.into_stream(config).into_fallible()).await {
         Ok(Ok(stream)) => stream,
         Ok(Err((err, io))) if backend => {
             shard.attempts.failed(address, Instant::now());
@@ -83,6 +83,11 @@ where
         connection.alpn_protocol().map_or_else(|| "no ALPN".to_owned(), alpn::display),
         connection.protocol_version()
     );
+    if kind == Peer::Validator {
+        // RFC 8737 §3: nothing follows the handshake.
+        let _ = timeout(HANDSHAKE, stream.shutdown()).await;
+        return note(peer, &"it validated a name");
+    }
     Some((Box::new(stream), kind))
 }
 

@@ -33,17 +33,22 @@ pub(super) struct Loaded {
     pub(super) names: Vec<String>,
     /// Whether issuer and subject are the same, so that only its pin vouches for it.
     pub(super) is_self_signed: bool,
+    /// Whether it is shown only until the one that is ordered is there.
+    pub(super) stands_in: bool,
     path: PathBuf,
-    ends: ASN1Time,
+    pub(super) begins: ASN1Time,
+    pub(super) ends: ASN1Time,
     warnings: Vec<String>,
 }
 
 impl Loaded {
     pub(super) fn warnings(&self) -> Vec<String> {
         let left = self.ends.timestamp() - ASN1Time::now().timestamp();
+        // Some are issued for days.
+        let soon = SOON.min((self.ends.timestamp() - self.begins.timestamp()) / 6);
         let verb = if left < 0 { "expired" } else { "expires" };
         let (path, at) = (self.path.display(), self.ends);
-        let ends = (left < SOON)
+        let ends = (left < soon)
             .then(|| format!("the certificate in {path} {verb} on {at}; see that it is renewed"));
         self.warnings.iter().cloned().chain(ends).collect()
     }
@@ -52,13 +57,27 @@ impl Loaded {
 /// A renewal every 60 days of 90 leaves 30; with two weeks left it failed for long. In seconds.
 const SOON: i64 = 14 * 86_400;
 
-/// What the source gives; what it gave `before`, if that is the same. Only files can change. Blocks.
+/// What the source gives; what it gave `before`, if that is the same. Only files can change. A source that orders its
+/// certificate gives a self-signed one as long as it has none. Blocks.
 pub(super) fn load(
     source: &CertificateSource,
     before: Option<&Arc<Loaded>>,
 ) -> Result<Arc<Loaded>, Mistake> {
     let pair = match (source, before) {
         (CertificateSource::Files { cert, key }, _) => read(cert, key)?,
+        (CertificateSource::Acme { name, issuer }, _) => {
+            let path = issuer.file(name);
+            let why = match (path.exists(), before) {
+                (false, Some(before)) => return Ok(before.clone()),
+                (false, None) => None,
+                (true, _) => match stored(name, &path, before) {
+                    Ok(loaded) => return Ok(loaded),
+                    Err(why) if before.is_some() => return Err(why),
+                    Err(why) => Some(why),
+                },
+            };
+            return stopgap(name, why).map(Arc::new);
+        }
         (_, Some(before)) => return Ok(before.clone()),
         (CertificateSource::SelfSigned { names, kept: None }, _) => made(names)?,
         (CertificateSource::SelfSigned { names, kept: Some(folder) }, _) => {
@@ -70,6 +89,39 @@ pub(super) fn load(
         Some(before) => Ok(before.clone()),
         None => check(pair).map(Arc::new),
     }
+}
+
+/// A certificate that was ordered for `name` and is still good for it; chain and key are in one file.
+fn stored(name: &str, path: &Path, before: Option<&Arc<Loaded>>) -> Result<Arc<Loaded>, Mistake> {
+    let pair = read(path, path)?;
+    match before.filter(|before| before.digest == pair.digest) {
+        Some(before) => Ok(before.clone()),
+        None => good_for(name, path, pair).map(Arc::new),
+    }
+}
+
+/// The same of one that will be in that file.
+#[cfg(feature = "acme")]
+pub(super) fn usable(name: &str, path: &Path, pem: &[u8]) -> Result<Loaded, Mistake> {
+    let file = || (path.to_owned(), pem.to_owned());
+    good_for(name, path, Pair { cert: file(), key: file(), digest: [0; 32] })
+}
+
+fn good_for(name: &str, path: &Path, pair: Pair) -> Result<Loaded, Mistake> {
+    let loaded = check(pair)?;
+    ensure(loaded.names.iter().any(|it| it == name), about(path, format!("isn't for {name}")))?;
+    Ok(loaded)
+}
+
+/// For visitors of a name as long as its certificate isn't there, or can't be used.
+fn stopgap(name: &str, why: Option<Mistake>) -> Result<Loaded, Mistake> {
+    let mut loaded = check(signed(BTreeSet::from([name.to_owned()]))?)?;
+    let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+    loaded.stands_in = true;
+    loaded.warnings = vec![format!(
+        "{name} has no certificate of its directory yet{why}; until it has one, its visitors are shown a self-signed one, and browsers warn"
+    )];
+    Ok(loaded)
 }
 
 struct Pair {
@@ -114,8 +166,10 @@ fn check(pair: Pair) -> Result<Loaded, Mistake> {
     }
     warnings.extend(files::exposed(&key_path, "the private key"));
     let is_self_signed = own.issuer().as_raw() == own.subject().as_raw();
-    let (names, ends) = (names(own), own.validity().not_after);
-    Ok(Loaded { key: Arc::new(pair), digest, names, is_self_signed, path, ends, warnings })
+    let Validity { not_before: begins, not_after: ends } = *own.validity();
+    let (key, names) = (Arc::new(pair), names(own));
+    let stands_in = false;
+    Ok(Loaded { key, digest, names, is_self_signed, stands_in, path, begins, ends, warnings })
 }
 
 fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Mistake> {
@@ -234,16 +288,19 @@ fn text(cert: &[u8], key: &[u8]) -> Pair {
 }
 
 fn made(names: &[String]) -> Result<Pair, Mistake> {
-    let failed = |why: rcgen::Error| {
-        Mistake::new(format!("no certificate could be made ({why}); check each --name"))
-    };
     let mut all = BTreeSet::from(["localhost".to_owned()]);
     all.extend([Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()]);
     // What the machine calls itself need not be a name that a certificate can hold.
     all.extend(host_name().filter(|name| ServerName::try_from(name.as_str()).is_ok()));
     all.extend(own_addresses().iter().map(IpAddr::to_string));
     all.extend(names.iter().map(|name| name.to_ascii_lowercase()));
+    signed(all)
+}
 
+fn signed(all: BTreeSet<String>) -> Result<Pair, Mistake> {
+    let failed = |why: rcgen::Error| {
+        Mistake::new(format!("no certificate could be made ({why}); check each --name"))
+    };
     let mut params = CertificateParams::new(all.into_iter().collect::<Vec<_>>()).map_err(failed)?;
     params.distinguished_name.push(DnType::CommonName, "2ptth-server --self-signed");
     // Apple's systems refuse more than 825 days even if the user trusts the certificate.

@@ -3,7 +3,7 @@
 //! Invariant: the table is swapped whole, so that a handshake sees all of it old or all of it new; and one
 //! source that went bad doesn't hold up the others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 use ptth_link::lock::RwLock;
 use ptth_link::settings::Mistake;
 
-use crate::config::CertificateSource;
+use crate::config::{CertificateSource, Issuer};
 
 use super::certificate::{self, Loaded};
 
@@ -25,6 +25,8 @@ pub(crate) struct Certificates(RwLock<Arc<Table>>);
 #[derive(Debug, Default)]
 pub(super) struct Table {
     sources: Vec<CertificateSource>,
+    /// The first so many sources are the configuration's; the others are for names that came up since.
+    configured: usize,
     pub(super) loaded: Vec<Arc<Loaded>>,
     /// Which certificate a name or an address gets. A wildcard begins with the dot: `*` stands for one label
     /// (RFC 9525 §6.3).
@@ -41,11 +43,39 @@ impl Certificates {
     /// used, the old certificate stays, and the error is told after all were looked at.
     pub(super) fn update(&self, sources: Option<&[CertificateSource]>) -> Result<bool, Mistake> {
         let before = self.table();
+        let Some(sources) = sources else { return self.load(&before, None) };
+        let issuers: Vec<_> = sources.iter().filter_map(issuer).collect();
+        let further = before.sources.iter().skip(before.configured);
+        let further = further.filter(|it| issuer(it).is_some_and(|it| issuers.contains(&it)));
+        let all: Vec<_> = sources.iter().chain(further).cloned().collect();
+        self.load(&before, Some((&all, sources.len())))
+    }
+
+    /// Has these names' certificates ordered beside the configuration's, and no others, if it has one ordered at all.
+    /// Names for which it has a certificate are left out. As [`Self::update`].
+    pub(super) fn order_also(&self, names: &BTreeSet<String>) -> Result<bool, Mistake> {
+        let before = self.table();
+        let (configured, _) = before.sources.split_at(before.configured);
+        let Some(issuer) = configured.iter().find_map(issuer) else { return Ok(false) };
+        let covered = |name: &&String| before.find(name).is_none_or(|it| it >= before.configured);
+        let of =
+            |name: &String| CertificateSource::Acme { name: name.clone(), issuer: issuer.clone() };
+        let further = names.iter().filter(covered).map(of);
+        let all: Vec<_> = configured.iter().cloned().chain(further).collect();
+        self.load(&before, Some((&all, before.configured)))
+    }
+
+    fn load(
+        &self,
+        before: &Table,
+        wanted: Option<(&[CertificateSource], usize)>,
+    ) -> Result<bool, Mistake> {
+        let (sources, configured) = wanted.unwrap_or((&before.sources, before.configured));
         let (mut loaded, mut failed) = (Vec::new(), None);
-        for source in sources.unwrap_or(&before.sources) {
+        for source in sources {
             let known = before.sources.iter().position(|known| known == source);
             let old = known.and_then(|index| before.loaded.get(index));
-            match (old, sources.is_some()) {
+            match (old, wanted.is_some()) {
                 (Some(old), true) => loaded.push(old.clone()),
                 (None, _) => loaded.push(certificate::load(source, None)?),
                 (Some(old), false) => {
@@ -57,12 +87,11 @@ impl Certificates {
                 }
             }
         }
-        let sources = sources.unwrap_or(&before.sources);
         let same = before.sources == sources
             && before.loaded.iter().zip(&loaded).all(|(old, new)| Arc::ptr_eq(old, new));
         if !same {
-            let table = Arc::new(Table::of(loaded, sources));
-            *self.0.write() = table;
+            let table = Table { configured, ..Table::of(loaded, sources) };
+            *self.0.write() = Arc::new(table);
         }
         failed.map_or(Ok(!same), Err)
     }
@@ -87,11 +116,12 @@ impl Certificates {
 
     pub(super) fn files(&self) -> Vec<PathBuf> {
         let table = self.table();
-        let files = table.sources.iter().filter_map(|source| match source {
-            CertificateSource::Files { cert, key } => Some([cert.clone(), key.clone()]),
-            CertificateSource::SelfSigned { .. } | CertificateSource::Text { .. } => None,
+        let files = table.sources.iter().flat_map(|source| match source {
+            CertificateSource::Files { cert, key } => vec![cert.clone(), key.clone()],
+            CertificateSource::Acme { name, issuer } => vec![issuer.file(name)],
+            CertificateSource::SelfSigned { .. } | CertificateSource::Text { .. } => vec![],
         });
-        files.flatten().collect()
+        files.collect()
     }
 }
 
@@ -123,14 +153,29 @@ impl Table {
                 }
             }
         }
-        Self { sources: sources.to_vec(), loaded, names, warnings }
+        Self { sources: sources.to_vec(), configured: 0, loaded, names, warnings }
     }
 
     /// Which certificate is for `host`: a name or an address, with or without a port. Exact beats wildcard.
     fn choose(&self, host: &str) -> usize {
+        self.find(host).unwrap_or_default()
+    }
+
+    fn find(&self, host: &str) -> Option<usize> {
         let name = plain(host);
         let wildcard = || self.names.get(name.get(name.find('.')?..)?);
-        self.names.get(&name).or_else(wildcard).copied().unwrap_or_default()
+        self.names.get(&name).or_else(wildcard).copied()
+    }
+
+    /// Each source with what it gave, and whether it is beside the configuration's.
+    pub(super) fn sources(&self) -> impl Iterator<Item = (&CertificateSource, &Arc<Loaded>, bool)> {
+        let all = self.sources.iter().zip(&self.loaded).enumerate();
+        all.map(|(index, (source, loaded))| (source, loaded, index >= self.configured))
+    }
+
+    /// Whether visitors of `name` get this certificate.
+    pub(super) fn shows(&self, name: &str, loaded: &Arc<Loaded>) -> bool {
+        self.loaded.get(self.choose(name)).is_some_and(|shown| Arc::ptr_eq(shown, loaded))
     }
 }
 
@@ -146,10 +191,20 @@ fn plain(host: &str) -> String {
     address.unwrap_or_else(|_| name.to_ascii_lowercase())
 }
 
+fn issuer(source: &CertificateSource) -> Option<&Arc<Issuer>> {
+    match source {
+        CertificateSource::Acme { issuer, .. } => Some(issuer),
+        _ => None,
+    }
+}
+
 fn described(source: &CertificateSource) -> String {
     match source {
         CertificateSource::Files { cert, .. } => format!("the certificate {}", cert.display()),
         CertificateSource::SelfSigned { .. } => "the self-signed certificate".to_owned(),
+        CertificateSource::Acme { name, .. } => {
+            format!("the certificate that is ordered for {name}")
+        }
         CertificateSource::Text { .. } => "the certificate of CERT_PEM".to_owned(),
     }
 }
