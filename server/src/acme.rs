@@ -15,6 +15,7 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -90,6 +91,11 @@ impl Issuing {
     /// Does what is due, and says when to look again.
     async fn look(&mut self) -> Instant {
         let live = self.shared.registry.policy().named_hosts();
+        self.serve(&live).await
+    }
+
+    /// The same, where backends serve these hosts by dynamic names.
+    async fn serve(&mut self, live: &BTreeSet<String>) -> Instant {
         self.further.extend(live.iter().cloned());
         if self.further.len() > MOST_FURTHER {
             self.further = live.iter().take(MOST_FURTHER).cloned().collect();
@@ -124,13 +130,15 @@ impl Issuing {
                 return Instant::now() + due;
             }
         }
-        match self.permitted(wanted) {
-            Ok(Ok(())) => self.order(wanted).await,
-            Ok(Err(wait)) => {
+        let now = self.seconds();
+        let orders = Orders::load(&wanted.issuer.folder);
+        match orders.until(&wanted.name, wanted.further, now) {
+            None => self.order(wanted).await,
+            Some(until) => {
+                let wait = Duration::from_secs(u64::try_from(until - now).unwrap_or_default());
                 debug!("acme: enough orders for now name={:?} wait={wait:?}", wanted.name);
                 self.rest(&wanted.name, wait);
             }
-            Err(words) => self.failed(wanted, Failed { words, fault: Fault::Directory }, None),
         }
         // Others first.
         Instant::now()
@@ -155,20 +163,6 @@ impl Issuing {
         }
         let due = schedule::due(held, *suggested, fraction(&held.leaf));
         Duration::from_secs(u64::try_from(due - self.seconds()).unwrap_or_default())
-    }
-
-    /// Whether an order may be made; else how long that takes. It is noted where a restart finds it.
-    fn permitted(&self, wanted: &Ordered) -> Result<Result<(), Duration>, String> {
-        let folder = &wanted.issuer.folder;
-        let written = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        let now = self.seconds();
-        let noted =
-            written.and_then(|()| Orders::load(folder).note(&wanted.name, wanted.further, now));
-        let noted = noted.map_err(|err| {
-            format!("{} can't be written ({err}); check the folder of --state", folder.display())
-        })?;
-        let wait = |until: i64| Duration::from_secs(u64::try_from(until - now).unwrap_or_default());
-        Ok(noted.map_err(wait))
     }
 
     async fn order(&mut self, wanted: &Ordered) {
@@ -205,7 +199,15 @@ impl Issuing {
         let first = progress.is_none_or(|it| it.failures == 0);
         let suggests = first && progress.is_some_and(|it| it.suggested.is_some());
         let replaces = held.as_ref().filter(|_| suggests).and_then(|held| identifier(held).ok());
+        let lost = |err: io::Error| Failed {
+            words: format!("{} can't be written ({err}); check --state", issuer.folder.display()),
+            fault: Fault::Directory,
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&issuer.folder).map_err(lost)?;
         let account = account(&self.connect, issuer, after).await?;
+        // Where a restart finds it.
+        let orders = Orders::load(&issuer.folder);
+        orders.note(name, wanted.further, self.seconds()).map_err(lost)?;
         let issued = order::issue(&account, name, replaces, &self.shared.tls.challenges).await;
         issued.map_err(|err| {
             let is_lost = |it: &Problem| it.r#type.as_deref().is_some_and(|it| it.ends_with(LOST));

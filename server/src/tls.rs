@@ -7,7 +7,10 @@
 //! and asks for the key, so a peer that got through it as a backend was admitted.
 
 mod certificate;
+// What orders certificates may be left out.
+#[cfg_attr(not(feature = "acme"), allow(dead_code))]
 mod certificates;
+#[cfg_attr(not(feature = "acme"), allow(dead_code))]
 mod challenges;
 #[cfg(feature = "acme")]
 mod ordered;

@@ -31,33 +31,32 @@ impl Orders {
         Self { path, recent: serde_json::from_slice(&text).unwrap_or_default() }
     }
 
-    /// Notes an order, which is to be made then. Blocks.
+    /// The time from which an order for this name may be made, if that isn't now.
+    pub(super) fn until(&self, name: &str, dynamic: bool, now: i64) -> Option<i64> {
+        let full = |most: usize, counts: &dyn Fn(&Recent) -> bool| {
+            let counted: Vec<_> = self.recent(now).filter(|it| counts(it)).collect();
+            counted.len().checked_sub(most).and_then(|over| Some(counted.get(over)?.at + HOUR))
+        };
+        let own = |it: &Recent| it.name == name;
+        match dynamic {
+            true => full(1, &own).max(full(MOST_DYNAMIC, &|it| it.dynamic)),
+            false => full(MOST_OF_A_NAME, &own),
+        }
+    }
+
+    /// Notes an order that is about to be made. Blocks.
     ///
     /// # Errors
-    /// The time from which it may be made; or the file can't be written.
-    pub(super) fn note(
-        &mut self,
-        name: &str,
-        dynamic: bool,
-        now: i64,
-    ) -> io::Result<Result<(), i64>> {
-        // An order of the future was noted before the clock was set back.
-        self.recent.retain(|it| (now - HOUR + 1..=now).contains(&it.at));
-        let of = |count: fn(&Recent, &str) -> bool, most: usize| {
-            let counted: Vec<_> = self.recent.iter().filter(|it| count(it, name)).collect();
-            let over = (counted.len() + 1).checked_sub(most).filter(|over| *over > 0);
-            over.and_then(|over| Some(counted.get(over - 1)?.at + HOUR))
-        };
-        let until = match dynamic {
-            true => of(|it, name| it.name == name, 1).max(of(|it, _| it.dynamic, MOST_DYNAMIC)),
-            false => of(|it, name| it.name == name, MOST_OF_A_NAME),
-        };
-        if let Some(until) = until {
-            return Ok(Err(until));
-        }
-        self.recent.push(Recent { name: name.to_owned(), at: now, dynamic });
-        let text = serde_json::to_string(&self.recent)?;
-        files::replace(&self.path, &text, true).map(Ok)
+    /// The file can't be written, so a restart would forget it.
+    pub(super) fn note(&self, name: &str, dynamic: bool, now: i64) -> io::Result<()> {
+        let order = Recent { name: name.to_owned(), at: now, dynamic };
+        let recent: Vec<_> = self.recent(now).chain([&order]).collect();
+        files::replace(&self.path, &serde_json::to_string(&recent)?, true)
+    }
+
+    /// One of the future was noted before the clock was set back.
+    fn recent(&self, now: i64) -> impl Iterator<Item = &Recent> {
+        self.recent.iter().filter(move |it| (now - HOUR + 1..=now).contains(&it.at))
     }
 }
 

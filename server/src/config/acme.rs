@@ -1,5 +1,6 @@
 //! The certificates that the gateway gets by itself: for which names, and from which directory.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,8 +130,8 @@ pub(super) fn certificates(
     // A certificate of another directory, one for tests perhaps, isn't mistaken for one of this.
     let folder = state.join("acme").join(server);
     let issuer = Arc::new(Issuer { directory, email, ca, folder });
-    names.sort_unstable();
-    names.dedup();
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     let source = |name| CertificateSource::Acme { name, issuer: issuer.clone() };
     names.into_iter().map(source).collect()
 }
