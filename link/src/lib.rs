@@ -6,6 +6,7 @@
 // Only the two programs use it, so an item has a comment where its name and type don't say enough.
 #![allow(missing_docs)]
 
+pub mod admin;
 pub mod alpn;
 pub mod body;
 pub mod budget;

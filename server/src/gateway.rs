@@ -2,6 +2,7 @@
 
 mod sockets;
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,12 +10,14 @@ use std::thread;
 use std::time::Duration;
 
 use log::{error, info, warn};
+use ptth_link::admin;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use ptth_link::tcp::HTTPS;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
+use crate::admin::answer;
 use crate::config::{Config, ConfigError};
 use crate::deliver;
 use crate::listener::{self, Entrance};
@@ -34,6 +37,9 @@ pub enum StartError {
     /// The address can't be listened on.
     #[error("can't listen on {0}: {1}{advice}", advice = advice(.1.kind()))]
     Listen(SocketAddr, io::Error),
+    /// Nor can that of `--admin`.
+    #[error("--admin: can't listen on {0}: {1}")]
+    Admin(Box<admin::Address>, io::Error),
     /// No thread, or no runtime for it.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
@@ -70,6 +76,7 @@ pub struct Gateway {
     shards: Vec<(Sockets, mpsc::UnboundedReceiver<Driving>)>,
     shutdown: (Trigger, Shutdown),
     reload: Reload,
+    admin: Option<admin::Listener>,
 }
 
 impl Gateway {
@@ -87,9 +94,14 @@ impl Gateway {
         if config.take_over || sockets::are_held() {
             shared.registry.expect_backends();
         }
+        let admin = config.admin.as_ref().map(|address| {
+            let opened = admin::Listener::open(address, config.take_over);
+            opened.map_err(|err| StartError::Admin(address.clone().into(), err))
+        });
+        let admin = admin.transpose()?;
         let shards = sockets.into_iter().zip(receivers).collect();
         let reload = Reload::new(config);
-        let gateway = Self { shared, addresses, shards, shutdown: channel(), reload };
+        let gateway = Self { shared, addresses, shards, shutdown: channel(), reload, admin };
         // Behind a proxy that ends TLS, the port is its own: the usual one.
         let port = gateway.address().map_or(HTTPS, |address| address.port());
         let _ = gateway.shared.port.set(port);
@@ -132,7 +144,7 @@ impl Gateway {
     /// # Errors
     /// [`StartError`], if it can't begin.
     pub fn run(self, orders: mpsc::UnboundedReceiver<Order>) -> Result<(), StartError> {
-        let Self { shared, shards, shutdown: (trigger, shutdown), reload, .. } = self;
+        let Self { shared, shards, shutdown: (trigger, shutdown), reload, admin, .. } = self;
         let (drained, all_drained) = mpsc::channel(1);
         let control = runtime()?;
         thread::scope(|scope| {
@@ -164,12 +176,27 @@ impl Gateway {
                 builder.spawn_scoped(scope, serve).map_err(StartError::Thread)?;
             }
             drop(drained);
-            control.block_on(command(&shared, reload, orders, &trigger, all_drained));
+            let view = Arc::new(Shard { index: 0, shutdown, shared: shared.clone() });
+            control.block_on(async {
+                select! {
+                    () = command(&shared, reload, orders, &trigger, all_drained) => {}
+                    () = tell(admin, view) => {}
+                }
+            });
             // Whatever ends this ends the shards, too.
             trigger.advance(Phase::Closing);
             Ok(())
         })
     }
+}
+
+/// Answers on the admin address, if there is one. It ends by being dropped.
+async fn tell(listener: Option<admin::Listener>, view: Arc<Shard>) {
+    if let Some(listener) = listener {
+        info!("admin: listening on {}", listener.address);
+        listener.serve(move |target| answer(view.clone(), target)).await;
+    }
+    pending().await
 }
 
 /// Carries out orders, and rereads changed files meanwhile.

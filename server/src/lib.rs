@@ -13,6 +13,7 @@
     reason = "private modules, which `lab` shows to the tests; not the public ones below"
 )]
 
+mod admin;
 mod auth;
 // Most fields are settings, which docs/configuration.md explains.
 pub mod config;

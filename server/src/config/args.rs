@@ -53,6 +53,13 @@ settings! {
         /// commas; default none)
         option "addr" => redirect: Vec<String>, "REDIRECT" NextStart;
 
+        /// where this program says how it is (/livez, /readyz, /status): `9090` or `127.0.0.1:9090`, loopback or
+        /// private, or `unix:/path` (ADMIN; default nowhere)
+        option "addr" => admin: Option<String>, "ADMIN" NextStart;
+
+        /// let --admin be on an address that is neither loopback nor private (ADMIN_ANYWHERE=1)
+        switch => admin_anywhere: bool, "ADMIN_ANYWHERE" Switch;
+
         /// folder where --self-signed's certificate and a token that is made are kept for the next start
         /// (STATE_DIRECTORY; default none)
         option "folder" => state: Option<String>, "STATE_DIRECTORY" Strict;

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use ptth_link::admin;
 use ptth_link::settings::{self, Mistake, Parser, Sources, word};
-use ptth_link::tcp::{HTTP, HTTPS, is_near};
+use ptth_link::tcp::{HTTP, HTTPS, is_private};
 
 use super::Config;
 
@@ -110,6 +111,7 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
             "--plain without --trusted-proxies: to the origin every visitor has the address of the proxy before this gateway, and came by http".to_owned(),
         );
     }
+    config.admin = admin::read(sources);
     listen(sources, config);
 }
 
@@ -132,16 +134,6 @@ fn listen(sources: &Sources<'_>, config: &mut Config) {
     if config.certificates.is_empty() && !config.listen.is_empty() && sources.mistakes.is_empty() {
         sources.mistakes.add(Mistake::new("no certificate: give --cert FILE and --key FILE (or CERT and KEY), or --self-signed to try it out"));
     }
-}
-
-/// Loopback, and what no router of the internet passes on: RFC 1918, RFC 3927, RFC 4193, RFC 4291 §2.5.6.
-/// A wildcard is every address of the machine, and so counts as public.
-fn is_private(address: IpAddr) -> bool {
-    is_near(address)
-        || match address.to_canonical() {
-            IpAddr::V4(v4) => v4.is_link_local(),
-            IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        }
 }
 
 #[cfg(test)]
