@@ -42,6 +42,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     pub plain: Vec<SocketAddr>,
     pub redirect: Vec<SocketAddr>,
+    /// Where a load balancer's probe is answered on the public port, for any host.
+    pub health_path: Option<String>,
     /// Where probes, scrapers and operators ask.
     pub admin: Option<admin::Address>,
     /// Share the ports with a gateway that runs already and will stop then.
@@ -165,6 +167,7 @@ impl Config {
             listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, HTTPS))],
             plain: Vec::new(),
             redirect: Vec::new(),
+            health_path: None,
             admin: None,
             trusted: Trusted::default(),
             proxy_protocol: ProxyProtocol::default(),

@@ -15,9 +15,9 @@ use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use ptth_link::tcp::HTTPS;
 use tokio::select;
 use tokio::sync::mpsc;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 
-use crate::admin::answer;
+use crate::admin::Admin;
 use crate::config::{Config, ConfigError};
 use crate::deliver;
 use crate::listener::{self, Entrance};
@@ -144,7 +144,8 @@ impl Gateway {
     /// # Errors
     /// [`StartError`], if it can't begin.
     pub fn run(self, orders: mpsc::UnboundedReceiver<Order>) -> Result<(), StartError> {
-        let Self { shared, shards, shutdown: (trigger, shutdown), reload, admin, .. } = self;
+        let Self { shared, addresses, shards, shutdown: (trigger, shutdown), reload, admin } = self;
+        let listening = addresses.iter().map(|(_, address)| address.to_string()).collect();
         let (drained, all_drained) = mpsc::channel(1);
         let control = runtime()?;
         thread::scope(|scope| {
@@ -176,11 +177,12 @@ impl Gateway {
                 builder.spawn_scoped(scope, serve).map_err(StartError::Thread)?;
             }
             drop(drained);
-            let view = Arc::new(Shard { index: 0, shutdown, shared: shared.clone() });
+            let shard = Arc::new(Shard { index: 0, shutdown, shared: shared.clone() });
+            let told = Arc::new(Admin { shard, listening, begun: Instant::now() });
             control.block_on(async {
                 select! {
                     () = command(&shared, reload, orders, &trigger, all_drained) => {}
-                    () = tell(admin, view) => {}
+                    () = tell(admin, told) => {}
                 }
             });
             // Whatever ends this ends the shards, too.
@@ -191,10 +193,10 @@ impl Gateway {
 }
 
 /// Answers on the admin address, if there is one. It ends by being dropped.
-async fn tell(listener: Option<admin::Listener>, view: Arc<Shard>) {
+async fn tell(listener: Option<admin::Listener>, told: Arc<Admin>) {
     if let Some(listener) = listener {
         info!("admin: listening on {}", listener.address);
-        listener.serve(move |target| answer(view.clone(), target)).await;
+        listener.serve(move |target| told.clone().answer(target)).await;
     }
     pending().await
 }

@@ -4,11 +4,16 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use ptth_link::admin;
 use ptth_link::budget::Budget;
 use ptth_link::limits::BODY_BUDGET;
-use ptth_link::shutdown::Shutdown;
-use tokio::sync::mpsc;
+use ptth_link::shutdown::{Phase, Shutdown};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Config, Limits, ProxyProtocol, Trusted};
 use crate::outbox::Outbox;
@@ -29,6 +34,8 @@ pub struct Shared {
     pub limits: Limits,
     pub trusted: Trusted,
     pub proxy_protocol: ProxyProtocol,
+    /// The path of a load balancer's probe.
+    pub health_path: Option<String>,
     /// The port that the world knows, for the addresses that backends are told.
     pub port: OnceLock<u16>,
     shards: Vec<mpsc::UnboundedSender<Driving>>,
@@ -52,6 +59,7 @@ impl Shared {
             limits: config.limits.clone(),
             trusted: config.trusted.clone(),
             proxy_protocol: config.proxy_protocol,
+            health_path: config.health_path.clone(),
             port: OnceLock::new(),
             shards,
         }))
@@ -97,9 +105,47 @@ impl Shard {
         Arc::new(Self { index, shutdown: self.shutdown.clone(), shared: self.shared.clone() })
     }
 
+    /// The shards whose threads don't take up new work within `patience`.
+    pub(crate) async fn stuck(&self, patience: Duration) -> Vec<usize> {
+        let pokes = (0..self.shards()).map(|index| {
+            let (done, turned) = oneshot::channel();
+            let poke = async move {
+                let _ = done.send(());
+            };
+            self.at(index).drive(Box::pin(poke)).then_some(turned)
+        });
+        let (pokes, until): (Vec<_>, _) = (pokes.collect(), Instant::now() + patience);
+        let mut stuck = Vec::new();
+        for (index, turned) in pokes.into_iter().enumerate() {
+            let turned = async { turned?.await.ok() };
+            if !matches!(timeout_at(until, turned).await, Ok(Some(()))) {
+                stuck.push(index);
+            }
+        }
+        stuck
+    }
+
     /// Has this shard's thread drive a tunnel. False only when that thread is gone, which is the end of the process.
     pub(crate) fn drive(&self, tunnel: Driving) -> bool {
         self.shards.get(self.index).is_some_and(|shard| shard.send(tunnel).is_ok())
+    }
+}
+
+impl Shard {
+    /// Whether a request is a load balancer's probe, which names any host.
+    pub(crate) fn is_probe(&self, head: &Parts) -> bool {
+        self.health_path.as_deref().is_some_and(|path| path == head.uri.path())
+            && [Method::GET, Method::HEAD].contains(&head.method)
+    }
+
+    /// The answer to one.
+    pub(crate) fn health(&self) -> Response<String> {
+        let draining = self.shutdown.is(Phase::Draining);
+        let (status, body) = match draining {
+            true => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            false => (StatusCode::OK, "ok\n"),
+        };
+        admin::text(status, body.to_owned())
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// wiring; none out of `demux`, `router` or `reset_limiter`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
     ("gateway", &["admin", "config", "deliver", "listener", "registry", "reload", "shard", "tls"]),
-    ("admin", &["shard"]),
+    ("admin", &["config", "live", "policy", "shard"]),
     ("embed", &["config", "deliver", "public", "registry", "shard", "tls"]),
     ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),

@@ -60,6 +60,10 @@ settings! {
         /// let --admin be on an address that is neither loopback nor private (ADMIN_ANYWHERE=1)
         switch => admin_anywhere: bool, "ADMIN_ANYWHERE" Switch;
 
+        /// path of a load balancer's probe on the public ports: answered with 200, and with 503 while the gateway
+        /// stops, for any host and before all routes (HEALTH_PATH; default none)
+        option "path" => health_path: Option<String>, "HEALTH_PATH" NextStart;
+
         /// folder where --self-signed's certificate and a token that is made are kept for the next start
         /// (STATE_DIRECTORY; default none)
         option "folder" => state: Option<String>, "STATE_DIRECTORY" Strict;

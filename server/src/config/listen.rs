@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use ipnet::IpNet;
 use ptth_link::admin;
 use ptth_link::settings::{self, Mistake, Parser, Sources, word};
@@ -64,6 +65,13 @@ const NETWORK: Parser<IpNet> =
         network.map_err(|_| None)
     });
 
+const HEALTH_PATH: Parser<String> = Parser("a path like `/healthz`, without a query", |text| {
+    let path = PathAndQuery::try_from(text).ok().filter(|_| text.starts_with('/'));
+    path.filter(|it| it.query().is_none() && it.as_str() == text)
+        .map(|_| text.to_owned())
+        .ok_or(None)
+});
+
 const LISTEN: Parser<SocketAddr> = Parser(ADDRESS, |text| address(text, HTTPS).ok_or(None));
 const PLAIN: Parser<SocketAddr> = Parser(ADDRESS, |text| address(text, HTTP).ok_or(None));
 const ADDRESS: &str =
@@ -111,6 +119,7 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
             "--plain without --trusted-proxies: to the origin every visitor has the address of the proxy before this gateway, and came by http".to_owned(),
         );
     }
+    config.health_path = sources.value("health_path", &HEALTH_PATH);
     config.admin = admin::read(sources);
     listen(sources, config);
 }

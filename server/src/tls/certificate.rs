@@ -34,7 +34,7 @@ pub(super) struct Loaded {
     /// Whether issuer and subject are the same, so that only its pin vouches for it.
     pub(super) is_self_signed: bool,
     path: PathBuf,
-    ends: ASN1Time,
+    pub(super) ends: ASN1Time,
     warnings: Vec<String>,
 }
 
