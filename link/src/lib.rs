@@ -27,6 +27,7 @@ pub mod page;
 pub mod pump;
 pub mod settings;
 pub mod shutdown;
+pub mod systemd;
 pub mod tcp;
 pub mod token;
 pub mod upgrade;

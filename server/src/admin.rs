@@ -165,7 +165,7 @@ fn backend(tunnel: &Tunnel) -> Value {
         "round_trip_ms": pulse.round_trip().map(|time| time.as_micros() as f64 / 1000.0),
         "streams": tunnel.in_flight(),
         "streams_most": tunnel.allowed(),
-        "streams_in_all": count(&tunnel.total),
+        "streams_in_all": count(&pulse.opened),
         "received_bytes": count(&pulse.received),
         "sent_bytes": count(&pulse.sent),
         "window": pulse.window.load(Ordering::Relaxed),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use log::{error, info, warn};
 use ptth_link::admin;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
+use ptth_link::systemd::{self, State, tell};
 use ptth_link::tcp::HTTPS;
 use tokio::select;
 use tokio::sync::mpsc;
@@ -182,7 +183,8 @@ impl Gateway {
             control.block_on(async {
                 select! {
                     () = command(&shared, reload, orders, &trigger, all_drained) => {}
-                    () = tell(admin, told) => {}
+                    () = answer(admin, told.clone()) => {}
+                    () = systemd::report(|| told.summary(), async || told.is_live().await) => {}
                 }
             });
             // Whatever ends this ends the shards, too.
@@ -193,7 +195,7 @@ impl Gateway {
 }
 
 /// Answers on the admin address, if there is one. It ends by being dropped.
-async fn tell(listener: Option<admin::Listener>, told: Arc<Admin>) {
+async fn answer(listener: Option<admin::Listener>, told: Arc<Admin>) {
     if let Some(listener) = listener {
         info!("admin: listening on {}", listener.address);
         listener.serve(move |target| told.clone().answer(target)).await;
@@ -209,6 +211,7 @@ async fn command(
     trigger: &Trigger,
     mut all_drained: mpsc::Receiver<()>,
 ) {
+    tell(State::Ready);
     let mut look = interval(RELOAD_INTERVAL);
     loop {
         let asked = select! {
@@ -220,8 +223,15 @@ async fn command(
             _ = look.tick() => false,
             _ = all_drained.recv() => return,
         };
+        if asked {
+            tell(State::Reloading);
+        }
         reload.run(shared, asked);
+        if asked {
+            tell(State::Ready);
+        }
     }
+    tell(State::Stopping);
     info!("gateway: stopping; running exchanges have {} s", shared.limits.grace.as_secs());
     trigger.advance(Phase::Draining);
     let finished = async {

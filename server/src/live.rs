@@ -46,8 +46,6 @@ pub struct Tunnel {
     pub(crate) budget: Arc<Budget>,
     pub(crate) sender: SendRequest<Bytes>,
     in_flight: AtomicUsize,
-    /// Streams in all.
-    pub(crate) total: AtomicU64,
     /// Of those, requests whose response's head hasn't come.
     waiting: Gauge,
     /// A stream was opened since the driver last asked.
@@ -94,7 +92,6 @@ impl Tunnel {
             budget,
             sender,
             in_flight: AtomicUsize::new(0),
-            total: AtomicU64::new(0),
             waiting: Gauge::default(),
             opened: AtomicBool::new(false),
             tally: Tally::default(),
@@ -132,7 +129,7 @@ impl Tunnel {
     pub(crate) fn enter(&self, share: &Share) {
         self.tally.enter(share);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.total.fetch_add(1, Ordering::Relaxed);
+        self.pulse.opened.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Gives the stream back, to a request that waits in any of the pools.

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use crate::limits::PING_INTERVAL;
 
-/// Each value is that of the last poll of the connection.
+/// Each value but one is that of the last poll of the connection.
 #[derive(Debug, Default)]
 pub struct Pulse {
     pub streams: AtomicUsize,
+    /// In all, counted by what opens or accepts them.
+    pub opened: AtomicU64,
     /// Bytes of the peer, and to it.
     pub received: AtomicU64,
     pub sent: AtomicU64,
