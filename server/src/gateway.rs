@@ -91,15 +91,15 @@ impl Gateway {
             (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         // What is wrong with the files shows before a port is taken.
         let shared = Shared::new(config, senders).map_err(StartError::Tls)?;
-        let (addresses, sockets) = sockets::open(config, threads)?;
-        if config.take_over || sockets::are_held() {
-            shared.registry.expect_backends();
-        }
         let admin = config.admin.as_ref().map(|address| {
             let opened = admin::Listener::open(address, config.take_over);
             opened.map_err(|err| StartError::Admin(address.clone().into(), err))
         });
         let admin = admin.transpose()?;
+        let (addresses, sockets) = sockets::open(config, threads)?;
+        if config.take_over || sockets::are_held() {
+            shared.registry.expect_backends();
+        }
         let shards = sockets.into_iter().zip(receivers).collect();
         let reload = Reload::new(config);
         let gateway = Self { shared, addresses, shards, shutdown: channel(), reload, admin };

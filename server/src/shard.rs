@@ -151,3 +151,46 @@ impl Shard {
 
 /// A tunnel on its way to the thread that will drive it.
 pub type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+#[cfg(test)]
+mod tests {
+    use ptth_link::shutdown::channel;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::config::{Admission, CertificateSource};
+
+    fn config() -> Config {
+        Config::new(
+            CertificateSource::SelfSigned { names: Vec::new(), kept: None },
+            Admission::Open,
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_whose_thread_does_not_turn_is_found_stuck() {
+        let (_trigger, shutdown) = channel();
+        let (shard, mut work) = Shard::alone(&config(), shutdown).unwrap();
+        let patience = Duration::from_secs(2);
+        assert_eq!(shard.stuck(patience).await, [0], "nothing takes up its work");
+        let mut turning = JoinSet::new();
+        turning.spawn(async move {
+            while let Some(task) = work.recv().await {
+                task.await;
+            }
+        });
+        assert!(shard.stuck(patience).await.is_empty());
+        turning.abort_all();
+        while turning.join_next().await.is_some() {}
+        assert_eq!(shard.stuck(patience).await, [0], "its thread is gone");
+    }
+
+    #[test]
+    fn a_gateway_that_drains_tells_a_load_balancer() {
+        let (trigger, shutdown) = channel();
+        let (shard, _work) = Shard::alone(&config(), shutdown).unwrap();
+        assert_eq!(shard.health().status(), StatusCode::OK);
+        trigger.advance(Phase::Draining);
+        assert_eq!(shard.health().status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
