@@ -52,6 +52,12 @@ impl Announced {
         self.board.subscribe()
     }
 
+    /// Where visitors find the service, as far as it is known.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        let board = self.board.borrow();
+        board.get(self.service).map(|news| news.urls.clone()).unwrap_or_default()
+    }
+
     /// The gateway told addresses. None at all say nothing.
     pub(crate) fn told(&self, told: News) {
         self.change(told, |news, told| !told.urls.is_empty() && news != told);

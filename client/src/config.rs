@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 
+use ptth_link::admin;
 use ptth_link::alpn;
 use ptth_link::cli::quotable;
 use ptth_link::settings::{self, Env, File, Given, LEVEL, Mark, Mistake, Mistakes, Sources};
@@ -35,6 +36,7 @@ pub struct Options {
     /// At least one.
     pub services: Vec<Service>,
     pub url_file: Option<PathBuf>,
+    pub admin: Option<admin::Address>,
     pub log: LevelFilter,
     pub warnings: Vec<String>,
 }
@@ -185,10 +187,11 @@ impl Options {
         }
         let log = whole.value("log", &LEVEL).unwrap_or(LevelFilter::Info);
         let url_file = whole.path("url_file");
+        let admin = admin::read(&whole);
         mistakes.end()?;
         warnings.sort();
         warnings.dedup();
-        Ok(Self { services, url_file, log, warnings })
+        Ok(Self { services, url_file, admin, log, warnings })
     }
 }
 

@@ -33,6 +33,8 @@ mod tunnels;
 
 // What the program and the tests reach into; no part of the interface.
 #[doc(hidden)]
+pub mod admin;
+#[doc(hidden)]
 pub mod announced;
 #[doc(hidden)]
 pub mod demo;
@@ -44,6 +46,8 @@ pub mod journal;
 pub mod origin;
 #[doc(hidden)]
 pub mod serve;
+#[doc(hidden)]
+pub mod shown;
 #[doc(hidden)]
 pub mod tls;
 

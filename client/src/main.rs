@@ -9,23 +9,25 @@ use std::thread;
 use std::time::Duration;
 
 use log::{error, info, warn};
+use ptth_client::admin::{Admin, Poke, Told};
 use ptth_client::announced::{Announced, clear, publish};
 use ptth_client::config::{Args, Config, Options, OriginAddress, Service};
 use ptth_client::demo::Demo;
 use ptth_client::dial::Tcp;
 use ptth_client::journal::Journal;
 use ptth_client::origin::Origin;
+use ptth_client::shown::Shown;
 use ptth_client::{Process, Stopped};
 use ptth_link::limits;
 use ptth_link::limits::TUNNEL_STREAMS;
 use ptth_link::shutdown::{self, Phase, Shutdown, Signal, Trigger};
-
-use ptth_link::{cli, logging};
+use ptth_link::systemd::{self, State};
+use ptth_link::{admin, cli, logging};
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -36,6 +38,9 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<ExitCode, ExitCode> {
+    if let Some(code) = admin::command(PROGRAM) {
+        return Ok(code);
+    }
     let args = cli::start::<Args>(PROGRAM)?;
     if args.version {
         return Ok(cli::say(&concat!("2ptth-client ", env!("CARGO_PKG_VERSION"))));
@@ -63,6 +68,8 @@ enum Failure {
     Stopped(#[from] Stopped),
     #[error("--url-file (URL_FILE): {} can't be written: {}", .0.display(), .1)]
     Urls(PathBuf, io::Error),
+    #[error("--admin (ADMIN): can't listen on {0}: {1}")]
+    Admin(Box<admin::Address>, io::Error),
     #[error("{0}")]
     Machine(#[from] io::Error),
 }
@@ -87,7 +94,12 @@ fn run(options: &Options) -> Result<(), Failure> {
     if let Some(path) = &options.url_file {
         clear(path).map_err(|err| Failure::Urls(path.clone(), err))?;
     }
-    let journal = Journal::to(io::stdout());
+    let listener = options.admin.as_ref().map(|address| {
+        let failed = |err| Failure::Admin(address.clone().into(), err);
+        admin::Listener::open(address, false).map_err(failed)
+    });
+    let listener = listener.transpose()?;
+    let (journal, shown) = (Journal::to(io::stdout()), Shown::default());
     let (places, board) = Announced::board(options.services.len());
     let tunnels = options.services.iter().map(|service| service.config.tunnels).sum();
     let limit = limits::descriptors();
@@ -100,7 +112,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         let journal = journal.of(service.label.as_deref());
         let mut process = Process::new(service.config.clone(), journal)?;
         (process.answering.announced, process.answering.streams) = (announced, streams);
-        process.guess = guess(&service.config);
+        (process.guess, process.shown) = (guess(&service.config), shown.clone());
         let origin = match &service.origin {
             OriginAddress::Demo => None,
             address => Some(Origin::new(address.clone(), &service.asking).map_err(Stopped::Tls)?),
@@ -114,11 +126,13 @@ fn run(options: &Options) -> Result<(), Failure> {
     services.iter().for_each(|service| main.block_on(look(service)));
     let cores = thread::available_parallelism().map_or(1, usize::from).min(tunnels);
     let (done, refusals) = mpsc::unbounded_channel();
-    let mut threads = Vec::new();
+    let (mut threads, mut pokes) = (Vec::new(), Vec::new());
     for core in 0..cores {
         let (runtime, services, done) = (runtime()?, services.clone(), done.clone());
+        let (poke, poked) = mpsc::unbounded_channel();
+        pokes.push(poke);
         let hold = move || {
-            runtime.block_on(hold(services, (core, cores), done));
+            runtime.block_on(hold(services, (core, cores), done, poked));
             // A pending name lookup would block an ordinary shutdown.
             runtime.shutdown_background();
         };
@@ -129,10 +143,13 @@ fn run(options: &Options) -> Result<(), Failure> {
         let Some(running) = services.get::<usize>(service) else { return };
         running.process.answering.journal.shown(url, &running.service.origin.to_string());
     };
+    let told = services.iter().map(|running| told(running)).collect();
+    let told = Arc::new(Admin { services: told, shown, pokes, begun: Instant::now() });
     let ended = main.block_on(async {
         select! {
             ended = end(refusals) => ended,
             () = publish(board, options.url_file.as_deref(), tell) => Ok(()),
+            () = report(listener, told) => Ok(()),
         }
     });
     main.shutdown_background();
@@ -144,6 +161,33 @@ fn run(options: &Options) -> Result<(), Failure> {
     ended
 }
 
+fn told(running: &Running) -> Told {
+    let Running { service, process, .. } = running;
+    Told {
+        label: service.label.clone(),
+        gateway: service.config.gateway.to_string(),
+        origin: service.origin.to_string(),
+        announced: process.answering.announced.clone(),
+    }
+}
+
+/// Answers on the admin address, if there is one, and tells the supervisor how it goes. It ends by being dropped.
+async fn report(listener: Option<admin::Listener>, told: Arc<Admin>) {
+    let serving = async {
+        let Some(listener) = listener else { return };
+        info!("admin: listening on {}", listener.address);
+        let told = told.clone();
+        listener.serve(move |target| told.clone().answer(target)).await;
+    };
+    let ready = async {
+        // A gateway that is away keeps no machine from its start: the client goes on dialling, and STATUS says it.
+        let _ = timeout(FIRST_TUNNEL, told.shown.came()).await;
+        systemd::tell(State::Ready);
+    };
+    let summing = systemd::report(|| told.summary(), async || told.is_live().await);
+    tokio::join!(serving, ready, summing);
+}
+
 /// Drains the services on the first signal, and cuts them on the second.
 fn watch(services: Vec<Arc<Running>>) -> io::Result<()> {
     let mut stopping = false;
@@ -153,6 +197,7 @@ fn watch(services: Vec<Arc<Running>>) -> io::Result<()> {
             Signal::Stop if mem::replace(&mut stopping, true) => Phase::Closing,
             Signal::Stop => {
                 info!("client: stopping; running exchanges have {} s", GRACE.as_secs());
+                systemd::tell(State::Stopping);
                 Phase::Draining
             }
         };
@@ -187,6 +232,7 @@ async fn hold(
     services: Vec<Arc<Running>>,
     (core, cores): (usize, usize),
     done: mpsc::UnboundedSender<Refusal>,
+    mut poked: mpsc::UnboundedReceiver<Poke>,
 ) {
     let mut holding = JoinSet::new();
     for running in services {
@@ -216,7 +262,18 @@ async fn hold(
             }
         });
     }
-    while holding.join_next().await.is_some() {}
+    loop {
+        select! {
+            ended = holding.join_next() => {
+                if ended.is_none() {
+                    return;
+                }
+            }
+            Some(poke) = poked.recv() => {
+                let _ = poke.send(());
+            }
+        }
+    }
 }
 
 /// Asks the origin once, so that the log shows a wrong address before the first request.
@@ -243,5 +300,7 @@ fn runtime() -> io::Result<Runtime> {
 const PROGRAM: &str = "2ptth-client";
 /// The gateway refused, and will refuse again (EX_NOPERM of sysexits): a supervisor shouldn't restart the client.
 const REFUSED: u8 = 77;
+/// Half of what systemd waits for READY=1.
+const FIRST_TUNNEL: Duration = Duration::from_secs(45);
 const GRACE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(3);

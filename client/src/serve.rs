@@ -14,6 +14,7 @@ use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use log::warn;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::budget::Budget;
 use ptth_link::h2::goaway::{self, Why};
+use ptth_link::h2::pulse::Pulse;
 use ptth_link::h2::window::Window;
 use ptth_link::h2::{self as engine, Load};
 use ptth_link::limits::{BODY_BUDGET, TUNNEL_STREAMS};
@@ -60,6 +62,7 @@ pub struct Answering {
     /// The gateway is one of ours: it keeps to a lower window once it has acknowledged it.
     pub ours: bool,
     pub streams: u32,
+    pub pulse: Arc<Pulse>,
 }
 
 impl Answering {
@@ -71,6 +74,7 @@ impl Answering {
             covers: None,
             ours: false,
             streams: TUNNEL_STREAMS,
+            pulse: Arc::default(),
         }
     }
 }
@@ -140,6 +144,7 @@ pub async fn answer(
         Ok(Err(err)) => return ended(err),
         Err(_) => return engine::Ended::Dead.into(),
     };
+    engine.pulse = Some(answering.pulse.clone());
     let _ = up.send(());
     let mut streams = JoinSet::new();
     let (mut draining, mut broken) = (false, None::<(engine::Ended, Pin<Box<Sleep>>)>);
@@ -159,6 +164,7 @@ pub async fn answer(
         }
         let load = Load { streams: streams.len(), ..Load::default() };
         let polled = engine.poll(cx, load, |request, respond| {
+            answering.pulse.opened.fetch_add(1, Ordering::Relaxed);
             // Boxed, since tokio would move it four times: a seventh of an exchange's instructions.
             streams.spawn(Box::pin(exchange(service.clone(), answering.clone(), request, respond)));
         });

@@ -11,6 +11,7 @@ use std::time::Duration;
 use log::{info, warn};
 use ptth_link::crypto;
 use ptth_link::h2::goaway::Why;
+use ptth_link::h2::pulse::Pulse;
 use ptth_link::lock::Mutex;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
 use ptth_link::token::{PublicKey, Token};
@@ -26,6 +27,7 @@ use crate::dial::{self, DialError, Dialer, Network, Shared, Verdict};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Answers, Ended, answer};
+use crate::shown::{Place, Shown};
 use crate::tls::{self, TlsError, how_verified};
 
 /// What the tunnels of one service share.
@@ -38,6 +40,8 @@ pub struct Process {
     pub answering: Answering,
     /// The public address, as far as this side can tell: for a gateway that announces none.
     pub guess: Option<String>,
+    /// Where its tunnels are shown.
+    pub shown: Shown,
     /// Tunnels that came up so far.
     ups: Arc<AtomicU64>,
 }
@@ -65,6 +69,7 @@ impl Process {
             knowing,
             answering: Answering::new(journal),
             guess: None,
+            shown: Shown::default(),
             ups: Arc::default(),
         })
     }
@@ -117,6 +122,7 @@ struct Slot<N, S> {
     /// The number, after the service's name if there are several services.
     label: String,
     process: Process,
+    place: Place,
     dialer: Dialer<N>,
     service: S,
     up_before: bool,
@@ -153,6 +159,7 @@ impl<N: Network, S: Answers> Slot<N, S> {
         // During a renewal there are two tunnels; the old one drains when the new one is up.
         let mut old = None;
         loop {
+            self.place.dials();
             let (ended, live) = match self.dial(tunnels).await {
                 Ok(mut live) => {
                     drop(old.take());
@@ -176,6 +183,7 @@ impl<N: Network, S: Answers> Slot<N, S> {
                 }
                 Err(ended) => (ended, None),
             };
+            self.place.is_lost();
             let loss = self.lost(ended, live)?;
             sleep(backoff.pause(loss, random())).await;
         }
@@ -190,7 +198,9 @@ impl<N: Network, S: Answers> Slot<N, S> {
         info!("tunnel: {label} dialled gateway={gateway} by={way} tls={tls} verified={verified:?}");
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);
-        let answering = Answering { covers, ours: dialled.ours, ..self.process.answering.clone() };
+        let pulse = Arc::<Pulse>::default();
+        let (ours, shared) = (dialled.ours, self.process.answering.clone());
+        let answering = Answering { covers, ours, pulse: pulse.clone(), ..shared };
         let (drain, draining) = channel();
         let ((up, is_up), (end, ended)) = (oneshot::channel(), oneshot::channel());
         let service = self.service.clone();
@@ -203,6 +213,7 @@ impl<N: Network, S: Answers> Slot<N, S> {
         }
         let label = &self.label;
         info!("tunnel: {label} up; inverted: from here on the gateway asks and this side answers");
+        self.place.is_up(pulse);
         self.process.answering.announced.told(dialled.news);
         self.up_before = true;
         self.complaints.forget();

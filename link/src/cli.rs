@@ -37,6 +37,11 @@ pub fn start<A: FromArgs + ArgsInfo>(program: &str) -> Result<A, ExitCode> {
     let Ok(arguments) = text.collect::<Result<Vec<_>, _>>() else {
         return Err(fail(program, &"an argument isn't UTF-8 text"));
     };
+    read(program, arguments)
+}
+
+/// The same, of these arguments.
+pub fn read<A: FromArgs + ArgsInfo>(program: &str, arguments: Vec<String>) -> Result<A, ExitCode> {
     parse(program, arguments).map_err(|exit| match exit.status {
         Ok(()) => say(&exit.output),
         Err(()) => fail(program, &exit.output),

@@ -6,6 +6,7 @@
 // Only the two programs use it, so an item has a comment where its name and type don't say enough.
 #![allow(missing_docs)]
 
+pub mod admin;
 pub mod alpn;
 pub mod body;
 pub mod budget;
@@ -26,6 +27,7 @@ pub mod page;
 pub mod pump;
 pub mod settings;
 pub mod shutdown;
+pub mod systemd;
 pub mod tcp;
 pub mod token;
 pub mod upgrade;

@@ -43,6 +43,16 @@ pub fn is_near(address: IpAddr) -> bool {
     }
 }
 
+/// Loopback, and what no router of the internet passes on: RFC 1918, RFC 3927, RFC 4193, RFC 4291 §2.5.6.
+/// A wildcard is every address of the machine, and so counts as public.
+pub fn is_private(address: IpAddr) -> bool {
+    is_near(address)
+        || match address.to_canonical() {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        }
+}
+
 /// An upgraded connection may be silent for days; a middlebox forgets it within minutes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 

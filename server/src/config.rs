@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use ptth_link::admin;
 use ptth_link::alpn;
 use ptth_link::crypto;
 use ptth_link::settings::{Env, File, LEVEL, Mark, Mistakes, NUMBER, Sources, TIME, TIMEOUT};
@@ -44,6 +45,10 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     pub plain: Vec<SocketAddr>,
     pub redirect: Vec<SocketAddr>,
+    /// Where a load balancer's probe is answered on the public port, for any host.
+    pub health_path: Option<String>,
+    /// Where probes, scrapers and operators ask.
+    pub admin: Option<admin::Address>,
     /// Share the ports with a gateway that runs already and will stop then.
     pub take_over: bool,
     /// The proxies whose Forwarded fields and PROXY headers count.
@@ -167,6 +172,8 @@ impl Config {
             listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, HTTPS))],
             plain: Vec::new(),
             redirect: Vec::new(),
+            health_path: None,
+            admin: None,
             trusted: Trusted::default(),
             proxy_protocol: ProxyProtocol::default(),
             certificates,

@@ -93,6 +93,7 @@ impl Fallback {
         let (trigger, drain) = channel();
         let (up, _) = oneshot::channel();
         let answering = Answering {
+            pulse: Arc::default(),
             journal: Default::default(),
             announced: Default::default(),
             budget: budget.part(),

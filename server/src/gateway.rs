@@ -2,6 +2,7 @@
 
 mod sockets;
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,14 +10,17 @@ use std::thread;
 use std::time::Duration;
 
 use log::{error, info, warn};
+use ptth_link::admin;
 use ptth_link::shutdown::{Phase, Shutdown, Trigger, channel};
+use ptth_link::systemd::{self, State, tell};
 use ptth_link::tcp::HTTPS;
 use tokio::select;
 use tokio::sync::mpsc;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 
 #[cfg(feature = "acme")]
 use crate::acme;
+use crate::admin::Admin;
 use crate::config::{Config, ConfigError};
 use crate::deliver;
 use crate::listener::{self, Entrance};
@@ -36,6 +40,9 @@ pub enum StartError {
     /// The address can't be listened on.
     #[error("can't listen on {0}: {1}{advice}", advice = advice(.1.kind()))]
     Listen(SocketAddr, io::Error),
+    /// Nor can that of `--admin`.
+    #[error("--admin: can't listen on {0}: {1}")]
+    Admin(Box<admin::Address>, io::Error),
     /// No thread, or no runtime for it.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
@@ -72,6 +79,7 @@ pub struct Gateway {
     shards: Vec<(Sockets, mpsc::UnboundedReceiver<Driving>)>,
     shutdown: (Trigger, Shutdown),
     reload: Reload,
+    admin: Option<admin::Listener>,
 }
 
 impl Gateway {
@@ -85,13 +93,18 @@ impl Gateway {
             (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         // What is wrong with the files shows before a port is taken.
         let shared = Shared::new(config, senders).map_err(StartError::Tls)?;
+        let admin = config.admin.as_ref().map(|address| {
+            let opened = admin::Listener::open(address, config.take_over);
+            opened.map_err(|err| StartError::Admin(address.clone().into(), err))
+        });
+        let admin = admin.transpose()?;
         let (addresses, sockets) = sockets::open(config, threads)?;
         if config.take_over || sockets::are_held() {
             shared.registry.expect_backends();
         }
         let shards = sockets.into_iter().zip(receivers).collect();
         let reload = Reload::new(config);
-        let gateway = Self { shared, addresses, shards, shutdown: channel(), reload };
+        let gateway = Self { shared, addresses, shards, shutdown: channel(), reload, admin };
         // Behind a proxy that ends TLS, the port is its own: the usual one.
         let port = gateway.address().map_or(HTTPS, |address| address.port());
         let _ = gateway.shared.port.set(port);
@@ -134,7 +147,8 @@ impl Gateway {
     /// # Errors
     /// [`StartError`], if it can't begin.
     pub fn run(self, orders: mpsc::UnboundedReceiver<Order>) -> Result<(), StartError> {
-        let Self { shared, shards, shutdown: (trigger, shutdown), reload, .. } = self;
+        let Self { shared, addresses, shards, shutdown: (trigger, shutdown), reload, admin } = self;
+        let listening = addresses.iter().map(|(_, address)| address.to_string()).collect();
         let (drained, all_drained) = mpsc::channel(1);
         let control = runtime()?;
         thread::scope(|scope| {
@@ -166,12 +180,29 @@ impl Gateway {
                 builder.spawn_scoped(scope, serve).map_err(StartError::Thread)?;
             }
             drop(drained);
-            control.block_on(command(&shared, reload, orders, &trigger, all_drained));
+            let shard = Arc::new(Shard { index: 0, shutdown, shared: shared.clone() });
+            let told = Arc::new(Admin { shard, listening, begun: Instant::now() });
+            control.block_on(async {
+                select! {
+                    () = command(&shared, reload, orders, &trigger, all_drained) => {}
+                    () = answer(admin, told.clone()) => {}
+                    () = systemd::report(|| told.summary(), async || told.is_live().await) => {}
+                }
+            });
             // Whatever ends this ends the shards, too.
             trigger.advance(Phase::Closing);
             Ok(())
         })
     }
+}
+
+/// Answers on the admin address, if there is one. It ends by being dropped.
+async fn answer(listener: Option<admin::Listener>, told: Arc<Admin>) {
+    if let Some(listener) = listener {
+        info!("admin: listening on {}", listener.address);
+        listener.serve(move |target| told.clone().answer(target)).await;
+    }
+    pending().await
 }
 
 /// Carries out orders, and rereads changed files meanwhile.
@@ -182,6 +213,7 @@ async fn command(
     trigger: &Trigger,
     mut all_drained: mpsc::Receiver<()>,
 ) {
+    tell(State::Ready);
     let mut look = interval(RELOAD_INTERVAL);
     #[cfg(feature = "acme")]
     let ordering = acme::run(shared.clone());
@@ -200,9 +232,16 @@ async fn command(
             () = &mut ordering => continue,
             _ = all_drained.recv() => return,
         };
+        if asked {
+            tell(State::Reloading);
+        }
         reload.run(shared, asked);
+        if asked {
+            tell(State::Ready);
+        }
     }
     drop(ordering);
+    tell(State::Stopping);
     info!("gateway: stopping; running exchanges have {} s", shared.limits.grace.as_secs());
     trigger.advance(Phase::Draining);
     let finished = async {

@@ -15,6 +15,7 @@
 
 #[cfg(feature = "acme")]
 mod acme;
+mod admin;
 mod auth;
 // Most fields are settings, which docs/configuration.md explains.
 pub mod config;

@@ -336,7 +336,8 @@ pub async fn serve_backend<IO>(
         }
     };
     drop(policy);
-    let backend = Admitted { identity, grants, proven, permit, announce: true };
+    let from = Some(peer.ip());
+    let backend = Admitted { identity, grants, proven, permit, announce: true, from };
     match attach(stream, backend, shard).await {
         ended @ (Ended::Silent | Ended::Taken | Ended::Over) => {
             warn!("tunnel: refused from={peer}: {ended}")

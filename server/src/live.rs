@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -10,10 +11,11 @@ use h2::client::SendRequest;
 use ptth_link::budget::Budget;
 use ptth_link::h2::Load;
 use ptth_link::h2::goaway::Why;
+use ptth_link::h2::pulse::Pulse;
 use ptth_link::limits::PROBE_TIMEOUT;
 use ptth_link::lock::RwLock;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::identity::Grant;
 use crate::identity::Identity;
@@ -34,6 +36,11 @@ pub struct Tunnel {
     pub shard: usize,
     pub identity: Identity,
     pub grants: Vec<Grant>,
+    pub(crate) begun: Instant,
+    /// Its state, as its driver notes it.
+    pub(crate) pulse: Arc<Pulse>,
+    /// The address of its backend, and the door by which it came.
+    pub(crate) from: OnceLock<(IpAddr, &'static str)>,
     dismissal: OnceLock<(Why, &'static str)>,
     /// What the responses that come by it may hold.
     pub(crate) budget: Arc<Budget>,
@@ -78,6 +85,9 @@ impl Tunnel {
             shard,
             identity,
             grants,
+            begun: Instant::now(),
+            pulse: Arc::default(),
+            from: OnceLock::new(),
             dismissal: OnceLock::new(),
             budget,
             sender,
@@ -119,6 +129,7 @@ impl Tunnel {
     pub(crate) fn enter(&self, share: &Share) {
         self.tally.enter(share);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.pulse.opened.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Gives the stream back, to a request that waits in any of the pools.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use log::warn;
 use ptth_link::shutdown::{self, Signal};
-use ptth_link::{cli, logging};
+use ptth_link::{admin, cli, logging};
 use ptth_server::config::{Args, Config};
 use ptth_server::{Gateway, Order, Tls, greeting};
 use tokio::sync::mpsc;
@@ -19,6 +19,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, ExitCode> {
+    if let Some(code) = admin::command("2ptth-server") {
+        return Ok(code);
+    }
     let args = cli::start::<Args>("2ptth-server")?;
     if args.version {
         return Ok(cli::say(&concat!("2ptth-server ", env!("CARGO_PKG_VERSION"))));

@@ -148,6 +148,11 @@ impl Pool {
         all
     }
 
+    /// Requests that wait, for a backend or for room.
+    pub(crate) fn waiting(&self) -> usize {
+        self.held.held() + self.lobby.waiting()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.view(0).is_none_or(|view| view.is_empty())
     }

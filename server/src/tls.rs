@@ -126,6 +126,12 @@ impl Tls {
         self.certificates.first().is_some_and(|first| first.is_self_signed)
     }
 
+    /// The names of each certificate in use, and when it ends, in seconds since 1970.
+    pub(crate) fn terms(&self) -> Vec<(Vec<String>, i64)> {
+        let table = self.certificates.table();
+        table.loaded.iter().map(|it| (it.names.clone(), it.ends.timestamp())).collect()
+    }
+
     /// What the operator should hear about the certificates now in use; a sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let table = self.certificates.table();

@@ -239,7 +239,8 @@ impl Lab {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let permit = Arc::default();
-        let backend = Admitted { identity, grants, proven: false, permit, announce: false };
+        let backend =
+            Admitted { identity, grants, proven: false, permit, announce: false, from: None };
         let shard = self.shard.clone();
         self.running.spawn(async move {
             attach(io, backend, shard).await;

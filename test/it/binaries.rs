@@ -1,5 +1,6 @@
 //! The two programs as their users meet them: flags, variables, exit codes, and what they print.
 
+mod admin;
 mod configuration;
 mod many;
 mod moving;
@@ -44,6 +45,22 @@ const GATEWAY: &[(&str, &str, &str, &str)] = &[
     ("--proxy-protocol", "PROXY_PROTOCOL", "required", "give their addresses"),
     ("--plain", "PLAIN", "localhost:80", "must be a port, or an IP address"),
     ("--plain", "PLAIN", "0.0.0.0:0", "without TLS from any peer"),
+    (
+        "--admin",
+        "ADMIN",
+        "localhost:1",
+        "must be a port, an IP address and a port, or a Unix socket",
+    ),
+    (
+        "--admin",
+        "ADMIN",
+        "unix:admin",
+        "must be a port, an IP address and a port, or a Unix socket",
+    ),
+    ("--admin", "ADMIN", "0.0.0.0:0", "would show the state of this program to any peer"),
+    ("--admin", "ADMIN", "unix:/nowhere/admin", "can't listen on unix:/nowhere/admin"),
+    ("--health-path", "HEALTH_PATH", "healthz", "must be a path like"),
+    ("--health-path", "HEALTH_PATH", "/healthz?x", "must be a path like"),
     ("--redirect", "REDIRECT", "localhost", "must be a port, or an IP address"),
     ("--head-timeout", "HEAD_TIMEOUT", "0", "must be a time"),
     ("--head-timeout", "HEAD_TIMEOUT", "-1", "must be a time"),
@@ -140,6 +157,8 @@ const CLIENT: &[(&str, &str, &str, &str)] = &[
     ("--host", "PUBLIC_HOST", "https://x.test/", "must be a host name or an IP address"),
     ("--config", "CONFIG", "/nowhere/client.toml", "/nowhere/client.toml"),
     ("--url-file", "URL_FILE", "/nowhere/urls", "/nowhere/urls"),
+    ("--admin", "ADMIN", "8.8.8.8:0", "would show the state of this program to any peer"),
+    ("--admin", "ADMIN", "unix:/nowhere/admin", "can't listen on unix:/nowhere/admin"),
     ("--name", "NAME", "a/b", "one label of a host"),
     ("--path", "PUBLIC_PATH", "blog", "must begin with a slash"),
     ("--forwarded", "FORWARDED", "some", "must be `all` or `none`"),

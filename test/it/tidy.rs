@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 /// Whom each module of the gateway may import. No arrow into `public` or `listener` but from the
 /// wiring; none out of `demux`, `router` or `reset_limiter`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
-    ("gateway", &["config", "deliver", "listener", "registry", "reload", "shard", "tls"]),
+    ("gateway", &["admin", "config", "deliver", "listener", "registry", "reload", "shard", "tls"]),
+    ("admin", &["config", "live", "policy", "shard"]),
     ("embed", &["config", "deliver", "public", "registry", "shard", "tls"]),
     ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),

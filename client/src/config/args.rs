@@ -76,6 +76,13 @@ settings! {
         /// write the public addresses to this file, one a line (URL_FILE)
         option "file" => url_file: Option<String>, "URL_FILE" Global;
 
+        /// where this program says how it is (/livez, /readyz, /status): `9090` or `127.0.0.1:9090`, loopback or
+        /// private, or `unix:/path` (ADMIN; default nowhere)
+        option "addr" => admin: Option<String>, "ADMIN" Global;
+
+        /// let --admin be on an address that is neither loopback nor private (ADMIN_ANYWHERE=1)
+        switch => admin_anywhere: bool, "ADMIN_ANYWHERE" Switch Global;
+
         /// off, error, warn, info, debug or trace (LOG; default info)
         option "level" => log: Option<String>, "LOG" Global;
 

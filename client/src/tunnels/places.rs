@@ -166,9 +166,11 @@ impl<N: Network, S: Answers> Places<N, S> {
                 let (network, shared) = (self.network.clone(), process.shared.clone());
                 let alpn = tls::tunnel(&shared.config, process.knowing.clone(), &instance)?;
                 let service = process.answering.journal.service();
+                let label =
+                    service.map(|it| format!("{it}/")).unwrap_or_default() + &slot.to_string();
                 let slot = Slot {
-                    label: service.map(|it| format!("{it}/")).unwrap_or_default()
-                        + &slot.to_string(),
+                    place: process.shown.place(service, &label, address.to_string()),
+                    label,
                     process,
                     dialer: Dialer { network, shared, gateway: address.clone(), alpn, instance },
                     service: self.service.clone(),

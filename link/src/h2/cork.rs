@@ -60,6 +60,7 @@ struct Corked<T, W> {
     /// A write waits, of which a part may have been taken before.
     waiting: bool,
     received: u64,
+    sent: u64,
     /// h2 finds nothing to read.
     paused: bool,
     /// Bytes that were read since the last flush.
@@ -78,6 +79,7 @@ pub fn cork<T, W>(io: T, watch: W) -> (Cork<T, W>, Driver<T, W>) {
         full: false,
         waiting: false,
         received: 0,
+        sent: 0,
         paused: false,
         turn: 0,
         batch: BATCH,
@@ -143,6 +145,12 @@ impl<T: AsyncWrite + Unpin, W: Watch> Driver<T, W> {
     pub fn received(&self) -> u64 {
         self.0.lock().received
     }
+
+    /// The same, and the bytes that the socket took.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let corked = self.0.lock();
+        (corked.received, corked.sent)
+    }
 }
 
 impl<T: AsyncWrite + Unpin, W: Watch> Corked<T, W> {
@@ -165,6 +173,7 @@ impl<T: AsyncWrite + Unpin, W: Watch> Corked<T, W> {
             }
             self.watch.went(self.unsent.get(..sent).unwrap_or_default());
             self.unsent.advance(sent);
+            self.sent += sent as u64;
         }
         // An idle tunnel holds no buffer.
         if self.unsent.capacity() > 0 {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 use tokio::time::Instant;
 
+use super::pulse::Answer;
 use crate::deadline::Deadline;
 use crate::limits::{PING_INTERVAL, PROBE_TIMEOUT};
 
@@ -21,6 +22,7 @@ pub struct Keepalive {
     asked: (Instant, u64),
     outstanding: bool,
     round_trip: Option<Duration>,
+    pub(super) answer: Answer,
     /// Without it, silence means nothing.
     watch: Option<Watch>,
 }
@@ -44,7 +46,14 @@ impl Keepalive {
     /// Measures the round trip, and no more.
     pub fn measuring(pings: PingPong) -> Self {
         let asked = (Instant::now(), 0);
-        Self { pings, asked, outstanding: false, round_trip: None, watch: None }
+        Self {
+            pings,
+            asked,
+            outstanding: false,
+            round_trip: None,
+            answer: Answer::default(),
+            watch: None,
+        }
     }
 
     /// The same, and watches from now on.
@@ -135,7 +144,9 @@ impl Keepalive {
         }
         let (since, before) = self.asked;
         let waited = received.saturating_sub(before) > LITTLE;
-        self.round_trip = Some(settle(self.round_trip, since.elapsed(), waited));
+        let round_trip = settle(self.round_trip, since.elapsed(), waited);
+        self.round_trip = Some(round_trip);
+        self.answer = Answer::now(round_trip);
     }
 }
 

@@ -9,11 +9,13 @@
 pub mod cork;
 pub mod goaway;
 pub mod keepalive;
+pub mod pulse;
 pub mod window;
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ use crate::tcp::{LINGER, linger};
 use self::cork::{Cork, Driver, Watch, cork};
 use self::goaway::Why;
 use self::keepalive::Keepalive;
+use self::pulse::Pulse;
 use self::window::Window;
 
 /// What the engine needs of h2's connections, which have no trait of their own.
@@ -126,6 +129,8 @@ pub struct Engine<R, IO, W = ()> {
     pub keepalive: Keepalive,
     /// How much its streams may be sent.
     pub window: Window,
+    /// Where its state is shown, if it is.
+    pub pulse: Option<Arc<Pulse>>,
     /// Since when a window waits for the last one to be acknowledged.
     unsettled: Deadline,
 }
@@ -203,7 +208,7 @@ impl<R: Role, IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Engine<R, IO, W> {
         mut keepalive: Keepalive,
     ) -> Self {
         keepalive.ping(0);
-        Self { connection, driver, keepalive, window, unsettled: Deadline::default() }
+        Self { connection, driver, keepalive, window, pulse: None, unsettled: Deadline::default() }
     }
 
     /// Ready when the connection has ended; requests that come before go to `accept`.
@@ -234,7 +239,12 @@ impl<R: Role, IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Engine<R, IO, W> {
         if let Poll::Ready(Err(err)) = flushed {
             return Poll::Ready(Ended::Socket(err));
         }
-        self.keepalive.poll_dead(cx, self.driver.received(), load.waiting).map(|()| Ended::Dead)
+        let counts = self.driver.counts();
+        let dead = self.keepalive.poll_dead(cx, counts.0, load.waiting).map(|()| Ended::Dead);
+        if let Some(pulse) = &self.pulse {
+            pulse.note(counts, load.streams, self.window.announced(), self.keepalive.answer);
+        }
+        dead
     }
 
     /// Announces another window where one is due. Ready when the peer hasn't acknowledged the last one for too long.

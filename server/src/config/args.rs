@@ -66,6 +66,17 @@ settings! {
         /// certificates to know the directory by, PEM, instead of the system's (ACME_CA)
         option "file" => acme_ca: Option<String>, "ACME_CA" Strict;
 
+        /// where this program says how it is (/livez, /readyz, /status): `9090` or `127.0.0.1:9090`, loopback or
+        /// private, or `unix:/path` (ADMIN; default nowhere)
+        option "addr" => admin: Option<String>, "ADMIN" NextStart;
+
+        /// let --admin be on an address that is neither loopback nor private (ADMIN_ANYWHERE=1)
+        switch => admin_anywhere: bool, "ADMIN_ANYWHERE" Switch;
+
+        /// path of a load balancer's probe on the public ports: answered with 200, and with 503 while the gateway
+        /// stops, for any host and before all routes (HEALTH_PATH; default none)
+        option "path" => health_path: Option<String>, "HEALTH_PATH" NextStart;
+
         /// folder where the certificates and the account of --acme, --self-signed's certificate and a token
         /// that is made are kept for the next start (STATE_DIRECTORY; default none)
         option "folder" => state: Option<String>, "STATE_DIRECTORY" Strict;

@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use ipnet::IpNet;
+use ptth_link::admin;
 use ptth_link::settings::{self, Mistake, Parser, Sources, word};
-use ptth_link::tcp::{HTTP, HTTPS, is_near};
+use ptth_link::tcp::{HTTP, HTTPS, is_private};
 
 use super::Config;
 
@@ -63,6 +65,13 @@ const NETWORK: Parser<IpNet> =
         network.map_err(|_| None)
     });
 
+const HEALTH_PATH: Parser<String> = Parser("a path like `/healthz`, without a query", |text| {
+    let path = PathAndQuery::try_from(text).ok().filter(|_| text.starts_with('/'));
+    path.filter(|it| it.query().is_none() && it.as_str() == text)
+        .map(|_| text.to_owned())
+        .ok_or(None)
+});
+
 const LISTEN: Parser<SocketAddr> = Parser(ADDRESS, |text| address(text, HTTPS).ok_or(None));
 const PLAIN: Parser<SocketAddr> = Parser(ADDRESS, |text| address(text, HTTP).ok_or(None));
 const ADDRESS: &str =
@@ -110,6 +119,8 @@ pub(super) fn read(sources: &Sources<'_>, config: &mut Config) {
             "--plain without --trusted-proxies: to the origin every visitor has the address of the proxy before this gateway, and came by http".to_owned(),
         );
     }
+    config.health_path = sources.value("health_path", &HEALTH_PATH);
+    config.admin = admin::read(sources);
     listen(sources, config);
 }
 
@@ -132,16 +143,6 @@ fn listen(sources: &Sources<'_>, config: &mut Config) {
     if config.certificates.is_empty() && !config.listen.is_empty() && sources.mistakes.is_empty() {
         sources.mistakes.add(Mistake::new("no certificate: give --cert FILE and --key FILE (or CERT and KEY), or --self-signed to try it out"));
     }
-}
-
-/// Loopback, and what no router of the internet passes on: RFC 1918, RFC 3927, RFC 4193, RFC 4291 §2.5.6.
-/// A wildcard is every address of the machine, and so counts as public.
-fn is_private(address: IpAddr) -> bool {
-    is_near(address)
-        || match address.to_canonical() {
-            IpAddr::V4(v4) => v4.is_link_local(),
-            IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        }
 }
 
 #[cfg(test)]

@@ -219,6 +219,9 @@ impl Account {
             |text: String| Either::Right(if is_head { Full::default() } else { text.into() });
         let result = match (sound, self.visitor.redirect) {
             (Err(err), _) => Err(err),
+            (Ok(()), _) if self.visitor.shard.is_probe(&head) => {
+                Ok((self.visitor.shard.health().map(page), Then::Nothing))
+            }
             (Ok(()), Some(port)) => {
                 redirect::location(&mut head, port).map(|found| (found.map(page), Then::Nothing))
             }

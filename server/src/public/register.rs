@@ -144,7 +144,8 @@ async fn judge(
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     }
     let (proven, permit) = (identity.key.is_some(), visitor.permit.clone());
-    let backend = Admitted { identity, grants, proven, permit, announce: false };
+    let from = Some(visitor.address);
+    let backend = Admitted { identity, grants, proven, permit, announce: false, from };
     Ok((response, Box::new(Registered { backend, from: visitor.address })))
 }
 

@@ -90,6 +90,11 @@ impl ConnectionLimit {
         }))
     }
 
+    /// The connections that there are, and how many there may be.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.lock().all, self.all)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock()
     }

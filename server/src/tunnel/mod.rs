@@ -12,6 +12,7 @@ mod announce;
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -72,6 +73,8 @@ pub struct Admitted {
     pub permit: Arc<ConnectionPermit>,
     /// Whether it is still to be told its public addresses.
     pub announce: bool,
+    /// Its address, where it has one.
+    pub from: Option<IpAddr>,
 }
 
 /// Turns the connection of an admitted backend into a tunnel, which `shard` drives to its end.
@@ -85,10 +88,15 @@ where
         refuse(io, Why::Taken, "another backend is there and keeps its place").await;
         return Ended::Taken;
     }
-    let Admitted { identity, grants, proven, permit, announce } = backend;
+    let Admitted { identity, grants, proven, permit, announce, from } = backend;
     match timeout(FIRST_PONG, start(io, &shard, (identity, grants))).await {
         Ok(Ok((engine, tunnel))) => {
             let id = tunnel.id;
+            // What is told its addresses after the handshake came by the ALPN label; a registration is answered.
+            let door = if announce { "alpn" } else { "http" };
+            if let Some(from) = from {
+                let _ = tunnel.from.set((from, door));
+            }
             // h2 says GOAWAY when its last sender is gone: only its users keep the tunnel.
             let end = End(Arc::downgrade(&tunnel));
             let earn = || permit.earn(proven);
@@ -161,7 +169,9 @@ where
     let (sender, mut engine) = Asking::asking(io, Costly::default(), window).await?;
     engine.keepalive.probe(0);
     engine.answered().await?;
-    Ok((engine, Tunnel::new(shard.index, (identity, grants), budget, sender)))
+    let tunnel = Tunnel::new(shard.index, (identity, grants), budget, sender);
+    engine.pulse = Some(tunnel.pulse.clone());
+    Ok((engine, tunnel))
 }
 
 type Engine<IO> = Asking<IO, Costly>;

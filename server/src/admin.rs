@@ -1,0 +1,197 @@
+//! What the gateway answers on its admin address ([`ptth_link::admin`]): probes, scrapers and operators ask.
+//!
+//! A gateway is ready when it can serve somebody: it isn't draining, a certificate is valid, and a tunnel answered a
+//! PING within two intervals. One backend of many that is away doesn't make it unready: in a fleet each gateway would
+//! be, and a load balancer would send no visitor to any of them. `/readyz?route=NAME` asks about one route.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{Response, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
+use ptth_link::admin::{json, text};
+use ptth_link::shutdown::Phase;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::config::NoBackend;
+use crate::live::Tunnel;
+use crate::policy::Route;
+use crate::shard::Shard;
+
+/// What is told of a running gateway.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub(crate) shard: Arc<Shard>,
+    /// What it listens on.
+    pub(crate) listening: Vec<String>,
+    pub(crate) begun: Instant,
+}
+
+impl Admin {
+    /// The page at a target; `None` where there is none.
+    pub(crate) async fn answer(self: Arc<Self>, target: Uri) -> Option<Response<String>> {
+        match target.path() {
+            "/livez" => Some(self.livez().await),
+            "/readyz" => self.readyz(target.query()),
+            "/status" => Some(json(StatusCode::OK, &self.status())),
+            _ => None,
+        }
+    }
+
+    /// Whether the threads that serve turn.
+    pub(crate) async fn is_live(&self) -> bool {
+        self.shard.stuck(PATIENCE).await.is_empty()
+    }
+
+    async fn livez(&self) -> Response<String> {
+        let stuck = self.shard.stuck(PATIENCE).await;
+        match stuck.as_slice() {
+            [] => text(StatusCode::OK, "ok\n".to_owned()),
+            stuck => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("shards that don't turn: {stuck:?}\n"),
+            ),
+        }
+    }
+
+    fn readyz(&self, query: Option<&str>) -> Option<Response<String>> {
+        let asked =
+            query.and_then(|query| query.split('&').find_map(|it| it.strip_prefix("route=")));
+        let asked = asked.map(|name| percent_decode_str(name).decode_utf8_lossy());
+        let policy = self.shard.registry.policy();
+        let mut routes = policy.routes();
+        if let Some(asked) = &asked {
+            routes.retain(|route| route.name == **asked || route.id.to_string() == **asked);
+            if routes.is_empty() {
+                return None;
+            }
+        }
+        let served = match asked.is_some() {
+            true => routes.iter().any(|route| is_ready(route)),
+            // A gateway with dynamic names alone can't tell which of them should be there.
+            false => {
+                routes.is_empty()
+                    || routes.iter().any(|route| is_ready(route))
+                    || self.shard.registry.all().iter().any(|tunnel| answers(tunnel))
+            }
+        };
+        let (terms, now) = (self.shard.tls.terms(), seconds());
+        let certified = terms.is_empty() || terms.iter().any(|(_, ends)| *ends > now);
+        let draining = self.is_draining();
+        let ready = served && certified && !draining;
+        let rows: Vec<_> = routes.iter().map(|route| row(route)).collect();
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let value = json!({
+            "ready": ready, "draining": draining, "certified": certified, "routes": rows,
+        });
+        Some(json(status, &value))
+    }
+
+    fn is_draining(&self) -> bool {
+        self.shard.shutdown.is(Phase::Draining)
+    }
+
+    /// One line for a supervisor.
+    pub(crate) fn summary(&self) -> String {
+        match (self.is_draining(), self.shard.registry.all().len()) {
+            (true, _) => "draining".to_owned(),
+            (false, tunnels) => format!("tunnels: {tunnels}"),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let Shard { shared, .. } = &*self.shard;
+        let (policy, now) = (shared.registry.policy(), seconds());
+        let routes = policy.routes();
+        let without = routes.iter().filter(|route| !is_ready(route));
+        let without: Vec<_> = without.map(|route| route.id.to_string()).collect();
+        let (connections, most) = shared.connections.held();
+        let ((requests, bytes), counts) = (shared.outbox.held(), shared.outbox.counts());
+        let certificates = shared.tls.terms().into_iter().map(|(names, ends)| {
+            json!({ "certificate": names, "days_left": (ends - now).div_euclid(DAY), "ends": ends })
+        });
+        let tunnels = shared.registry.all();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "up_seconds": self.begun.elapsed().as_secs(),
+            "draining": self.is_draining(),
+            "listening": self.listening,
+            "connections": connections,
+            "connections_most": most,
+            "buffered_bytes": shared.budget.held(),
+            "webhooks": {
+                "waiting": requests, "bytes": bytes, "queued": counts.queued,
+                "delivered": counts.delivered, "retried": counts.retried,
+                "refused": counts.refused, "dropped": counts.dropped,
+            },
+            "without_backend": without,
+            "certificates": certificates.collect::<Vec<_>>(),
+            "routes": routes.iter().map(|route| row(route)).collect::<Vec<_>>(),
+            "tunnels": tunnels.iter().map(|tunnel| backend(tunnel)).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// A route, as every page tells it.
+fn row(route: &Route) -> Value {
+    let tunnels = route.pool.all();
+    json!({
+        "route": route.name,
+        "serves": route.id.to_string(),
+        "tunnels": tunnels.len(),
+        "ready": is_ready(route),
+        "streams": tunnels.iter().map(|tunnel| tunnel.in_flight()).sum::<usize>(),
+        "waiting": route.pool.waiting(),
+    })
+}
+
+/// A tunnel: never a secret, nor a digest of one.
+fn backend(tunnel: &Tunnel) -> Value {
+    let (pulse, identity) = (&tunnel.pulse, &tunnel.identity);
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let from = tunnel.from.get();
+    let routes: Vec<_> = tunnel.grants.iter().map(|grant| grant.route().to_string()).collect();
+    json!({
+        "tunnel": tunnel.id.to_string(),
+        "backend": identity.name,
+        "address": from.map(|(address, _)| address.to_string()),
+        "key": identity.key_text(),
+        "door": from.map(|(_, door)| door),
+        "shard": tunnel.shard,
+        "age_seconds": tunnel.begun.elapsed().as_secs(),
+        "answered_seconds_ago": pulse.silent().map(|silent| silent.as_secs()),
+        "round_trip_ms": pulse.round_trip().map(|time| time.as_micros() as f64 / 1000.0),
+        "streams": tunnel.in_flight(),
+        "streams_most": tunnel.allowed(),
+        "streams_in_all": count(&pulse.opened),
+        "received_bytes": count(&pulse.received),
+        "sent_bytes": count(&pulse.sent),
+        "window": pulse.window.load(Ordering::Relaxed),
+        "draining": tunnel.is_draining(),
+        "routes": routes,
+    })
+}
+
+/// Whether a request for it would be answered: by a tunnel, or by the origin that stands in for its backends.
+fn is_ready(route: &Route) -> bool {
+    let wide = route.wide.iter().flat_map(|pool| pool.all());
+    matches!(route.no_backend, NoBackend::Origin(_))
+        || route.pool.all().into_iter().chain(wide).any(|tunnel| answers(&tunnel))
+}
+
+fn answers(tunnel: &Tunnel) -> bool {
+    !tunnel.is_draining() && tunnel.pulse.is_answering()
+}
+
+/// Since 1970.
+fn seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// For a shard to take up new work. A turn of its loop takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// In seconds.
+const DAY: i64 = 86_400;
