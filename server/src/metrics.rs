@@ -131,6 +131,10 @@ fn tunnels(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::Result 
     let streams: usize = tunnels.iter().map(|tunnel| tunnel.in_flight()).sum();
     gauge(encoder, "tunnels", "Tunnels that are up", tunnels.len())?;
     gauge(encoder, "streams", "Streams that are open on them", streams)?;
+    let longest = tunnels.iter().filter_map(|tunnel| tunnel.pulse.round_trip()).max();
+    let help = "The longest round trip of a tunnel";
+    let longest = longest.unwrap_or_default().as_secs_f64();
+    gauge(encoder, "tunnel_round_trip_seconds", help, longest)?;
     counter(encoder, "tunnels_opened", "Tunnels that came up", counts.opened.get())?;
     let ends = counts.ends().into_iter().map(|(why, count)| ([("why", why)], count));
     counters(encoder, "tunnels_ended", "Tunnels that came up and are over, by the reason", ends)
@@ -154,7 +158,9 @@ fn state(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::Result {
     ];
     let results = results.into_iter().map(|(result, count)| ([("result", result)], count));
     counters(encoder, "webhooks", "What became of such requests", results)?;
-    let Some(expiry) = shared.tls.terms().into_iter().map(|(_, ends)| ends).min() else { return Ok(()) };
+    let Some(expiry) = shared.tls.terms().into_iter().map(|(_, ends)| ends).min() else {
+        return Ok(());
+    };
     let help = "When the first of the certificates in use expires";
     gauge(encoder, "certificate_expiry_timestamp_seconds", help, expiry)
 }
