@@ -13,12 +13,11 @@ mod tests;
 
 use std::path::PathBuf;
 
-use log::LevelFilter;
-
 use ptth_link::admin;
 use ptth_link::alpn;
 use ptth_link::cli::quotable;
-use ptth_link::settings::{self, Env, File, Given, LEVEL, Mark, Mistake, Mistakes, Sources};
+use ptth_link::logging;
+use ptth_link::settings::{self, Env, File, Given, Mark, Mistake, Mistakes, Sources};
 use ptth_link::token::Token;
 
 pub(crate) use address::host_and_port;
@@ -37,7 +36,7 @@ pub struct Options {
     pub services: Vec<Service>,
     pub url_file: Option<PathBuf>,
     pub admin: Option<admin::Address>,
-    pub log: LevelFilter,
+    pub log: logging::Settings,
     pub warnings: Vec<String>,
 }
 
@@ -185,7 +184,7 @@ impl Options {
             }
             services.push(service);
         }
-        let log = whole.value("log", &LEVEL).unwrap_or(LevelFilter::Info);
+        let log = logging::Settings::read(&whole);
         let url_file = whole.path("url_file");
         let admin = admin::read(&whole);
         mistakes.end()?;

@@ -9,7 +9,7 @@ use http::header::{ACCEPT, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use ptth_link::failure::Failure;
-use ptth_link::logging::{Lines, number};
+use ptth_link::logging::{Lines, first, millis, number};
 use ptth_link::page;
 use tokio::time::Instant;
 
@@ -164,20 +164,6 @@ impl Exchange {
     }
 }
 
-/// The beginning of `text`: so many characters at most.
-fn first(text: &str, most: usize) -> &str {
-    let end = text.char_indices().nth(most).map_or(text.len(), |(end, _)| end);
-    text.get(..end).unwrap_or_default()
-}
-
-/// Appends milliseconds and a tenth, rounded.
-fn millis(text: &mut String, duration: Duration) {
-    let tenths = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).saturating_add(50) / 100;
-    number(text, tenths / 10);
-    text.push('.');
-    number(text, tenths % 10);
-}
-
 const LONGEST_PATH: usize = 200;
 const LONGEST_METHOD: usize = 20;
 /// An IPv6 address with an IPv4 one in it; ids are shorter.
@@ -253,25 +239,6 @@ mod tests {
         request("me id=0", "1.1\" x", "zzz").unanswered(&journal, None);
         let line = after(written.recv().unwrap());
         assert_eq!(line, "GET \"/a\" taken back by the visitor after 0.0 ms\n");
-    }
-
-    #[test]
-    fn milliseconds_are_rounded_to_a_tenth() {
-        let table = [(0, "0.0"), (49, "0.0"), (50, "0.1"), (1_949, "1.9"), (1_000_950, "1001.0")];
-        for (micros, expected) in table {
-            let mut text = String::new();
-            millis(&mut text, Duration::from_micros(micros));
-            assert_eq!(text, expected);
-        }
-    }
-
-    #[test]
-    fn what_is_too_long_is_cut_between_characters() {
-        for (text, most, expected) in
-            [("abc", 3, "abc"), ("abcd", 3, "abc"), ("\u{e9}\u{e9}", 1, "\u{e9}")]
-        {
-            assert_eq!(first(text, most), expected);
-        }
     }
 
     #[test]

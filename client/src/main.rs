@@ -47,7 +47,7 @@ fn start() -> Result<ExitCode, ExitCode> {
     }
     let options = Options::from(args, &|name| std::env::var_os(name));
     let options = options.map_err(|err| cli::fail(PROGRAM, &err))?;
-    logging::start(options.log);
+    logging::start("2ptth-client", &options.log);
     for warning in &options.warnings {
         warn!("client: {warning}");
     }

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use log::{error, warn};
@@ -66,10 +66,12 @@ pub fn of(kind: &'static str, status: StatusCode, body: String) -> Response<Stri
 }
 
 impl Listener {
-    /// Answers each GET by `answer`, which knows the targets; to be dropped at the end. On the runtime that it is
+    /// Answers each GET by `answer`, which knows the targets, and gets the Accept field; to be dropped at the end. On the runtime that it is
     /// called on.
-    pub async fn serve<F>(self, answer: impl Fn(Uri) -> F + Clone + Send + 'static)
-    where
+    pub async fn serve<F>(
+        self,
+        answer: impl Fn(Uri, Option<HeaderValue>) -> F + Clone + Send + 'static,
+    ) where
         F: Future<Output = Option<Response<String>>> + Send + 'static,
     {
         let socket = match self.listening() {
@@ -108,7 +110,7 @@ impl Listener {
 async fn converse<F>(
     mut io: impl AsyncRead + AsyncWrite + Unpin,
     own: Option<IpAddr>,
-    answer: impl Fn(Uri) -> F,
+    answer: impl Fn(Uri, Option<HeaderValue>) -> F,
 ) where
     F: Future<Output = Option<Response<String>>>,
 {
@@ -137,7 +139,8 @@ async fn converse<F>(
                 refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                 refused
             } else {
-                let found = answer(uri.clone()).await;
+                let accept = request.parts.headers.get(ACCEPT).cloned();
+                let found = answer(uri.clone(), accept).await;
                 found.unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "there is no such page"))
             };
             (response, is_head)

@@ -110,6 +110,14 @@ impl Inflow {
         self.taken + self.flow.as_ref().map_or(0, |shared| shared.lock().read)
     }
 
+    /// Bytes for the reader: of a whole body all, else those that were read so far.
+    pub fn read(&self) -> u64 {
+        match (self.complete, &self.flow) {
+            (false, Some(shared)) => shared.lock().read,
+            _ => self.taken,
+        }
+    }
+
     /// Bytes that were read so far, if more wait for the reader.
     pub fn unread(&self) -> Option<u64> {
         let shared = self.flow.as_ref()?.lock();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{Response, StatusCode, Uri};
+use http::{HeaderValue, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use ptth_link::admin::{json, text};
 use ptth_link::shutdown::Phase;
@@ -31,10 +31,19 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// The page at a target; `None` where there is none.
-    pub(crate) async fn answer(self: Arc<Self>, target: Uri) -> Option<Response<String>> {
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        target: Uri,
+        #[cfg_attr(not(feature = "metrics"), allow(unused_variables))] accept: Option<HeaderValue>,
+    ) -> Option<Response<String>> {
         match target.path() {
             "/livez" => Some(self.livez().await),
             "/readyz" => self.readyz(target.query()),
+            #[cfg(feature = "metrics")]
+            "/metrics" => {
+                let (kind, page) = crate::metrics::page(&self.shard.shared, accept.as_ref());
+                Some(ptth_link::admin::of(kind, StatusCode::OK, page))
+            }
             "/status" => Some(json(StatusCode::OK, &self.status())),
             _ => None,
         }

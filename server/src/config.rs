@@ -19,12 +19,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::LevelFilter;
-
 use ptth_link::admin;
 use ptth_link::alpn;
 use ptth_link::crypto;
-use ptth_link::settings::{Env, File, LEVEL, Mark, Mistakes, NUMBER, Sources, TIME, TIMEOUT};
+use ptth_link::logging;
+use ptth_link::settings::{Env, File, Mark, Mistakes, NUMBER, Sources, TIME, TIMEOUT};
 use ptth_link::tcp::HTTPS;
 use ptth_link::token::{PublicKey, Token};
 
@@ -66,7 +65,9 @@ pub struct Config {
     /// The ALPN labels that mean "backend", in order of preference.
     pub backend_alpn: Vec<Vec<u8>>,
     pub limits: Limits,
-    pub log: LevelFilter,
+    pub log: logging::Settings,
+    /// Where a line an exchange goes: a file, or stdout for `-`.
+    pub access_log: Option<PathBuf>,
     /// The settings of which a change counts from the next start, by their names.
     pub from_next_start: BTreeMap<&'static str, String>,
     /// For the operator, a sentence each; none of them prevents the start.
@@ -184,7 +185,8 @@ impl Config {
             backend_alpn: alpn::BACKEND_LABELS.map(<[u8]>::to_vec).into(),
             take_over: false,
             limits: Limits::default(),
-            log: LevelFilter::Info,
+            log: logging::Settings::default(),
+            access_log: None,
             from_next_start: BTreeMap::new(),
             warnings: Vec::new(),
         }
@@ -237,7 +239,11 @@ impl Config {
             let labels = labels.map_err(|why| given.wrong(format!(": {why}")));
             config.backend_alpn = mistakes.note(labels).unwrap_or_default();
         }
-        config.log = sources.value("log", &LEVEL).unwrap_or(config.log);
+        config.log = logging::Settings::read(&sources);
+        config.access_log = match sources.get("access_log") {
+            Some(given) if given.joined() == "-" => Some("-".into()),
+            given => given.and_then(|given| mistakes.note(given.path())),
+        };
         mistakes.end()?;
         let from_next_start = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::NextStart));
         config.from_next_start = from_next_start

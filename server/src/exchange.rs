@@ -27,6 +27,7 @@ use ptth_link::budget::Held;
 use ptth_link::headers;
 
 use crate::error::ExchangeError;
+use crate::observe::{End, Record};
 use crate::pool::{Lease, NoTunnel, Tunnel, TunnelId};
 use crate::router;
 
@@ -57,6 +58,7 @@ pub(crate) async fn ask<B>(
     mut head: Box<Parts>,
     body: B,
     informational: Informational<'_>,
+    record: &mut Record,
 ) -> Result<(Response<Body>, Exchange), ExchangeError>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
@@ -72,6 +74,7 @@ where
         stripped: false,
         refused: Vec::new(),
         attempts: 0,
+        record,
     };
     loop {
         match asked.attempt(informational).await {
@@ -100,6 +103,7 @@ struct Asked<'a> {
     refused: Vec<TunnelId>,
     /// Looks for a tunnel so far, [`ATTEMPTS`] at most.
     attempts: usize,
+    record: &'a mut Record,
 }
 
 impl Asked<'_> {
@@ -109,6 +113,7 @@ impl Asked<'_> {
     ) -> Result<(Response<Body>, Exchange), Failed> {
         let lease = self.lease().await?;
         let tunnel = lease.tunnel().clone();
+        self.record.leased(tunnel.id);
         let (response, stream) = self.open(&lease)?;
         let patience = self.way.shard.limits.head;
         let waits = self.expects_continue && self.upgrade.is_none();
@@ -239,7 +244,7 @@ async fn response_of(
         debug!("exchange: too many heads of its tunnel wait for visitors");
         return Err(ExchangeError::Full.into());
     }
-    if exchange.broken {
+    if exchange.end == End::Broken {
         // Nothing of it went out yet, so the page can still name the party at fault.
         return Err(ExchangeError::Backend("its response broke off").into());
     }

@@ -200,7 +200,7 @@ impl Gateway {
 async fn answer(listener: Option<admin::Listener>, told: Arc<Admin>) {
     if let Some(listener) = listener {
         info!("admin: listening on {}", listener.address);
-        listener.serve(move |target| told.clone().answer(target)).await;
+        listener.serve(move |target, accept| told.clone().answer(target, accept)).await;
     }
     pending().await
 }

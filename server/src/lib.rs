@@ -34,6 +34,9 @@ mod https;
 mod identity;
 mod listener;
 mod live;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod observe;
 mod outbox;
 mod policy;
 mod pool;
@@ -64,6 +67,8 @@ pub mod lab {
     pub use crate::listener::{
         Entrance, Rewind, accept_tls, behind, proxied, serve_backend, serve_plain, serve_visitor,
     };
+    #[cfg(feature = "metrics")]
+    pub use crate::metrics::page as metrics;
     pub use crate::outbox::{Counts, Outbox};
     pub use crate::policy::{Lost, Policy, Refused};
     pub use crate::pool::{Pool, Tunnel};

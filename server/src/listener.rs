@@ -33,6 +33,7 @@ use tokio_rustls::server::TlsStream;
 use crate::auth::Admits;
 use crate::demux::Peer;
 use crate::identity::Identity;
+use crate::observe::Refusal;
 use crate::public::{Visitor, serve_h1, serve_h2};
 use crate::quota::ConnectionPermit;
 use crate::shard::{Driving, Shard};
@@ -164,6 +165,7 @@ fn admit(
     let from = (!proxied).then(|| peer.ip());
     let Some(permit) = shard.connections.take(from, || proxied || !failed()) else {
         debug!("listener: {peer} refused: too many connections");
+        shard.observe.counts.refused(Refusal::Connections);
         return;
     };
     if let Err(err) = tcp::tune(&socket, VISITOR_USER_TIMEOUT) {
@@ -307,7 +309,9 @@ pub async fn serve_visitor<IO>(
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let name = stream.get_ref().1.server_name();
-    let visitor = Arc::new(Visitor::new(shard, peer.ip(), name, permit));
+    let mut visitor = Visitor::new(shard, peer.ip(), name, permit);
+    visitor.tls = stream.get_ref().1.protocol_version();
+    let visitor = Arc::new(visitor);
     match kind {
         Peer::VisitorH2 => serve_h2(visitor, stream).await,
         _ => serve_h1(visitor, stream).await,
@@ -331,6 +335,7 @@ pub async fn serve_backend<IO>(
         Ok(grants) => grants,
         Err(refused) => {
             let why = refused.to_string();
+            shard.observe.counts.refused(Refusal::Admission);
             warn!("tunnel: refused from={peer} name={:?}: {why}", identity.name);
             return refuse(stream, Why::Forbidden, &why).await;
         }
@@ -338,8 +343,9 @@ pub async fn serve_backend<IO>(
     drop(policy);
     let from = Some(peer.ip());
     let backend = Admitted { identity, grants, proven, permit, announce: true, from };
-    match attach(stream, backend, shard).await {
+    match attach(stream, backend, shard.clone()).await {
         ended @ (Ended::Silent | Ended::Taken | Ended::Over) => {
+            shard.observe.counts.refused(Refusal::Admission);
             warn!("tunnel: refused from={peer}: {ended}")
         }
         ended => debug!("tunnel: from={peer} is over: {ended}"),

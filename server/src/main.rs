@@ -32,7 +32,7 @@ fn run() -> Result<ExitCode, ExitCode> {
     if check {
         return self::check(&config);
     }
-    logging::start(config.log);
+    logging::start("2ptth-server", &config.log);
     let gateway = Gateway::bind(&config).map_err(|err| fail(&err))?;
     for warning in config.warnings.iter().chain(&gateway.tls().warnings()) {
         warn!("gateway: {warning}");

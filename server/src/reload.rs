@@ -67,6 +67,9 @@ impl Reload {
             return;
         }
         let config = loaded.is_some_and(|loaded| self.apply(loaded, shared, asked));
+        if asked && let Err(err) = shared.observe.access.reopen() {
+            error!("gateway: the old access log stays in use: {err}");
+        }
         let tls = shared.tls.reload();
         // Where certificates can't be used, the tokens may have changed nevertheless.
         let same = !asked && tls == Ok(false);

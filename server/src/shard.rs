@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Config, Limits, ProxyProtocol, Trusted};
+use crate::observe::Observe;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::quota::{Attempts, ConnectionLimit};
@@ -31,6 +32,7 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     pub attempts: Arc<Attempts>,
     pub connections: Arc<ConnectionLimit>,
+    pub observe: Arc<Observe>,
     pub limits: Limits,
     pub trusted: Trusted,
     pub proxy_protocol: ProxyProtocol,
@@ -56,6 +58,7 @@ impl Shared {
             budget: Budget::new(BODY_BUDGET),
             attempts: Attempts::new(),
             connections: ConnectionLimit::new(&config.limits),
+            observe: Observe::new(config).map_err(TlsError::new)?,
             limits: config.limits.clone(),
             trusted: config.trusted.clone(),
             proxy_protocol: config.proxy_protocol,

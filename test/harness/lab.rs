@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use ptth_client::Body;
 use ptth_client::journal::Journal;
 use ptth_client::serve::{Answering, Ended, answer};
@@ -20,7 +20,8 @@ use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Shutdown, Trigger, channel};
 use ptth_server::config::{Admission, CertificateSource, Config};
 use ptth_server::lab::{
-    Admitted, Grant, Identity, Policy, Pool, Registry, Shard, Visitor, attach, serve_h1, serve_h2,
+    Admitted, Grant, Identity, Policy, Pool, Registry, Shard, Visitor, attach, metrics, serve_h1,
+    serve_h2,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::oneshot;
@@ -273,6 +274,11 @@ impl Lab {
     /// A visitor's HTTP/2 connection, by hand.
     pub async fn h2(&mut self, settings: &[(u16, u32)]) -> Peer<DuplexStream> {
         Peer::asking(self.h2_socket(), settings).await
+    }
+
+    /// The page of metrics for a reader that accepts this, and its kind.
+    pub fn metrics(&self, accept: Option<&HeaderValue>) -> (&'static str, String) {
+        metrics(&self.shard.shared, accept)
     }
 
     /// What a connection's exchanges get. Each is of somebody else: one address can't have all streams.

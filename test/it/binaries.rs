@@ -74,6 +74,9 @@ const GATEWAY: &[(&str, &str, &str, &str)] = &[
         "must be a number from 1",
     ),
     ("--log", "LOG", "loud", "must be a level: off"),
+    ("--log-format", "LOG_FORMAT", "xml", "must be text or json"),
+    ("--syslog", "SYSLOG", "unix:log", "must be a host and port for UDP"),
+    ("--access-log", "ACCESS_LOG", "/nowhere/access", "the access log /nowhere/access"),
 ];
 
 /// Every flag that takes a value, by flag and by variable.
@@ -170,6 +173,8 @@ const CLIENT: &[(&str, &str, &str, &str)] = &[
     ("--host-header", "HOST_HEADER", "a b", "--host-header"),
     ("--alpn", "ALPN", "http/1.1", "can't mean a backend"),
     ("--log", "LOG", "loud", "must be a level: off"),
+    ("--log-format", "LOG_FORMAT", "xml", "must be text or json"),
+    ("--syslog", "SYSLOG", "here", "must be a host and port for UDP"),
     ("--via", "VIA", "backdoor", "must be a door: alpn"),
     ("--authorization-file", "AUTHORIZATION_FILE", "/nowhere/value", "can't be read"),
     ("--authorization-command", "AUTHORIZATION_COMMAND", " ", "is"),

@@ -10,6 +10,7 @@ mod doors;
 mod exchange;
 mod hostile;
 mod life;
+mod observe;
 mod page;
 mod recipes;
 mod routes;

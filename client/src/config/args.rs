@@ -86,6 +86,13 @@ settings! {
         /// off, error, warn, info, debug or trace (LOG; default info)
         option "level" => log: Option<String>, "LOG" Global;
 
+        /// how the log is written: text or json, an object a line (LOG_FORMAT; default text)
+        option "format" => log_format: Option<String>, "LOG_FORMAT" Global;
+
+        /// syslog server that gets the log, too (RFC 5424): `host:port` by UDP, or `unix:/dev/log` (SYSLOG;
+        /// default none)
+        option "addr" => syslog: Option<String>, "SYSLOG" Global;
+
         /// the gateway to dial, with port 443 if none is said (GATEWAY), and the web server to show:
         /// `8080`, `host:port`, `http://…`, `https://…`, `unix:/path`, or `tcp://host:port` for what
         /// speaks otherwise (ORIGIN; default: a built-in demo)

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 
 use ptth_link::crypto;
+use ptth_link::logging::Settings;
 
 use super::*;
 
@@ -24,7 +25,7 @@ struct One {
     config: Config,
     origin: OriginAddress,
     asking: OriginOptions,
-    log: LevelFilter,
+    log: Settings,
     url_file: Option<PathBuf>,
     warnings: Vec<String>,
 }
@@ -52,7 +53,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!((config.token, config.trust, config.any_host), (None, Trust::System, false));
     assert_eq!((config.tunnels, config.alpn), (2, alpn::PTTH.to_vec()));
     assert_eq!(options.origin, OriginAddress::Demo);
-    assert_eq!((options.asking, options.log), (OriginOptions::default(), LevelFilter::Info));
+    assert_eq!((options.asking, options.log), (OriginOptions::default(), Settings::default()));
 }
 
 #[test]
@@ -131,7 +132,8 @@ fn flag_beats_variable_beats_default() {
         ("--forwarded", "none", "FORWARDED", "none", |o| format!("{:?}", o.asking)),
         ("--origin-ca", "a.pem", "ORIGIN_CA", "b.pem", |o| format!("{:?}", o.asking)),
         ("--origin-name", "a.b", "ORIGIN_NAME", "c.d", |o| format!("{:?}", o.asking)),
-        ("--log", "debug", "LOG", "off", |o| o.log.to_string()),
+        ("--log", "debug", "LOG", "off", |o| o.log.level.to_string()),
+        ("--syslog", "a:1", "SYSLOG", "unix:/dev/log", |o| format!("{:?}", o.log)),
     ];
     for (flag, value, variable, other, seen) in table {
         let default = seen(&ok("g", &[]));
@@ -309,11 +311,11 @@ fn every_documented_variable_is_tested() {
     let words = help.output.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 1).collect();
     let variables = "GATEWAY ORIGIN CONFIG URL_FILE TOKEN_FILE TOKEN PUBLIC_HOST NAME CA PIN INSECURE ANY_HOST \
-        TUNNELS STANDBY PUBLIC_PATH HOST_HEADER FORWARDED ORIGIN_CA ORIGIN_NAME ALPN LOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
+        TUNNELS STANDBY PUBLIC_PATH HOST_HEADER FORWARDED ORIGIN_CA ORIGIN_NAME ALPN LOG LOG_FORMAT SYSLOG VIA AUTHORIZATION_FILE AUTHORIZATION_COMMAND AUTHORIZATION ALL_ADDRESSES \
         HTTPS_PROXY ALL_PROXY NO_PROXY";
-    let other_words = ["HEX", "HH", "PEM", "PORT", "HTTP", "TOML"];
+    let other_words = ["HEX", "HH", "PEM", "PORT", "HTTP", "RFC", "TOML", "UDP"];
     // What the flags take.
-    let values = "FILE COMMAND DOOR PATH HOST HOW LABEL LEVEL".split_whitespace();
+    let values = "ADDR FILE COMMAND DOOR FORMAT PATH HOST HOW LABEL LEVEL".split_whitespace();
     let known = variables.split_whitespace().chain(other_words).chain(values).collect();
     assert_eq!(documented, known);
     assert!(help.output.starts_with("Usage: 2ptth-client [options] GATEWAY[:PORT] [ORIGIN]\n"));

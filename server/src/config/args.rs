@@ -106,6 +106,17 @@ settings! {
         /// off, error, warn, info, debug or trace (LOG; default info)
         option "level" => log: Option<String>, "LOG" NextStart;
 
+        /// how the log and the access log are written: text or json, an object a line (LOG_FORMAT; default
+        /// text)
+        option "format" => log_format: Option<String>, "LOG_FORMAT" NextStart;
+
+        /// syslog server that gets the log, too (RFC 5424): `host:port` by UDP, or `unix:/dev/log` (SYSLOG;
+        /// default none)
+        option "addr" => syslog: Option<String>, "SYSLOG" NextStart;
+
+        /// file for a line an exchange, or `-` for stdout; opened anew on SIGHUP (ACCESS_LOG; default none)
+        option "file" => access_log: Option<String>, "ACCESS_LOG" NextStart;
+
         /// configuration file, TOML: routes, dynamic names, and every flag under its own name; read
         /// again when it changes and on SIGHUP (CONFIG)
         option "file" => config: Option<String>;

@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::error::ExchangeError;
 use crate::exchange::{Exchange, Way, ask};
+use crate::observe::Record;
 use crate::outbox::{Counts, Delivery, Outbox};
 use crate::policy::{Found, Policy};
 use crate::quota::network;
@@ -154,7 +155,9 @@ async fn attempt(delivery: &Delivery, way: &Way<'_>) -> Option<Outcome> {
         None => Either::Left(data),
         Some(trailers) => Either::Right(data.with_trailers(ready(Some(Ok(trailers))))),
     };
-    match ask(way, Box::new(delivery.head.clone()), body, &mut |_, _| {}).await {
+    match ask(way, Box::new(delivery.head.clone()), body, &mut |_, _| {}, &mut Record::default())
+        .await
+    {
         Ok((response, exchange)) => {
             let (head, body) = response.into_parts();
             drain(body, exchange).await;

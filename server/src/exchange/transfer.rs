@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::upload::Upload;
 use crate::error::ExchangeError;
+use crate::observe::{End, Record};
 use crate::pool::Lease;
 use crate::quota::{Permit, SMALL};
 
@@ -33,10 +34,12 @@ pub(crate) struct Exchange {
     pub(crate) extended: bool,
     /// The response refused the body that the visitor offered before it was asked for it.
     pub(crate) unasked: bool,
-    /// It ended before the response did.
-    pub(super) broken: bool,
-    /// It ended for others that waited for its stream, since nothing of the response was read.
-    pub(crate) ceded: bool,
+    /// How its bodies ended, as far as it is known here.
+    pub(super) end: End,
+    /// Bytes of the bodies, from the visitor and to it, once they have ended.
+    moved: [u64; 2],
+    /// Is told when this is dropped.
+    pub(crate) record: Record,
 }
 
 /// The stream.
@@ -82,12 +85,15 @@ impl Exchange {
         let response = Awaited::Head(response, lease.tunnel().wait());
         let still = Some(Stillness::new(patience));
         let open = Some(Box::new(Open { response, upload, lease, still, idle: None }));
-        Self { open, extended, ..Self::default() }
+        let record = Record::default();
+        Self { open, extended, unasked: false, end: End::Left, moved: [0, 0], record }
     }
 
     /// Nothing to move.
     pub(crate) fn nothing() -> Self {
-        Self::default()
+        let mut nothing = Self::default();
+        nothing.end = End::Complete;
+        nothing
     }
 
     /// Lifts the limit on stillness.
@@ -109,6 +115,16 @@ impl Exchange {
     /// The body, for another attempt.
     pub(super) fn take_upload(&mut self) -> Option<Upload> {
         self.open.as_mut()?.upload.take()
+    }
+
+    /// Whether it ended for others that waited for its stream, since nothing of the response was read.
+    pub(crate) fn is_ceded(&self) -> bool {
+        self.end == End::Ceded
+    }
+
+    /// The visitor took all that there was of the response.
+    pub(crate) fn delivered(&mut self) {
+        self.record.ended(self.end, self.moved);
     }
 
     /// Whether nothing is left to do.
@@ -148,6 +164,7 @@ impl Exchange {
     /// leaves.
     fn reset(&mut self) {
         let Some(open) = self.open.take() else { return };
+        self.moved = open.bodies();
         let Open { response, mut upload, lease, .. } = *open;
         upload.iter_mut().for_each(Upload::abandon);
         // A request whose head is awaited no longer counts as one that waits.
@@ -180,18 +197,23 @@ impl Future for Exchange {
             if inflow.is_breach() {
                 open.lease.tunnel().penalize();
             }
-            this.broken = received && !complete;
+            this.end = match (received, complete) {
+                (_, true) => End::Complete,
+                (true, false) => End::Broken,
+                (false, false) => End::Cut,
+            };
             this.reset();
             return Poll::Ready(());
         }
         if received && sent {
             // Nothing is reset by dropping what has ended on both sides.
+            (this.end, this.moved) = (End::Complete, open.bodies());
             this.open = None;
             return Poll::Ready(());
         }
         if open.poll_pressed(cx, this.extended).is_ready() {
             debug!("exchange: others wait for its stream, and nothing of its response is read");
-            this.ceded = true;
+            this.end = End::Ceded;
             this.reset();
             return Poll::Ready(());
         }
@@ -200,6 +222,7 @@ impl Future for Exchange {
             && still.poll(cx, moved).is_ready()
         {
             debug!("exchange: nothing moved for {} s", still.patience.as_secs());
+            this.end = End::Still;
             this.reset();
             return Poll::Ready(());
         }
@@ -210,12 +233,24 @@ impl Future for Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.reset();
+        // What came as a whole may still have been on its way to the visitor.
+        let end = if self.end == End::Complete { End::Left } else { self.end };
+        self.record.left(end, self.moved);
     }
 }
 
 impl Open {
     fn uploaded(&self) -> u64 {
         self.upload.as_ref().map_or(0, Upload::moved)
+    }
+
+    /// Bytes from the visitor, and those that are on their way to it.
+    fn bodies(&self) -> [u64; 2] {
+        let received = match &self.response {
+            Awaited::Head(..) => 0,
+            Awaited::Body(inflow) => inflow.read(),
+        };
+        [self.uploaded(), received]
     }
 
     /// Bytes that moved so far, in either direction.

@@ -16,6 +16,7 @@ use super::note;
 use super::rewind::Rewind;
 use crate::auth::Stranger;
 use crate::demux::{Peer, Side};
+use crate::observe::Refusal;
 use crate::quota::ConnectionPermit;
 use crate::shard::Shard;
 
@@ -67,6 +68,7 @@ where
         Ok(Err((err, io))) if backend => {
             shard.attempts.failed(address, Instant::now());
             warn!("tunnel: refused from={peer}: {}", refusal(&err, &stranger));
+            shard.observe.counts.refused(Refusal::Admission);
             if !permit.is_reserved() {
                 // With TLS 1.3 it may have begun to talk already (RFC 8446 §4.4.2.4).
                 linger(io).await;

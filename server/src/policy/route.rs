@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::auth::{Admits, Credential, Known};
 use crate::config::{Route as Settings, WhenTaken};
 use crate::identity::{Grant, Identity, Key};
+use crate::observe::{Observe, RouteCounts};
 use crate::pool::Pool;
 use crate::quota::{Gauge, shared};
 use crate::router::{HostPattern, RouteId};
@@ -21,6 +22,14 @@ pub struct Route {
     /// Of one host of a pattern: the pool of the pattern, whose tunnels serve it while it has none of its own.
     pub wide: Option<Arc<Pool>>,
     pub(super) configured: Arc<Configured>,
+}
+
+impl Route {
+    /// Where its exchanges are counted.
+    pub(crate) fn counts(&self, observe: &Observe) -> Arc<RouteCounts> {
+        let counts = || observe.counts.route(&self.name);
+        self.configured.counts.get_or_init(counts).clone()
+    }
 }
 
 impl Deref for Route {
@@ -39,6 +48,7 @@ pub(super) struct Configured {
     pub(super) hosts: Vec<String>,
     /// Admits where the settings don't.
     pub(super) known: Arc<Known>,
+    counts: OnceLock<Arc<RouteCounts>>,
 }
 
 impl Configured {
@@ -52,6 +62,7 @@ impl Configured {
             ids: settings.hosts.iter().map(id).collect(),
             hosts: settings.hosts.iter().map(HostPattern::to_string).collect(),
             known: known.clone(),
+            counts: OnceLock::new(),
             settings,
         })
     }

@@ -100,7 +100,10 @@ where
     let work: Driving = match then {
         // A service can't end the connection of the server that it is in.
         Then::Nothing | Then::Withhold => return response,
-        Then::Exchange(exchange) => Box::pin(exchange),
+        Then::Exchange(mut exchange) => Box::pin(async move {
+            (&mut exchange).await;
+            exchange.delivered();
+        }),
         Then::Upgrade(exchange) => {
             let empty = Either::Left(Body::empty());
             let body = std::mem::replace(response.body_mut(), empty);

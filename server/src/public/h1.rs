@@ -210,6 +210,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
             }
         }
         self.send(&mut reply, &mut exchange, upgraded).await?;
+        exchange.delivered();
         drop(exchange);
         Ok(match tunnel {
             Some(registered) => Next::Tunnel(registered),

@@ -21,6 +21,7 @@ use http_body::Body as HttpBody;
 use http_body_util::Either;
 use ptth_link::body::{Body, Inflow, Timed, split};
 use ptth_link::deadline::Reading;
+use ptth_link::failure::Failure;
 use ptth_link::headers;
 use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::lock::Mutex;
@@ -63,6 +64,7 @@ async fn answer(
     }
     if !check::is_well_formed(&head) {
         account.note(&"malformed");
+        account.record.failed(Failure::Request, None);
         abuse.malformed();
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
@@ -173,8 +175,8 @@ async fn reply(
         let mut room = pin!(outlet.room());
         let ceded = poll_fn(|cx| {
             let _ = Pin::new(&mut exchange).poll(cx);
-            if exchange.ceded || room.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(exchange.ceded);
+            if exchange.is_ceded() || room.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(exchange.is_ceded());
             }
             respond.poll_reset(cx).map(|_| false)
         });
@@ -195,7 +197,7 @@ async fn reply(
     // When the pump fails, dropping the exchange resets the stream on the tunnel.
     poll_fn(|cx| {
         let moved = Pin::new(&mut exchange).poll(cx).is_ready();
-        if exchange.ceded {
+        if exchange.is_ceded() {
             return Poll::Ready(false);
         }
         match pump.as_mut().map(|pump| pump.poll(cx, exchange.uploaded())) {
@@ -203,7 +205,11 @@ async fn reply(
             Some(Poll::Ready(Err(_))) => return Poll::Ready(false),
             Some(Poll::Pending) | None => {}
         }
-        if pump.is_none() && moved { Poll::Ready(true) } else { Poll::Pending }
+        if pump.is_none() && moved {
+            exchange.delivered();
+            return Poll::Ready(true);
+        }
+        Poll::Pending
     })
     .await
 }

@@ -37,11 +37,13 @@ use ptth_link::headers::{self, Origination, Statement};
 use ptth_link::lock::Mutex;
 use ptth_link::page;
 use ptth_link::upgrade::WEBSOCKET;
+use rustls::ProtocolVersion;
 use tokio::time::Instant;
 
 use crate::deliver::{self, Acknowledged};
 use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::exchange::{self, Exchange, Informational, Way};
+use crate::observe::{End, Record, Request as Asked};
 use crate::policy::Lost;
 use crate::quota::ConnectionPermit;
 use crate::shard::Shard;
@@ -70,6 +72,8 @@ pub struct Visitor {
     pub(crate) permit: Arc<ConnectionPermit>,
     /// The port of https to which all its requests are redirected; none reaches a tunnel then.
     pub redirect: Option<u16>,
+    /// Of the connection, for the access log.
+    pub tls: Option<ProtocolVersion>,
     /// Of its last request: that of the next one is mostly the same.
     stated: Arc<Mutex<Option<Arc<Statement>>>>,
 }
@@ -91,6 +95,7 @@ impl Visitor {
             budget: shard.budget.part(),
             permit,
             redirect: None,
+            tls: None,
             stated: Arc::default(),
         }
     }
@@ -178,6 +183,7 @@ struct Account {
     accept: Option<HeaderValue>,
     /// An EventSource asks, on a connection of its own.
     events: bool,
+    record: Record,
 }
 
 impl Account {
@@ -190,10 +196,16 @@ impl Account {
         });
         // A proxy in front has a connection of its own: it makes a page of ours, or of no response.
         let events = visitor.said.is_none() && page::is_event_source(&head.method, &head.headers);
+        let (id, begun) = (RequestId::random(), Instant::now());
+        let record = Record::open(&visitor.shard.observe, begun, || {
+            let host = named_host(&head.uri, &head.headers);
+            Asked::new((id, visitor.address), visitor.tls, host, head)
+        });
         Self {
             visitor,
-            id: RequestId::random(),
-            begun: Instant::now(),
+            id,
+            begun,
+            record,
             subject,
             accept: head.headers.get(ACCEPT).cloned(),
             events,
@@ -230,7 +242,7 @@ impl Account {
         let (mut response, then) = match result {
             Ok(answered) => {
                 self.note(&format_args!("status={}", answered.0.status().as_u16()));
-                answered
+                self.answered(answered)
             }
             Err(err) => {
                 // A malformed body shows as a failed upload; its reader has the reason.
@@ -245,7 +257,10 @@ impl Account {
                 self.note(&format_args!("status={} code={code} why={err}", status.as_u16()));
                 let withheld = self.events && page::is_withheld(status);
                 let then = if withheld { Then::Withhold } else { Then::Nothing };
-                (err.page(self.accept.as_ref(), self.id).map(page), then)
+                let text = err.page(self.accept.as_ref(), self.id);
+                let told = (!withheld).then(|| (status, text.body().len()));
+                self.record.failed(err.failure(), told);
+                (text.map(page), then)
             }
         };
         if is_h2 {
@@ -263,7 +278,7 @@ impl Account {
 
     /// Forwards a request; or answers it, and keeps it for later, where its route says so; or judges a registration.
     async fn ask<B>(
-        &self,
+        &mut self,
         mut head: Box<Parts>,
         body: B,
         wish: Option<Wish>,
@@ -286,6 +301,7 @@ impl Account {
         }
         let is_head = head.method == Method::HEAD;
         let way = visitor.prepare(&mut head, self.id)?;
+        self.record.route(|observe| way.found.route.counts(observe));
         let mut held = Held::of(visitor.budget.clone());
         held.set(headers::weight(&head.headers)).map_err(|_| ExchangeError::Crowded)?;
         let (mut response, mut exchange) = match way.found.route.respond {
@@ -296,7 +312,7 @@ impl Account {
                 let taking = deliver::take(&way, respond, from, request, informational);
                 (Box::pin(taking).await?, Exchange::nothing())
             }
-            _ => exchange::ask(&way, head, body, informational).await?,
+            _ => exchange::ask(&way, head, body, informational, &mut self.record).await?,
         };
         admit(&mut response)?;
         let wish = wish.filter(|_| response.status().is_success() && exchange.extended);
@@ -306,6 +322,23 @@ impl Account {
         let length = declared_length(response.headers()).filter(|_| !is_head);
         let response = response.map(|body| Either::Left(body.with_length(length)));
         Ok((response, if wish.is_some() { Then::Upgrade } else { Then::Exchange }(exchange)))
+    }
+
+    /// The record goes on with the bodies, if there are any.
+    fn answered(
+        &mut self,
+        (response, mut then): (Response<Answer>, Then),
+    ) -> (Response<Answer>, Then) {
+        self.record.responded(response.status(), response.headers());
+        match &mut then {
+            Then::Exchange(exchange) | Then::Upgrade(exchange) => {
+                exchange.record = std::mem::take(&mut self.record);
+            }
+            Then::Nothing | Then::Withhold | Then::Tunnel(_) => {
+                self.record.ended(End::Complete, [0, 0]);
+            }
+        }
+        (response, then)
     }
 
     /// Logs the result, once.

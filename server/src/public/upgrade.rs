@@ -70,7 +70,7 @@ impl Wish {
 /// Moves the bytes of a connection that hyper upgrades: the response's to it, and its own to the request's body by
 /// `sender`.
 pub(super) async fn carry(
-    exchange: Exchange,
+    mut exchange: Exchange,
     body: Answer,
     upgraded: OnUpgrade,
     mut sender: Sender<Bytes, io::Error>,
@@ -90,11 +90,12 @@ pub(super) async fn carry(
         }
         pending::<()>().await;
     };
-    let moving = async { tokio::join!(exchange, write_out(body, &mut writer)) };
+    let moving = async { tokio::join!(&mut exchange, write_out(body, &mut writer)) };
     tokio::select! {
         () = uploading => {}
-        (_, result) = moving => if let Err(err) = result {
-            trace!("visitor: upgraded connection ended: {err}");
+        ((), result) = moving => match result {
+            Ok(()) => exchange.delivered(),
+            Err(err) => trace!("visitor: upgraded connection ended: {err}"),
         },
     }
 }

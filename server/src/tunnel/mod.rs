@@ -60,6 +60,21 @@ pub enum Ended {
     Drained,
 }
 
+impl Ended {
+    /// One word for the metrics.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Silent | Self::Connection(engine::Ended::Dead) => "silent",
+            Self::Taken => "taken",
+            Self::Over => "limit",
+            Self::Connection(engine::Ended::Closed) => "closed",
+            Self::Connection(_) => "broken",
+            Self::Penalized => "penalized",
+            Self::Drained => "drained",
+        }
+    }
+}
+
 /// A backend that was let in, by whichever door.
 #[derive(Debug)]
 pub struct Admitted {
@@ -202,6 +217,7 @@ where
         }
     };
     earn();
+    shard.observe.counts.opened.add(1);
     info!(
         "tunnel: {} up name={:?} key={} serves={} shard={}",
         tunnel.id,
@@ -210,7 +226,9 @@ where
         routes_text(&tunnel.grants),
         shard.index
     );
-    drive(engine, tunnel, shard, announces, registration).await
+    let ended = drive(engine, tunnel, shard, announces, registration).await;
+    shard.observe.counts.ended(ended.reason());
+    ended
 }
 
 /// Drives a registered tunnel to its end.

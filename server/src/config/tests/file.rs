@@ -77,9 +77,9 @@ fn flag_beats_variable_beats_file_beats_default() {
     let names: Seen = |c| format!("{:?}", c.certificates);
     let labels: Seen = |c| format!("{:?}", c.backend_alpn);
     let limits: Seen = |c| format!("{:?}", c.limits);
-    let log: Seen = |c| c.log.to_string();
+    let log: Seen = |c| format!("{:?} {:?}", c.log, c.access_log);
     let edge: Seen = |c| format!("{:?} {:?} {:?}", c.trusted, c.plain, c.redirect);
-    let table: [(&str, &str, &str, &str, Seen); 18] = [
+    let table: [(&str, &str, &str, &str, Seen); 22] = [
         ("--trusted-proxies", "10.0.0.1", "TRUSTED_PROXIES", "['10.0.0.0/8', 'fd00::/8']", edge),
         ("--plain", "127.0.0.1:1", "PLAIN", "'127.0.0.1:2'", edge),
         ("--redirect", "1", "REDIRECT", "[80]", edge),
@@ -98,6 +98,10 @@ fn flag_beats_variable_beats_file_beats_default() {
         ("--max-connections-per-address", "1", "MAX_CONNECTIONS_PER_ADDRESS", "20", limits),
         ("--max-tunnels", "1", "MAX_TUNNELS", "20", limits),
         ("--log", "trace", "LOG", "\"warn\"", log),
+        ("--log-format", "text", "LOG_FORMAT", "\"json\"", log),
+        ("--syslog", "a:1", "SYSLOG", "\"unix:/dev/log\"", log),
+        ("--access-log", "b", "ACCESS_LOG", "\"-\"", log),
+        ("--access-log", "b", "ACCESS_LOG", "\"log/access\"", log),
     ];
     for (flag, value, variable, in_file, seen) in table {
         let key = flag.trim_start_matches('-');

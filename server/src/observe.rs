@@ -1,0 +1,39 @@
+//! What is told of exchanges and tunnels: counts for the metrics, and a line in the access log.
+//!
+//! In:  one [`Record`] an exchange, which tells itself when it is dropped, and the comings and goings of tunnels.
+//! Out: [`Counts`], which a scrape reads, and the access log.
+//!
+//! Invariant: nothing here waits, and no label has a value that a peer chose.
+
+mod access;
+mod counts;
+mod record;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::config::Config;
+
+pub(crate) use access::{AccessLog, Request};
+pub(crate) use counts::{CLASSES, Counts, PARTIES, Refusal, RouteCounts, Seconds};
+pub(crate) use record::{End, Record};
+
+/// Where the process tells what it does.
+#[derive(Debug)]
+pub struct Observe {
+    pub(crate) counts: Counts,
+    pub(crate) access: AccessLog,
+    /// When this process began.
+    pub(crate) started: SystemTime,
+}
+
+impl Observe {
+    /// For a gateway that keeps the access log of `config`. Opens its file.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub(crate) fn new(config: &Config) -> std::io::Result<Arc<Self>> {
+        let access = AccessLog::open(config.access_log.as_deref(), config.log.format)?;
+        Ok(Arc::new(Self { counts: Counts::default(), access, started: SystemTime::now() }))
+    }
+}
