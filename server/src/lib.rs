@@ -27,6 +27,7 @@ mod frames;
 #[warn(missing_docs)]
 mod gateway;
 mod greeting;
+mod https;
 mod identity;
 mod listener;
 mod live;

@@ -16,7 +16,7 @@ use super::{Answer, DialError, MAX_HEAD, MAX_REASON, Stream};
 pub(super) async fn h1(mut io: Stream, request: Request<()>) -> io::Result<Answer> {
     let mut input = BytesMut::new();
     let reader = ResponseReader::within(MAX_HEAD, MAX_FIELDS);
-    let mut response = h1::ask(&mut io, &request, (&mut input, reader)).await?;
+    let mut response = h1::ask(&mut io, (&request, &[]), (&mut input, reader)).await?;
     let status = response.parts.status;
     let passes = *request.method() == Method::CONNECT && status.is_success();
     if passes || status == StatusCode::SWITCHING_PROTOCOLS {

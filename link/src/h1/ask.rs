@@ -1,4 +1,4 @@
-//! One request without a body, and the head of its response, on a connection that has no other.
+//! One request with a body that is there, and its response, on a connection that has no other.
 
 use std::io;
 
@@ -14,10 +14,11 @@ use super::{Part, bad};
 use crate::limits::INFORMATIONAL_RESPONSES;
 
 /// Sends the request, and reads the head of the final response; bytes behind it stay in `input`. A Content-Length
-/// among the fields becomes 0. Cancel safe if the connection is closed then.
+/// among the fields becomes the body's; a body that isn't empty has one anyway. Cancel safe if the connection is closed
+/// then.
 pub async fn ask(
     io: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    request: &Request<()>,
+    (request, body): (&Request<()>, &[u8]),
     (input, mut reader): (&mut BytesMut, ResponseReader),
 ) -> io::Result<Response> {
     let (method, fields, uri) = (request.method(), request.headers(), request.uri());
@@ -26,12 +27,20 @@ pub async fn ask(
         &Method::CONNECT => uri.authority().map_or("", |authority| authority.as_str()),
         _ => uri.path_and_query().map_or("/", PathAndQuery::as_str),
     };
-    let framing = fields.get(CONTENT_LENGTH).map_or(Framing::None, |_| Framing::Length(0));
+    let framing = match fields.contains_key(CONTENT_LENGTH) || !body.is_empty() {
+        true => Framing::Length(body.len() as u64),
+        false => Framing::None,
+    };
     let unnamed = HeaderValue::from_static("");
     let host = fields.get(HOST).unwrap_or(&unnamed);
     let head = write_request(method, target, host, fields, framing);
     // Its error counts only without a response: the peer may have refused before it had read all.
-    let written = async { io.write_all(&head).await.and(Ok(io.flush().await?)) }.await;
+    let written = async {
+        io.write_all(&head).await?;
+        io.write_all(body).await?;
+        io.flush().await
+    }
+    .await;
     let mut informational = 0;
     loop {
         let Some(response) = reader.read(input, method)? else {
@@ -75,6 +84,21 @@ impl Response {
         }
         bytes.truncate(most);
         bytes
+    }
+
+    /// The whole body, which may have `most` bytes.
+    pub async fn whole(
+        &mut self,
+        io: &mut (impl AsyncRead + Unpin),
+        input: &mut BytesMut,
+        most: usize,
+    ) -> io::Result<Vec<u8>> {
+        let bytes = self.beginning(io, input, most + 1).await;
+        match (bytes.len() > most, self.body.end()) {
+            (true, _) => Err(bad("a body is too long").into()),
+            (false, false) => Err(io::ErrorKind::UnexpectedEof.into()),
+            (false, true) => Ok(bytes),
+        }
     }
 }
 

@@ -13,34 +13,22 @@
 mod tests;
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use http::response::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use ptth_client::config::OriginAddress;
-use ptth_client::tls;
-use ptth_link::crypto;
-use ptth_link::h1::{self, ResponseReader};
+use http::{HeaderValue, Method, Request, StatusCode};
 use ptth_link::settings::{Mistake, Parser, TIME};
-use ptth_link::tcp::is_near;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore, version};
 use serde::{Deserialize, Deserializer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::authorization;
 use super::credential::{Checking, Claim, Credential, Pass, Refusal};
-use super::secret::{Files, Secret, about, ensure};
+use super::secret::{Files, Secret, ensure};
+use crate::https::{Failure, HttpsClient, Server};
 use crate::identity::Mark;
 
 /// `external = { url = "https://auth.example.com/2ptth", timeout = "5s" }`.
@@ -86,52 +74,34 @@ impl Settings {
     pub(super) fn load(self, files: &mut Files) -> Result<Arc<dyn Credential>, Mistake> {
         // The URL isn't quoted: it may hold a secret.
         let why = "`external`: `url` must be like `https://auth.example.com/path`, without user or password";
-        let Address { origin, name, port, mut question } =
-            Address::read(self.url.bytes()).ok_or_else(|| Mistake::new(why))?;
+        let (server, mut question) =
+            Server::read(self.url.bytes()).ok_or_else(|| Mistake::new(why))?;
         if let Verb::Post = self.method {
             question.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             *question.method_mut() = Method::POST;
         }
-        let tls = matches!(origin, OriginAddress::Https { .. });
+        let tls = server.is_https();
         let why = "`external`: `ca` is for an `https://` URL only";
         ensure(self.ca.is_none() || tls, why)?;
-        let public = matches!(name, ServerName::IpAddress(address) if !is_near(address.into()));
         ensure(
-            tls || self.allow_plain || !public,
+            tls || self.allow_plain || !server.is_public(),
             "`external`: `http://` to a public address would show every credential on the way; use `https://`, or say `allow_plain = true`",
         )?;
         if !tls && self.allow_plain {
             files.warn(format!(
-                "credentials go to the authorizer {origin} unencrypted (`allow_plain`)"
+                "credentials go to the authorizer {server} unencrypted (`allow_plain`)"
             ));
         }
+        let roots = self.ca.map(|path| files.roots(&path)).transpose()?;
+        let failed = |err| Mistake::new(format!("`external`: TLS can't be set up: {err}"));
         Ok(Arc::new(External {
             mark: Mark::of("external", &[self.url.bytes()]),
-            tls: tls.then(|| connector(self.ca, files)).transpose()?,
-            address: Address { origin, name, port, question },
+            client: HttpsClient::new(server, roots, self.allow_plain).map_err(failed)?,
+            question,
             timeout: self.timeout.unwrap_or(TIMEOUT),
-            anywhere: self.allow_plain,
             permits: Semaphore::new(MAX_AT_A_TIME),
         }))
     }
-}
-
-fn connector(ca: Option<PathBuf>, files: &mut Files) -> Result<TlsConnector, Mistake> {
-    // Read once in the process's life: each reload of the configuration asks for them.
-    static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| tls::system_roots().into());
-    let roots = match ca {
-        None => SYSTEM.clone(),
-        Some(path) => {
-            let pem = files.text(&path)?;
-            Arc::new(tls::roots(pem.as_bytes()).map_err(|why| about(&path, why))?.1)
-        }
-    };
-    let tls = ClientConfig::builder_with_provider(crypto::provider())
-        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-        .map_err(|err| Mistake::new(format!("`external`: TLS can't be set up: {err}")))?;
-    let mut tls = tls.with_root_certificates(roots).with_no_client_auth();
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(tls).into())
 }
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -139,44 +109,18 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Questions at a time. More would only queue at the authorizer, each with a socket of ours.
 const MAX_AT_A_TIME: usize = 64;
 
-struct Address {
-    origin: OriginAddress,
-    /// What is dialled, and what the certificate is checked for.
-    name: ServerName<'static>,
-    port: u16,
+struct External {
+    client: HttpsClient,
     /// What all requests have in common. The target may hold a secret.
     question: Request<()>,
-}
-
-impl Address {
-    fn read(url: &[u8]) -> Option<Self> {
-        let uri = Uri::try_from(url).ok()?;
-        let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
-        let origin = OriginAddress::parse(&format!("{scheme}://{authority}")).ok()?;
-        let (OriginAddress::Https { host, port } | OriginAddress::Http { host, port }) = &origin
-        else {
-            return None;
-        };
-        let (name, port) = (ServerName::try_from(host.clone()).ok()?, *port);
-        let target = uri.path_and_query().cloned();
-        let target = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        let question = Request::builder().uri(target).header(HOST, authority).body(()).ok()?;
-        Some(Self { origin, name, port, question })
-    }
-}
-
-struct External {
-    address: Address,
-    tls: Option<TlsConnector>,
     timeout: Duration,
-    anywhere: bool,
     permits: Semaphore,
     mark: Mark,
 }
 
 impl fmt::Debug for External {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "External({}, {:?})", self.address.origin, self.timeout)
+        write!(f, "External({}, {:?})", self.client.server, self.timeout)
     }
 }
 
@@ -222,7 +166,7 @@ impl Credential for External {
 
 impl External {
     fn request(&self, shown: &HeaderValue, claim: &Claim<'_>) -> Result<Request<()>, &'static str> {
-        let mut request = self.address.question.clone();
+        let mut request = self.question.clone();
         let fields = request.headers_mut();
         let value = |text: &str| {
             HeaderValue::from_str(text).map_err(|_| "a name that it wants can't be one")
@@ -247,46 +191,19 @@ impl External {
     async fn ask(&self, request: &Request<()>) -> Result<Parts, &'static str> {
         let _permit =
             self.permits.acquire().await.map_err(|_| "the authorizer can't be asked any more")?;
-        let Address { name, port, .. } = &self.address;
-        let socket = TcpStream::connect((&*name.to_str(), *port)).await;
-        let socket = socket.map_err(|err| match err.kind() {
-            io::ErrorKind::ConnectionRefused => "the authorizer isn't there",
-            _ => "the authorizer can't be reached",
-        })?;
-        let Some(tls) = &self.tls else {
-            // The name may lead anywhere, and change: what counts is where the socket ended.
-            if self.anywhere || socket.peer_addr().is_ok_and(|peer| is_near(peer.ip())) {
-                return converse(socket, request).await;
+        let asked = self.client.ask(request, &[], 0).await;
+        asked.map(|(parts, _)| parts).map_err(|failure| match failure {
+            Failure::Absent => "the authorizer isn't there",
+            Failure::Unreachable => "the authorizer can't be reached",
+            Failure::Public => {
+                "the authorizer's name leads to a public address, and its URL is `http://`"
             }
-            return Err(
-                "the authorizer's name leads to a public address, and its URL is `http://`",
-            );
-        };
-        let secured = tls.connect(name.clone(), socket).await;
-        let secured =
-            secured.map_err(|err| match err.get_ref().and_then(|err| err.downcast_ref()) {
-                Some(rustls::Error::InvalidCertificate(_)) => {
-                    "the authorizer's certificate isn't trusted"
-                }
-                _ => "the authorizer breaks the TLS handshake off",
-            })?;
-        converse(secured, request).await
+            Failure::Untrusted => "the authorizer's certificate isn't trusted",
+            Failure::Handshake => "the authorizer breaks the TLS handshake off",
+            Failure::Answer => "the authorizer gives no proper answer",
+        })
     }
-}
-
-/// Sends the request and waits for the response's head. The rest is dropped with the connection.
-async fn converse(
-    mut io: impl AsyncRead + AsyncWrite + Unpin,
-    request: &Request<()>,
-) -> Result<Parts, &'static str> {
-    let mut input = BytesMut::new();
-    let reader = ResponseReader::within(MAX_HEAD, MAX_FIELDS);
-    let answer = h1::ask(&mut io, request, (&mut input, reader)).await;
-    Ok(answer.map_err(|_| "the authorizer gives no proper answer")?.parts)
 }
 
 /// As many as a registration may name.
 const MAX_HOSTS: usize = 100;
-/// A head of more is none that says yes or no.
-const MAX_HEAD: usize = 16 << 10;
-const MAX_FIELDS: usize = 100;

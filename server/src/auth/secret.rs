@@ -8,6 +8,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use ptth_client::tls;
+use rustls::RootCertStore;
 use serde::{Deserialize, Deserializer, de};
 
 use ptth_link::settings::Mistake;
@@ -139,6 +141,12 @@ impl Files {
     pub fn text(&mut self, path: &Path) -> Result<String, Mistake> {
         let bytes = self.bytes(path)?;
         String::from_utf8(bytes).map_err(|_| about(path, "isn't UTF-8 text"))
+    }
+
+    /// The certificates of authorities, PEM.
+    pub(crate) fn roots(&mut self, path: &Path) -> Result<RootCertStore, Mistake> {
+        let pem = self.text(path)?;
+        tls::roots(pem.as_bytes()).map(|(_, roots)| roots).map_err(|why| about(path, why))
     }
 
     pub(crate) fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, Mistake> {

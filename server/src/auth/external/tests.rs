@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::auth::testing::*;
+use crate::https::MAX_FIELDS;
 use crate::tls::testing::Scratch;
 
 /// A gateway that asks at this address, with some further settings.

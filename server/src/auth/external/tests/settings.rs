@@ -48,9 +48,9 @@ fn a_url_is_taken_apart() {
         ("https://a.example/x#y", "https://a.example:443", "a.example", "/x"),
     ];
     for (url, shown, authority, target) in table {
-        let Address { origin, question, .. } = Address::read(url.as_bytes()).unwrap();
-        assert_eq!(origin.to_string(), shown, "{url}");
-        assert_eq!(question.headers()[HOST], authority, "{url}");
+        let (server, question) = Server::read(url.as_bytes()).unwrap();
+        assert_eq!(server.to_string(), shown, "{url}");
+        assert_eq!(question.headers()["host"], authority, "{url}");
         assert_eq!(question.uri().to_string(), target, "{url}");
     }
     for bad in [
@@ -74,6 +74,6 @@ fn a_url_is_taken_apart() {
         "https://[::g]/",
         "https://é/",
     ] {
-        assert!(Address::read(bad.as_bytes()).is_none(), "{bad}");
+        assert!(Server::read(bad.as_bytes()).is_none(), "{bad}");
     }
 }
