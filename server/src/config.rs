@@ -4,6 +4,7 @@
 //! Out: a [`Config`], or a sentence for each mistake that says what is wrong and what to do.
 
 mod args;
+mod gate;
 mod identity;
 mod listen;
 mod names;
@@ -28,6 +29,7 @@ use ptth_link::token::{PublicKey, Token};
 use crate::auth::{Files, Secret};
 
 pub use args::Args;
+pub use gate::{Changes, Forward, Gate, Rate};
 pub use listen::{ProxyProtocol, Trusted};
 pub use ptth_link::settings::ConfigError;
 pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
@@ -53,6 +55,8 @@ pub struct Config {
     /// Without routes and names there is one route for all hosts and paths.
     pub routes: Vec<Route>,
     pub names: Option<Names>,
+    /// Of the one route, where there are neither routes nor names.
+    pub gate: Option<Gate>,
     /// The SHA-256 of that file and of all secret files that it names, to tell a change.
     pub digest: [u8; 32],
     /// The ALPN labels that mean "backend", in order of preference.
@@ -168,6 +172,7 @@ impl Config {
             admission,
             routes: Vec::new(),
             names: None,
+            gate: None,
             digest: [0; 32],
             backend_alpn: alpn::BACKEND_LABELS.map(<[u8]>::to_vec).into(),
             take_over: false,
@@ -209,8 +214,9 @@ impl Config {
         let state = sources.path("state");
         let certificate = identity::certificate(&sources, state.as_deref());
         let certificate = mistakes.note(certificate).flatten();
-        let certificates = certificate.into_iter().chain(tables.certificates).collect();
-        let mut warnings = files.warnings.clone();
+        let certificates =
+            certificate.into_iter().chain(tables.certificates.iter().cloned()).collect();
+        let mut warnings = Vec::new();
         warnings.extend(tables.names.as_ref().and_then(Names::warning));
         let admission = identity::admission(&sources, state.as_deref(), &mut warnings);
         let admission = mistakes.note(admission).unwrap_or_else(Admission::make);
@@ -224,12 +230,14 @@ impl Config {
             config.backend_alpn = mistakes.note(labels).unwrap_or_default();
         }
         config.log = sources.value("log", &LEVEL).unwrap_or(config.log);
+        config.gate = gate::of_one_route(&sources, &mut files, &tables);
         mistakes.end()?;
         let from_next_start = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::NextStart));
         config.from_next_start = from_next_start
             .filter_map(|setting| Some((setting.name, sources.get(setting.name)?.joined())))
             .collect();
         (config.routes, config.names) = (tables.routes, tables.names);
+        config.warnings.append(&mut files.warnings);
         let digest = file.as_ref().map_or([0; 32], |file| file.digest);
         let mut digest = [digest, files.digest].concat();
         if let Admission::Keys { keys, made: None, .. } = &config.admission {

@@ -37,6 +37,8 @@ pub(crate) struct Exchange {
     pub(super) broken: bool,
     /// It ended for others that waited for its stream, since nothing of the response was read.
     pub(crate) ceded: bool,
+    /// It counts among those of its route until it is dropped.
+    pub(crate) permit: Option<Permit>,
 }
 
 /// The stream.
@@ -82,7 +84,9 @@ impl Exchange {
         let response = Awaited::Head(response, lease.tunnel().wait());
         let still = Some(Stillness::new(patience));
         let open = Some(Box::new(Open { response, upload, lease, still, idle: None }));
-        Self { open, extended, ..Self::default() }
+        let mut exchange = Self::nothing();
+        (exchange.open, exchange.extended) = (open, extended);
+        exchange
     }
 
     /// Nothing to move.
