@@ -177,7 +177,7 @@ async fn report(listener: Option<admin::Listener>, told: Arc<Admin>) {
         let Some(listener) = listener else { return };
         info!("admin: listening on {}", listener.address);
         let told = told.clone();
-        listener.serve(move |target| told.clone().answer(target)).await;
+        listener.serve(move |target, _| told.clone().answer(target)).await;
     };
     let ready = async {
         // A gateway that is away keeps no machine from its start: the client goes on dialling, and STATUS says it.

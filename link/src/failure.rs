@@ -121,6 +121,18 @@ failures! {
         "The server behind this gateway speaks no HTTP; reach it by connect-tcp.";
     OriginNoWebSocket "E-ORIGIN-NO-WEBSOCKET" NOT_IMPLEMENTED Visitor "http_upgrade_failed"
         "The server behind this gateway speaks no WebSocket; reach it by connect-tcp.";
+    GateAddress "E-GATE-ADDRESS" FORBIDDEN Visitor "http_request_denied"
+        "This site is not open to your address.";
+    GateRate "E-GATE-RATE" TOO_MANY_REQUESTS Visitor "http_request_denied"
+        "Too many requests came from your address.";
+    GateBody "E-GATE-BODY" PAYLOAD_TOO_LARGE Visitor "http_request_denied"
+        "The request's body is larger than this site takes.";
+    GatePassword "E-GATE-PASSWORD" UNAUTHORIZED Visitor "http_request_denied"
+        "This site wants a user and a password.";
+    GateForward "E-GATE-FORWARD" SERVICE_UNAVAILABLE Gateway "proxy_internal_error"
+        "This site can't check right now whether it is open to you.";
+    RouteStreams "E-ROUTE-STREAMS" SERVICE_UNAVAILABLE Gateway "connection_limit_reached"
+        "This site has as many requests as it may have at a time.";
     Registration "E-REGISTRATION" BAD_REQUEST Backend "http_request_error"
         "this registration is malformed";
     Credential "E-CREDENTIAL" UNAUTHORIZED Backend "http_request_denied"

@@ -210,6 +210,23 @@ pub fn response(fields: &mut HeaderMap) {
     strip(fields, |name| name.starts_with(OURS) || is_twin(name));
 }
 
+/// Whether an operator may have the gateway set or remove a field, named in lower case: it neither frames nor routes the
+/// message, nor concerns one hop, nor is it one by which the gateway states the visitor or itself.
+pub fn is_free(name: &str) -> bool {
+    let is = |other: &&str| is_spelt(name, other);
+    !(HOP_BY_HOP.iter().any(|hop| is_spelt(name, hop.as_str()))
+        || FRAMING.iter().chain(&IDENTITY).any(is)
+        || is(&PROXY)
+        || spelt(name).take(OURS.len()).eq(OURS.bytes()))
+}
+
+/// Removes all fields of a name, in each spelling that an origin might take for it.
+pub fn remove(fields: &mut HeaderMap, name: &HeaderName) {
+    let spellings = fields.keys().filter(|it| is_spelt(it.as_str(), name.as_str()));
+    let spellings: Vec<_> = spellings.cloned().collect();
+    spellings.into_iter().for_each(|it| drop(fields.remove(it)));
+}
+
 /// Removes from trailers the fields that may only stand in a head.
 pub fn trailers(fields: &mut HeaderMap) {
     strip(fields, |name| !may_trail(name));

@@ -10,6 +10,7 @@ mod external;
 mod jwt;
 mod key;
 mod kinds;
+mod password;
 mod secret;
 mod shared_secret;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::identity::Key;
 
 pub use credential::{Checking, Claim, Credential, Pass, Refusal};
 pub use kinds::{KINDS, Settings};
+pub(crate) use password::{Password, User};
 pub use secret::Files;
 pub(crate) use secret::{Secret, about, ensure};
 

@@ -5,6 +5,7 @@
 
 mod acme;
 mod args;
+mod gate;
 mod identity;
 mod listen;
 mod names;
@@ -31,6 +32,7 @@ use crate::auth::{Files, Secret};
 
 pub use acme::Issuer;
 pub use args::Args;
+pub use gate::{Changes, Forward, Gate, Rate};
 pub use listen::{ProxyProtocol, Trusted};
 pub use ptth_link::settings::ConfigError;
 pub use route::{Hold, NameGrant, Names, NoBackend, Respond, Route, WhenTaken};
@@ -60,6 +62,8 @@ pub struct Config {
     /// Without routes and names there is one route for all hosts and paths.
     pub routes: Vec<Route>,
     pub names: Option<Names>,
+    /// Of the one route, where there are neither routes nor names.
+    pub gate: Option<Gate>,
     /// The SHA-256 of that file and of all secret files that it names, to tell a change.
     pub digest: [u8; 32],
     /// The ALPN labels that mean "backend", in order of preference.
@@ -181,6 +185,7 @@ impl Config {
             admission,
             routes: Vec::new(),
             names: None,
+            gate: None,
             digest: [0; 32],
             backend_alpn: alpn::BACKEND_LABELS.map(<[u8]>::to_vec).into(),
             take_over: false,
@@ -224,9 +229,9 @@ impl Config {
         let certificate = identity::certificate(&sources, state.as_deref());
         let certificate = mistakes.note(certificate).flatten();
         let ordered = acme::certificates(&sources, state.as_deref(), &tables, &mut files);
-        let certificates = certificate.into_iter().chain(ordered).chain(tables.certificates);
-        let certificates = certificates.collect();
-        let mut warnings = files.warnings.clone();
+        let written = tables.certificates.iter().cloned();
+        let certificates = certificate.into_iter().chain(ordered).chain(written).collect();
+        let mut warnings = Vec::new();
         warnings.extend(tables.names.as_ref().and_then(Names::warning));
         let admission = identity::admission(&sources, state.as_deref(), &mut warnings);
         let admission = mistakes.note(admission).unwrap_or_else(Admission::make);
@@ -244,12 +249,14 @@ impl Config {
             Some(given) if given.joined() == "-" => Some("-".into()),
             given => given.and_then(|given| mistakes.note(given.path())),
         };
+        config.gate = gate::of_one_route(&sources, &mut files, &tables);
         mistakes.end()?;
         let from_next_start = Args::SETTINGS.iter().filter(|setting| setting.is(Mark::NextStart));
         config.from_next_start = from_next_start
             .filter_map(|setting| Some((setting.name, sources.get(setting.name)?.joined())))
             .collect();
         (config.routes, config.names) = (tables.routes, tables.names);
+        config.warnings.append(&mut files.warnings);
         let digest = file.as_ref().map_or([0; 32], |file| file.digest);
         let mut digest = [digest, files.digest].concat();
         if let Admission::Keys { keys, made: None, .. } = &config.admission {

@@ -16,6 +16,7 @@ use ptth_link::failure::{Failure, Row};
 use ptth_link::page::page;
 
 use crate::config::NoBackend;
+use crate::gate::{self, Refused};
 
 /// Why the gateway answers by itself; with each, what the log says.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,11 @@ pub(crate) enum ExchangeError {
     /// The visitor's connection has a place that is kept for backends.
     #[error("too many connections")]
     Crowded,
+    #[error("the gate: {0}")]
+    Gate(#[from] Refused),
+    /// The route has the requests that it may have at a time.
+    #[error("the route has all its streams (`max_streams`)")]
+    Quota,
     #[error("all tunnels are full")]
     Full,
     #[error("no room to keep it for delivery")]
@@ -74,6 +80,12 @@ impl ExchangeError {
             Self::Register(err) => err.failure(),
             Self::Absent(_) => Failure::NoBackend,
             Self::Crowded => Failure::Connections,
+            Self::Gate(Refused::Address) => Failure::GateAddress,
+            Self::Gate(Refused::Rate(..)) => Failure::GateRate,
+            Self::Gate(Refused::Body) => Failure::GateBody,
+            Self::Gate(Refused::Password(_)) => Failure::GatePassword,
+            Self::Gate(Refused::Forward(_)) => Failure::GateForward,
+            Self::Quota => Failure::RouteStreams,
             Self::Full => Failure::Streams,
             Self::Backlog => Failure::Backlog,
             Self::Moved => Failure::RouteChanged,
@@ -126,6 +138,12 @@ impl ExchangeError {
                 *response.body_mut() = content.to_string();
             }
             Self::Absent(NoBackend::Redirect(url)) => drop(fields.insert(LOCATION, url.clone())),
+            Self::Gate(Refused::Rate(seconds, _)) => {
+                fields.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+            }
+            Self::Gate(Refused::Password(_)) => {
+                fields.insert(WWW_AUTHENTICATE, gate::challenge());
+            }
             Self::Method => {
                 // RFC 9110 §15.5.6 wants the field. What the origin allows only the origin knows.
                 let usual = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use http::header::HOST;
 use http::response::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Uri};
+use http::{Request, StatusCode, Uri};
 use ptth_client::config::OriginAddress;
 use ptth_client::tls;
 use ptth_link::crypto;
@@ -116,6 +116,16 @@ impl HttpsClient {
         body: &[u8],
         most: usize,
     ) -> Result<(Parts, Vec<u8>), Failure> {
+        self.ask_for(request, body, |_| most).await
+    }
+
+    /// The same; how much of the body is wanted depends on the status.
+    pub(crate) async fn ask_for(
+        &self,
+        request: &Request<()>,
+        body: &[u8],
+        most: impl FnOnce(StatusCode) -> usize,
+    ) -> Result<(Parts, Vec<u8>), Failure> {
         let Server { name, port, .. } = &self.server;
         let socket = TcpStream::connect((&*name.to_str(), *port)).await;
         let socket = socket.map_err(|err| match err.kind() {
@@ -155,13 +165,13 @@ async fn converse(
     mut io: impl AsyncRead + AsyncWrite + Unpin,
     request: &Request<()>,
     body: &[u8],
-    most: usize,
+    most: impl FnOnce(StatusCode) -> usize,
 ) -> Result<(Parts, Vec<u8>), Failure> {
     let mut input = BytesMut::new();
     let reader = ResponseReader::within(MAX_HEAD, MAX_FIELDS);
     let answer = h1::ask(&mut io, (request, body), (&mut input, reader)).await;
     let mut answer = answer.map_err(|_| Failure::Answer)?;
-    let body = match most {
+    let body = match most(answer.parts.status) {
         0 => Vec::new(),
         most => answer.whole(&mut io, &mut input, most).await.map_err(|_| Failure::Answer)?,
     };

@@ -27,6 +27,7 @@ mod error;
 mod exchange;
 mod fallback;
 mod frames;
+mod gate;
 #[warn(missing_docs)]
 mod gateway;
 mod greeting;

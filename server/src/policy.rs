@@ -104,15 +104,17 @@ impl Policy {
             made: RwLock::default(),
             names: config.names.clone(),
             // Its own grants admit, and nothing else.
-            named: Configured::new(named, &Arc::default()),
+            named: Configured::new(named, &Arc::default(), &[]),
             keys: HashSet::new(),
             known: known.clone(),
             pools: before.map_or_else(|| Pools::new(shards), |before| before.pools.clone()),
         };
-        config.routes.iter().for_each(|settings| policy.add(settings.clone()));
+        let before = before.map_or(&[][..], |before| &before.configured);
+        config.routes.iter().for_each(|settings| policy.add(settings.clone(), before));
         if config.routes.is_empty() && config.names.is_none() {
             let any = Settings::new("", vec![HostPattern::Any]);
-            policy.add(Settings { queue: QUEUE_TIMEOUT, ..any });
+            let gate = config.gate.clone();
+            policy.add(Settings { queue: QUEUE_TIMEOUT, gate, ..any }, before);
         }
         if let Some(names) = policy.names.as_ref().filter(|names| !names.domain.is_empty()) {
             // As if a route had the domain as a wildcard. A twin among the routes comes first.
@@ -124,8 +126,8 @@ impl Policy {
         policy
     }
 
-    fn add(&mut self, settings: Settings) {
-        let configured = Configured::new(settings, &self.known);
+    fn add(&mut self, settings: Settings, before: &[Arc<Configured>]) {
+        let configured = Configured::new(settings, &self.known, before);
         // All its hosts together hold no more requests than the route may.
         let held = Gauge::default();
         for (host, id) in configured.settings.hosts.iter().zip(&configured.ids) {

@@ -140,6 +140,15 @@ impl Pool {
         self.credentials.lock().of(&identity.key)[0]
     }
 
+    /// Requests that wait for a backend, here and in the other pools of its route.
+    pub fn held(&self) -> usize {
+        self.held.held()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.credentials.lock().all().map(|[count]| *count).sum()
+    }
+
     /// Every tunnel, draining ones included, the oldest first.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
         let view = self.view(0);

@@ -190,7 +190,7 @@ impl Members {
         rivals
     }
 
-    /// Whether a credential has its `most` tunnels on a route, but for a tunnel that is replaced; or as many that were
+    /// Whether a credential has its `most` tunnels on a route, or the route has its own most, but for a tunnel that is replaced; or as many that were
     /// replaced and still carry something.
     fn is_full(&mut self, routes: &[Arc<Route>], identity: &Identity, most: usize) -> bool {
         self.leaving.retain(|it| it.upgrade().is_some_and(|it| it.in_flight() > 0));
@@ -200,12 +200,13 @@ impl Members {
         }
         routes.iter().any(|route| {
             let siblings = || route.pool.siblings(identity);
-            let held = match route.when_taken {
-                WhenTaken::Balance => route.pool.held_by(identity),
+            let (held, all) = match route.when_taken {
+                WhenTaken::Balance => (route.pool.held_by(identity), route.pool.len()),
                 // All others go, or none comes.
-                WhenTaken::Replace | WhenTaken::Reject => siblings().len(),
+                WhenTaken::Replace | WhenTaken::Reject => (siblings().len(), siblings().len()),
             };
-            held >= most && !siblings().iter().any(|it| it.identity.is_same_tunnel(identity))
+            let full = held >= most || route.max_tunnels.is_some_and(|most| all >= most);
+            full && !siblings().iter().any(|it| it.identity.is_same_tunnel(identity))
         })
     }
 }

@@ -8,6 +8,7 @@ mod deliver;
 mod documents;
 mod doors;
 mod exchange;
+mod gate;
 mod hostile;
 mod life;
 mod observe;

@@ -31,7 +31,7 @@ struct One {
 }
 
 fn read(line: &str, variables: &[(&str, &str)]) -> Result<One, ConfigError> {
-    let Options { services, url_file, log, warnings } = options(line, variables)?;
+    let Options { services, url_file, admin: _, log, warnings } = options(line, variables)?;
     let [service] = <[Service; 1]>::try_from(services).expect("one service");
     let Service { label, config, origin, asking } = service;
     assert_eq!(label, None);
@@ -113,7 +113,7 @@ fn flag_beats_variable_beats_default() {
         Some(Authorization::Command(command)) => command.clone(),
         None => String::new(),
     };
-    let table: [(&str, &str, &str, &str, Seen); 19] = [
+    let table: [(&str, &str, &str, &str, Seen); 20] = [
         ("--url-file", "a", "URL_FILE", "b", |o| format!("{:?}", o.url_file)),
         ("--via", "upgrade", "VIA", "connect", |o| format!("{:?}", o.config.via)),
         ("--authorization-file", shown, "AUTHORIZATION_FILE", shown, authorization),

@@ -154,6 +154,13 @@ impl<'a> Given<'a> {
         Some(self.field(key, value))
     }
 
+    /// All fields of a table whose keys are no settings.
+    pub fn fields(&self) -> Vec<Self> {
+        let table = self.value.get_ref().as_table();
+        let fields = table.into_iter().flat_map(|table| table.iter());
+        fields.map(|(key, value)| self.field(key.get_ref(), value.clone())).collect()
+    }
+
     /// Takes a field out, into a table of its own.
     pub fn alone(&mut self, key: &str) -> Option<Self> {
         let (name, value) = self.remove(key)?;

@@ -10,7 +10,7 @@ use http::HeaderValue;
 /// The challenge of schemes that carry one token (RFC 6750 §3).
 pub(super) const BEARER: &str = "Bearer";
 /// The challenge of user and password (RFC 7617 §2 and §2.1).
-pub(super) const BASIC: &str = "Basic realm=\"2ptth\", charset=\"UTF-8\"";
+pub const BASIC: &str = "Basic realm=\"2ptth\", charset=\"UTF-8\"";
 
 /// The token of a `Bearer` value.
 pub fn bearer(value: &HeaderValue) -> Option<&[u8]> {

@@ -161,7 +161,7 @@ impl Files {
         Ok(bytes)
     }
 
-    pub(super) fn warn_if_exposed(&mut self, path: &Path) {
+    pub(crate) fn warn_if_exposed(&mut self, path: &Path) {
         files::exposed(&self.base.join(path), "a secret").into_iter().for_each(|it| self.warn(it));
     }
 }

@@ -100,6 +100,22 @@ settings! {
         /// tunnels at a time of one credential on one route (MAX_TUNNELS; default 64)
         option "n" => max_tunnels: Option<String>, "MAX_TUNNELS" NextStart;
 
+        /// users and passwords of visitors, one `user:password` or line of htpasswd's format each
+        /// (GATE_BASIC_FILE; default none)
+        option "file" => gate_basic_file: Option<String>, "GATE_BASIC_FILE" Strict;
+
+        /// addresses and networks of visitors that are let in, separated by commas (GATE_ALLOW; default all)
+        option "list" => gate_allow: Option<String>, "GATE_ALLOW" Strict;
+
+        /// addresses and networks of visitors that are kept out (GATE_DENY; default none)
+        option "list" => gate_deny: Option<String>, "GATE_DENY" Strict;
+
+        /// requests of one address in a time, like `20/1s` (GATE_RATE; default unlimited)
+        option "rate" => gate_rate: Option<String>, "GATE_RATE" Strict;
+
+        /// the largest body of a request, like `10MiB` (GATE_MAX_BODY; default unlimited)
+        option "size" => gate_max_body: Option<String>, "GATE_MAX_BODY" Strict;
+
         /// how long running responses may go on after SIGTERM (GRACE; default 30 seconds)
         option "time" => grace: Option<String>, "GRACE" NextStart;
 

@@ -59,7 +59,7 @@ const PROXY_PROTOCOL: Parser<ProxyProtocol> = Parser("off, optional or required"
     word(&text.to_ascii_lowercase(), &words)
 });
 
-const NETWORK: Parser<IpNet> =
+pub(super) const NETWORK: Parser<IpNet> =
     Parser("an address or a network, like `10.0.0.0/8`, `192.0.2.7` or `fd00::/8`", |text| {
         let network = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip)));
         network.map_err(|_| None)

@@ -9,6 +9,7 @@ use ptth_client::config::OriginAddress;
 use ptth_link::settings::{Parser, word};
 use ptth_link::token;
 
+use super::Gate;
 use crate::auth::Credential;
 use crate::router::{self, HostPattern};
 
@@ -32,6 +33,12 @@ pub struct Route {
     /// Whether visitors are answered before the backend was asked.
     pub respond: Option<Respond>,
     pub hold: Option<Hold>,
+    /// What a visitor's request must pass first.
+    pub gate: Option<Gate>,
+    /// Requests at a time, upgraded connections among them.
+    pub max_streams: Option<usize>,
+    /// Tunnels at a time on each of its hosts, of all credentials together.
+    pub max_tunnels: Option<usize>,
 }
 
 impl Route {
@@ -48,6 +55,9 @@ impl Route {
             queue: Duration::from_secs(1),
             respond: None,
             hold: None,
+            gate: None,
+            max_streams: None,
+            max_tunnels: None,
         }
     }
 }
@@ -198,22 +208,32 @@ pub(super) const RESPOND: Parser<StatusCode> = Parser("200, 202 or 204", |text| 
     status(text, &[StatusCode::OK, StatusCode::ACCEPTED, StatusCode::NO_CONTENT]).ok_or(None)
 });
 
-/// A number of bytes, or a number with its unit.
+/// A number of bytes, or a number with its unit, of a body that is kept in memory.
 pub(super) const SIZE: Parser<usize> =
     Parser("a size like \"1MiB\", up to 4MiB, since each request is kept in memory", |text| {
-        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at_checked(end).ok_or(None)?;
-        let unit: usize = match unit.trim_start() {
-            "" | "B" => 1,
-            "kB" | "KB" => 1_000,
-            "KiB" | "k" | "K" => 1 << 10,
-            "MB" => 1_000_000,
-            "MiB" | "m" | "M" => 1 << 20,
-            _ => return Err(None),
-        };
-        let size = number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+        let size = bytes(text).and_then(|size| usize::try_from(size).ok());
         size.filter(|size| *size <= Respond::LARGEST).ok_or(None)
     });
+
+/// The same, of a body that only passes.
+pub(super) const BODY: Parser<u64> =
+    Parser("a size like \"10MiB\"", |text| bytes(text).ok_or(None));
+
+fn bytes(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end)?;
+    let unit: u64 = match unit.trim_start() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "KiB" | "k" | "K" => 1 << 10,
+        "MB" => 1_000_000,
+        "MiB" | "m" | "M" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "GiB" | "g" | "G" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ use super::route::{
     HOLD_REQUESTS, HOST, Hold, NO_BACKEND, Names, NoBackend, RESPOND, RESPOND_LIMIT, Respond,
     Route, SIZE, WHEN_TAKEN,
 };
-use super::{Args, CertificateSource, names};
+use super::{Args, CertificateSource, gate, names};
 use crate::auth::{Credential, Files, Settings};
 use crate::router::{self, HostPattern};
 
@@ -126,6 +126,9 @@ fn route<'a>(mut fields: Given<'a>, files: &mut Files, only: bool) -> Option<Rea
         }
     }
     backends(&mut fields, files, &mut route);
+    route.gate = fields.take("gate").and_then(|given| gate::gate(given, files));
+    route.max_streams = fields.take_value("max_streams", &NUMBER);
+    route.max_tunnels = fields.take_value("max_tunnels", &NUMBER);
     if route.respond.is_some() && matches!(route.no_backend, NoBackend::Origin(_)) {
         // What is delivered later waits for its backend.
         fields.refuse::<()>("an `origin` in `no_backend` needs a route without `respond`");

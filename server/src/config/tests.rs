@@ -1,6 +1,7 @@
 //! Flags, variables, and what is said about wrong ones.
 
 mod file;
+mod gate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -61,7 +62,8 @@ fn flag_beats_variable_beats_default() {
     let plain: Seen = |c| format!("{:?} {:?}", c.plain, c.listen);
     let redirect: Seen = |c| format!("{:?}", c.redirect);
     let trusted: Seen = |c| format!("{:?} {:?}", c.trusted, c.proxy_protocol);
-    let table: [(&str, &str, &str, &str, Seen); 18] = [
+    let gate: Seen = |c| format!("{:?}", c.gate);
+    let table: [(&str, &str, &str, &str, Seen); 22] = [
         ("--listen", "1.2.3.4:5", "LISTEN", "6.7.8.9:10", listen),
         ("--name", "a.example", "NAMES", "b.example", names),
         ("--token-file", file, "TOKEN_FILE", "/nonexistent", admission),
@@ -72,6 +74,10 @@ fn flag_beats_variable_beats_default() {
         ("--max-connections", "10", "MAX_CONNECTIONS", "20", limits),
         ("--max-connections-per-address", "10", "MAX_CONNECTIONS_PER_ADDRESS", "20", limits),
         ("--max-tunnels", "10", "MAX_TUNNELS", "20", limits),
+        ("--gate-allow", "10.0.0.0/8", "GATE_ALLOW", "10.0.0.1,::1", gate),
+        ("--gate-deny", "10.0.0.0/8", "GATE_DENY", "10.0.0.1", gate),
+        ("--gate-rate", "20/1s", "GATE_RATE", "20/1m", gate),
+        ("--gate-max-body", "10MiB", "GATE_MAX_BODY", "10", gate),
         ("--plain", "127.0.0.1:80", "PLAIN", "[::1]:80", plain),
         ("--redirect", "80", "REDIRECT", "81", redirect),
         ("--trusted-proxies", "10.0.0.0/8,::1", "TRUSTED_PROXIES", "10.0.0.1", trusted),
@@ -333,11 +339,12 @@ fn every_documented_variable_is_tested() {
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 2).collect();
     let variables = "CONFIG LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
         TRUSTED_PROXIES PROXY_PROTOCOL \
-        PLAIN PLAIN_ANYWHERE REDIRECT STATE_DIRECTORY TAKE_OVER HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS MAX_TUNNELS GRACE LOG LOG_FORMAT SYSLOG ACCESS_LOG";
+        PLAIN PLAIN_ANYWHERE REDIRECT STATE_DIRECTORY TAKE_OVER HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS MAX_TUNNELS GRACE LOG \
+        LOG_FORMAT SYSLOG ACCESS_LOG GATE_BASIC_FILE GATE_ALLOW GATE_DENY GATE_RATE GATE_MAX_BODY";
     let other_words =
         ["ALPN", "HTTP", "PEM", "PROXY", "RFC", "UDP", "SIGHUP", "SIGTERM", "TLS", "TOML"];
     // What the flags take.
-    let values = "FILE ADDR FOLDER FORMAT LEVEL LIST TIME WHEN NAME".split_whitespace();
+    let values = "FILE ADDR FOLDER FORMAT LEVEL LIST RATE SIZE TIME WHEN NAME".split_whitespace();
     let known = variables.split_whitespace().chain(other_words).chain(values).collect();
     assert_eq!(documented, known);
     for flag in ["--version", "--open", "--backend-alpn"] {

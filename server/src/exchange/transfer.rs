@@ -40,6 +40,8 @@ pub(crate) struct Exchange {
     moved: [u64; 2],
     /// Is told when this is dropped.
     pub(crate) record: Record,
+    /// It counts among those of its route until it is dropped.
+    pub(crate) permit: Option<Permit>,
 }
 
 /// The stream.
@@ -85,8 +87,9 @@ impl Exchange {
         let response = Awaited::Head(response, lease.tunnel().wait());
         let still = Some(Stillness::new(patience));
         let open = Some(Box::new(Open { response, upload, lease, still, idle: None }));
-        let record = Record::default();
-        Self { open, extended, unasked: false, end: End::Left, moved: [0, 0], record }
+        let mut exchange = Self::nothing();
+        (exchange.open, exchange.extended) = (open, extended);
+        exchange
     }
 
     /// Nothing to move.

@@ -35,10 +35,15 @@ impl<'a> Way<'a> {
         Self { shard, policy, found, share }
     }
 
-    /// The same from the same address, to where the host and path lead now.
+    /// The same from the same address, to where the host and path lead now; unless there is another gate, which the
+    /// request didn't pass.
     pub(super) fn anew(&self, uri: &Uri) -> Option<Self> {
         let policy = self.shard.registry.policy();
         let found = policy.find(uri.authority()?.as_str(), uri.path()).ok()?;
+        let (passed, gate) = (self.found.route.gate(), found.route.gate());
+        if passed.map(Arc::as_ptr) != gate.map(Arc::as_ptr) {
+            return None;
+        }
         Some(Self::new(self.shard, policy, found, self.share.address))
     }
 

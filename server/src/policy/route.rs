@@ -6,10 +6,11 @@ use std::sync::{Arc, OnceLock};
 
 use crate::auth::{Admits, Credential, Known};
 use crate::config::{Route as Settings, WhenTaken};
+use crate::gate::Gate;
 use crate::identity::{Grant, Identity, Key};
 use crate::observe::{Observe, RouteCounts};
 use crate::pool::Pool;
-use crate::quota::{Gauge, shared};
+use crate::quota::{Gauge, Permit, shared};
 use crate::router::{HostPattern, RouteId};
 
 use ptth_link::lock::Mutex;
@@ -49,17 +50,50 @@ pub(super) struct Configured {
     /// Admits where the settings don't.
     pub(super) known: Arc<Known>,
     counts: OnceLock<Arc<RouteCounts>>,
+    gate: Option<Arc<Gate>>,
+    /// The requests that are under way.
+    streams: Gauge,
+}
+
+impl Route {
+    /// What a request must pass before anything of it reaches a backend.
+    pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.configured.gate.as_ref()
+    }
+
+    /// The right to be one of the requests that the route may have at a time; where that is unlimited, nothing.
+    ///
+    /// # Errors
+    /// It has them all.
+    pub(crate) fn begin(&self) -> Result<Option<Permit>, ()> {
+        let Some(most) = self.max_streams else { return Ok(None) };
+        self.configured.streams.take(most).map(Some).ok_or(())
+    }
 }
 
 impl Configured {
-    pub(super) fn new(mut settings: Settings, known: &Arc<Known>) -> Arc<Self> {
+    /// What the gate of the same hosts and paths knew `before` goes on, if its settings are the same.
+    pub(super) fn new(
+        mut settings: Settings,
+        known: &Arc<Known>,
+        before: &[Arc<Self>],
+    ) -> Arc<Self> {
         // Where any backend may serve it, one at a time does.
         if settings.allow.is_none() && known.is_open() {
             settings.when_taken = WhenTaken::Reject;
         }
         let id = |host: &HostPattern| RouteId::Host(host.clone(), settings.path.as_str().into());
+        let ids: Vec<_> = settings.hosts.iter().map(id).collect();
+        let before = before.iter().find(|it| it.ids == ids);
+        let gate = settings.gate.as_ref().map(|settings| {
+            let same = before.and_then(|it| it.gate.clone()).filter(|it| it.is_of(settings));
+            same.unwrap_or_else(|| Gate::new(settings))
+        });
+        let streams = before.map(|it| it.streams.clone()).unwrap_or_default();
         Arc::new(Self {
-            ids: settings.hosts.iter().map(id).collect(),
+            ids,
+            gate,
+            streams,
             hosts: settings.hosts.iter().map(HostPattern::to_string).collect(),
             known: known.clone(),
             counts: OnceLock::new(),

@@ -136,6 +136,10 @@ fn the_page_has_every_key_of_routes_names_and_credentials() {
             keys(&page, heading).into_iter().filter(|key| !key.is_empty()).collect();
         assert_eq!(documented, declared, "{heading}");
     }
+    let of_gate = ["gate(", "forward("].map(|function| taken("config/gate.rs", function));
+    let mut documented = keys(&page, "The gate of a route");
+    documented.remove("");
+    assert_eq!(documented, of_gate.into_iter().flatten().collect(), "[route.gate]");
     let documented = keys(&page, "Who may serve it");
     let kinds = [("shared_secret", "Basic"), ("jwt", "Settings"), ("external", "Settings")];
     let missing = kinds.map(|(file, name)| {

@@ -43,7 +43,7 @@ fn a_flag_beats_a_variable_which_beats_the_file_which_beats_the_default() {
     let text = &format!("\u{feff}{}", file.replace('\n', "\r\n"));
     let options = with(text, "", &[]).unwrap();
     let service = &options.services[0];
-    assert_eq!((service.label.as_deref(), options.log.level), (None, LevelFilter::Warn));
+    assert_eq!((service.label.as_deref(), options.log.level), (None, log::LevelFilter::Warn));
     assert_eq!(service.asking.host_header, HostHeader::Origin);
     assert_eq!(service.config.gateway.to_string(), "g:443");
     assert_eq!((service.config.tunnels, service.config.any_host), (5, true));

@@ -10,7 +10,7 @@ use super::*;
 use crate::router::HostPattern;
 
 /// Reads a file of that text, and a command line and variables.
-fn load(
+pub(super) fn load(
     scratch: &Scratch,
     text: impl AsRef<[u8]>,
     line: &str,
@@ -27,7 +27,7 @@ fn good(text: impl AsRef<[u8]>) -> Config {
 }
 
 /// A folder with secrets that a file may name.
-fn scratch() -> Scratch {
+pub(super) fn scratch() -> Scratch {
     let scratch = Scratch::new();
     for (name, secret) in [("secret", "s3cret-of-somebody"), ("other", "s3cret-of-others")] {
         let path = scratch.write(name, secret);
@@ -37,13 +37,13 @@ fn scratch() -> Scratch {
 }
 
 #[cfg(unix)]
-fn private(path: &Path) {
+pub(super) fn private(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 #[cfg(not(unix))]
-fn private(_: &Path) {}
+pub(super) fn private(_: &Path) {}
 
 const ALLOW: &str = "allow = [{ bearer_file = \"secret\" }]";
 

@@ -1,0 +1,64 @@
+//! What one route may have of the machine.
+
+use ptth_link::token::Token;
+use ptth_test::routes::{Tell, client, route};
+use ptth_test::{Ask, Backend, Dialect, GatewayBox, H1, H2, soon};
+
+use super::{World, is_page};
+
+#[tokio::test]
+async fn a_route_has_no_more_requests_at_a_time_than_it_may() {
+    let world = World::new("max_streams = 2", "").await;
+    let visitor = H2::connect(world.gateway()).await;
+    let mut waiting = Vec::new();
+    for n in 1..=2 {
+        waiting.push(visitor.get("/wait").await);
+        soon("the origin", async {
+            while world.seen.lock().unwrap().len() < n {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    for dialect in Dialect::BOTH {
+        let refused = world.ask(dialect, &Ask::get("/")).await;
+        is_page(&refused, 503, "E-ROUTE-STREAMS");
+    }
+    // A reload doesn't forget them.
+    world.change("max_streams = 2\nqueue = 3", "").await;
+    is_page(&world.get(&[]).await, 503, "E-ROUTE-STREAMS");
+    // One that ends, and one that is taken back, make room.
+    world.go.add_permits(1);
+    let first = ptth_test::h2::read(waiting.remove(0)).await;
+    assert_eq!(first.text(), "fine");
+    drop((waiting, visitor));
+    soon("room for two", async {
+        loop {
+            let mut one = H1::connect(world.gateway()).await;
+            one.send("GET /wait HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
+            let other = world.get(&[]).await.status;
+            world.go.add_permits(1);
+            if one.answer().await.status == 200 && other == 200 {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_route_has_no_more_tunnels_than_it_may() {
+    let tokens = [Token::generate(), Token::generate()];
+    let gateway = GatewayBox::with(|config| {
+        let mut few = route("few", &["a.test"], &[&tokens[0], &tokens[1]]);
+        few.max_tunnels = Some(3);
+        config.routes = vec![few];
+    });
+    let backends = tokens.each_ref().map(|token| {
+        let mut config = client(&gateway, token);
+        config.tunnels = 3;
+        Backend::start(config, Tell("a"))
+    });
+    gateway.until_registered(3).await;
+    drop(backends);
+}
