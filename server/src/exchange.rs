@@ -6,6 +6,7 @@
 //! Invariant: every exchange ends, and it runs at most once: another tunnel is tried only if the first
 //! one surely did nothing with it (RFC 9113 §8.7) and no byte of the body was taken.
 
+mod stillness;
 mod transfer;
 mod upload;
 mod way;
@@ -34,7 +35,8 @@ use crate::router;
 use transfer::Failed;
 use upload::{Upload, Watched};
 
-pub(crate) use transfer::{Exchange, Stillness};
+pub(crate) use stillness::Stillness;
+pub(crate) use transfer::Exchange;
 pub(crate) use upload::{LeastRate, watched};
 pub(crate) use way::Way;
 

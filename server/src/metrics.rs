@@ -93,8 +93,10 @@ fn exchanges(encoder: &mut DescriptorEncoder<'_>, counts: &Counts) -> fmt::Resul
     let help = "Transfers that ended before their end, by the party at fault";
     counters(encoder, "transfers_broken", help, sides)?;
     seconds(encoder, "queue_seconds", "From a request's head to its stream", &counts.queue)?;
-    seconds(encoder, "response_head_seconds", "From there to the response's head", &counts.head)?;
-    seconds(encoder, "transfer_seconds", "From there to the end", &counts.transfer)
+    let help = "From a request's head to the response's head";
+    seconds(encoder, "response_head_seconds", help, &counts.head)?;
+    let help = "From the response's head to the end";
+    seconds(encoder, "transfer_seconds", help, &counts.transfer)
 }
 
 /// The failures that are refusals, and what was refused without a page.

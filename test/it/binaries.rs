@@ -2,6 +2,7 @@
 
 mod admin;
 mod configuration;
+mod logs;
 mod many;
 mod moving;
 mod services;

@@ -1,5 +1,6 @@
 //! What is told of exchanges: one record for each, in the metrics and in the access log.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -345,4 +346,22 @@ async fn metrics_come_in_the_format_that_is_asked_for() {
     assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
     assert!(page.ends_with("# EOF\n"), "{page}");
     assert!(page.contains("# TYPE ptth_failures counter\n"), "{page}");
+}
+
+/// And the page in docs/guide.md tells of each metric.
+#[tokio::test]
+async fn the_board_shows_metrics_that_are_exported() {
+    let (_, page) = Lab::default().metrics(None);
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let exported: BTreeSet<_> = types.map(str::to_owned).collect();
+    let named = |text: &str| -> BTreeSet<_> {
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+        let words = words.filter(|word| word.starts_with("ptth_") || word.starts_with("process_"));
+        words.map(|word| word.trim_end_matches("_bucket").to_owned()).collect()
+    };
+    assert_eq!(named(&crate::documents::read("packaging/grafana.json")), exported);
+    let guide = crate::documents::read("docs/guide.md");
+    let section = guide.split("\n## Observe it\n").nth(1).expect("the section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    assert_eq!(named(section), exported);
 }

@@ -8,26 +8,37 @@ use std::path::{Path, PathBuf};
 /// wiring; none out of `demux`, `router` or `reset_limiter`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
     ("gateway", &["admin", "config", "deliver", "listener", "registry", "reload", "shard", "tls"]),
-    ("admin", &["config", "live", "policy", "shard"]),
+    ("admin", &["config", "live", "metrics", "policy", "shard"]),
+    ("metrics", &["observe", "shard"]),
+    ("observe", &["config", "error", "live"]),
     ("embed", &["config", "deliver", "public", "registry", "shard", "tls"]),
     ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),
-    ("listener", &["auth", "config", "demux", "identity", "public", "quota", "shard", "tunnel"]),
+    (
+        "listener",
+        &["auth", "config", "demux", "identity", "observe", "public", "quota", "shard", "tunnel"],
+    ),
     (
         "public",
         &[
-            "auth", "config", "deliver", "error", "exchange", "frames", "gate", "identity",
+            "auth", "config", "deliver", "error", "exchange", "frames", "gate", "identity", "observe",
             "policy", "quota", "router", "shard", "tunnel",
         ],
     ),
-    ("deliver", &["config", "error", "exchange", "outbox", "policy", "quota", "router", "shard"]),
-    ("exchange", &["config", "error", "policy", "pool", "quota", "router", "shard"]),
+    (
+        "deliver",
+        &["config", "error", "exchange", "observe", "outbox", "policy", "quota", "router", "shard"],
+    ),
+    ("exchange", &["config", "error", "observe", "policy", "pool", "quota", "router", "shard"]),
     ("tunnel", &["frames", "identity", "live", "policy", "quota", "registry", "shard"]),
-    ("shard", &["config", "outbox", "policy", "quota", "registry", "tls"]),
+    ("shard", &["config", "observe", "outbox", "policy", "quota", "registry", "tls"]),
     ("outbox", &["config", "error", "quota", "router"]),
     ("registry", &["config", "fallback", "identity", "live", "policy", "pool", "quota", "router"]),
     ("fallback", &["identity", "live", "pool"]),
-    ("policy", &["auth", "config", "gate", "identity", "live", "pool", "quota", "router"]),
+    (
+        "policy",
+        &["auth", "config", "gate", "identity", "live", "observe", "pool", "quota", "router"],
+    ),
     ("gate", &["auth", "config", "quota"]),
     ("auth", &["https", "identity", "router"]),
     ("pool", &["identity", "live", "quota"]),
@@ -148,7 +159,7 @@ const FEATURES: [&str; 3] = [
 
 /// Non-blank lines without tests that each ring may have: what both ends do alike, the core, the features. A change that
 /// needs more argues for it in its commit; one that needs less lowers the sum. The goals are 3,700, 6,000 and 7,300.
-const SUMS: [(&str, usize); 3] = [("wire", 5_515), ("core", 11_010), ("features", 5_985)];
+const SUMS: [(&str, usize); 3] = [("wire", 6_670), ("core", 11_290), ("features", 7_010)];
 
 #[test]
 fn each_ring_keeps_to_its_sum() {

@@ -10,13 +10,13 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use log::debug;
 use ptth_link::body::Inflow;
-use ptth_link::deadline::Deadline;
 use ptth_link::headers;
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use ptth_link::pump::PumpError;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
+use super::stillness::{EVICT_AFTER, Stillness};
 use super::upload::Upload;
 use crate::error::ExchangeError;
 use crate::observe::{End, Record};
@@ -387,71 +387,5 @@ impl Idle {
             }
         }
         Poll::Pending
-    }
-}
-
-/// A deadline that begins anew whenever something moved.
-#[derive(Debug)]
-pub(crate) struct Stillness {
-    /// How long nothing may move.
-    patience: Duration,
-    since: Instant,
-    /// One early wake-up, so that the owner can check whether others need this stream.
-    first: Option<Instant>,
-    timer: Deadline,
-    moved: u64,
-}
-
-impl Stillness {
-    /// Begins now.
-    pub(crate) fn new(patience: Duration) -> Self {
-        let since = Instant::now();
-        let first = Some(since + patience.min(EVICT_AFTER));
-        Self { patience, since, first, timer: Deadline::default(), moved: 0 }
-    }
-
-    /// Since when nothing has moved, if that lasts.
-    pub(crate) fn lasts(&self) -> Option<Instant> {
-        Some(self.since).filter(|since| since.elapsed() >= EVICT_AFTER)
-    }
-
-    /// Ready when `moved` has been the same for too long.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
-        if moved != self.moved {
-            (self.moved, self.since) = (moved, Instant::now());
-        }
-        if let Some(first) = self.first {
-            ready!(self.timer.poll_at(cx, first));
-            self.first = None;
-        }
-        self.timer.poll_at(cx, self.since + self.patience)
-    }
-}
-
-/// While requests wait for streams, one without progress for this long may be ended: a working link is never still for
-/// so long.
-const EVICT_AFTER: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::time::timeout;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn stillness_begins_anew_whenever_something_moved() {
-        let second = Duration::from_secs(1);
-        let mut still = Stillness::new(60 * second);
-        for moved in 0..5 {
-            let poll = poll_fn(|cx| still.poll(cx, moved));
-            assert!(timeout(59 * second, poll).await.is_err(), "{moved}");
-        }
-        // What moved last was seen 59 s ago.
-        let begun = Instant::now();
-        poll_fn(|cx| still.poll(cx, 4)).await;
-        assert_eq!(begun.elapsed(), second);
-        assert!(poll_fn(|cx| Poll::Ready(still.poll(cx, 4))).await.is_ready());
     }
 }
