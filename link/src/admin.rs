@@ -160,10 +160,10 @@ async fn converse<F>(
 /// Whether a request names this listener: by its own address, as this machine, or not at all.
 fn is_own(uri: &Uri, fields: &HeaderMap, own: Option<IpAddr>) -> bool {
     let Some(own) = own else { return true };
-    let field = || fields.get(HOST).filter(|host| !host.is_empty());
     let named = match uri.authority() {
         Some(authority) => Some(Ok(authority.clone())),
-        None => field().map(|host| Authority::try_from(host.as_bytes())),
+        // HTTP/1.0 may leave it out; no browser does.
+        None => fields.get(HOST).map(|host| Authority::try_from(host.as_bytes())),
     };
     let Some(named) = named else { return true };
     named.is_ok_and(|named| {

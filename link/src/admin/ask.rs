@@ -10,6 +10,7 @@ use std::{env, io};
 
 use argh::{ArgsInfo, FromArgs};
 use bytes::BytesMut;
+use http::header::HOST;
 use http::{Request, StatusCode, Uri};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -84,7 +85,8 @@ fn run(program: &str, word: &str, args: Args) -> ExitCode {
 /// The status and the body of the response to a GET. Blocks, for [`PATIENCE`] at most.
 fn ask(address: &Address, target: &str) -> io::Result<(StatusCode, String)> {
     let uri = Uri::try_from(target).map_err(io::Error::other)?;
-    let request = Request::builder().uri(uri).body(()).map_err(io::Error::other)?;
+    let request = Request::builder().uri(uri).header(HOST, "localhost");
+    let request = request.body(()).map_err(io::Error::other)?;
     let asking = async {
         match address {
             Address::Tcp(tcp) => converse(TcpStream::connect(reached(*tcp)).await?, &request).await,
