@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 /// Whom each module of the gateway may import. No arrow into `public` or `listener` but from the
 /// wiring; none out of `demux`, `router` or `reset_limiter`; and no circle.
 const SERVER: &[(&str, &[&str])] = &[
-    ("gateway", &["admin", "config", "deliver", "listener", "registry", "reload", "shard", "tls"]),
+    (
+        "gateway",
+        &["acme", "admin", "config", "deliver", "listener", "registry", "reload", "shard", "tls"],
+    ),
+    ("acme", &["auth", "config", "https", "shard", "tls"]),
     ("admin", &["config", "live", "metrics", "policy", "shard"]),
     ("metrics", &["observe", "shard"]),
     ("observe", &["config", "error", "live"]),

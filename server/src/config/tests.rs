@@ -1,5 +1,7 @@
 //! Flags, variables, and what is said about wrong ones.
 
+#[cfg(feature = "acme")]
+mod acme;
 mod file;
 mod gate;
 
@@ -339,12 +341,14 @@ fn every_documented_variable_is_tested() {
     let documented: BTreeSet<&str> = words.filter(|word| word.len() > 2).collect();
     let variables = "CONFIG LISTEN CERT KEY SELF_SIGNED NAMES TOKEN_FILE TOKEN OPEN BACKEND_ALPN \
         TRUSTED_PROXIES PROXY_PROTOCOL \
+        ACME ACME_EMAIL ACME_DIRECTORY ACME_CA \
         PLAIN PLAIN_ANYWHERE REDIRECT STATE_DIRECTORY TAKE_OVER HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS MAX_TUNNELS GRACE LOG \
         LOG_FORMAT SYSLOG ACCESS_LOG GATE_BASIC_FILE GATE_ALLOW GATE_DENY GATE_RATE GATE_MAX_BODY";
     let other_words =
         ["ALPN", "HTTP", "PEM", "PROXY", "RFC", "UDP", "SIGHUP", "SIGTERM", "TLS", "TOML"];
     // What the flags take.
-    let values = "FILE ADDR FOLDER FORMAT LEVEL LIST RATE SIZE TIME WHEN NAME".split_whitespace();
+    let values = "FILE ADDR ADDRESS FOLDER FORMAT LEVEL LIST RATE SIZE TIME URL WHEN NAME"
+        .split_whitespace();
     let known = variables.split_whitespace().chain(other_words).chain(values).collect();
     assert_eq!(documented, known);
     for flag in ["--version", "--open", "--backend-alpn"] {

@@ -419,4 +419,21 @@ mod tests {
             assert!(policy.register(&claim, None).await.is_err());
         }
     }
+
+    /// For these, certificates may be ordered.
+    #[cfg(feature = "acme")]
+    #[test]
+    fn the_hosts_of_dynamic_names_are_those_that_a_backend_serves_now() {
+        let judge = Arc::new(Judge { takes: true, ..Judge::default() });
+        let grant = NameGrant { names: None, credential: judge };
+        let names = Names::new("names.test", vec![grant]);
+        let policy = policy(&[], Some(Names { path_hosts: vec!["p.test".into()], ..names }));
+        assert!(policy.find("bob.names.test", "/").is_err() && policy.named_hosts().is_empty());
+        let names = ["bob", "no~host"].map(|name| RouteId::Name(name.into()));
+        // As when a tunnel joins, and when the last one leaves.
+        names.iter().for_each(|name| assert!(policy.make(name).is_some()));
+        assert_eq!(policy.named_hosts().into_iter().collect::<Vec<_>>(), ["bob.names.test"]);
+        names.iter().for_each(|name| policy.forget(name));
+        assert!(policy.named_hosts().is_empty());
+    }
 }
