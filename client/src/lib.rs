@@ -46,6 +46,9 @@ pub mod origin;
 pub mod serve;
 #[doc(hidden)]
 pub mod tls;
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub mod unit;
 
 use log::info;
 use ptth_link::shutdown;
