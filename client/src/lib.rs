@@ -50,6 +50,9 @@ pub mod serve;
 pub mod shown;
 #[doc(hidden)]
 pub mod tls;
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub mod unit;
 
 use log::info;
 use ptth_link::shutdown;

@@ -17,6 +17,8 @@ use ptth_client::dial::Tcp;
 use ptth_client::journal::Journal;
 use ptth_client::origin::Origin;
 use ptth_client::shown::Shown;
+#[cfg(target_os = "linux")]
+use ptth_client::unit::Unit;
 use ptth_client::{Process, Stopped};
 use ptth_link::limits;
 use ptth_link::limits::TUNNEL_STREAMS;
@@ -41,6 +43,10 @@ fn start() -> Result<ExitCode, ExitCode> {
     if let Some(code) = admin::command(PROGRAM) {
         return Ok(code);
     }
+    #[cfg(target_os = "linux")]
+    if let Some(unit) = unit() {
+        return unit;
+    }
     let args = cli::start::<Args>(PROGRAM)?;
     if args.version {
         return Ok(cli::say(&concat!("2ptth-client ", env!("CARGO_PKG_VERSION"))));
@@ -58,6 +64,14 @@ fn start() -> Result<ExitCode, ExitCode> {
             _ => code,
         }
     })
+}
+
+/// Makes a systemd unit, if that is asked for.
+#[cfg(target_os = "linux")]
+fn unit() -> Option<Result<ExitCode, ExitCode>> {
+    let arguments = std::env::args_os().skip(1).filter_map(|it| it.into_string().ok());
+    let made = Unit::asked(&arguments.collect::<Vec<_>>())?.and_then(|unit| unit.make());
+    Some(made.map(|text| cli::say(&text)).map_err(|why| cli::fail(PROGRAM, &why)))
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ mod many;
 mod moving;
 mod services;
 mod size;
+mod unit;
 mod words;
 
 use std::net::SocketAddr;

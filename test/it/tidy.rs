@@ -61,6 +61,7 @@ const CLIENT: &[(&str, &[&str])] = &[
     ("origin", &["complaints", "config", "serve", "tls"]),
     ("dial", &["announced", "config"]),
     ("tls", &["config"]),
+    ("unit", &["config"]),
 ];
 
 /// Lines at which a file is split; a file is read on a few screens.
