@@ -25,8 +25,8 @@ const SERVER: &[(&str, &[&str])] = &[
     (
         "public",
         &[
-            "auth", "config", "deliver", "error", "exchange", "frames", "gate", "identity", "observe",
-            "policy", "quota", "router", "shard", "tunnel",
+            "auth", "config", "deliver", "error", "exchange", "frames", "gate", "identity",
+            "observe", "policy", "quota", "router", "shard", "tunnel",
         ],
     ),
     (

@@ -115,7 +115,8 @@ async fn converse(
     request: &Request<()>,
 ) -> io::Result<(StatusCode, String)> {
     let mut input = BytesMut::new();
-    let mut answer = h1::ask(&mut io, (request, &[]), (&mut input, ResponseReader::default())).await?;
+    let mut answer =
+        h1::ask(&mut io, (request, &[]), (&mut input, ResponseReader::default())).await?;
     let body = answer.whole(&mut io, &mut input, LONGEST).await?;
     Ok((answer.parts.status, String::from_utf8_lossy(&body).into_owned()))
 }
