@@ -113,8 +113,10 @@ fn verify(_: &str, _: &[u8]) -> bool {
     false
 }
 
-#[cfg(all(test, feature = "password-hashes"))]
+#[cfg(test)]
 mod tests {
+    #![cfg(feature = "password-hashes")]
+
     use super::*;
 
     /// Made by `htpasswd -B -C 4` and `argon2 … -id -t 1 -m 5 -p 1 -e`.

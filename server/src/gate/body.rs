@@ -8,13 +8,17 @@ use bytes::Bytes;
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use super::Refused;
+
 /// Whether a body was found too long; `None` where it has no limit.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Excess(Option<Arc<AtomicBool>>);
 
 impl Excess {
-    pub(crate) fn is_found(&self) -> bool {
-        self.0.as_ref().is_some_and(|found| found.load(Ordering::Relaxed))
+    /// Why a request failed, whose body is this: its length, if it is too long, else as it seemed.
+    pub(crate) fn or<E: From<Refused>>(&self, err: E) -> E {
+        let found = self.0.as_ref().is_some_and(|found| found.load(Ordering::Relaxed));
+        if found { Refused::Body.into() } else { err }
     }
 }
 

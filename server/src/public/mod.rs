@@ -43,7 +43,7 @@ use tokio::time::Instant;
 use crate::deliver::{self, Acknowledged};
 use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::exchange::{self, Exchange, Informational, Way};
-use crate::gate::{Refused, limited};
+use crate::gate::limited;
 use crate::observe::{End, Record, Request as Asked};
 use crate::policy::Lost;
 use crate::quota::ConnectionPermit;
@@ -306,34 +306,29 @@ impl Account {
         let mut held = Held::of(visitor.budget.clone());
         held.set(headers::weight(&head.headers)).map_err(|_| ExchangeError::Crowded)?;
         let gate = way.found.route.gate();
-        if let Some(gate) = gate {
-            // Boxed: most routes have none, and each exchange's future would have room for it.
-            let judged = Box::pin(gate.check(&mut head, visitor.address)).await?;
-            if let Some(response) = judged {
-                let page = |page| if is_head { Full::default() } else { Full::new(page) };
-                return Ok((response.map(|it| Either::Right(page(it))), Then::Nothing));
-            }
+        // Boxed: most routes have none, and each exchange's future would have room for it.
+        if let Some(gate) = gate
+            && let Some(said) = Box::pin(gate.check(&mut head, visitor.address)).await?
+        {
+            let page = |page| if is_head { Full::default() } else { Full::new(page) };
+            return Ok((said.map(|it| Either::Right(page(it))), Then::Nothing));
         }
         let permit = way.found.route.begin().map_err(|()| ExchangeError::Quota)?;
         // The bytes of an upgraded connection are no body.
         let upgrades = wish.is_some() || head.method == Method::CONNECT;
         let most = gate.filter(|_| !upgrades).and_then(|gate| gate.max_body());
         let (body, excess) = limited(body, most);
-        let too_large = |err| match excess.is_found() {
-            true => ExchangeError::Gate(Refused::Body),
-            false => err,
-        };
         let (mut response, mut exchange) = match way.found.route.respond {
             Some(respond) if deliver::suits(&head.method) => {
                 let (from, request) =
                     ((visitor.address, self.id), Request::from_parts(*head, body));
                 // Boxed: it is rare, and each exchange's future would have room for it.
                 let taking = deliver::take(&way, respond, from, request, informational);
-                (Box::pin(taking).await?, Exchange::nothing())
+                (Box::pin(taking).await.map_err(|err| excess.or(err))?, Exchange::nothing())
             }
             _ => {
-                let asked = exchange::ask(&way, head, body, informational, &mut self.record);
-                asked.await.map_err(too_large)?
+                let asking = exchange::ask(&way, head, body, informational, &mut self.record);
+                asking.await.map_err(|err| excess.or(err))?
             }
         };
         exchange.permit = permit;

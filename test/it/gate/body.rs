@@ -61,3 +61,13 @@ async fn a_body_that_grows_too_large_under_a_response_resets_it() {
     let answer = ptth_test::h2::read_body(response).await;
     assert!(!answer.complete && answer.text() == "begun", "{}", answer.text());
 }
+
+/// A webhook is read whole before it is answered, and so its limit is met before.
+#[tokio::test]
+async fn a_webhook_that_grows_too_large_is_refused() {
+    let world = World::new("respond = 202", GATE).await;
+    let head = "POST / HTTP/1.1\r\nHost: example.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = format!("200\r\n{}\r\n", "x".repeat(512));
+    let hook = format!("{head}{}0\r\n\r\n", chunk.repeat(3));
+    is_page(&H1::ask(world.gateway(), hook).await, 413, "E-GATE-BODY");
+}
