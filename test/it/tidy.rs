@@ -40,7 +40,11 @@ const SERVER: &[(&str, &[&str])] = &[
 
 /// Whom each module of the client may import.
 const CLIENT: &[(&str, &[&str])] = &[
-    ("tunnels", &["announced", "complaints", "config", "dial", "journal", "retry", "serve", "tls"]),
+    ("admin", &["announced", "shown"]),
+    (
+        "tunnels",
+        &["announced", "complaints", "config", "dial", "journal", "retry", "serve", "shown", "tls"],
+    ),
     ("serve", &["announced", "dial", "journal", "tls"]),
     ("origin", &["complaints", "config", "serve", "tls"]),
     ("dial", &["announced", "config"]),
@@ -138,8 +142,11 @@ const CORE: [(&str, &[&str]); 2] = [
     ),
     ("client/src", &["complaints", "dial", "lib", "main", "origin", "retry", "serve", "tunnels"]),
 ];
-/// Files of the core's modules that are features.
-const FEATURES: [&str; 3] = [
+/// Files and folders of the core's modules and of `link` that are features.
+const FEATURES: [&str; 6] = [
+    "link/src/admin.rs",
+    "link/src/admin/",
+    "link/src/systemd.rs",
     "server/src/public/embed.rs",
     "server/src/public/redirect.rs",
     "server/src/public/register.rs",
@@ -147,7 +154,7 @@ const FEATURES: [&str; 3] = [
 
 /// Non-blank lines without tests that each ring may have: what both ends do alike, the core, the features. A change that
 /// needs more argues for it in its commit; one that needs less lowers the sum. The goals are 3,700, 6,000 and 7,300.
-const SUMS: [(&str, usize); 3] = [("wire", 5_515), ("core", 11_010), ("features", 5_985)];
+const SUMS: [(&str, usize); 3] = [("wire", 5_848), ("core", 11_243), ("features", 7_066)];
 
 #[test]
 fn each_ring_keeps_to_its_sum() {
@@ -156,8 +163,10 @@ fn each_ring_keeps_to_its_sum() {
         let is_core = CORE.iter().any(|(part, modules)| {
             source.path.starts_with(part) && modules.contains(&source.module())
         });
-        let ring = match is_core && !FEATURES.contains(&source.path.as_str()) {
+        let is_feature = FEATURES.iter().any(|feature| source.path.starts_with(feature));
+        let ring = match is_core {
             _ if source.is_test() => continue,
+            _ if is_feature => "features",
             _ if source.path.starts_with("link/") => "wire",
             true => "core",
             false => "features",
