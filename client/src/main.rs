@@ -100,6 +100,27 @@ struct Running {
     before: usize,
 }
 
+impl Running {
+    fn new(service: Service, mut process: Process, before: usize) -> Result<Self, Stopped> {
+        process.guess = guess(&service.config);
+        let origin = match &service.origin {
+            OriginAddress::Demo => None,
+            address => Some(Origin::new(address.clone(), &service.asking).map_err(Stopped::Tls)?),
+        };
+        let (trigger, shutdown) = shutdown::channel();
+        Ok(Self { service, origin, process, trigger, shutdown, before })
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            label: self.service.label.clone(),
+            gateway: self.service.config.gateway.to_string(),
+            origin: self.service.origin.to_string(),
+            announced: self.process.answering.announced.clone(),
+        }
+    }
+}
+
 /// Why the tunnels of a service ended on one core.
 type Refusal = (Arc<Running>, Stopped);
 
@@ -108,11 +129,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     if let Some(path) = &options.url_file {
         clear(path).map_err(|err| Failure::Urls(path.clone(), err))?;
     }
-    let listener = options.admin.as_ref().map(|address| {
-        let failed = |err| Failure::Admin(address.clone().into(), err);
-        admin::Listener::open(address, false).map_err(failed)
-    });
-    let listener = listener.transpose()?;
+    let listener = listener(options)?;
     let (journal, shown) = (Journal::to(io::stdout()), Shown::default());
     let (places, board) = Announced::board(options.services.len());
     let tunnels = options.services.iter().map(|service| service.config.tunnels).sum();
@@ -126,13 +143,8 @@ fn run(options: &Options) -> Result<(), Failure> {
         let journal = journal.of(service.label.as_deref());
         let mut process = Process::new(service.config.clone(), journal)?;
         (process.answering.announced, process.answering.streams) = (announced, streams);
-        (process.guess, process.shown) = (guess(&service.config), shown.clone());
-        let origin = match &service.origin {
-            OriginAddress::Demo => None,
-            address => Some(Origin::new(address.clone(), &service.asking).map_err(Stopped::Tls)?),
-        };
-        let (trigger, shutdown) = shutdown::channel();
-        services.push(Arc::new(Running { service, origin, process, trigger, shutdown, before }));
+        process.shown = shown.clone();
+        services.push(Arc::new(Running::new(service, process, before)?));
         before += services.last().map_or(0, |it| it.process.slots());
     }
     watch(services.clone())?;
@@ -157,7 +169,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         let Some(running) = services.get::<usize>(service) else { return };
         running.process.answering.journal.shown(url, &running.service.origin.to_string());
     };
-    let told = services.iter().map(|running| told(running)).collect();
+    let told = services.iter().map(|running| running.told()).collect();
     let told = Arc::new(Admin { services: told, shown, pokes, begun: Instant::now() });
     let ended = main.block_on(async {
         select! {
@@ -175,14 +187,12 @@ fn run(options: &Options) -> Result<(), Failure> {
     ended
 }
 
-fn told(running: &Running) -> Told {
-    let Running { service, process, .. } = running;
-    Told {
-        label: service.label.clone(),
-        gateway: service.config.gateway.to_string(),
-        origin: service.origin.to_string(),
-        announced: process.answering.announced.clone(),
-    }
+fn listener(options: &Options) -> Result<Option<admin::Listener>, Failure> {
+    let opened = options.admin.as_ref().map(|address| {
+        let failed = |err| Failure::Admin(address.clone().into(), err);
+        admin::Listener::open(address, false).map_err(failed)
+    });
+    opened.transpose()
 }
 
 /// Answers on the admin address, if there is one, and tells the supervisor how it goes. It ends by being dropped.

@@ -56,7 +56,11 @@ const SERVER: &[(&str, &[&str])] = &[
 
 /// Whom each module of the client may import.
 const CLIENT: &[(&str, &[&str])] = &[
-    ("tunnels", &["announced", "complaints", "config", "dial", "journal", "retry", "serve", "tls"]),
+    ("admin", &["announced", "shown"]),
+    (
+        "tunnels",
+        &["announced", "complaints", "config", "dial", "journal", "retry", "serve", "shown", "tls"],
+    ),
     ("serve", &["announced", "dial", "journal", "tls"]),
     ("origin", &["complaints", "config", "serve", "tls"]),
     ("dial", &["announced", "config"]),
@@ -155,8 +159,11 @@ const CORE: [(&str, &[&str]); 2] = [
     ),
     ("client/src", &["complaints", "dial", "lib", "main", "origin", "retry", "serve", "tunnels"]),
 ];
-/// Files of the core's modules that are features.
-const FEATURES: [&str; 3] = [
+/// Files and folders of the core's modules and of `link` that are features.
+const FEATURES: [&str; 6] = [
+    "link/src/admin.rs",
+    "link/src/admin/",
+    "link/src/systemd.rs",
     "server/src/public/embed.rs",
     "server/src/public/redirect.rs",
     "server/src/public/register.rs",
@@ -173,8 +180,10 @@ fn each_ring_keeps_to_its_sum() {
         let is_core = CORE.iter().any(|(part, modules)| {
             source.path.starts_with(part) && modules.contains(&source.module())
         });
-        let ring = match is_core && !FEATURES.contains(&source.path.as_str()) {
+        let is_feature = FEATURES.iter().any(|feature| source.path.starts_with(feature));
+        let ring = match is_core {
             _ if source.is_test() => continue,
+            _ if is_feature => "features",
             _ if source.path.starts_with("link/") => "wire",
             true => "core",
             false => "features",

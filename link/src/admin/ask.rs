@@ -129,7 +129,7 @@ fn rendered(value: &Value) -> String {
         // A String takes all that is written.
         let _ = match rows {
             None => writeln!(lines, "{name}: {}", cell(value)),
-            Some(rows) => writeln!(tables, "\n{name}\n{}", table(rows)),
+            Some(rows) => write!(tables, "\n{name}\n{}", table(rows)),
         };
     }
     lines + tables.trim_end()
