@@ -92,7 +92,7 @@ pub enum CertificateSource {
         /// The folder where it is kept for the next start.
         kept: Option<PathBuf>,
     },
-    /// Ordered by the gateway itself, for one name.
+    /// Ordered by the gateway itself, for one name; where that is embedded in another program, it isn't.
     Acme { name: String, issuer: Arc<Issuer> },
     /// PEM text, of the environment.
     Text { cert: Secret, key: Secret },
