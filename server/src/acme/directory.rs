@@ -57,7 +57,7 @@ impl HttpClient for Directory {
         let (client, after) = (self.client.clone(), self.after.clone());
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let body = body.collect().await.map_err(|err| other(err))?.to_bytes();
+            let body = body.collect().await.map_err(other)?.to_bytes();
             let url = parts.uri.to_string();
             let same = |it: &Server| it.to_string() == client.server.to_string();
             let asked = Server::read(url.as_bytes()).filter(|(server, _)| same(server));
@@ -66,7 +66,7 @@ impl HttpClient for Directory {
             question.headers_mut().extend(parts.headers);
             question.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
             let asked = timeout(REQUEST, client.ask(&question, &body, LONGEST)).await;
-            let (parts, body) = asked.map_err(|_| other(SLOW))?.map_err(|err| other(err))?;
+            let (parts, body) = asked.map_err(|_| other(SLOW))?.map_err(other)?;
             if parts.status.is_client_error() || parts.status.is_server_error() {
                 *after.lock() = wished(&parts.headers);
                 // RFC 8555 §6.7: the words are in a document of this type. Else it isn't the directory that answers.
