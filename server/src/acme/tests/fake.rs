@@ -118,11 +118,27 @@ impl Fake {
             state.answers.pop_front();
             return None;
         }
-        let url = |path: String| format!("https://directory.test{path}");
         let (kind, number) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
         let number = number.parse().unwrap_or(state.orders.len());
-        let mut status = 200;
-        let mut location = None;
+        let (status, location, body) = self.reply(&mut state, (kind, number), &payload, after);
+        let text = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+        let response = Response::builder().status(status).header("replay-nonce", "n");
+        let response = response.header("retry-after", "21600");
+        let response = location.into_iter().fold(response, |it, at| it.header("location", at));
+        Some(response.body(text).unwrap())
+    }
+
+    /// Status, location and body.
+    fn reply(
+        &self,
+        state: &mut State,
+        (kind, number): (&str, usize),
+        payload: &Value,
+        after: &RetryAfter,
+    ) -> (u16, Option<String>, Value) {
+        let url = |path: String| format!("https://directory.test{path}");
+        let name = payload["identifiers"][0]["value"].as_str().unwrap_or_default();
+        let (mut status, mut location) = (200, None);
         let body = match kind {
             "directory" => json!({
                 "newNonce": url("/nonce".into()), "newAccount": url("/account".into()),
@@ -149,7 +165,7 @@ impl Fake {
                 };
                 json!({ "suggestedWindow": { "start": text(from), "end": text(to) } })
             }
-            "order" if path == "/order" => match state.answers.pop_front() {
+            "order" if payload["identifiers"].is_array() => match state.answers.pop_front() {
                 Some(Answer::Refuse(words, wait)) => {
                     *after.lock() = Some(Duration::from_secs(wait)).filter(|it| !it.is_zero());
                     status = 429;
@@ -179,11 +195,7 @@ impl Fake {
             "certificate" => json!(state.orders[number].chain),
             _ => json!({}),
         };
-        let text = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
-        let response = Response::builder().status(status).header("replay-nonce", "n");
-        let response = response.header("retry-after", "21600");
-        let response = location.into_iter().fold(response, |it, at| it.header("location", at));
-        Some(response.body(text).unwrap())
+        (status, location, body)
     }
 
     fn sign(&self, csr: Vec<u8>) -> String {
