@@ -1,6 +1,7 @@
 //! The two programs as their users meet them: flags, variables, exit codes, and what they print.
 
 mod configuration;
+mod manual;
 mod many;
 mod moving;
 mod services;
