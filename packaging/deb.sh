@@ -22,7 +22,7 @@ chmod 644 "$root/usr/share/man/man1/$program.1.gz"
 
 # The unit of packaging/, with the program in /usr/bin, a user that owns the secrets, and its settings in /etc.
 for unit in packaging/"$program".{service,socket}; do
-    [[ ! -e $unit ]] || sed -e '/^#/d; /^LoadCredential=/d' \
+    [[ ! -e $unit ]] || sed -e '/^#/d; /^LoadCredential=/d; /^StateDirectory=/d' \
         -e "s|^DynamicUser=yes|User=$user\nStateDirectory=$program|" \
         -e "s|^ExecStart=.*|ExecStart=/usr/bin/$program --config /etc/2ptth/$kind.toml|" \
         "$unit" >"$root/lib/systemd/system/$(basename "$unit")"
