@@ -9,6 +9,8 @@ kind=${program#2ptth-} user=_$program
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
+# mktemp keeps others out.
+chmod 755 "$root"
 
 install -D "$binary" "$root/usr/bin/$program"
 install -Dm 644 "packaging/debian/$kind.toml" "$root/etc/2ptth/$kind.toml"
@@ -41,7 +43,7 @@ Section: net
 Priority: optional
 Depends: $depends
 Installed-Size: $(du -sk "$root" | cut -f 1)
-Description: $(sed -n 's/^description = "\(.*\)"/\1/p' "$kind/Cargo.toml")
+Description: $(sed -n 's/^description = "The \(.*\)\."/\1/p' "$kind/Cargo.toml")
  HTTP/2, backwards: a web server behind NAT dials out, and visitors' requests
  come in on the connection that it dialled.
 CONTROL

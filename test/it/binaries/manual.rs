@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use ptth_link::settings::LEVEL;
+use ptth_test::Folder;
 use ptth_test::manual::{LEVELS, Program, client, server};
-use ptth_test::{Folder, manual};
 
 fn all() -> [(Program, &'static [ptth_link::settings::Setting]); 2] {
     [
@@ -36,7 +36,7 @@ fn every_setting_is_in_the_man_page_and_every_flag_in_each_completion() {
         }
     }
     let level = |text: &&str| (LEVEL.1)(text).is_ok();
-    assert!(manual::LEVELS.iter().all(level) && LEVELS.len() == 6);
+    assert!(LEVELS.iter().all(level) && LEVELS.len() == 6);
 }
 
 #[test]
