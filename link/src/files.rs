@@ -3,22 +3,24 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+#[cfg(unix)]
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::crypto;
 
 /// Replaces a file: a reader sees the old text or the new one. A new file is readable by its owner alone if it is
-/// `secret`. After an error the old file stays. Blocks.
+/// `secret`; on Windows, which has no modes, the folder says who may read it. After an error the old file stays. Blocks.
 pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(format!(".{}", crypto::hex(&crypto::random::<6>())));
     let part = path.with_file_name(name);
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
-    if secret {
-        options.mode(0o600);
-    }
+    #[cfg(unix)]
+    options.mode(if secret { 0o600 } else { 0o666 });
+    #[cfg(not(unix))]
+    let _ = secret;
     let written = options.open(&part).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
@@ -39,7 +41,10 @@ pub fn read(what: &str, path: &Path) -> Result<Vec<u8>, String> {
 
 /// A warning, if every user of this machine can read a file that holds `what`.
 pub fn exposed(path: &Path, what: &str) -> Option<String> {
+    #[cfg(unix)]
     let is_exposed = path.metadata().is_ok_and(|it| it.permissions().mode() & 0o004 != 0);
+    #[cfg(not(unix))]
+    let is_exposed = false;
     let path = path.display();
     is_exposed.then(|| {
         format!("{path} holds {what}, and every user of this machine can read it; `chmod 600` it")

@@ -3,7 +3,10 @@
 use std::{io, thread};
 
 use tokio::select;
-use tokio::signal::unix::{SignalKind, signal};
+#[cfg(unix)]
+use tokio::signal::unix::{self, SignalKind, signal};
+#[cfg(windows)]
+use tokio::signal::windows::{self, ctrl_break, ctrl_c};
 use tokio::sync::watch;
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -52,7 +55,7 @@ impl Shutdown {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: finish what runs, and end. The second time: end now.
+    /// SIGTERM or SIGINT, on Windows Ctrl-C or Ctrl-Break: finish what runs, and end. The second time: end now.
     Stop,
     /// SIGHUP: read the files again.
     Reload,
@@ -61,21 +64,57 @@ pub enum Signal {
 /// Calls `handle` for each signal, from a thread that lives as long as the process.
 pub fn watch_signals(mut handle: impl FnMut(Signal) + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut term, mut int, mut hup) = {
+    let mut signals = {
         let _context = runtime.enter();
-        let interrupt = signal(SignalKind::interrupt())?;
-        (signal(SignalKind::terminate())?, interrupt, signal(SignalKind::hangup())?)
+        Signals::new()?
     };
     let watch = async move {
-        loop {
-            select! {
-                Some(()) = term.recv() => handle(Signal::Stop),
-                Some(()) = int.recv() => handle(Signal::Stop),
-                Some(()) = hup.recv() => handle(Signal::Reload),
-                else => return,
-            }
+        while let Some(signal) = signals.next().await {
+            handle(signal);
         }
     };
     thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(watch))?;
     Ok(())
+}
+
+#[cfg(unix)]
+struct Signals {
+    term: unix::Signal,
+    int: unix::Signal,
+    hup: unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { term, int, hup: signal(SignalKind::hangup())? })
+    }
+
+    async fn next(&mut self) -> Option<Signal> {
+        select! {
+            Some(()) = self.term.recv() => Some(Signal::Stop),
+            Some(()) = self.int.recv() => Some(Signal::Stop),
+            Some(()) = self.hup.recv() => Some(Signal::Reload),
+            else => None,
+        }
+    }
+}
+
+#[cfg(windows)]
+struct Signals(windows::CtrlC, windows::CtrlBreak);
+
+#[cfg(windows)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self(ctrl_c()?, ctrl_break()?))
+    }
+
+    async fn next(&mut self) -> Option<Signal> {
+        select! {
+            Some(()) = self.0.recv() => Some(Signal::Stop),
+            Some(()) = self.1.recv() => Some(Signal::Stop),
+            else => None,
+        }
+    }
 }

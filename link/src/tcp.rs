@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::deadline::Deadline;
+#[cfg(target_os = "linux")]
 use crate::limits::TCP_NOTSENT_LOWAT;
 
 /// The ports of URLs that name none (RFC 9110 §4.2).
@@ -22,7 +23,8 @@ pub const HTTPS: u16 = 443;
 
 /// Heads leave at once, unsent bytes stay few, and a peer that vanished is noticed: bytes that it neither
 /// acknowledges nor takes end the connection after `patience` (RFC 5482). That holds for a shut window,
-/// too, though the peer's kernel answers the probes. Fails on a socket that is closed already.
+/// too, though the peer's kernel answers the probes. Fails on a socket that is closed already. Systems other than Linux
+/// get the probes alone; a tunnel's own PINGs notice the rest.
 pub fn tune(socket: &TcpStream, patience: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
@@ -32,6 +34,8 @@ pub fn tune(socket: &TcpStream, patience: Duration) -> io::Result<()> {
         socket.set_tcp_user_timeout(Some(patience))?;
         socket.set_tcp_notsent_lowat(TCP_NOTSENT_LOWAT)?;
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = patience;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod h2;
 pub mod hello;
 pub mod lab;
+pub mod manual;
 pub mod origin;
 pub mod peer;
 pub mod process;

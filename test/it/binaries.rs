@@ -3,6 +3,7 @@
 mod admin;
 mod configuration;
 mod logs;
+mod manual;
 mod many;
 mod moving;
 mod services;

@@ -76,6 +76,7 @@ impl OriginAddress {
             let path = path.strip_prefix("//").unwrap_or(path);
             return match path {
                 "" => Err(error("after unix: there must be the path of a socket")),
+                _ if cfg!(not(unix)) => Err(error("Unix sockets can't be used on this system")),
                 path => Ok(Self::Unix(path.into())),
             };
         }

@@ -31,8 +31,9 @@ pub(super) async fn fresh(authorization: &Authorization) -> Result<Value, String
 
 async fn run(command: &str) -> Result<Value, String> {
     let wrong = |err| format!("the authorization command can't be run: {err}");
-    let mut child = Command::new("sh")
-        .args(["-c", command])
+    let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+    let mut child = Command::new(shell)
+        .args([flag, command])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -17,7 +17,9 @@ use ptth_link::lock::Mutex;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig};
 use tokio::io::ReadBuf;
-use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -263,8 +265,9 @@ impl Whereabouts {
                     let name = self.name.clone().map_or_else(name, Ok)?;
                     Box::new(TlsConnector::from(tls.clone()).connect(name, socket).await?)
                 }
+                #[cfg(unix)]
                 OriginAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
-                OriginAddress::Demo | OriginAddress::Tcp { .. } => {
+                _ => {
                     return Err(io::ErrorKind::Unsupported.into());
                 }
             })

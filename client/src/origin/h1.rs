@@ -20,7 +20,9 @@ use ptth_link::h1::{Decoder, Part, Refusal, ResponseReader};
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf, split};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
@@ -40,6 +42,7 @@ impl Io for TcpStream {
     }
 }
 
+#[cfg(unix)]
 impl Io for UnixStream {
     fn socket(&self) -> SockRef<'_> {
         self.into()
