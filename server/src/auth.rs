@@ -114,7 +114,7 @@ impl ClientCertVerifier for Verifier {
         if self.keys.is_open() || self.keys.names(&key) {
             return Ok(ClientCertVerified::assertion());
         }
-        let chain = [&[end_entity.clone()], intermediates].concat();
+        let chain = [std::slice::from_ref(end_entity), intermediates].concat();
         match self.keys.verify(&chain) {
             Some(Ok(())) => Ok(ClientCertVerified::assertion()),
             None

@@ -113,9 +113,9 @@ fn verify(_: &str, _: &[u8]) -> bool {
     false
 }
 
+#[cfg(feature = "password-hashes")]
 #[cfg(test)]
 mod tests {
-    #![cfg(feature = "password-hashes")]
 
     use super::*;
 

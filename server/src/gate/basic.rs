@@ -136,9 +136,9 @@ const SECONDS: u64 = 300;
 /// How long a request waits for the hashes of others.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+#[cfg(feature = "password-hashes")]
 #[cfg(test)]
 mod tests {
-    #![cfg(feature = "password-hashes")]
 
     use std::net::Ipv4Addr;
 

@@ -96,7 +96,7 @@ fn write(text: &mut String, format: Format, request: &Request, told: &Told, whol
     line.text("host", host, LONGEST_HOST);
     line.text("path", path, LONGEST_PATH);
     line.word("http", http(*version));
-    if let Some(tls) = tls.and_then(|tls| tls_text(tls)) {
+    if let Some(tls) = tls.and_then(tls_text) {
         line.word("tls", tls);
     }
     if let Some(status) = told.status {

@@ -75,6 +75,7 @@ fn a_gate_by_flags_is_for_a_gateway_without_routes() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_mistake_in_a_gate_is_told_with_its_line_and_column() {
     let table = [
         ("gate = 5", "2:8", "`gate` takes a table"),
