@@ -149,7 +149,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     }
     watch(services.clone())?;
     let main = runtime()?;
-    services.iter().for_each(|service| main.block_on(look(service)));
+    main.block_on(look_at_all(&services));
     let cores = thread::available_parallelism().map_or(1, usize::from).min(tunnels);
     let (done, refusals) = mpsc::unbounded_channel();
     let (mut threads, mut pokes) = (Vec::new(), Vec::new());
@@ -298,6 +298,15 @@ async fn hold(
             }
         }
     }
+}
+
+/// At the same time: a supervisor waits for the start of the client no longer for many origins than for one.
+async fn look_at_all(services: &[Arc<Running>]) {
+    let mut looks = JoinSet::new();
+    for service in services.iter().cloned() {
+        looks.spawn(async move { look(&service).await });
+    }
+    while looks.join_next().await.is_some() {}
 }
 
 /// Asks the origin once, so that the log shows a wrong address before the first request.

@@ -183,7 +183,10 @@ impl<N: Network, S: Answers> Slot<N, S> {
                 }
                 Err(ended) => (ended, None),
             };
-            self.place.is_lost();
+            // While a renewal fails, the old tunnel goes on.
+            if old.is_none() {
+                self.place.is_lost();
+            }
             let loss = self.lost(ended, live)?;
             sleep(backoff.pause(loss, random())).await;
         }

@@ -7,7 +7,7 @@
 //! Invariant: what a connection may take is bounded: its time by [`PATIENCE`], its bytes by the codec, and of more than
 //! [`MOST`] connections the oldest ends.
 //! Invariant: a page of the internet that a browser of this machine shows reaches nothing here, whatever its name was
-//! made to resolve to: a request by another name than the listener's own is refused.
+//! made to resolve to: a request by a name other than localhost is refused.
 
 mod ask;
 mod socket;
@@ -82,12 +82,12 @@ impl Listener {
         loop {
             select! {
                 accepted = socket.accept() => match accepted {
-                    Ok((io, own)) => {
+                    Ok((io, named)) => {
                         // Silent connections keep no prober out.
                         if handles.len() >= MOST && let Some(oldest) = handles.pop_front() {
                             AbortHandle::abort(&oldest);
                         }
-                        let answered = converse(io, own, answer.clone());
+                        let answered = converse(io, named, answer.clone());
                         handles.push_back(connections.spawn(timeout(PATIENCE, answered)));
                     }
                     Err(err) => {
@@ -106,10 +106,10 @@ impl Listener {
     }
 }
 
-/// One request and its response. `own`: the listener's address there; none of a Unix socket, which no browser reaches.
+/// One request and its response. `named`: the Host counts; not of a Unix socket, which no browser reaches.
 async fn converse<F>(
     mut io: impl AsyncRead + AsyncWrite + Unpin,
-    own: Option<IpAddr>,
+    named: bool,
     answer: impl Fn(Uri, Option<HeaderValue>) -> F,
 ) where
     F: Future<Output = Option<Response<String>>>,
@@ -132,7 +132,7 @@ async fn converse<F>(
         Ok(request) => {
             let (method, uri) = (&request.parts.method, &request.parts.uri);
             let is_head = *method == Method::HEAD;
-            let response = if !is_own(uri, &request.parts.headers, own) {
+            let response = if named && !is_own(uri, &request.parts.headers) {
                 plain(StatusCode::MISDIRECTED_REQUEST, "ask by the listener's own address")
             } else if !is_head && *method != Method::GET {
                 let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
@@ -157,9 +157,9 @@ async fn converse<F>(
     }
 }
 
-/// Whether a request names this listener: by its own address, as this machine, or not at all.
-fn is_own(uri: &Uri, fields: &HeaderMap, own: Option<IpAddr>) -> bool {
-    let Some(own) = own else { return true };
+/// Whether a request names this machine, an address, or nothing. An address is what it says, also in front of a port that
+/// is mapped to this one: only a name can be made to lead here.
+fn is_own(uri: &Uri, fields: &HeaderMap) -> bool {
     let named = match uri.authority() {
         Some(authority) => Some(Ok(authority.clone())),
         // HTTP/1.0 may leave it out; no browser does.
@@ -168,13 +168,7 @@ fn is_own(uri: &Uri, fields: &HeaderMap, own: Option<IpAddr>) -> bool {
     let Some(named) = named else { return true };
     named.is_ok_and(|named| {
         let host = named.host().trim_start_matches('[').trim_end_matches(']');
-        match host.parse::<IpAddr>() {
-            // An address is what it says: only a name can be made to lead here.
-            Ok(address) => {
-                address.to_canonical() == own.to_canonical() || address.to_canonical().is_loopback()
-            }
-            Err(_) => host.eq_ignore_ascii_case("localhost"),
-        }
+        host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
     })
 }
 

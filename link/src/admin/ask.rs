@@ -12,6 +12,7 @@ use argh::{ArgsInfo, FromArgs};
 use bytes::BytesMut;
 use http::header::HOST;
 use http::{Request, StatusCode, Uri};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -68,7 +69,9 @@ fn run(program: &str, word: &str, args: Args) -> ExitCode {
         );
     };
     let target = match (word, args.route) {
-        ("ready", Some(route)) => format!("/readyz?route={route}"),
+        ("ready", Some(route)) => {
+            format!("/readyz?route={}", utf8_percent_encode(&route, NON_ALPHANUMERIC))
+        }
         ("ready", None) => "/readyz".to_owned(),
         _ => "/status".to_owned(),
     };
@@ -163,7 +166,8 @@ fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        // Peers choose names: none may reach the terminal as anything but text.
+        Value::String(text) => text.escape_debug().to_string(),
         Value::Array(items) => joined(items.iter().map(cell).collect()),
         Value::Object(fields) => {
             joined(fields.iter().map(|(name, value)| format!("{name}={}", cell(value))).collect())
@@ -176,3 +180,23 @@ fn cell(value: &Value) -> String {
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Ten thousand tunnels, each with a few names.
 const LONGEST: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Backends choose their names, and a terminal obeys what comes after ESC.
+    #[test]
+    fn a_name_that_a_peer_chose_reaches_the_terminal_as_text_alone() {
+        let rows =
+            json!({ "tunnels": [{ "backend": "\u{1b}]0;mine\u{7}\r\n", "routes": ["\u{202e}"] }] });
+        let text = rendered(&rows);
+        assert!(text.lines().flat_map(str::chars).all(|c| !c.is_control()), "{text:?}");
+        assert!(
+            text.contains("\\u{1b}]0;mine\\u{7}\\r\\n") && !text.contains('\u{202e}'),
+            "{text:?}"
+        );
+    }
+}

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -103,18 +102,21 @@ fn unix(path: &Path, shared: bool) -> io::Result<Socket> {
         Ok(_) if !shared && !is_stale(path)? => return Err(io::ErrorKind::AddrInUse.into()),
         _ => {}
     }
-    // Under another name until its mode is set: no other user connects before.
+    // Under another name, and it listens only when its mode is set: no other user connects before.
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(format!(".{}", process::id()));
     let fresh = PathBuf::from(fresh);
     let _ = fs::remove_file(&fresh);
-    let listener = StdUnixListener::bind(&fresh)?;
-    let placed = fs::set_permissions(&fresh, Permissions::from_mode(0o600));
-    if let Err(err) = placed.and_then(|()| fs::rename(&fresh, path)) {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(&fresh)?)?;
+    let placed = fs::set_permissions(&fresh, Permissions::from_mode(0o600))
+        .and_then(|()| socket.listen(BACKLOG))
+        .and_then(|()| fs::rename(&fresh, path));
+    if let Err(err) = placed {
         let _ = fs::remove_file(&fresh);
         return Err(err);
     }
-    Ok(listener.into())
+    Ok(socket)
 }
 
 /// Whether no process listens on it. One with a full queue (EAGAIN) does.
@@ -137,15 +139,11 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl Listening {
-    /// The next connection, and of TCP this end's address. Cancel safe.
-    pub(super) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
+    /// The next connection, and whether a browser could have made it. Cancel safe.
+    pub(super) async fn accept(&self) -> io::Result<(Box<dyn Stream>, bool)> {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                let own = stream.local_addr()?.ip();
-                Ok((Box::new(stream), Some(own)))
-            }
-            Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), None)),
+            Self::Tcp(listener) => Ok((Box::new(listener.accept().await?.0), true)),
+            Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), false)),
         }
     }
 }

@@ -96,6 +96,8 @@ async fn both_programs_say_how_they_are_and_are_ready_with_a_tunnel_that_answers
         let json = run(program, &["status", "--json", "--admin", admin], &[]).await;
         assert!(json.stdout.starts_with("{\n  \"version\": "), "{json:?}");
     }
+    let other = run("2ptth-server", &["ready", "--route", "a & b"], &[("ADMIN", &admin)]).await;
+    assert_eq!((other.code, other.stdout.as_str()), (Some(1), "there is no such page\n"));
     let route = run("2ptth-server", &["ready", "--route", "*/"], &[("ADMIN", &admin)]).await;
     assert_eq!(route.code, Some(0), "{route:?}");
     client.kill().await;
@@ -108,12 +110,14 @@ async fn the_admin_address_answers_its_own_names_and_gets_alone() {
     let gateway = Gateway::start(&["--admin", "127.0.0.1:0"]).await;
     let admin = admin_of(&gateway.process).await;
     let port = admin.parse::<SocketAddr>().unwrap().port();
-    for host in [format!("127.0.0.1:{port}"), "localhost".to_owned(), "[::1]:80".to_owned()] {
+    let address = format!("127.0.0.1:{port}");
+    // The second-last as a port that is mapped to this one has it.
+    for host in [address.as_str(), "localhost", "[::1]:80", "192.0.2.1:9090", "LOCALHOST:1"] {
         let own = ask(&admin, &format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(own.status, 200, "{host}");
     }
     assert_eq!(ask(&admin, "GET /livez HTTP/1.0\r\n\r\n").await.status, 200);
-    for host in ["evil.test", "127.0.0.1.evil.test", "192.0.2.1", "localhost.evil.test:80"] {
+    for host in ["evil.test", "127.0.0.1.evil.test", "2130706433", "localhost.evil.test:80"] {
         let foreign = ask(&admin, &format!("GET /status HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(foreign.status, 421, "{host}");
     }

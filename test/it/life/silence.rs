@@ -212,13 +212,17 @@ async fn a_client_that_stops_while_it_renews_leaves_no_tunnel_behind() {
     let mut config = room.client_config();
     config.tunnels = 1;
     let renewing = Renewing { pipes: far.clone(), dialled: Arc::default() };
-    let backend = Guest::start(&process(config), renewing.clone(), Demo);
+    let process = process(config);
+    let backend = Guest::start(&process, renewing.clone(), Demo);
     room.until_tunnels(1).await;
     // The second dial is that of the renewal, and it hangs.
     while renewing.dialled.load(std::sync::atomic::Ordering::Relaxed) < 2 {
         sleep(Duration::from_secs(60)).await;
     }
+    // After it has failed, too.
+    sleep(Duration::from_secs(60)).await;
     assert_eq!(room.live().len(), 1);
+    assert_eq!(process.shown.count(None), (1, 1), "the old one serves, and is shown");
     backend.stop();
     timeout(Duration::from_secs(5), backend.ended()).await.expect("an end").unwrap();
     room.until_tunnels(0).await;
