@@ -26,12 +26,14 @@ async fn the_client_writes_a_unit_of_its_user() {
     assert!(missing.stderr.contains(".config/2ptth/client.toml"), "{missing:?}");
     folder.write(".config/2ptth/token", Token::generate().reveal());
     let config = folder.path(".config/2ptth/client.toml");
-    fs::write(&config, "gateway = 'gateway.test'\norigin = '8080'\ntoken_file = 'tokens'\n").unwrap();
+    fs::write(&config, "gateway = 'gateway.test'\norigin = '8080'\ntoken_file = 'tokens'\n")
+        .unwrap();
     let wrong = service(&folder, &["install"]).await;
     assert_eq!(wrong.code, Some(1), "{wrong:?}");
     assert!(wrong.stderr.contains("client.toml:3:"), "{wrong:?}");
     assert!(!unit.exists(), "what can't run isn't installed");
-    fs::write(&config, "gateway = 'gateway.test'\norigin = '8080'\ntoken_file = 'token'\n").unwrap();
+    fs::write(&config, "gateway = 'gateway.test'\norigin = '8080'\ntoken_file = 'token'\n")
+        .unwrap();
     let installed = service(&folder, &["install"]).await;
     assert_eq!(installed.code, Some(0), "{installed:?}");
     assert!(installed.stdout.contains(&unit.display().to_string()), "{installed:?}");
