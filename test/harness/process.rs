@@ -104,6 +104,11 @@ impl Process {
         self.stderr.find(text).await
     }
 
+    /// Waits until so many lines on stderr contain `text`.
+    pub async fn logs_times(&self, text: &str, count: usize) {
+        self.stderr.find_times(text, count).await;
+    }
+
     /// Everything that it wrote so far: stdout, then stderr.
     pub fn said(&self) -> String {
         format!("{}{}", self.stdout.text(), self.stderr.text())
@@ -264,11 +269,17 @@ impl Lines {
     }
 
     async fn find(&self, text: &str) -> String {
+        self.find_times(text, 1).await
+    }
+
+    /// Waits for the line that is the `count`th with `text`.
+    async fn find_times(&self, text: &str, count: usize) -> String {
         let look = async {
             loop {
                 let mut more = std::pin::pin!(self.0.1.notified());
                 more.as_mut().enable();
-                let found = self.lock().iter().find(|line| line.contains(text)).cloned();
+                let found =
+                    self.lock().iter().filter(|line| line.contains(text)).nth(count - 1).cloned();
                 match found {
                     Some(line) => return line,
                     None => more.await,
@@ -277,7 +288,7 @@ impl Lines {
         };
         match tokio::time::timeout(crate::DEADLINE, look).await {
             Ok(line) => line,
-            Err(_) => panic!("no line with {text:?} in:\n{}", self.text()),
+            Err(_) => panic!("not {count} lines with {text:?} in:\n{}", self.text()),
         }
     }
 

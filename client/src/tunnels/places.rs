@@ -38,6 +38,7 @@ struct Places<N, S> {
     tunnels: JoinSet<(Gateway, Result<(), Stopped>)>,
     /// Notified of each failed dial.
     failures: Arc<Notify>,
+    complaints: Complaints,
 }
 
 struct Place {
@@ -68,6 +69,7 @@ impl Process {
             shunned: BTreeMap::new(),
             tunnels: JoinSet::new(),
             failures: Arc::default(),
+            complaints: Complaints::default(),
         };
         select! {
             biased;
@@ -129,8 +131,12 @@ impl<N: Network, S: Answers> Places<N, S> {
         }
         let gateway = |it: SocketAddr| Gateway { host: it.ip().to_string(), port: it.port() };
         // Sorted, so that the same ones are taken each time.
-        let found = found.into_iter().collect::<BTreeSet<_>>().into_iter().take(MOST);
-        Ok(found.map(gateway).collect())
+        let found: BTreeSet<_> = found.into_iter().collect();
+        let (count, tells) = (found.len(), self.slots.contains(&0));
+        if count > MOST && tells && self.complaints.is_due("addresses") {
+            warn!("dial: the gateway has {count} addresses; only the first {MOST} get tunnels");
+        }
+        Ok(found.into_iter().take(MOST).map(gateway).collect())
     }
 
     /// Removes the places that are gone, and adds the new ones.
@@ -207,4 +213,4 @@ const GONE: Duration = Duration::from_secs(60);
 const FEWEST: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// More than a gateway has; a name server must not make the client dial thousands.
-const MOST: usize = 16;
+const MOST: usize = 64;

@@ -9,6 +9,7 @@ mod certificates;
 mod coming;
 mod distance;
 mod doors;
+mod fleet;
 mod hosts;
 mod origin;
 mod plain;

@@ -190,6 +190,50 @@ async fn changed_files_are_applied_and_bad_ones_are_not() {
     assert_eq!(get(gateway, "b.test", "/").await.0, 404);
 }
 
+/// A volume of a Kubernetes ConfigMap: each file is a link into `..data`, which is a link to a folder. The kubelet writes
+/// a new folder, replaces the one link, and removes the old folder.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_config_map_that_is_replaced_is_noticed_without_an_order() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::new();
+    let (a, b) = (Token::generate(), Token::generate());
+    let fill = |version: &str, token: &Token, host: &str| {
+        let of = |name: &str| folder.path(&format!("{version}/{name}"));
+        std::fs::create_dir(folder.path(version)).unwrap();
+        std::fs::write(of("keys"), token.public().to_string()).unwrap();
+        let text = format!("[[route]]\nhosts = ['{host}']\n[[route.allow]]\nkey_file = 'keys'\n");
+        std::fs::write(
+            of("2ptth.toml"),
+            format!("listen = '127.0.0.1:0'\nself_signed = true\n{text}"),
+        )
+        .unwrap();
+    };
+    fill("..1", &a, "a.test");
+    symlink("..1", folder.path("..data")).unwrap();
+    for name in ["2ptth.toml", "keys"] {
+        symlink(format!("..data/{name}"), folder.path(name)).unwrap();
+    }
+    let filed = Filed::start(&folder.path("2ptth.toml"));
+    let _a = backend(&filed.gateway, &a, "a");
+    until_serving(&filed.gateway, "a.test", 1).await;
+    fill("..2", &b, "b.test");
+    symlink("..2", folder.path("..data_tmp")).unwrap();
+    std::fs::rename(folder.path("..data_tmp"), folder.path("..data")).unwrap();
+    std::fs::remove_dir_all(folder.path("..1")).unwrap();
+    let policy = filed.gateway.registry.policy();
+    soon("the new configuration", async {
+        while Arc::ptr_eq(&policy, &filed.gateway.registry.policy()) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let _b = backend(&filed.gateway, &b, "b");
+    until_serving(&filed.gateway, "b.test", 1).await;
+    assert_eq!(get(&filed.gateway, "b.test", "/").await.1, "b b.test /");
+    assert_eq!(get(&filed.gateway, "a.test", "/").await.0, 404);
+}
+
 /// Two names under load, while everything around them is reloaded again and again: no request fails,
 /// and none is answered by the other.
 #[tokio::test]

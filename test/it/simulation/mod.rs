@@ -9,6 +9,7 @@
 
 mod actors;
 mod chaos;
+mod fleet;
 mod visitors;
 
 use std::collections::HashMap;
