@@ -303,7 +303,8 @@ async fn hold(
 /// At the same time: a supervisor waits for the start of the client no longer for many origins than for one.
 async fn look_at_all(services: &[Arc<Running>]) {
     let mut looks = JoinSet::new();
-    for service in services.iter().cloned() {
+    for service in services {
+        let service = service.clone();
         looks.spawn(async move { look(&service).await });
     }
     while looks.join_next().await.is_some() {}
