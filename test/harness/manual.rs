@@ -38,7 +38,7 @@ pub fn server() -> Program {
     Program {
         name: "2ptth-server",
         synopsis: "[options]",
-        commands: &[],
+        commands: &[READY, STATUS],
         exits: &[
             ("0", "it was told to stop, and has"),
             ("1", "it can't start; a sentence on stderr says why"),
@@ -47,12 +47,19 @@ pub fn server() -> Program {
     }
 }
 
+/// Both ask the running program at its --admin address.
+const READY: (&str, &str) =
+    ("ready", "exit with 0 if the program that answers at --admin is ready");
+const STATUS: (&str, &str) = ("status", "print what the program that answers at --admin does");
+
 /// The client.
 pub fn client() -> Program {
     Program {
         name: "2ptth-client",
         synopsis: "[options] gateway[:port] [origin]",
         commands: &[
+            READY,
+            STATUS,
             (
                 "service print",
                 "write a systemd user unit that runs the client with the file of --config to stdout",

@@ -12,12 +12,11 @@ mod unit;
 mod words;
 
 use std::net::SocketAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
 use ptth_link::token::Token;
 use ptth_test::process::{Gateway, Output, Process, address_of, binary, run};
-use ptth_test::{Folder, GatewayBox, H1, OriginBox, soon};
+use ptth_test::{Folder, H1, OriginBox, soon};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -341,57 +340,6 @@ async fn no_token_shows_in_arguments_logs_or_pages() {
             assert!(!said.contains("query-secret"), "{said}");
         }
     }
-}
-
-/// Whoever closes our stdout doesn't want to read it, and goes on being served.
-#[tokio::test]
-async fn a_closed_stdout_or_stderr_ends_nobody() {
-    let gateway = GatewayBox::start();
-    let mut client = Command::new("sh");
-    client
-        .args(["-c", "exec \"$0\" --insecure --log debug \"$1\" >&- 2>&-"])
-        .arg(binary("2ptth-client"))
-        .arg(gateway.address.to_string())
-        .env("TOKEN", gateway.token.reveal());
-    let client = Process::spawn(client);
-    gateway.until_tunnels(2).await;
-    for _ in 0..20 {
-        assert_eq!(H1::get(&gateway, "/").await.status, 200);
-    }
-    client.signal("TERM");
-    assert_eq!(client.ended().await.code, Some(0));
-
-    // A pipe whose reader is gone, which is an error at each line.
-    let mut client = Command::new(binary("2ptth-client"));
-    client
-        .args(["--insecure", "--log", "debug", &gateway.address.to_string()])
-        .env("TOKEN", gateway.token.reveal())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut client = client.spawn().unwrap();
-    drop((client.stdout.take(), client.stderr.take()));
-    gateway.until_tunnels(2).await;
-    for _ in 0..20 {
-        assert_eq!(H1::get(&gateway, "/").await.status, 200);
-    }
-    assert!(client.try_wait().unwrap().is_none(), "it runs");
-    client.kill().await.unwrap();
-}
-
-/// The same for the gateway.
-#[tokio::test]
-async fn a_gateway_whose_reader_is_gone_serves_on() {
-    let mut gateway = Gateway::start(&[]).await;
-    let _client = gateway.client(&[]);
-    gateway.process.logs(" up name=").await;
-    gateway.process.deafen();
-    for _ in 0..20 {
-        assert_eq!(answer(gateway.address).await.0, 200);
-    }
-    gateway.process.signal("TERM");
-    assert_eq!(gateway.process.ended().await.code, Some(0));
 }
 
 /// `env` on top of the flags: a flag beats a variable, and an empty variable counts as unset.

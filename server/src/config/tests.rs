@@ -65,7 +65,10 @@ fn flag_beats_variable_beats_default() {
     let redirect: Seen = |c| format!("{:?}", c.redirect);
     let trusted: Seen = |c| format!("{:?} {:?}", c.trusted, c.proxy_protocol);
     let gate: Seen = |c| format!("{:?}", c.gate);
-    let table: [(&str, &str, &str, &str, Seen); 22] = [
+    let health: Seen = |c| format!("{:?} {:?}", c.admin, c.health_path);
+    let table: [(&str, &str, &str, &str, Seen); 24] = [
+        ("--admin", "9090", "ADMIN", "unix:/run/x", health),
+        ("--health-path", "/a", "HEALTH_PATH", "/b", health),
         ("--listen", "1.2.3.4:5", "LISTEN", "6.7.8.9:10", listen),
         ("--name", "a.example", "NAMES", "b.example", names),
         ("--token-file", file, "TOKEN_FILE", "/nonexistent", admission),
@@ -343,11 +346,11 @@ fn every_documented_variable_is_tested() {
         TRUSTED_PROXIES PROXY_PROTOCOL \
         ACME ACME_EMAIL ACME_DIRECTORY ACME_CA \
         PLAIN PLAIN_ANYWHERE REDIRECT STATE_DIRECTORY TAKE_OVER HEAD_TIMEOUT STALL_TIMEOUT MAX_CONNECTIONS MAX_CONNECTIONS_PER_ADDRESS MAX_TUNNELS GRACE LOG \
-        LOG_FORMAT SYSLOG ACCESS_LOG GATE_BASIC_FILE GATE_ALLOW GATE_DENY GATE_RATE GATE_MAX_BODY";
+        LOG_FORMAT SYSLOG ACCESS_LOG ADMIN ADMIN_ANYWHERE HEALTH_PATH GATE_BASIC_FILE GATE_ALLOW GATE_DENY GATE_RATE GATE_MAX_BODY";
     let other_words =
         ["ALPN", "HTTP", "PEM", "PROXY", "RFC", "UDP", "SIGHUP", "SIGTERM", "TLS", "TOML"];
     // What the flags take.
-    let values = "FILE ADDR ADDRESS FOLDER FORMAT LEVEL LIST RATE SIZE TIME URL WHEN NAME"
+    let values = "FILE ADDR ADDRESS FOLDER FORMAT LEVEL LIST PATH RATE SIZE TIME URL WHEN NAME"
         .split_whitespace();
     let known = variables.split_whitespace().chain(other_words).chain(values).collect();
     assert_eq!(documented, known);

@@ -60,6 +60,8 @@ async fn both_programs_say_how_they_are_and_are_ready_with_a_tunnel_that_answers
     let mut one = one;
     one.send("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
     assert_eq!(one.answer().await.status, 200);
+    // The gateway told the public addresses.
+    client.says(" -> ").await;
 
     assert_eq!(get(&admin, "/readyz?route=*/").await.status, 200);
     assert_eq!(get(&admin, "/readyz?route=nowhere").await.status, 404);

@@ -1,11 +1,14 @@
 //! The log and the access log of the two programs: formats, rotation, and the journal's priorities.
 
 use std::net::UdpSocket;
+use std::process::Stdio;
 
 use ptth_test::process::{Gateway, Process, binary};
-use ptth_test::{Folder, H1, connect_to, soon};
+use ptth_test::{Folder, GatewayBox, H1, connect_to, soon};
 use tokio::net::TcpStream;
 use tokio::process::Command;
+
+use super::answer;
 
 /// Asks for a path, of which there is no backend.
 async fn ask(gateway: &Gateway, path: &str) {
@@ -124,4 +127,55 @@ async fn the_admin_address_has_the_metrics() {
     let page = answer.text();
     assert!(page.contains("\nptth_failures_total{code=\"E-NO-BACKEND\"} 1\n"), "{page}");
     assert!(page.contains("\nptth_certificate_expiry_timestamp_seconds "), "{page}");
+}
+
+/// Whoever closes our stdout doesn't want to read it, and goes on being served.
+#[tokio::test]
+async fn a_closed_stdout_or_stderr_ends_nobody() {
+    let gateway = GatewayBox::start();
+    let mut client = Command::new("sh");
+    client
+        .args(["-c", "exec \"$0\" --insecure --log debug \"$1\" >&- 2>&-"])
+        .arg(binary("2ptth-client"))
+        .arg(gateway.address.to_string())
+        .env("TOKEN", gateway.token.reveal());
+    let client = Process::spawn(client);
+    gateway.until_tunnels(2).await;
+    for _ in 0..20 {
+        assert_eq!(H1::get(&gateway, "/").await.status, 200);
+    }
+    client.signal("TERM");
+    assert_eq!(client.ended().await.code, Some(0));
+
+    // A pipe whose reader is gone, which is an error at each line.
+    let mut client = Command::new(binary("2ptth-client"));
+    client
+        .args(["--insecure", "--log", "debug", &gateway.address.to_string()])
+        .env("TOKEN", gateway.token.reveal())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut client = client.spawn().unwrap();
+    drop((client.stdout.take(), client.stderr.take()));
+    gateway.until_tunnels(2).await;
+    for _ in 0..20 {
+        assert_eq!(H1::get(&gateway, "/").await.status, 200);
+    }
+    assert!(client.try_wait().unwrap().is_none(), "it runs");
+    client.kill().await.unwrap();
+}
+
+/// The same for the gateway.
+#[tokio::test]
+async fn a_gateway_whose_reader_is_gone_serves_on() {
+    let mut gateway = Gateway::start(&[]).await;
+    let _client = gateway.client(&[]);
+    gateway.process.logs(" up name=").await;
+    gateway.process.deafen();
+    for _ in 0..20 {
+        assert_eq!(answer(gateway.address).await.0, 200);
+    }
+    gateway.process.signal("TERM");
+    assert_eq!(gateway.process.ended().await.code, Some(0));
 }

@@ -101,7 +101,7 @@ fn flag_beats_variable_beats_file_beats_default() {
         ("--log-format", "text", "LOG_FORMAT", "\"json\"", log),
         ("--syslog", "a:1", "SYSLOG", "\"unix:/dev/log\"", log),
         ("--access-log", "b", "ACCESS_LOG", "\"-\"", log),
-        ("--access-log", "b", "ACCESS_LOG", "\"log/access\"", log),
+        ("--access-log", "b", "ACCESS_LOG", "\"/log/access\"", log),
     ];
     for (flag, value, variable, in_file, seen) in table {
         let key = flag.trim_start_matches('-');
