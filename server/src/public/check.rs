@@ -1,4 +1,4 @@
-//! What a request's head must be before it may cross, over HTTP/1.1 or HTTP/2.
+//! What a head must be before it may cross: a request's, over HTTP/1.1 or HTTP/2, and a response's.
 //!
 //! HTTP/1.1 heads went through [`ptth_link::h1`] before; HTTP/2 ones through h2, which leaves open
 //! what [`is_well_formed`] checks (RFC 9113 §8.2, §8.3).
@@ -8,11 +8,12 @@ use std::collections::HashSet;
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
-
-use crate::error::ExchangeError;
-
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version};
 use ptth_link::h1::is_host;
+use ptth_link::headers;
+
+use crate::deliver::Acknowledged;
+use crate::error::ExchangeError;
 
 /// Gives the head its target as the tunnel carries it, and returns the host that the visitor named.
 ///
@@ -155,6 +156,24 @@ const MAX_TARGET: usize = 8 * 1024;
 const MAX_FIELDS: usize = 100;
 /// Bytes of repeated fields. No known program needs any.
 const MOST_REPEATED: usize = 4096;
+
+/// A final response must be one (RFC 9110 §15); and what it says about hops stays behind.
+pub(super) fn response<B>(response: &mut Response<B>) -> Result<(), ExchangeError> {
+    let status = response.status();
+    if !(StatusCode::OK.as_u16()..600).contains(&status.as_u16()) {
+        return Err(ExchangeError::Backend("a status that no final response can have"));
+    }
+    if response.extensions_mut().remove::<Acknowledged>().is_none() {
+        headers::response(response.headers_mut());
+    }
+    if status == StatusCode::NO_CONTENT {
+        // RFC 9110 §8.6: there is no content, whatever the backend says, and a reader may believe the length.
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    // The tunnel's version says nothing about the visitor's connection.
+    *response.version_mut() = Version::default();
+    Ok(())
+}
 
 #[cfg(test)]
 mod tests {

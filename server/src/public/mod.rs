@@ -22,9 +22,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, DATE, HOST};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Body as HttpBody;
 use http_body_util::{Either, Full};
 use log::{Level, debug, log_enabled};
@@ -40,7 +38,7 @@ use ptth_link::upgrade::WEBSOCKET;
 use rustls::ProtocolVersion;
 use tokio::time::Instant;
 
-use crate::deliver::{self, Acknowledged};
+use crate::deliver;
 use crate::error::{ExchangeError, RegisterError, RequestId};
 use crate::exchange::{self, Exchange, Informational, Way};
 use crate::gate::limited;
@@ -332,7 +330,7 @@ impl Account {
             }
         };
         exchange.permit = permit;
-        admit(&mut response)?;
+        check::response(&mut response)?;
         gate.iter().for_each(|gate| gate.respond(response.headers_mut()));
         let wish = wish.filter(|_| response.status().is_success() && exchange.extended);
         if let Some(wish) = &wish {
@@ -385,22 +383,4 @@ fn named_host<'a>(uri: &'a Uri, fields: &'a HeaderMap) -> Option<&'a str> {
 /// A Content-Length, if it is one.
 fn declared_length(fields: &HeaderMap) -> Option<u64> {
     fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// A final response must be one (RFC 9110 §15); and what it says about hops stays behind.
-fn admit<B>(response: &mut Response<B>) -> Result<(), ExchangeError> {
-    let status = response.status();
-    if !(StatusCode::OK.as_u16()..600).contains(&status.as_u16()) {
-        return Err(ExchangeError::Backend("a status that no final response can have"));
-    }
-    if response.extensions_mut().remove::<Acknowledged>().is_none() {
-        headers::response(response.headers_mut());
-    }
-    if status == StatusCode::NO_CONTENT {
-        // RFC 9110 §8.6: there is no content, whatever the backend says, and a reader may believe the length.
-        response.headers_mut().remove(CONTENT_LENGTH);
-    }
-    // The tunnel's version says nothing about the visitor's connection.
-    *response.version_mut() = Version::default();
-    Ok(())
 }
