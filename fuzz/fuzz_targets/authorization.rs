@@ -44,7 +44,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(!user.contains(&b':'));
     }
     let address = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    let claim = Claim { key: None, authorization: Some(&value), address, hosts: &[], name: None };
+    let claim = Claim { key: None, chain: &[], authorization: Some(&value), address, hosts: &[], name: None };
     for kind in KINDS.iter() {
         let checking = std::pin::pin!(kind.check(&claim));
         match checking.poll(&mut Context::from_waker(Waker::noop())) {

@@ -1,11 +1,11 @@
 //! The admin endpoints' listener of both programs: who may ask, and what a request must be.
 //!
-//! In:  connections on a loopback or private address, or on a Unix socket ([`socket`]). One request each, read by the
+//! In:  connections on a loopback or private address, or on a Unix socket (`socket`). One request each, read by the
 //!      project's own codec: a prober or a scraper has no use for a second one.
 //! Out: what the program answers to the target, or a refusal.
 //!
-//! Invariant: what a connection may take is bounded: its time by [`PATIENCE`], its bytes by the codec, and of more than
-//! [`MOST`] connections the oldest ends.
+//! Invariant: what a connection may take is bounded: its time by `PATIENCE`, its bytes by the codec, and of more than
+//! `MOST` connections the oldest ends.
 //! Invariant: a page of the internet that a browser of this machine shows reaches nothing here, whatever its name was
 //! made to resolve to: a request by a name other than localhost is refused.
 

@@ -218,7 +218,7 @@ async fn command(
     #[cfg(feature = "acme")]
     let ordering = acme::run(shared.clone());
     #[cfg(not(feature = "acme"))]
-    let ordering = std::future::pending();
+    let ordering = pending();
     let mut ordering = Box::pin(ordering);
     loop {
         let asked = select! {

@@ -10,12 +10,13 @@ mod counts;
 mod record;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::config::Config;
 
 pub(crate) use access::{AccessLog, Request};
-pub(crate) use counts::{CLASSES, Counts, PARTIES, Refusal, RouteCounts, Seconds};
+#[cfg(feature = "metrics")]
+pub(crate) use counts::{CLASSES, PARTIES, Seconds};
+pub(crate) use counts::{Counts, Refusal, RouteCounts};
 pub(crate) use record::{End, Record};
 
 /// Where the process tells what it does.
@@ -24,7 +25,8 @@ pub struct Observe {
     pub(crate) counts: Counts,
     pub(crate) access: AccessLog,
     /// When this process began.
-    pub(crate) started: SystemTime,
+    #[cfg(feature = "metrics")]
+    pub(crate) started: std::time::SystemTime,
 }
 
 impl Observe {
@@ -34,6 +36,11 @@ impl Observe {
     /// The file can't be written.
     pub(crate) fn new(config: &Config) -> std::io::Result<Arc<Self>> {
         let access = AccessLog::open(config.access_log.as_deref(), config.log.format)?;
-        Ok(Arc::new(Self { counts: Counts::default(), access, started: SystemTime::now() }))
+        Ok(Arc::new(Self {
+            counts: Counts::default(),
+            access,
+            #[cfg(feature = "metrics")]
+            started: std::time::SystemTime::now(),
+        }))
     }
 }

@@ -23,6 +23,7 @@ impl Count {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
+    #[cfg(any(test, feature = "metrics"))]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
