@@ -6,7 +6,7 @@
 
 mod line;
 mod lines;
-#[cfg(feature = "syslog")]
+#[cfg(all(unix, feature = "syslog"))]
 mod syslog;
 
 use std::fmt::Write as _;
@@ -60,7 +60,7 @@ pub const SYSLOG: Parser<Syslog> = Parser("a host and port for UDP, or `unix:/pa
     if let Some(path) = text.strip_prefix("unix:") {
         return if path.starts_with('/') { Ok(Syslog::Unix(path.to_owned())) } else { Err(None) };
     }
-    if cfg!(not(feature = "syslog")) {
+    if cfg!(not(all(unix, feature = "syslog"))) {
         return Err(Some("can't be used: this program was built without syslog".to_owned()));
     }
     let (host, port) = text.rsplit_once(':').ok_or(None)?;
@@ -75,9 +75,9 @@ pub fn start(program: &str, settings: &Settings) {
     log::set_max_level(logger.max_level());
     let details =
         if level >= Level::Debug { Lines::of(io::stderr(), format) } else { Lines::default() };
-    #[cfg(feature = "syslog")]
+    #[cfg(all(unix, feature = "syslog"))]
     let remote = settings.syslog.as_ref().map(|target| syslog::Remote::new(program, target));
-    #[cfg(not(feature = "syslog"))]
+    #[cfg(not(all(unix, feature = "syslog")))]
     let _ = program;
     let journal = is_journal();
     let logger = Logger {
@@ -85,7 +85,7 @@ pub fn start(program: &str, settings: &Settings) {
         format,
         journal,
         details,
-        #[cfg(feature = "syslog")]
+        #[cfg(all(unix, feature = "syslog"))]
         remote,
     };
     // Fails only if there is a logger already, which stays.
@@ -97,7 +97,7 @@ struct Logger {
     format: Format,
     journal: bool,
     details: Lines,
-    #[cfg(feature = "syslog")]
+    #[cfg(all(unix, feature = "syslog"))]
     remote: Option<syslog::Remote>,
 }
 
@@ -135,7 +135,7 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        #[cfg(feature = "syslog")]
+        #[cfg(all(unix, feature = "syslog"))]
         self.remote.iter().for_each(|remote| remote.send(record));
         if record.level() >= Level::Debug {
             self.details.add(|text| self.append(text, record));

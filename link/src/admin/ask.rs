@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{env, io};
@@ -15,7 +14,9 @@ use http::{Request, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::runtime;
 use tokio::time::timeout;
 
@@ -93,9 +94,10 @@ fn ask(address: &Address, target: &str) -> io::Result<(StatusCode, String)> {
     let asking = async {
         match address {
             Address::Tcp(tcp) => converse(TcpStream::connect(reached(*tcp)).await?, &request).await,
-            Address::Unix(path) => {
-                converse(UnixStream::connect(Path::new(path)).await?, &request).await
-            }
+            #[cfg(unix)]
+            Address::Unix(path) => converse(UnixStream::connect(path).await?, &request).await,
+            #[cfg(not(unix))]
+            Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,16 +1,15 @@
 //! Where the admin endpoints listen: an address of TCP, or the path of a Unix socket.
 
 use std::fmt;
-use std::fs::{self, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process;
+use std::path::PathBuf;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::net::UnixListener;
 
 use crate::settings::Parser;
 
@@ -27,7 +26,8 @@ impl Address {
         "a port, an IP address and a port, or a Unix socket, like `9090`, `127.0.0.1:9090` or `unix:/run/2ptth/admin`",
         |text| {
             if let Some(path) = text.strip_prefix("unix:") {
-                return Some(Self::Unix(path.into())).filter(|_| path.starts_with('/')).ok_or(None);
+                let fits = cfg!(unix) && path.starts_with('/');
+                return Some(Self::Unix(path.into())).filter(|_| fits).ok_or(None);
             }
             let digits = text.bytes().all(|byte| byte.is_ascii_digit());
             let port = || text.parse().ok().filter(|_| digits);
@@ -61,13 +61,17 @@ impl Listener {
     /// [`io::ErrorKind::AddrInUse`]: another process listens there.
     pub fn open(address: &Address, shared: bool) -> io::Result<Self> {
         let (address, socket) = match address {
-            Address::Unix(path) => (address.clone(), unix(path, shared)?),
+            #[cfg(unix)]
+            Address::Unix(path) => (address.clone(), unix::open(path, shared)?),
+            #[cfg(not(unix))]
+            Address::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
             Address::Tcp(tcp) => {
                 if !shared && tcp.port() != 0 {
                     // With SO_REUSEPORT alone, a second process would get every other request.
                     self::tcp(*tcp)?.bind(&(*tcp).into())?;
                 }
                 let socket = self::tcp(*tcp)?;
+                #[cfg(unix)]
                 socket.set_reuse_port(true)?;
                 socket.bind(&(*tcp).into())?;
                 socket.listen(BACKLOG)?;
@@ -82,7 +86,10 @@ impl Listener {
     pub(super) fn listening(self) -> io::Result<Listening> {
         Ok(match self.address {
             Address::Tcp(_) => Listening::Tcp(TcpListener::from_std(self.socket.into())?),
+            #[cfg(unix)]
             Address::Unix(_) => Listening::Unix(UnixListener::from_std(self.socket.into())?),
+            #[cfg(not(unix))]
+            Address::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 }
@@ -93,43 +100,57 @@ fn tcp(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket that this user alone may connect to. What a process that is gone left behind is replaced.
-fn unix(path: &Path, shared: bool) -> io::Result<Socket> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(io::Error::other("it is there, and it is no socket"));
-        }
-        Ok(_) if !shared && !is_stale(path)? => return Err(io::ErrorKind::AddrInUse.into()),
-        _ => {}
-    }
-    // Under another name, and it listens only when its mode is set: no other user connects before.
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(format!(".{}", process::id()));
-    let fresh = PathBuf::from(fresh);
-    let _ = fs::remove_file(&fresh);
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&SockAddr::unix(&fresh)?)?;
-    let placed = fs::set_permissions(&fresh, Permissions::from_mode(0o600))
-        .and_then(|()| socket.listen(BACKLOG))
-        .and_then(|()| fs::rename(&fresh, path));
-    if let Err(err) = placed {
-        let _ = fs::remove_file(&fresh);
-        return Err(err);
-    }
-    Ok(socket)
-}
+#[cfg(unix)]
+mod unix {
+    use std::fs::{self, Permissions};
+    use std::io;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    use std::path::{Path, PathBuf};
+    use std::process;
 
-/// Whether no process listens on it. One with a full queue (EAGAIN) does.
-fn is_stale(path: &Path) -> io::Result<bool> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    let connected = socket.connect(&SockAddr::unix(path)?);
-    Ok(connected.is_err_and(|err| err.kind() == io::ErrorKind::ConnectionRefused))
+    use socket2::{Domain, SockAddr, Socket, Type};
+
+    use super::BACKLOG;
+
+    /// A socket that this user alone may connect to. What a process that is gone left behind is replaced.
+    pub(super) fn open(path: &Path, shared: bool) -> io::Result<Socket> {
+        match fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(io::Error::other("it is there, and it is no socket"));
+            }
+            Ok(_) if !shared && !is_stale(path)? => return Err(io::ErrorKind::AddrInUse.into()),
+            _ => {}
+        }
+        // Under another name, and it listens only when its mode is set: no other user connects before.
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(format!(".{}", process::id()));
+        let fresh = PathBuf::from(fresh);
+        let _ = fs::remove_file(&fresh);
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&SockAddr::unix(&fresh)?)?;
+        let placed = fs::set_permissions(&fresh, Permissions::from_mode(0o600))
+            .and_then(|()| socket.listen(BACKLOG))
+            .and_then(|()| fs::rename(&fresh, path));
+        if let Err(err) = placed {
+            let _ = fs::remove_file(&fresh);
+            return Err(err);
+        }
+        Ok(socket)
+    }
+
+    /// Whether no process listens on it. One with a full queue (EAGAIN) does.
+    fn is_stale(path: &Path) -> io::Result<bool> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        let connected = socket.connect(&SockAddr::unix(path)?);
+        Ok(connected.is_err_and(|err| err.kind() == io::ErrorKind::ConnectionRefused))
+    }
 }
 
 /// A socket of a runtime.
 pub(super) enum Listening {
     Tcp(TcpListener),
+    #[cfg(unix)]
     Unix(UnixListener),
 }
 
@@ -143,6 +164,7 @@ impl Listening {
     pub(super) async fn accept(&self) -> io::Result<(Box<dyn Stream>, bool)> {
         match self {
             Self::Tcp(listener) => Ok((Box::new(listener.accept().await?.0), true)),
+            #[cfg(unix)]
             Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), false)),
         }
     }

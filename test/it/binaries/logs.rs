@@ -95,22 +95,22 @@ async fn a_syslog_server_gets_the_log_of_both_programs() {
     let server = tokio::net::UdpSocket::from_std(server).expect("a socket");
     let gateway = Gateway::start(&["--syslog", &address]).await;
     let client = gateway.client(&["--syslog", &address]);
-    for (program, words) in [("2ptth-server", " up name="), ("2ptth-client", "tunnel")] {
-        soon("its message", async {
-            let mut buffer = [0; 4096];
-            loop {
-                let length = server.recv(&mut buffer).await.expect("a datagram");
-                let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                let priority = said.split_once(">1 ").map(|(priority, _)| priority.to_owned());
-                let daemon = ["<27", "<28", "<30", "<31"].map(|it| Some(it.to_owned()));
-                assert!(daemon.contains(&priority), "{said}");
-                if said.contains(&format!(" {program} ")) && said.contains(words) {
-                    return;
-                }
-            }
-        })
-        .await;
-    }
+    // Two senders: either may be the first.
+    let mut awaited = vec![("2ptth-server", " up name="), ("2ptth-client", "tunnel")];
+    soon("a message of each", async {
+        let mut buffer = [0; 4096];
+        while !awaited.is_empty() {
+            let length = server.recv(&mut buffer).await.expect("a datagram");
+            let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let priority = said.split_once(">1 ").map(|(priority, _)| priority.to_owned());
+            let daemon = ["<27", "<28", "<30", "<31"].map(|it| Some(it.to_owned()));
+            assert!(daemon.contains(&priority), "{said}");
+            awaited.retain(|(program, words)| {
+                !(said.contains(&format!(" {program} ")) && said.contains(words))
+            });
+        }
+    })
+    .await;
     client.kill().await;
 }
 
