@@ -75,7 +75,7 @@ impl fmt::Display for Server {
 
 /// Why there is no answer. Nothing of it comes from a peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub(crate) enum Failure {
+pub(crate) enum HttpsError {
     #[error("it isn't there")]
     Absent,
     #[error("it can't be reached")]
@@ -115,7 +115,7 @@ impl HttpsClient {
         request: &Request<()>,
         body: &[u8],
         most: usize,
-    ) -> Result<(Parts, Vec<u8>), Failure> {
+    ) -> Result<(Parts, Vec<u8>), HttpsError> {
         self.ask_for(request, body, |_| most).await
     }
 
@@ -125,25 +125,25 @@ impl HttpsClient {
         request: &Request<()>,
         body: &[u8],
         most: impl FnOnce(StatusCode) -> usize,
-    ) -> Result<(Parts, Vec<u8>), Failure> {
+    ) -> Result<(Parts, Vec<u8>), HttpsError> {
         let Server { name, port, .. } = &self.server;
         let socket = TcpStream::connect((&*name.to_str(), *port)).await;
         let socket = socket.map_err(|err| match err.kind() {
-            io::ErrorKind::ConnectionRefused => Failure::Absent,
-            _ => Failure::Unreachable,
+            io::ErrorKind::ConnectionRefused => HttpsError::Absent,
+            _ => HttpsError::Unreachable,
         })?;
         let Some(tls) = &self.tls else {
             // The name may lead anywhere, and change: what counts is where the socket ended.
             if self.anywhere || socket.peer_addr().is_ok_and(|peer| is_near(peer.ip())) {
                 return converse(socket, request, body, most).await;
             }
-            return Err(Failure::Public);
+            return Err(HttpsError::Public);
         };
         let secured = tls.connect(name.clone(), socket).await;
         let secured =
             secured.map_err(|err| match err.get_ref().and_then(|err| err.downcast_ref()) {
-                Some(rustls::Error::InvalidCertificate(_)) => Failure::Untrusted,
-                _ => Failure::Handshake,
+                Some(rustls::Error::InvalidCertificate(_)) => HttpsError::Untrusted,
+                _ => HttpsError::Handshake,
             })?;
         converse(secured, request, body, most).await
     }
@@ -166,14 +166,14 @@ async fn converse(
     request: &Request<()>,
     body: &[u8],
     most: impl FnOnce(StatusCode) -> usize,
-) -> Result<(Parts, Vec<u8>), Failure> {
+) -> Result<(Parts, Vec<u8>), HttpsError> {
     let mut input = BytesMut::new();
     let reader = ResponseReader::within(MAX_HEAD, MAX_FIELDS);
     let answer = h1::ask(&mut io, (request, body), (&mut input, reader)).await;
-    let mut answer = answer.map_err(|_| Failure::Answer)?;
+    let mut answer = answer.map_err(|_| HttpsError::Answer)?;
     let body = match most(answer.parts.status) {
         0 => Vec::new(),
-        most => answer.whole(&mut io, &mut input, most).await.map_err(|_| Failure::Answer)?,
+        most => answer.whole(&mut io, &mut input, most).await.map_err(|_| HttpsError::Answer)?,
     };
     Ok((answer.parts, body))
 }

@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use super::authorization;
 use super::credential::{Checking, Claim, Credential, Pass, Refusal};
 use super::secret::{Files, Secret, ensure};
-use crate::https::{Failure, HttpsClient, Server};
+use crate::https::{HttpsClient, HttpsError, Server};
 use crate::identity::Mark;
 
 /// `external = { url = "https://auth.example.com/2ptth", timeout = "5s" }`.
@@ -193,14 +193,14 @@ impl External {
             self.permits.acquire().await.map_err(|_| "the authorizer can't be asked any more")?;
         let asked = self.client.ask(request, &[], 0).await;
         asked.map(|(parts, _)| parts).map_err(|failure| match failure {
-            Failure::Absent => "the authorizer isn't there",
-            Failure::Unreachable => "the authorizer can't be reached",
-            Failure::Public => {
+            HttpsError::Absent => "the authorizer isn't there",
+            HttpsError::Unreachable => "the authorizer can't be reached",
+            HttpsError::Public => {
                 "the authorizer's name leads to a public address, and its URL is `http://`"
             }
-            Failure::Untrusted => "the authorizer's certificate isn't trusted",
-            Failure::Handshake => "the authorizer breaks the TLS handshake off",
-            Failure::Answer => "the authorizer gives no proper answer",
+            HttpsError::Untrusted => "the authorizer's certificate isn't trusted",
+            HttpsError::Handshake => "the authorizer breaks the TLS handshake off",
+            HttpsError::Answer => "the authorizer gives no proper answer",
         })
     }
 }
