@@ -226,7 +226,7 @@ fn a_small_fleet_gets_all_its_tunnels_back() {
 }
 
 #[test]
-#[ignore = "heavy: run by .ci/run in release"]
+#[ignore = "heavy: four minutes in release, by hand"]
 fn a_fleet_of_50_gateways_and_200_backends_gets_all_its_tunnels_back_and_is_dialled_in_turn() {
     simulate(50, 200);
 }
