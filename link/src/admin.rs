@@ -66,8 +66,8 @@ pub fn of(kind: &'static str, status: StatusCode, body: String) -> Response<Stri
 }
 
 impl Listener {
-    /// Answers each GET by `answer`, which knows the targets, and gets the Accept field; to be dropped at the end. On the runtime that it is
-    /// called on.
+    /// Answers each GET by `answer`, which knows the targets, and gets the Accept field. Runs until it is dropped, on the
+    /// runtime that it is called on.
     pub async fn serve<F>(
         self,
         answer: impl Fn(Uri, Option<HeaderValue>) -> F + Clone + Send + 'static,

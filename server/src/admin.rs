@@ -1,6 +1,6 @@
 //! What the gateway answers on its admin address ([`ptth_link::admin`]): probes, scrapers and operators ask.
 //!
-//! A gateway is ready when it can serve somebody: it isn't draining, a certificate is valid, and a tunnel answered a
+//! A gateway is ready when it can serve a visitor: it isn't draining, a certificate is valid, and a tunnel answered a
 //! PING within two intervals. One backend of many that is away doesn't make it unready: in a fleet each gateway would
 //! be, and a load balancer would send no visitor to any of them. `/readyz?route=NAME` asks about one route.
 

@@ -25,7 +25,7 @@ fn part(seconds: i64, random: f64) -> i64 {
     (seconds.max(0) as f64 * random) as i64
 }
 
-/// Whose failure it was.
+/// The part that failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
     /// The directory's as a whole: it isn't there, or can't answer.

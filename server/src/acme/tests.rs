@@ -187,7 +187,7 @@ async fn dynamic_names_get_theirs_on_admission_a_few_an_hour_and_each_once() {
     advance(Duration::from_secs(700)).await;
     while issuing.serve(&live).await <= Instant::now() {}
     assert_eq!((fake.orders(), held(&issuing)), (1, 10));
-    // Nobody renews a name that no backend serves.
+    // A name that no backend serves isn't renewed.
     advance(61 * DAY).await;
     issuing.settle().await;
     let asked = fake.asked();

@@ -52,7 +52,7 @@ impl Passwords {
         if !self.knows(&mark) {
             self.judge(mark, user, password, from).await?;
         }
-        // Nobody behind the gate needs it, and an origin might take it for its own.
+        // The origin doesn't need it, and might take it for a credential of its own.
         fields.remove(AUTHORIZATION);
         Ok(())
     }

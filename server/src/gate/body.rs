@@ -15,7 +15,7 @@ use super::Refused;
 pub(crate) struct Excess(Option<Arc<AtomicBool>>);
 
 impl Excess {
-    /// Why a request failed, whose body is this: its length, if it is too long, else as it seemed.
+    /// Why the request with this body failed: the body's length if it is too long, else `err`.
     pub(crate) fn or<E: From<Refused>>(&self, err: E) -> E {
         let found = self.0.as_ref().is_some_and(|found| found.load(Ordering::Relaxed));
         if found { Refused::Body.into() } else { err }
