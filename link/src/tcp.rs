@@ -1,14 +1,14 @@
-//! TCP connections: their options on both ends of a tunnel, addresses that no stranger has, and their end, where the peer
-//! has still to read what was sent last.
+//! TCP: listening sockets, the options of connections on both ends of a tunnel, addresses that no stranger has, and the
+//! end of a connection whose peer has still to read what was sent last.
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -56,6 +56,40 @@ pub fn is_private(address: IpAddr) -> bool {
             IpAddr::V6(v6) => v6.is_unicast_link_local(),
         }
 }
+
+/// Whether the port is free. With SO_REUSEPORT two processes would share it, one of them by mistake, and the kernel would
+/// give each a half of the connections.
+pub fn is_free(address: SocketAddr) -> io::Result<()> {
+    match address.port() {
+        0 => Ok(()),
+        _ => socket(address)?.bind(&address.into()),
+    }
+}
+
+/// A socket that listens, and may share its port with others of this machine.
+pub fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = socket(address)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // Both families, whatever the system's default is.
+        socket.set_only_v6(false)?;
+    }
+    // A restart needn't wait until the kernel has forgotten the last connections.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+/// The kernel refuses no burst of a thousand visitors.
+const BACKLOG: i32 = 4096;
 
 /// An upgraded connection may be silent for days; a middlebox forgets it within minutes.
 const KEEPALIVE: Duration = Duration::from_secs(30);

@@ -5,13 +5,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
 
 use crate::settings::Parser;
+use crate::tcp;
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Address {
@@ -65,17 +66,12 @@ impl Listener {
             Address::Unix(path) => (address.clone(), unix::open(path, shared)?),
             #[cfg(not(unix))]
             Address::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
-            Address::Tcp(tcp) => {
-                if !shared && tcp.port() != 0 {
-                    // With SO_REUSEPORT alone, a second process would get every other request.
-                    self::tcp(*tcp)?.bind(&(*tcp).into())?;
+            Address::Tcp(at) => {
+                if !shared {
+                    tcp::is_free(*at)?;
                 }
-                let socket = self::tcp(*tcp)?;
-                #[cfg(unix)]
-                socket.set_reuse_port(true)?;
-                socket.bind(&(*tcp).into())?;
-                socket.listen(BACKLOG)?;
-                (Address::Tcp(socket.local_addr()?.as_socket().unwrap_or(*tcp)), socket)
+                let socket = tcp::bind(*at)?;
+                (Address::Tcp(socket.local_addr()?.as_socket().unwrap_or(*at)), socket)
             }
         };
         socket.set_nonblocking(true)?;
@@ -92,12 +88,6 @@ impl Listener {
             Address::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
-}
-
-fn tcp(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    Ok(socket)
 }
 
 #[cfg(unix)]
@@ -171,4 +161,5 @@ impl Listening {
 }
 
 /// A flood of probes waits, as far as the kernel lets it.
+#[cfg(unix)]
 const BACKLOG: i32 = 128;

@@ -5,11 +5,12 @@
 
 use std::env;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::LazyLock;
 
 use listenfd::ListenFd;
-use socket2::{Domain, Protocol, Socket, Type};
+use ptth_link::tcp;
+use socket2::Socket;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
@@ -74,12 +75,12 @@ pub(super) fn open(
         }
         let wanted = if held.is_empty() { wanted.as_slice() } else { &[] };
         for address in wanted.iter().filter(|_| !config.take_over) {
-            is_free(*address).map_err(|err| StartError::Listen(*address, err))?;
+            tcp::is_free(*address).map_err(|err| StartError::Listen(*address, err))?;
         }
         for address in wanted {
             let mut address = *address;
             for shard in &mut sockets {
-                let socket = bind(address).map_err(|err| StartError::Listen(address, err))?;
+                let socket = tcp::bind(address).map_err(|err| StartError::Listen(address, err))?;
                 // Port 0 is whatever the first one got.
                 address = bound(&socket).unwrap_or(address);
                 shard.push((entrance, socket));
@@ -94,36 +95,6 @@ fn bound(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok()?.as_socket()
 }
 
-/// Whether the port is free. With SO_REUSEPORT the sockets would share it with those of another gateway, started by
-/// mistake, and the kernel would give that one half of the visitors.
-fn is_free(address: SocketAddr) -> io::Result<()> {
-    match address.port() {
-        0 => Ok(()),
-        _ => socket(address)?.bind(&address.into()),
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = socket(address)?;
-    // Each shard has a socket of its own; the kernel spreads the connections.
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        // Both families, whatever the system's default is.
-        socket.set_only_v6(false)?;
-    }
-    // A restart needn't wait until the kernel has forgotten the last connections.
-    socket.set_reuse_address(true)?;
-    Ok(socket)
-}
-
 /// For the runtime that this is called on.
 pub(super) fn listeners(sockets: Sockets) -> io::Result<Vec<(Entrance, TcpListener)>> {
     let listener = |(entrance, socket): (Entrance, Socket)| {
@@ -131,6 +102,3 @@ pub(super) fn listeners(sockets: Sockets) -> io::Result<Vec<(Entrance, TcpListen
     };
     sockets.into_iter().map(listener).collect()
 }
-
-/// The kernel refuses no burst of a thousand visitors.
-const BACKLOG: i32 = 4096;
