@@ -32,6 +32,11 @@ impl Journal {
         Self { lines: self.lines.clone(), service: service.map(Into::into) }
     }
 
+    /// Waits for what was told, a second at most. Blocks.
+    pub fn flush(&self) {
+        self.lines.flush();
+    }
+
     pub fn shown(&self, url: &str, origin: &str) {
         self.note(|text| text.extend([url, " -> ", origin]));
     }

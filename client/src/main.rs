@@ -140,8 +140,8 @@ fn run(options: &Options) -> Result<(), Failure> {
     }
     let (mut services, mut before) = (Vec::new(), 0);
     for (service, announced) in options.services.iter().cloned().zip(places) {
-        let journal = journal.of(service.label.as_deref());
-        let mut process = Process::new(service.config.clone(), journal)?;
+        let own = journal.of(service.label.as_deref());
+        let mut process = Process::new(service.config.clone(), own)?;
         (process.answering.announced, process.answering.streams) = (announced, streams);
         process.shown = shown.clone();
         services.push(Arc::new(Running::new(service, process, before)?));
@@ -184,6 +184,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     for thread in threads {
         let _ = thread.join();
     }
+    journal.flush();
     ended
 }
 

@@ -22,6 +22,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use crate::bandwidth::Turns;
 use crate::budget::{Budget, Held};
 use crate::headers;
 use crate::lock::Mutex;
@@ -71,7 +72,7 @@ pub fn split(mut stream: RecvStream, budget: &Arc<Budget>) -> (Inflow, Body) {
     }
     let shared = Shared::new(Some(stream.flow_control().clone()), budget.clone());
     budget.renews(|| Arc::<Mutex<Shared>>::downgrade(&shared));
-    let body = Body { shared: Some(shared.clone()), head: None, length: None };
+    let body = Body { shared: Some(shared.clone()), head: None, length: None, turns: None };
     let flow = Some(shared);
     (Inflow { flow, stream: Some(stream), taken: 0, complete: false, breach: false }, body)
 }
@@ -217,12 +218,13 @@ pub struct Body {
     /// What the head holds that belongs to it.
     head: Option<Held>,
     length: Option<u64>,
+    turns: Option<Box<Turns>>,
 }
 
 impl Body {
     /// A body without a byte.
     pub fn empty() -> Self {
-        Self { shared: None, head: None, length: Some(0) }
+        Self { shared: None, head: None, length: Some(0), turns: None }
     }
 
     /// Counts what the head holds that belongs to it, until it is sent.
@@ -235,6 +237,13 @@ impl Body {
     /// Says that the head is sent.
     pub fn headless(&mut self) {
         self.head = None;
+    }
+
+    /// Moves it no faster than these turns come.
+    #[must_use]
+    pub fn with_turns(mut self, turns: Option<Turns>) -> Self {
+        self.turns = turns.filter(|_| self.shared.is_some()).map(Box::new);
+        self
     }
 
     /// States the length that the head declared, so that an HTTP/1.1 peer isn't sent chunks.
@@ -258,8 +267,12 @@ impl http_body::Body for Body {
         let this = &mut *self;
         let Some(shared) = &this.shared else { return Poll::Ready(None) };
         let mut shared = shared.lock();
+        if let Some(turns) = this.turns.as_mut().filter(|_| shared.waits()) {
+            ready!(turns.poll(cx, shared.next() as u64));
+        }
         if let Some(data) = shared.pop() {
             drop(shared);
+            this.turns.iter_mut().for_each(|turns| turns.took(data.len() as u64));
             this.length = this.length.map(|length| length.saturating_sub(data.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }

@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod alpn;
+pub mod bandwidth;
 pub mod body;
 pub mod budget;
 pub mod cli;

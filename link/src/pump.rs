@@ -38,6 +38,9 @@ pub struct Pump<B: Body<Data = Bytes>> {
     /// On its way, until the receiver grants room.
     waiting: Bytes,
     reading: Option<Reading>,
+    /// Whether it waits for the receiver's window, and how often it began to.
+    stalled: bool,
+    stalls: u64,
 }
 
 impl<B: Body<Data = Bytes>> std::fmt::Debug for Pump<B> {
@@ -50,7 +53,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
     /// Copies `body` to `stream`, as long as its receiver keeps to `reading`.
     pub fn new(body: B, stream: SendStream<Bytes>, reading: Option<Reading>) -> Self {
         let source = Source { body, held: Merging::default(), ahead: None, pace: Pace::default() };
-        Self { source, stream, waiting: Bytes::new(), reading }
+        Self { source, stream, waiting: Bytes::new(), reading, stalled: false, stalls: 0 }
     }
 
     /// The body.
@@ -61,6 +64,11 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
     /// The body.
     pub fn body_mut(&mut self) -> &mut B {
         &mut self.source.body
+    }
+
+    /// How often it had to wait for the receiver's window so far (RFC 9113 §5.2).
+    pub fn stalls(&self) -> u64 {
+        self.stalls
     }
 
     /// The body, of which some bytes may be lost.
@@ -112,6 +120,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
         loop {
             let room = self.stream.capacity();
             if room > 0 {
+                self.stalled = false;
                 return Poll::Ready(Ok(room));
             }
             match self.stream.poll_capacity(cx) {
@@ -122,6 +131,9 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
                 }
                 Poll::Pending => break,
             }
+        }
+        if !std::mem::replace(&mut self.stalled, true) {
+            self.stalls += 1;
         }
         let Some(reading) = &mut self.reading else { return Poll::Pending };
         reading.poll_wait(cx).map(|()| Err(PumpError::Stalled))

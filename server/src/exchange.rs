@@ -120,7 +120,9 @@ impl Asked<'_> {
         let patience = self.way.shard.limits.head;
         let waits = self.expects_continue && self.upgrade.is_none();
         let crosses = self.upgrade.is_none() || tunnel.is_extended();
-        let upload = self.body.take_if(|_| crosses).map(|it| Upload::new(it, stream, waits));
+        let turns = self.way.found.route.turns();
+        let upload = self.body.take_if(|_| crosses);
+        let upload = upload.map(|it| Upload::new(it, stream, waits, turns));
         let is_connect = self.head.as_ref().is_some_and(|head| head.method == Method::CONNECT);
         let extended = is_connect || self.upgrade.is_some() && tunnel.is_extended();
         let mut exchange = Exchange::new(response, upload, lease, (extended, patience));
@@ -250,7 +252,8 @@ async fn response_of(
         // Nothing of it went out yet, so the page can still name the party at fault.
         return Err(ExchangeError::Backend("its response broke off").into());
     }
-    Ok(Response::from_parts(head, body.with_head(held)))
+    let body = body.with_head(held).with_turns(way.found.route.turns());
+    Ok(Response::from_parts(head, body))
 }
 
 /// Tunnels that one request may try.

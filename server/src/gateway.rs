@@ -151,7 +151,7 @@ impl Gateway {
         let listening = addresses.iter().map(|(_, address)| address.to_string()).collect();
         let (drained, all_drained) = mpsc::channel(1);
         let control = runtime()?;
-        thread::scope(|scope| {
+        let ended = thread::scope(|scope| {
             for (index, (sockets, tunnels)) in shards.into_iter().enumerate() {
                 let runtime = runtime()?;
                 let shard =
@@ -192,7 +192,9 @@ impl Gateway {
             // Whatever ends this ends the shards, too.
             trigger.advance(Phase::Closing);
             Ok(())
-        })
+        });
+        shared.observe.access.flush();
+        ended
     }
 }
 

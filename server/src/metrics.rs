@@ -92,12 +92,19 @@ fn exchanges(encoder: &mut DescriptorEncoder<'_>, counts: &Counts) -> fmt::Resul
     let sides = sides.map(|(party, count)| ([("party", *party)], count.get()));
     let help = "Transfers that ended before their end, by the party at fault";
     counters(encoder, "transfers_broken", help, sides)?;
+    let sides = PARTIES.iter().zip(&counts.stalls).filter(|(party, _)| STALLING.contains(party));
+    let sides = sides.map(|(party, count)| ([("party", *party)], count.get()));
+    let help = "Times that a body waited for an HTTP/2 window, by the party that didn't grant it";
+    counters(encoder, "window_stalls", help, sides)?;
     seconds(encoder, "queue_seconds", "From a request's head to its stream", &counts.queue)?;
     let help = "From a request's head to the response's head";
     seconds(encoder, "response_head_seconds", help, &counts.head)?;
     let help = "From the response's head to the end";
     seconds(encoder, "transfer_seconds", help, &counts.transfer)
 }
+
+/// The parties whose windows a body may wait for.
+const STALLING: [&str; 2] = ["visitor", "backend"];
 
 /// The failures that are refusals, and what was refused without a page.
 fn refusals(counts: &Counts) -> impl Iterator<Item = (&'static str, u64)> {

@@ -196,6 +196,40 @@ async fn a_response_that_breaks_off_is_told_once_and_blames_the_backend() {
     assert_eq!(broken, ["ptth_transfers_broken_total{party=\"backend\"} 2"]);
 }
 
+/// Each time that a body begins to wait counts once, and names the receiver.
+#[tokio::test]
+async fn a_body_that_waits_for_a_window_counts_against_its_receiver() {
+    let mut lab = Lab::default();
+    let mut backend = lab.backend(&[(MAX_CONCURRENT_STREAMS, 100), (INITIAL_WINDOW_SIZE, 4)]).await;
+    let stalls = |lab: &Lab| {
+        ["visitor", "backend"].map(|party| {
+            let begins = format!("ptth_window_stalls_total{{party=\"{party}\"}} ");
+            samples(lab, &begins).concat().replace(&begins, "")
+        })
+    };
+    assert_eq!(stalls(&lab), ["0", "0"]);
+    let mut visitor = lab.h2(&[(INITIAL_WINDOW_SIZE, 4)]).await;
+    visitor.send(headers(1, END_HEADERS | END_STREAM, &get("/down"))).await;
+    respond(&mut backend, "200", b"0123456789").await;
+    assert_eq!(visitor.outcome(1).await, Outcome::Response(200, b"0123456789".to_vec()));
+    assert_eq!(stalls(&lab), ["2", "0"]);
+    let mut visitor = lab.h1();
+    visitor.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789").await;
+    let request = soon("a request", backend.request()).await.expect("one");
+    loop {
+        let frame = soon("a frame", backend.next()).await.expect("one");
+        if frame.stream == request.stream && frame.kind == DATA {
+            backend.take(frame.stream, frame.payload.len()).await;
+            if frame.is_end() {
+                break;
+            }
+        }
+    }
+    backend.send(headers(request.stream, END_HEADERS | END_STREAM, &[(":status", "204")])).await;
+    assert_eq!(visitor.answer().await.status, 204);
+    assert_eq!(stalls(&lab), ["2", "2"]);
+}
+
 #[tokio::test]
 async fn a_page_of_the_gateways_own_is_told_once_with_its_code() {
     let log = &mut Log::new();

@@ -138,6 +138,11 @@ impl Shared {
         !self.chunks.is_empty() || !self.tail.is_empty()
     }
 
+    /// Bytes that the reader would take next.
+    pub(super) fn next(&self) -> usize {
+        self.chunks.front().map_or(self.tail.len(), Bytes::len)
+    }
+
     pub(super) fn finish(&mut self, end: Result<(), BodyError>) {
         self.end = Some(end);
         self.wake_reader();

@@ -13,7 +13,14 @@ use super::line::{Format, Line, clock};
 
 /// Takes the lines. Cheap to clone; the default keeps none.
 #[derive(Clone, Debug, Default)]
-pub struct Lines(Option<(SyncSender<String>, Arc<AtomicU64>)>);
+pub struct Lines(Option<(SyncSender<Item>, Arc<AtomicU64>)>);
+
+#[derive(Debug)]
+enum Item {
+    Line(String),
+    /// Is dropped when all before it is written.
+    Mark(#[allow(dead_code, reason = "held for its drop")] SyncSender<()>),
+}
 
 impl Lines {
     /// Whether they are kept at all.
@@ -33,7 +40,7 @@ impl Lines {
         let lost = dropped.clone();
         #[expect(
             clippy::disallowed_methods,
-            reason = "it ends with the last clone; an exit waits for no terminal"
+            reason = "it ends with the last clone; an exit waits for no terminal longer than flush"
         )]
         thread::spawn(move || write(&receiver, out, (&lost, format)));
         Self(Some((lines, dropped)))
@@ -56,24 +63,37 @@ impl Lines {
         let mut text = String::with_capacity(LINE);
         line(&mut text);
         text.push('\n');
-        if lines.try_send(text).is_err() {
+        if lines.try_send(Item::Line(text)).is_err() {
             dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until the lines so far are written, a second at most. Blocks.
+    pub fn flush(&self) {
+        let Some((lines, _)) = &self.0 else { return };
+        let (mark, written) = sync_channel(0);
+        if lines.try_send(Item::Mark(mark)).is_ok() {
+            let _ = written.recv_timeout(LAST);
         }
     }
 }
 
 /// Each line goes out at once, unless so many come that a wake-up and a system call for each would cost more
 /// than the rest of an exchange's line; then those of a [`PAUSE`] go together.
-fn write(lines: &Receiver<String>, mut out: impl Write, (dropped, format): (&AtomicU64, Format)) {
+fn write(lines: &Receiver<Item>, mut out: impl Write, (dropped, format): (&AtomicU64, Format)) {
     let (mut since, mut written) = (Instant::now(), 0);
-    while let Ok(mut text) = lines.recv() {
+    while let Ok(first) = lines.recv() {
         if since.elapsed() > PAUSE {
             (since, written) = (Instant::now(), 0);
         }
-        written += 1;
-        for line in lines.try_iter().take(QUEUE) {
-            text.push_str(&line);
+        let (mut text, mut marks) = (String::new(), Vec::new());
+        for item in [first].into_iter().chain(lines.try_iter().take(QUEUE)) {
             written += 1;
+            match item {
+                Item::Line(line) if text.is_empty() => text = line,
+                Item::Line(line) => text.push_str(&line),
+                Item::Mark(mark) => marks.push(mark),
+            }
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
@@ -92,6 +112,7 @@ fn write(lines: &Receiver<String>, mut out: impl Write, (dropped, format): (&Ato
         // A closed terminal is no reason to stop serving.
         let _ = out.write_all(text.as_bytes());
         let _ = out.flush();
+        drop(marks);
         if written > MANY {
             thread::sleep(PAUSE);
         }
@@ -102,6 +123,8 @@ fn write(lines: &Receiver<String>, mut out: impl Write, (dropped, format): (&Ato
 const LINE: usize = 160;
 /// The lines of a [`PAUSE`] at 100,000 exchanges a second.
 const QUEUE: usize = 2048;
+/// How long an end waits for a terminal.
+const LAST: Duration = Duration::from_secs(1);
 /// Too short to notice.
 const PAUSE: Duration = Duration::from_millis(20);
 /// More lines within a pause can't be read as they come.
@@ -143,5 +166,23 @@ mod tests {
         assert!(first.contains(" 0\n"), "{first}");
         let told = |text: &String| text.contains("lines more than could be written");
         assert!(told(&first) || written.iter().any(|text| told(&text)));
+    }
+
+    #[test]
+    fn what_was_noted_is_written_before_an_end() {
+        let (sender, written) = mpsc::channel();
+        let (go, wait) = mpsc::channel();
+        let lines = Lines::to(Pipe(sender, wait));
+        lines.note(|text| text.push_str("last"));
+        thread::scope(|scope| {
+            let flushing = scope.spawn(|| lines.flush());
+            let _ = go.send(());
+            assert!(flushing.join().is_ok());
+        });
+        assert!(written.try_recv().unwrap().ends_with(" last\n"));
+        // One that stands still is given up.
+        lines.note(|text| text.push_str("never"));
+        lines.flush();
+        assert!(written.try_recv().is_err());
     }
 }

@@ -39,6 +39,8 @@ pub struct Route {
     pub max_streams: Option<usize>,
     /// Tunnels at a time on each of its hosts, of all credentials together.
     pub max_tunnels: Option<usize>,
+    /// Bytes a second of the bodies of all its exchanges together, in both directions.
+    pub rate_bytes: Option<u64>,
 }
 
 impl Route {
@@ -58,6 +60,7 @@ impl Route {
             gate: None,
             max_streams: None,
             max_tunnels: None,
+            rate_bytes: None,
         }
     }
 }
@@ -218,6 +221,12 @@ pub(super) const SIZE: Parser<usize> =
 /// The same, of a body that only passes.
 pub(super) const BODY: Parser<u64> =
     Parser("a size like \"10MiB\"", |text| bytes(text).ok_or(None));
+
+/// Bytes a second; with fewer a single frame would take longer than a visitor waits.
+pub(super) const RATE_BYTES: Parser<u64> =
+    Parser("a size a second like \"10MiB\", from 16KiB", |text| {
+        bytes(text).filter(|rate| *rate >= 16 << 10).ok_or(None)
+    });
 
 fn bytes(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

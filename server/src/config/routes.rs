@@ -15,8 +15,8 @@ use ptth_link::settings::{self, Env, File, Given, Mistake, NUMBER, PREFIX, TEXT,
 use ptth_link::token;
 
 use super::route::{
-    HOLD_REQUESTS, HOST, Hold, NO_BACKEND, Names, NoBackend, RESPOND, RESPOND_LIMIT, Respond,
-    Route, SIZE, WHEN_TAKEN,
+    HOLD_REQUESTS, HOST, Hold, NO_BACKEND, Names, NoBackend, RATE_BYTES, RESPOND, RESPOND_LIMIT,
+    Respond, Route, SIZE, WHEN_TAKEN,
 };
 use super::{Args, CertificateSource, gate, names};
 use crate::auth::{Credential, Files, Settings};
@@ -129,6 +129,7 @@ fn route<'a>(mut fields: Given<'a>, files: &mut Files, only: bool) -> Option<Rea
     route.gate = fields.take("gate").and_then(|given| gate::gate(given, files));
     route.max_streams = fields.take_value("max_streams", &NUMBER);
     route.max_tunnels = fields.take_value("max_tunnels", &NUMBER);
+    route.rate_bytes = fields.take_value("rate_bytes", &RATE_BYTES);
     if route.respond.is_some() && matches!(route.no_backend, NoBackend::Origin(_)) {
         // What is delivered later waits for its backend.
         fields.refuse::<()>("an `origin` in `no_backend` needs a route without `respond`");

@@ -10,6 +10,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use log::debug;
 use ptth_link::body::Inflow;
+use ptth_link::failure::Party;
 use ptth_link::headers;
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use ptth_link::pump::PumpError;
@@ -38,6 +39,8 @@ pub(crate) struct Exchange {
     pub(super) end: End,
     /// Bytes of the bodies, from the visitor and to it, once they have ended.
     moved: [u64; 2],
+    /// Times that the request's body waited for the backend's window, likewise.
+    stalls: u64,
     /// Is told when this is dropped.
     pub(crate) record: Record,
     /// It counts among those of its route until it is dropped.
@@ -163,11 +166,17 @@ impl Exchange {
         self.unasked = refused.map(Upload::abandon).is_some();
     }
 
+    /// Takes over what an end has to tell.
+    fn close(&mut self, open: &Open) {
+        self.moved = open.bodies();
+        self.stalls = open.upload.as_ref().map_or(0, Upload::stalls);
+    }
+
     /// Resets the stream: now, if the tunnel's rate of resets allows it, else later. Runs on drop, as when the visitor
     /// leaves.
     fn reset(&mut self) {
         let Some(open) = self.open.take() else { return };
-        self.moved = open.bodies();
+        self.close(&open);
         let Open { response, mut upload, lease, .. } = *open;
         upload.iter_mut().for_each(Upload::abandon);
         // A request whose head is awaited no longer counts as one that waits.
@@ -210,8 +219,10 @@ impl Future for Exchange {
         }
         if received && sent {
             // Nothing is reset by dropping what has ended on both sides.
-            (this.end, this.moved) = (End::Complete, open.bodies());
-            this.open = None;
+            this.end = End::Complete;
+            if let Some(open) = this.open.take() {
+                this.close(&open);
+            }
             return Poll::Ready(());
         }
         if open.poll_pressed(cx, this.extended).is_ready() {
@@ -238,6 +249,7 @@ impl Drop for Exchange {
         self.reset();
         // What came as a whole may still have been on its way to the visitor.
         let end = if self.end == End::Complete { End::Left } else { self.end };
+        self.record.stalled(Party::Backend, self.stalls);
         self.record.left(end, self.moved);
     }
 }

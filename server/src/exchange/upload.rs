@@ -8,6 +8,7 @@ use h2::SendStream;
 use http_body::Body;
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use ptth_link::bandwidth::Turns;
 use ptth_link::body::Timed;
 use ptth_link::deadline::Deadline;
 use ptth_link::limits::SLOWEST_RATE;
@@ -60,15 +61,22 @@ pub(super) struct Upload {
     /// The visitor waits for a 100 (Continue) before it sends; we wait with it, but not for ever.
     hold: Option<Deadline>,
     pace: LeastRate,
+    /// Of the route's bandwidth, where that is limited.
+    turns: Option<Turns>,
 }
 
 impl Upload {
     /// Copies `body` to `stream`; after the backend said 100 (Continue), where the visitor `expects` it. How long the
     /// backend may grant no room is the exchange's to say.
-    pub(super) fn new(body: Watched, stream: SendStream<Bytes>, expects: bool) -> Self {
+    pub(super) fn new(
+        body: Watched,
+        stream: SendStream<Bytes>,
+        expects: bool,
+        turns: Option<Turns>,
+    ) -> Self {
         let (pump, hold) =
             (Box::new(Pump::new(body, stream, None)), expects.then(Deadline::default));
-        Self { pump, done: false, hold, pace: LeastRate::default() }
+        Self { pump, done: false, hold, pace: LeastRate::default(), turns }
     }
 
     /// Ready when the copying has ended; `Ok` at every later call. `heard`: as of [`Pump::poll`].
@@ -84,8 +92,17 @@ impl Upload {
         if self.done {
             return Poll::Ready(Ok(()));
         }
-        let result = ready!(self.pump.poll(cx, heard));
+        if let Some(turns) = &mut self.turns {
+            let rest = self.pump.body().size_hint().upper();
+            ready!(turns.poll(cx, rest.map_or(FRAME, |rest| rest.min(FRAME))));
+        }
+        let before = self.moved();
+        let polled = self.pump.poll(cx, heard);
+        let moved = self.moved() - before;
+        self.turns.iter_mut().for_each(|turns| turns.took(moved));
+        let result = ready!(polled);
         self.done = true;
+        self.turns = None;
         Poll::Ready(result)
     }
 
@@ -114,6 +131,11 @@ impl Upload {
         self.pump.body().is_awaited()
     }
 
+    /// As [`Pump::stalls`].
+    pub(super) fn stalls(&self) -> u64 {
+        self.pump.stalls()
+    }
+
     /// As [`LeastRate::is_too_slow`], where the body is wanted.
     pub(super) fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
         !self.done && self.hold.is_none() && self.pace.is_too_slow(self.pump.body(), cx)
@@ -132,5 +154,7 @@ impl Upload {
 
 /// How long a backend that knows nothing of 100 (Continue) delays an upload; curl's own patience.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What may come of a body at a time (RFC 9113 §6.5.2).
+const FRAME: u64 = 16 << 10;
 const RATE_GRACE: Duration = Duration::from_secs(30);
 const RATE_INTERVAL: Duration = Duration::from_secs(1);

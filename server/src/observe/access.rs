@@ -82,6 +82,11 @@ impl AccessLog {
         Ok(())
     }
 
+    /// Waits for what was told, as [`Lines::flush`]. Blocks.
+    pub(crate) fn flush(&self) {
+        self.lines.flush();
+    }
+
     pub(super) fn tell(&self, request: &Request, told: &Told, whole: Duration) {
         self.lines.add(|text| write(text, self.format, request, told, whole));
     }

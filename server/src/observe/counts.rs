@@ -87,6 +87,8 @@ pub(crate) struct Counts {
     pub(crate) bytes: [Count; 2],
     /// Transfers that ended before their end, by the party at fault.
     pub(crate) broken: [Count; PARTIES.len()],
+    /// Times that a body waited for a window of HTTP/2, by the party that didn't grant it.
+    pub(crate) stalls: [Count; PARTIES.len()],
     pub(crate) opened: Count,
     ended: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -103,6 +105,7 @@ impl Default for Counts {
             transfer: Seconds::default(),
             bytes: Default::default(),
             broken: Default::default(),
+            stalls: Default::default(),
             opened: Count::default(),
             ended: Mutex::default(),
         }

@@ -126,6 +126,13 @@ impl Record {
         self.ended(End::Complete, [0, page.map_or(0, |(_, length)| length as u64)]);
     }
 
+    /// One of its bodies had to wait for that party's window so many times.
+    pub(crate) fn stalled(&self, party: Party, times: u64) {
+        let Some(told) = &self.0 else { return };
+        let count = told.observe.counts.stalls.get(index(Some(party)));
+        count.filter(|_| times > 0).iter().for_each(|count| count.add(times));
+    }
+
     /// The exchange is dropped. What [`Self::ended`] said before counts.
     pub(crate) fn left(&mut self, end: End, bytes: [u64; 2]) {
         if self.0.as_ref().is_some_and(|told| told.end == End::Left) {

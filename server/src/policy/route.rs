@@ -13,6 +13,7 @@ use crate::pool::Pool;
 use crate::quota::{Gauge, Permit, shared};
 use crate::router::{HostPattern, RouteId};
 
+use ptth_link::bandwidth::{Bandwidth, Turns};
 use ptth_link::lock::Mutex;
 
 /// A host of a configured route, one host of its pattern, or a dynamic name.
@@ -53,6 +54,7 @@ pub(super) struct Configured {
     gate: Option<Arc<Gate>>,
     /// The requests that are under way.
     streams: Gauge,
+    bandwidth: Option<Arc<Bandwidth>>,
 }
 
 impl Route {
@@ -68,6 +70,11 @@ impl Route {
     pub(crate) fn begin(&self) -> Result<Option<Permit>, ()> {
         let Some(most) = self.max_streams else { return Ok(None) };
         self.configured.streams.take(most).map(Some).ok_or(())
+    }
+
+    /// A new body's part of the route's bandwidth, where that is limited.
+    pub(crate) fn turns(&self) -> Option<Turns> {
+        self.configured.bandwidth.as_ref().map(Turns::new)
     }
 }
 
@@ -89,11 +96,16 @@ impl Configured {
             let same = before.and_then(|it| it.gate.clone()).filter(|it| it.is_of(settings));
             same.unwrap_or_else(|| Gate::new(settings))
         });
+        let bandwidth = settings.rate_bytes.map(|rate| {
+            let same = before.and_then(|it| it.bandwidth.clone()).filter(|it| it.rate() == rate);
+            same.unwrap_or_else(|| Bandwidth::new(rate))
+        });
         let streams = before.map(|it| it.streams.clone()).unwrap_or_default();
         Arc::new(Self {
             ids,
             gate,
             streams,
+            bandwidth,
             hosts: settings.hosts.iter().map(HostPattern::to_string).collect(),
             known: known.clone(),
             counts: OnceLock::new(),

@@ -21,7 +21,7 @@ use http_body::Body as HttpBody;
 use http_body_util::Either;
 use ptth_link::body::{Body, Inflow, Timed, split};
 use ptth_link::deadline::Reading;
-use ptth_link::failure::Failure;
+use ptth_link::failure::{Failure, Party};
 use ptth_link::headers;
 use ptth_link::limits::SLOWEST_RATE;
 use ptth_link::lock::Mutex;
@@ -194,13 +194,20 @@ async fn reply(
     }
     let reading = (!exchange.extended).then(|| Reading::new(READING, SLOWEST_RATE));
     let mut pump = (!end).then(|| Pump::new(Timed::new(body), stream, reading));
+    let mut stalls = 0;
     // When the pump fails, dropping the exchange resets the stream on the tunnel.
     poll_fn(|cx| {
         let moved = Pin::new(&mut exchange).poll(cx).is_ready();
         if exchange.is_ceded() {
             return Poll::Ready(false);
         }
-        match pump.as_mut().map(|pump| pump.poll(cx, exchange.uploaded())) {
+        let polled = pump.as_mut().map(|pump| (pump.poll(cx, exchange.uploaded()), pump.stalls()));
+        if let Some((_, so_far)) = &polled {
+            exchange
+                .record
+                .stalled(Party::Visitor, so_far - std::mem::replace(&mut stalls, *so_far));
+        }
+        match polled.map(|(polled, _)| polled) {
             Some(Poll::Ready(Ok(()))) => pump = None,
             Some(Poll::Ready(Err(_))) => return Poll::Ready(false),
             Some(Poll::Pending) | None => {}

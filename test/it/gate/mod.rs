@@ -127,7 +127,8 @@ async fn answer(
     if path == "/wait" {
         go.acquire().await.unwrap().forget();
     }
-    Ok(response.body(http_body_util::Full::from("fine").boxed()).unwrap())
+    let content = if path == "/large" { vec![b'x'; 1 << 18] } else { b"fine".to_vec() };
+    Ok(response.body(http_body_util::Full::from(content).boxed()).unwrap())
 }
 
 /// A body that begins and doesn't end.

@@ -1,5 +1,7 @@
 //! What one route may have of the machine.
 
+use std::time::{Duration, Instant};
+
 use ptth_link::token::Token;
 use ptth_test::routes::{Tell, client, route};
 use ptth_test::{Ask, Backend, Dialect, GatewayBox, H1, H2, soon};
@@ -44,6 +46,24 @@ async fn a_route_has_no_more_requests_at_a_time_than_it_may() {
         }
     })
     .await;
+}
+
+/// A second's bytes go at once, and what is beyond waits, whichever way it goes and whatever the dialect.
+#[tokio::test]
+async fn a_route_moves_no_more_bytes_a_second_than_it_may() {
+    let world = World::new("rate_bytes = '1MiB'", "").await;
+    for dialect in Dialect::BOTH {
+        let begun = Instant::now();
+        let body = vec![b'x'; 5 << 18];
+        assert_eq!(world.ask(dialect, &Ask::post("/", body)).await.status, 200);
+        let sent = begun.elapsed();
+        assert!(sent >= Duration::from_millis(200), "{sent:?}");
+        assert_eq!(world.ask(dialect, &Ask::get("/large")).await.body.len(), 1 << 18);
+        assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
+        // The bucket is full again, so that the other dialect finds the same.
+        world.change("rate_bytes = '2MiB'", "").await;
+        world.change("rate_bytes = '1MiB'", "").await;
+    }
 }
 
 #[tokio::test]

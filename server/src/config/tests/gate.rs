@@ -192,6 +192,7 @@ fn each_mistake_in_a_gate_is_told_with_its_line_and_column() {
             "must be a time",
         ),
         ("max_streams = 0", "2:15", "max_streams \"0\" must be a number from 1"),
+        ("rate_bytes = '1KiB'", "2:14", "rate_bytes \"1KiB\" must be a size a second"),
         ("max_tunnels = 'x'", "2:15", "max_tunnels \"x\" must be a number from 1"),
     ];
     let scratch = scratch();
