@@ -3,15 +3,16 @@
 //! It is ready when each service has a tunnel whose gateway answered a PING within two intervals.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::{Response, StatusCode, Uri};
+use http::{HeaderValue, Response, StatusCode, Uri};
 use ptth_link::admin::{json, text};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::announced::Announced;
+use crate::journal::Counts;
 use crate::shown::Shown;
 
 /// What is told of a running client.
@@ -21,7 +22,8 @@ pub struct Admin {
     pub shown: Shown,
     /// A question to each core.
     pub pokes: Vec<mpsc::UnboundedSender<Poke>>,
-    pub begun: Instant,
+    pub began: SystemTime,
+    pub counts: Arc<Counts>,
 }
 
 /// A service.
@@ -39,7 +41,11 @@ pub type Poke = oneshot::Sender<()>;
 
 impl Admin {
     /// The page at a target; `None` where there is none.
-    pub async fn answer(self: Arc<Self>, target: Uri) -> Option<Response<String>> {
+    pub async fn answer(
+        self: Arc<Self>,
+        target: Uri,
+        #[cfg_attr(not(feature = "metrics"), allow(unused_variables))] accept: Option<HeaderValue>,
+    ) -> Option<Response<String>> {
         match target.path() {
             "/livez" if self.is_live().await => Some(text(StatusCode::OK, "ok\n".to_owned())),
             "/livez" => {
@@ -47,6 +53,11 @@ impl Admin {
                 Some(text(StatusCode::SERVICE_UNAVAILABLE, stuck))
             }
             "/readyz" => Some(self.readyz()),
+            #[cfg(feature = "metrics")]
+            "/metrics" => {
+                let (kind, page) = crate::metrics::page(self, accept.as_ref());
+                Some(ptth_link::admin::of(kind, StatusCode::OK, page))
+            }
             "/status" => Some(json(StatusCode::OK, &self.status())),
             _ => None,
         }
@@ -94,7 +105,7 @@ impl Admin {
     fn status(&self) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "up_seconds": self.begun.elapsed().as_secs(),
+            "up_seconds": self.began.elapsed().unwrap_or_default().as_secs(),
             "services": self.services(),
             "tunnels": self.shown.rows(),
         })

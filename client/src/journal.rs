@@ -8,7 +8,8 @@ use std::time::Duration;
 use http::header::{ACCEPT, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
-use ptth_link::failure::Failure;
+use ptth_link::count::{Count, Exchanges, Seconds};
+use ptth_link::failure::{Failure, Party};
 use ptth_link::logging::{Lines, first, millis, number};
 use ptth_link::page;
 use tokio::time::Instant;
@@ -18,18 +19,35 @@ use tokio::time::Instant;
 pub struct Journal {
     lines: Lines,
     service: Option<Arc<str>>,
+    counts: Arc<Counts>,
+}
+
+/// What is counted of the exchanges of all services.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub exchanges: Exchanges,
+    /// From a request's head to the head of the service's response.
+    pub head: Seconds,
+    /// From there to the end.
+    pub transfer: Seconds,
+    /// Bytes of whole responses.
+    pub bytes: Count,
 }
 
 impl Journal {
     /// Writes to `out`, from a thread that ends with the last clone of it.
     pub fn to(out: impl Write + Send + 'static) -> Self {
-        Self { lines: Lines::to(out), service: None }
+        Self { lines: Lines::to(out), ..Self::default() }
     }
 
     /// The same journal, for one service. If there are several, its lines, and what the log says of its tunnels,
     /// begin with its name.
     pub fn of(&self, service: Option<&str>) -> Self {
-        Self { lines: self.lines.clone(), service: service.map(Into::into) }
+        Self { service: service.map(Into::into), ..self.clone() }
+    }
+
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     /// Waits for what was told, a second at most. Blocks.
@@ -53,6 +71,13 @@ impl Journal {
             line(text);
         });
     }
+}
+
+/// Why a response broke off.
+#[derive(Clone, Copy, Debug)]
+pub struct Broken {
+    pub party: Party,
+    pub why: &'static str,
 }
 
 #[derive(Debug)]
@@ -116,9 +141,14 @@ impl Exchange {
         &self,
         journal: &Journal,
         status: StatusCode,
-        result: Result<u64, &str>,
+        result: Result<u64, &Broken>,
         [head, body]: [Duration; 2],
     ) {
+        let counts = &journal.counts;
+        counts.exchanges.add(Some(status), result.err().map(|it| it.party));
+        counts.head.observe(head);
+        counts.transfer.observe(self.waited().saturating_sub(head));
+        counts.bytes.add(result.unwrap_or_default());
         self.tell(journal, Some(status), |text| {
             match result {
                 Ok(bytes) => {
@@ -136,12 +166,15 @@ impl Exchange {
                 millis(text, time);
             }
             text.push(')');
-            text.extend(result.err().into_iter().flat_map(|why| [": ", why]));
+            text.extend(result.err().into_iter().flat_map(|it| [": ", it.why]));
         });
     }
 
     /// The client answered, since the service didn't; or the visitor took the request back before there was an answer.
     pub fn unanswered(&self, journal: &Journal, own: Option<(Failure, &str)>) {
+        let row = own.map(|(failure, _)| failure.row());
+        let party = row.map_or(Party::Visitor, |row| row.party);
+        journal.counts.exchanges.add(row.map(|row| row.status), Some(party));
         self.tell(journal, own.map(|(failure, _)| failure.row().status), |text| {
             text.push_str(if own.is_some() { "by 2ptth" } else { "taken back by the visitor" });
             text.push_str(" after ");
@@ -229,7 +262,12 @@ mod tests {
         let expected =
             format!("GET \"/a\" 200 3 B 40.0 ms (head 10.0, body 20.0, visitor 10.0) {who}");
         assert_eq!(after(written.recv().unwrap()), expected);
-        exchange.ended(&journal, StatusCode::OK, Err("the visitor left"), times);
+        exchange.ended(
+            &journal,
+            StatusCode::OK,
+            Err(&Broken { party: Party::Visitor, why: "the visitor left" }),
+            times,
+        );
         let expected = format!(
             "GET \"/a\" 200 broke off after 40.0 ms (head 10.0, body 20.0, visitor 10.0): the visitor left {who}"
         );

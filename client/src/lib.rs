@@ -28,6 +28,8 @@ mod complaints;
 // Most fields are settings, which docs/configuration.md explains.
 #[allow(missing_docs)]
 pub mod config;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod retry;
 mod tunnels;
 

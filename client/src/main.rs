@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use log::{error, info, warn};
 use ptth_client::admin::{Admin, Poke, Told};
@@ -29,7 +29,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -170,7 +170,8 @@ fn run(options: &Options) -> Result<(), Failure> {
         running.process.answering.journal.shown(url, &running.service.origin.to_string());
     };
     let told = services.iter().map(|running| running.told()).collect();
-    let told = Arc::new(Admin { services: told, shown, pokes, begun: Instant::now() });
+    let (began, counts) = (SystemTime::now(), journal.counts().clone());
+    let told = Arc::new(Admin { services: told, shown, pokes, began, counts });
     let ended = main.block_on(async {
         select! {
             ended = end(refusals) => ended,
@@ -202,7 +203,7 @@ async fn report(listener: Option<admin::Listener>, told: Arc<Admin>) {
         let Some(listener) = listener else { return };
         info!("admin: listening on {}", listener.address);
         let told = told.clone();
-        listener.serve(move |target, _| told.clone().answer(target)).await;
+        listener.serve(move |target, accept| told.clone().answer(target, accept)).await;
     };
     let ready = async {
         // A gateway that is away keeps no machine from its start: the client goes on dialling, and STATUS says it.

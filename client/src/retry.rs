@@ -18,6 +18,19 @@ pub(crate) enum Loss {
     Displaced,
 }
 
+impl Loss {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+            Self::Later(_) => "busy",
+            Self::Lost(_) => "lost",
+            Self::Taken => "taken",
+            Self::Displaced => "displaced",
+        }
+    }
+}
+
 /// Doubling pauses with full jitter, for ever.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {

@@ -1,8 +1,11 @@
 //! The tunnels as they are now, for what shows them: `--admin`, and the supervisor.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use ptth_link::count::Count;
 use ptth_link::h2::pulse::Pulse;
 use ptth_link::lock::Mutex;
 use serde_json::{Value, json};
@@ -17,6 +20,8 @@ pub struct Shown(Arc<Board>);
 struct Board {
     slots: Mutex<Vec<Weak<Mutex<Shows>>>>,
     came: Notify,
+    ups: Count,
+    losses: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// One tunnel, which is dialled again and again. It is shown until this is dropped.
@@ -48,6 +53,12 @@ impl Place {
         let mut shows = self.shows.lock();
         (shows.state, shows.since, shows.pulse) = ("up", Instant::now(), Some(pulse));
         self.board.came.notify_one();
+        self.board.ups.add(1);
+    }
+
+    /// It has no connection for that reason, and another one will be made.
+    pub(crate) fn counts(&self, loss: &'static str) {
+        *self.board.losses.lock().entry(loss).or_default() += 1;
     }
 
     pub(crate) fn is_lost(&self) {
@@ -87,6 +98,16 @@ impl Shown {
             }
         });
         counts
+    }
+
+    /// The longest round trip now; how often a tunnel came up so far, and why there was none.
+    pub fn sums(&self) -> (Duration, u64, BTreeMap<&'static str, u64>) {
+        let mut longest = Duration::ZERO;
+        self.each(|shows| {
+            let round_trip = shows.pulse.as_ref().and_then(|pulse| pulse.round_trip());
+            longest = longest.max(round_trip.unwrap_or_default());
+        });
+        (longest, self.0.ups.get(), self.0.losses.lock().clone())
     }
 
     /// The tunnels, for people and programs.

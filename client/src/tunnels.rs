@@ -188,6 +188,7 @@ impl<N: Network, S: Answers> Slot<N, S> {
                 self.place.is_lost();
             }
             let loss = self.lost(ended, live)?;
+            self.place.counts(loss.name());
             sleep(backoff.pause(loss, random())).await;
         }
     }

@@ -12,6 +12,7 @@ pub mod bandwidth;
 pub mod body;
 pub mod budget;
 pub mod cli;
+pub mod count;
 pub mod crypto;
 pub mod deadline;
 pub mod failure;
@@ -23,6 +24,8 @@ pub mod headers;
 pub mod limits;
 pub mod lock;
 pub mod logging;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod nested;
 pub mod page;
 pub mod pump;

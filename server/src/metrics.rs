@@ -4,75 +4,38 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeGaugeValue, EncodeMetric, NoLabelSet, prometheus_text, text,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::registry::Registry;
+use ptth_link::count::PARTIES;
 use ptth_link::failure::Failure;
+use ptth_link::metrics::{self, Collects, Encoder, counter, counters, gauge, seconds};
 
-use crate::observe::{CLASSES, Counts, PARTIES, Refusal, Seconds};
+use crate::observe::{Counts, Refusal};
 use crate::shard::Shared;
 
-/// Content-Type and text, OpenMetrics where the Accept field names it.
+/// Content-Type and text, as [`metrics::page`].
 pub fn page(shared: &Arc<Shared>, accept: Option<&HeaderValue>) -> (&'static str, String) {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Process(shared.observe.started)));
-    registry.sub_registry_with_prefix("ptth").register_collector(Box::new(Scrape(shared.clone())));
-    let open = accept.and_then(|accept| accept.to_str().ok());
-    let open = open.is_some_and(|accept| accept.contains("application/openmetrics-text"));
-    let mut page = String::new();
-    // A String takes all that is written.
-    let _ = match open {
-        true => text::encode(&mut page, &registry),
-        false => prometheus_text::encode(&mut page, &registry),
-    };
-    (if open { OPENMETRICS } else { TEXT }, page)
-}
-
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// When this process began.
-#[derive(Debug)]
-struct Process(SystemTime);
-
-impl Collector for Process {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let began = self.0.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        gauge(&mut encoder, "process_start_time_seconds", "When this process began", began)
-    }
+    metrics::page("ptth", Scrape(shared.clone()), shared.observe.started, accept)
 }
 
 #[derive(Debug)]
 struct Scrape(Arc<Shared>);
 
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+impl Collects for Scrape {
+    fn encode(&self, mut encoder: Encoder<'_>) -> fmt::Result {
         exchanges(&mut encoder, &self.0.observe.counts)?;
         tunnels(&mut encoder, &self.0)?;
         state(&mut encoder, &self.0)
     }
 }
 
-fn exchanges(encoder: &mut DescriptorEncoder<'_>, counts: &Counts) -> fmt::Result {
+fn exchanges(encoder: &mut Encoder<'_>, counts: &Counts) -> fmt::Result {
     let routes = counts.routes();
     let exchanges = routes.iter().flat_map(|route| {
         let name = if route.name.is_empty() { "other" } else { &route.name };
-        let classes = CLASSES.iter().zip(&route.exchanges);
-        classes.flat_map(move |(class, parties)| {
-            let parties = PARTIES.iter().zip(parties);
-            parties.map(move |(party, count)| {
-                ([("route", name), ("class", *class), ("party", *party)], count.get())
-            })
-        })
+        let labels = move |class, party| [("route", name), ("class", class), ("party", party)];
+        route.exchanges.read().map(move |(class, party, count)| (labels(class, party), count))
     });
-    let exchanges = exchanges.filter(|(_, count)| *count > 0);
     counters(
         encoder,
         "exchanges",
@@ -135,7 +98,7 @@ fn refusals(counts: &Counts) -> impl Iterator<Item = (&'static str, u64)> {
     reasons.into_iter()
 }
 
-fn tunnels(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::Result {
+fn tunnels(encoder: &mut Encoder<'_>, shared: &Shared) -> fmt::Result {
     let (counts, tunnels) = (&shared.observe.counts, shared.registry.all());
     let streams: usize = tunnels.iter().map(|tunnel| tunnel.in_flight()).sum();
     gauge(encoder, "tunnels", "Tunnels that are up", tunnels.len())?;
@@ -149,7 +112,7 @@ fn tunnels(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::Result 
     counters(encoder, "tunnels_ended", "Tunnels that came up and are over, by the reason", ends)
 }
 
-fn state(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::Result {
+fn state(encoder: &mut Encoder<'_>, shared: &Shared) -> fmt::Result {
     let help = "Connections of visitors and backends";
     gauge(encoder, "connections", help, shared.connections.held().0)?;
     let help = "Bytes that bodies under way hold";
@@ -172,43 +135,4 @@ fn state(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::Result {
     };
     let help = "When the first of the certificates in use expires";
     gauge(encoder, "certificate_expiry_timestamp_seconds", help, expiry)
-}
-
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: impl EncodeGaugeValue,
-) -> fmt::Result {
-    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
-}
-
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    ConstCounter::new(value).encode(encoder)
-}
-
-fn counters<'a, const N: usize>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    samples: impl Iterator<Item = ([(&'a str, &'a str); N], u64)>,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, value) in samples {
-        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn seconds(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    seconds: &Seconds,
-) -> fmt::Result {
-    let (sum, buckets) = seconds.read();
-    let count = buckets.iter().map(|(_, count)| count).sum();
-    let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-    encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
 }

@@ -14,8 +14,6 @@ use std::sync::Arc;
 use crate::config::Config;
 
 pub(crate) use access::{AccessLog, Request};
-#[cfg(feature = "metrics")]
-pub(crate) use counts::{CLASSES, PARTIES, Seconds};
 pub(crate) use counts::{Counts, Refusal, RouteCounts};
 pub(crate) use record::{End, Record};
 

@@ -11,10 +11,13 @@ use h2::server::SendResponse;
 use http::Response;
 use http_body::Body as HttpBody;
 use ptth_link::body::{Inflow, Timed};
+use ptth_link::failure::Party;
 use ptth_link::headers;
 use ptth_link::lock::Mutex;
 use ptth_link::pump::{Pump, PumpError};
 use tokio::task::JoinSet;
+
+use crate::journal::Broken;
 
 /// The other direction of an upgraded connection, which may outlast the response. A service puts it among the
 /// response's extensions; without it the request ends with the response.
@@ -51,13 +54,15 @@ pub(super) async fn reply(
     response: Response<impl HttpBody<Data = Bytes>>,
     inflow: &mut Inflow,
     waited: &mut Duration,
-) -> Result<u64, &'static str> {
+) -> Result<u64, &'static Broken> {
     let (mut parts, body) = response.into_parts();
     headers::response(&mut parts.headers);
     let onward = parts.extensions.remove::<Onward>();
     let end = body.is_end_stream();
     let head = Response::from_parts(parts, ());
-    let stream = respond.send_response(head, end).map_err(|_| "the gateway took it back")?;
+    let stream = respond
+        .send_response(head, end)
+        .map_err(|_| &Broken { party: Party::Visitor, why: "the gateway took it back" })?;
     if end {
         return Ok(0);
     }
@@ -71,9 +76,9 @@ pub(super) async fn reply(
     .await;
     *waited = pump.body().waited();
     pumped.map_err(|err| match err {
-        PumpError::Body(_) => "the origin broke off",
-        PumpError::Receiver(_) => "the visitor left",
-        PumpError::Stalled => "the visitor stopped reading",
+        PumpError::Body(_) => &Broken { party: Party::Origin, why: "the origin broke off" },
+        PumpError::Receiver(_) => &Broken { party: Party::Visitor, why: "the visitor left" },
+        PumpError::Stalled => &Broken { party: Party::Visitor, why: "the visitor stopped reading" },
     })?;
     let bytes = pump.body().moved();
     if let Some(onward) = onward {

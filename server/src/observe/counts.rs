@@ -4,65 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use ptth_link::failure::{Failure, Party};
+use ptth_link::count::{Count, Exchanges, PARTIES, Seconds};
+use ptth_link::failure::Failure;
 use ptth_link::lock::Mutex;
-
-/// The class of an exchange's status; the first is for those that ended before a status.
-pub(crate) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
-/// The party at fault, if any.
-pub(crate) const PARTIES: [&str; 5] = ["none", "visitor", "gateway", "backend", "origin"];
-
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    pub(crate) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    #[cfg(any(test, feature = "metrics"))]
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// The exchanges of one configured route, by class and party; or of everything else.
 #[derive(Debug, Default)]
 pub(crate) struct RouteCounts {
     /// Empty for what has no name in the configuration.
     pub(crate) name: String,
-    pub(crate) exchanges: [[Count; PARTIES.len()]; CLASSES.len()],
-}
-
-/// How many took how long.
-#[derive(Debug, Default)]
-pub(crate) struct Seconds {
-    /// Up to each of [`Self::BOUNDS`], and beyond the last.
-    buckets: [Count; 12],
-    micros: Count,
-}
-
-impl Seconds {
-    pub(crate) const BOUNDS: [f64; 11] =
-        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0];
-
-    pub(crate) fn observe(&self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        let bucket = Self::BOUNDS.iter().take_while(|bound| seconds > **bound).count();
-        self.buckets.get(bucket).iter().for_each(|bucket| bucket.add(1));
-        self.micros.add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    /// The sum in seconds, and each bucket's end with what is in it alone.
-    #[cfg(feature = "metrics")]
-    pub(crate) fn read(&self) -> (f64, Vec<(f64, u64)>) {
-        let bounds = Self::BOUNDS.into_iter().chain([f64::INFINITY]);
-        let buckets = bounds.zip(&self.buckets).map(|(bound, count)| (bound, count.get()));
-        (Duration::from_micros(self.micros.get()).as_secs_f64(), buckets.collect())
-    }
+    pub(crate) exchanges: Exchanges,
 }
 
 /// What was refused before it was an exchange or a tunnel. What is refused by a page is a [`Failure`].
@@ -98,7 +50,7 @@ impl Default for Counts {
         Self {
             routes: Mutex::default(),
             other: Arc::default(),
-            failures: [const { Count(AtomicU64::new(0)) }; Failure::ALL.len()],
+            failures: [Count::ZERO; Failure::ALL.len()],
             refusals: Default::default(),
             queue: Seconds::default(),
             head: Seconds::default(),
@@ -148,33 +100,15 @@ impl Counts {
     }
 }
 
-/// Where [`PARTIES`] has the party.
-pub(super) fn index(party: Option<Party>) -> usize {
-    party.map_or(0, |party| party as usize + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn parties_and_failures_have_the_places_that_their_names_say() {
-        for party in Party::ALL {
-            assert_eq!(PARTIES[index(Some(party))], party.name());
-        }
+    fn failures_have_the_places_that_their_table_says() {
         for (at, failure) in Failure::ALL.iter().enumerate() {
             assert_eq!(*failure as usize, at);
         }
-    }
-
-    #[test]
-    fn a_time_is_in_the_bucket_that_ends_behind_it() {
-        let seconds = Seconds::default();
-        for micros in [0, 1_000, 1_001, 120_000_000, 120_000_001] {
-            seconds.observe(Duration::from_micros(micros));
-        }
-        let counts: Vec<_> = seconds.buckets.iter().map(Count::get).collect();
-        assert_eq!(counts, [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
     }
 
     #[test]

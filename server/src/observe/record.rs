@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use ptth_link::count::index;
 use ptth_link::failure::{Failure, Party};
 use tokio::time::Instant;
 
-use super::counts::{RouteCounts, index};
+use super::counts::RouteCounts;
 use super::{Observe, Request};
 use crate::live::TunnelId;
 
@@ -150,10 +151,8 @@ impl Record {
 impl Drop for Told {
     fn drop(&mut self) {
         let (counts, whole) = (&self.observe.counts, self.begun.elapsed());
-        let class = self.status.map_or(0, |status| usize::from(status.as_u16() / 100));
         let party = self.failure.map(|failure| failure.row().party).or(self.end.fault());
-        let exchanges = self.route.exchanges.get(class).and_then(|it| it.get(index(party)));
-        exchanges.iter().for_each(|count| count.add(1));
+        self.route.exchanges.add(self.status, party);
         self.failure.iter().for_each(|failure| counts.failed(*failure));
         self.queue.iter().for_each(|time| counts.queue.observe(*time));
         if let Some(head) = self.head {
