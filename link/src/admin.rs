@@ -7,7 +7,7 @@
 //! Invariant: what a connection may take is bounded: its time by `PATIENCE`, its bytes by the codec, and of more than
 //! `MOST` connections the oldest ends.
 //! Invariant: a page of the internet that a browser of this machine shows reaches nothing here, whatever its name was
-//! made to resolve to: a request by a name other than localhost is refused.
+//! made to resolve to: a request by a name that the public DNS may have is refused.
 
 mod ask;
 mod socket;
@@ -157,7 +157,7 @@ async fn converse<F>(
     }
 }
 
-/// Whether a request names this machine, an address, or nothing. An address is what it says, also in front of a port that
+/// Whether a request names an address, a local name, or nothing. An address is what it says, also in front of a port that
 /// is mapped to this one: only a name can be made to lead here.
 fn is_own(uri: &Uri, fields: &HeaderMap) -> bool {
     let named = match uri.authority() {
@@ -168,8 +168,16 @@ fn is_own(uri: &Uri, fields: &HeaderMap) -> bool {
     let Some(named) = named else { return true };
     named.is_ok_and(|named| {
         let host = named.host().trim_start_matches('[').trim_end_matches(']');
-        host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
+        host.parse::<IpAddr>().is_ok() || is_local(&host.to_ascii_lowercase())
     })
+}
+
+/// Whether a name leads nowhere on the public internet, so that no stranger can have it resolve to this machine: a
+/// container's or a host's own, without a dot; one of multicast DNS or of a cluster (RFC 6762 §3); or one below
+/// `internal`, which is reserved for private use as RFC 1918's addresses are.
+fn is_local(name: &str) -> bool {
+    let named = name.starts_with(|first: char| first.is_ascii_lowercase());
+    named && !name.contains('.') || name.ends_with(".local") || name.ends_with(".internal")
 }
 
 /// For a request and its response, the whole connection.

@@ -62,6 +62,18 @@ async fn both_programs_say_how_they_are_and_are_ready_with_a_tunnel_that_answers
     assert_eq!(one.answer().await.status, 200);
     // The gateway told the public addresses.
     client.says(" -> ").await;
+    for (admin, told) in [
+        (&admin, "ptth_exchanges_total{route=\"other\",class=\"2xx\",party=\"none\"} 1\n"),
+        (&admin, "ptth_tunnels 1\n"),
+        (&clients, "ptth_client_exchanges_total{class=\"2xx\",party=\"none\"} 1\n"),
+        (&clients, "ptth_client_response_head_seconds_count 1\n"),
+        (&clients, "ptth_client_tunnels 1\n"),
+        (&clients, "ptth_client_tunnels_opened_total 1\n"),
+    ] {
+        let metrics = get(admin, "/metrics").await;
+        assert!(metrics.field("content-type").starts_with("text/plain; version=0.0.4"));
+        assert!(metrics.text().contains(told), "{told} isn't in {}", metrics.text());
+    }
 
     assert_eq!(get(&admin, "/readyz?route=*/").await.status, 200);
     assert_eq!(get(&admin, "/readyz?route=nowhere").await.status, 404);
@@ -104,6 +116,16 @@ async fn both_programs_say_how_they_are_and_are_ready_with_a_tunnel_that_answers
     assert_eq!(route.code, Some(0), "{route:?}");
     client.kill().await;
     until(&admin, "/readyz", 503).await;
+    let client = gateway.client(&["--admin", "0"]);
+    let clients = admin_of(&client).await;
+    until(&clients, "/readyz", 200).await;
+    gateway.process.kill().await;
+    until(&clients, "/readyz", 503).await;
+    let asked = async {
+        let lost = "ptth_client_tunnels_lost_total{why=\"unreachable\"} ";
+        while !get(&clients, "/metrics").await.text().contains(lost) {}
+    };
+    soon("a dial that fails", asked).await;
 }
 
 /// A page that a browser of this machine shows may have any name made to resolve to this address.
@@ -114,12 +136,22 @@ async fn the_admin_address_answers_its_own_names_and_gets_alone() {
     let port = admin.parse::<SocketAddr>().unwrap().port();
     let address = format!("127.0.0.1:{port}");
     // The second-last as a port that is mapped to this one has it.
-    for host in [address.as_str(), "localhost", "[::1]:80", "192.0.2.1:9090", "LOCALHOST:1"] {
+    let addresses = [address.as_str(), "localhost", "[::1]:80", "192.0.2.1:9090", "LOCALHOST:1"];
+    // As a scraper has them that is in the same network of containers or in the same cluster.
+    let names = ["gateway:9090", "Gateway", "a.b.svc.cluster.local:1", "host.docker.internal"];
+    for host in addresses.into_iter().chain(names) {
         let own = ask(&admin, &format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(own.status, 200, "{host}");
     }
     assert_eq!(ask(&admin, "GET /livez HTTP/1.0\r\n\r\n").await.status, 200);
-    for host in ["evil.test", "127.0.0.1.evil.test", "2130706433", "localhost.evil.test:80"] {
+    for host in [
+        "evil.test",
+        "127.0.0.1.evil.test",
+        "2130706433",
+        "localhost.evil.test:80",
+        "evil.local.test",
+        "0x7f000001",
+    ] {
         let foreign = ask(&admin, &format!("GET /status HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(foreign.status, 421, "{host}");
     }
