@@ -5,8 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Response, StatusCode, Uri};
-use ptth_link::admin::{json, text};
+use bytes::Bytes;
+#[cfg(feature = "metrics")]
+use http::header::ACCEPT;
+use http::{Request, Response, StatusCode};
+use ptth_link::admin::{Content, json, only_get, refusal, text};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -40,26 +43,22 @@ pub struct Told {
 pub type Poke = oneshot::Sender<()>;
 
 impl Admin {
-    /// The page at a target; `None` where there is none.
-    pub async fn answer(
-        self: Arc<Self>,
-        target: Uri,
-        #[cfg_attr(not(feature = "metrics"), allow(unused_variables))] accept: Option<HeaderValue>,
-    ) -> Option<Response<String>> {
-        match target.path() {
-            "/livez" if self.is_live().await => Some(text(StatusCode::OK, "ok\n".to_owned())),
-            "/livez" => {
-                let stuck = "a core doesn't turn\n".to_owned();
-                Some(text(StatusCode::SERVICE_UNAVAILABLE, stuck))
-            }
-            "/readyz" => Some(self.readyz()),
+    /// The page at a target.
+    pub async fn answer(self: Arc<Self>, request: Request<Bytes>) -> Response<Content> {
+        if let Some(refused) = only_get(&request) {
+            return refused;
+        }
+        match request.uri().path() {
+            "/livez" if self.is_live().await => text(StatusCode::OK, "ok\n".to_owned()),
+            "/livez" => refusal(StatusCode::SERVICE_UNAVAILABLE, "a core doesn't turn"),
+            "/readyz" => self.readyz(),
             #[cfg(feature = "metrics")]
             "/metrics" => {
-                let (kind, page) = crate::metrics::page(self, accept.as_ref());
-                Some(ptth_link::admin::of(kind, StatusCode::OK, page))
+                let (kind, page) = crate::metrics::page(self, request.headers().get(ACCEPT));
+                ptth_link::admin::of(kind, StatusCode::OK, page)
             }
-            "/status" => Some(json(StatusCode::OK, &self.status())),
-            _ => None,
+            "/status" => json(StatusCode::OK, &self.status()),
+            _ => refusal(StatusCode::NOT_FOUND, "there is no such page"),
         }
     }
 
@@ -79,7 +78,7 @@ impl Admin {
         true
     }
 
-    fn readyz(&self) -> Response<String> {
+    fn readyz(&self) -> Response<Content> {
         let ready = self.services.iter().all(|service| self.serves(service));
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         json(status, &json!({ "ready": ready, "services": self.services() }))

@@ -6,11 +6,13 @@
 mod address;
 mod args;
 mod authorization;
+mod inspect;
 mod proxies;
 mod service;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ptth_link::admin;
@@ -19,6 +21,8 @@ use ptth_link::cli::quotable;
 use ptth_link::logging;
 use ptth_link::settings::{self, Env, File, Given, Mark, Mistake, Mistakes, Sources};
 use ptth_link::token::Token;
+
+use crate::inspect::Limits;
 
 pub(crate) use address::host_and_port;
 pub use address::{Gateway, HostHeader, OriginAddress, OriginOptions};
@@ -36,6 +40,8 @@ pub struct Options {
     pub services: Vec<Service>,
     pub url_file: Option<PathBuf>,
     pub admin: Option<admin::Address>,
+    /// Where the exchanges are shown, and how much is kept for it.
+    pub inspect: Option<(SocketAddr, Limits)>,
     pub log: logging::Settings,
     pub warnings: Vec<String>,
 }
@@ -187,10 +193,11 @@ impl Options {
         let log = logging::Settings::read(&whole);
         let url_file = whole.path("url_file");
         let admin = admin::read(&whole);
+        let inspect = inspect::read(&whole, &services);
         mistakes.end()?;
         warnings.sort();
         warnings.dedup();
-        Ok(Self { services, url_file, admin, log, warnings })
+        Ok(Self { services, url_file, admin, inspect, log, warnings })
     }
 }
 

@@ -75,7 +75,9 @@ fn answer(request: Request<Body>) -> Response<DemoBody> {
         (&Method::POST | &Method::PUT | &Method::PATCH, _) => {
             fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
             for name in [CONTENT_TYPE, CONTENT_LENGTH] {
-                fields.extend(request.headers().get(&name).map(|value| (name, value.clone())));
+                if let Some(value) = request.headers().get(&name) {
+                    fields.insert(name, value.clone());
+                }
             }
             let mut body = request.into_body();
             DemoBody::Stream(Box::new(move |cx| Pin::new(&mut body).poll_frame(cx)))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ACCEPT, VIA};
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use ptth_link::count::{Count, Exchanges, Seconds};
@@ -14,12 +15,15 @@ use ptth_link::logging::{Lines, first, millis, number};
 use ptth_link::page;
 use tokio::time::Instant;
 
+use crate::watch::{Event, Hears, Watch};
+
 /// Takes the lines. Cheap to clone; the default keeps none.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     lines: Lines,
     service: Option<Arc<str>>,
     counts: Arc<Counts>,
+    watch: Option<Arc<dyn Watch>>,
 }
 
 /// What is counted of the exchanges of all services.
@@ -44,6 +48,16 @@ impl Journal {
     /// begin with its name.
     pub fn of(&self, service: Option<&str>) -> Self {
         Self { service: service.map(Into::into), ..self.clone() }
+    }
+
+    /// The same journal; `watch` hears each exchange, too.
+    pub fn watched(self, watch: Option<Arc<dyn Watch>>) -> Self {
+        Self { watch, ..self }
+    }
+
+    /// Has an exchange heard, if anything hears.
+    pub fn begin(&self, head: &Parts) -> Option<Arc<dyn Hears>> {
+        self.watch.as_ref().map(|watch| watch.begin(self.service(), head))
     }
 
     pub fn counts(&self) -> &Arc<Counts> {
@@ -90,6 +104,7 @@ pub struct Exchange {
     pub id: Option<HeaderValue>,
     pub accept: Option<HeaderValue>,
     pub is_event_source: bool,
+    pub hears: Option<Arc<dyn Hears>>,
 }
 
 impl Exchange {
@@ -108,6 +123,14 @@ impl Exchange {
             }),
             accept: field(ACCEPT),
             is_event_source: page::is_event_source(request.method(), request.headers()),
+            hears: None,
+        }
+    }
+
+    /// Tells what hears this exchange, if anything does.
+    pub fn hear(&self, event: Event<'_>) {
+        if let Some(hears) = &self.hears {
+            hears.hear(event);
         }
     }
 
@@ -144,6 +167,7 @@ impl Exchange {
         result: Result<u64, &Broken>,
         [head, body]: [Duration; 2],
     ) {
+        self.hear(Event::Ended(None, result.err().map(|it| it.why)));
         let counts = &journal.counts;
         counts.exchanges.add(Some(status), result.err().map(|it| it.party));
         counts.head.observe(head);
@@ -173,6 +197,8 @@ impl Exchange {
     /// The client answered, since the service didn't; or the visitor took the request back before there was an answer.
     pub fn unanswered(&self, journal: &Journal, own: Option<(Failure, &str)>) {
         let row = own.map(|(failure, _)| failure.row());
+        let why = own.map_or("taken back by the visitor", |(_, why)| why);
+        self.hear(Event::Ended(row.map(|row| row.status), Some(why)));
         let party = row.map_or(Party::Visitor, |row| row.party);
         journal.counts.exchanges.add(row.map(|row| row.status), Some(party));
         self.tell(journal, own.map(|(failure, _)| failure.row().status), |text| {

@@ -43,6 +43,8 @@ pub mod demo;
 #[doc(hidden)]
 pub mod dial;
 #[doc(hidden)]
+pub mod inspect;
+#[doc(hidden)]
 pub mod journal;
 #[doc(hidden)]
 pub mod origin;
@@ -55,6 +57,8 @@ pub mod tls;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod unit;
+#[doc(hidden)]
+pub mod watch;
 
 use log::info;
 use ptth_link::shutdown;

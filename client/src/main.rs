@@ -1,7 +1,9 @@
 //! `2ptth-client`: arguments, logging, signals, exit code, and one thread a core.
 
+use std::future::pending;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use ptth_client::announced::{Announced, clear, publish};
 use ptth_client::config::{Args, Config, Options, OriginAddress, Service};
 use ptth_client::demo::Demo;
 use ptth_client::dial::Tcp;
+use ptth_client::inspect::{Asks, Inspector, Replayed};
 use ptth_client::journal::Journal;
 use ptth_client::origin::Origin;
 use ptth_client::shown::Shown;
@@ -84,6 +87,8 @@ enum Failure {
     Urls(PathBuf, io::Error),
     #[error("--admin (ADMIN): can't listen on {0}: {1}")]
     Admin(Box<admin::Address>, io::Error),
+    #[error("--inspect-at (INSPECT_AT): can't listen on {0}: {1}")]
+    Inspect(SocketAddr, io::Error),
     #[error("{0}")]
     Machine(#[from] io::Error),
 }
@@ -130,7 +135,9 @@ fn run(options: &Options) -> Result<(), Failure> {
         clear(path).map_err(|err| Failure::Urls(path.clone(), err))?;
     }
     let listener = listener(options)?;
-    let (journal, shown) = (Journal::to(io::stdout()), Shown::default());
+    let inspecting = inspector(options)?;
+    let heard = inspecting.as_ref().map(|(inspector, _)| inspector.watch());
+    let (journal, shown) = (Journal::to(io::stdout()).watched(heard), Shown::default());
     let (places, board) = Announced::board(options.services.len());
     let tunnels = options.services.iter().map(|service| service.config.tunnels).sum();
     let limit = limits::descriptors();
@@ -177,6 +184,7 @@ fn run(options: &Options) -> Result<(), Failure> {
             ended = end(refusals) => ended,
             () = publish(board, options.url_file.as_deref(), tell) => Ok(()),
             () = report(listener, told) => Ok(()),
+            () = inspect(inspecting) => Ok(()),
         }
     });
     main.shutdown_background();
@@ -197,13 +205,42 @@ fn listener(options: &Options) -> Result<Option<admin::Listener>, Failure> {
     opened.transpose()
 }
 
+/// The inspector, and where it listens, if it is wanted.
+fn inspector(options: &Options) -> Result<Option<(Inspector, admin::Listener)>, Failure> {
+    let Some((at, limits)) = &options.inspect else { return Ok(None) };
+    let address = admin::Address::Tcp(*at);
+    let failed = |err| Failure::Inspect(*at, err);
+    let listener = admin::Listener::open(&address, false).map_err(failed)?;
+    let asks = options.services.iter().map(|service| {
+        let asks = match &service.origin {
+            OriginAddress::Demo => Asks::Demo,
+            address => {
+                Asks::Origin(Origin::new(address.clone(), &service.asking).map_err(Stopped::Tls)?)
+            }
+        };
+        Ok(Replayed { service: service.label.clone(), asks })
+    });
+    let inspector = Inspector::new(limits.clone(), asks.collect::<Result<_, Stopped>>()?);
+    // Not in the log: whoever has the key sees what visitors send.
+    println!("inspect: http://{}/#{}", listener.address, inspector.key());
+    Ok(Some((inspector, listener)))
+}
+
+/// Shows the exchanges, if that is wanted. It ends by being dropped.
+async fn inspect(inspecting: Option<(Inspector, admin::Listener)>) {
+    if let Some((inspector, listener)) = inspecting {
+        inspector.serve(listener).await;
+    }
+    pending().await
+}
+
 /// Answers on the admin address, if there is one, and tells the supervisor how it goes. It ends by being dropped.
 async fn report(listener: Option<admin::Listener>, told: Arc<Admin>) {
     let serving = async {
         let Some(listener) = listener else { return };
         info!("admin: listening on {}", listener.address);
         let told = told.clone();
-        listener.serve(move |target, accept| told.clone().answer(target, accept)).await;
+        listener.serve(0, move |request| told.clone().answer(request)).await;
     };
     let ready = async {
         // A gateway that is away keeps no machine from its start: the client goes on dialling, and STATUS says it.

@@ -44,6 +44,7 @@ use crate::announced::{Announced, announcement};
 use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
+use crate::watch::{Side, tap};
 
 use early::Ahead;
 pub use early::Early;
@@ -210,7 +211,7 @@ async fn exchange(
         *response.status_mut() = StatusCode::NO_CONTENT;
         return drop(respond.send_response(response, true));
     }
-    let line = Exchange::new(&request);
+    let mut line = Exchange::new(&request);
     let (mut head, stream) = request.into_parts();
     let (mut inflow, body) = split(stream, &answering.budget);
     let journal = &answering.journal;
@@ -220,7 +221,13 @@ async fn exchange(
     if !answering.covers.as_ref().is_none_or(covers) {
         return Own::misdirected().tell(respond, &line, journal);
     }
-    let ahead = Arc::new(Mutex::new(Ahead { respond: Some(respond), sent: 0 }));
+    line.hears = journal.begin(&head);
+    let hears = line.hears.clone();
+    let body = match &hears {
+        Some(hears) => body.with_tap(tap(hears, Side::Request)),
+        None => body,
+    };
+    let ahead = Arc::new(Mutex::new(Ahead { respond: Some(respond), sent: 0, hears }));
     head.extensions.insert(Early(Arc::downgrade(&ahead)));
     let calling = async {
         poll_fn(|cx| service.poll_ready(cx)).await?;
@@ -235,7 +242,7 @@ async fn exchange(
             Some(own) => own,
             None if (200..600).contains(&response.status().as_u16()) => {
                 let (status, head, mut body) = (response.status(), line.waited(), Duration::ZERO);
-                let sent = reply(&mut respond, response, &mut inflow, &mut body).await;
+                let sent = reply(&mut respond, response, &mut inflow, (&mut body, &line)).await;
                 return line.ended(journal, status, sent, [head, body]);
             }
             // Not final (RFC 9110 §15): h2 ends the connection of a server that ends a stream with 1xx.

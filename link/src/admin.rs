@@ -4,7 +4,7 @@
 //!      project's own codec: a prober or a scraper has no use for a second one.
 //! Out: what the program answers to the target, or a refusal.
 //!
-//! Invariant: what a connection may take is bounded: its time by `PATIENCE`, its bytes by the codec, and of more than
+//! Invariant: what a connection may take is bounded: its time by `PATIENCE`, but for a stream of events that is read, its bytes by the codec, and of more than
 //! `MOST` connections the oldest ends.
 //! Invariant: a page of the internet that a browser of this machine shows reaches nothing here, whatever its name was
 //! made to resolve to: a request by a name that the public DNS may have is refused.
@@ -14,20 +14,22 @@ mod socket;
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use bytes::{Bytes, BytesMut};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::uri::Authority;
-use http::{HeaderMap, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use log::{error, warn};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::h1::{Framing, RequestReader, write_response};
+use crate::h1::{Framing, Refusal, RequestReader, write_response};
 use crate::settings::Sources;
 use crate::tcp::{is_private, linger};
 
@@ -47,32 +49,56 @@ pub fn read(sources: &Sources<'_>) -> Option<Address> {
     }
 }
 
+/// What a response holds.
+#[derive(Debug)]
+pub enum Content {
+    Whole(Bytes),
+    /// What comes, for as long as both sides stay.
+    Events(mpsc::Receiver<Bytes>),
+}
+
+impl<T: Into<Bytes>> From<T> for Content {
+    fn from(whole: T) -> Self {
+        Self::Whole(whole.into())
+    }
+}
+
+impl Content {
+    fn framing(&self) -> Framing {
+        match self {
+            Self::Whole(bytes) => Framing::Length(bytes.len() as u64),
+            Self::Events(_) => Framing::UntilClose,
+        }
+    }
+}
+
 /// A response of text.
-pub fn text(status: StatusCode, text: String) -> Response<String> {
+pub fn text<C: From<String>>(status: StatusCode, text: String) -> Response<C> {
     of("text/plain; charset=utf-8", status, text)
 }
 
 /// A response of JSON.
-pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<String> {
+pub fn json<C: From<String>>(status: StatusCode, value: &serde_json::Value) -> Response<C> {
     of("application/json", status, format!("{value:#}\n"))
 }
 
 /// A response of that media type.
-pub fn of(kind: &'static str, status: StatusCode, body: String) -> Response<String> {
-    let mut response = Response::new(body);
+pub fn of<C>(kind: &'static str, status: StatusCode, body: impl Into<C>) -> Response<C> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
 impl Listener {
-    /// Answers each GET by `answer`, which knows the targets, and gets the Accept field. Runs until it is dropped, on the
-    /// runtime that it is called on.
+    /// Answers each request, whose body may have `most` bytes, by `answer`. Runs until it is dropped, on the runtime that
+    /// it is called on.
     pub async fn serve<F>(
         self,
-        answer: impl Fn(Uri, Option<HeaderValue>) -> F + Clone + Send + 'static,
+        most: usize,
+        answer: impl Fn(Request<Bytes>) -> F + Clone + Send + 'static,
     ) where
-        F: Future<Output = Option<Response<String>>> + Send + 'static,
+        F: Future<Output = Response<Content>> + Send + 'static,
     {
         let socket = match self.listening() {
             Ok(socket) => socket,
@@ -87,8 +113,7 @@ impl Listener {
                         if handles.len() >= MOST && let Some(oldest) = handles.pop_front() {
                             AbortHandle::abort(&oldest);
                         }
-                        let answered = converse(io, named, answer.clone());
-                        handles.push_back(connections.spawn(timeout(PATIENCE, answered)));
+                        handles.push_back(connections.spawn(converse(io, named, most, answer.clone())));
                     }
                     Err(err) => {
                         warn!("admin: accept failed: {err}");
@@ -106,55 +131,98 @@ impl Listener {
     }
 }
 
+/// The refusal of a request that is no GET and no HEAD.
+pub fn only_get(request: &Request<Bytes>) -> Option<Response<Content>> {
+    let fine = [Method::GET, Method::HEAD].contains(request.method());
+    (!fine).then(|| {
+        let mut refused = refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        refused
+    })
+}
+
+/// A status with a sentence.
+pub fn refusal(status: StatusCode, why: &str) -> Response<Content> {
+    text(status, format!("{why}\n"))
+}
+
 /// One request and its response. `named`: the Host counts; not of a Unix socket, which no browser reaches.
 async fn converse<F>(
     mut io: impl AsyncRead + AsyncWrite + Unpin,
     named: bool,
-    answer: impl Fn(Uri, Option<HeaderValue>) -> F,
+    most: usize,
+    answer: impl Fn(Request<Bytes>) -> F,
 ) where
-    F: Future<Output = Option<Response<String>>>,
+    F: Future<Output = Response<Content>>,
 {
+    let Ok(Some(request)) = timeout(PATIENCE, receive(&mut io, most)).await else { return };
+    let mut is_head = false;
+    let mut response = match request {
+        Err(refused) => refusal(refused.status, refused.reason),
+        Ok(request) if named && !is_own(request.uri(), request.headers()) => {
+            refusal(StatusCode::MISDIRECTED_REQUEST, "ask by the listener's own address")
+        }
+        Ok(request) => {
+            is_head = request.method() == Method::HEAD;
+            answer(request).await
+        }
+    };
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    let (status, framing) = (response.status(), response.body().framing());
+    let head = write_response((status, false), response.headers(), framing, Some("close"));
+    let sent = async {
+        io.write_all(&head).await?;
+        match response.into_body() {
+            _ if is_head => {}
+            Content::Whole(bytes) => io.write_all(&bytes).await?,
+            Content::Events(events) => return Ok(Some(events)),
+        }
+        io.flush().await?;
+        linger(&mut io).await;
+        io::Result::Ok(None)
+    };
+    let Ok(Ok(Some(mut events))) = timeout(PATIENCE, sent).await else { return };
+    let mut gone = [0];
+    loop {
+        let event = select! {
+            event = events.recv() => event,
+            // It has nothing more to say: it closes.
+            _ = io.read(&mut gone) => return,
+        };
+        let Some(event) = event else { return };
+        let sent = async {
+            io.write_all(&event).await?;
+            io.flush().await
+        };
+        if !matches!(timeout(PATIENCE, sent).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// A request with its body; or why it is refused; or `None`, if the connection ends before.
+async fn receive(
+    io: &mut (impl AsyncRead + Unpin),
+    most: usize,
+) -> Option<Result<Request<Bytes>, Refusal>> {
     let (mut input, mut reader) = (BytesMut::new(), RequestReader::default());
-    let request = loop {
+    let mut request = loop {
         match reader.read(&mut input) {
-            Ok(Some(request)) => break Ok(request),
+            Ok(Some(request)) => break request,
             Ok(None) => {}
-            Err(refusal) => break Err(refusal),
+            Err(refusal) => return Some(Err(refusal)),
         }
         input.reserve(READ);
         if !matches!(io.read_buf(&mut input).await, Ok(1..)) {
-            return;
+            return None;
         }
     };
-    let plain = |status, why: &str| text(status, format!("{why}\n"));
-    let (mut response, is_head) = match request {
-        Err(refusal) => (plain(refusal.status, refusal.reason), false),
-        Ok(request) => {
-            let (method, uri) = (&request.parts.method, &request.parts.uri);
-            let is_head = *method == Method::HEAD;
-            let response = if named && !is_own(uri, &request.parts.headers) {
-                plain(StatusCode::MISDIRECTED_REQUEST, "ask by the listener's own address")
-            } else if !is_head && *method != Method::GET {
-                let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
-                refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-                refused
-            } else {
-                let accept = request.parts.headers.get(ACCEPT).cloned();
-                let found = answer(uri.clone(), accept).await;
-                found.unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "there is no such page"))
-            };
-            (response, is_head)
-        }
-    };
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let (status, length) = (response.status(), response.body().len() as u64);
-    let framing = Framing::Length(length);
-    let head = write_response((status, false), response.headers(), framing, Some("close"));
-    let body = if is_head { "" } else { response.body() };
-    let written = io.write_all(&[&head, body.as_bytes()].concat()).await;
-    if written.is_ok() && io.flush().await.is_ok() {
-        linger(io).await;
+    let large = Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, reason: "the body is too long" };
+    if request.head.length.is_some_and(|length| length > most as u64) {
+        return Some(Err(large));
     }
+    let body = request.body.whole(io, &mut input, most).await.map(Bytes::from);
+    Some(body.map_err(|_| large).map(|body| Request::from_parts(*request.parts, body)))
 }
 
 /// Whether a request names an address, a local name, or nothing. An address is what it says, also in front of a port that
@@ -180,7 +248,7 @@ fn is_local(name: &str) -> bool {
     named && !name.contains('.') || name.ends_with(".local") || name.ends_with(".internal")
 }
 
-/// For a request and its response, the whole connection.
+/// For a request, for a response, and for each event of one that goes on.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Probers and scrapers are few.
 const MOST: usize = 32;

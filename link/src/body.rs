@@ -8,6 +8,7 @@
 //! merged, and bounded by the window that the sender was given.
 
 mod shared;
+mod tap;
 mod timed;
 
 use std::future::{Future, poll_fn};
@@ -29,6 +30,7 @@ use crate::lock::Mutex;
 
 use self::shared::Shared;
 
+pub use self::tap::Tap;
 pub use self::timed::Timed;
 
 /// Why a body ended before its end.
@@ -72,7 +74,7 @@ pub fn split(mut stream: RecvStream, budget: &Arc<Budget>) -> (Inflow, Body) {
     }
     let shared = Shared::new(Some(stream.flow_control().clone()), budget.clone());
     budget.renews(|| Arc::<Mutex<Shared>>::downgrade(&shared));
-    let body = Body { shared: Some(shared.clone()), head: None, length: None, turns: None };
+    let body = Body::of(shared.clone(), None);
     let flow = Some(shared);
     (Inflow { flow, stream: Some(stream), taken: 0, complete: false, breach: false }, body)
 }
@@ -219,12 +221,17 @@ pub struct Body {
     head: Option<Held>,
     length: Option<u64>,
     turns: Option<Box<Turns>>,
+    tap: Option<Tap>,
 }
 
 impl Body {
     /// A body without a byte.
     pub fn empty() -> Self {
-        Self { shared: None, head: None, length: Some(0), turns: None }
+        Self { shared: None, head: None, length: Some(0), turns: None, tap: None }
+    }
+
+    fn of(shared: Arc<Mutex<Shared>>, length: Option<u64>) -> Self {
+        Self { shared: Some(shared), head: None, length, turns: None, tap: None }
     }
 
     /// Counts what the head holds that belongs to it, until it is sent.
@@ -237,6 +244,26 @@ impl Body {
     /// Says that the head is sent.
     pub fn headless(&mut self) {
         self.head = None;
+    }
+
+    /// A body that is here as a whole.
+    pub fn full(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            return Self::empty();
+        }
+        let length = bytes.len();
+        // Large enough that it always fits: nothing else has a part of it.
+        let shared = Shared::new(None, Budget::new(1 << 40));
+        let _ = shared.lock().push(bytes);
+        shared.lock().finish(Ok(()));
+        Self::of(shared, Some(length as u64))
+    }
+
+    /// Has each frame heard when it is read.
+    #[must_use]
+    pub fn with_tap(mut self, tap: Tap) -> Self {
+        self.tap = Some(tap);
+        self
     }
 
     /// Moves it no faster than these turns come.
@@ -274,12 +301,14 @@ impl http_body::Body for Body {
             drop(shared);
             this.turns.iter_mut().for_each(|turns| turns.took(data.len() as u64));
             this.length = this.length.map(|length| length.saturating_sub(data.len() as u64));
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+            let data = Frame::data(data);
+            return Poll::Ready(Some(Ok(heard(&mut this.tap, data))));
         }
         if let Some(trailers) = shared.trailers.take() {
             shared.trailing = 0;
             let _ = shared.count();
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            let trailers = Frame::trailers(trailers);
+            return Poll::Ready(Some(Ok(heard(&mut this.tap, trailers))));
         }
         match &shared.end {
             None => {
@@ -303,6 +332,13 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         self.length.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+fn heard(tap: &mut Option<Tap>, frame: Frame<Bytes>) -> Frame<Bytes> {
+    match tap {
+        Some(tap) => tap.hear(frame),
+        None => frame,
     }
 }
 

@@ -18,7 +18,7 @@ use simple_logger::SimpleLogger;
 
 use crate::settings::{LEVEL, Parser, Sources};
 
-pub use line::{FORMAT, Format, Line, first, millis, number};
+pub use line::{FORMAT, Format, Line, date_time, first, millis, number};
 pub use lines::Lines;
 
 /// What the operator says of the log.

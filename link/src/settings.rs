@@ -26,7 +26,7 @@ use crate::token::begins_like_one;
 pub use file::File;
 pub use given::Given;
 pub use mistake::{ConfigError, Mistake, Mistakes};
-pub use value::{LEVEL, NUMBER, PREFIX, Parser, TEXT, TIME, TIMEOUT, word};
+pub use value::{LEVEL, NUMBER, PREFIX, Parser, SIZE, TEXT, TIME, TIMEOUT, word};
 
 /// Where variables are looked up: [`std::env::var_os`], or a table in a test.
 pub type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, Response, StatusCode, Uri};
+use bytes::Bytes;
+#[cfg(feature = "metrics")]
+use http::header::ACCEPT;
+use http::{Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
-use ptth_link::admin::{json, text};
+use ptth_link::admin::{Content, json, only_get, refusal, text};
 use ptth_link::shutdown::Phase;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -30,23 +33,24 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// The page at a target; `None` where there is none.
-    pub(crate) async fn answer(
-        self: Arc<Self>,
-        target: Uri,
-        #[cfg_attr(not(feature = "metrics"), allow(unused_variables))] accept: Option<HeaderValue>,
-    ) -> Option<Response<String>> {
-        match target.path() {
+    /// The page at a target.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Bytes>) -> Response<Content> {
+        if let Some(refused) = only_get(&request) {
+            return refused;
+        }
+        let page = match request.uri().path() {
             "/livez" => Some(self.livez().await),
-            "/readyz" => self.readyz(target.query()),
+            "/readyz" => self.readyz(request.uri().query()),
             #[cfg(feature = "metrics")]
             "/metrics" => {
-                let (kind, page) = crate::metrics::page(&self.shard.shared, accept.as_ref());
+                let accept = request.headers().get(ACCEPT);
+                let (kind, page) = crate::metrics::page(&self.shard.shared, accept);
                 Some(ptth_link::admin::of(kind, StatusCode::OK, page))
             }
             "/status" => Some(json(StatusCode::OK, &self.status())),
             _ => None,
-        }
+        };
+        page.unwrap_or_else(|| refusal(StatusCode::NOT_FOUND, "there is no such page"))
     }
 
     /// Whether the threads that serve turn.
@@ -54,7 +58,7 @@ impl Admin {
         self.shard.stuck(PATIENCE).await.is_empty()
     }
 
-    async fn livez(&self) -> Response<String> {
+    async fn livez(&self) -> Response<Content> {
         let stuck = self.shard.stuck(PATIENCE).await;
         match stuck.as_slice() {
             [] => text(StatusCode::OK, "ok\n".to_owned()),
@@ -65,7 +69,7 @@ impl Admin {
         }
     }
 
-    fn readyz(&self, query: Option<&str>) -> Option<Response<String>> {
+    fn readyz(&self, query: Option<&str>) -> Option<Response<Content>> {
         let asked =
             query.and_then(|query| query.split('&').find_map(|it| it.strip_prefix("route=")));
         let asked = asked.map(|name| percent_decode_str(name).decode_utf8_lossy());

@@ -202,7 +202,7 @@ impl Gateway {
 async fn answer(listener: Option<admin::Listener>, told: Arc<Admin>) {
     if let Some(listener) = listener {
         info!("admin: listening on {}", listener.address);
-        listener.serve(move |target, accept| told.clone().answer(target, accept)).await;
+        listener.serve(0, move |request| told.clone().answer(request)).await;
     }
     pending().await
 }

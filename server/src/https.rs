@@ -173,7 +173,9 @@ async fn converse(
     let mut answer = answer.map_err(|_| HttpsError::Answer)?;
     let body = match most(answer.parts.status) {
         0 => Vec::new(),
-        most => answer.whole(&mut io, &mut input, most).await.map_err(|_| HttpsError::Answer)?,
+        most => {
+            answer.body.whole(&mut io, &mut input, most).await.map_err(|_| HttpsError::Answer)?
+        }
     };
     Ok((answer.parts, body))
 }

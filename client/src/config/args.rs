@@ -85,6 +85,25 @@ settings! {
         /// let --admin be on an address that is neither loopback nor private (ADMIN_ANYWHERE=1)
         switch => admin_anywhere: bool, "ADMIN_ANYWHERE" Switch Global;
 
+        /// show the exchanges on a page of this machine, 127.0.0.1:4040 (INSPECT=1)
+        switch => inspect: bool, "INSPECT" Switch Global;
+
+        /// show them there: a port, or a loopback address and a port (INSPECT_AT)
+        option "addr" => inspect_at: Option<String>, "INSPECT_AT" Global;
+
+        /// exchanges that the page keeps (INSPECT_KEEP; default 500)
+        option "n" => inspect_keep: Option<String>, "INSPECT_KEEP" Global;
+
+        /// bytes of a body that it keeps (INSPECT_BODY; default 1MiB)
+        option "size" => inspect_body: Option<String>, "INSPECT_BODY" Global;
+
+        /// bytes that it keeps in all (INSPECT_BYTES; default 64MiB)
+        option "size" => inspect_bytes: Option<String>, "INSPECT_BYTES" Global;
+
+        /// fields whose values it masks, beside Authorization, Cookie, Set-Cookie and Proxy-Authorization, separated by
+        /// commas (REDACT)
+        option "names" => redact: Option<String>, "REDACT" Global;
+
         /// off, error, warn, info, debug or trace (LOG; default info)
         option "level" => log: Option<String>, "LOG" Global;
 

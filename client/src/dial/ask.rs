@@ -22,7 +22,7 @@ pub(super) async fn h1(mut io: Stream, request: Request<()>) -> io::Result<Answe
     if passes || status == StatusCode::SWITCHING_PROTOCOLS {
         return Ok((response.parts, Ok(Box::new(upgraded(io, input)))));
     }
-    let body = response.beginning(&mut io, &mut input, MAX_REASON).await;
+    let body = response.body.beginning(&mut io, &mut input, MAX_REASON).await;
     Ok((response.parts, Err(body)))
 }
 

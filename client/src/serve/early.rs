@@ -1,6 +1,6 @@
 //! 1xx responses, which a service sends before its final response.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -8,6 +8,8 @@ use http::{HeaderMap, Response, StatusCode};
 use ptth_link::headers;
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use ptth_link::lock::Mutex;
+
+use crate::watch::{Event, Hears};
 
 /// Sends 1xx responses to the visitor; found among a request's extensions.
 // Weak: a service that keeps it for longer than the exchange must not keep the stream.
@@ -20,6 +22,7 @@ pub(super) struct Ahead {
     /// Taken for the final response.
     pub(super) respond: Option<SendResponse<Bytes>>,
     pub(super) sent: usize,
+    pub(super) hears: Option<Arc<dyn Hears>>,
 }
 
 impl Early {
@@ -30,8 +33,11 @@ impl Early {
         *response.status_mut() = status;
         *response.headers_mut() = fields.clone();
         headers::response(response.headers_mut());
-        let Ahead { respond, sent } = &mut *ahead.lock();
+        let Ahead { respond, sent, hears } = &mut *ahead.lock();
         *sent += 1;
+        if let Some(hears) = hears {
+            hears.hear(Event::Informational(status, response.headers()));
+        }
         // HEADERS have no flow control: an endless series of them would fill the memory.
         if let Some(respond) = respond.as_mut().filter(|_| *sent <= INFORMATIONAL_RESPONSES) {
             let _ = respond.send_informational(response);
@@ -42,7 +48,6 @@ impl Early {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::Arc;
 
     use http::Request;
     use tokio::io::duplex;
@@ -63,7 +68,7 @@ mod tests {
         let (mut response, _) = sender.send_request(request, true).unwrap();
         let (_, respond) = server.accept().await.unwrap().unwrap();
         driving.spawn(async move { while server.accept().await.is_some() {} });
-        let ahead = Arc::new(Mutex::new(Ahead { respond: Some(respond), sent: 0 }));
+        let ahead = Arc::new(Mutex::new(Ahead { respond: Some(respond), sent: 0, hears: None }));
         let early = Early(Arc::downgrade(&ahead));
         for n in 1..=INFORMATIONAL_RESPONSES + 1 {
             early.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
@@ -81,7 +86,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_way_that_is_kept_keeps_no_stream() {
-        let ahead = Arc::new(Mutex::new(Ahead { respond: None, sent: 0 }));
+        let ahead = Arc::new(Mutex::new(Ahead { respond: None, sent: 0, hears: None }));
         let early = Early(Arc::downgrade(&ahead));
         drop(ahead);
         early.send(StatusCode::EARLY_HINTS, &HeaderMap::new());

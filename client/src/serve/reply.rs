@@ -17,7 +17,8 @@ use ptth_link::lock::Mutex;
 use ptth_link::pump::{Pump, PumpError};
 use tokio::task::JoinSet;
 
-use crate::journal::Broken;
+use crate::journal::{Broken, Exchange};
+use crate::watch::{Event, Side, tap};
 
 /// The other direction of an upgraded connection, which may outlast the response. A service puts it among the
 /// response's extensions; without it the request ends with the response.
@@ -53,10 +54,11 @@ pub(super) async fn reply(
     respond: &mut SendResponse<Bytes>,
     response: Response<impl HttpBody<Data = Bytes>>,
     inflow: &mut Inflow,
-    waited: &mut Duration,
+    (waited, line): (&mut Duration, &Exchange),
 ) -> Result<u64, &'static Broken> {
     let (mut parts, body) = response.into_parts();
     headers::response(&mut parts.headers);
+    line.hear(Event::Head(&parts));
     let onward = parts.extensions.remove::<Onward>();
     let end = body.is_end_stream();
     let head = Response::from_parts(parts, ());
@@ -67,8 +69,9 @@ pub(super) async fn reply(
         return Ok(0);
     }
     let body = pin!(body);
+    let tapped = line.hears.as_ref().map(|hears| tap(hears, Side::Response));
     // No timeout here: the gateway resets stalled streams, and keepalive notices a gateway that is gone.
-    let mut pump = Pump::new(Timed::new(body), stream, None);
+    let mut pump = Pump::new(Timed::new(body).with_tap(tapped), stream, None);
     let pumped = poll_fn(|cx| {
         let _ = Pin::new(&mut *inflow).poll(cx);
         pump.poll(cx, inflow.taken())

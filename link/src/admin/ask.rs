@@ -122,7 +122,7 @@ async fn converse(
     let mut input = BytesMut::new();
     let mut answer =
         h1::ask(&mut io, (request, &[]), (&mut input, ResponseReader::default())).await?;
-    let body = answer.whole(&mut io, &mut input, LONGEST).await?;
+    let body = answer.body.whole(&mut io, &mut input, LONGEST).await?;
     Ok((answer.parts.status, String::from_utf8_lossy(&body).into_owned()))
 }
 

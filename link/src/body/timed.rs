@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::Tap;
 use crate::headers;
 
 /// A body whose bytes and pauses are counted, and whose trailers are cleaned for the crossing.
@@ -20,6 +21,7 @@ pub struct Timed<B> {
     /// Since when the sender keeps the reader waiting, and how long it did before.
     since: Option<Instant>,
     waited: Duration,
+    tap: Option<Tap>,
 }
 
 impl<B> fmt::Debug for Timed<B> {
@@ -31,7 +33,15 @@ impl<B> fmt::Debug for Timed<B> {
 impl<B> Timed<B> {
     /// Nothing is taken from `body` yet.
     pub fn new(body: B) -> Self {
-        Self { body: Some(body), touched: false, moved: 0, since: None, waited: Duration::ZERO }
+        let (body, waited) = (Some(body), Duration::ZERO);
+        Self { body, touched: false, moved: 0, since: None, waited, tap: None }
+    }
+
+    /// Has each frame heard when it is taken.
+    #[must_use]
+    pub fn with_tap(mut self, tap: Option<Tap>) -> Self {
+        self.tap = tap;
+        self
     }
 
     /// Drops the body: nothing more is taken from it, and a reader finds it broken.
@@ -82,7 +92,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Timed<B> {
             let mut frame = frame.map_err(Some)?;
             self.moved += frame.data_ref().map_or(0, |data| data.len() as u64);
             frame.trailers_mut().into_iter().for_each(headers::trailers);
-            Ok(frame)
+            Ok(super::heard(&mut self.tap, frame))
         }))
     }
 

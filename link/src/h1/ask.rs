@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::outgoing::{Framing, write_request};
 use super::response::{Response, ResponseReader};
-use super::{Part, bad};
+use super::{Decoder, Part, bad};
 use crate::limits::INFORMATIONAL_RESPONSES;
 
 /// Sends the request, and reads the head of the final response; bytes behind it stay in `input`. A Content-Length
@@ -61,7 +61,7 @@ pub async fn ask(
     }
 }
 
-impl Response {
+impl Decoder {
     /// The first bytes of the body, at most `most`, as far as they come.
     pub async fn beginning(
         &mut self,
@@ -71,9 +71,9 @@ impl Response {
     ) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < most {
-            match self.body.next(input) {
+            match self.next(input) {
                 Ok(Some(Part::Data(data))) => bytes.extend_from_slice(&data),
-                Ok(None) if !self.body.is_done() => {
+                Ok(None) if !self.is_done() => {
                     input.reserve(READ);
                     if !matches!(io.read_buf(input).await, Ok(1..)) {
                         break;
@@ -94,7 +94,7 @@ impl Response {
         most: usize,
     ) -> io::Result<Vec<u8>> {
         let bytes = self.beginning(io, input, most + 1).await;
-        match (bytes.len() > most, self.body.end()) {
+        match (bytes.len() > most, self.end()) {
             (true, _) => Err(bad("a body is too long").into()),
             (false, false) => Err(io::ErrorKind::UnexpectedEof.into()),
             (false, true) => Ok(bytes),

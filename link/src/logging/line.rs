@@ -104,10 +104,11 @@ fn quoted(out: &mut String, text: &str) {
 
 /// Appends date and time, UTC (RFC 3339).
 pub(super) fn clock(text: &mut String) {
-    clock_of(text, SystemTime::now());
+    date_time(text, SystemTime::now());
 }
 
-fn clock_of(text: &mut String, now: SystemTime) {
+/// Appends that instant, UTC (RFC 3339).
+pub fn date_time(text: &mut String, now: SystemTime) {
     let now = OffsetDateTime::from(now);
     let (hour, minute, second, millis) = now.to_hms_milli();
     let date = (now.year().unsigned_abs(), u8::from(now.month()).into(), now.day().into());
@@ -159,7 +160,7 @@ mod tests {
             (1_795_743_000_120, "2026-11-27T01:30:00.120Z"),
         ] {
             let mut text = String::new();
-            clock_of(&mut text, SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+            date_time(&mut text, SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
             assert_eq!(text, expected);
         }
     }

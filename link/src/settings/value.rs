@@ -51,6 +51,25 @@ pub const LEVEL: Parser<LevelFilter> =
 pub const NUMBER: Parser<usize> =
     Parser("a number from 1", |text| text.parse().ok().filter(|number| *number > 0).ok_or(None));
 
+/// A number of bytes, or a number with its unit.
+pub const SIZE: Parser<u64> = Parser("a size like \"10MiB\"", |text| bytes(text).ok_or(None));
+
+fn bytes(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end)?;
+    let unit: u64 = match unit.trim_start() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "KiB" | "k" | "K" => 1 << 10,
+        "MB" => 1_000_000,
+        "MiB" | "m" | "M" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "GiB" | "g" | "G" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 /// A number of seconds, fractions allowed, or a number with its unit; up to a year.
 pub const TIME: Parser<Duration> =
     Parser("a time like \"10s\", or a number of seconds, up to a year", |text| {

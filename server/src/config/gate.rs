@@ -8,10 +8,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Request};
 use ipnet::IpNet;
 use ptth_link::headers;
-use ptth_link::settings::{Given, NUMBER, Parser, Sources, TEXT, TIMEOUT};
+use ptth_link::settings::{Given, NUMBER, Parser, SIZE, Sources, TEXT, TIMEOUT};
 
 use super::listen::NETWORK;
-use super::route::BODY;
 use super::routes::Tables;
 use crate::auth::{Files, Password, Secret, User, about};
 use crate::https::{HttpsClient, Server};
@@ -81,7 +80,7 @@ pub(super) fn gate(given: Given<'_>, files: &mut Files) -> Option<Gate> {
         allow: fields.take("allow").map(|given| networks(&given)),
         deny: fields.take("deny").map(|given| networks(&given)).unwrap_or_default(),
         rate: fields.take("rate").and_then(rate),
-        max_body: fields.take_value("max_body", &BODY),
+        max_body: fields.take_value("max_body", &SIZE),
         basic: fields.take("basic").and_then(|given| basic(given, files)),
         forward: fields.take("forward").and_then(|given| forward(given, files)),
         request_headers: fields.take("request_headers").map(changes).unwrap_or_default(),
@@ -117,7 +116,7 @@ pub(super) fn of_one_route(
         allow: allow.map(|given| networks(&given)),
         deny: deny.map(|given| networks(&given)).unwrap_or_default(),
         rate: rate.and_then(self::rate),
-        max_body: max_body.and_then(|given| given.value(&BODY)),
+        max_body: max_body.and_then(|given| given.value(&SIZE)),
         ..Gate::default()
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode, Uri};
 
 use ptth_client::config::OriginAddress;
-use ptth_link::settings::{Parser, word};
+use ptth_link::settings::{Parser, SIZE, word};
 use ptth_link::token;
 
 use super::Gate;
@@ -212,37 +212,17 @@ pub(super) const RESPOND: Parser<StatusCode> = Parser("200, 202 or 204", |text| 
 });
 
 /// A number of bytes, or a number with its unit, of a body that is kept in memory.
-pub(super) const SIZE: Parser<usize> =
+pub(super) const RESPOND_SIZE: Parser<usize> =
     Parser("a size like \"1MiB\", up to 4MiB, since each request is kept in memory", |text| {
-        let size = bytes(text).and_then(|size| usize::try_from(size).ok());
+        let size = SIZE.parse(text).ok().and_then(|size| usize::try_from(size).ok());
         size.filter(|size| *size <= Respond::LARGEST).ok_or(None)
     });
-
-/// The same, of a body that only passes.
-pub(super) const BODY: Parser<u64> =
-    Parser("a size like \"10MiB\"", |text| bytes(text).ok_or(None));
 
 /// Bytes a second; with fewer a single frame would take longer than a visitor waits.
 pub(super) const RATE_BYTES: Parser<u64> =
     Parser("a size a second like \"10MiB\", from 16KiB", |text| {
-        bytes(text).filter(|rate| *rate >= 16 << 10).ok_or(None)
+        SIZE.parse(text).ok().filter(|rate| *rate >= 16 << 10).ok_or(None)
     });
-
-fn bytes(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(end)?;
-    let unit: u64 = match unit.trim_start() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1_000,
-        "KiB" | "k" | "K" => 1 << 10,
-        "MB" => 1_000_000,
-        "MiB" | "m" | "M" => 1 << 20,
-        "GB" => 1_000_000_000,
-        "GiB" | "g" | "G" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit)
-}
 
 #[cfg(test)]
 mod tests {
@@ -267,7 +247,7 @@ mod tests {
             ("99999999999999999999", None),
             ("18446744073709551615MiB", None),
         ] {
-            assert_eq!(SIZE.parse(text).ok(), bytes, "{text:?}");
+            assert_eq!(RESPOND_SIZE.parse(text).ok(), bytes, "{text:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ use ptth_link::token;
 
 use super::route::{
     HOLD_REQUESTS, HOST, Hold, NO_BACKEND, Names, NoBackend, RATE_BYTES, RESPOND, RESPOND_LIMIT,
-    Respond, Route, SIZE, WHEN_TAKEN,
+    RESPOND_SIZE, Respond, Route, WHEN_TAKEN,
 };
 use super::{Args, CertificateSource, gate, names};
 use crate::auth::{Credential, Files, Settings};
@@ -121,7 +121,7 @@ fn route<'a>(mut fields: Given<'a>, files: &mut Files, only: bool) -> Option<Rea
     route.respond = respond.map(|status| Respond { status, limit: RESPOND_LIMIT });
     if let Some(given) = fields.take("respond_limit") {
         match &mut route.respond {
-            Some(respond) => respond.limit = given.value(&SIZE).unwrap_or(0),
+            Some(respond) => respond.limit = given.value(&RESPOND_SIZE).unwrap_or(0),
             None => _ = given.refuse::<()>("`respond_limit` needs `respond`"),
         }
     }

@@ -1,0 +1,50 @@
+//! Where the exchanges are shown, and how much is kept for it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use http::HeaderName;
+use ptth_link::admin::Address;
+use ptth_link::settings::{NUMBER, Parser, SIZE, Sources};
+
+use super::{OriginAddress, Service};
+use crate::inspect::Limits;
+
+pub(super) fn read(sources: &Sources<'_>, services: &[Service]) -> Option<(SocketAddr, Limits)> {
+    let size = |name| sources.value(name, &SIZE).and_then(|size| usize::try_from(size).ok());
+    let limits = Limits {
+        exchanges: sources.value("inspect_keep", &NUMBER).unwrap_or(500),
+        body: size("inspect_body").unwrap_or(1 << 20),
+        bytes: size("inspect_bytes").unwrap_or(64 << 20),
+        redact: sources.value("redact", &NAMES).unwrap_or_default(),
+    };
+    let at = sources.value("inspect_at", &AT);
+    let at = at.or(sources.switch("inspect").then_some(USUAL))?;
+    for service in services {
+        if let OriginAddress::Http { host, port } = &service.origin
+            && *port == at.port()
+            && (host == "localhost"
+                || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()))
+        {
+            let why = "--inspect (INSPECT) has the address of the origin, so visitors would reach it; give another --inspect-at";
+            sources.mistakes.add(ptth_link::settings::Mistake::new(why));
+        }
+    }
+    Some((at, limits))
+}
+
+/// The page shows requests with their secrets and sends them again: no other machine may reach it.
+const AT: Parser<SocketAddr> =
+    Parser("a port, or a loopback address and a port, like `4041` or `127.0.0.1:4041`", |text| {
+        match Address::PARSER.parse(text) {
+            Ok(Address::Tcp(address)) if address.ip().is_loopback() => Ok(address),
+            _ => Err(None),
+        }
+    });
+
+const NAMES: Parser<Vec<HeaderName>> = Parser("names of fields, separated by commas", |text| {
+    text.split(',')
+        .map(|name| HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| None))
+        .collect()
+});
+
+const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4040);
