@@ -12,7 +12,6 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ptth_link::admin;
@@ -22,12 +21,11 @@ use ptth_link::logging;
 use ptth_link::settings::{self, Env, File, Given, Mark, Mistake, Mistakes, Sources};
 use ptth_link::token::Token;
 
-use crate::inspect::Limits;
-
 pub(crate) use address::host_and_port;
 pub use address::{Gateway, HostHeader, OriginAddress, OriginOptions};
 pub use args::Args;
 pub use authorization::{Authorization, Value};
+pub use inspect::Inspect;
 pub use proxies::Proxies;
 pub(crate) use proxies::{Kind, Proxy};
 pub use ptth_link::settings::ConfigError;
@@ -40,8 +38,7 @@ pub struct Options {
     pub services: Vec<Service>,
     pub url_file: Option<PathBuf>,
     pub admin: Option<admin::Address>,
-    /// Where the exchanges are shown, and how much is kept for it.
-    pub inspect: Option<(SocketAddr, Limits)>,
+    pub inspect: Option<Inspect>,
     pub log: logging::Settings,
     pub warnings: Vec<String>,
 }

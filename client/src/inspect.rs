@@ -6,11 +6,14 @@
 //! Invariant: each call shows the key, which only the address that the user gets has; a call of another page's script,
 //! or by another name than this machine's, reaches nothing.
 
+mod capture;
+pub mod command;
 mod har;
 mod replay;
 mod store;
 mod tape;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +27,7 @@ use ptth_link::crypto;
 use serde_json::json;
 
 use crate::watch::Watch;
+use capture::Capture;
 use replay::Replays;
 use store::{Listening, Store};
 
@@ -42,10 +46,12 @@ struct Inner {
 }
 
 impl Inspector {
-    /// One that keeps so much. `asks` answers what is sent again.
-    pub fn new(limits: Limits, asks: Vec<Replayed>) -> Self {
+    /// One that keeps so much, and writes each request to a file in the folder `capture`. `asks` answers what is sent
+    /// again.
+    pub fn new(limits: Limits, capture: Option<PathBuf>, asks: Vec<Replayed>) -> Self {
         let key = crypto::hex(&crypto::random::<16>());
-        Self(Arc::new(Inner { store: Store::new(limits), key, replays: Replays(asks) }))
+        let store = Store::new(limits, capture.map(Capture::to));
+        Self(Arc::new(Inner { store, key, replays: Replays(asks) }))
     }
 
     /// What hears the exchanges.
@@ -168,7 +174,7 @@ fn secured(mut response: Response<Content>) -> Response<Content> {
     response
 }
 
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const KEY: HeaderName = HeaderName::from_static("inspect-key");
 /// Asks for the values that are masked otherwise.
 const SECRETS: &str = "secrets=1";

@@ -13,9 +13,10 @@ use std::time::{Duration, SystemTime};
 use log::{error, info, warn};
 use ptth_client::admin::{Admin, Poke, Told};
 use ptth_client::announced::{Announced, clear, publish};
-use ptth_client::config::{Args, Config, Options, OriginAddress, Service};
+use ptth_client::config::{Args, Config, Inspect, Options, OriginAddress, Service};
 use ptth_client::demo::Demo;
 use ptth_client::dial::Tcp;
+use ptth_client::inspect::command::command;
 use ptth_client::inspect::{Asks, Inspector, Replayed};
 use ptth_client::journal::Journal;
 use ptth_client::origin::Origin;
@@ -44,6 +45,9 @@ fn main() -> ExitCode {
 
 fn start() -> Result<ExitCode, ExitCode> {
     if let Some(code) = admin::command(PROGRAM) {
+        return Ok(code);
+    }
+    if let Some(code) = command(PROGRAM) {
         return Ok(code);
     }
     #[cfg(target_os = "linux")]
@@ -140,20 +144,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     let (journal, shown) = (Journal::to(io::stdout()).watched(heard), Shown::default());
     let (places, board) = Announced::board(options.services.len());
     let tunnels = options.services.iter().map(|service| service.config.tunnels).sum();
-    let limit = limits::descriptors();
-    let streams = limits::streams(limit, tunnels);
-    if streams < TUNNEL_STREAMS {
-        info!("client: {limit} descriptors allow {streams} requests at a time on each tunnel");
-    }
-    let (mut services, mut before) = (Vec::new(), 0);
-    for (service, announced) in options.services.iter().cloned().zip(places) {
-        let own = journal.of(service.label.as_deref());
-        let mut process = Process::new(service.config.clone(), own)?;
-        (process.answering.announced, process.answering.streams) = (announced, streams);
-        process.shown = shown.clone();
-        services.push(Arc::new(Running::new(service, process, before)?));
-        before += services.last().map_or(0, |it| it.process.slots());
-    }
+    let services = services(options, places, tunnels, (&journal, &shown))?;
     watch(services.clone())?;
     let main = runtime()?;
     main.block_on(look_at_all(&services));
@@ -197,6 +188,30 @@ fn run(options: &Options) -> Result<(), Failure> {
     ended
 }
 
+/// The services, ready to hold `tunnels` tunnels together.
+fn services(
+    options: &Options,
+    places: Vec<Announced>,
+    tunnels: usize,
+    (journal, shown): (&Journal, &Shown),
+) -> Result<Vec<Arc<Running>>, Stopped> {
+    let limit = limits::descriptors();
+    let streams = limits::streams(limit, tunnels);
+    if streams < TUNNEL_STREAMS {
+        info!("client: {limit} descriptors allow {streams} requests at a time on each tunnel");
+    }
+    let (mut services, mut before) = (Vec::new(), 0);
+    for (service, announced) in options.services.iter().cloned().zip(places) {
+        let journal = journal.of(service.label.as_deref());
+        let mut process = Process::new(service.config.clone(), journal)?;
+        (process.answering.announced, process.answering.streams) = (announced, streams);
+        process.shown = shown.clone();
+        services.push(Arc::new(Running::new(service, process, before)?));
+        before += services.last().map_or(0, |it| it.process.slots());
+    }
+    Ok(services)
+}
+
 fn listener(options: &Options) -> Result<Option<admin::Listener>, Failure> {
     let opened = options.admin.as_ref().map(|address| {
         let failed = |err| Failure::Admin(address.clone().into(), err);
@@ -205,30 +220,35 @@ fn listener(options: &Options) -> Result<Option<admin::Listener>, Failure> {
     opened.transpose()
 }
 
-/// The inspector, and where it listens, if it is wanted.
-fn inspector(options: &Options) -> Result<Option<(Inspector, admin::Listener)>, Failure> {
-    let Some((at, limits)) = &options.inspect else { return Ok(None) };
-    let address = admin::Address::Tcp(*at);
-    let failed = |err| Failure::Inspect(*at, err);
-    let listener = admin::Listener::open(&address, false).map_err(failed)?;
+/// The inspector, and where it listens, as far as they are wanted.
+fn inspector(options: &Options) -> Result<Option<(Inspector, Option<admin::Listener>)>, Failure> {
+    let Some(Inspect { at, capture, limits }) = options.inspect.clone() else { return Ok(None) };
+    let open = |at| {
+        let failed = |err| Failure::Inspect(at, err);
+        admin::Listener::open(&admin::Address::Tcp(at), false).map_err(failed)
+    };
+    let listener = at.map(open).transpose()?;
     let asks = options.services.iter().map(|service| {
         let asks = match &service.origin {
             OriginAddress::Demo => Asks::Demo,
             address => {
-                Asks::Origin(Origin::new(address.clone(), &service.asking).map_err(Stopped::Tls)?)
+                let origin = Origin::new(address.clone(), &service.asking);
+                Asks::Origin(origin.map_err(Stopped::Tls)?)
             }
         };
         Ok(Replayed { service: service.label.clone(), asks })
     });
-    let inspector = Inspector::new(limits.clone(), asks.collect::<Result<_, Stopped>>()?);
-    // Not in the log: whoever has the key sees what visitors send.
-    println!("inspect: http://{}/#{}", listener.address, inspector.key());
+    let inspector = Inspector::new(limits, capture, asks.collect::<Result<_, Stopped>>()?);
+    if let Some(listener) = &listener {
+        // Not in the log: with the key a program sees what visitors send.
+        cli::say(&format!("inspect: http://{}/#{}", listener.address, inspector.key()));
+    }
     Ok(Some((inspector, listener)))
 }
 
 /// Shows the exchanges, if that is wanted. It ends by being dropped.
-async fn inspect(inspecting: Option<(Inspector, admin::Listener)>) {
-    if let Some((inspector, listener)) = inspecting {
+async fn inspect(inspecting: Option<(Inspector, Option<admin::Listener>)>) {
+    if let Some((inspector, Some(listener))) = inspecting {
         inspector.serve(listener).await;
     }
     pending().await

@@ -17,7 +17,9 @@ pub struct Count(AtomicU64);
 
 impl Count {
     /// None so far.
-    pub const ZERO: Self = Self(AtomicU64::new(0));
+    pub const fn zero() -> Self {
+        Self(AtomicU64::new(0))
+    }
 
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);

@@ -91,6 +91,9 @@ settings! {
         /// show them there: a port, or a loopback address and a port (INSPECT_AT)
         option "addr" => inspect_at: Option<String>, "INSPECT_AT" Global;
 
+        /// write each request to a file in this folder, which `2ptth-client replay` sends again (CAPTURE)
+        option "dir" => capture: Option<String>, "CAPTURE" Global;
+
         /// exchanges that the page keeps (INSPECT_KEEP; default 500)
         option "n" => inspect_keep: Option<String>, "INSPECT_KEEP" Global;
 

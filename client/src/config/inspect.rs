@@ -1,15 +1,26 @@
 //! Where the exchanges are shown, and how much is kept for it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use http::HeaderName;
 use ptth_link::admin::Address;
-use ptth_link::settings::{NUMBER, Parser, SIZE, Sources};
+use ptth_link::settings::{Mistake, NUMBER, Parser, SIZE, Sources};
 
 use super::{OriginAddress, Service};
 use crate::inspect::Limits;
 
-pub(super) fn read(sources: &Sources<'_>, services: &[Service]) -> Option<(SocketAddr, Limits)> {
+/// What is kept of exchanges.
+#[derive(Clone, Debug)]
+pub struct Inspect {
+    /// Where they are shown.
+    pub at: Option<SocketAddr>,
+    /// The folder that requests are written to.
+    pub capture: Option<PathBuf>,
+    pub limits: Limits,
+}
+
+pub(super) fn read(sources: &Sources<'_>, services: &[Service]) -> Option<Inspect> {
     let size = |name| sources.value(name, &SIZE).and_then(|size| usize::try_from(size).ok());
     let limits = Limits {
         exchanges: sources.value("inspect_keep", &NUMBER).unwrap_or(500),
@@ -18,18 +29,18 @@ pub(super) fn read(sources: &Sources<'_>, services: &[Service]) -> Option<(Socke
         redact: sources.value("redact", &NAMES).unwrap_or_default(),
     };
     let at = sources.value("inspect_at", &AT);
-    let at = at.or(sources.switch("inspect").then_some(USUAL))?;
-    for service in services {
+    let at = at.or(sources.switch("inspect").then_some(USUAL));
+    let capture = sources.path("capture");
+    for (service, at) in services.iter().flat_map(|service| at.map(|at| (service, at))) {
         if let OriginAddress::Http { host, port } = &service.origin
             && *port == at.port()
-            && (host == "localhost"
-                || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()))
+            && (host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()))
         {
             let why = "--inspect (INSPECT) has the address of the origin, so visitors would reach it; give another --inspect-at";
-            sources.mistakes.add(ptth_link::settings::Mistake::new(why));
+            sources.mistakes.add(Mistake::new(why));
         }
     }
-    Some((at, limits))
+    (at.is_some() || capture.is_some()).then_some(Inspect { at, capture, limits })
 }
 
 /// The page shows requests with their secrets and sends them again: no other machine may reach it.
@@ -47,4 +58,4 @@ const NAMES: Parser<Vec<HeaderName>> = Parser("names of fields, separated by com
         .collect()
 });
 
-const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4040);
+const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4040);

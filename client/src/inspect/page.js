@@ -42,8 +42,8 @@ function size(bytes) {
   const [unit, name] = bytes < 1 << 20 ? [1024, 'KiB'] : [1 << 20, 'MiB'];
   return `${(bytes / unit).toFixed(1)} ${name}`;
 }
-const clock = (at) => new Date(at).toLocaleTimeString();
-const method = (it) => (it.protocol ? it.protocol.slice(0, 9).toUpperCase() : it.method);
+const clock = (at) => new Date(at).toLocaleTimeString([], { hour12: false });
+const method = (it) => (it.protocol === 'websocket' ? 'WS' : it.protocol || it.method);
 const color = (it) => (it.status ? `s${String(it.status)[0]}` : it.why ? 'failed' : '');
 
 /** The time to the response's head and the rest, of the longest exchange's. */

@@ -120,7 +120,8 @@ fn request(tape: &Tape, edits: &Value) -> Result<Request<Body>, String> {
     };
     drop(kept);
     fields.remove(TRANSFER_ENCODING);
-    if fields.contains_key(CONTENT_LENGTH) || !body.is_empty() {
+    // Without it the body goes in chunks, as before.
+    if fields.contains_key(CONTENT_LENGTH) {
         fields.insert(CONTENT_LENGTH, body.len().into());
     }
     let mut request = Request::new(Body::full(Bytes::from(body)));
@@ -147,7 +148,11 @@ fn edited(pairs: &[Value], before: &HeaderMap) -> Result<HeaderMap, String> {
 }
 
 /// Asks a service, and has all of the response heard.
-async fn ask(mut service: impl Answers, request: Request<Body>, hears: Arc<dyn Hears>) {
+pub(super) async fn ask(
+    mut service: impl Answers,
+    request: Request<Body>,
+    hears: Arc<impl Hears + ?Sized>,
+) {
     let answered = async {
         poll_fn(|cx| service.poll_ready(cx)).await?;
         service.call(request).await

@@ -13,6 +13,7 @@ use ptth_link::lock::Mutex;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::capture::Capture;
 use super::tape::Tape;
 use crate::watch::{Hears, Watch};
 
@@ -36,6 +37,7 @@ pub(super) struct Store {
     next: AtomicU64,
     /// Each gets the summary of what changed. One that doesn't keep up is ended, and asks for the list again.
     pages: Mutex<Vec<mpsc::Sender<Bytes>>>,
+    capture: Option<Capture>,
 }
 
 /// The store, as what hears all exchanges.
@@ -49,13 +51,14 @@ impl Watch for Listening {
 }
 
 impl Store {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
+    pub(super) fn new(limits: Limits, capture: Option<Capture>) -> Arc<Self> {
         Arc::new(Self {
             limits,
             tapes: Mutex::default(),
             held: AtomicUsize::new(0),
             next: AtomicU64::new(1),
             pages: Mutex::default(),
+            capture,
         })
     }
 
@@ -117,6 +120,13 @@ impl Store {
         events
     }
 
+    /// Writes the request of an exchange that ended to a file, where that is wanted.
+    pub(super) fn ended(&self, tape: &Tape) {
+        if let (Some(capture), None) = (&self.capture, tape.replay_of) {
+            capture.take(tape);
+        }
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Tape>> {
         self.tapes.lock().iter().cloned().collect()
     }
@@ -142,3 +152,114 @@ pub(super) const MASK: &str = "(masked)";
 const SECRETS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE];
 /// Changes that may wait for a page.
 const EVENTS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use http_body::Frame;
+
+    use super::*;
+    use crate::watch::{Event, Side};
+
+    fn store(exchanges: usize, body: usize, bytes: usize) -> Arc<Store> {
+        let redact = vec![HeaderName::from_static("x-private")];
+        Store::new(Limits { exchanges, body, bytes, redact }, None)
+    }
+
+    fn exchange(store: &Arc<Store>, path: &str) -> Arc<dyn Hears> {
+        let request = Request::get(format!("https://a.test{path}")).body(()).unwrap();
+        Listening(store.clone()).begin(None, &request.into_parts().0)
+    }
+
+    fn paths(store: &Store) -> Vec<String> {
+        store.all().iter().map(|tape| tape.uri.path().to_owned()).collect()
+    }
+
+    fn more(hears: &Arc<dyn Hears>, bytes: usize) {
+        hears.hear(Event::Body(Side::Response, &Frame::data(vec![b'x'; bytes].into())));
+    }
+
+    #[test]
+    fn the_oldest_exchanges_make_room() {
+        let store = store(3, 1 << 20, 1 << 20);
+        for n in 0..5 {
+            exchange(&store, &format!("/{n}"));
+        }
+        assert_eq!(paths(&store), ["/2", "/3", "/4"]);
+        assert!(store.find(1).is_none() && store.find(3).is_some());
+    }
+
+    #[test]
+    fn bodies_are_kept_as_far_as_the_limits_allow() {
+        let store = store(100, 1000, 10_000);
+        let long = exchange(&store, "/long");
+        more(&long, 900);
+        more(&long, 900);
+        let tape = store.find(1).unwrap();
+        let kept = tape.detail(&store, false)["response"].clone();
+        assert_eq!((kept["kept"].as_u64(), kept["bytes"].as_u64()), (Some(1000), Some(1800)));
+        let mut alive = Vec::new();
+        for n in 0..100 {
+            let next = exchange(&store, &format!("/{n}"));
+            more(&next, 500);
+            assert!(store.held.load(Ordering::Relaxed) <= 10_000);
+            alive.push(next);
+        }
+        let left = paths(&store).len();
+        assert!((10..20).contains(&left), "{left}");
+        // What made room keeps no more, however long it goes on.
+        let before = store.held.load(Ordering::Relaxed);
+        for hears in alive.iter().take(50).chain([&long]) {
+            more(hears, 500);
+        }
+        assert_eq!(store.held.load(Ordering::Relaxed), before);
+        store.clear();
+        assert_eq!(store.held.load(Ordering::Relaxed), 0);
+    }
+
+    /// Many small parts are counted by what their notes need.
+    #[test]
+    fn a_stream_of_single_bytes_stays_within_the_limits() {
+        let store = store(100, 1 << 20, 100_000);
+        let (old, stream) = (exchange(&store, "/old"), exchange(&store, "/stream"));
+        more(&old, 90_000);
+        for _ in 0..100_000 {
+            more(&stream, 1);
+            assert!(store.held.load(Ordering::Relaxed) <= 100_000);
+        }
+        assert!(paths(&store).is_empty());
+    }
+
+    #[test]
+    fn secrets_are_masked_unless_they_are_asked_for() {
+        let store = store(1, 1, 1 << 20);
+        let request = Request::get("https://a.test/");
+        let request = SECRETS.iter().fold(request, |it, name| it.header(name, "hidden"));
+        let request = request.header("x-private", "hidden").header("x-open", "shown");
+        let hears = Listening(store.clone()).begin(None, &request.body(()).unwrap().into_parts().0);
+        let response = Response::builder().header(SET_COOKIE, "hidden").body(()).unwrap();
+        hears.hear(Event::Head(&response.into_parts().0));
+        let tape = store.find(1).unwrap();
+        let masked = tape.detail(&store, false).to_string();
+        assert!(!masked.contains("hidden") && masked.contains("shown"), "{masked}");
+        assert_eq!(tape.detail(&store, true).to_string().matches("hidden").count(), 6);
+    }
+
+    /// One that doesn't read is let go, and comes back for the list.
+    #[tokio::test]
+    async fn a_page_that_does_not_keep_up_is_let_go() {
+        let store = store(10, 1, 1 << 20);
+        let (mut slow, mut quick) = (store.listen("a"), store.listen("b"));
+        assert_eq!(quick.recv().await.unwrap(), ": b\n\n");
+        for n in 0..2 * EVENTS {
+            exchange(&store, &format!("/{n}"));
+            let event = String::from_utf8(quick.recv().await.unwrap().to_vec()).unwrap();
+            assert!(event.contains(&format!("\"path\":\"/{n}\"")), "{event}");
+        }
+        let mut got = 0;
+        while slow.recv().await.is_some() {
+            got += 1;
+        }
+        assert_eq!(got, EVENTS);
+    }
+}

@@ -177,6 +177,7 @@ impl Hears for Tape {
         let Some(store) = self.store.upgrade() else { return };
         let at = self.begun.1.elapsed();
         let (mut more, mut news) = (0, true);
+        let ended = matches!(event, Event::Ended(..));
         let mut state = self.state.lock();
         if state.gone {
             return;
@@ -208,6 +209,9 @@ impl Hears for Tape {
         state.held += more;
         store.grew(more);
         drop(state);
+        if ended {
+            store.ended(self);
+        }
         store.make_room();
         if news {
             store.tell(self);

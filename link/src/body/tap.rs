@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http_body::Frame;
 
 /// What hears them. It must not wait.
-pub struct Tap(Box<dyn FnMut(&Frame<Bytes>) + Send>);
+pub struct Tap(Box<Hear>);
+
+type Hear = dyn FnMut(&Frame<Bytes>) + Send;
 
 impl Tap {
     /// Calls `hear` with each frame, in order.

@@ -50,7 +50,7 @@ impl Default for Counts {
         Self {
             routes: Mutex::default(),
             other: Arc::default(),
-            failures: [Count::ZERO; Failure::ALL.len()],
+            failures: [const { Count::zero() }; Failure::ALL.len()],
             refusals: Default::default(),
             queue: Seconds::default(),
             head: Seconds::default(),
