@@ -20,7 +20,7 @@ use crate::serve::{Answers, Ended, answer};
 use crate::tunnels::Stopped;
 
 use super::Patient;
-use super::flow::{self, Beside};
+use super::flow::{self, Beside, word};
 
 /// Dials, registers, and sends some through the tunnel.
 pub(super) async fn dial<N: Network>(
@@ -38,10 +38,11 @@ pub(super) async fn dial<N: Network>(
     let answering = patient.process.answering(&dialled, pulse.clone());
     let announced = answering.announced.clone();
     announced.told(dialled.news);
-    let beside = Beside::new(service);
+    let word = word();
+    let beside = Beside { service, word: word.clone() };
     let ((up, is_up), (drain, draining)) = (oneshot::channel(), channel());
     let mut tunnel = JoinSet::new();
-    tunnel.spawn(answer(dialled.stream, beside.clone(), answering, draining, up));
+    tunnel.spawn(answer(dialled.stream, beside, answering, draining, up));
     let mut board = announced.watch();
     let told = async {
         if is_up.await.is_ok() {
@@ -67,7 +68,7 @@ pub(super) async fn dial<N: Network>(
     report.ok("tunnel", format!("the gateway admits {credential}, for {}", urls.join(" ")));
     round_trip(&pulse, report).await;
     match urls.first() {
-        Some(url) => flow::measure(patient, url, &beside, report).await,
+        Some(url) => flow::measure(patient, url, &word, report).await,
         None => report.skip("throughput", "the gateway tells no address"),
     }
     drain.advance(Phase::Draining);
