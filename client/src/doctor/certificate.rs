@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::HeaderValue;
 use http::header::DATE;
 use ptth_link::doctor::{Report, Verdict};
 use ptth_link::lock::Mutex;
@@ -13,7 +14,6 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
-use tokio::time::timeout;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{Config, Trust};
@@ -21,82 +21,63 @@ use crate::dial::{DialError, Network, version_text};
 use crate::tls::{self, TlsError, how_verified};
 
 use super::Patient;
-use super::reach::{self, PATIENCE};
+use super::reach::{self, MTU, soon};
 
-/// Says what the gateway shows, and what time it is there. Whether it is known; `None` where there is no TLS.
+/// Says what the gateway shows, and what time it is there. Whether it is known; `None` where there is no connection.
 pub(super) async fn look<N: Network>(patient: &Patient<N>, report: &mut Report) -> Option<bool> {
     let config = &patient.config;
-    let (tls, seen) = match lenient(config) {
-        Ok(both) => both,
-        Err(why) => {
-            report.fail("tls", why.to_string(), "");
-            return None;
-        }
-    };
-    let mut dialled = match patient.dialer.shake(&tls).await {
+    let mut dialled = match patient.visit().await {
         Ok(dialled) => dialled,
         Err(err) => {
             report.fail("tls", err.to_string(), remedy(&err));
             return None;
         }
     };
-    let answer = timeout(PATIENCE, reach::head(&mut dialled.stream, config, 0)).await;
-    let answer = answer.unwrap_or_else(|late| Err(late.into()));
-    let date = answer.as_ref().ok().and_then(|head| head.headers.get(DATE)?.to_str().ok());
-    let date = date.and_then(|text| httpdate::parse_http_date(text).ok());
-    let known = match seen.lock().take() {
-        None => {
-            report.skip("tls", "none: http:// is written");
-            true
-        }
+    let answer = soon(reach::head(&mut dialled.stream, config, 0)).await;
+    let seen = patient.seen.lock().take();
+    match &seen {
+        None => report.skip("tls", "none: the gateway is an http:// one"),
         Some(seen) => {
-            let Judged(verdict, found, remedy) = judge(&seen, config);
+            let (verdict, found, remedy) = judge(seen, config);
             let version = version_text(dialled.version);
             report.note("tls", verdict, format!("TLS {version}, {found}"), remedy);
-            seen.verdict.is_ok()
         }
-    };
-    clock(date, report);
-    if let Err(err) = answer {
-        report.warn(
-            "http",
-            format!("a request isn't answered: {err}"),
-            "is it a gateway's address?",
-        );
     }
-    Some(known)
+    match answer {
+        Ok(head) => clock(head.headers.get(DATE), report),
+        Err(err) => report.skip("clock", format!("a request isn't answered: {err}")),
+    }
+    Some(seen.is_none_or(|seen| seen.verdict.is_ok()))
 }
 
 fn remedy(err: &DialError) -> &'static str {
     match err {
         DialError::NoTls => "correct the port",
         DialError::Proxy(..) => "correct HTTPS_PROXY, or add the gateway to NO_PROXY",
-        DialError::Tls(err) if err.kind() == io::ErrorKind::TimedOut => {
-            "something on the way may drop large packets: lower the MTU of this machine's network"
-        }
+        DialError::Tls(err) if err.kind() == io::ErrorKind::TimedOut => MTU,
         _ => "",
     }
 }
 
-/// Compares this machine's clock with the gateway's, as its response told it.
-fn clock(date: Option<SystemTime>, report: &mut Report) {
+/// Compares this machine's clock with the gateway's, as its response tells it.
+fn clock(date: Option<&HeaderValue>, report: &mut Report) {
+    let date = date.and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
     let Some(date) = date else { return report.skip("clock", "the gateway doesn't tell its time") };
-    let (behind, ahead) =
-        (date.duration_since(SystemTime::now()), SystemTime::now().duration_since(date));
-    let (off, how) = match behind {
-        Ok(off) => (off.as_secs(), "behind"),
-        Err(_) => (ahead.unwrap_or_default().as_secs(), "ahead of"),
+    let now = SystemTime::now();
+    let (off, how) = match now.duration_since(date) {
+        Ok(off) => (off, "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
     };
-    let found = format!("this machine's clock is {off} s {how} the gateway's");
+    let found = format!("this machine's clock is {} s {how} the gateway's", off.as_secs());
     let remedy = "set this machine's clock (`timedatectl set-ntp true`), or the gateway's";
-    match off {
-        0..=NOTHING => report.ok("clock", found),
+    match off.as_secs() {
+        ..=NOTHING => report.ok("clock", found),
         ..=MUCH => report.warn("clock", found, remedy),
         _ => report.fail("clock", found, remedy),
     }
 }
 
-/// Seconds that the way and the rounding to seconds may cost, and beyond which certificates and tokens expire by it.
+/// In seconds: what the way and the rounding may cost, and beyond what certificates and tokens aren't valid.
 const NOTHING: u64 = 5;
 const MUCH: u64 = 300;
 
@@ -112,7 +93,7 @@ pub(super) struct Seen {
 #[derive(Debug)]
 struct Recorder {
     knowing: Arc<dyn ServerCertVerifier>,
-    seen: Arc<Mutex<Option<Seen>>>,
+    seen: Place,
 }
 
 impl ServerCertVerifier for Recorder {
@@ -135,45 +116,39 @@ impl ServerCertVerifier for Recorder {
     ptth_link::verify_signatures!();
 }
 
-/// TLS as a visitor has it, for a connection whose peer isn't believed; and where its certificate will be.
-pub(super) fn lenient(
-    config: &Config,
-) -> Result<(Arc<ClientConfig>, Arc<Mutex<Option<Seen>>>), TlsError> {
-    let seen = Arc::default();
-    let knowing = tls::verifier(&config.trust)?;
-    let recorder = Recorder { knowing, seen: Arc::clone(&seen) };
+/// Where the certificate of the last connection is left.
+pub(super) type Place = Arc<Mutex<Option<Seen>>>;
+
+/// TLS as a visitor has it, for connections whose peer isn't believed.
+pub(super) fn lenient(config: &Config) -> Result<(Arc<ClientConfig>, Place), TlsError> {
+    let seen = Place::default();
+    let recorder = Recorder { knowing: tls::verifier(&config.trust)?, seen: seen.clone() };
     Ok((tls::client(Arc::new(recorder), b"http/1.1", None)?, seen))
 }
 
-impl From<TlsError> for io::Error {
-    fn from(err: TlsError) -> Self {
-        Self::other(err)
-    }
-}
-
 /// With what was found, and what to do.
-struct Judged(Verdict, String, String);
+type Judged = (Verdict, String, String);
 
 fn judge(seen: &Seen, config: &Config) -> Judged {
     let parsed = seen.chain.first().and_then(|der| X509Certificate::from_der(der).ok());
     let Some((_, own)) = parsed else {
-        return Judged(Verdict::Fail, "its certificate can't be read".into(), String::new());
+        return (Verdict::Fail, "its certificate can't be read".into(), String::new());
     };
     let (issuer, validity) = (own.issuer().to_string(), own.validity());
     let (begins, ends) = (validity.not_before, validity.not_after);
     let now = httpdate::fmt_http_date(SystemTime::now());
     let clock = format!("if this machine's clock is wrong, which says {now}, set it");
-    let fail = |found: String, remedy: String| Judged(Verdict::Fail, found, remedy);
+    let fail = |found: String, remedy: String| (Verdict::Fail, found, remedy);
     let Err(err) = &seen.verdict else {
         let found =
-            format!("a certificate by {issuer:?} until {ends}, known {}", how_verified(config));
+            format!("a certificate by {issuer:?} until {ends}, verified {}", how_verified(config));
         return match is_private(seen, config) {
-            true => Judged(
+            true => (
                 Verdict::Warn,
                 format!("{found}; this machine knows that authority, the public ones don't have it"),
                 "something in between (a virus scanner, a company's proxy) may replace the certificate and read all: compare with the pin that the gateway prints".into(),
             ),
-            false => Judged(Verdict::Ok, found, String::new()),
+            false => (Verdict::Ok, found, String::new()),
         };
     };
     let Error::InvalidCertificate(why) = err else {
@@ -231,3 +206,33 @@ fn is_private(Seen { chain, name, .. }: &Seen, config: &Config) -> bool {
 /// `internal`).
 const LOCAL: [&str; 8] =
     ["localhost", "local", "test", "example", "invalid", "internal", "arpa", "alt"];
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    use super::*;
+    use crate::config::Gateway;
+
+    /// The system trusts it, and no public authority stands behind it, though the name is a public one.
+    #[test]
+    fn an_authority_that_only_this_machine_knows_is_told() {
+        let key = || KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = Issuer::new(authority, key());
+        for (name, expected) in [
+            ("gateway.example.com", Verdict::Warn),
+            ("gateway.test", Verdict::Ok),
+            ("gateway", Verdict::Ok),
+        ] {
+            let own = CertificateParams::new([name.to_owned()]).unwrap();
+            let own = own.signed_by(&key(), &authority).unwrap();
+            let chain = vec![own.der().clone()];
+            let seen = Seen { chain, name: name.try_into().unwrap(), verdict: Ok(()) };
+            let config = Config::new(Gateway::parse(name).unwrap());
+            let (verdict, found, _) = judge(&seen, &config);
+            assert_eq!(verdict, expected, "{name}: {found}");
+        }
+    }
+}

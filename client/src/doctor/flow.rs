@@ -24,12 +24,10 @@ use tower_service::Service;
 use crate::config::{Config, Gateway, Trust};
 use crate::demo::Demo;
 use crate::dial::Network;
-use crate::journal::Journal;
 use crate::serve::Answers;
-use crate::tunnels::Process;
 
 use super::Patient;
-use super::reach::PATIENCE;
+use super::reach::{MTU, PATIENCE};
 
 /// The client's service, and beside it the demo, which sends a body back.
 #[derive(Clone, Debug)]
@@ -106,7 +104,7 @@ pub(super) async fn measure<N: Network>(
         Ok((StatusCode::OK, 0)) => report.fail(
             "throughput",
             format!("of what a visitor of {url} sends, nothing comes back"),
-            "something on the way may drop large packets: lower the MTU of this machine's network",
+            MTU,
         ),
         Ok((StatusCode::OK, bytes)) => {
             let rate = bytes as f64 / TIME.as_secs_f64() / 1e6;
@@ -138,12 +136,11 @@ async fn echo<N: Network>(
     let authority = authority.map_or("", |it| it.as_str());
     let gateway = Gateway::parse_either(&format!("{scheme}://{authority}"));
     let (gateway, plain) = gateway.map_err(|why| io::Error::other(why.to_string()))?;
-    let mut config = Config::new(gateway.clone());
+    let mut config = Config::new(gateway);
     (config.plain, config.trust) = (plain, Trust::Insecure);
     config.proxies = patient.config.proxies.clone();
-    let process = Process::new(config, Journal::default()).map_err(io::Error::other)?;
-    let dialer = process.dialer(patient.network.clone(), gateway, 0)?;
-    let dialled = dialer.shake(&dialer.shared.http).await.map_err(io::Error::other)?;
+    let visitor = Patient::new(config, patient.network.clone()).map_err(io::Error::other)?;
+    let dialled = visitor.visit().await.map_err(io::Error::other)?;
     let path = format!("{}/{word}", uri.path().trim_end_matches('/'));
     let host = HeaderValue::from_str(authority).map_err(io::Error::other)?;
     let head = write_request(&Method::POST, &path, &host, &HeaderMap::new(), Framing::Chunked);

@@ -26,7 +26,7 @@ pub(super) async fn look(
     let took = millis(begun);
     let status = match looked {
         Ok(Ok(None)) => {
-            return report.ok("origin", format!("{address} takes connections ({took})"));
+            return report.ok("origin", format!("{address} takes connections {took}"));
         }
         Ok(Ok(Some(status))) => status,
         Ok(Err(err)) => return report.fail("origin", format!("{address}: {err}"), remedy(&err)),
@@ -40,7 +40,7 @@ pub(super) async fn look(
         }
     };
     let tls = if matches!(address, OriginAddress::Https { .. }) { "TLS" } else { "no TLS" };
-    let found = format!("{address} answers {} (HTTP/1.1, {tls}, {took})", status.as_u16());
+    let found = format!("{address} answers {} (HTTP/1.1, {tls}){took}", status.as_u16());
     if status.is_server_error() {
         return report.warn("origin", found, "the origin has an error of its own");
     }

@@ -1,5 +1,6 @@
 //! The way to the gateway below TLS: names, proxy, TCP; large packets, and a connection that is idle.
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
 use crate::config::{Config, Gateway};
-use crate::dial::Network;
+use crate::dial::{Network, Stream};
 
 use super::Patient;
 
@@ -30,9 +31,9 @@ pub(super) async fn reach<N: Network>(patient: &Patient<N>, report: &mut Report)
         None => report.ok("proxy", "none: the gateway is dialled directly"),
     }
     let begun = Instant::now();
-    let found = timeout(PATIENCE, patient.network.addresses(target)).await;
+    let found = soon(patient.network.addresses(target)).await;
     let took = millis(begun);
-    let mut addresses = match found.unwrap_or_else(|late| Err(late.into())) {
+    let mut addresses = match found {
         Ok(addresses) if !addresses.is_empty() => addresses,
         failed => {
             let why = failed.map_or_else(|err| err.to_string(), |_| "it has no address".to_owned());
@@ -48,7 +49,7 @@ pub(super) async fn reach<N: Network>(patient: &Patient<N>, report: &mut Report)
             let kind = |it: &SocketAddr| if it.is_ipv4() { "A" } else { "AAAA" };
             let told = addresses.iter().map(|it| format!("{} {}", kind(it), it.ip()));
             let told = told.collect::<Vec<_>>().join(", ");
-            report.ok("names", format!("{} is {told} ({took})", target.host));
+            report.ok("names", format!("{} is {told}{took}", target.host));
         }
     }
     tcp(patient, &addresses, report).await
@@ -63,9 +64,8 @@ async fn tcp<N: Network>(
     for address in addresses {
         let to = Gateway { host: address.ip().to_string(), port: address.port() };
         let begun = Instant::now();
-        let connected = timeout(PATIENCE, patient.network.connect(&to)).await;
-        match connected.unwrap_or_else(|late| Err(late.into())) {
-            Ok(_) => answers.push(format!("{to} answers ({})", millis(begun))),
+        match soon(patient.network.connect(&to)).await {
+            Ok(_) => answers.push(format!("{to} answers{}", millis(begun))),
             Err(err) => silent.push((to, err)),
         }
     }
@@ -95,56 +95,47 @@ async fn tcp<N: Network>(
 /// Whether large packets pass where small ones do.
 pub(super) async fn large<N: Network>(patient: &Patient<N>, report: &mut Report) {
     let begun = Instant::now();
-    let asked = async {
-        let mut io = visit(patient).await?;
-        head(&mut io, &patient.config, LARGE).await
-    };
-    match timeout(PATIENCE, asked).await {
+    let found = |how| format!("a request of {LARGE} bytes {how}");
+    match ask(patient, LARGE).await {
         // Whatever the answer: the whole request was read, or so much of it that it was too much.
-        Ok(Ok(_)) => report.ok("mtu", format!("a request of {LARGE} bytes is answered ({})", millis(begun))),
-        Ok(Err(err)) => report.skip("mtu", format!("a large request is refused: {err}")),
-        Err(_) => report.fail(
-            "mtu",
-            format!("a request of {LARGE} bytes stalls, where a small one is answered"),
-            "something on the way drops large packets: lower the MTU of this machine's network (`ip link set dev … mtu 1280`), or have the router clamp TCP's MSS",
-        ),
+        Ok(_) => report.ok("mtu", found("is answered") + &millis(begun)),
+        Err(err) if err.kind() == io::ErrorKind::TimedOut => {
+            report.fail("mtu", found("stalls, where a small one is answered"), MTU);
+        }
+        Err(err) => report.skip("mtu", found("is refused: ") + &err.to_string()),
     }
 }
 
 /// Whether a connection that is idle for so long survives.
 pub(super) async fn idle<N: Network>(patient: &Patient<N>, time: Duration, report: &mut Report) {
-    let before = async {
-        let mut io = visit(patient).await?;
-        head(&mut io, &patient.config, 0).await.map(|_| io)
-    };
-    let mut io = match timeout(PATIENCE, before).await.unwrap_or_else(|late| Err(late.into())) {
+    let mut io = match ask(patient, 0).await {
         Ok(io) => io,
         Err(err) => return report.skip("idle", format!("no request is answered: {err}")),
     };
     let begun = Instant::now();
     if timeout(time, io.read_u8()).await.is_ok() {
-        let seconds = begun.elapsed().as_secs();
-        return report.skip(
-            "idle",
-            format!("the gateway closes an idle connection after {seconds} s: ask for less"),
-        );
+        let found = "the gateway closes an idle connection itself after ";
+        return report
+            .skip("idle", format!("{found}{} s: ask for less", begun.elapsed().as_secs()));
     }
-    let after = timeout(PATIENCE, head(&mut io, &patient.config, 0)).await;
-    match after.unwrap_or_else(|late| Err(late.into())) {
+    match soon(head(&mut io, &patient.config, 0)).await {
         Ok(_) => report.ok("idle", format!("a connection survives {time:?} of silence")),
         Err(err) => report.fail(
             "idle",
             format!("a connection is lost within {time:?} of silence: {err}"),
-            "a tunnel sends a PING every 10 s; where even that is too seldom, raise the time-out of the NAT or firewall",
+            "a tunnel sends a PING every 10 s; where that is too seldom, raise the time-out of the NAT or firewall",
         ),
     }
 }
 
-/// A connection as a visitor has it. What goes there is neither secret nor believed, so its certificate doesn't count.
-async fn visit<N: Network>(patient: &Patient<N>) -> io::Result<Box<dyn crate::dial::Io>> {
-    let (tls, _) = super::certificate::lenient(&patient.config)?;
-    let dialled = patient.dialer.shake(&tls).await;
-    dialled.map(|dialled| dialled.stream).map_err(io::Error::other)
+/// A fresh connection, after a request of so many bytes was answered on it.
+async fn ask<N: Network>(patient: &Patient<N>, padding: usize) -> io::Result<Stream> {
+    soon(async {
+        let mut io = patient.visit().await.map_err(io::Error::other)?.stream;
+        head(&mut io, &patient.config, padding).await?;
+        Ok(io)
+    })
+    .await
 }
 
 /// Asks for `/` on a connection, with so many bytes of padding.
@@ -161,11 +152,16 @@ pub(super) async fn head(
     Ok(h1::ask(io, (&request, &[]), (&mut input, reader)).await?.parts)
 }
 
+pub(super) async fn soon<T>(asking: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(PATIENCE, asking).await.unwrap_or_else(|late| Err(late.into()))
+}
+
 pub(super) fn millis(begun: Instant) -> String {
-    format!("{:.1} ms", begun.elapsed().as_secs_f64() * 1000.0)
+    format!(" ({:.1} ms)", begun.elapsed().as_secs_f64() * 1000.0)
 }
 
 /// For each question.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// A request of several packets of the usual 1,500 bytes, whose head any server takes.
 const LARGE: usize = 6 << 10;
+pub(super) const MTU: &str = "something on the way may drop large packets: lower the MTU of this machine's network (`ip link set dev … mtu 1280`), or have the router clamp TCP's MSS";
