@@ -8,7 +8,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use argh::{ArgsInfo, FromArgs};
 use serde_json::json;
+use tokio::runtime::Builder;
 
 use crate::cli;
 use crate::settings::TIME;
@@ -126,41 +128,55 @@ fn printable(line: &str) -> String {
     line.chars().map(char).collect()
 }
 
-/// What is asked of the doctor.
-#[derive(Debug, Default, Eq, PartialEq)]
-pub struct Asked {
-    pub json: bool,
-    /// How long a connection is left idle, to see whether it survives.
-    pub idle: Option<Duration>,
-    /// Those of the program.
-    pub arguments: Vec<String>,
+/// Runs `examine` if the arguments of this process begin with the word `doctor`, with those of the program, and with how
+/// long a connection is to be left idle. Its error is a mistake in the settings.
+pub fn command<A: ArgsInfo + FromArgs>(
+    program: &str,
+    about: &str,
+    examine: impl AsyncFnOnce(A, Option<Duration>, &mut Report) -> Result<(), String>,
+) -> Option<ExitCode> {
+    let mut arguments = env::args_os().skip(1);
+    arguments.next().filter(|word| word == "doctor")?;
+    let Ok(arguments) = arguments.map(OsString::into_string).collect::<Result<Vec<_>, _>>() else {
+        return Some(cli::fail(program, &"an argument isn't UTF-8 text"));
+    };
+    if arguments.iter().any(|it| ["-h", "--help", "help"].contains(&it.as_str())) {
+        return Some(cli::say(&about));
+    }
+    let asked = Asked::of(arguments).map_err(|why| cli::fail(program, &why));
+    let ended = asked.and_then(|Asked { json, idle, arguments }| {
+        let args = cli::read::<A>(program, arguments)?;
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|why| cli::fail(program, &why))?;
+        let mut report = Report { prints: !json, ..Report::default() };
+        if let Err(mistakes) = runtime.block_on(examine(args, idle, &mut report)) {
+            report.fail("settings", mistakes, "correct the settings");
+        }
+        runtime.shutdown_background();
+        Ok(report.end())
+    });
+    Some(ended.unwrap_or_else(|code| code))
+}
+
+/// The doctor's own arguments, and those of the program.
+#[derive(Debug, Default)]
+struct Asked {
+    json: bool,
+    idle: Option<Duration>,
+    arguments: Vec<String>,
 }
 
 impl Asked {
-    /// Reads the arguments of this process. `None` if they don't ask for the doctor; else what is asked, or the exit
-    /// code after a mistake or `about` was printed.
-    pub fn read(program: &str, about: &str) -> Option<Result<Self, ExitCode>> {
-        let mut arguments = env::args_os().skip(1).map(OsString::into_string);
-        arguments.next()?.ok().filter(|word| word == "doctor")?;
-        let Ok(arguments) = arguments.collect::<Result<Vec<_>, _>>() else {
-            return Some(Err(cli::fail(program, &"an argument isn't UTF-8 text")));
-        };
-        if arguments.iter().any(|it| ["-h", "--help", "help"].contains(&it.as_str())) {
-            return Some(Err(cli::say(&about)));
-        }
-        Some(Self::of(arguments).map_err(|why| cli::fail(program, &why)))
-    }
-
     fn of(arguments: Vec<String>) -> Result<Self, String> {
         let (mut asked, mut left) = (Self::default(), arguments.into_iter());
         while let Some(argument) = left.next() {
             let time = match argument.split_once('=') {
-                _ if argument == "--json" => {
+                None if argument == "--idle" => left.next().unwrap_or_default(),
+                Some(("--idle", time)) => time.to_owned(),
+                None if argument == "--json" => {
                     asked.json = true;
                     continue;
                 }
-                _ if argument == "--idle" => left.next().unwrap_or_default(),
-                Some(("--idle", time)) => time.to_owned(),
                 _ => {
                     asked.arguments.push(argument);
                     continue;
@@ -169,10 +185,6 @@ impl Asked {
             asked.idle = Some(TIME.parse(&time).map_err(|why| format!("--idle {why}"))?);
         }
         Ok(asked)
-    }
-
-    pub fn report(&self) -> Report {
-        Report { prints: !self.json, ..Report::default() }
     }
 }
 

@@ -12,11 +12,11 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use ptth_client::config::Trust;
-use ptth_link::doctor::{Asked, Report};
-use ptth_link::{cli, limits};
+use ptth_client::tls;
+use ptth_link::doctor::{self, Report};
+use ptth_link::limits;
 use rustls::pki_types::{ServerName, UnixTime};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::runtime::Builder;
 use tokio::time::timeout;
 
 use crate::auth::Credential;
@@ -25,36 +25,16 @@ use crate::tls::Tls;
 
 /// Runs the doctor if the arguments of this process ask for it.
 pub fn command(program: &str) -> Option<ExitCode> {
-    let mut asked = match Asked::read(program, ABOUT)? {
-        Ok(asked) => asked,
-        Err(code) => return Some(code),
-    };
-    let arguments = std::mem::take(&mut asked.arguments);
-    Some(match cli::read::<Args>(program, arguments) {
-        Ok(args) => run(&asked, &args),
-        Err(code) => code,
+    doctor::command(program, ABOUT, async |args: Args, _, report| {
+        let config = Config::load(&args, &|name| env::var_os(name)).map_err(|it| it.to_string())?;
+        examine(&config, report).await;
+        Ok(())
     })
-}
-
-fn run(asked: &Asked, args: &Args) -> ExitCode {
-    let mut report = asked.report();
-    let runtime = Builder::new_current_thread().enable_all().build();
-    match (Config::load(args, &|name| env::var_os(name)), runtime) {
-        (Err(mistakes), _) => report.fail("settings", mistakes.to_string(), "correct the settings"),
-        (_, Err(err)) => report.fail("settings", err.to_string(), ""),
-        (Ok(config), Ok(runtime)) => {
-            runtime.block_on(examine(&config, &mut report));
-            runtime.shutdown_background();
-        }
-    }
-    report.end()
 }
 
 /// Takes all steps. Reads certificates, so it blocks at first.
 pub async fn examine(config: &Config, report: &mut Report) {
-    for warning in &config.warnings {
-        report.warn("settings", warning, "");
-    }
+    config.warnings.iter().for_each(|warning| report.warn("settings", warning, ""));
     report.ok("settings", "the configuration and all secrets that it names can be read");
     let names = certificates(config, report);
     descriptors(config, limits::descriptors(), report);
@@ -74,35 +54,30 @@ pub async fn examine(config: &Config, report: &mut Report) {
 
 /// The public names of the certificates.
 fn certificates(config: &Config, report: &mut Report) -> Vec<String> {
-    let (tls, system) = match (Tls::new(config), ptth_client::tls::verifier(&Trust::System)) {
-        (Ok(tls), Ok(system)) => (tls, system),
-        (Err(why), _) => {
-            report.fail("certificate", why.to_string(), "");
-            return Vec::new();
-        }
-        (_, Err(why)) => {
-            report.fail("certificate", why.to_string(), "");
+    let made = Tls::new(config).map_err(|why| why.to_string());
+    let system = tls::verifier(&Trust::System).map_err(|why| why.to_string());
+    let (tls, system) = match made.and_then(|tls| Ok((tls, system?))) {
+        Ok(both) => both,
+        Err(why) => {
+            report.fail("certificate", why, "");
             return Vec::new();
         }
     };
-    for warning in tls.warnings() {
-        report.warn("certificate", warning, "");
-    }
+    tls.warnings().iter().for_each(|warning| report.warn("certificate", warning, ""));
     let mut public = Vec::new();
     for (names, ends, key) in tls.shown() {
         let days = (ends - seconds(SystemTime::now())).div_euclid(86_400);
         let found = format!("of {}, {days} days left", names.join(" "));
         // `*` stands for one label (RFC 9525 §6.3).
-        let name = names.first().map(|name| name.replace('*', "x"));
-        let name = name.and_then(|name| ServerName::try_from(name).ok());
-        let known = key.cert.split_first().zip(name).is_some_and(|((own, others), name)| {
+        let name = names.first().and_then(|name| ServerName::try_from(name.replace('*', "x")).ok());
+        let is_known = key.cert.split_first().zip(name).is_some_and(|((own, others), name)| {
             system.verify_server_cert(own, others, &name, &[], UnixTime::now()).is_ok()
         });
-        match known {
+        match is_known {
             true => report.ok("certificate", found),
             false => report.warn(
                 "certificate",
-                format!("{found}; its chain leads to no authority that this machine knows"),
+                found + "; its chain leads to no authority that this machine knows",
                 "give the whole chain (`fullchain.pem`); a self-signed one, or one of your own authority, is for clients that have its --pin or --ca, and browsers warn",
             ),
         }
@@ -117,32 +92,25 @@ fn certificates(config: &Config, report: &mut Report) -> Vec<String> {
 
 /// The limit that counts is that of the process that runs the gateway.
 fn descriptors(config: &Config, limit: usize, report: &mut Report) {
+    let usual = limit * 8 / 10;
+    let most = config.limits.connections.unwrap_or(usual);
+    let found = format!("{limit} descriptors for {most} connections");
     let remedy = "raise LimitNOFILE= of the unit, or `ulimit -n`; or lower --max-connections";
-    match config.limits.connections {
-        None => report.ok("descriptors", format!("{limit} allow {} connections", limit * 8 / 10)),
-        Some(most) if most >= limit => {
-            let found = format!("{limit} can't hold the {most} of --max-connections");
-            report.fail("descriptors", found, remedy);
-        }
-        Some(most) if most > limit * 8 / 10 => {
-            let found = format!("{limit} leave little beside the {most} of --max-connections");
-            report.warn("descriptors", found, remedy);
-        }
-        Some(most) => {
-            report.ok("descriptors", format!("{limit} hold the {most} of --max-connections"))
-        }
+    match most {
+        _ if most <= usual => report.ok("descriptors", found),
+        _ if most < limit => report.warn("descriptors", found, remedy),
+        _ => report.fail("descriptors", found, remedy),
     }
 }
 
 fn clock(now: SystemTime, report: &mut Report) {
-    let now_text = httpdate::fmt_http_date(now);
+    let found = httpdate::fmt_http_date(now);
     match seconds(now) >= WRITTEN {
-        true => report.ok("clock", now_text),
-        false => report.fail(
-            "clock",
-            format!("{now_text} is before this program was written"),
-            "set the clock (`timedatectl set-ntp true`)",
-        ),
+        true => report.ok("clock", found),
+        false => {
+            let found = found + " is before this program was written";
+            report.fail("clock", found, "set the clock (`timedatectl set-ntp true`)");
+        }
     }
 }
 

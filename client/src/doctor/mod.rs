@@ -16,10 +16,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ptth_link::cli;
-use ptth_link::doctor::{Asked, Report};
+use ptth_link::doctor::{self, Report};
 use rustls::ClientConfig;
-use tokio::runtime::Builder;
 
 use crate::config::{Args, Config, Options, OriginAddress, Service};
 use crate::demo::Demo;
@@ -31,36 +29,18 @@ use crate::tunnels::{Process, Stopped};
 
 /// Runs the doctor if the arguments of this process ask for it.
 pub fn command(program: &str) -> Option<ExitCode> {
-    Some(match Asked::read(program, ABOUT)? {
-        Ok(mut asked) => {
-            let arguments = std::mem::take(&mut asked.arguments);
-            cli::read::<Args>(program, arguments).map_or_else(|code| code, |args| run(&asked, args))
+    doctor::command(program, ABOUT, async |args: Args, idle, report| {
+        let options =
+            Options::from(args, &|name| env::var_os(name)).map_err(|it| it.to_string())?;
+        options.warnings.iter().for_each(|warning| report.warn("settings", warning, ""));
+        for service in &options.services {
+            if let Some(label) = &service.label {
+                report.ok("service", format!("{label}: {}", service.origin));
+            }
+            examine(service, Tcp, idle, report).await;
         }
-        Err(code) => code,
+        Ok(())
     })
-}
-
-fn run(asked: &Asked, args: Args) -> ExitCode {
-    let mut report = asked.report();
-    let runtime = Builder::new_current_thread().enable_all().build();
-    match (Options::from(args, &|name| env::var_os(name)), runtime) {
-        (Err(mistakes), _) => report.fail("settings", mistakes.to_string(), "correct the settings"),
-        (_, Err(err)) => report.fail("settings", err.to_string(), ""),
-        (Ok(options), Ok(runtime)) => {
-            for warning in &options.warnings {
-                report.warn("settings", warning, "");
-            }
-            for service in &options.services {
-                if let Some(label) = &service.label {
-                    let (gateway, origin) = (&service.config.gateway, &service.origin);
-                    report.ok("service", format!("{label}: {gateway} -> {origin}"));
-                }
-                runtime.block_on(examine(service, Tcp, asked.idle, &mut report));
-            }
-            runtime.shutdown_background();
-        }
-    }
-    report.end()
 }
 
 /// Takes all steps for one service. Reads the trust store, so it blocks at first.

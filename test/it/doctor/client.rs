@@ -290,7 +290,7 @@ async fn large_packets_that_are_lost_are_told() {
 async fn a_connection_that_is_forgotten_while_idle_is_told() {
     for (closes, verdict, text) in [
         (Some(false), Verdict::Fail, "is lost within 60s"),
-        (Some(true), Verdict::Skip, "closes an idle connection after 30 s"),
+        (Some(true), Verdict::Skip, "closes an idle connection itself after 30 s"),
         (None, Verdict::Ok, "survives 60s"),
     ] {
         let (fake, tls) = (Fake::default(), Tls::speaking(&[b"http/1.1"]));
@@ -382,7 +382,7 @@ async fn an_origin_that_does_not_answer_or_refuses_hosts_is_told() {
     says(&report, "host", Verdict::Warn, "--host-header origin");
 }
 
-/// Another backend is there and stays, and a host is asked for that the route doesn't have.
+/// A path is asked for that no route of its has.
 #[tokio::test]
 async fn what_a_gateway_does_not_let_it_serve_is_told() {
     let gateway = GatewayBox::with(|config| {
@@ -396,10 +396,10 @@ async fn what_a_gateway_does_not_let_it_serve_is_told() {
         config.routes.push(route);
     });
     let mut config = gateway.client_config();
-    config.asked_host = Some("other.test".to_owned());
-    config.host = "other.test".to_owned();
+    config.path = Some("/other".to_owned());
     let report = soon("steps", examined(config, Tcp)).await;
-    says(&report, "tunnel", Verdict::Fail, "ask for");
+    says(&report, "tunnel", Verdict::Fail, "the path \"/other\"");
+    assert_eq!(complaints(&report), ["tunnel"], "{report:#?}");
 }
 
 /// The program: a line a step or an array, the exit code, and no secret.

@@ -5,12 +5,6 @@ mod server;
 
 use ptth_link::doctor::{Report, Step, Verdict};
 
-/// The first step of that name.
-fn step<'a>(report: &'a Report, name: &str) -> &'a Step {
-    let found = report.steps.iter().find(|step| step.name == name);
-    found.unwrap_or_else(|| panic!("no {name} in {:#?}", report.steps))
-}
-
 /// It has that verdict, and says that.
 #[track_caller]
 fn says(report: &Report, name: &str, verdict: Verdict, text: &str) {

@@ -69,7 +69,7 @@ async fn each_server_that_decides_who_comes_in_is_asked() {
     let mut config = config(&folder, &Certificate::of(&["one"]));
     for (name, address) in [("gone", absent), ("fine", fine.address)] {
         let mut route = route(name, &[&format!("{name}.test")], &[]);
-        let url = format!("external = {{ url = \"http://{address}/?secret\" }}");
+        let url = format!("external = {{ url = \"http://{address}/?s3cret\" }}");
         route.allow = Some(vec![credential(&url)]);
         config.routes.push(route);
     }
@@ -77,7 +77,7 @@ async fn each_server_that_decides_who_comes_in_is_asked() {
     says(&report, "authorizer", Verdict::Fail, "the authorizer isn't there");
     says(&report, "authorizer", Verdict::Ok, "answers 401");
     says(&report, "opens", Verdict::Ok, "gone (gone.test/)  backends: external  visitors: all");
-    assert!(!format!("{report:?}").contains("secret"));
+    assert!(!format!("{report:?}").contains("s3cret"));
     let text = format!(
         "[[route]]\nname = \"a\"\nhost = \"a.test\"\n[[route.allow]]\nkey = \"{}\"\n[route.gate]\nrate = \"1/1s\"\nforward = {{ url = \"http://{}/\" }}\n",
         Token::generate().public(),
@@ -113,6 +113,6 @@ async fn a_configuration_with_a_mistake_fails_its_first_step() {
     let output = run("2ptth-server", &["doctor", "--token-file", "/no/such"], &[]).await;
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(output.stdout.starts_with("FAIL  settings"), "{output:?}");
-    let output = run("2ptth-server", &["doctor", "--json", "--idle", "1s"], &[]).await;
+    let output = run("2ptth-server", &["doctor", "--idle", "x"], &[]).await;
     assert_eq!(output.code, Some(1), "{output:?}");
 }
