@@ -53,7 +53,7 @@ pub(crate) struct Dialled {
     /// The ALPN label that was offered, and the proxy, for the log.
     pub(crate) way: String,
     /// The negotiated label. Without TLS, the label that TLS would have offered.
-    label: Option<Vec<u8>>,
+    pub(crate) label: Option<Vec<u8>>,
     pub(crate) certificate: Option<CertificateDer<'static>>,
     pub(crate) version: Option<ProtocolVersion>,
     pub(crate) news: News,
@@ -201,7 +201,7 @@ impl<N: Network> Dialer<N> {
     }
 
     /// Connects, and completes the TLS handshake unless the gateway has no TLS.
-    async fn shake(&self, tls: &Arc<ClientConfig>) -> Result<Dialled, DialError> {
+    pub(crate) async fn shake(&self, tls: &Arc<ClientConfig>) -> Result<Dialled, DialError> {
         let config = &self.shared.config;
         let label = tls.alpn_protocols.first().cloned();
         let mut way = label.as_ref().map(|label| alpn::display(label)).unwrap_or_default();
@@ -238,7 +238,7 @@ impl<N: Network> Dialer<N> {
         Ok(dialled)
     }
 
-    fn proxy(&self) -> Option<Proxy> {
+    pub(crate) fn proxy(&self) -> Option<Proxy> {
         let config = &self.shared.config;
         // The client resolved the addresses itself, so it needs no proxy. Without TLS a proxy could read everything.
         let direct = config.all_addresses || config.plain;

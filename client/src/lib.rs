@@ -42,6 +42,9 @@ pub mod announced;
 pub mod demo;
 #[doc(hidden)]
 pub mod dial;
+#[cfg(feature = "doctor")]
+#[doc(hidden)]
+pub mod doctor;
 #[doc(hidden)]
 pub mod inspect;
 #[doc(hidden)]

@@ -50,6 +50,10 @@ fn start() -> Result<ExitCode, ExitCode> {
     if let Some(code) = command(PROGRAM) {
         return Ok(code);
     }
+    #[cfg(feature = "doctor")]
+    if let Some(code) = ptth_client::doctor::command(PROGRAM) {
+        return Ok(code);
+    }
     #[cfg(target_os = "linux")]
     if let Some(unit) = unit() {
         return unit;

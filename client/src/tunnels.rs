@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::complaints::Complaints;
-use crate::config::{Config, Kind, Trust, Via};
-use crate::dial::{self, DialError, Dialer, Network, Shared, Verdict};
+use crate::config::{Config, Gateway, Kind, Trust, Via};
+use crate::dial::{self, DialError, Dialer, Dialled, Network, Shared, Verdict};
 use crate::journal::Journal;
 use crate::retry::{Backoff, Loss};
 use crate::serve::{Answering, Answers, Ended, answer};
@@ -77,6 +77,28 @@ impl Process {
     /// The number of tunnels to hold.
     pub fn slots(&self) -> usize {
         self.shared.config.tunnels
+    }
+
+    /// What dials the tunnel of that number at the gateway, or at one of its addresses.
+    pub(crate) fn dialer<N>(
+        &self,
+        network: N,
+        gateway: Gateway,
+        slot: usize,
+    ) -> Result<Dialer<N>, TlsError> {
+        let instance = format!("{}.{slot}", self.instance);
+        let shared = self.shared.clone();
+        let alpn = tls::tunnel(&shared.config, self.knowing.clone(), &instance)?;
+        Ok(Dialer { network, shared, gateway, alpn, instance })
+    }
+
+    /// How the requests on that tunnel are answered.
+    pub(crate) fn answering(&self, dialled: &Dialled, pulse: Arc<Pulse>) -> Answering {
+        let config = &self.shared.config;
+        let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
+        let covers = dialled.certificate.clone().filter(|_| by_name && !config.any_host);
+        let (covers, ours) = (covers.map(Arc::new), dialled.ours);
+        Answering { covers, ours, pulse, ..self.answering.clone() }
     }
 }
 
@@ -200,11 +222,8 @@ impl<N: Network, S: Answers> Slot<N, S> {
         let (label, way, verified) = (&self.label, &dialled.way, how_verified(config));
         let (gateway, tls) = (dialled.address, dial::version_text(dialled.version));
         info!("tunnel: {label} dialled gateway={gateway} by={way} tls={tls} verified={verified:?}");
-        let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
-        let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);
         let pulse = Arc::<Pulse>::default();
-        let (ours, shared) = (dialled.ours, self.process.answering.clone());
-        let answering = Answering { covers, ours, pulse: pulse.clone(), ..shared };
+        let answering = self.process.answering(&dialled, pulse.clone());
         let (drain, draining) = channel();
         let ((up, is_up), (end, ended)) = (oneshot::channel(), oneshot::channel());
         let service = self.service.clone();

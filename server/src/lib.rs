@@ -21,6 +21,8 @@ mod auth;
 pub mod config;
 mod deliver;
 mod demux;
+#[doc(hidden)]
+pub mod doctor;
 #[warn(missing_docs)]
 pub mod embed;
 mod error;

@@ -22,6 +22,9 @@ fn run() -> Result<ExitCode, ExitCode> {
     if let Some(code) = admin::command("2ptth-server") {
         return Ok(code);
     }
+    if let Some(code) = ptth_server::doctor::command("2ptth-server") {
+        return Ok(code);
+    }
     let args = cli::start::<Args>("2ptth-server")?;
     if args.version {
         return Ok(cli::say(&concat!("2ptth-server ", env!("CARGO_PKG_VERSION"))));

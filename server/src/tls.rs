@@ -132,6 +132,13 @@ impl Tls {
         table.loaded.iter().map(|it| (it.names.clone(), it.ends.timestamp())).collect()
     }
 
+    /// The same, with the chain that is shown.
+    pub(crate) fn shown(&self) -> Vec<(Vec<String>, i64, Arc<CertifiedKey>)> {
+        let table = self.certificates.table();
+        let all = table.loaded.iter();
+        all.map(|it| (it.names.clone(), it.ends.timestamp(), it.key.clone())).collect()
+    }
+
     /// What the operator should hear about the certificates now in use; a sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let table = self.certificates.table();

@@ -116,7 +116,11 @@ impl fmt::Debug for Tls {
 impl Tls {
     /// Speaks these protocols; with none of them he knows nothing of ALPN.
     pub fn speaking(alpn: &[&[u8]]) -> Self {
-        let certificate = Certificate::of(&["example.test"]);
+        Self::showing(&Certificate::of(&["example.test"]), alpn)
+    }
+
+    /// The same, with that certificate.
+    pub fn showing(certificate: &Certificate, alpn: &[&[u8]]) -> Self {
         let der = CertificateDer::from(certificate.der.clone());
         let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).expect("a key");
         let mut config = ServerConfig::builder_with_provider(crypto::provider())

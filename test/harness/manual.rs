@@ -38,7 +38,7 @@ pub fn server() -> Program {
     Program {
         name: "2ptth-server",
         synopsis: "[options]",
-        commands: &[READY, STATUS],
+        commands: &[READY, STATUS, DOCTOR],
         exits: &[
             ("0", "it was told to stop, and has"),
             ("1", "it can't start; a sentence on stderr says why"),
@@ -52,6 +52,10 @@ const READY: (&str, &str) =
     ("ready", "exit with 0 if the program that answers at --admin is ready");
 const STATUS: (&str, &str) = ("status", "print what the program that answers at --admin does");
 
+/// It takes the program's own arguments, too.
+const DOCTOR: (&str, &str) =
+    ("doctor", "say what doesn't work, and what to do about it; with --json as an array");
+
 /// The client.
 pub fn client() -> Program {
     Program {
@@ -60,6 +64,7 @@ pub fn client() -> Program {
         commands: &[
             READY,
             STATUS,
+            DOCTOR,
             (
                 "service print",
                 "write a systemd user unit that runs the client with the file of --config to stdout",

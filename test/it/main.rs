@@ -5,6 +5,7 @@
 
 mod binaries;
 mod deliver;
+mod doctor;
 mod documents;
 mod doors;
 mod exchange;

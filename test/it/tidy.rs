@@ -15,6 +15,7 @@ const SERVER: &[(&str, &[&str])] = &[
     ("admin", &["config", "live", "metrics", "policy", "shard"]),
     ("metrics", &["observe", "shard"]),
     ("observe", &["config", "error", "live"]),
+    ("doctor", &["auth", "config", "tls"]),
     ("embed", &["config", "deliver", "public", "registry", "shard", "tls"]),
     ("greeting", &["config", "gateway", "listener"]),
     ("reload", &["config", "policy", "shard"]),
@@ -66,6 +67,10 @@ const CLIENT: &[(&str, &[&str])] = &[
     ("dial", &["announced", "config"]),
     ("tls", &["config"]),
     ("unit", &["config"]),
+    (
+        "doctor",
+        &["announced", "config", "demo", "dial", "journal", "origin", "serve", "tls", "tunnels"],
+    ),
 ];
 
 /// Lines at which a file is split; a file is read on a few screens.
@@ -160,9 +165,10 @@ const CORE: [(&str, &[&str]); 2] = [
     ("client/src", &["complaints", "dial", "lib", "main", "origin", "retry", "serve", "tunnels"]),
 ];
 /// Files and folders of the core's modules and of `link` that are features.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 7] = [
     "link/src/admin.rs",
     "link/src/admin/",
+    "link/src/doctor.rs",
     "link/src/systemd.rs",
     "server/src/public/embed.rs",
     "server/src/public/redirect.rs",

@@ -10,7 +10,8 @@ settings! {
         note = "The gateway is dialled through the proxy of the environment, if it has one: http://, https:// or\n\
             socks5:// (HTTPS_PROXY, else ALL_PROXY; not for the hosts in NO_PROXY).\n\
             `service install` in the place of both addresses writes a systemd unit of this user, which reads the file of\n\
-            --config (default ~/.config/2ptth/client.toml); `service print` shows it."
+            --config (default ~/.config/2ptth/client.toml); `service print` shows it. `doctor` in front of them says what\n\
+            doesn't work."
     )]
     pub struct Args {
         /// file with the token that the gateway asks for (TOKEN_FILE, or TOKEN for the text itself)

@@ -111,7 +111,7 @@ impl DialError {
         matches!(self, Self::Denied(reply) if reply.status == StatusCode::CONFLICT)
     }
 
-    pub(super) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
         matches!(self, Self::Tls(err) if kinds.contains(&err.kind()))

@@ -18,10 +18,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::complaints::Complaints;
 use crate::config::Gateway;
-use crate::dial::{Dialer, Network};
+use crate::dial::Network;
 use crate::retry::{Backoff, Loss};
 use crate::serve::Answers;
-use crate::tls;
 
 use super::{Process, Slot, Stopped, random};
 
@@ -168,9 +167,7 @@ impl<N: Network, S: Answers> Places<N, S> {
             for slot in &self.slots {
                 let process = self.process.clone();
                 let slot = number * process.slots() + slot;
-                let instance = format!("{}.{slot}", process.instance);
-                let (network, shared) = (self.network.clone(), process.shared.clone());
-                let alpn = tls::tunnel(&shared.config, process.knowing.clone(), &instance)?;
+                let dialer = process.dialer(self.network.clone(), address.clone(), slot)?;
                 let service = process.answering.journal.service();
                 let label =
                     service.map(|it| format!("{it}/")).unwrap_or_default() + &slot.to_string();
@@ -178,7 +175,7 @@ impl<N: Network, S: Answers> Places<N, S> {
                     place: process.shown.place(service, &label, address.to_string()),
                     label,
                     process,
-                    dialer: Dialer { network, shared, gateway: address.clone(), alpn, instance },
+                    dialer,
                     service: self.service.clone(),
                     up_before: false,
                     complaints: Complaints::default(),

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use ptth_link::token::PublicKey;
 use rustls::pki_types::CertificateDer;
@@ -41,6 +41,11 @@ pub trait Credential: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether the authorizer answers at all, and with which status; `None` where there is none. Cancel safe.
+    fn probe(&self) -> Option<Probing<'_>> {
+        None
+    }
+
     /// The public keys of door A that pass here, for the TLS handshake.
     fn keys(&self) -> &[PublicKey] {
         &[]
@@ -52,6 +57,7 @@ pub trait Credential: Send + Sync + fmt::Debug {
     }
 }
 
+pub(super) type Probing<'a> = Pin<Box<dyn Future<Output = Result<StatusCode, String>> + Send + 'a>>;
 pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<Pass, Refusal>> + Send + 'a>>;
 
 #[derive(Clone, Copy)]

@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::authorization;
-use super::credential::{Checking, Claim, Credential, Pass, Refusal};
+use super::credential::{Checking, Claim, Credential, Pass, Probing, Refusal};
 use super::secret::{Files, Secret, ensure};
 use crate::https::{HttpsClient, HttpsError, Server};
 use crate::identity::Mark;
@@ -156,6 +156,14 @@ impl Credential for External {
 
     fn is_abroad(&self) -> bool {
         true
+    }
+
+    fn probe(&self) -> Option<Probing<'_>> {
+        Some(Box::pin(async {
+            let asked = timeout(self.timeout, self.ask(&self.question)).await;
+            let asked = asked.unwrap_or(Err("the authorizer is too slow"));
+            asked.map(|head| head.status).map_err(str::to_owned)
+        }))
     }
 
     fn challenge(&self) -> Option<&'static str> {
