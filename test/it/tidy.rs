@@ -25,8 +25,8 @@ const SERVER: &[(&str, &[&str])] = &[
     (
         "public",
         &[
-            "auth", "config", "deliver", "error", "exchange", "frames", "gate", "identity",
-            "observe", "policy", "quota", "router", "shard", "tunnel",
+            "auth", "config", "deliver", "error", "exchange", "gate", "identity", "observe",
+            "policy", "quota", "router", "shard", "tunnel",
         ],
     ),
     (
@@ -34,7 +34,7 @@ const SERVER: &[(&str, &[&str])] = &[
         &["config", "error", "exchange", "observe", "outbox", "policy", "quota", "router", "shard"],
     ),
     ("exchange", &["config", "error", "observe", "policy", "pool", "quota", "router", "shard"]),
-    ("tunnel", &["frames", "identity", "live", "policy", "quota", "registry", "shard"]),
+    ("tunnel", &["identity", "live", "policy", "quota", "registry", "shard"]),
     ("shard", &["config", "observe", "outbox", "policy", "quota", "registry", "tls"]),
     ("outbox", &["config", "error", "quota", "router"]),
     ("registry", &["config", "fallback", "identity", "live", "policy", "pool", "quota", "router"]),
@@ -139,7 +139,6 @@ const CORE: [(&str, &[&str]); 2] = [
             "error",
             "exchange",
             "demux",
-            "frames",
             "gateway",
             "identity",
             "lib",
@@ -171,7 +170,7 @@ const FEATURES: [&str; 6] = [
 
 /// Non-blank lines without tests that each ring may have: what both ends do alike, the core, the features. A change that
 /// needs more argues for it in its commit; one that needs less lowers the sum. The goals are 3,700, 6,000 and 7,300.
-const SUMS: [(&str, usize); 3] = [("wire", 6_330), ("core", 11_515), ("features", 9_798)];
+const SUMS: [(&str, usize); 3] = [("wire", 6_429), ("core", 11_416), ("features", 9_798)];
 
 #[test]
 fn each_ring_keeps_to_its_sum() {

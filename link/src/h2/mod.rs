@@ -7,6 +7,7 @@
 //! side dialled says nothing: on a tunnel the gateway was dialled and asks, and the backend dialled and answers.
 
 pub mod cork;
+pub mod frames;
 pub mod goaway;
 pub mod keepalive;
 pub mod pulse;

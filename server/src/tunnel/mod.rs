@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use ptth_link::h2::cork::Watch;
+use ptth_link::h2::frames::{ACK, GOAWAY, SETTINGS, Walk};
 use ptth_link::h2::goaway::{Why, refusal};
 use ptth_link::h2::window::Window;
 use ptth_link::h2::{self as engine, Asking};
@@ -29,7 +30,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::frames::{ACK, GOAWAY, SETTINGS, Walk};
 use crate::identity::{Grant, Identity};
 use crate::live::Tunnel;
 use crate::quota::ConnectionPermit;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use ptth_link::deadline::Deadline;
 use ptth_link::h2::cork::Watch;
+use ptth_link::h2::frames::{
+    ACK, CONTINUATION, END_HEADERS, GOAWAY, HEADERS, RESET, RST_STREAM, SETTINGS, Walk,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::abuse::Abuse;
-use crate::frames::{
-    ACK, CONTINUATION, END_HEADERS, GOAWAY, HEADERS, RESET, RST_STREAM, SETTINGS, Walk,
-};
 
 /// Watches the frames between h2 and the socket.
 ///
