@@ -20,6 +20,7 @@ use ptth_client::shown::Shown;
 #[cfg(target_os = "linux")]
 use ptth_client::unit::Unit;
 use ptth_client::{Process, Stopped};
+use ptth_link::explain::Explain;
 use ptth_link::limits;
 use ptth_link::limits::TUNNEL_STREAMS;
 use ptth_link::shutdown::{self, Phase, Shutdown, Signal, Trigger};
@@ -131,6 +132,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     }
     let listener = listener(options)?;
     let (journal, shown) = (Journal::to(io::stdout()), Shown::default());
+    let explain = Explain::start(options.explain);
     let (places, board) = Announced::board(options.services.len());
     let tunnels = options.services.iter().map(|service| service.config.tunnels).sum();
     let limit = limits::descriptors();
@@ -144,6 +146,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         let mut process = Process::new(service.config.clone(), own)?;
         (process.answering.announced, process.answering.streams) = (announced, streams);
         process.shown = shown.clone();
+        process.answering.explain = explain.clone();
         services.push(Arc::new(Running::new(service, process, before)?));
         before += services.last().map_or(0, |it| it.process.slots());
     }
@@ -186,6 +189,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         let _ = thread.join();
     }
     journal.flush();
+    explain.flush();
     ended
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use ptth_link::crypto;
+use ptth_link::explain::keys;
 use ptth_link::h2::goaway::Why;
 use ptth_link::h2::pulse::Pulse;
 use ptth_link::lock::Mutex;
@@ -54,11 +55,12 @@ impl Process {
         let proxy = config.proxies.to(&config.gateway);
         let encrypted = proxy.is_some_and(|proxy| proxy.kind == Kind::Https);
         tls::tunnel(&config, knowing.clone(), "x.0")?;
+        let key_log = keys::log(config.key_log);
         let protocol: &[u8] = if config.via == Via::Connect { b"h2" } else { b"http/1.1" };
         let shared = Shared {
             config,
             name,
-            http: tls::client(knowing.clone(), protocol, None)?,
+            http: tls::client(knowing.clone(), protocol, None, key_log)?,
             proxy: encrypted.then(|| tls::origin(&Trust::System)).transpose()?,
             http_until: Mutex::default(),
             told: Once::new(),
@@ -200,11 +202,12 @@ impl<N: Network, S: Answers> Slot<N, S> {
         let (label, way, verified) = (&self.label, &dialled.way, how_verified(config));
         let (gateway, tls) = (dialled.address, dial::version_text(dialled.version));
         info!("tunnel: {label} dialled gateway={gateway} by={way} tls={tls} verified={verified:?}");
+        let opening = Some(dialled.opening());
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);
         let pulse = Arc::<Pulse>::default();
         let (ours, shared) = (dialled.ours, self.process.answering.clone());
-        let answering = Answering { covers, ours, pulse: pulse.clone(), ..shared };
+        let answering = Answering { covers, ours, opening, pulse: pulse.clone(), ..shared };
         let (drain, draining) = channel();
         let ((up, is_up), (end, ended)) = (oneshot::channel(), oneshot::channel());
         let service = self.service.clone();

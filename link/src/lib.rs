@@ -15,6 +15,7 @@ pub mod cli;
 pub mod count;
 pub mod crypto;
 pub mod deadline;
+pub mod explain;
 pub mod failure;
 pub mod files;
 pub mod forwarded;

@@ -31,7 +31,8 @@ struct One {
 }
 
 fn read(line: &str, variables: &[(&str, &str)]) -> Result<One, ConfigError> {
-    let Options { services, url_file, admin: _, log, warnings } = options(line, variables)?;
+    let Options { services, url_file, admin: _, explain: _, log, warnings } =
+        options(line, variables)?;
     let [service] = <[Service; 1]>::try_from(services).expect("one service");
     let Service { label, config, origin, asking } = service;
     assert_eq!(label, None);

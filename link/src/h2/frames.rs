@@ -44,11 +44,22 @@ impl Walk {
         Self { left: bytes, ..Self::default() }
     }
 
+    /// Takes what there is of the payload that passes.
+    pub fn payload<'a>(&mut self, bytes: &mut &'a [u8]) -> &'a [u8] {
+        let (passed, rest) = bytes.split_at(self.left.min(bytes.len()));
+        self.left -= passed.len();
+        *bytes = rest;
+        passed
+    }
+
+    /// Whether the payload has passed.
+    pub fn has_passed(&self) -> bool {
+        self.left == 0
+    }
+
     /// Takes bytes up to the end of the next head. `None` when none are left.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Option<Head> {
-        let passed = self.left.min(bytes.len());
-        self.left -= passed;
-        *bytes = bytes.get(passed..).unwrap_or_default();
+        self.payload(bytes);
         if self.have == 0
             && let Some((head, rest)) = bytes.split_first_chunk::<HEAD>()
             && head.get(KIND) != Some(&RST_STREAM)
@@ -94,6 +105,7 @@ const KIND: usize = 3;
 /// Bytes of RST_STREAM.
 pub const RESET: usize = 13;
 // The types of RFC 9113 §6, and two flags.
+pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
