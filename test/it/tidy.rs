@@ -159,9 +159,11 @@ const CORE: [(&str, &[&str]); 2] = [
     ("client/src", &["complaints", "dial", "lib", "main", "origin", "retry", "serve", "tunnels"]),
 ];
 /// Files and folders of the core's modules and of `link` that are features.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 8] = [
     "link/src/admin.rs",
     "link/src/admin/",
+    "link/src/explain.rs",
+    "link/src/explain/",
     "link/src/systemd.rs",
     "server/src/public/embed.rs",
     "server/src/public/redirect.rs",

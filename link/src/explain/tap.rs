@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::TrySendError;
 use std::task::Context;
 use std::time::Instant;
 
@@ -62,6 +62,15 @@ impl Direction {
             false => Self::default(),
         }
     }
+
+    /// The frame whose last byte this is.
+    fn pass(&mut self, bytes: &mut &[u8], bodies: bool) -> Option<Frame> {
+        let part = self.walk.payload(bytes);
+        let frame = self.frame.as_mut()?;
+        let room = kept(frame.head.as_ref(), bodies).saturating_sub(frame.payload.len());
+        frame.payload.extend_from_slice(part.get(..room).unwrap_or(part));
+        if self.walk.has_passed() { self.frame.take() } else { None }
+    }
 }
 
 impl Tap {
@@ -76,24 +85,19 @@ impl Tap {
             return;
         }
         let at = Instant::now();
+        let bodies = self.inner.bodies;
         loop {
             let direction = if ours { &mut self.ours } else { &mut self.theirs };
-            let part = direction.walk.payload(&mut bytes);
-            if let Some(frame) = &mut direction.frame {
-                let most = kept(frame.head.as_ref(), self.inner.bodies);
-                let room = most.saturating_sub(frame.payload.len());
-                frame.payload.extend_from_slice(part.get(..room).unwrap_or(part));
-                if direction.walk.has_passed() {
-                    let frame = direction.frame.take();
-                    self.tell(at, ours == self.asks, frame);
-                }
+            let passed = direction.pass(&mut bytes, bodies);
+            let head = direction.walk.next(&mut bytes);
+            if head.is_some() {
+                direction.frame = Some(Frame { head, payload: Vec::new() });
             }
-            let direction = if ours { &mut self.ours } else { &mut self.theirs };
-            match direction.walk.next(&mut bytes) {
-                Some(head) => {
-                    direction.frame = Some(Frame { head: Some(head), payload: Vec::new() });
-                }
-                None => return,
+            if passed.is_some() {
+                self.tell(at, ours == self.asks, passed);
+            }
+            if head.is_none() {
+                return;
             }
         }
     }
@@ -105,15 +109,12 @@ impl Tap {
 
     fn tell(&mut self, at: Instant, asker: bool, frame: Option<Frame>) {
         let (id, opening, lost) = (self.id, self.opening.take(), self.lost);
-        let queue: &SyncSender<Item> = &self.inner.queue;
-        let sent = queue.try_send(Item::Seen(Seen { id, at, opening, lost, asker, frame }));
-        match sent.map_err(|err| match err {
-            std::sync::mpsc::TrySendError::Full(item) => item,
-            std::sync::mpsc::TrySendError::Disconnected(item) => item,
-        }) {
-            Ok(()) => self.lost = 0,
-            Err(Item::Seen(seen)) => (self.opening, self.lost) = (seen.opening, lost + 1),
-            Err(Item::Mark(_)) => {}
+        let seen = Seen { id, at, opening, lost, asker, frame };
+        match self.inner.queue.try_send(Item::Seen(seen)) {
+            Err(TrySendError::Full(Item::Seen(seen))) => {
+                (self.opening, self.lost) = (seen.opening, lost + 1);
+            }
+            _ => self.lost = 0,
         }
     }
 }
