@@ -23,9 +23,9 @@ check 'a visitor gets the page' curl -fksS -o /dev/null "$url/page-for-tshark"
 stop "$client_pid"
 
 read_along() {
-    tshark -r "$record" -o "tls.keylog_file:$keys" -d "tcp.port==$port,tls" -d "tls.port==$port,http2" "$@" 2>/dev/null
+    tshark -r "$record" -o "tls.keylog_file:$keys" -d "tcp.port==$port,tls" "$@" 2>/dev/null
 }
-recorded() { [[ -n $(read_along -Y 'http2.goaway' -T fields -e frame.number) ]]; }
+recorded() { [[ -n $(read_along -Y 'http2.type == 7' -T fields -e frame.number) ]]; }
 check 'the end of the tunnel is in the recording' within 20 recorded
 stop "$tshark_pid"
 
