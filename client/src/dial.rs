@@ -23,7 +23,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::response::Parts;
 use log::info;
-use ptth_link::explain::{self, Opening, What};
+use ptth_link::explain::Opening;
 use ptth_link::lock::Mutex;
 use ptth_link::tcp::is_near;
 use ptth_link::{alpn, crypto};
@@ -65,9 +65,7 @@ pub(crate) struct Dialled {
 impl Dialled {
     /// For the explained wire.
     pub(crate) fn opening(&self) -> Opening {
-        let (peer, label) = (self.address.to_string(), self.label.as_deref());
-        let way = explain::way(self.version, label);
-        Opening { what: What::Tunnel, dialled: true, peer, way }
+        Opening::new(true, self.address, self.version, self.label.as_deref())
     }
 }
 

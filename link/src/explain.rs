@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ProtocolVersion;
 
-use crate::alpn;
+use crate::alpn::display;
 use crate::logging::Lines;
 use crate::settings::Sources;
 
@@ -66,13 +66,30 @@ pub enum What {
 /// How a connection came to be.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    pub what: What,
     /// By this side.
-    pub dialled: bool,
+    dialled: bool,
     /// The other side's address.
-    pub peer: String,
+    peer: String,
     /// TLS, and what was agreed on by it.
-    pub way: String,
+    way: String,
+}
+
+impl Opening {
+    pub fn new(
+        dialled: bool,
+        peer: impl ToString,
+        version: Option<ProtocolVersion>,
+        label: Option<&[u8]>,
+    ) -> Self {
+        let label =
+            label.map_or_else(|| "no ALPN".to_owned(), |it| format!("ALPN {}", display(it)));
+        let way = match version {
+            Some(ProtocolVersion::TLSv1_3) => format!("TLS 1.3, {label}"),
+            Some(_) => format!("TLS 1.2, {label}"),
+            None => "without TLS".to_owned(),
+        };
+        Self { dialled, peer: peer.to_string(), way }
+    }
 }
 
 /// Makes taps. Cheap to clone; the default makes none.
@@ -125,7 +142,7 @@ impl Explain {
         let inner = self.0.as_ref()?;
         let wanted = if what == What::Tunnel { inner.tunnels } else { inner.visitors };
         let id = || inner.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        wanted.then(|| Tap::new(inner.clone(), id(), opening()))
+        wanted.then(|| Tap::new(inner.clone(), id(), (what, opening())))
     }
 
     /// Waits until all so far is written, a second at most. Blocks.
@@ -136,18 +153,6 @@ impl Explain {
             let _ = written.recv_timeout(LAST);
         }
     }
-}
-
-/// What TLS agreed on, for [`Opening::way`].
-pub fn way(version: Option<ProtocolVersion>, label: Option<&[u8]>) -> String {
-    let version = match version {
-        Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
-        Some(_) => "TLS 1.2",
-        None => return "without TLS".to_owned(),
-    };
-    let label =
-        label.map_or_else(|| "no ALPN".to_owned(), |it| format!("ALPN {}", alpn::display(it)));
-    format!("{version}, {label}")
 }
 
 fn explain(items: &Receiver<Item>, lines: &Lines, mut teller: Teller) {

@@ -17,7 +17,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use log::{debug, info, warn};
-use ptth_link::explain::{self, Opening, What};
+use ptth_link::explain::{Opening, What};
 use ptth_link::h2::goaway::Why;
 use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
@@ -344,12 +344,8 @@ pub async fn serve_backend<IO>(
     drop(policy);
     let from = Some(peer.ip());
     let tls = stream.get_ref().1;
-    let tap = shard.explain.tap(What::Tunnel, || Opening {
-        what: What::Tunnel,
-        dialled: false,
-        peer: peer.to_string(),
-        way: explain::way(tls.protocol_version(), tls.alpn_protocol()),
-    });
+    let opening = || Opening::new(false, peer, tls.protocol_version(), tls.alpn_protocol());
+    let tap = shard.explain.tap(What::Tunnel, opening);
     let backend = Admitted { identity, grants, proven, permit, announce: true, from, tap };
     match attach(stream, backend, shard.clone()).await {
         ended @ (Ended::Silent | Ended::Taken | Ended::Over) => {

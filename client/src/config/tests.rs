@@ -58,6 +58,20 @@ fn the_defaults_are_those_of_the_documentation() {
 }
 
 #[test]
+fn tunnels_are_explained_and_their_keys_written_on_request() {
+    let explained = |line: &str, variables: &[_]| {
+        let settings = options(line, variables).unwrap().explain;
+        (settings.tunnels, settings.visitors, settings.bodies)
+    };
+    assert_eq!(explained("g", &[]), (false, false, false));
+    assert_eq!(explained("g --explain", &[]), (true, false, false));
+    assert_eq!(explained("g", &[("EXPLAIN_BODIES", "1")]), (true, false, true));
+    let keys = ok("g", &[("SSLKEYLOGFILE", "/tmp/keys")]);
+    assert!(keys.config.key_log && keys.warnings[0].starts_with("SSLKEYLOGFILE is set"));
+    assert!(!ok("g", &[]).config.key_log);
+}
+
+#[test]
 fn gateways_are_written_in_many_ways() {
     let table = [
         ("example.com", "example.com:443"),

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::What;
 use super::fields::{Fields, text};
 use super::tap::Frame;
 use super::words::{HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, of_error, of_kind, of_setting};
-use super::{Opening, What};
 use crate::h2::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, GOAWAY, HEADERS, Head, PING, RST_STREAM, SETTINGS,
     WINDOW_UPDATE,
@@ -81,9 +81,9 @@ impl Side {
 }
 
 impl Conversation {
-    pub(super) fn new(opening: &Opening, bodies: bool) -> Self {
+    pub(super) fn new(what: What, bodies: bool) -> Self {
         let (asker, answerer, pings) = Default::default();
-        Self { what: opening.what, bodies, asker, answerer, pings, lost: false }
+        Self { what, bodies, asker, answerer, pings, lost: false }
     }
 
     /// Notes that frames of it went by unseen.

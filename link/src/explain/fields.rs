@@ -3,13 +3,30 @@
 //! Invariant: the memory is bounded, whatever the bytes say: a dynamic table, one field block, and a number of lines.
 
 #[cfg(feature = "explain")]
-use loona_hpack::Decoder;
+type Decoder = loona_hpack::Decoder<'static>;
+
+/// Stands in where the package isn't built.
+#[cfg(not(feature = "explain"))]
+#[derive(Default)]
+struct Decoder;
+
+#[cfg(not(feature = "explain"))]
+impl Decoder {
+    fn set_max_allowed_table_size(&mut self, _: usize) {}
+
+    fn decode_with_cb(
+        &mut self,
+        _: &[u8],
+        _: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), &'static str> {
+        Err("this program was built without HPACK")
+    }
+}
 
 /// What one side's field blocks are read with.
 pub(super) struct Fields {
     /// `None` once a block couldn't be read: each block counts on all before it.
-    #[cfg(feature = "explain")]
-    decoder: Option<Decoder<'static>>,
+    decoder: Option<Decoder>,
     /// The block so far.
     block: Vec<u8>,
     /// It has more bytes than are kept.
@@ -18,12 +35,7 @@ pub(super) struct Fields {
 
 impl Default for Fields {
     fn default() -> Self {
-        let mut fields = Self {
-            #[cfg(feature = "explain")]
-            decoder: Some(Decoder::new()),
-            block: Vec::new(),
-            cut: false,
-        };
+        let mut fields = Self { decoder: Some(Decoder::default()), block: Vec::new(), cut: false };
         fields.allow(USUAL_TABLE);
         fields
     }
@@ -32,21 +44,14 @@ impl Default for Fields {
 impl Fields {
     /// As large as the reader lets the dynamic table be (SETTINGS_HEADER_TABLE_SIZE).
     pub(super) fn allow(&mut self, size: u32) {
-        #[cfg(feature = "explain")]
         if let Some(decoder) = &mut self.decoder {
             decoder.set_max_allowed_table_size(size.min(LARGEST_TABLE) as usize);
         }
-        #[cfg(not(feature = "explain"))]
-        let _ = size;
     }
 
     /// Something of the direction went by unseen.
     pub(super) fn lose(&mut self) {
-        #[cfg(feature = "explain")]
-        {
-            self.decoder = None;
-        }
-        self.cut = true;
+        self.decoder = None;
     }
 
     /// Takes a part of a block, which may lack its end.
@@ -65,7 +70,6 @@ impl Fields {
         self.read(&block)
     }
 
-    #[cfg(feature = "explain")]
     fn read(&mut self, block: &[u8]) -> Vec<String> {
         let Some(decoder) = &mut self.decoder else {
             return vec![
@@ -86,18 +90,12 @@ impl Fields {
         }
         lines
     }
-
-    #[cfg(not(feature = "explain"))]
-    fn read(&mut self, block: &[u8]) -> Vec<String> {
-        vec![format!("({} bytes of fields; built without HPACK)", block.len())]
-    }
 }
 
 /// One field as a line. A secret is masked, and so is a query, which often holds one.
-#[cfg_attr(not(feature = "explain"), allow(dead_code))]
 fn shown(name: &[u8], value: &[u8]) -> String {
+    let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
     let name = text(name, LONGEST_NAME);
-    let lower = name.to_ascii_lowercase();
     if SECRET.iter().any(|part| lower.contains(part)) {
         return format!("{name}: (masked, {} bytes)", value.len());
     }

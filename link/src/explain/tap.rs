@@ -18,7 +18,7 @@ pub struct Tap {
     inner: Arc<Inner>,
     id: u64,
     /// Until it is told.
-    opening: Option<Box<Opening>>,
+    opening: Option<Box<(What, Opening)>>,
     lost: u64,
     ours: Direction,
     theirs: Direction,
@@ -32,7 +32,7 @@ pub(super) struct Seen {
     pub(super) id: u64,
     pub(super) at: Instant,
     /// With the first frame that is told.
-    pub(super) opening: Option<Box<Opening>>,
+    pub(super) opening: Option<Box<(What, Opening)>>,
     /// Frames that were dropped before it.
     pub(super) lost: u64,
     /// It comes from the side that asks.
@@ -74,8 +74,8 @@ impl Direction {
 }
 
 impl Tap {
-    pub(super) fn new(inner: Arc<Inner>, id: u64, opening: Opening) -> Self {
-        let asks = opening.what == What::Tunnel && !opening.dialled;
+    pub(super) fn new(inner: Arc<Inner>, id: u64, opening: (What, Opening)) -> Self {
+        let asks = opening.0 == What::Tunnel && !opening.1.dialled;
         let (ours, theirs) = (Direction::of(asks), Direction::of(!asks));
         Self { inner, id, opening: Some(Box::new(opening)), lost: 0, ours, theirs, asks }
     }

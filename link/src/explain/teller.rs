@@ -18,15 +18,12 @@ pub(super) struct Teller {
     /// The second since the beginning, and the frames of it that were shown.
     second: (u64, u32),
     unshown: u64,
-    /// Connections beyond [`MOST`], which aren't followed.
-    unfollowed: u64,
 }
 
 impl Teller {
     pub(super) fn new(begun: Instant, colour: bool, bodies: bool) -> Self {
         let (conversations, told, second) = Default::default();
-        let (unshown, unfollowed) = (0, 0);
-        Self { begun, colour, bodies, conversations, told, second, unshown, unfollowed }
+        Self { begun, colour, bodies, conversations, told, second, unshown: 0 }
     }
 
     /// Says what was seen, a line at a time.
@@ -35,7 +32,7 @@ impl Teller {
         let since = at.saturating_duration_since(self.begun);
         let front = format!("{:>9.3} #{id:<4}", since.as_secs_f64());
         if let Some(opening) = opening {
-            self.open(id, &opening, &front, say);
+            self.open(id, *opening, &front, say);
         }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if lost > 0 {
@@ -66,18 +63,18 @@ impl Teller {
     }
 
     /// Says which side is which.
-    fn open(&mut self, id: u64, opening: &Opening, front: &str, say: &mut dyn FnMut(&str)) {
+    fn open(
+        &mut self,
+        id: u64,
+        (what, opening): (What, Opening),
+        front: &str,
+        say: &mut dyn FnMut(&str),
+    ) {
         if self.conversations.len() >= MOST {
-            self.unfollowed += 1;
-            let more = self.unfollowed;
-            return say(&format!("{front}isn't followed, as {MOST} are ({more} so far)"));
+            return say(&format!("{front}isn't followed, as {MOST} connections are"));
         }
-        let Opening { what, dialled, peer, way } = opening;
-        let (who, whom) = match (what, dialled) {
-            (What::Tunnel, true) => ("this backend", &**peer),
-            (What::Tunnel, false) => (&**peer, "this gateway"),
-            (What::Visitor, _) => (&**peer, "this gateway"),
-        };
+        let Opening { dialled, peer, way } = opening;
+        let (who, whom) = if dialled { ("this backend", &*peer) } else { (&*peer, "this gateway") };
         say(&format!("{front}{who} dialled {whom}: {way}"));
         say(&match what {
             What::Tunnel => format!(
@@ -85,7 +82,7 @@ impl Teller {
             ),
             What::Visitor => format!("{front}The visitor dialled, and asks; the gateway answers."),
         });
-        let conversation = Conversation::new(opening, self.bodies);
+        let conversation = Conversation::new(what, self.bodies);
         let (left, right) = (conversation.name(true), conversation.name(false));
         say(&format!("{:INDENT$}{left:LEFT$}{right}", ""));
         self.conversations.insert(id, conversation);

@@ -47,9 +47,8 @@ impl Bench {
         let (queue, items) = sync_channel(QUEUE);
         let (tunnels, visitors, connections) = (true, true, AtomicU64::default());
         let inner = Arc::new(Inner { queue, tunnels, visitors, bodies, connections });
-        let way = way(Some(ProtocolVersion::TLSv1_3), Some(alpn::PTTH));
-        let peer = "192.0.2.1:4711".to_owned();
-        let opening = || Opening { what: What::Tunnel, dialled: false, peer, way };
+        let (version, label) = (Some(ProtocolVersion::TLSv1_3), Some(crate::alpn::PTTH));
+        let opening = || Opening::new(false, "192.0.2.1:4711", version, label);
         let tap = Explain(Some(inner)).tap(What::Tunnel, opening);
         let teller = Teller::new(Instant::now(), false, bodies);
         Self { tap, items, teller, seconds: 0, said: String::new() }
@@ -267,12 +266,7 @@ async fn a_terminal_that_takes_nothing_delays_no_connection() {
     let (go, wait) = channel();
     let settings = Settings { tunnels: true, ..Settings::default() };
     let explain = Explain::to(Stuck(wait), settings, false);
-    let opening = || Opening {
-        what: What::Tunnel,
-        dialled: true,
-        peer: "192.0.2.1:443".to_owned(),
-        way: "without TLS".to_owned(),
-    };
+    let opening = || Opening::new(true, "192.0.2.1:443", None, None);
     assert!(explain.tap(What::Visitor, opening).is_none(), "visitors aren't asked for");
     let tap = explain.tap(What::Tunnel, opening);
     let (near, mut far) = tokio::io::duplex(64 * 1024);

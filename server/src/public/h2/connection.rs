@@ -10,7 +10,7 @@ use h2::Reason;
 use h2::server::Builder;
 use log::{debug, trace};
 use ptth_link::alpn;
-use ptth_link::explain::{self, Opening, What};
+use ptth_link::explain::{Opening, What};
 use ptth_link::h2::cork::{TURN, cork};
 use ptth_link::h2::keepalive::Keepalive;
 use ptth_link::h2::window::Window;
@@ -48,12 +48,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         let io = Stall::new(io, budget.clone());
         let outlet = io.outlet();
         let mut frames = Frames::new(abuse.clone(), &UNFINISHED);
-        frames.tap = visitor.shard.explain.tap(What::Visitor, || Opening {
-            what: What::Visitor,
-            dialled: false,
-            peer: visitor.address.to_string(),
-            way: explain::way(visitor.tls, Some(alpn::H2)),
-        });
+        let opening = || Opening::new(false, visitor.address, visitor.tls, Some(alpn::H2));
+        frames.tap = visitor.shard.explain.tap(What::Visitor, opening);
         let (io, driver) = cork(io, frames);
         let mut builder = Builder::new();
         builder
