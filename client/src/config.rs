@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use ptth_link::admin;
 use ptth_link::alpn;
 use ptth_link::cli::quotable;
+use ptth_link::explain::{self, keys};
 use ptth_link::logging;
 use ptth_link::settings::{self, Env, File, Given, Mark, Mistake, Mistakes, Sources};
 use ptth_link::token::Token;
@@ -40,6 +41,7 @@ pub struct Options {
     pub admin: Option<admin::Address>,
     pub inspect: Option<Inspect>,
     pub log: logging::Settings,
+    pub explain: explain::Settings,
     pub warnings: Vec<String>,
 }
 
@@ -85,6 +87,8 @@ pub struct Config {
     /// Parallel tunnels, 1 to [`MAX_TUNNELS`]; to each address if it is all of them.
     pub tunnels: usize,
     pub alpn: Vec<u8>,
+    /// Write the keys of the tunnels' TLS sessions to the file of SSLKEYLOGFILE.
+    pub key_log: bool,
     /// Stands in for a token, so that an open gateway can tell that tunnels belong together.
     stand_in: Token,
 }
@@ -118,6 +122,7 @@ impl Config {
             any_host: false,
             tunnels: 2,
             alpn: alpn::PTTH.to_vec(),
+            key_log: false,
             stand_in: Token::generate(),
         }
     }
@@ -188,13 +193,17 @@ impl Options {
             services.push(service);
         }
         let log = logging::Settings::read(&whole);
+        let explain = explain::Settings::read(&whole, false);
+        let key_log = mistakes.note(keys::asked(env)).flatten();
+        services.iter_mut().for_each(|service| service.config.key_log = key_log.is_some());
+        warnings.extend(key_log);
         let url_file = whole.path("url_file");
         let admin = admin::read(&whole);
         let inspect = inspect::read(&whole, &services);
         mistakes.end()?;
         warnings.sort();
         warnings.dedup();
-        Ok(Self { services, url_file, admin, inspect, log, warnings })
+        Ok(Self { services, url_file, admin, inspect, log, explain, warnings })
     }
 }
 

@@ -24,6 +24,7 @@ use ptth_client::shown::Shown;
 #[cfg(target_os = "linux")]
 use ptth_client::unit::Unit;
 use ptth_client::{Process, Stopped};
+use ptth_link::explain::Explain;
 use ptth_link::limits;
 use ptth_link::limits::TUNNEL_STREAMS;
 use ptth_link::shutdown::{self, Phase, Shutdown, Signal, Trigger};
@@ -148,7 +149,8 @@ fn run(options: &Options) -> Result<(), Failure> {
     let (journal, shown) = (Journal::to(io::stdout()).watched(heard), Shown::default());
     let (places, board) = Announced::board(options.services.len());
     let tunnels = options.services.iter().map(|service| service.config.tunnels).sum();
-    let services = services(options, places, tunnels, (&journal, &shown))?;
+    let explain = Explain::start(options.explain);
+    let services = services(options, places, tunnels, (&journal, &shown, &explain))?;
     watch(services.clone())?;
     let main = runtime()?;
     main.block_on(look_at_all(&services));
@@ -189,6 +191,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         let _ = thread.join();
     }
     journal.flush();
+    explain.flush();
     ended
 }
 
@@ -197,7 +200,7 @@ fn services(
     options: &Options,
     places: Vec<Announced>,
     tunnels: usize,
-    (journal, shown): (&Journal, &Shown),
+    (journal, shown, explain): (&Journal, &Shown, &Explain),
 ) -> Result<Vec<Arc<Running>>, Stopped> {
     let limit = limits::descriptors();
     let streams = limits::streams(limit, tunnels);
@@ -210,6 +213,7 @@ fn services(
         let mut process = Process::new(service.config.clone(), journal)?;
         (process.answering.announced, process.answering.streams) = (announced, streams);
         process.shown = shown.clone();
+        process.answering.explain = explain.clone();
         services.push(Arc::new(Running::new(service, process, before)?));
         before += services.last().map_or(0, |it| it.process.slots());
     }

@@ -26,6 +26,7 @@ use http_body::Body as HttpBody;
 use log::warn;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::budget::Budget;
+use ptth_link::explain::{Explain, Opening, What};
 use ptth_link::h2::goaway::{self, Why};
 use ptth_link::h2::pulse::Pulse;
 use ptth_link::h2::window::Window;
@@ -64,6 +65,9 @@ pub struct Answering {
     pub ours: bool,
     pub streams: u32,
     pub pulse: Arc<Pulse>,
+    pub explain: Explain,
+    /// How the tunnel came to be, for [`Self::explain`].
+    pub opening: Option<Opening>,
 }
 
 impl Answering {
@@ -76,6 +80,8 @@ impl Answering {
             ours: false,
             streams: TUNNEL_STREAMS,
             pulse: Arc::default(),
+            explain: Explain::default(),
+            opening: None,
         }
     }
 }
@@ -138,8 +144,10 @@ pub async fn answer(
 ) -> Ended {
     answering.budget = answering.budget.part();
     let window = Window::tunnel(answering.budget.clone(), answering.ours);
+    let opening = answering.opening.take();
+    let tap = opening.and_then(|opening| answering.explain.tap(What::Tunnel, || opening));
     // Transposed roles: this side dialled, and is HTTP/2's server.
-    let engine = engine::Answering::answering(io, window, answering.streams);
+    let engine = engine::Answering::answering(io, tap, window, answering.streams);
     let mut engine = match timeout(PREFACE, engine).await {
         Ok(Ok(engine)) => engine,
         Ok(Err(err)) => return ended(err),

@@ -18,9 +18,12 @@ use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, OtherError, RootCertStore, version};
+use rustls::{
+    CertificateError, ClientConfig, KeyLog, NoKeyLog, OtherError, RootCertStore, version,
+};
 
 use ptth_link::crypto;
+use ptth_link::explain::keys;
 use ptth_link::token::TokenError;
 
 use crate::config::{Config, Trust, host_and_port};
@@ -34,7 +37,7 @@ pub fn tunnel(
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let wishes = config.name.iter().chain(&config.path).map(String::as_str);
     let identity = config.identity().certificate(common_name, wishes)?;
-    client(knowing, &config.alpn, Some(identity))
+    client(knowing, &config.alpn, Some(identity), keys::log(config.key_log))
 }
 
 /// The TLS configuration of a client that offers one protocol. For a registration by HTTP it has no certificate of its
@@ -43,6 +46,7 @@ pub fn client(
     knowing: Arc<dyn ServerCertVerifier>,
     protocol: &[u8],
     identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    key_log: Arc<dyn KeyLog>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
@@ -54,6 +58,7 @@ pub fn client(
         None => builder.with_no_client_auth(),
     };
     tls.alpn_protocols = vec![protocol.to_vec()];
+    tls.key_log = key_log;
     // Each connection proves the key anew; the gateway gives no tickets anyway.
     tls.resumption = Resumption::disabled();
     Ok(Arc::new(tls))
@@ -61,7 +66,7 @@ pub fn client(
 
 /// The TLS configuration for an origin. Blocks.
 pub fn origin(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut tls = client(verifier(trust)?, b"http/1.1", None)?;
+    let mut tls = client(verifier(trust)?, b"http/1.1", None, Arc::new(NoKeyLog))?;
     Arc::make_mut(&mut tls).resumption = Resumption::default();
     Ok(tls)
 }

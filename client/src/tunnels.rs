@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use ptth_link::crypto;
+use ptth_link::explain::keys;
 use ptth_link::h2::goaway::Why;
 use ptth_link::h2::pulse::Pulse;
 use ptth_link::lock::Mutex;
@@ -54,11 +55,12 @@ impl Process {
         let proxy = config.proxies.to(&config.gateway);
         let encrypted = proxy.is_some_and(|proxy| proxy.kind == Kind::Https);
         tls::tunnel(&config, knowing.clone(), "x.0")?;
+        let key_log = keys::log(config.key_log);
         let protocol: &[u8] = if config.via == Via::Connect { b"h2" } else { b"http/1.1" };
         let shared = Shared {
             config,
             name,
-            http: tls::client(knowing.clone(), protocol, None)?,
+            http: tls::client(knowing.clone(), protocol, None, key_log)?,
             proxy: encrypted.then(|| tls::origin(&Trust::System)).transpose()?,
             http_until: Mutex::default(),
             told: Once::new(),
@@ -97,8 +99,8 @@ impl Process {
         let config = &self.shared.config;
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.clone().filter(|_| by_name && !config.any_host);
-        let (covers, ours) = (covers.map(Arc::new), dialled.ours);
-        Answering { covers, ours, pulse, ..self.answering.clone() }
+        let (covers, ours, opening) = (covers.map(Arc::new), dialled.ours, Some(dialled.opening()));
+        Answering { covers, ours, opening, pulse, ..self.answering.clone() }
     }
 }
 

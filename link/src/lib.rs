@@ -16,6 +16,7 @@ pub mod count;
 pub mod crypto;
 pub mod deadline;
 pub mod doctor;
+pub mod explain;
 pub mod failure;
 pub mod files;
 pub mod forwarded;

@@ -23,6 +23,7 @@ use std::time::Duration;
 use ptth_link::admin;
 use ptth_link::alpn;
 use ptth_link::crypto;
+use ptth_link::explain::{self, keys};
 use ptth_link::logging;
 use ptth_link::settings::{Env, File, Mark, Mistakes, NUMBER, Sources, TIME, TIMEOUT};
 use ptth_link::tcp::HTTPS;
@@ -70,6 +71,9 @@ pub struct Config {
     pub backend_alpn: Vec<Vec<u8>>,
     pub limits: Limits,
     pub log: logging::Settings,
+    pub explain: explain::Settings,
+    /// Write the keys of the TLS sessions to the file of SSLKEYLOGFILE.
+    pub key_log: bool,
     /// Where a line an exchange goes: a file, or stdout for `-`.
     pub access_log: Option<PathBuf>,
     /// The settings of which a change counts from the next start, by their names.
@@ -191,6 +195,8 @@ impl Config {
             take_over: false,
             limits: Limits::default(),
             log: logging::Settings::default(),
+            explain: explain::Settings::default(),
+            key_log: false,
             access_log: None,
             from_next_start: BTreeMap::new(),
             warnings: Vec::new(),
@@ -245,6 +251,10 @@ impl Config {
             config.backend_alpn = mistakes.note(labels).unwrap_or_default();
         }
         config.log = logging::Settings::read(&sources);
+        config.explain = explain::Settings::read(&sources, true);
+        let key_log = mistakes.note(keys::asked(env)).flatten();
+        config.key_log = key_log.is_some();
+        config.warnings.extend(key_log);
         config.access_log = match sources.get("access_log") {
             Some(given) if given.joined() == "-" => Some("-".into()),
             given => given.and_then(|given| mistakes.note(given.path())),

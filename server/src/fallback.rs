@@ -100,6 +100,8 @@ impl Fallback {
             covers: None,
             ours: true,
             streams: TUNNEL_STREAMS,
+            explain: Default::default(),
+            opening: None,
         };
         let mut running = JoinSet::new();
         running.spawn(async move {

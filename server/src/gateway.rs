@@ -194,6 +194,7 @@ impl Gateway {
             Ok(())
         });
         shared.observe.access.flush();
+        shared.explain.flush();
         ended
     }
 }

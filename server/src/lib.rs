@@ -28,7 +28,6 @@ pub mod embed;
 mod error;
 mod exchange;
 mod fallback;
-mod frames;
 mod gate;
 #[warn(missing_docs)]
 mod gateway;

@@ -17,6 +17,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use log::{debug, info, warn};
+use ptth_link::explain::{Opening, What};
 use ptth_link::h2::goaway::Why;
 use ptth_link::limits::TUNNEL_USER_TIMEOUT;
 use ptth_link::shutdown::Phase;
@@ -342,7 +343,10 @@ pub async fn serve_backend<IO>(
     };
     drop(policy);
     let from = Some(peer.ip());
-    let backend = Admitted { identity, grants, proven, permit, announce: true, from };
+    let tls = stream.get_ref().1;
+    let opening = || Opening::new(false, peer, tls.protocol_version(), tls.alpn_protocol());
+    let tap = shard.explain.tap(What::Tunnel, opening);
+    let backend = Admitted { identity, grants, proven, permit, announce: true, from, tap };
     match attach(stream, backend, shard.clone()).await {
         ended @ (Ended::Silent | Ended::Taken | Ended::Over) => {
             shard.observe.counts.refused(Refusal::Admission);

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use ptth_link::admin;
 use ptth_link::budget::Budget;
+use ptth_link::explain::Explain;
 use ptth_link::limits::BODY_BUDGET;
 use ptth_link::shutdown::{Phase, Shutdown};
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +34,7 @@ pub struct Shared {
     pub attempts: Arc<Attempts>,
     pub connections: Arc<ConnectionLimit>,
     pub observe: Arc<Observe>,
+    pub explain: Explain,
     pub limits: Limits,
     pub trusted: Trusted,
     pub proxy_protocol: ProxyProtocol,
@@ -59,6 +61,7 @@ impl Shared {
             attempts: Attempts::new(),
             connections: ConnectionLimit::new(&config.limits),
             observe: Observe::new(config).map_err(TlsError::new)?,
+            explain: Explain::start(config.explain),
             limits: config.limits.clone(),
             trusted: config.trusted.clone(),
             proxy_protocol: config.proxy_protocol,

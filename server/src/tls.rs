@@ -29,8 +29,9 @@ use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ServerConfig, version};
+use rustls::{KeyLog, ServerConfig, version};
 
+use ptth_link::explain::keys;
 use ptth_link::lock::{Mutex, RwLock};
 use ptth_link::settings::read_token_file;
 use ptth_link::token::PublicKey;
@@ -56,6 +57,7 @@ pub struct Tls {
     labels: Vec<Vec<u8>>,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) challenges: Challenges,
+    key_log: Arc<dyn KeyLog>,
     /// The keys that the gateway as a whole admits.
     pub known: Arc<Known>,
     /// The public half of a token made at the start, which the operator was shown.
@@ -68,22 +70,24 @@ impl Tls {
     /// Loads or makes the certificates. Blocks.
     pub fn new(config: &Config) -> Result<Self, TlsError> {
         let certificates = Arc::<Certificates>::default();
+        let key_log = keys::log(config.key_log);
         let made = match &config.admission {
             Admission::Keys { made: Some(made), .. } if config.at_large() => Some(made.public()),
             _ => None,
         };
         let tls = Self {
-            visitor: RwLock::new(Arc::new(visitor(&certificates)?)),
+            visitor: RwLock::new(Arc::new(visitor(&certificates, &key_log)?)),
             labels: config.backend_alpn.clone(),
             certificates,
             challenges: Challenges::default(),
+            key_log,
             known: Arc::default(),
             made,
             tokens: Mutex::default(),
         };
         tls.change(config)?;
         // Nothing of it can fail later.
-        backend(&tls.certificates, tls.known.clone(), &tls.labels, Stranger::default())?;
+        tls.backend(tls.known.clone(), Stranger::default())?;
         Ok(tls)
     }
 
@@ -96,7 +100,7 @@ impl Tls {
     ) -> Result<(Side, Arc<ServerConfig>), TlsError> {
         let mut offered = hello.alpn().into_iter().flatten();
         if offered.any(|label| self.labels.iter().any(|known| known == label)) {
-            let config = backend(&self.certificates, keys, &self.labels, stranger.clone())?;
+            let config = self.backend(keys, stranger.clone())?;
             Ok((Side::Backend, Arc::new(config)))
         } else if let Some(key) = self.challenges.asked(hello) {
             Ok((Side::Challenge, Arc::new(challenge(key)?)))
@@ -197,31 +201,31 @@ impl Tls {
 
     /// Makes new ticket keys and an empty cache: visitors' next handshakes are full ones.
     fn forget_sessions(&self) -> Result<(), TlsError> {
-        let fresh = Arc::new(visitor(&self.certificates)?);
+        let fresh = Arc::new(visitor(&self.certificates, &self.key_log)?);
         *self.visitor.write() = fresh;
         Ok(())
+    }
+
+    /// What backends get: their labels alone, a question, and no tickets: each connection proves the key anew.
+    fn backend(&self, keys: Arc<dyn Admits>, stranger: Stranger) -> Result<ServerConfig, TlsError> {
+        let verifier = Arc::new(Verifier { keys, stranger });
+        let mut config = common(self.certificates.clone(), verifier, self.labels.clone())?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.key_log = self.key_log.clone();
+        Ok(config)
     }
 }
 
 /// What visitors get: HTTP, tickets, no question about a certificate.
-fn visitor(certificates: &Arc<Certificates>) -> Result<ServerConfig, TlsError> {
+fn visitor(
+    certificates: &Arc<Certificates>,
+    key_log: &Arc<dyn KeyLog>,
+) -> Result<ServerConfig, TlsError> {
     let labels = vec![alpn::H2.to_vec(), alpn::HTTP_1_1.to_vec()];
     let mut config = common(certificates.clone(), WebPkiClientVerifier::no_client_auth(), labels)?;
     config.ticketer = crypto::ticketer().map_err(refused)?;
-    Ok(config)
-}
-
-/// What backends get: their labels alone, a question, and no tickets: each connection proves the key anew.
-fn backend(
-    certificates: &Arc<Certificates>,
-    keys: Arc<dyn Admits>,
-    labels: &[Vec<u8>],
-    stranger: Stranger,
-) -> Result<ServerConfig, TlsError> {
-    let verifier = Arc::new(Verifier { keys, stranger });
-    let mut config = common(certificates.clone(), verifier, labels.to_vec())?;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
+    config.key_log = key_log.clone();
     Ok(config)
 }
 

@@ -240,8 +240,15 @@ impl Lab {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let permit = Arc::default();
-        let backend =
-            Admitted { identity, grants, proven: false, permit, announce: false, from: None };
+        let backend = Admitted {
+            identity,
+            grants,
+            proven: false,
+            permit,
+            announce: false,
+            from: None,
+            tap: None,
+        };
         let shard = self.shard.clone();
         self.running.spawn(async move {
             attach(io, backend, shard).await;

@@ -2,6 +2,7 @@
 
 mod admin;
 mod configuration;
+mod explain;
 mod logs;
 mod manual;
 mod many;

@@ -26,8 +26,8 @@ const SERVER: &[(&str, &[&str])] = &[
     (
         "public",
         &[
-            "auth", "config", "deliver", "error", "exchange", "frames", "gate", "identity",
-            "observe", "policy", "quota", "router", "shard", "tunnel",
+            "auth", "config", "deliver", "error", "exchange", "gate", "identity", "observe",
+            "policy", "quota", "router", "shard", "tunnel",
         ],
     ),
     (
@@ -35,7 +35,7 @@ const SERVER: &[(&str, &[&str])] = &[
         &["config", "error", "exchange", "observe", "outbox", "policy", "quota", "router", "shard"],
     ),
     ("exchange", &["config", "error", "observe", "policy", "pool", "quota", "router", "shard"]),
-    ("tunnel", &["frames", "identity", "live", "policy", "quota", "registry", "shard"]),
+    ("tunnel", &["identity", "live", "policy", "quota", "registry", "shard"]),
     ("shard", &["config", "observe", "outbox", "policy", "quota", "registry", "tls"]),
     ("outbox", &["config", "error", "quota", "router"]),
     ("registry", &["config", "fallback", "identity", "live", "policy", "pool", "quota", "router"]),
@@ -144,7 +144,6 @@ const CORE: [(&str, &[&str]); 2] = [
             "error",
             "exchange",
             "demux",
-            "frames",
             "gateway",
             "identity",
             "lib",
@@ -165,10 +164,12 @@ const CORE: [(&str, &[&str]); 2] = [
     ("client/src", &["complaints", "dial", "lib", "main", "origin", "retry", "serve", "tunnels"]),
 ];
 /// Files and folders of the core's modules and of `link` that are features.
-const FEATURES: [&str; 7] = [
+const FEATURES: [&str; 9] = [
     "link/src/admin.rs",
     "link/src/admin/",
     "link/src/doctor.rs",
+    "link/src/explain.rs",
+    "link/src/explain/",
     "link/src/systemd.rs",
     "server/src/public/embed.rs",
     "server/src/public/redirect.rs",
@@ -177,7 +178,7 @@ const FEATURES: [&str; 7] = [
 
 /// Non-blank lines without tests that each ring may have: what both ends do alike, the core, the features. A change that
 /// needs more argues for it in its commit; one that needs less lowers the sum. The goals are 3,700, 6,000 and 7,300.
-const SUMS: [(&str, usize); 3] = [("wire", 6_330), ("core", 11_515), ("features", 9_798)];
+const SUMS: [(&str, usize); 3] = [("wire", 6_429), ("core", 11_416), ("features", 9_798)];
 
 #[test]
 fn each_ring_keeps_to_its_sum() {

@@ -118,6 +118,12 @@ settings! {
         /// default none)
         option "addr" => syslog: Option<String>, "SYSLOG" Global;
 
+        /// print each frame of the tunnels, in plain words (EXPLAIN=1)
+        switch => explain: bool, "EXPLAIN" Switch Global;
+
+        /// the same, with the beginning of each piece of a body (EXPLAIN_BODIES=1)
+        switch => explain_bodies: bool, "EXPLAIN_BODIES" Switch Global;
+
         /// the gateway to dial, with port 443 if none is said (GATEWAY), and the web server to show:
         /// `8080`, `host:port`, `http://…`, `https://…`, `unix:/path`, or `tcp://host:port` for what
         /// speaks otherwise (ORIGIN; default: a built-in demo)

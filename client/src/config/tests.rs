@@ -32,7 +32,7 @@ struct One {
 }
 
 fn read(line: &str, variables: &[(&str, &str)]) -> Result<One, ConfigError> {
-    let Options { services, url_file, admin: _, inspect: _, log, warnings } =
+    let Options { services, url_file, admin: _, inspect: _, explain: _, log, warnings } =
         options(line, variables)?;
     let [service] = <[Service; 1]>::try_from(services).expect("one service");
     let Service { label, config, origin, asking } = service;
@@ -56,6 +56,20 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!((config.tunnels, config.alpn), (2, alpn::PTTH.to_vec()));
     assert_eq!(options.origin, OriginAddress::Demo);
     assert_eq!((options.asking, options.log), (OriginOptions::default(), Settings::default()));
+}
+
+#[test]
+fn tunnels_are_explained_and_their_keys_written_on_request() {
+    let explained = |line: &str, variables: &[_]| {
+        let settings = options(line, variables).unwrap().explain;
+        (settings.tunnels, settings.visitors, settings.bodies)
+    };
+    assert_eq!(explained("g", &[]), (false, false, false));
+    assert_eq!(explained("g --explain", &[]), (true, false, false));
+    assert_eq!(explained("g", &[("EXPLAIN_BODIES", "1")]), (true, false, true));
+    let keys = ok("g", &[("SSLKEYLOGFILE", "/tmp/keys")]);
+    assert!(keys.config.key_log && keys.warnings[0].starts_with("SSLKEYLOGFILE is set"));
+    assert!(!ok("g", &[]).config.key_log);
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub(super) type Place = Arc<Mutex<Option<Seen>>>;
 pub(super) fn lenient(config: &Config) -> Result<(Arc<ClientConfig>, Place), TlsError> {
     let seen = Place::default();
     let recorder = Recorder { knowing: tls::verifier(&config.trust)?, seen: seen.clone() };
-    Ok((tls::client(Arc::new(recorder), b"http/1.1", None)?, seen))
+    Ok((tls::client(Arc::new(recorder), b"http/1.1", None, Arc::new(rustls::NoKeyLog))?, seen))
 }
 
 /// With what was found, and what to do.

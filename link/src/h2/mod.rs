@@ -7,6 +7,7 @@
 //! side dialled says nothing: on a tunnel the gateway was dialled and asks, and the backend dialled and answers.
 
 pub mod cork;
+pub mod frames;
 pub mod goaway;
 pub mod keepalive;
 pub mod pulse;
@@ -171,13 +172,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Asking<IO, W> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> Answering<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin, W: Watch> Answering<IO, W> {
     /// Begins a tunnel on which this side answers so many `streams` at a time. Waits for the gateway's preface.
     ///
     /// # Errors
     /// [`Ended::Connection`].
-    pub async fn answering(io: IO, window: Window, streams: u32) -> Result<Self, Ended> {
-        let (io, driver) = cork(io, ());
+    pub async fn answering(io: IO, watch: W, window: Window, streams: u32) -> Result<Self, Ended> {
+        let (io, driver) = cork(io, watch);
         let mut builder = server::Builder::new();
         builder
             .max_concurrent_streams(streams)

@@ -133,6 +133,15 @@ settings! {
         /// file for a line an exchange, or `-` for stdout; opened anew on SIGHUP (ACCESS_LOG; default none)
         option "file" => access_log: Option<String>, "ACCESS_LOG" NextStart;
 
+        /// print each frame of the tunnels, in plain words (EXPLAIN=1)
+        switch => explain: bool, "EXPLAIN" Switch NextStart;
+
+        /// print each frame of the visitors' HTTP/2 connections (EXPLAIN_VISITORS=1)
+        switch => explain_visitors: bool, "EXPLAIN_VISITORS" Switch NextStart;
+
+        /// the same, with the beginning of each piece of a body (EXPLAIN_BODIES=1)
+        switch => explain_bodies: bool, "EXPLAIN_BODIES" Switch NextStart;
+
         /// configuration file, TOML: routes, dynamic names, and every flag under its own name; read
         /// again when it changes and on SIGHUP (CONFIG)
         option "file" => config: Option<String>;

@@ -107,6 +107,22 @@ fn flag_beats_variable_beats_default() {
 }
 
 #[test]
+fn the_wire_is_explained_as_settings_say() {
+    let shown = |line: &str, variables: &[_]| {
+        let explain::Settings { tunnels, visitors, bodies } = ok(line, variables).explain;
+        (tunnels, visitors, bodies)
+    };
+    assert_eq!(shown("", &[]), (false, false, false));
+    assert_eq!(shown("--explain", &[]), (true, false, false));
+    assert_eq!(shown("", &[("EXPLAIN_VISITORS", "1")]), (false, true, false));
+    assert_eq!(shown("--explain-bodies", &[]), (true, false, true));
+    assert_eq!(shown("--explain-bodies --explain-visitors", &[]), (false, true, true));
+    let keys = ok("", &[("SSLKEYLOGFILE", "/tmp/keys")]);
+    assert!(keys.key_log && keys.warnings.iter().any(|it| it.starts_with("SSLKEYLOGFILE is set")));
+    assert!(!ok("", &[("SSLKEYLOGFILE", "")]).key_log);
+}
+
+#[test]
 fn certificates_come_by_flag_or_variable() {
     let files = CertificateSource::Files { cert: "c".into(), key: "k".into() };
     let made = CertificateSource::SelfSigned { names: vec![], kept: None };

@@ -18,7 +18,9 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
 use log::{Level, info, log, warn};
 use percent_encoding::percent_decode_str;
+use ptth_link::alpn;
 use ptth_link::body::Body;
+use ptth_link::explain::{Opening, What};
 use ptth_link::headers::says;
 use ptth_link::tcp::{HTTP, HTTPS};
 use ptth_link::token;
@@ -145,7 +147,10 @@ async fn judge(
     }
     let (proven, permit) = (identity.key.is_some(), visitor.permit.clone());
     let from = Some(visitor.address);
-    let backend = Admitted { identity, grants, proven, permit, announce: false, from };
+    let label = if head.version == Version::HTTP_2 { alpn::H2 } else { alpn::HTTP_1_1 };
+    let opening = || Opening::new(false, visitor.address, visitor.tls, Some(label));
+    let tap = visitor.shard.explain.tap(What::Tunnel, opening);
+    let backend = Admitted { identity, grants, proven, permit, announce: false, from, tap };
     Ok((response, Box::new(Registered { backend, from: visitor.address })))
 }
 

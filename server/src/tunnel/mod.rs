@@ -18,7 +18,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use log::{info, warn};
+use ptth_link::explain::Tap;
 use ptth_link::h2::cork::Watch;
+use ptth_link::h2::frames::{ACK, GOAWAY, SETTINGS, Walk};
 use ptth_link::h2::goaway::{Why, refusal};
 use ptth_link::h2::window::Window;
 use ptth_link::h2::{self as engine, Asking};
@@ -29,7 +31,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::frames::{ACK, GOAWAY, SETTINGS, Walk};
 use crate::identity::{Grant, Identity};
 use crate::live::Tunnel;
 use crate::quota::ConnectionPermit;
@@ -90,6 +91,8 @@ pub struct Admitted {
     pub announce: bool,
     /// Its address, where it has one.
     pub from: Option<IpAddr>,
+    /// What explains its tunnel.
+    pub tap: Option<Tap>,
 }
 
 /// Turns the connection of an admitted backend into a tunnel, which `shard` drives to its end.
@@ -103,8 +106,8 @@ where
         refuse(io, Why::Taken, "another backend is there and keeps its place").await;
         return Ended::Taken;
     }
-    let Admitted { identity, grants, proven, permit, announce, from } = backend;
-    match timeout(FIRST_PONG, start(io, &shard, (identity, grants))).await {
+    let Admitted { identity, grants, proven, permit, announce, from, tap } = backend;
+    match timeout(FIRST_PONG, start(io, &shard, (identity, grants), tap)).await {
         Ok(Ok((engine, tunnel))) => {
             let id = tunnel.id;
             // What is told its addresses after the handshake came by the ALPN label; a registration is answered.
@@ -174,6 +177,7 @@ async fn start<IO>(
     io: IO,
     shard: &Shard,
     (identity, grants): (Identity, Vec<Grant>),
+    tap: Option<Tap>,
 ) -> Result<(Engine<IO>, Arc<Tunnel>), Ended>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -181,7 +185,7 @@ where
     let budget = shard.budget.part();
     let window = Window::tunnel(budget.clone(), identity.ours);
     // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
-    let (sender, mut engine) = Asking::asking(io, Costly::default(), window).await?;
+    let (sender, mut engine) = Asking::asking(io, Costly::new(tap), window).await?;
     engine.keepalive.probe(0);
     engine.answered().await?;
     let tunnel = Tunnel::new(shard.index, (identity, grants), budget, sender);
@@ -347,16 +351,18 @@ struct Costly {
     walk: Walk,
     came: u32,
     since: Instant,
+    tap: Option<Tap>,
 }
 
-impl Default for Costly {
-    fn default() -> Self {
-        Self { walk: Walk::default(), came: 0, since: Instant::now() }
+impl Costly {
+    fn new(tap: Option<Tap>) -> Self {
+        Self { walk: Walk::default(), came: 0, since: Instant::now(), tap }
     }
 }
 
 impl Watch for Costly {
-    fn came(&mut self, _: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    fn came(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
+        self.tap.came(cx, bytes)?;
         while let Some(head) = self.walk.next(&mut bytes) {
             let costs = head.kind == GOAWAY || head.kind == SETTINGS && head.flags & ACK == 0;
             if !costs {
@@ -371,6 +377,10 @@ impl Watch for Costly {
             true => Ok(()),
             false => Err(io::Error::other("SETTINGS or GOAWAY again and again")),
         }
+    }
+
+    fn went(&mut self, bytes: &[u8]) {
+        self.tap.went(bytes);
     }
 }
 

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use h2::Reason;
 use h2::server::Builder;
 use log::{debug, trace};
+use ptth_link::alpn;
+use ptth_link::explain::{Opening, What};
 use ptth_link::h2::cork::{TURN, cork};
 use ptth_link::h2::keepalive::Keepalive;
 use ptth_link::h2::window::Window;
@@ -45,7 +47,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         let abuse = Arc::new(Abuse::new(visitor.trusts(visitor.address)));
         let io = Stall::new(io, budget.clone());
         let outlet = io.outlet();
-        let (io, driver) = cork(io, Frames::new(abuse.clone(), &UNFINISHED));
+        let mut frames = Frames::new(abuse.clone(), &UNFINISHED);
+        let opening = || Opening::new(false, visitor.address, visitor.tls, Some(alpn::H2));
+        frames.tap = visitor.shard.explain.tap(What::Visitor, opening);
+        let (io, driver) = cork(io, frames);
         let mut builder = Builder::new();
         builder
             .max_concurrent_streams(STREAMS)

@@ -2,19 +2,19 @@
 
 /// The head of a frame (RFC 9113 §4.1), and the code if it is RST_STREAM.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Head {
+pub struct Head {
     /// Bytes of its payload.
-    pub(crate) length: u32,
-    pub(crate) kind: u8,
-    pub(crate) flags: u8,
-    pub(crate) stream: u32,
+    pub length: u32,
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
     /// Of RST_STREAM alone.
-    pub(crate) code: u32,
+    pub code: u32,
 }
 
 impl Head {
     /// Whether a frame of its type can't have its size (RFC 9113 §6).
-    pub(crate) fn is_missized(&self) -> bool {
+    pub fn is_missized(&self) -> bool {
         match self.kind {
             PRIORITY => self.length != 5,
             RST_STREAM | WINDOW_UPDATE => self.length != 4,
@@ -29,7 +29,7 @@ impl Head {
 
 /// Goes from frame to frame; the work doesn't grow with what they carry.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Walk {
+pub struct Walk {
     head: [u8; RESET],
     have: usize,
     /// Bytes of the payload that are still to pass.
@@ -40,15 +40,26 @@ pub(crate) struct Walk {
 
 impl Walk {
     /// One that begins after `bytes` that are no frame: the preface.
-    pub(crate) fn after(bytes: usize) -> Self {
+    pub fn after(bytes: usize) -> Self {
         Self { left: bytes, ..Self::default() }
     }
 
+    /// Takes what there is of the payload that passes.
+    pub fn payload<'a>(&mut self, bytes: &mut &'a [u8]) -> &'a [u8] {
+        let (passed, rest) = bytes.split_at(self.left.min(bytes.len()));
+        self.left -= passed.len();
+        *bytes = rest;
+        passed
+    }
+
+    /// Whether the payload has passed.
+    pub fn has_passed(&self) -> bool {
+        self.left == 0
+    }
+
     /// Takes bytes up to the end of the next head. `None` when none are left.
-    pub(crate) fn next(&mut self, bytes: &mut &[u8]) -> Option<Head> {
-        let passed = self.left.min(bytes.len());
-        self.left -= passed;
-        *bytes = bytes.get(passed..).unwrap_or_default();
+    pub fn next(&mut self, bytes: &mut &[u8]) -> Option<Head> {
+        self.payload(bytes);
         if self.have == 0
             && let Some((head, rest)) = bytes.split_first_chunk::<HEAD>()
             && head.get(KIND) != Some(&RST_STREAM)
@@ -81,7 +92,7 @@ impl Walk {
     }
 
     /// Whether a field block has begun and isn't complete.
-    pub(crate) fn in_block(&self) -> bool {
+    pub fn in_block(&self) -> bool {
         let complete = self.left == 0 && self.flags & END_HEADERS != 0;
         matches!(self.kind, HEADERS | CONTINUATION) && !complete
     }
@@ -92,18 +103,19 @@ const HEAD: usize = 9;
 /// Where its type is.
 const KIND: usize = 3;
 /// Bytes of RST_STREAM.
-pub(crate) const RESET: usize = 13;
+pub const RESET: usize = 13;
 // The types of RFC 9113 §6, and two flags.
-pub(crate) const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-pub(crate) const RST_STREAM: u8 = 3;
-pub(crate) const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-pub(crate) const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-pub(crate) const CONTINUATION: u8 = 9;
-pub(crate) const ACK: u8 = 1;
-pub(crate) const END_HEADERS: u8 = 4;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+pub const ACK: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 
 #[cfg(test)]
 mod tests {
