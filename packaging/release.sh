@@ -89,8 +89,8 @@ for target in ${TARGETS-$(targets)}; do
     mv "$tree/sbom/THIRD-PARTY.txt" "$tree"
     tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$work" -c "$name" |
         gzip -9n >"$out/$name.tar.gz"
-    if [[ -n ${PTTH_BIN-} || $target != "$(uname -m)"-* ]]; then
-        echo "skipped: $name isn't tried: its programs are given, or another machine's" >&2
+    if [[ $target != "$(uname -m)"-* || $(readelf -lW "$built/2ptth-server") == *INTERP* ]]; then
+        echo "skipped: $name isn't tried: its programs are another machine's, or aren't static" >&2
     else
         try "$out/$name.tar.gz"
     fi
