@@ -50,7 +50,9 @@ build() {
     fi
     export "CC_$name=$(compiler "$target")"
     name=${name^^}
-    export "CARGO_TARGET_${name}_LINKER=$(compiler "$target")"
+    # rustc brings musl's own files to link with. musl-gcc would name an interpreter in a static program, which then doesn't
+    # start where there is none.
+    export "CARGO_TARGET_${name}_LINKER=$(compiler "$target" | sed 's/^musl-gcc$/cc/')"
     # glibc from 2.34 on resolves names in a static binary, too.
     export "CARGO_TARGET_${name}_RUSTFLAGS=-C target-feature=+crt-static"
     cargo build --release --locked --target "$target" -p ptth-server -p ptth-client
