@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # packaging/deb.sh PROGRAM BINARY MANUAL FOLDER [ARCHITECTURE]: makes FOLDER/PROGRAM_VERSION_ARCHITECTURE.deb of a built
-# binary and of what `cargo run -p ptth-test --bin manual -- MANUAL` wrote. Needs dpkg-deb and readelf.
+# binary and of what `cargo run --bin manual -- MANUAL` wrote. Needs dpkg-deb and readelf.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -50,7 +50,9 @@ build() {
     fi
     export "CC_$name=$(compiler "$target")"
     name=${name^^}
-    export "CARGO_TARGET_${name}_LINKER=$(compiler "$target")"
+    # rustc brings musl's own files to link with. musl-gcc would name an interpreter in a static program, which then doesn't
+    # start where there is none.
+    export "CARGO_TARGET_${name}_LINKER=$(compiler "$target" | sed 's/^musl-gcc$/cc/')"
     # glibc from 2.34 on resolves names in a static binary, too.
     export "CARGO_TARGET_${name}_RUSTFLAGS=-C target-feature=+crt-static"
     cargo build --release --locked --target "$target" -p ptth-server -p ptth-client
@@ -61,8 +63,20 @@ build() {
     done
 }
 
+# try TARBALL: both programs start where there is nothing but the tarball, no libc either.
+try() {
+    local root program said
+    root=$(mktemp -dp "$work")
+    tar xzf "$1" -C "$root" --strip-components 1
+    for program in 2ptth-{server,client}; do
+        # A user's own namespace: chroot, without being root.
+        said=$(unshare --map-root-user chroot "$root" "/$program" --version) || true
+        [[ $said == "$program $version" ]] || { echo "$1: $program doesn't start: $said" >&2; return 1; }
+    done
+}
+
 mkdir -p "$out"
-cargo run --quiet --locked -p ptth-test --bin manual -- "$work/manual"
+cargo run --quiet --locked --bin manual -- "$work/manual"
 for target in ${TARGETS-$(targets)}; do
     build "$target"
     name=2ptth-$version-$target
@@ -77,7 +91,14 @@ for target in ${TARGETS-$(targets)}; do
     mv "$tree/sbom/THIRD-PARTY.txt" "$tree"
     tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$work" -c "$name" |
         gzip -9n >"$out/$name.tar.gz"
-    if command -v dpkg-deb >/dev/null; then
+    if [[ $target != "$(uname -m)"-* || $(readelf -lW "$built/2ptth-server") == *INTERP* ]]; then
+        echo "skipped: $name isn't tried: its programs are another machine's, or aren't static" >&2
+    else
+        try "$out/$name.tar.gz"
+    fi
+    if ! command -v dpkg-deb >/dev/null; then
+        echo "skipped: no dpkg-deb for Debian's packages" >&2
+    else
         case $target in
             x86_64-*) architecture=amd64 ;;
             *) architecture=arm64 ;;
@@ -88,5 +109,6 @@ for target in ${TARGETS-$(targets)}; do
     fi
     [[ -z ${PTTH_BIN-} ]] || break
 done
-(cd "$out" && sha256sum -- *.tar.gz *.deb >SHA256SUMS && sha256sum --quiet -c SHA256SUMS)
+[[ -n ${name-} ]] || { echo "no target: see the head of this script" >&2; exit 1; }
+(cd "$out" && shopt -s nullglob && sha256sum -- *.tar.gz *.deb >SHA256SUMS && sha256sum --quiet -c SHA256SUMS)
 ls -l "$out"

@@ -1,4 +1,4 @@
-//! Writes the man pages and the completions of both programs to a folder: `cargo run -p ptth-test --bin manual -- FOLDER`.
+//! Writes the man pages and the completions of both programs to a folder: `cargo run --bin manual -- FOLDER`.
 
 use std::path::PathBuf;
 use std::{env, fs, io};

@@ -33,7 +33,8 @@ pub fn binary(name: &str) -> PathBuf {
 
 fn build(folder: &std::path::Path) {
     let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "-p", "ptth-server", "-p", "ptth-client"]);
+    // Without `-p`: with the features that demo and manual are built with, too.
+    cargo.args(["build", "--quiet", "--bin", "2ptth-server", "--bin", "2ptth-client"]);
     if folder.ends_with("release") {
         cargo.arg("--release");
     }

@@ -9,7 +9,7 @@ need useradd passwd
 
 # Seconds of compression are for a release.
 export DPKG_DEB_COMPRESSOR_TYPE=gzip DPKG_DEB_COMPRESSOR_LEVEL=1
-cargo run --quiet --locked -p ptth-test --bin manual -- "$work/manual"
+cargo run --quiet --locked --bin manual -- "$work/manual"
 clean=$work/clean
 mkdir -p "$clean"/{etc,var/lib/dpkg/{info,updates}}
 touch "$clean"/etc/{passwd,group,shadow,gshadow} "$clean"/var/lib/dpkg/{status,available}

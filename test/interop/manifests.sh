@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks packaging/compose.yaml and packaging/kubernetes/ with the schemas of their makers, and the configuration in the
-# ConfigMap with the gateway where that is built. Skipped where the checkers can't be had from PyPI.
+# Checks packaging/compose.yaml and packaging/kubernetes/ with the schemas of their makers, and with both programs, which get
+# what they would be started with. Skipped where the checkers can't be had from PyPI.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$root"
@@ -45,3 +45,14 @@ port = container["ports"][0]["containerPort"]
 assert config["listen"].endswith(f":{port}"), port
 P
 check 'the parts of gateway.yaml fit each other' "$tools/bin/python" "$work/fits.py" packaging/kubernetes/gateway.yaml
+
+# A token and a certificate, as their users would put them there.
+need openssl openssl
+need unshare util-linux
+gateway --listen 127.0.0.1:0 --self-signed
+stop "$gateway_pid"
+(umask 077 && echo "$token" >"$work/token")
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=app.example.com -days 30 \
+    -addext subjectAltName=DNS:app.example.com -keyout "$work/tls.key" -out "$work/tls.crt" 2>"$work/openssl.log"
+check 'the programs take what compose.yaml and gateway.yaml start them with' \
+    "$tools/bin/python" test/interop/manifests.py "$bin" "$work"
