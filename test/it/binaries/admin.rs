@@ -14,7 +14,8 @@ use tokio::net::{TcpStream, UnixStream};
 /// What follows "admin: listening on " in the log.
 pub(super) async fn admin_of(program: &Process) -> String {
     let line = program.logs("admin: listening on ").await;
-    line.rsplit(' ').next().unwrap().to_owned()
+    // A line of JSON has a little more behind it.
+    line.rsplit(' ').next().unwrap().trim_end_matches("\"}").to_owned()
 }
 
 pub(super) async fn ask(admin: &str, request: &str) -> Answer {
