@@ -256,3 +256,70 @@ const MOST: usize = 32;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Most heads are shorter.
 const READ: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use tokio::net::TcpStream;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A listener that answers each GET by `ok`, and its address.
+    fn serving(running: &mut JoinSet<()>) -> SocketAddr {
+        let any = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
+        let listener = Listener::open(&any, false).unwrap();
+        let Address::Tcp(address) = listener.address else { panic!("TCP was asked for") };
+        running.spawn(listener.serve(|_, _| async { Some(text(StatusCode::OK, "ok".into())) }));
+        address
+    }
+
+    /// All that comes until the listener closes.
+    async fn rest(socket: &mut TcpStream) -> String {
+        let mut all = Vec::new();
+        // A reset ends it, too.
+        let _ = socket.read_to_end(&mut all).await;
+        String::from_utf8(all).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_peer_of_the_admin_address_has_ten_seconds() {
+        let mut running = JoinSet::new();
+        let address = serving(&mut running);
+        let whole = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let mut fast = TcpStream::connect(address).await.unwrap();
+        fast.write_all(whole).await.unwrap();
+        assert!(rest(&mut fast).await.ends_with("\r\n\r\nok"));
+        // Not a byte, then a byte a second.
+        let (began, mut silent) = (Instant::now(), TcpStream::connect(address).await.unwrap());
+        assert_eq!(rest(&mut silent).await, "");
+        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+        let (began, mut slow) = (Instant::now(), TcpStream::connect(address).await.unwrap());
+        for byte in whole {
+            let more = timeout(Duration::from_secs(1), slow.read_u8()).await;
+            if more.is_ok() || slow.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+        }
+        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_silent_connections_to_the_admin_address_the_oldest_ends() {
+        let mut running = JoinSet::new();
+        let (address, began) = (serving(&mut running), Instant::now());
+        let mut silent = Vec::new();
+        for _ in 0..MOST {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut prober = TcpStream::connect(address).await.unwrap();
+        assert_eq!(rest(silent.first_mut().unwrap()).await, "");
+        prober.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        assert!(rest(&mut prober).await.ends_with("\r\n\r\nok"));
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+        let last = silent.last_mut().unwrap();
+        last.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        assert!(rest(last).await.ends_with("\r\n\r\nok"), "only the oldest ended");
+    }
+}

@@ -40,7 +40,7 @@ impl Admin {
         }
         let page = match request.uri().path() {
             "/livez" => Some(self.livez().await),
-            "/readyz" => self.readyz(request.uri().query()),
+            "/readyz" => self.readyz(request.uri().query(), seconds()),
             #[cfg(feature = "metrics")]
             "/metrics" => {
                 let accept = request.headers().get(ACCEPT);
@@ -69,7 +69,8 @@ impl Admin {
         }
     }
 
-    fn readyz(&self, query: Option<&str>) -> Option<Response<Content>> {
+    /// `now` is the time by which a certificate counts, in seconds since 1970.
+    fn readyz(&self, query: Option<&str>, now: i64) -> Option<Response<Content>> {
         let asked =
             query.and_then(|query| query.split('&').find_map(|it| it.strip_prefix("route=")));
         let asked = asked.map(|name| percent_decode_str(name).decode_utf8_lossy());
@@ -90,7 +91,7 @@ impl Admin {
                     || self.shard.registry.all().iter().any(|tunnel| answers(tunnel))
             }
         };
-        let (terms, now) = (self.shard.tls.terms(), seconds());
+        let terms = self.shard.tls.terms();
         let certified = terms.is_empty() || terms.iter().any(|(_, ends)| *ends > now);
         let draining = self.is_draining();
         let ready = served && certified && !draining;
@@ -208,3 +209,78 @@ fn seconds() -> i64 {
 const PATIENCE: Duration = Duration::from_secs(2);
 /// In seconds.
 const DAY: i64 = 86_400;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::future::pending;
+
+    use ptth_link::shutdown::{Trigger, channel};
+    use ptth_link::systemd::{State, report_to};
+    use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::{Admission, CertificateSource, Config, Names};
+    use crate::shard::Driving;
+
+    /// A gateway of dynamic names, which is ready without a backend.
+    fn admin() -> (Arc<Admin>, Trigger, mpsc::UnboundedReceiver<Driving>) {
+        let source = CertificateSource::SelfSigned { names: Vec::new(), kept: None };
+        let mut config = Config::new(source, Admission::Open);
+        config.names = Some(Names::new("example.test", Vec::new()));
+        let (trigger, shutdown) = channel();
+        let (shard, work) = Shard::alone(&config, shutdown).unwrap();
+        (Arc::new(Admin { shard, listening: Vec::new(), begun: Instant::now() }), trigger, work)
+    }
+
+    #[tokio::test]
+    async fn a_gateway_is_not_ready_with_a_certificate_that_has_expired_or_while_it_drains() {
+        let (admin, trigger, _work) = admin();
+        let ends = admin.shard.tls.terms().first().unwrap().1;
+        for (now, valid) in [(ends - 1, true), (ends, false), (ends + 1, false)] {
+            let answer = admin.readyz(None, now).unwrap();
+            assert_eq!(answer.status().as_u16(), if valid { 200 } else { 503 });
+            let said = format!("\"certified\": {valid}");
+            assert!(answer.body().contains(&said), "{}", answer.body());
+        }
+        trigger.advance(Phase::Draining);
+        let answer = admin.readyz(None, ends - 1).unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.body().contains("\"draining\": true"), "{}", answer.body());
+    }
+
+    /// Its thread turns for a minute.
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_does_not_turn_has_the_watchdog_run_out() {
+        let (admin, _trigger, mut work) = admin();
+        let (began, fed) = (Instant::now(), RefCell::new(Vec::new()));
+        let tell = |state: State<'_>| {
+            if matches!(state, State::Turning) {
+                fed.borrow_mut().push(began.elapsed().as_secs());
+            }
+        };
+        let mut thread = JoinSet::new();
+        thread.spawn(async move {
+            let turning = async {
+                while let Some(task) = work.recv().await {
+                    task.await;
+                }
+            };
+            let _ = timeout(Duration::from_secs(60), turning).await;
+            // It holds what comes for it, and does nothing with it.
+            pending::<()>().await;
+            drop(work);
+        });
+        let watchdog = Some(Duration::from_secs(30));
+        let report = report_to(tell, watchdog, || admin.summary(), async || admin.is_live().await);
+        let _ = timeout(Duration::from_secs(180), report).await;
+        let times = fed.into_inner();
+        assert!(times.len() >= 4 && times.iter().all(|at| *at <= 60), "{times:?}");
+        assert_eq!(admin.livez().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        thread.abort_all();
+        while thread.join_next().await.is_some() {}
+        assert!(!admin.is_live().await, "its thread is gone");
+    }
+}

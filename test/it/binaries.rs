@@ -7,6 +7,7 @@ mod logs;
 mod manual;
 mod many;
 mod moving;
+mod secrets;
 mod services;
 mod size;
 mod unit;

@@ -156,6 +156,11 @@ impl<N: Network, S: Answers> Places<N, S> {
             if self.held.contains_key(address) || self.shunned.contains_key(address) {
                 continue;
             }
+            // Those that left, and those that refused, count for a while: else a name server with other addresses in
+            // each answer would have a multiple of them dialled.
+            if self.held.len() + self.shunned.len() >= MOST {
+                break;
+            }
             // If the same gateway had this number before, the new tunnels replace the old ones there.
             let taken: BTreeSet<_> = self.held.values().map(|place| place.number).collect();
             let number = (0..).find(|number| !taken.contains(number)).unwrap_or_default();

@@ -144,6 +144,8 @@ mod tests {
 
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+    use tokio::select;
+    use tokio::task::yield_now;
 
     use super::*;
 
@@ -173,6 +175,27 @@ mod tests {
         passwords.users = User::list("ann:other\ncid:other").unwrap().into();
         assert!(show(&passwords, "ann:open sesame", 1).await.is_ok());
         assert!(show(&passwords, "cid:plain", 1).await.is_err());
+    }
+
+    /// The visitor is gone before its hash is computed.
+    #[tokio::test]
+    async fn a_visitor_that_leaves_gives_its_hash_back() {
+        let passwords = passwords();
+        let mut checking = Box::pin(show(&passwords, "ann:guess", 1));
+        let hashing = async {
+            while passwords.hashing.available_permits() > 0 {
+                yield_now().await;
+            }
+        };
+        select! {
+            biased;
+            _ = checking.as_mut() => panic!("a hash takes longer"),
+            () = hashing => {}
+        }
+        drop(checking);
+        let next = timeout(Duration::from_secs(60), passwords.hashing.acquire()).await;
+        drop(next.expect("the hash ends, and its permit is free").unwrap());
+        assert!(show(&passwords, "ann:open sesame", 1).await.is_ok());
     }
 
     /// Requests that come together wait for the hash of the first, and have none of their own.

@@ -135,3 +135,27 @@ fn change(fields: &mut HeaderMap, changes: &Changes) {
 
 /// More would only queue at the authenticator, each with a socket of ours.
 const QUESTIONS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    /// Another program that embeds the gateway may tell it either.
+    #[tokio::test]
+    async fn an_ipv4_address_is_judged_alike_in_both_spellings() {
+        let networks = |text: &str| vec![text.parse().unwrap()];
+        let (allow, deny) = (Some(networks("203.0.113.0/24")), networks("203.0.113.8/32"));
+        let gate = Gate::new(&Settings { allow, deny, ..Settings::default() });
+        for (address, fine) in
+            [("203.0.113.7", true), ("203.0.113.8", false), ("203.0.114.7", false)]
+        {
+            for spelt in [address.to_owned(), format!("::ffff:{address}")] {
+                let (mut head, ()) = Request::new(()).into_parts();
+                let judged = gate.check(&mut head, spelt.parse().unwrap()).await;
+                assert_eq!(judged.is_ok(), fine, "{spelt}");
+            }
+        }
+    }
+}

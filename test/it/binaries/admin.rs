@@ -4,25 +4,27 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
+use std::time::Instant;
 
 use ptth_link::token::Token;
 use ptth_test::process::{Gateway, Process, run};
-use ptth_test::{Answer, Folder, H1, soon};
+use ptth_test::{Answer, DEADLINE, Folder, H1, soon};
 use tokio::net::{TcpStream, UnixStream};
 
 /// What follows "admin: listening on " in the log.
-async fn admin_of(program: &Process) -> String {
+pub(super) async fn admin_of(program: &Process) -> String {
     let line = program.logs("admin: listening on ").await;
-    line.rsplit(' ').next().unwrap().to_owned()
+    // A line of JSON has a little more behind it.
+    line.rsplit(' ').next().unwrap().trim_end_matches("\"}").to_owned()
 }
 
-async fn ask(admin: &str, request: &str) -> Answer {
+pub(super) async fn ask(admin: &str, request: &str) -> Answer {
     let mut prober = H1::over(TcpStream::connect(admin).await.unwrap());
     prober.send(request).await;
     soon("an answer", prober.answer()).await
 }
 
-async fn get(admin: &str, path: &str) -> Answer {
+pub(super) async fn get(admin: &str, path: &str) -> Answer {
     ask(admin, &format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\n\r\n")).await
 }
 
@@ -172,6 +174,7 @@ async fn the_admin_address_answers_its_own_names_and_gets_alone() {
         (head.status, head.field("content-length").as_str(), head.body.len()),
         (200, "3", 0)
     );
+    assert!(prober.is_closed().await, "and no body, though it says how long that is");
     let huge =
         format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nx: {}\r\n\r\n", "y".repeat(40_000));
     assert_eq!(ask(&admin, &huge).await.status, 431);
@@ -190,8 +193,42 @@ async fn silent_connections_to_the_admin_address_keep_no_prober_out() {
         silent.push(slow);
     }
     assert_eq!(get(&admin, "/livez").await.status, 200);
-    // The oldest ended, without an answer.
-    assert!(silent[0].is_closed().await);
+    let newest = silent.last_mut().unwrap();
+    newest.send("TP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(newest.answer().await.status, 200);
+}
+
+/// Both answer until the first one ends, and none listens by mistake where another one does.
+#[tokio::test]
+async fn a_gateway_that_takes_over_takes_the_admin_address_too() {
+    let folder = Folder::new();
+    let socket = format!("unix:{}", folder.path("admin").display());
+    let flags = ["--self-signed", "--open", "--listen"];
+    let start = |listen: &str, more: &[&str]| {
+        Process::start("2ptth-server", &[&flags[..], &[listen], more].concat(), &[])
+    };
+    for wanted in [socket.as_str(), "127.0.0.1:0"] {
+        let old = start("127.0.0.1:0", &["--admin", wanted]);
+        let listen = ptth_test::process::address_of(&old).await.to_string();
+        let admin = admin_of(&old).await;
+        let second = start("127.0.0.1:0", &["--admin", &admin]).ended().await;
+        super::expect_sentence("2ptth-server", &second, "--admin: can't listen on");
+        let heir = start(&listen, &["--admin", &admin, "--take-over"]);
+        assert_eq!(admin_of(&heir).await, admin);
+        let asked = async |times: usize| {
+            for _ in 0..times {
+                let said = run("2ptth-server", &["status", "--admin", &admin], &[]).await;
+                assert_eq!(said.code, Some(0), "{said:?}");
+                assert!(said.stdout.contains(&listen), "{said:?}");
+            }
+        };
+        asked(10).await;
+        old.signal("TERM");
+        assert_eq!(old.ended().await.code, Some(0));
+        asked(3).await;
+        heir.signal("TERM");
+        assert_eq!(heir.ended().await.code, Some(0));
+    }
 }
 
 #[tokio::test]
@@ -287,7 +324,10 @@ impl Supervisor {
     async fn hears(&self, begins: &str) -> String {
         let (socket, begins) = (self.socket.try_clone().unwrap(), begins.to_owned());
         let hearing = tokio::task::spawn_blocking(move || {
+            let until = Instant::now() + DEADLINE;
             loop {
+                // Others may go on coming.
+                assert!(Instant::now() < until, "{begins} isn't said");
                 let mut message = [0; 512];
                 let read =
                     socket.recv(&mut message).unwrap_or_else(|err| panic!("{begins}: {err}"));

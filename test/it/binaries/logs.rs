@@ -18,7 +18,7 @@ async fn ask(gateway: &Gateway, path: &str) {
 }
 
 /// Waits until a file holds the text.
-async fn until_holds(path: &std::path::Path, text: &str) -> String {
+pub(super) async fn until_holds(path: &std::path::Path, text: &str) -> String {
     soon("a line of the file", async {
         loop {
             let content = std::fs::read_to_string(path).unwrap_or_default();

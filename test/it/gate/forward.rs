@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Response};
 use http_body_util::Full;
 use ptth_test::origin::{read_head, until_closed};
 use ptth_test::upgraded::websocket;
-use ptth_test::{Ask, Dialect, OriginBox};
+use ptth_test::{Ask, Dialect, H1, OriginBox};
 use tokio::io::AsyncWriteExt;
 
 use super::{World, is_page};
@@ -144,6 +144,12 @@ async fn what_an_authenticator_answers_otherwise_is_the_visitors_answer() {
         let head = world.ask(dialect, &Ask::new("HEAD", "/page")).await;
         assert_eq!((head.status, head.body.len()), (302, 0));
     }
+    // No body comes behind that head, where the next response begins.
+    let mut visitor = H1::connect(world.gateway()).await;
+    visitor.send("HEAD /page HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
+    assert_eq!(visitor.answer_to("HEAD").await.status, 302);
+    visitor.send("GET /page HTTP/1.1\r\nHost: example.test\r\n\r\n").await;
+    assert_eq!(visitor.answer().await.status, 302);
     world.change("", &authenticator.gate("/oauth2/auth", "")).await;
     for dialect in Dialect::BOTH {
         let answer = world.ask(dialect, &Ask::get("/").with("cookie", "_oauth2_proxy=bad")).await;

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use ptth_link::token::Token;
-use ptth_test::routes::{Tell, client, route};
-use ptth_test::{Ask, Backend, Dialect, GatewayBox, H1, H2, soon};
+use ptth_test::routes::route;
+use ptth_test::{Ask, Dialect, GatewayBox, H1, H2, Hello, soon};
+use tokio::task::JoinSet;
 
 use super::{World, is_page};
 
@@ -66,6 +67,7 @@ async fn a_route_moves_no_more_bytes_a_second_than_it_may() {
     }
 }
 
+/// Of all credentials together; and one that ends makes room.
 #[tokio::test]
 async fn a_route_has_no_more_tunnels_than_it_may() {
     let tokens = [Token::generate(), Token::generate()];
@@ -74,11 +76,29 @@ async fn a_route_has_no_more_tunnels_than_it_may() {
         few.max_tunnels = Some(3);
         config.routes = vec![few];
     });
-    let backends = tokens.each_ref().map(|token| {
-        let mut config = client(&gateway, token);
-        config.tunnels = 3;
-        Backend::start(config, Tell("a"))
-    });
+    let hold = async |n: usize| {
+        let hello = Hello::backend(&tokens[n % 2], &format!("b{n}.0"));
+        let stream = soon("TLS", hello.connect(gateway.address)).await.expect("TLS");
+        h2::server::handshake(stream).await.expect("a preface")
+    };
+    let mut tunnels = Vec::new();
+    for n in 0..3 {
+        let mut requests = hold(n).await;
+        let mut serving = JoinSet::new();
+        serving.spawn(async move { while requests.accept().await.is_some() {} });
+        tunnels.push(serving);
+        gateway.until_registered(n + 1).await;
+    }
+    for n in 3..5 {
+        let mut refused = hold(n).await;
+        let end = soon("the end of a tunnel too many", refused.accept()).await;
+        assert!(!matches!(end, Some(Ok(_))), "it is asked for nothing");
+        assert_eq!(gateway.registry.all().len(), 3);
+    }
+    tunnels.pop();
+    gateway.until_registered(2).await;
+    let mut requests = hold(5).await;
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { while requests.accept().await.is_some() {} });
     gateway.until_registered(3).await;
-    drop(backends);
 }

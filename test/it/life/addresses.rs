@@ -1,7 +1,8 @@
 //! A gateway's name with several addresses: tunnels to each, as they come and go.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ptth_client::Stopped;
@@ -144,4 +145,65 @@ async fn one_gateway_that_refuses_does_not_end_the_others_and_is_asked_again() {
     let guest = Guest::start(&process(config(&one, &Token::generate())), fake.clone(), Demo);
     let stopped = guest.ended().await.expect_err("a refusal");
     assert!(matches!(stopped, Stopped::Refused(..)), "{stopped:?}");
+}
+
+/// The addresses that were dialled so far.
+fn dialled(fake: &Fake) -> BTreeSet<String> {
+    fake.dialled().into_iter().collect()
+}
+
+/// A name server must not make a client dial thousands.
+#[tokio::test(start_paused = true)]
+async fn no_more_than_64_addresses_get_tunnels_and_the_log_says_so() {
+    let said = warnings();
+    let (fake, token) = (Fake::default(), Token::generate());
+    let one = room(&fake, 1, &token);
+    let addresses: Vec<_> = (1..=100).map(address).collect();
+    fake.resolve(&addresses);
+    let mut config = config(&one, &token);
+    config.tunnels = 1;
+    let guest = Guest::start(&process(config.clone()), fake.clone(), Demo);
+    one.until_tunnels(1).await;
+    sleep(Duration::from_secs(70)).await;
+    let expected: BTreeSet<_> = (1..=64).map(|n| address(n).to_string()).collect();
+    assert_eq!(dialled(&fake), expected, "the first of them, and always the same");
+    let told = "dial: the gateway has 100 addresses; only the first 64 get tunnels";
+    let count = said.lock().unwrap().iter().filter(|line| *line == told).count();
+    assert!((1..=2).contains(&count), "once a minute at most: {count}");
+    drop(guest);
+
+    // With other ones in each answer.
+    let fake = Fake::default();
+    let _guest = Guest::start(&process(config), fake.clone(), Demo);
+    for second in 0..=10 {
+        let fresh = |n| SocketAddr::from(([198, 18, second, n], 443));
+        fake.resolve(&(1..=100).map(fresh).collect::<Vec<_>>());
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!((1..=64).contains(&dialled(&fake).len()), "{}", dialled(&fake).len());
+    sleep(Duration::from_secs(70)).await;
+    let (last, now) = (SocketAddr::from(([198, 18, 10, 1], 443)).to_string(), dialled(&fake));
+    assert!(now.contains(&last), "those that are gone make room");
+}
+
+/// The warnings of this process from now on.
+fn warnings() -> Arc<Mutex<Vec<String>>> {
+    let said = Arc::<Mutex<Vec<String>>>::default();
+    log::set_boxed_logger(Box::new(Warnings(said.clone()))).expect("the only logger");
+    log::set_max_level(log::LevelFilter::Warn);
+    said
+}
+
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl log::Log for Warnings {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
 }

@@ -150,6 +150,13 @@ async fn a_chain_must_hold_now_and_be_for_clients() {
     let plain = policy(&config(&folder, &[("a.test", "client_ca = 'ca.pem'")]));
     let listed = "client_ca = 'ca.pem'\nclient_crl = 'crl.pem'";
     let listed = policy(&config(&folder, &[("a.test", listed)]));
+    // Without the list of the authority between, and with lists that are none of theirs.
+    folder.write("own.pem", revocations(&ours, None));
+    let own = "client_ca = 'ca.pem'\nclient_crl = 'own.pem'";
+    let own = policy(&config(&folder, &[("a.test", own)]));
+    folder.write("foreign.pem", revocations(&theirs, None));
+    let foreign = "client_ca = 'ca.pem'\nclient_crl = 'foreign.pem'";
+    let foreign = policy(&config(&folder, &[("a.test", foreign)]));
     let through = |serial: u64| {
         let by = |params: &mut CertificateParams| {
             params.serial_number = Some(SerialNumber::from(serial))
@@ -180,6 +187,14 @@ async fn a_chain_must_hold_now_and_be_for_clients() {
         for (policy, fine) in [&plain, &listed].into_iter().zip(fine) {
             assert_eq!(!granted(policy, &shown).await.is_empty(), fine, "{what}");
         }
+    }
+    // Whether it was revoked isn't known then.
+    for (policy, shown, fine) in [
+        (&own, good(&ours, &["a.test"]), true),
+        (&own, through(8), false),
+        (&foreign, good(&ours, &["a.test"]), false),
+    ] {
+        assert_eq!(!granted(policy, &shown).await.is_empty(), fine);
     }
 }
 
@@ -215,6 +230,14 @@ async fn a_backend_with_a_certificate_serves_until_it_is_revoked() {
         Err(_) => true,
     };
     assert!(refused, "a stranger's certificate came in");
+
+    // A route gets another host, of which the certificate says nothing.
+    let mut wider = config(&folder, &[("a.test", allow), ("z.test", allow)]);
+    let hosts = &mut wider.routes.first_mut().unwrap().hosts;
+    hosts.push("more.a.test".parse().unwrap());
+    changing.change(|config| config.routes = wider.routes).await;
+    assert_eq!(get(&changing.gateway, "a.test", "/").await.0, 200);
+    assert_eq!(get(&changing.gateway, "more.a.test", "/").await.0, 502);
 
     folder.write("crl.pem", revocations(&ours, Some(7)));
     let listed = config(&folder, &[("a.test", allow), ("z.test", allow)]);
