@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use ptth_link::crypto;
-use ptth_link::explain::keys;
+use ptth_link::explain::{Opening, keys};
 use ptth_link::h2::goaway::Why;
 use ptth_link::h2::pulse::Pulse;
 use ptth_link::lock::Mutex;
@@ -201,13 +201,14 @@ impl<N: Network, S: Answers> Slot<N, S> {
         let dialled = self.dialer.dial().await?;
         let (label, way, verified) = (&self.label, &dialled.way, how_verified(config));
         let (gateway, tls) = (dialled.address, dial::version_text(dialled.version));
+        let opening = Opening::new(true, gateway, dialled.version, dialled.label.as_deref());
         info!("tunnel: {label} dialled gateway={gateway} by={way} tls={tls} verified={verified:?}");
-        let opening = Some(dialled.opening());
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.filter(|_| by_name && !config.any_host).map(Arc::new);
         let pulse = Arc::<Pulse>::default();
         let (ours, shared) = (dialled.ours, self.process.answering.clone());
-        let answering = Answering { covers, ours, opening, pulse: pulse.clone(), ..shared };
+        let answering =
+            Answering { covers, ours, opening: Some(opening), pulse: pulse.clone(), ..shared };
         let (drain, draining) = channel();
         let ((up, is_up), (end, ended)) = (oneshot::channel(), oneshot::channel());
         let service = self.service.clone();
