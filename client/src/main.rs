@@ -130,9 +130,8 @@ fn run(options: &Options) -> Result<(), Failure> {
     if let Some(path) = &options.url_file {
         clear(path).map_err(|err| Failure::Urls(path.clone(), err))?;
     }
-    let listener = listener(options)?;
+    let (listener, explain) = (listener(options)?, Explain::start(options.explain));
     let (journal, shown) = (Journal::to(io::stdout()), Shown::default());
-    let explain = Explain::start(options.explain);
     let (places, board) = Announced::board(options.services.len());
     let tunnels = options.services.iter().map(|service| service.config.tunnels).sum();
     let limit = limits::descriptors();
@@ -145,8 +144,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         let own = journal.of(service.label.as_deref());
         let mut process = Process::new(service.config.clone(), own)?;
         (process.answering.announced, process.answering.streams) = (announced, streams);
-        process.shown = shown.clone();
-        process.answering.explain = explain.clone();
+        (process.shown, process.answering.explain) = (shown.clone(), explain.clone());
         services.push(Arc::new(Running::new(service, process, before)?));
         before += services.last().map_or(0, |it| it.process.slots());
     }
