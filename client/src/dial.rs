@@ -23,7 +23,6 @@ use std::time::Duration;
 use http::StatusCode;
 use http::response::Parts;
 use log::info;
-use ptth_link::explain::Opening;
 use ptth_link::lock::Mutex;
 use ptth_link::tcp::is_near;
 use ptth_link::{alpn, crypto};
@@ -60,13 +59,6 @@ pub(crate) struct Dialled {
     pub(crate) news: News,
     /// The gateway is probably a 2ptth server.
     pub(crate) ours: bool,
-}
-
-impl Dialled {
-    /// For the explained wire.
-    pub(crate) fn opening(&self) -> Opening {
-        Opening::new(true, self.address, self.version, self.label.as_deref())
-    }
 }
 
 #[derive(Debug)]

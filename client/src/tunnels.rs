@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use ptth_link::crypto;
-use ptth_link::explain::keys;
+use ptth_link::explain::{Opening, keys};
 use ptth_link::h2::goaway::Why;
 use ptth_link::h2::pulse::Pulse;
 use ptth_link::lock::Mutex;
@@ -99,8 +99,8 @@ impl Process {
         let config = &self.shared.config;
         let by_name = matches!(config.trust, Trust::System | Trust::Ca(_));
         let covers = dialled.certificate.clone().filter(|_| by_name && !config.any_host);
-        let (covers, ours, opening) = (covers.map(Arc::new), dialled.ours, Some(dialled.opening()));
-        Answering { covers, ours, opening, pulse, ..self.answering.clone() }
+        let (covers, ours) = (covers.map(Arc::new), dialled.ours);
+        Answering { covers, ours, pulse, ..self.answering.clone() }
     }
 }
 
@@ -223,9 +223,11 @@ impl<N: Network, S: Answers> Slot<N, S> {
         let dialled = self.dialer.dial().await?;
         let (label, way, verified) = (&self.label, &dialled.way, how_verified(config));
         let (gateway, tls) = (dialled.address, dial::version_text(dialled.version));
+        let opening = Opening::new(true, gateway, dialled.version, dialled.label.as_deref());
         info!("tunnel: {label} dialled gateway={gateway} by={way} tls={tls} verified={verified:?}");
         let pulse = Arc::<Pulse>::default();
         let answering = self.process.answering(&dialled, pulse.clone());
+        let answering = Answering { opening: Some(opening), ..answering };
         let (drain, draining) = channel();
         let ((up, is_up), (end, ended)) = (oneshot::channel(), oneshot::channel());
         let service = self.service.clone();

@@ -2,6 +2,7 @@
 //!
 //! Invariant: the connection never waits. A frame without room in the queue is dropped and counted.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::TrySendError;
@@ -138,6 +139,23 @@ impl Watch for Option<Tap> {
         if let Some(tap) = self {
             tap.see(true, bytes);
         }
+    }
+}
+
+/// Beside what else watches the connection.
+impl<W: Watch> Watch for (W, Option<Tap>) {
+    fn came(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        self.1.came(cx, bytes)?;
+        self.0.came(cx, bytes)
+    }
+
+    fn going<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        self.0.going(bytes)
+    }
+
+    fn went(&mut self, bytes: &[u8]) {
+        self.1.went(bytes);
+        self.0.went(bytes);
     }
 }
 

@@ -185,7 +185,7 @@ where
     let budget = shard.budget.part();
     let window = Window::tunnel(budget.clone(), identity.ours);
     // Transposed roles: the gateway was dialled, and yet it is HTTP/2's client, which asks.
-    let (sender, mut engine) = Asking::asking(io, Costly::new(tap), window).await?;
+    let (sender, mut engine) = Asking::asking(io, (Costly::default(), tap), window).await?;
     engine.keepalive.probe(0);
     engine.answered().await?;
     let tunnel = Tunnel::new(shard.index, (identity, grants), budget, sender);
@@ -193,7 +193,7 @@ where
     Ok((engine, tunnel))
 }
 
-type Engine<IO> = Asking<IO, Costly>;
+type Engine<IO> = Asking<IO, (Costly, Option<Tap>)>;
 
 /// Registers a tunnel, and drives it.
 async fn run<IO>(
@@ -351,18 +351,16 @@ struct Costly {
     walk: Walk,
     came: u32,
     since: Instant,
-    tap: Option<Tap>,
 }
 
-impl Costly {
-    fn new(tap: Option<Tap>) -> Self {
-        Self { walk: Walk::default(), came: 0, since: Instant::now(), tap }
+impl Default for Costly {
+    fn default() -> Self {
+        Self { walk: Walk::default(), came: 0, since: Instant::now() }
     }
 }
 
 impl Watch for Costly {
-    fn came(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
-        self.tap.came(cx, bytes)?;
+    fn came(&mut self, _: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
         while let Some(head) = self.walk.next(&mut bytes) {
             let costs = head.kind == GOAWAY || head.kind == SETTINGS && head.flags & ACK == 0;
             if !costs {
@@ -377,10 +375,6 @@ impl Watch for Costly {
             true => Ok(()),
             false => Err(io::Error::other("SETTINGS or GOAWAY again and again")),
         }
-    }
-
-    fn went(&mut self, bytes: &[u8]) {
-        self.tap.went(bytes);
     }
 }
 

@@ -10,7 +10,7 @@ use h2::Reason;
 use h2::server::Builder;
 use log::{debug, trace};
 use ptth_link::alpn;
-use ptth_link::explain::{Opening, What};
+use ptth_link::explain::{Opening, Tap, What};
 use ptth_link::h2::cork::{TURN, cork};
 use ptth_link::h2::keepalive::Keepalive;
 use ptth_link::h2::window::Window;
@@ -29,7 +29,7 @@ use crate::public::{Account, Visitor};
 
 /// A connection, its socket as its streams see it, and the requests that are under way on it.
 pub(super) struct Connection<IO> {
-    pub(super) wire: Answering<Stall<IO>, Frames>,
+    pub(super) wire: Answering<Stall<IO>, (Frames, Option<Tap>)>,
     outlet: Arc<Outlet>,
     visitor: Arc<Visitor>,
     abuse: Arc<Abuse>,
@@ -47,10 +47,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         let abuse = Arc::new(Abuse::new(visitor.trusts(visitor.address)));
         let io = Stall::new(io, budget.clone());
         let outlet = io.outlet();
-        let mut frames = Frames::new(abuse.clone(), &UNFINISHED);
         let opening = || Opening::new(false, visitor.address, visitor.tls, Some(alpn::H2));
-        frames.tap = visitor.shard.explain.tap(What::Visitor, opening);
-        let (io, driver) = cork(io, frames);
+        let tap = visitor.shard.explain.tap(What::Visitor, opening);
+        let (io, driver) = cork(io, (Frames::new(abuse.clone(), &UNFINISHED), tap));
         let mut builder = Builder::new();
         builder
             .max_concurrent_streams(STREAMS)

@@ -7,7 +7,6 @@ use std::task::Context;
 use std::time::Duration;
 
 use ptth_link::deadline::Deadline;
-use ptth_link::explain::Tap;
 use ptth_link::h2::cork::Watch;
 use ptth_link::h2::frames::{
     ACK, CONTINUATION, END_HEADERS, GOAWAY, HEADERS, RESET, RST_STREAM, SETTINGS, Walk,
@@ -38,8 +37,6 @@ pub(super) struct Frames {
     eager: u32,
     /// A frame came whose size is wrong.
     missized: bool,
-    /// What explains the connection.
-    pub(super) tap: Option<Tap>,
 }
 
 impl Frames {
@@ -55,14 +52,12 @@ impl Frames {
             acknowledged: false,
             eager: 0,
             missized: false,
-            tap: None,
         }
     }
 }
 
 impl Watch for Frames {
     fn came(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        self.tap.came(cx, bytes)?;
         let mut rest = bytes;
         while let Some(head) = self.came.next(&mut rest) {
             self.missized |= head.is_missized();
@@ -109,7 +104,6 @@ impl Watch for Frames {
     }
 
     fn went(&mut self, mut bytes: &[u8]) {
-        self.tap.went(bytes);
         while let Some(head) = self.went.next(&mut bytes) {
             let ours = matches!(head.code, NO_ERROR | INTERNAL_ERROR | CANCEL);
             if head.kind == RST_STREAM && !ours && head.stream > self.eager {
