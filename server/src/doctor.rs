@@ -154,8 +154,11 @@ async fn reach(name: &str, port: u16, report: &mut Report) {
     }
 }
 
+/// What a route is called, the credentials that let a backend serve it, and its gate.
+type Opening<'a> = (String, Option<Vec<Arc<dyn Credential>>>, Option<&'a Gate>);
+
 /// All routes, the one without a table and the one of all dynamic names, too.
-fn routes(config: &Config) -> Vec<(String, Option<Vec<Arc<dyn Credential>>>, Option<&Gate>)> {
+fn routes(config: &Config) -> Vec<Opening<'_>> {
     let place = |route: &Route| {
         let hosts: Vec<_> =
             route.hosts.iter().map(|host| format!("{host}{}", route.path)).collect();

@@ -71,8 +71,8 @@ fn clock(date: Option<&HeaderValue>, report: &mut Report) {
     let found = format!("this machine's clock is {} s {how} the gateway's", off.as_secs());
     let remedy = "set this machine's clock (`timedatectl set-ntp true`), or the gateway's";
     match off.as_secs() {
-        ..=NOTHING => report.ok("clock", found),
-        ..=MUCH => report.warn("clock", found, remedy),
+        off if off <= NOTHING => report.ok("clock", found),
+        off if off <= MUCH => report.warn("clock", found, remedy),
         _ => report.fail("clock", found, remedy),
     }
 }

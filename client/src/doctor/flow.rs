@@ -170,13 +170,15 @@ async fn echo<N: Network>(
             }
         };
         let status = timeout(PATIENCE, answer).await??;
-        let (end, mut bytes) = (Instant::now() + TIME, input.len());
-        while let Ok(read) = timeout_at(end, from.read_buf(&mut input)).await {
-            bytes += match read? {
-                0 => break,
-                read => read,
-            };
-            input.clear();
+        let (mut end, mut bytes) = (Instant::now() + PATIENCE, 0);
+        while status == StatusCode::OK
+            && let Ok(read) = timeout_at(end, from.read_buf(&mut input)).await
+            && read? > 0
+        {
+            if bytes == 0 {
+                end = Instant::now() + TIME;
+            }
+            bytes += input.split().len();
         }
         Ok((status, bytes))
     };

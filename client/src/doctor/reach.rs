@@ -161,7 +161,7 @@ pub(super) fn millis(begun: Instant) -> String {
 }
 
 /// For each question.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// A request of several packets of the usual 1,500 bytes, whose head any server takes.
 const LARGE: usize = 6 << 10;
 pub(super) const MTU: &str = "something on the way may drop large packets: lower the MTU of this machine's network (`ip link set dev … mtu 1280`), or have the router clamp TCP's MSS";

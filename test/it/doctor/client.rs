@@ -398,7 +398,7 @@ async fn what_a_gateway_does_not_let_it_serve_is_told() {
     let mut config = gateway.client_config();
     config.path = Some("/other".to_owned());
     let report = soon("steps", examined(config, Tcp)).await;
-    says(&report, "tunnel", Verdict::Fail, "the path \"/other\"");
+    says(&report, "tunnel", Verdict::Fail, "not allowed to serve the path");
     assert_eq!(complaints(&report), ["tunnel"], "{report:#?}");
 }
 

@@ -79,7 +79,7 @@ async fn each_server_that_decides_who_comes_in_is_asked() {
     says(&report, "opens", Verdict::Ok, "gone (gone.test/)  backends: external  visitors: all");
     assert!(!format!("{report:?}").contains("s3cret"));
     let text = format!(
-        "[[route]]\nname = \"a\"\nhost = \"a.test\"\n[[route.allow]]\nkey = \"{}\"\n[route.gate]\nrate = \"1/1s\"\nforward = {{ url = \"http://{}/\" }}\n",
+        "[[route]]\nname = \"a\"\nhosts = [\"a.test\"]\n[[route.allow]]\nkey = \"{}\"\n[route.gate]\nrate = \"1/1s\"\nforward = {{ url = \"http://{}/\" }}\n",
         Token::generate().public(),
         broken.address
     );
