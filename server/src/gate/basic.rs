@@ -208,7 +208,7 @@ mod tests {
             let passwords = passwords.clone();
             page.spawn(async move { show(&passwords, "ann:open sesame ", 1).await.is_ok() });
         }
-        tokio::task::yield_now().await;
+        yield_now().await;
         let shown = format!("Basic {}", STANDARD.encode("ann:open sesame "));
         // As if the one before had found it right, which no hash would.
         let mark = crypto::hmac_sha256(&passwords.key, shown.as_bytes());
