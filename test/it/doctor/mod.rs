@@ -2,6 +2,7 @@
 
 mod client;
 mod server;
+mod tunnel;
 
 use ptth_link::doctor::{Report, Step, Verdict};
 
