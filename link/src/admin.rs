@@ -271,7 +271,7 @@ mod tests {
         let any = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
         let listener = Listener::open(&any, false).unwrap();
         let Address::Tcp(address) = listener.address else { panic!("TCP was asked for") };
-        running.spawn(listener.serve(|_, _| async { Some(text(StatusCode::OK, "ok".into())) }));
+        running.spawn(listener.serve(0, |_| async { text(StatusCode::OK, "ok".into()) }));
         address
     }
 

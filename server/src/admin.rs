@@ -70,7 +70,7 @@ impl Admin {
     }
 
     /// `now` is the time by which a certificate counts, in seconds since 1970.
-    fn readyz(&self, query: Option<&str>, now: i64) -> Option<Response<Content>> {
+    fn readyz<C: From<String>>(&self, query: Option<&str>, now: i64) -> Option<Response<C>> {
         let asked =
             query.and_then(|query| query.split('&').find_map(|it| it.strip_prefix("route=")));
         let asked = asked.map(|name| percent_decode_str(name).decode_utf8_lossy());
@@ -240,13 +240,13 @@ mod tests {
         let (admin, trigger, _work) = admin();
         let ends = admin.shard.tls.terms().first().unwrap().1;
         for (now, valid) in [(ends - 1, true), (ends, false), (ends + 1, false)] {
-            let answer = admin.readyz(None, now).unwrap();
+            let answer: Response<String> = admin.readyz(None, now).unwrap();
             assert_eq!(answer.status().as_u16(), if valid { 200 } else { 503 });
             let said = format!("\"certified\": {valid}");
             assert!(answer.body().contains(&said), "{}", answer.body());
         }
         trigger.advance(Phase::Draining);
-        let answer = admin.readyz(None, ends - 1).unwrap();
+        let answer: Response<String> = admin.readyz(None, ends - 1).unwrap();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(answer.body().contains("\"draining\": true"), "{}", answer.body());
     }
