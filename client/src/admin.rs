@@ -54,7 +54,9 @@ impl Admin {
             "/readyz" => self.readyz(),
             #[cfg(feature = "metrics")]
             "/metrics" => {
-                let (kind, page) = crate::metrics::page(self, request.headers().get(ACCEPT));
+                let Self { counts, shown, began, .. } = &*self;
+                let accept = request.headers().get(ACCEPT);
+                let (kind, page) = crate::metrics::page(counts, shown, *began, accept);
                 ptth_link::admin::of(kind, StatusCode::OK, page)
             }
             "/status" => json(StatusCode::OK, &self.status()),

@@ -26,7 +26,7 @@ pub(crate) use address::host_and_port;
 pub use address::{Gateway, HostHeader, OriginAddress, OriginOptions};
 pub use args::Args;
 pub use authorization::{Authorization, Value};
-pub use inspect::Inspect;
+pub use inspect::{Inspect, Limits};
 pub use proxies::Proxies;
 pub(crate) use proxies::{Kind, Proxy};
 pub use ptth_link::settings::ConfigError;

@@ -26,13 +26,13 @@ use ptth_link::admin::{Content, Listener, json, of, refusal};
 use ptth_link::crypto;
 use serde_json::json;
 
+use crate::config::Limits;
 use crate::watch::Watch;
 use capture::Capture;
 use replay::Replays;
 use store::{Listening, Store};
 
 pub use replay::{Asks, Replayed};
-pub use store::Limits;
 
 /// What serves the page. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -2,24 +2,31 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::HeaderValue;
 use ptth_link::metrics::{self, Collects, Encoder, counter, counters, gauge, seconds};
 
-use crate::admin::Admin;
+use crate::journal::Counts;
+use crate::shown::Shown;
 
 /// Content-Type and text, as [`metrics::page`].
-pub(crate) fn page(told: Arc<Admin>, accept: Option<&HeaderValue>) -> (&'static str, String) {
-    let began = told.began;
-    metrics::page("ptth_client", Scrape(told), began, accept)
+pub(crate) fn page(
+    counts: &Arc<Counts>,
+    shown: &Shown,
+    began: SystemTime,
+    accept: Option<&HeaderValue>,
+) -> (&'static str, String) {
+    let scrape = Scrape(counts.clone(), shown.clone());
+    metrics::page("ptth_client", scrape, began, accept)
 }
 
 #[derive(Debug)]
-struct Scrape(Arc<Admin>);
+struct Scrape(Arc<Counts>, Shown);
 
 impl Collects for Scrape {
     fn encode(&self, mut encoder: Encoder<'_>) -> fmt::Result {
-        let (counts, shown) = (&self.0.counts, &self.0.shown);
+        let Self(counts, shown) = self;
         let encoder = &mut encoder;
         let exchanges = counts.exchanges.read();
         let exchanges =

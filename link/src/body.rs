@@ -31,6 +31,7 @@ use crate::lock::Mutex;
 use self::shared::Shared;
 
 pub use self::tap::Tap;
+use self::tap::heard;
 pub use self::timed::Timed;
 
 /// Why a body ended before its end.
@@ -246,33 +247,6 @@ impl Body {
         self.head = None;
     }
 
-    /// A body that is here as a whole.
-    pub fn full(bytes: Bytes) -> Self {
-        if bytes.is_empty() {
-            return Self::empty();
-        }
-        let length = bytes.len();
-        // Large enough that it always fits: nothing else has a part of it.
-        let shared = Shared::new(None, Budget::new(1 << 40));
-        let _ = shared.lock().push(bytes);
-        shared.lock().finish(Ok(()));
-        Self::of(shared, Some(length as u64))
-    }
-
-    /// Has each frame heard when it is read.
-    #[must_use]
-    pub fn with_tap(mut self, tap: Tap) -> Self {
-        self.tap = Some(tap);
-        self
-    }
-
-    /// Moves it no faster than these turns come.
-    #[must_use]
-    pub fn with_turns(mut self, turns: Option<Turns>) -> Self {
-        self.turns = turns.filter(|_| self.shared.is_some()).map(Box::new);
-        self
-    }
-
     /// States the length that the head declared, so that an HTTP/1.1 peer isn't sent chunks.
     #[must_use]
     pub fn with_length(mut self, length: Option<u64>) -> Self {
@@ -332,13 +306,6 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         self.length.map_or_else(SizeHint::new, SizeHint::with_exact)
-    }
-}
-
-fn heard(tap: &mut Option<Tap>, frame: Frame<Bytes>) -> Frame<Bytes> {
-    match tap {
-        Some(tap) => tap.hear(frame),
-        None => frame,
     }
 }
 

@@ -57,12 +57,15 @@ const SERVER: &[(&str, &[&str])] = &[
 
 /// Whom each module of the client may import.
 const CLIENT: &[(&str, &[&str])] = &[
-    ("admin", &["announced", "shown"]),
+    ("admin", &["announced", "journal", "shown"]),
+    ("metrics", &["journal", "shown"]),
+    ("inspect", &["config", "demo", "origin", "serve", "watch"]),
+    ("journal", &["watch"]),
     (
         "tunnels",
         &["announced", "complaints", "config", "dial", "journal", "retry", "serve", "shown", "tls"],
     ),
-    ("serve", &["announced", "dial", "journal", "tls"]),
+    ("serve", &["announced", "dial", "journal", "tls", "watch"]),
     ("origin", &["complaints", "config", "serve", "tls"]),
     ("dial", &["announced", "config"]),
     ("tls", &["config"]),
@@ -161,7 +164,10 @@ const CORE: [(&str, &[&str]); 2] = [
             "tunnel",
         ],
     ),
-    ("client/src", &["complaints", "dial", "lib", "main", "origin", "retry", "serve", "tunnels"]),
+    (
+        "client/src",
+        &["complaints", "dial", "lib", "main", "origin", "retry", "serve", "tunnels", "watch"],
+    ),
 ];
 /// Files and folders of the core's modules and of `link` that are features.
 const FEATURES: [&str; 9] = [
@@ -178,7 +184,7 @@ const FEATURES: [&str; 9] = [
 
 /// Non-blank lines without tests that each ring may have: what both ends do alike, the core, the features. A change that
 /// needs more argues for it in its commit; one that needs less lowers the sum. The goals are 3,700, 6,000 and 7,300.
-const SUMS: [(&str, usize); 3] = [("wire", 6_746), ("core", 11_524), ("features", 10_860)];
+const SUMS: [(&str, usize); 3] = [("wire", 6_837), ("core", 11_669), ("features", 13_329)];
 
 #[test]
 fn each_ring_keeps_to_its_sum() {

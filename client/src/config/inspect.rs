@@ -8,7 +8,6 @@ use ptth_link::admin::Address;
 use ptth_link::settings::{Mistake, NUMBER, Parser, SIZE, Sources};
 
 use super::{OriginAddress, Service};
-use crate::inspect::Limits;
 
 /// What is kept of exchanges.
 #[derive(Clone, Debug)]
@@ -18,6 +17,17 @@ pub struct Inspect {
     /// The folder that requests are written to.
     pub capture: Option<PathBuf>,
     pub limits: Limits,
+}
+
+/// How much is kept.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub exchanges: usize,
+    /// Bytes of one body, and of all together.
+    pub body: usize,
+    pub bytes: usize,
+    /// Fields whose values are shown only on request, beside those that are known to hold secrets.
+    pub redact: Vec<HeaderName>,
 }
 
 pub(super) fn read(sources: &Sources<'_>, services: &[Service]) -> Option<Inspect> {

@@ -15,18 +15,8 @@ use tokio::sync::mpsc;
 
 use super::capture::Capture;
 use super::tape::Tape;
+use crate::config::Limits;
 use crate::watch::{Hears, Watch};
-
-/// How much is kept.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    pub exchanges: usize,
-    /// Bytes of one body, and of all together.
-    pub body: usize,
-    pub bytes: usize,
-    /// Fields whose values are shown only on request, beside those that are known to hold secrets.
-    pub redact: Vec<HeaderName>,
-}
 
 #[derive(Debug)]
 pub(super) struct Store {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::Tap;
+use super::tap::{Tap, heard};
 use crate::headers;
 
 /// A body whose bytes and pauses are counted, and whose trailers are cleaned for the crossing.
@@ -92,7 +92,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Timed<B> {
             let mut frame = frame.map_err(Some)?;
             self.moved += frame.data_ref().map_or(0, |data| data.len() as u64);
             frame.trailers_mut().into_iter().for_each(headers::trailers);
-            Ok(super::heard(&mut self.tap, frame))
+            Ok(heard(&mut self.tap, frame))
         }))
     }
 

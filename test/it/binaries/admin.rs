@@ -72,9 +72,17 @@ async fn both_programs_say_how_they_are_and_are_ready_with_a_tunnel_that_answers
         (&clients, "ptth_client_tunnels 1\n"),
         (&clients, "ptth_client_tunnels_opened_total 1\n"),
     ] {
-        let metrics = get(admin, "/metrics").await;
-        assert!(metrics.field("content-type").starts_with("text/plain; version=0.0.4"));
-        assert!(metrics.text().contains(told), "{told} isn't in {}", metrics.text());
+        // It is counted a moment after the visitor has its answer.
+        let counted = async {
+            loop {
+                let metrics = get(admin, "/metrics").await;
+                assert!(metrics.field("content-type").starts_with("text/plain; version=0.0.4"));
+                if metrics.text().contains(told) {
+                    return;
+                }
+            }
+        };
+        soon(told, counted).await;
     }
 
     assert_eq!(get(&admin, "/readyz?route=*/").await.status, 200);
