@@ -26,13 +26,12 @@ use ptth_link::admin::{Content, Listener, json, of, refusal};
 use ptth_link::crypto;
 use serde_json::json;
 
-use crate::config::Limits;
+use crate::config::{Limits, Service};
+use crate::tls::TlsError;
 use crate::watch::Watch;
 use capture::Capture;
-use replay::Replays;
+use replay::{Replayed, Replays};
 use store::{Listening, Store};
-
-pub use replay::{Asks, Replayed};
 
 /// What serves the page. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,12 +45,17 @@ struct Inner {
 }
 
 impl Inspector {
-    /// One that keeps so much, and writes each request to a file in the folder `capture`. `asks` answers what is sent
-    /// again.
-    pub fn new(limits: Limits, capture: Option<PathBuf>, asks: Vec<Replayed>) -> Self {
+    /// One that keeps so much, and writes each request to a file in the folder `capture`. The origins of `services` answer
+    /// what is sent again. Reads certificates, so it blocks.
+    pub fn new(
+        limits: Limits,
+        capture: Option<PathBuf>,
+        services: &[Service],
+    ) -> Result<Self, TlsError> {
         let key = crypto::hex(&crypto::random::<16>());
         let store = Store::new(limits, capture.map(Capture::to));
-        Self(Arc::new(Inner { store, key, replays: Replays(asks) }))
+        let asks = services.iter().map(Replayed::of).collect::<Result<_, _>>()?;
+        Ok(Self(Arc::new(Inner { store, key, replays: Replays(asks) })))
     }
 
     /// What hears the exchanges.

@@ -16,8 +16,8 @@ use ptth_client::announced::{Announced, clear, publish};
 use ptth_client::config::{Args, Config, Inspect, Options, OriginAddress, Service};
 use ptth_client::demo::Demo;
 use ptth_client::dial::Tcp;
+use ptth_client::inspect::Inspector;
 use ptth_client::inspect::command::command;
-use ptth_client::inspect::{Asks, Inspector, Replayed};
 use ptth_client::journal::Journal;
 use ptth_client::origin::Origin;
 use ptth_client::shown::Shown;
@@ -236,17 +236,7 @@ fn inspector(options: &Options) -> Result<Option<(Inspector, Option<admin::Liste
         admin::Listener::open(&admin::Address::Tcp(at), false).map_err(failed)
     };
     let listener = at.map(open).transpose()?;
-    let asks = options.services.iter().map(|service| {
-        let asks = match &service.origin {
-            OriginAddress::Demo => Asks::Demo,
-            address => {
-                let origin = Origin::new(address.clone(), &service.asking);
-                Asks::Origin(origin.map_err(Stopped::Tls)?)
-            }
-        };
-        Ok(Replayed { service: service.label.clone(), asks })
-    });
-    let inspector = Inspector::new(limits, capture, asks.collect::<Result<_, Stopped>>()?);
+    let inspector = Inspector::new(limits, capture, &options.services).map_err(Stopped::Tls)?;
     if let Some(listener) = &listener {
         // Not in the log: with the key a program sees what visitors send.
         cli::say(&format!("inspect: http://{}/#{}", listener.address, inspector.key()));

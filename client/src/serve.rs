@@ -5,6 +5,7 @@
 //! Invariant: a response that breaks off is reset, never ended, so that it never looks complete.
 
 mod early;
+mod ended;
 mod own;
 mod reply;
 #[cfg(test)]
@@ -27,7 +28,6 @@ use log::warn;
 use ptth_link::body::{Body, Inflow, split};
 use ptth_link::budget::Budget;
 use ptth_link::explain::{Explain, Opening, What};
-use ptth_link::h2::goaway::{self, Why};
 use ptth_link::h2::pulse::Pulse;
 use ptth_link::h2::window::Window;
 use ptth_link::h2::{self as engine, Load};
@@ -42,13 +42,14 @@ use tokio::time::{Sleep, sleep, timeout};
 use tower_service::Service;
 
 use crate::announced::{Announced, announcement};
-use crate::dial::DialError;
 use crate::journal::{Exchange, Journal};
 use crate::tls;
 use crate::watch::{Side, tap};
 
 use early::Ahead;
 pub use early::Early;
+pub use ended::Ended;
+use ended::ended;
 pub use own::Own;
 
 pub use reply::Onward;
@@ -108,31 +109,6 @@ where
     type Body = B;
 }
 
-/// Why a tunnel ended.
-#[derive(Debug, thiserror::Error)]
-pub enum Ended {
-    /// The gateway refused this client. With TLS 1.3 that arrives after the handshake.
-    #[error("{0}")]
-    Refused(#[from] DialError),
-    /// The gateway gave the reason, and perhaps a text.
-    #[error("{}", told(*.0, .1.as_deref()))]
-    Told(Why, Option<String>),
-    #[error("{0}")]
-    Connection(#[from] engine::Ended),
-}
-
-impl Ended {
-    pub(crate) const CLOSED: Self = Self::Connection(engine::Ended::Closed);
-}
-
-fn told(why: Why, words: Option<&str>) -> String {
-    match (why, words) {
-        (Why::Stopping, _) => "the gateway stops".to_owned(),
-        (why, None) => format!("the gateway ended it: {why}"),
-        (why, Some(words)) => format!("the gateway ended it: {why} ({words:?})"),
-    }
-}
-
 /// Answers on `io` with `service` until the connection ends, or until the exchanges that run when `drain` asks are
 /// finished. `up` is told when the gateway has begun to ask. Dropping the future cuts the tunnel.
 pub async fn answer(
@@ -188,21 +164,6 @@ pub async fn answer(
         }
     })
     .await
-}
-
-fn ended(ended: engine::Ended) -> Ended {
-    let engine::Ended::Connection(err) = ended else { return ended.into() };
-    if let Some(why) = Why::of(&err) {
-        return Ended::Told(why, goaway::text(&err));
-    }
-    if err.get_io().is_none() {
-        return engine::Ended::Connection(err).into();
-    }
-    match err.into_io().map(DialError::of) {
-        Some(refused @ DialError::Refused(_)) => refused.into(),
-        Some(DialError::Tls(err)) => engine::Ended::Socket(err).into(),
-        _ => engine::Ended::Closed.into(),
-    }
 }
 
 /// One stream, from its head to its end.

@@ -18,27 +18,31 @@ use tokio::time::timeout;
 
 use super::store::{MASK, Store};
 use super::tape::Tape;
-use crate::config::{OriginAddress, OriginOptions};
+use crate::config::{OriginAddress, OriginOptions, Service};
 use crate::demo::Demo;
 use crate::origin::Origin;
 use crate::serve::{Answers, Own};
+use crate::tls::TlsError;
 use crate::watch::{Event, Hears, Side, tap};
 
 /// The services that requests are sent to again, each by its name where there are several.
 pub(super) struct Replays(pub(super) Vec<Replayed>);
 
-/// A service, and what answers for it.
+/// A service, and what answers for it: its origin, or the demo.
 #[derive(Debug)]
-pub struct Replayed {
-    pub service: Option<String>,
-    pub asks: Asks,
+pub(super) struct Replayed {
+    service: Option<String>,
+    origin: Option<Origin>,
 }
 
-/// What answers a request.
-#[derive(Debug)]
-pub enum Asks {
-    Origin(Origin),
-    Demo,
+impl Replayed {
+    pub(super) fn of(service: &Service) -> Result<Self, TlsError> {
+        let origin = match &service.origin {
+            OriginAddress::Demo => None,
+            address => Some(Origin::new(address.clone(), &service.asking)?),
+        };
+        Ok(Self { service: service.label.clone(), origin })
+    }
 }
 
 impl fmt::Debug for Replays {
@@ -70,27 +74,21 @@ impl Replays {
             Origin::new(address, &OriginOptions::default()).map_err(|why| why.to_string())
         });
         let other = other.transpose()?;
-        let own = self.0.iter().find(|it| it.service == tape.service).map(|it| &it.asks);
+        let own = self.0.iter().find(|it| it.service == tape.service);
+        let own = own.and_then(|it| it.origin.as_ref());
         let (head, body) = request.into_parts();
-        let again: Arc<dyn Hears>;
-        let again_id;
-        {
-            let tape = store.add(Some(tape.id), tape.service.as_deref(), &head);
-            again_id = tape.id;
-            again = tape;
-        }
+        let tape = store.add(Some(tape.id), tape.service.as_deref(), &head);
+        let (id, again): (_, Arc<dyn Hears>) = (tape.id, tape);
         let request = Request::from_parts(head, body.with_tap(tap(&again, Side::Request)));
         let asking: Pin<Box<dyn Future<Output = ()> + Send>> = match (other, own) {
             (Some(origin), _) => Box::pin(ask(origin, request, again.clone())),
-            (None, Some(Asks::Origin(origin))) => {
-                Box::pin(ask(origin.apart(), request, again.clone()))
-            }
-            (None, _) => Box::pin(ask(Demo, request, again.clone())),
+            (None, Some(origin)) => Box::pin(ask(origin.apart(), request, again.clone())),
+            (None, None) => Box::pin(ask(Demo, request, again.clone())),
         };
         if timeout(PATIENCE, asking).await.is_err() {
             again.hear(Event::Ended(None, Some("a replay ends after a minute")));
         }
-        Ok(again_id)
+        Ok(id)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::task::Context;
 
-use ptth_link::h2::goaway::refusal;
+use ptth_link::h2::goaway::{Why, refusal};
 use ptth_link::shutdown::channel;
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::time::Instant;

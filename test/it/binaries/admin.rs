@@ -66,11 +66,11 @@ async fn both_programs_say_how_they_are_and_are_ready_with_a_tunnel_that_answers
     client.says(" -> ").await;
     for (admin, told) in [
         (&admin, "ptth_exchanges_total{route=\"other\",class=\"2xx\",party=\"none\"} 1\n"),
-        (&admin, "ptth_tunnels 1\n"),
+        (&admin, "ptth_tunnels 2\n"),
         (&clients, "ptth_client_exchanges_total{class=\"2xx\",party=\"none\"} 1\n"),
         (&clients, "ptth_client_response_head_seconds_count 1\n"),
-        (&clients, "ptth_client_tunnels 1\n"),
-        (&clients, "ptth_client_tunnels_opened_total 1\n"),
+        (&clients, "ptth_client_tunnels 2\n"),
+        (&clients, "ptth_client_tunnels_opened_total 2\n"),
     ] {
         // It is counted a moment after the visitor has its answer.
         let counted = async {
