@@ -228,6 +228,13 @@ impl Exchange {
     }
 }
 
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        // Of one that was told already this counts no more.
+        self.hear(Event::Ended(None, Some("the tunnel is gone")));
+    }
+}
+
 const LONGEST_PATH: usize = 200;
 const LONGEST_METHOD: usize = 20;
 /// An IPv6 address with an IPv4 one in it; ids are shorter.

@@ -35,7 +35,7 @@ pub enum Event<'a> {
     Informational(StatusCode, &'a HeaderMap),
     /// The head of the final response.
     Head(&'a response::Parts),
-    /// Nothing more comes: the client answered by itself, with that status, or the response broke off, for that reason.
+    /// Nothing more comes; the first of these counts. The client answered by itself, with that status, or the response broke off, for that reason.
     Ended(Option<StatusCode>, Option<&'a str>),
 }
 

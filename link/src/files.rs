@@ -11,7 +11,7 @@ use crate::crypto;
 
 /// Replaces a file: a reader sees the old text or the new one. A new file is readable by its owner alone if it is
 /// `secret`; on Windows, which has no modes, the folder says who may read it. After an error the old file stays. Blocks.
-pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
+pub fn replace(path: &Path, text: impl AsRef<[u8]>, secret: bool) -> io::Result<()> {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(format!(".{}", crypto::hex(&crypto::random::<6>())));
     let part = path.with_file_name(name);
@@ -22,7 +22,7 @@ pub fn replace(path: &Path, text: &str, secret: bool) -> io::Result<()> {
     #[cfg(not(unix))]
     let _ = secret;
     let written = options.open(&part).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
+        file.write_all(text.as_ref())?;
         file.sync_all()?;
         fs::rename(&part, path)
     });

@@ -83,6 +83,7 @@ await check('a secret is masked, and shown on request alone', async () => {
 await check('a captured request is sent again by the program, byte for byte', async () => {
   const file = await until(() => fs.existsSync(captured) && fs.readdirSync(captured).find(name => name.includes('POST-hook')), 'the file')
   assert.equal(fs.readFileSync(path.join(captured, file), 'utf8').split('\r\n\r\n')[1], hook.body)
+  assert.equal(fs.statSync(path.join(captured, file)).mode & 0o777, 0o600)
   const first = { ...seen.at(-1) }
   const alone = path.join(work, 'alone')
   fs.mkdirSync(alone)

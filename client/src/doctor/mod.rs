@@ -2,7 +2,7 @@
 //!
 //! In:  the settings of the client. Out: a step for each part, with what was found and what to do.
 //!
-//! Invariant: it dials as the client does, by the same [`Dialer`], and a credential leaves only to a gateway that is
+//! Invariant: it dials as the client does, by the same `Dialer`, and a credential leaves only to a gateway that is
 //! known.
 
 mod certificate;

@@ -8,6 +8,7 @@ use std::thread;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use log::warn;
+use ptth_link::files;
 
 use super::tape::Tape;
 
@@ -25,7 +26,8 @@ impl Capture {
         thread::spawn(move || {
             for (name, bytes) in written {
                 let path = folder.join(name);
-                if let Err(err) = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, bytes))
+                if let Err(err) =
+                    fs::create_dir_all(&folder).and_then(|()| files::replace(&path, bytes, true))
                 {
                     warn!("inspect: {} can't be written: {err}", path.display());
                 }

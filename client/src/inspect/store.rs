@@ -149,6 +149,7 @@ mod tests {
     use http_body::Frame;
 
     use super::*;
+    use crate::journal::{Exchange, Journal};
     use crate::watch::{Event, Side};
 
     fn store(exchanges: usize, body: usize, bytes: usize) -> Arc<Store> {
@@ -233,6 +234,23 @@ mod tests {
         let masked = tape.detail(&store, false).to_string();
         assert!(!masked.contains("hidden") && masked.contains("shown"), "{masked}");
         assert_eq!(tape.detail(&store, true).to_string().matches("hidden").count(), 6);
+    }
+
+    /// The first end counts; and one that is dropped with its tunnel has an end, too.
+    #[test]
+    fn an_exchange_has_one_end() {
+        let store = store(10, 1, 1 << 20);
+        let request = Request::get("https://a.test/").body(()).unwrap();
+        for told in [true, false] {
+            let mut line = Exchange::new(&request);
+            line.hears = Some(exchange(&store, "/"));
+            if told {
+                line.unanswered(&Journal::default(), None);
+            }
+            drop(line);
+        }
+        let why = [1, 2].map(|id| store.find(id).unwrap().summary()["why"].clone());
+        assert_eq!(why, ["taken back by the visitor", "the tunnel is gone"]);
     }
 
     /// One that doesn't read is let go, and comes back for the list.

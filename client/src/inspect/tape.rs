@@ -179,7 +179,7 @@ impl Hears for Tape {
         let (mut more, mut news) = (0, true);
         let ended = matches!(event, Event::Ended(..));
         let mut state = self.state.lock();
-        if state.gone {
+        if state.gone || ended && state.ended.is_some() {
             return;
         }
         match event {

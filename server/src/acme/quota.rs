@@ -51,7 +51,7 @@ impl Orders {
     pub(super) fn note(&self, name: &str, dynamic: bool, now: i64) -> io::Result<()> {
         let order = Recent { name: name.to_owned(), at: now, dynamic };
         let recent: Vec<_> = self.recent(now).chain([&order]).collect();
-        files::replace(&self.path, &serde_json::to_string(&recent)?, true)
+        files::replace(&self.path, serde_json::to_string(&recent)?, true)
     }
 
     /// One of the future was noted before the clock was set back.

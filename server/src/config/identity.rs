@@ -127,7 +127,7 @@ fn kept(folder: &Path) -> Result<Token, Mistake> {
         }),
         Err(err) if err.kind() == ErrorKind::NotFound => {
             let token = Token::generate();
-            files::replace(&path, &format!("{}\n", token.reveal()), true).map_err(|err| {
+            files::replace(&path, format!("{}\n", token.reveal()), true).map_err(|err| {
                 about(&path, format!("can't be written ({err}); check the folder of --state"))
             })?;
             Ok(token)

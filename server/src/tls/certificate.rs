@@ -274,7 +274,7 @@ fn keep(names: &[String], folder: &Path) -> Result<Loaded, Mistake> {
     }
     let mut pair = made(names)?;
     for (file, path, secret) in [(&mut pair.key, key, true), (&mut pair.cert, cert, false)] {
-        files::replace(&path, &String::from_utf8_lossy(&file.1), secret).map_err(|err| {
+        files::replace(&path, &file.1, secret).map_err(|err| {
             about(&path, format!("can't be written ({err}); check the folder of --state"))
         })?;
         file.0 = path;
