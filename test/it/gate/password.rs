@@ -114,9 +114,9 @@ async fn guesses_slow_their_address_down() {
     assert_eq!(world.seen().len(), 2);
 }
 
-/// A page of a hundred requests, at once.
+/// All at once, while the first is judged: the others wait for it, and count as no guesses.
 #[tokio::test]
-async fn a_page_of_a_hundred_requests_passes_by_one_hash() {
+async fn a_page_of_a_hundred_requests_is_no_flood_of_guesses() {
     let world = World::new("", HASHES).await;
     let visitor = Arc::new(H2::connect(world.gateway()).await);
     let shown = basic("ann:open sesame");
