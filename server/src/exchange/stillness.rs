@@ -1,10 +1,14 @@
 //! Deadlines of an exchange in which nothing moves.
 
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ptth_link::deadline::Deadline;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
+
+use crate::pool::Lease;
 
 /// A deadline that begins anew whenever something moved.
 #[derive(Debug)]
@@ -44,9 +48,47 @@ impl Stillness {
     }
 }
 
+/// A stream on which nothing moves, whose place others may need.
+#[derive(Debug)]
+pub(super) struct Idle {
+    /// What had moved before.
+    moved: u64,
+    pub(super) since: Instant,
+    pressed: Pin<Box<OwnedNotified>>,
+}
+
+impl Idle {
+    /// One on which so much has moved, the last of it then, or now.
+    pub(super) fn new(lease: &Lease, moved: u64, since: Option<Instant>) -> Self {
+        let since = since.unwrap_or_else(Instant::now);
+        Self { moved, since, pressed: Box::pin(lease.pressed()) }
+    }
+
+    /// Ready when others wait for streams, and nothing has moved here for a second, for an address that has more
+    /// than `most`.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        lease: &Lease,
+        moved: u64,
+        most: usize,
+    ) -> Poll<()> {
+        if self.moved != moved {
+            (self.moved, self.since) = (moved, Instant::now());
+        }
+        while self.pressed.as_mut().poll(cx).is_ready() {
+            self.pressed.set(lease.pressed());
+            if self.since.elapsed() >= EVICT_AFTER && lease.yields(most) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
 /// While requests wait for streams, one without progress for this long may be ended: a working link is never still for
 /// so long.
-pub(super) const EVICT_AFTER: Duration = Duration::from_secs(1);
+const EVICT_AFTER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -14,10 +14,9 @@ use ptth_link::failure::Party;
 use ptth_link::headers;
 use ptth_link::limits::INFORMATIONAL_RESPONSES;
 use ptth_link::pump::PumpError;
-use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
-use super::stillness::{EVICT_AFTER, Stillness};
+use super::stillness::{Idle, Stillness};
 use super::upload::Upload;
 use crate::error::ExchangeError;
 use crate::observe::{End, Record};
@@ -306,11 +305,7 @@ impl Open {
             self.idle = None;
             return Poll::Pending;
         };
-        let idle = self.idle.get_or_insert_with(|| Idle {
-            moved,
-            since: since.unwrap_or_else(Instant::now),
-            pressed: Box::pin(self.lease.pressed()),
-        });
+        let idle = self.idle.get_or_insert_with(|| Idle::new(&self.lease, moved, since));
         ready!(idle.poll(cx, &self.lease, moved, most));
         Poll::Ready(self.is_hungry())
     }
@@ -373,31 +368,5 @@ fn classify(err: h2::Error) -> Failed {
         Failed::Unprocessed(err)
     } else {
         Failed::ForGood(ExchangeError::Tunnel(err))
-    }
-}
-
-/// A stream on which nothing moves, whose place others may need.
-#[derive(Debug)]
-struct Idle {
-    /// What had moved before.
-    moved: u64,
-    since: Instant,
-    pressed: Pin<Box<OwnedNotified>>,
-}
-
-impl Idle {
-    /// Ready when others wait for streams, and nothing has moved here for a second, for an address that has more
-    /// than `most`.
-    fn poll(&mut self, cx: &mut Context<'_>, lease: &Lease, moved: u64, most: usize) -> Poll<()> {
-        if self.moved != moved {
-            (self.moved, self.since) = (moved, Instant::now());
-        }
-        while self.pressed.as_mut().poll(cx).is_ready() {
-            self.pressed.set(lease.pressed());
-            if self.since.elapsed() >= EVICT_AFTER && lease.yields(most) {
-                return Poll::Ready(());
-            }
-        }
-        Poll::Pending
     }
 }
