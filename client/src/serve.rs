@@ -192,10 +192,7 @@ async fn exchange(
     }
     line.hears = journal.begin(&head);
     let hears = line.hears.clone();
-    let body = match &hears {
-        Some(hears) => body.with_tap(tap(hears, Side::Request)),
-        None => body,
-    };
+    let body = body.with_tap(hears.as_ref().map(|hears| tap(hears, Side::Request)));
     let ahead = Arc::new(Mutex::new(Ahead { respond: Some(respond), sent: 0, hears }));
     head.extensions.insert(Early(Arc::downgrade(&ahead)));
     let calling = async {

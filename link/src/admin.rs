@@ -4,8 +4,8 @@
 //!      project's own codec: a prober or a scraper has no use for a second one.
 //! Out: what the program answers to the target, or a refusal.
 //!
-//! Invariant: what a connection may take is bounded: its time by `PATIENCE`, but for a stream of events that is read, its bytes by the codec, and of more than
-//! `MOST` connections the oldest ends.
+//! Invariant: what a connection may take is bounded: its request, its response and each event of a stream by `PATIENCE`,
+//! its bytes by the codec, and of more than `MOST` connections the oldest ends.
 //! Invariant: a page of the internet that a browser of this machine shows reaches nothing here, whatever its name was
 //! made to resolve to: a request by a name that the public DNS may have is refused.
 
@@ -113,7 +113,8 @@ impl Listener {
                         if handles.len() >= MOST && let Some(oldest) = handles.pop_front() {
                             AbortHandle::abort(&oldest);
                         }
-                        handles.push_back(connections.spawn(converse(io, named, most, answer.clone())));
+                        let answered = converse(io, named, most, answer.clone());
+                        handles.push_back(connections.spawn(answered));
                     }
                     Err(err) => {
                         warn!("admin: accept failed: {err}");

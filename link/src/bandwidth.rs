@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// The last of a thousand waits for the others once, not each of them for each.
+    /// Each of a hundred is woken for its own turns, and not for those of the others.
     #[tokio::test(start_paused = true)]
     async fn bodies_take_turns() {
         let bandwidth = Bandwidth::new(1 << 20);

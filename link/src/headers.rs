@@ -232,6 +232,27 @@ pub fn trailers(fields: &mut HeaderMap) {
     strip(fields, |name| !may_trail(name));
 }
 
+/// Whether the value of a field of this name, in any case, is a secret, or lets another program act as its sender: the
+/// fields of HTTP, ours (`x-webhooktunnel-id` is the credential of webhooktunnel's clients), and those that services
+/// make up.
+pub fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET.iter().any(|part| name.contains(part))
+}
+
+/// Parts of such names.
+const SECRET: [&str; 9] = [
+    "authorization",
+    "cookie",
+    "token",
+    "secret",
+    "password",
+    "api-key",
+    "apikey",
+    "signature",
+    "webhooktunnel-id",
+];
+
 /// Bytes of memory that `fields` need, about: each one's own, and those of its place in a map.
 pub fn weight(fields: &HeaderMap) -> usize {
     const FIELD: usize = 96;

@@ -38,7 +38,7 @@ pub struct Pump<B: Body<Data = Bytes>> {
     /// On its way, until the receiver grants room.
     waiting: Bytes,
     reading: Option<Reading>,
-    /// Whether it waits for the receiver's window, and how often it began to.
+    /// Whether it waits for the receiver's window, or for a first part of it; and how often it began to wait since.
     stalled: bool,
     stalls: u64,
 }
@@ -53,7 +53,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
     /// Copies `body` to `stream`, as long as its receiver keeps to `reading`.
     pub fn new(body: B, stream: SendStream<Bytes>, reading: Option<Reading>) -> Self {
         let source = Source { body, held: Merging::default(), ahead: None, pace: Pace::default() };
-        Self { source, stream, waiting: Bytes::new(), reading, stalled: false, stalls: 0 }
+        Self { source, stream, waiting: Bytes::new(), reading, stalled: true, stalls: 0 }
     }
 
     /// The body.
@@ -66,9 +66,10 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
         &mut self.source.body
     }
 
-    /// How often it had to wait for the receiver's window so far (RFC 9113 §5.2).
-    pub fn stalls(&self) -> u64 {
-        self.stalls
+    /// How often it had to wait for the receiver's window (RFC 9113 §5.2) since the last call. The wait before its first
+    /// byte is none of these: h2 has no room for a stream that it hasn't opened yet.
+    pub fn take_stalls(&mut self) -> u64 {
+        std::mem::take(&mut self.stalls)
     }
 
     /// The body, of which some bytes may be lost.

@@ -1,8 +1,8 @@
 //! `2ptth-server doctor`: says what of this machine or of the configuration keeps the gateway from being of use, and
-//! what it opens to whom.
+//! which backends and visitors it lets in.
 //!
 //! In:  the settings of the gateway, and the files that they name. Out: a step for each, with what to do. It takes no
-//! port, and asks nobody but the servers that the operator named, and its own public names.
+//! port, and asks only the servers that the operator named, and its own public names.
 
 use std::env;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

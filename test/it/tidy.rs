@@ -184,7 +184,7 @@ const FEATURES: [&str; 9] = [
 
 /// Non-blank lines without tests that each ring may have: what both ends do alike, the core, the features. A change that
 /// needs more argues for it in its commit; one that needs less lowers the sum. The goals are 3,700, 6,000 and 7,300.
-const SUMS: [(&str, usize); 3] = [("wire", 6_837), ("core", 11_674), ("features", 13_340)];
+const SUMS: [(&str, usize); 3] = [("wire", 6_857), ("core", 11_668), ("features", 13_310)];
 
 #[test]
 fn each_ring_keeps_to_its_sum() {

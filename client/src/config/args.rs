@@ -104,8 +104,7 @@ settings! {
         /// bytes that it keeps in all (INSPECT_BYTES; default 64MiB)
         option "size" => inspect_bytes: Option<String>, "INSPECT_BYTES" Global;
 
-        /// fields whose values it masks, beside Authorization, Cookie, Set-Cookie and Proxy-Authorization, separated by
-        /// commas (REDACT)
+        /// fields whose values it masks, beside those whose names tell of a secret, separated by commas (REDACT)
         option "names" => redact: Option<String>, "REDACT" Global;
 
         /// off, error, warn, info, debug or trace (LOG; default info)

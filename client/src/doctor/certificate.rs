@@ -71,7 +71,10 @@ fn clock(date: Option<&HeaderValue>, report: &mut Report) {
     let found = format!("this machine's clock is {} s {how} the gateway's", off.as_secs());
     let remedy = "set this machine's clock (`timedatectl set-ntp true`), or the gateway's";
     match off.as_secs() {
-        off if off <= NOTHING => report.ok("clock", found),
+        off if off <= NOTHING => {
+            report
+                .ok("clock", format!("this machine's and the gateway's agree within {NOTHING} s"));
+        }
         off if off <= MUCH => report.warn("clock", found, remedy),
         _ => report.fail("clock", found, remedy),
     }

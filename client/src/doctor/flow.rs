@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body::{Body as HttpBody, Frame};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use ptth_link::body::Body;
 use ptth_link::crypto;
 use ptth_link::doctor::Report;
@@ -56,36 +58,13 @@ impl<S: Answers> Service<Request<Body>> for Beside<S> {
 }
 
 /// A body of either service.
-pub(super) struct Flow {
-    frames: Box<dyn FnMut(&mut Context<'_>) -> Polled + Send>,
-    is_empty: bool,
-}
-
-type Polled = Poll<Option<Result<Frame<Bytes>, String>>>;
+type Flow = UnsyncBoxBody<Bytes, String>;
 
 fn flow<B>(response: Response<B>) -> Response<Flow>
 where
     B: HttpBody<Data = Bytes, Error: ToString> + Send + 'static,
 {
-    response.map(|body| {
-        let (is_empty, mut body) = (body.is_end_stream(), Box::pin(body));
-        let frames =
-            move |cx: &mut Context<'_>| body.as_mut().poll_frame(cx).map_err(|err| err.to_string());
-        Flow { frames: Box::new(frames), is_empty }
-    })
-}
-
-impl HttpBody for Flow {
-    type Data = Bytes;
-    type Error = String;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
-        (self.frames)(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.is_empty
-    }
+    response.map(|body| body.map_err(|err| err.to_string()).boxed_unsync())
 }
 
 /// A word for [`Beside`].

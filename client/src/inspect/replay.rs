@@ -1,6 +1,5 @@
 //! Sends a request again.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use crate::tls::TlsError;
 use crate::watch::{Event, Hears, Side, tap};
 
 /// The services that requests are sent to again, each by its name where there are several.
+#[derive(Debug)]
 pub(super) struct Replays(pub(super) Vec<Replayed>);
 
 /// A service, and what answers for it: its origin, or the demo.
@@ -42,12 +42,6 @@ impl Replayed {
             address => Some(Origin::new(address.clone(), &service.asking)?),
         };
         Ok(Self { service: service.label.clone(), origin })
-    }
-}
-
-impl fmt::Debug for Replays {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 
@@ -79,7 +73,7 @@ impl Replays {
         let (head, body) = request.into_parts();
         let tape = store.add(Some(tape.id), tape.service.as_deref(), &head);
         let (id, again): (_, Arc<dyn Hears>) = (tape.id, tape);
-        let request = Request::from_parts(head, body.with_tap(tap(&again, Side::Request)));
+        let request = Request::from_parts(head, body.with_tap(Some(tap(&again, Side::Request))));
         let asking: Pin<Box<dyn Future<Output = ()> + Send>> = match (other, own) {
             (Some(origin), _) => Box::pin(ask(origin, request, again.clone())),
             (None, Some(origin)) => Box::pin(ask(origin.apart(), request, again.clone())),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
 use http::{HeaderMap, HeaderName, request};
+use ptth_link::headers;
 use ptth_link::lock::Mutex;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -127,7 +127,9 @@ impl Store {
 
     /// Names and values in order; those that hold secrets masked, unless `secrets` are asked for.
     pub(super) fn fields(&self, fields: &HeaderMap, secrets: bool) -> Vec<[Value; 2]> {
-        let hides = |name: &HeaderName| SECRETS.contains(name) || self.limits.redact.contains(name);
+        let hides = |name: &HeaderName| {
+            headers::is_secret(name.as_str()) || self.limits.redact.contains(name)
+        };
         let shown = fields.iter().map(|(name, value)| {
             let text = String::from_utf8_lossy(value.as_bytes());
             let masked = !secrets && hides(name);
@@ -139,12 +141,12 @@ impl Store {
 
 /// What stands in the place of a secret.
 pub(super) const MASK: &str = "(masked)";
-const SECRETS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE];
 /// Changes that may wait for a page.
 const EVENTS: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
     use http::{Request, Response};
     use http_body::Frame;
 
@@ -225,7 +227,9 @@ mod tests {
     fn secrets_are_masked_unless_they_are_asked_for() {
         let store = store(1, 1, 1 << 20);
         let request = Request::get("https://a.test/");
-        let request = SECRETS.iter().fold(request, |it, name| it.header(name, "hidden"));
+        let known = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
+        let request = known.iter().fold(request, |it, name| it.header(name, "hidden"));
+        let request = request.header("x-api-key", "hidden");
         let request = request.header("x-private", "hidden").header("x-open", "shown");
         let hears = Listening(store.clone()).begin(None, &request.body(()).unwrap().into_parts().0);
         let response = Response::builder().header(SET_COOKIE, "hidden").body(()).unwrap();

@@ -56,8 +56,8 @@ impl Body {
 
     /// Has each frame heard when it is read.
     #[must_use]
-    pub fn with_tap(mut self, tap: Tap) -> Self {
-        self.tap = Some(tap);
+    pub fn with_tap(mut self, tap: Option<Tap>) -> Self {
+        self.tap = tap;
         self
     }
 

@@ -148,9 +148,9 @@ impl Conversation {
             sending.window -= length;
             let waited = sending.stalled.take().map(|(since, all)| (at - since, all));
             if let Some((time, all)) = waited.filter(|(time, _)| *time >= STALL && !lost) {
-                let whose = if all { " for the connection" } else { "" };
+                let scope = if all { " for the connection" } else { "" };
                 said.before.push(format!(
-                    "stream {} waited {:.1} s for the {reader}'s window{whose}",
+                    "stream {} waited {:.1} s for the {reader}'s window{scope}",
                     head.stream,
                     time.as_secs_f64()
                 ));

@@ -2,6 +2,8 @@
 //!
 //! Invariant: the memory is bounded, whatever the bytes say: a dynamic table, one field block, and a number of lines.
 
+use crate::headers::is_secret;
+
 #[cfg(feature = "explain")]
 type Decoder = loona_hpack::Decoder<'static>;
 
@@ -96,7 +98,7 @@ impl Fields {
 fn shown(name: &[u8], value: &[u8]) -> String {
     let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
     let name = text(name, LONGEST_NAME);
-    if SECRET.iter().any(|part| lower.contains(part)) {
+    if is_secret(&lower) {
         return format!("{name}: (masked, {} bytes)", value.len());
     }
     let queried = QUERIED.contains(&lower.as_str());
@@ -115,19 +117,6 @@ pub(super) fn text(bytes: &[u8], most: usize) -> String {
     if bytes.len() > most { plain + "…" } else { plain }
 }
 
-/// Parts of the names of fields whose values are secrets: those of HTTP, ours (`x-webhooktunnel-id` is the credential of
-/// webhooktunnel's clients), and the ones that services make up.
-const SECRET: [&str; 9] = [
-    "authorization",
-    "cookie",
-    "token",
-    "secret",
-    "password",
-    "api-key",
-    "apikey",
-    "signature",
-    "webhooktunnel-id",
-];
 /// Fields that hold a URL.
 const QUERIED: [&str; 7] =
     [":path", "referer", "location", "content-location", "destination", "link", "refresh"];

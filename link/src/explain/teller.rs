@@ -74,8 +74,8 @@ impl Teller {
             return say(&format!("{front}isn't followed, as {MOST} connections are"));
         }
         let Opening { dialled, peer, way } = opening;
-        let (who, whom) = if dialled { ("this backend", &*peer) } else { (&*peer, "this gateway") };
-        say(&format!("{front}{who} dialled {whom}: {way}"));
+        let (from, to) = if dialled { ("this backend", &*peer) } else { (&*peer, "this gateway") };
+        say(&format!("{front}{from} dialled {to}: {way}"));
         say(&match what {
             What::Tunnel => format!(
                 "{front}The roles are transposed: the gateway, which was dialled, asks; the backend, which dialled, answers."

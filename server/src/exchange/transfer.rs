@@ -166,16 +166,16 @@ impl Exchange {
     }
 
     /// Takes over what an end has to tell.
-    fn close(&mut self, open: &Open) {
+    fn close(&mut self, open: &mut Open) {
         self.moved = open.bodies();
-        self.stalls = open.upload.as_ref().map_or(0, Upload::stalls);
+        self.stalls = open.upload.as_mut().map_or(0, Upload::take_stalls);
     }
 
     /// Resets the stream: now, if the tunnel's rate of resets allows it, else later. Runs on drop, as when the visitor
     /// leaves.
     fn reset(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        self.close(&open);
+        let Some(mut open) = self.open.take() else { return };
+        self.close(&mut open);
         let Open { response, mut upload, lease, .. } = *open;
         upload.iter_mut().for_each(Upload::abandon);
         // A request whose head is awaited no longer counts as one that waits.
@@ -219,8 +219,8 @@ impl Future for Exchange {
         if received && sent {
             // Nothing is reset by dropping what has ended on both sides.
             this.end = End::Complete;
-            if let Some(open) = this.open.take() {
-                this.close(&open);
+            if let Some(mut open) = this.open.take() {
+                this.close(&mut open);
             }
             return Poll::Ready(());
         }

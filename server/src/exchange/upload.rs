@@ -131,9 +131,9 @@ impl Upload {
         self.pump.body().is_awaited()
     }
 
-    /// As [`Pump::stalls`].
-    pub(super) fn stalls(&self) -> u64 {
-        self.pump.stalls()
+    /// As [`Pump::take_stalls`].
+    pub(super) fn take_stalls(&mut self) -> u64 {
+        self.pump.take_stalls()
     }
 
     /// As [`LeastRate::is_too_slow`], where the body is wanted.

@@ -194,20 +194,17 @@ async fn reply(
     }
     let reading = (!exchange.extended).then(|| Reading::new(READING, SLOWEST_RATE));
     let mut pump = (!end).then(|| Pump::new(Timed::new(body), stream, reading));
-    let mut stalls = 0;
     // When the pump fails, dropping the exchange resets the stream on the tunnel.
     poll_fn(|cx| {
         let moved = Pin::new(&mut exchange).poll(cx).is_ready();
         if exchange.is_ceded() {
             return Poll::Ready(false);
         }
-        let polled = pump.as_mut().map(|pump| (pump.poll(cx, exchange.uploaded()), pump.stalls()));
-        if let Some((_, so_far)) = &polled {
-            exchange
-                .record
-                .stalled(Party::Visitor, so_far - std::mem::replace(&mut stalls, *so_far));
-        }
-        match polled.map(|(polled, _)| polled) {
+        let polled =
+            pump.as_mut().map(|pump| (pump.poll(cx, exchange.uploaded()), pump.take_stalls()));
+        let (polled, stalls) = polled.unzip();
+        exchange.record.stalled(Party::Visitor, stalls.unwrap_or_default());
+        match polled {
             Some(Poll::Ready(Ok(()))) => pump = None,
             Some(Poll::Ready(Err(_))) => return Poll::Ready(false),
             Some(Poll::Pending) | None => {}
